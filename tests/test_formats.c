@@ -1,0 +1,132 @@
+/* test_formats.c - weights of every number format decode to the reference's bits. */
+
+#define GRIFFIN_IMPLEMENTATION
+#include "griffin.h"
+#include "test.h"
+
+static unsigned char *read_part(const char *name, const char *suffix, size_t *size) {
+    char path[128];
+    unsigned char *data;
+    snprintf(path, sizeof path, "tests/data/quants/%s%s", name, suffix);
+    data = test_read(path, size);
+    CHECK(data, "%s cannot be read", path);
+    return data;
+}
+
+/* Decodes from an odd address, and as a whole as well as block by block. */
+static void check_decoding(const grf_format *format, const char *packed, const char *decoded) {
+    size_t packed_size, decoded_size, i, blocks, bad = 0;
+    unsigned char *p = read_part(format->name, packed, &packed_size);
+    unsigned char *expected = read_part(format->name, decoded, &decoded_size);
+    unsigned char *odd;
+    float *all, *one;
+    if (!p || !expected) return;
+    blocks = packed_size / format->block_bytes;
+    CHECK(blocks * format->block_bytes == packed_size, "%s: %d bytes", format->name,
+          (int)packed_size);
+    CHECK(blocks * format->block_elems * 4 == decoded_size, "%s: %d values", format->name,
+          (int)decoded_size);
+    odd = (unsigned char *)malloc(packed_size + 1);
+    all = (float *)malloc(decoded_size);
+    one = (float *)malloc(decoded_size);
+    memcpy(odd + 1, p, packed_size);
+    grf_dequantise(format->id, odd + 1, all, blocks * format->block_elems);
+    for (i = 0; i < blocks; i++) {
+        grf_dequantise(format->id, p + i * format->block_bytes, one + i * format->block_elems,
+                       format->block_elems);
+    }
+    for (i = 0; i < decoded_size / 4; i++) bad += grf_bits_of(all[i]) != grf_u32(expected + 4 * i);
+    CHECK(bad == 0, "%s%s: %d of %d values differ", format->name, packed, (int)bad,
+          (int)decoded_size / 4);
+    CHECK(memcmp(all, one, decoded_size) == 0, "%s: blocks depend on each other", format->name);
+    free(p); free(expected); free(odd); free(all); free(one);
+}
+
+static void test_blocks(void) {
+    int i, tried = 0;
+    for (i = 0; i < GRF_COUNT(grf_formats); i++) {
+        const grf_format *format = &grf_formats[i];
+        if (!format->decode || format->block_elems == 1) continue;
+        check_decoding(format, ".bin", ".dequant.f32.bin");
+        check_decoding(format, ".random.bin", ".random.dequant.f32.bin");
+        tried++;
+    }
+    CHECK(tried == 8, "%d block formats", tried);
+}
+
+static void test_every_half(void) {
+    size_t size, i;
+    unsigned char *expected = read_part("f16", "_all_to_f32.bin", &size);
+    if (!expected) return;
+    CHECK(size == 65536 * 4, "%d bytes", (int)size);
+    for (i = 0; i < 65536; i++) {
+        uint8_t bytes[2];
+        float x;
+        bytes[0] = (uint8_t)i;
+        bytes[1] = (uint8_t)(i >> 8);
+        grf_dequantise(GRF_F16, bytes, &x, 1);
+        CHECK(grf_bits_of(x) == grf_u32(expected + 4 * i), "half %04x is %08x, expected %08x",
+              (unsigned)i, (unsigned)grf_bits_of(x), (unsigned)grf_u32(expected + 4 * i));
+    }
+    free(expected);
+}
+
+/* Floats that a bf16 holds exactly come back from it; all others come back nearly. */
+static void test_bf16(void) {
+    size_t size, i, count, exact = 0;
+    unsigned char *bf16 = read_part("conv", ".bf16.bin", &size);
+    unsigned char *f32 = read_part("conv", ".f32bits.bin", &count);
+    float x;
+    if (!bf16 || !f32) return;
+    count /= 4;
+    CHECK(size == 2 * count, "%d bytes for %d values", (int)size, (int)count);
+    for (i = 0; i < count; i++) {
+        uint32_t bits = grf_u32(f32 + 4 * i), back;
+        if ((bits & 0x7fffffff) > 0x7f800000) continue;
+        grf_dequantise(GRF_BF16, bf16 + 2 * i, &x, 1);
+        back = grf_bits_of(x);
+        CHECK(back - bits + 0x8000 <= 0x10000, "%08x came back as %08x", (unsigned)bits,
+              (unsigned)back);
+        if ((bits & 0xffff) == 0) {
+            CHECK(back == bits, "%08x came back as %08x", (unsigned)bits, (unsigned)back);
+            exact++;
+        }
+    }
+    CHECK(exact > 0, "no exact value among %d", (int)count);
+    free(bf16); free(f32);
+}
+
+static void test_f32(void) {
+    static const uint8_t bytes[12] = { 0, 0, 0x60, 0x40,  1, 0, 0, 0x80,  0, 0, 0x80, 0xff };
+    float x[3];
+    grf_dequantise(GRF_F32, bytes, x, 3);
+    CHECK(x[0] == 3.5f, "%g", (double)x[0]);
+    CHECK(grf_bits_of(x[1]) == 0x80000001u, "%08x", (unsigned)grf_bits_of(x[1]));
+    CHECK(grf_bits_of(x[2]) == 0xff800000u, "%08x", (unsigned)grf_bits_of(x[2]));
+}
+
+/* Formats that cannot be weights are known by name, numbers without meaning are not. */
+static void test_table(void) {
+    static const uint32_t unknown[] = {
+        4, 5, 16, 29, 31, 33, 36, 38, 39, 99, 0x7fffffff, 0xffffffff
+    };
+    int i;
+    for (i = 0; i < GRF_COUNT(unknown); i++) {
+        CHECK(!grf_format_of(unknown[i]), "type %u has a name", (unsigned)unknown[i]);
+    }
+    for (i = 0; i < GRF_COUNT(grf_formats); i++) {
+        CHECK(grf_format_of(grf_formats[i].id) == &grf_formats[i], "%s: its number is not unique",
+              grf_formats[i].name);
+    }
+    CHECK(grf_format_of(15) && !grf_format_of(15)->decode, "q8_k is for activations only");
+    CHECK(strcmp(grf_format_of(GRF_Q6_K)->name, "q6_k") == 0, "%s", grf_format_of(GRF_Q6_K)->name);
+}
+
+int main(void) {
+    RUN(test_blocks);
+    RUN(test_every_half);
+    RUN(test_bf16);
+    RUN(test_f32);
+    RUN(test_table);
+    return test_end();
+}
