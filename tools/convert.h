@@ -1,0 +1,21 @@
+/* convert.h - makes a GGUF model from a checkpoint. */
+
+#ifndef CONVERT_H
+#define CONVERT_H
+
+#include "report.h"
+
+typedef struct convert_options {
+    const char *source;                     /* a directory, a .safetensors file or a .pt file */
+    const char *output;
+    const char *type, *gates; /* of most weights; of the gates. As quant_find has them */
+    const char *tokenizer, *config;         /* files in place of those beside the source, or null */
+    const char *preset, *name;              /* or null */
+    int         vocab;                      /* rows of the embedding to keep; 0: as configured */
+    int         quiet;
+} convert_options;
+
+/* 0, or -1 with a message and no trace of an output file. */
+int convert(const convert_options *options, report *r);
+
+#endif

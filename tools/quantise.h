@@ -1,0 +1,32 @@
+/* quantise.h - the number formats a GGUF file may hold, and how floats become them.
+ *
+ * A row of weights is cut into blocks of a fixed number of values; each block is encoded alone.
+ * The bytes are those of the reference quantiser, whatever the compiler and its options. */
+
+#ifndef QUANTISE_H
+#define QUANTISE_H
+
+#include <stdint.h>
+
+typedef struct quant_type {
+    const char *name;                       /* "q4_k", as the command line spells it */
+    uint32_t    id;                         /* the type of a tensor in GGUF */
+    uint32_t    file_type;                  /* what general.file_type calls a file full of it */
+    uint32_t    elements, bytes;            /* of one block */
+    int       (*encode)(const float *x, uint8_t *block);
+} quant_type;
+
+/* By the command line's name; null: there is no such type. */
+const quant_type *quant_find(const char *name);
+
+/* How many bytes n values take; n is a multiple of type->elements. */
+uint64_t quant_bytes(const quant_type *type, uint64_t n);
+
+/* Encodes n finite floats, a multiple of type->elements. 0: done; -1: a scale, or a value kept
+ * as it is, is too large for the format. */
+int quantise_row(const quant_type *type, const float *x, uint64_t n, uint8_t *out);
+
+uint16_t f16_of(float value);               /* to nearest, ties to even; NaN becomes 0x7E00 */
+uint16_t bf16_of(float value);              /* the same; NaN keeps its upper bits */
+
+#endif

@@ -1,0 +1,201 @@
+/* sentencepiece.c - reads SentencePiece's tokenizer.model, which is one protobuf message:
+ *
+ *     field = varint (number << 3 | wire), payload
+ *     wire 0: varint   1: 8 bytes   2: varint length, bytes   5: 4 bytes */
+
+#include "vocabulary.h"
+
+#include <string.h>
+
+/* ---- fields of any message ------------------------------------------------------------------ */
+
+typedef struct cursor { const unsigned char *p; size_t left; int bad; } cursor;
+
+typedef struct field {
+    uint32_t number;
+    int      wire;
+    uint64_t value;                         /* wire 0 and 5 */
+    cursor   bytes;                         /* wire 2 */
+} field;
+
+static const unsigned char *take(cursor *c, uint64_t size) {
+    const unsigned char *p = c->p;
+    if (c->bad || size > c->left) { c->bad = 1; return NULL; }
+    c->p += size;
+    c->left -= (size_t)size;
+    return p;
+}
+
+static uint64_t take_varint(cursor *c) {
+    uint64_t value = 0;
+    for (int shift = 0; shift < 70; shift += 7) {
+        const unsigned char *p = take(c, 1);
+        if (!p) return 0;
+        value |= (uint64_t)(*p & 127) << shift;
+        if (*p < 128) return value;
+    }
+    c->bad = 1;
+    return 0;
+}
+
+static uint64_t take_fixed(cursor *c, int size) {
+    const unsigned char *p = take(c, (uint64_t)size);
+    uint64_t value = 0;
+    for (int i = 0; p && i < size; i++) value |= (uint64_t)p[i] << 8 * i;
+    return value;
+}
+
+/* The next field; 0 at the end and after damage. */
+static int take_field(cursor *c, field *f) {
+    uint64_t key;
+    if (c->bad || c->left == 0) return 0;
+    key = take_varint(c);
+    memset(f, 0, sizeof *f);
+    f->wire = (int)(key & 7);
+    f->number = (uint32_t)(key >> 3);
+    if (f->number == 0 || key >> 3 != f->number) c->bad = 1;
+    switch (f->wire) {
+    case 0: f->value = take_varint(c); break;
+    case 1: f->value = take_fixed(c, 8); break;
+    case 5: f->value = take_fixed(c, 4); break;
+    case 2:
+        f->value = take_varint(c);
+        f->bytes.left = (size_t)f->value;
+        f->bytes.p = take(c, f->value);
+        break;
+    default: c->bad = 1; break;
+    }
+    return !c->bad;
+}
+
+/* ---- those that matter ---------------------------------------------------------------------- */
+
+enum { UNK_NAME, BOS_NAME, EOS_NAME, PAD_NAME, NAMES };
+
+typedef struct model {
+    vocabulary *v;
+    int   model_type, byte_fallback, bad;
+    slice name[NAMES];                      /* empty: the usual one */
+    slice denormaliser;
+} model;
+
+static uint64_t number_of(model *m, const field *f) {
+    m->bad |= f->wire != 0;
+    return f->value;
+}
+
+static void take_text(model *m, const field *f, slice *text) {
+    m->bad |= f->wire != 2;
+    if (!m->bad) *text = vocabulary_keep(m->v, f->bytes.p, f->bytes.left);
+}
+
+static void take_score(model *m, const field *f, float *score) {
+    uint32_t bits = (uint32_t)f->value;
+    m->bad |= f->wire != 5;
+    memcpy(score, &bits, 4);
+}
+
+static void take_piece(model *m, cursor c) {
+    piece *p = vocabulary_at(m->v, m->v->count);
+    field f;
+    if (!p) { m->bad = 1; return; }
+    p->type = PIECE_NORMAL;
+    while (take_field(&c, &f)) {
+        if (f.number == 1) take_text(m, &f, &p->text);
+        else if (f.number == 2) take_score(m, &f, &p->score);
+        else if (f.number == 3) p->type = (int)(number_of(m, &f) & 0x7FFFFFFF);
+    }
+    m->bad |= c.bad;
+}
+
+static void take_trainer(model *m, cursor c) {
+    field f;
+    while (take_field(&c, &f)) {
+        if (f.number == 3) m->model_type = (int)(number_of(m, &f) & 0x7FFFFFFF);
+        else if (f.number == 24) m->v->whitespace_suffix = number_of(m, &f) != 0;
+        else if (f.number == 35) m->byte_fallback = number_of(m, &f) != 0;
+        else if (f.number == 44) take_text(m, &f, &m->v->unk_surface);
+        else if (f.number >= 45 && f.number <= 48) take_text(m, &f, &m->name[f.number - 45]);
+    }
+    m->bad |= c.bad;
+}
+
+static void take_normaliser(model *m, cursor c) {
+    field f;
+    while (take_field(&c, &f)) {
+        if (f.number == 2) take_text(m, &f, &m->v->charsmap);
+        else if (f.number == 3) m->v->add_space_prefix = number_of(m, &f) != 0;
+        else if (f.number == 4) m->v->remove_extra_whitespaces = number_of(m, &f) != 0;
+        else if (f.number == 5) m->v->escape_whitespaces = number_of(m, &f) != 0;
+    }
+    m->bad |= c.bad;
+}
+
+static void take_denormaliser(model *m, cursor c) {
+    field f;
+    while (take_field(&c, &f)) if (f.number == 2) take_text(m, &f, &m->denormaliser);
+    m->bad |= c.bad;
+}
+
+static void take_model(model *m, cursor c) {
+    field f;
+    while (!m->bad && take_field(&c, &f)) {
+        m->bad |= f.number <= 5 && f.number != 4 && f.wire != 2;
+        switch (m->bad ? 0 : f.number) {
+        case 1: take_piece(m, f.bytes); break;
+        case 2: take_trainer(m, f.bytes); break;
+        case 3: take_normaliser(m, f.bytes); break;
+        case 5: take_denormaliser(m, f.bytes); break;
+        default: break;
+        }
+    }
+    m->bad |= c.bad;
+}
+
+/* ---- the vocabulary ------------------------------------------------------------------------ */
+
+static int named(const model *m, int which, const char *usual, int type) {
+    slice s = m->name[which];
+    return s.length ? vocabulary_find(m->v, m->v->text + s.at, s.length, type)
+                    : vocabulary_find(m->v, usual, strlen(usual), type);
+}
+
+static int first_of_type(const vocabulary *v, int type) {
+    for (size_t i = 0; i < v->count; i++) if (v->pieces[i].type == type) return (int)i;
+    return -1;
+}
+
+static int check_model(const model *m, const char *path, report *r) {
+    static const char *const kinds[] = {"unknown", "unigram", "BPE", "word", "char"};
+    int kind = m->model_type >= 1 && m->model_type <= 4 ? m->model_type : 0;
+    if (m->bad && m->v->out_of_memory) return report_fail(r, "%s: out of memory", path);
+    if (m->bad) return report_fail(r, "%s: not a SentencePiece model, or damaged", path);
+    if (kind != 2)
+        return report_fail(r,
+                           "%s: SentencePiece model type %d (%s) is not supported; only BPE (2) is",
+                           path, m->model_type, kinds[kind]);
+    if (m->denormaliser.length) return report_fail(r, "%s: a denormaliser is not supported", path);
+    if (first_of_type(m->v, PIECE_UNKNOWN) < 0) return report_fail(r, "%s: no unknown piece", path);
+    if (!m->byte_fallback && first_of_type(m->v, PIECE_BYTE) >= 0)
+        return report_fail(r, "%s: byte pieces without byte_fallback", path);
+    if (m->byte_fallback && first_of_type(m->v, PIECE_BYTE) < 0)
+        return report_fail(r, "%s: byte_fallback without byte pieces", path);
+    return 0;
+}
+
+int vocabulary_from_sentencepiece(vocabulary *v, const void *data, size_t size, const char *path,
+                                  report *r) {
+    model m = {0};
+    cursor c = {(const unsigned char *)data, size, 0};
+    m.v = v;
+    m.model_type = 1;
+    v->has_scores = v->add_space_prefix = v->remove_extra_whitespaces = 1;
+    take_model(&m, c);
+    if (check_model(&m, path, r) != 0) return -1;
+    v->unknown = first_of_type(v, PIECE_UNKNOWN);
+    v->bos = named(&m, BOS_NAME, "<s>", PIECE_CONTROL);
+    v->eos = named(&m, EOS_NAME, "</s>", PIECE_CONTROL);
+    v->pad = named(&m, PAD_NAME, "<pad>", PIECE_CONTROL);
+    v->add_bos = v->bos >= 0;
+    return 0;
+}
