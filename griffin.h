@@ -414,7 +414,8 @@ typedef struct griffin_sampler {
     int32_t  recent[GRIFFIN_RECENT];        /* the last of them, a ring */
 } griffin_sampler;
 
-/* Returns a token, or a negative error. Overwrites logits [V]. Accepts the token itself. */
+/* Returns a token, or a negative error. Accepts the token itself. Overwrites logits [V]: with a
+ * temperature they are left as weights, 1 for the likeliest and 0 for what was dropped. */
 GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *sampler,
                                    float *logits);
 
@@ -434,13 +435,15 @@ typedef struct griffin_encoding {           /* zero: a whole prompt, as the mode
 
 /* Returns how many tokens the text makes; writes at most capacity of them, so capacity 0 asks for
  * the size. Text is UTF-8, not necessarily terminated; broken bytes become U+FFFD.
- * encoding may be null. */
+ * encoding may be null. Scratch for any text of `length` bytes: griffin_encode_size, which is about
+ * 55 bytes for each byte of a Gemma-like vocabulary; null scratch allocates what this text needs. */
 GRIFFIN_API int griffin_encode(const griffin_model *model, const griffin_encoding *encoding,
                                const char *text, size_t length, int32_t *tokens, int capacity);
 GRIFFIN_API size_t griffin_encode_size(const griffin_model *model, size_t length);
 
 /* Streams tokens back to text. Emits only whole UTF-8 characters and keeps the rest; token -1
- * flushes. All zero is a fresh decoder. Returns the bytes written, a NUL comes after them;
+ * flushes. All zero is a fresh decoder; set started = 1 for tokens that follow earlier text, or a
+ * vocabulary that puts a space before every text loses the first one. Returns the bytes written, a NUL comes after them;
  * capacity of 512 is enough for most pieces, E_SPACE (and nothing changed) tells if not. */
 typedef struct griffin_decoder {
     unsigned char held[4];                  /* bytes of an unfinished character */
@@ -702,6 +705,12 @@ static uint64_t grf_hash(uint64_t hash, const void *data, size_t size) {
     }
     for (; size; p++, size--) hash = (hash ^ *p) * 0x100000001b3u;
     return hash ^ hash >> 32;
+}
+
+static uint64_t grf_hash_number(uint64_t hash, uint64_t number) {
+    uint8_t bytes[8];
+    grf_put_u64(bytes, number);
+    return grf_hash(hash, bytes, sizeof bytes);
 }
 
 /* ================================================================= >>numbers
@@ -3575,6 +3584,12 @@ static void grf_lay_out(griffin_model *m, int attn_keys) {
 /* Directory, a sample of every tensor, and the configuration: another file or fine-tune differs. */
 static uint64_t grf_fingerprint(const griffin_model *m) {
     const griffin_config *g = &m->info.config;
+    const uint64_t numbers[] = {
+        (uint64_t)g->window, (uint64_t)g->heads, (uint64_t)g->kv_heads, (uint64_t)g->rope_dims,
+        (uint64_t)g->activation, grf_bits_of(g->rope_base), grf_bits_of(g->eps),
+        grf_bits_of(g->norm_offset), grf_bits_of(g->embedding_scale), grf_bits_of(g->soft_cap),
+        grf_bits_of(g->decay)
+    };
     uint64_t hash = GRF_HASH_START, i;
     for (i = 0; i < m->file.n_tensors; i++) {
         const grf_tensor *t = m->file.tensors + i;
@@ -3586,8 +3601,8 @@ static uint64_t grf_fingerprint(const griffin_model *m) {
                         (size_t)(t->bytes - t->bytes / 2 < n ? t->bytes - t->bytes / 2 : n));
         hash = grf_hash(hash, data + t->bytes - n, n);
     }
-    hash = grf_hash(hash, g->blocks, (size_t)g->layers);
-    return grf_hash(hash, &g->window, sizeof g->window);
+    for (i = 0; i < sizeof numbers / sizeof numbers[0]; i++) hash = grf_hash_number(hash, numbers[i]);
+    return grf_hash(hash, g->blocks, (size_t)g->layers);
 }
 
 static void grf_report_unused(const griffin_model *m, const unsigned char *used) {
@@ -3684,7 +3699,7 @@ static int grf_describe(griffin_model *m) {
     m->info.pad = m->vocab.pad;
     m->info.add_bos = m->vocab.add_bos;
     m->info.fingerprint = grf_fingerprint(m);
-    m->layout.tag = grf_hash(m->info.fingerprint, &m->layout.slots, sizeof m->layout.slots) | 1;
+    m->layout.tag = grf_hash_number(m->info.fingerprint, (uint64_t)m->layout.slots) | 1;
     return error;
 }
 
@@ -3751,12 +3766,14 @@ static int grf_open_failed(const griffin_options *options) {
 GRIFFIN_API int griffin_open_memory(griffin_model **model, const void *data, size_t size,
                                     const griffin_options *options) {
     griffin_model *m;
+    int error;
     if (!model) return GRIFFIN_E_ARGUMENT;
     *model = NULL;
-    if (!data) return GRIFFIN_E_ARGUMENT;
     m = grf_new_model(options, NULL);
     if (!m) return grf_open_failed(options);
-    return grf_finish_open(m, grf_open(m, data, size, options), model);
+    error = data ? grf_open(m, data, size, options)
+                 : grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the data are null");
+    return grf_finish_open(m, error, model);
 }
 
 #ifndef GRIFFIN_NO_STDIO
@@ -3816,10 +3833,10 @@ GRIFFIN_API int griffin_open_file(griffin_model **model, const char *path,
     int error;
     if (!model) return GRIFFIN_E_ARGUMENT;
     *model = NULL;
-    if (!path) return GRIFFIN_E_ARGUMENT;
     m = grf_new_model(options, path);
     if (!m) return grf_open_failed(options);
-    error = grf_load_file(m, path);
+    error = path ? grf_load_file(m, path)
+                 : grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the path is null");
     if (!error) error = grf_open(m, m->mapped, m->mapped_size, options);
     return grf_finish_open(m, error, model);
 }
@@ -3847,7 +3864,9 @@ GRIFFIN_API const griffin_info *griffin_get_info(const griffin_model *model) {
 GRIFFIN_API int griffin_get_tensor(const griffin_model *model, int index, griffin_tensor *tensor) {
     const grf_tensor *t;
     int i;
-    if (!model || !tensor || index < 0 || index >= model->info.tensors) return GRIFFIN_E_ARGUMENT;
+    if (!model) return GRIFFIN_E_ARGUMENT;
+    if (!tensor || index < 0 || index >= model->info.tensors)
+        return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "tensor %d of %d", index, model->info.tensors);
     t = model->file.tensors + index;
     memset(tensor, 0, sizeof *tensor);
     memcpy(tensor->name, t->name, t->name_length);
@@ -3921,10 +3940,11 @@ static int grf_context_limits(const griffin_model *model, const griffin_context_
         c->max_spans = options->states;
         c->jobs = options->jobs;
     }
+    if (c->max_rows < 0 || c->max_spans < 0) return 0;
     if (c->max_rows == 0) c->max_rows = 64;
     if (c->max_spans == 0) c->max_spans = 1;
     if (c->max_rows < c->max_spans) c->max_rows = c->max_spans;
-    return c->max_rows > 0 && c->max_rows <= 65536 && c->max_spans > 0;
+    return c->max_rows <= 65536;
 }
 
 static void grf_context_lay_out(griffin_context *c, grf_arena *arena) {
@@ -3967,9 +3987,10 @@ GRIFFIN_API int griffin_context_init(griffin_context **context, const griffin_mo
     grf_arena arena = { NULL, 0 };
     size_t needed = griffin_context_size(model, options);
     if (context) *context = NULL;
-    if (!context || !model || !memory) return GRIFFIN_E_ARGUMENT;
-    if (needed == 0)
-        return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "context: rows or states out of range");
+    if (!model) return GRIFFIN_E_ARGUMENT;
+    if (!context || !memory || needed == 0)
+        return grf_fail(&model->host, GRIFFIN_E_ARGUMENT,
+                        "context: a pointer is null, or rows or states are out of range");
     if (size < needed)
         return grf_fail(&model->host, GRIFFIN_E_SPACE, "context: %u bytes given, %u needed",
                         (uint64_t)size, (uint64_t)needed);
@@ -4488,7 +4509,8 @@ GRIFFIN_API int griffin_begin(griffin_context *c, const griffin_span *spans, int
 
 GRIFFIN_API int griffin_advance(griffin_context *c, int units) {
     int error;
-    if (!c || units < 0) return GRIFFIN_E_ARGUMENT;
+    if (!c) return GRIFFIN_E_ARGUMENT;
+    if (units < 0) return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT, "%d units", units);
     if (c->spans == 0) return 0;
     error = grf_check_flight(c);
     if (error) { grf_clear_flight(c); return error; }
@@ -4623,7 +4645,7 @@ static int grf_check_save(const griffin_model *m, const uint8_t *p, size_t size)
         return grf_fail(&m->host, GRIFFIN_E_FORMAT,
                         "load: the checksum does not match, the bytes are damaged or cut");
     position = grf_u64(p + 24);
-    if (position > INT64_MAX || (position == 0) != (grf_u64(p + 16) == 0))
+    if (position > INT64_MAX / 2 || (position == 0) != (grf_u64(p + 16) == 0))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: position %u is not possible", position);
     if (position && grf_u64(p + 16) != m->layout.tag)
         return grf_fail(&m->host, GRIFFIN_E_MISMATCH,
@@ -4641,7 +4663,8 @@ GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state, const
     int64_t run_length, j, at = GRF_SAVE_HEADER;
     float *run;
     int i, error;
-    if (!m || !state || !data) return GRIFFIN_E_ARGUMENT;
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    if (!state || !data) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "load: a pointer is null");
     error = grf_check_save(m, p, size);
     if (error) return error;
     memset(state, 0, griffin_state_size(m));
@@ -5362,13 +5385,27 @@ GV_WORD gv gv_expm1(gv x) {
     return gv_fma(scale, p, gv_sub(scale, gv_set(1)));
 }
 
-GV_WORD gv gv_sigmoid(gv x) { return gv_div(gv_set(1), gv_add(gv_set(1), gv_exp(gv_neg(x)))); }
+/* 1 / (1 + e^-x), or e^x / (1 + e^x) for negative x, so that nothing overflows. What rounding took
+ * from the divisor d is given back in the quotient s: s - s lost / d, d being close to 1 where it
+ * matters. */
+GV_WORD gv gv_sigmoid(gv x) {
+    gv e = gv_exp(gv_less(x, gv_set(0), x, gv_neg(x))), one = gv_set(1), d = gv_add(one, e);
+    gv lost = gv_sub(e, gv_sub(d, one)), s = gv_div(gv_less(x, gv_set(0), e, one), d);
+    return gv_fma(gv_neg(s), lost, s);
+}
 
-/* tanh |x| = -m / (2 + m) with m = e^(-2|x|) - 1 */
+/* tanh |x| = 1 - 2 / (1 + e^(2|x|)), which cancels near 0; there x + x^3 P(x^2), the polynomial of
+ * Moshier's Cephes for |x| < 0.625. */
 GV_WORD gv gv_tanh(gv x) {
-    gv size = gv_less(x, gv_set(0), gv_neg(x), x), m = gv_expm1(gv_mul(size, gv_set(-2)));
-    gv t = gv_div(gv_neg(m), gv_add(gv_set(2), m));
-    return gv_less(x, gv_set(0), gv_neg(t), t);
+    gv size = gv_less(x, gv_set(0), gv_neg(x), x), square = gv_mul(x, x), large, p;
+    large = gv_div(gv_set(-2), gv_add(gv_set(1), gv_exp(gv_add(size, size))));
+    large = gv_add(gv_set(1), large);
+    p = gv_fma(gv_set(-5.70498872745e-3f), square, gv_set(2.06390887954e-2f));
+    p = gv_fma(p, square, gv_set(-5.37397155531e-2f));
+    p = gv_fma(p, square, gv_set(1.33314422036e-1f));
+    p = gv_fma(p, square, gv_set(-3.33332819422e-1f));
+    p = gv_fma(gv_mul(p, square), x, x);
+    return gv_less(size, gv_set(0.625f), p, gv_less(x, gv_set(0), gv_neg(large), large));
 }
 
 /* ---- activations: x times the share of it that passes --------------------------------------- */

@@ -39,7 +39,7 @@ static int test_end(void) {
 }
 
 /* A whole file, with a NUL after it; null if it cannot be read. The caller frees it. */
-static unsigned char *test_read(const char *path, size_t *size) {
+static inline unsigned char *test_read(const char *path, size_t *size) {
     FILE *f = fopen(path, "rb");
     unsigned char *data;
     long n;

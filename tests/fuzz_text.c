@@ -1,0 +1,60 @@
+/* fuzz_text.c - no text makes the tokenizer misbehave, and what comes back is always UTF-8.
+ *
+ *   clang -g -O1 -fsanitize=fuzzer,address,undefined -I. tests/fuzz_text.c -o fuzz_text -lm
+ *   mkdir -p corpus && ./fuzz_text -max_len=2048 corpus
+ *
+ * Run it in the root of the repository. The first byte chooses a vocabulary and the options. */
+
+#define GRIFFIN_IMPLEMENTATION
+#include "griffin.h"
+#include "test.h"
+
+static griffin_model models[7];
+
+static void open_all(void) {
+    static const char *names[] = { "gemma_like", "llama_like", "tiny300", "unused", "nfkc",
+                                   "gemma_like_merges", "byte_level" };
+    char path[100];
+    size_t size, i;
+    for (i = 0; i < 7; i++) {
+        snprintf(path, sizeof path, "tests/data/tokenizer/%s.gguf", names[i]);
+        const unsigned char *data = test_read(path, &size);
+        griffin_model *m = &models[i];
+        if (!data || grf_gguf_open(&m->file, data, size, &m->host) < 0) abort();
+        if (grf_vocab_load(&m->vocab, &m->file, &m->host) < 0) abort();
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static int32_t tokens[1 << 16];
+    static char text[1 << 20];
+    griffin_encoding encoding;
+    griffin_decoder decoder;
+    int i, n, written, length = 0;
+    if (!models[0].vocab.count) open_all();
+    if (size == 0 || size > 2048) return 0;
+    const griffin_model *m = &models[data[0] % 7];
+    memset(&encoding, 0, sizeof encoding);
+    memset(&decoder, 0, sizeof decoder);
+    encoding.no_bos     = data[0] / 7 & 1;
+    encoding.no_special = data[0] / 14 & 1;
+    encoding.continues  = data[0] / 28 & 1;
+    encoding.scratch_size = griffin_encode_size(m, size - 1);
+    encoding.scratch = malloc(encoding.scratch_size);
+    n = griffin_encode(m, &encoding, (const char *)data + 1, size - 1, tokens, 1 << 16);
+    free(encoding.scratch);
+    if (n < 0 || n > 1 << 16) abort();
+    for (i = 0; i <= n; i++) {
+        written = griffin_decode(m, &decoder, i < n ? tokens[i] : -1, text + length, 512);
+        if (written < 0 || !grf_is_utf8(text + length, (uint64_t)written)) abort();
+        length += written;
+    }
+    /* Gemma's text comes back as it was, but for U+2581 and control tokens. */
+    if (data[0] % 7 == 0 && grf_is_utf8((const char *)data + 1, size - 1)) {
+        for (i = 1; i + 2 < (int)size && memcmp(data + i, GRF_SPACE, 3) != 0; i++) { }
+        if (i + 2 < (int)size) return 0;
+        if (length != (int)size - 1 || memcmp(text, data + 1, size - 1) != 0) abort();
+    }
+    return 0;
+}
