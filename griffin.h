@@ -470,6 +470,18 @@ GRIFFIN_API int griffin_token_type(const griffin_model *model, int32_t token);
 GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *piece,
                                        size_t length);
 
+/* ---- for writers of model files -----------------------------------------------
+ * Weights that a file holds in tiles of 32 rows are used in place, without a copy: from a mapped
+ * file, or from the buffer given to griffin_open_memory. >>network says how such tensors are named
+ * and >>shapes what is in a tile. type is "f32", "f16", "bf16", "q8_0" or "q4_0". */
+
+/* Bytes of a tile of so many columns; E_UNSUPPORTED if the type has no tiles of that length. */
+GRIFFIN_API int64_t griffin_tile_size(const char *type, int cols);
+
+/* Packs 1 to 32 rows, each encoded as in a GGUF tensor of that type, into a tile. */
+GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, int count,
+                                  void *tile);
+
 #ifdef __cplusplus
 }
 #endif
@@ -511,12 +523,22 @@ GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *p
 
 #ifdef _OPENMP
   #include <omp.h>
+  #if defined(__unix__) || defined(__APPLE__)
+    #define GRF_YIELD 1                     /* waiting threads give way to other programs */
+    #include <sched.h>
+  #endif
 #endif
 
 /* Only gcc and clang can compile single functions for other instruction sets than the rest. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(GRIFFIN_SCALAR_ONLY)
   #define GRF_X86 1
   #include <immintrin.h>
+#endif
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+  #define GRF_BIG_ENDIAN 1
+#else
+  #define GRF_BIG_ENDIAN 0
 #endif
 
 /* Loops over register arrays must unroll, or the arrays live in memory. */
@@ -813,7 +835,7 @@ static double grf_softplus(double v) {
 
 /* The type numbers of GGUF that can be weights here. */
 enum grf_type {
-    GRF_F32 = 0, GRF_F16 = 1, GRF_BF16 = 30,
+    GRF_F32 = 0, GRF_F16 = 1, GRF_BF16 = 30, GRF_I8 = 24,   /* i8: tiles only */
     GRF_Q4_0 = 2, GRF_Q4_1 = 3, GRF_Q5_0 = 6, GRF_Q5_1 = 7, GRF_Q8_0 = 8,
     GRF_Q4_K = 12, GRF_Q5_K = 13, GRF_Q6_K = 14
 };
@@ -950,7 +972,7 @@ static const grf_format grf_formats[] = {
     { GRF_Q5_K, "q5_k",  256, 176, grf_decode_q5_k },
     { GRF_Q6_K, "q6_k",  256, 210, grf_decode_q6_k },
     {  9, "q8_1",  32,  36, NULL }, { 10, "q2_k", 256,  84, NULL }, { 11, "q3_k", 256, 110, NULL },
-    { 15, "q8_k", 256, 292, NULL }, { 24, "i8",     1,   1, NULL }, { 25, "i16",    1,   2, NULL },
+    { 15, "q8_k", 256, 292, NULL }, { GRF_I8, "i8",     1,   1, NULL }, { 25, "i16",    1,   2, NULL },
     { 26, "i32",    1,   4, NULL }, { 27, "i64",    1,   8, NULL }, { 28, "f64",    1,   8, NULL }
 };
 
@@ -1284,11 +1306,17 @@ static int grf_tensor_fail(const grf_host *host, int error, const grf_tensor *t,
                     line.text, line.length);
 }
 
+/* Weights already in tiles (see >>network) are bytes to this reader. */
+static int grf_is_tiled(const grf_tensor *t) {
+    return t->type == GRF_I8 && t->name_length > 4
+        && memcmp(t->name + t->name_length - 4, ".t32", 4) == 0;
+}
+
 /* Number format and shape; works out elements and bytes, which cannot wrap below 2^48. */
 static int grf_gguf_check_shape(grf_tensor *t, const grf_host *host) {
     const grf_format *format = grf_format_of(t->type);
     int i;
-    if (!format || !format->decode)
+    if (!format || (!format->decode && !grf_is_tiled(t)))
         return grf_tensor_fail(host, GRIFFIN_E_UNSUPPORTED, t, "number format %u (%s) cannot be "
                                "read", (uint64_t)t->type, format ? format->name : "unknown");
     t->elements = 1;
@@ -2652,7 +2680,7 @@ static void grf_encode_text(grf_encoder *e, const char *text, uint64_t length, v
 #define GRF_PANEL 96                        /* activation rows that meet one tile at once */
 #define GRF_HEAD_BLOCK 8                    /* most heads in one item of attention */
 #define GRF_PIECE (512 * 1024)              /* what one thread takes at once, in bytes of weights */
-#define GRF_WORTH_WAKING 4                  /* pieces, below which threads cost more than they give */
+#define GRF_WORTH_WAKING 16                 /* pieces below which threads cost more than they give */
 
 static int64_t grf_pad(int64_t n) { return (n + GRF_TILE - 1) / GRF_TILE * GRF_TILE; }
 
@@ -2835,6 +2863,8 @@ typedef struct grf_builder {
     float     *row;                         /* [32][longest row] for packing */
     uint64_t   row_floats;
     int        quantised_cols;              /* longest input of a quantised layer */
+    uint64_t   parameters, largest;         /* of all; of the largest matrix */
+    int        largest_type;
     grf_op    *ops;                         /* null: measuring */
     grf_op     dropped;                     /* what operations are written to then */
     int        n_ops;
@@ -2858,6 +2888,13 @@ static const grf_tensor *grf_lookup(const grf_builder *b, const char *name) {
     grf_line line;
     grf_layer_name(b, name, &line);
     return grf_gguf_tensor(&b->model->file, line.text);
+}
+
+static const grf_tensor *grf_lookup_tiles(const grf_builder *b, const char *name) {
+    grf_line line;
+    grf_layer_name(b, name, &line);
+    grf_put(&line, ".t32", 4);
+    return b->error ? NULL : grf_gguf_tensor(&b->model->file, line.text);
 }
 
 static void grf_shape_text(grf_line *line, const uint64_t *ne, int rank) {
@@ -2912,7 +2949,7 @@ static float *grf_vector(grf_builder *b, const char *name, int d0, int d1, int d
     if (!t) return NULL;
     padded = (uint64_t)grf_pad((int64_t)t->elements);
     v = (float *)grf_take(&b->arena, 4 * padded);
-    if (!v) return NULL;
+    if (!v) { b->parameters += t->elements; return NULL; }
     grf_tensor_floats(b, t, 0, t->elements, v);
     memset(v + t->elements, 0, (size_t)(padded - t->elements) * 4);
     return v;
@@ -2967,17 +3004,24 @@ static void grf_pack_blocks(uint8_t *tile, const uint8_t *rows, int count, int c
         }
 }
 
+static void grf_pack_rows(uint8_t *tile, int type, const uint8_t *rows, int count, int cols) {
+    switch (type) {
+    case GRF_Q8_0: grf_pack_blocks(tile, rows, count, cols, 34, 0x80); break;
+    case GRF_Q4_0: grf_pack_blocks(tile, rows, count, cols, 18, 0); break;
+    case GRF_F32:  grf_pack_elements(tile, rows, count, cols, 4); break;
+    default:       grf_pack_elements(tile, rows, count, cols, 2); break;
+    }
+}
+
 /* One tile from `count` rows of t, beginning with row `first`. */
 static void grf_pack_tile(const grf_builder *b, uint8_t *tile, const grf_linear *w,
                           const grf_tensor *t, uint64_t first, int count) {
     uint64_t row_bytes = t->bytes / (t->elements / (uint64_t)w->cols);
     const uint8_t *rows = b->model->file.data + t->offset + first * row_bytes;
     int r;
-    switch (w->type) {
-    case GRF_Q8_0: grf_pack_blocks(tile, rows, count, w->cols, 34, 0x80); return;
-    case GRF_Q4_0: grf_pack_blocks(tile, rows, count, w->cols, 18, 0); return;
-    case GRF_F16: case GRF_BF16: grf_pack_elements(tile, rows, count, w->cols, 2); return;
-    default: break;
+    if (grf_packed_type(t->type) == (int)t->type) {
+        grf_pack_rows(tile, w->type, rows, count, w->cols);
+        return;
     }
     for (r = 0; r < count; r++)
         grf_tensor_floats(b, t, (first + (uint64_t)r) * (uint64_t)w->cols, (uint64_t)w->cols,
@@ -2993,21 +3037,57 @@ static int grf_is_quantised(const grf_linear *w) {
     return w && (w->type == GRF_Q8_0 || w->type == GRF_Q4_0);
 }
 
+/* What is known of the weights after measuring: their number, the type of the largest matrix, and
+ * the longest row that must be quantised. */
+static void grf_count_linear(grf_builder *b, const grf_linear *w) {
+    uint64_t weights = (uint64_t)w->rows * (uint64_t)w->cols;
+    b->parameters += weights;
+    if (weights > b->largest) { b->largest = weights; b->largest_type = w->type; }
+    if (grf_is_quantised(w) && b->quantised_cols < w->cols) b->quantised_cols = w->cols;
+}
+
+/* A linear layer whose tiles are at `tile`, or, if that is null, in the arena. */
 static grf_linear *grf_new_linear(grf_builder *b, int type, int rows, int cols, int blocks,
-                                  const float *bias) {
+                                  const float *bias, const uint8_t *tile) {
     grf_linear shape, *w = (grf_linear *)grf_take(&b->arena, sizeof *w);
-    uint64_t bytes;
     shape.type = type; shape.rows = rows; shape.cols = cols; shape.blocks = blocks;
     shape.tiles = (int)(grf_pad(rows / blocks) / GRF_TILE) * blocks;
     shape.tile_bytes = grf_tile_bytes(type, (uint64_t)cols);
     shape.bias = bias;
-    bytes = (uint64_t)shape.tiles * shape.tile_bytes;
-    shape.tile = (const uint8_t *)grf_take(&b->arena, bytes);
+    shape.tile = tile ? tile : (const uint8_t *)
+        grf_take(&b->arena, (uint64_t)shape.tiles * shape.tile_bytes);
     if (b->row_floats < (uint64_t)cols * GRF_TILE) b->row_floats = (uint64_t)cols * GRF_TILE;
-    if (!w) return NULL;
+    if (!w) {
+        grf_count_linear(b, &shape);
+        return NULL;
+    }
     *w = shape;
-    if (grf_is_quantised(w) && b->quantised_cols < cols) b->quantised_cols = cols;
     return w;
+}
+
+/* Tiles in the file are used where they are. A tensor NAME.t32 holds them: f32, f16 and bf16 as
+ * [tiles, cols, 32] of that type, q8_0 and q4_0 as bytes [tiles, bytes of a tile]. */
+static int grf_tiled_type(const grf_tensor *t, uint64_t cols, uint64_t tiles) {
+    int plain = t->type == GRF_F32 || t->type == GRF_F16 || t->type == GRF_BF16;
+    if (plain && t->rank == 3 && t->ne[0] == GRF_TILE && t->ne[1] == cols && t->ne[2] == tiles)
+        return (int)t->type;
+    if (t->type != GRF_I8 || t->rank != 2 || t->ne[1] != tiles || cols % 32 != 0) return -1;
+    return t->ne[0] == grf_tile_bytes(GRF_Q8_0, cols) ? GRF_Q8_0
+         : t->ne[0] == grf_tile_bytes(GRF_Q4_0, cols) ? GRF_Q4_0 : -1;
+}
+
+static const grf_linear *grf_tiled(grf_builder *b, const grf_tensor *t, int rows, int cols,
+                                   int blocks, const float *bias) {
+    int tiles = (int)(grf_pad(rows / blocks) / GRF_TILE) * blocks;
+    int type = grf_tiled_type(t, (uint64_t)cols, (uint64_t)tiles);
+    if (type < 0 || GRF_BIG_ENDIAN) {
+        b->error = grf_tensor_fail(&b->model->host, type < 0 ? GRIFFIN_E_FORMAT : GRIFFIN_E_UNSUPPORTED, t,
+                                   type < 0 ? "expected %d tiles of %d columns"
+                                            : "tiles are for little-endian machines", tiles, cols);
+        return NULL;
+    }
+    b->used[t - b->model->file.tensors] = 1;
+    return grf_new_linear(b, type, rows, cols, blocks, bias, b->model->file.data + t->offset);
 }
 
 /* name.weight [rows, cols] and, if has_bias, name.bias [rows]. */
@@ -3015,15 +3095,18 @@ static const grf_linear *grf_dense(grf_builder *b, const char *name, int rows, i
                                    int has_bias) {
     grf_line weight, bias;
     const grf_tensor *t;
+    const float *bias_vector;
     grf_linear *w;
     int i;
     weight.length = bias.length = 0;
     grf_put(&weight, name, strlen(name)); grf_put(&weight, ".weight", 7);
     grf_put(&bias,   name, strlen(name)); grf_put(&bias,   ".bias",   5);
+    bias_vector = has_bias ? grf_vector(b, bias.text, rows, 0, 0) : NULL;
+    t = grf_lookup_tiles(b, weight.text);
+    if (t) return grf_tiled(b, t, rows, cols, 1, bias_vector);
     t = grf_bind(b, weight.text, rows, cols, 0);
     if (!t) return NULL;
-    w = grf_new_linear(b, grf_packed_type(t->type), rows, cols, 1,
-                       has_bias ? grf_vector(b, bias.text, rows, 0, 0) : NULL);
+    w = grf_new_linear(b, grf_packed_type(t->type), rows, cols, 1, bias_vector, NULL);
     for (i = 0; w && i < w->tiles; i++) {
         uint8_t *tile = (uint8_t *)w->tile + (uint64_t)i * w->tile_bytes;
         int64_t first = (int64_t)i * GRF_TILE, count = grf_min64(GRF_TILE, rows - first);
@@ -3038,12 +3121,14 @@ static const grf_linear *grf_dense(grf_builder *b, const char *name, int rows, i
 static const grf_linear *grf_gate(grf_builder *b, const char *weight, const char *bias) {
     int B = b->config->gate_blocks, n = b->config->lru_width / B,
         tiles = (int)(grf_pad(n) / GRF_TILE);
-    const grf_tensor *t = grf_bind(b, weight, B, n, n);
     const float *bias_vector = grf_vector(b, bias, B, n, 0);
+    const grf_tensor *t = grf_lookup_tiles(b, weight);
     grf_linear *w;
     int64_t row, i;
-    if (!t || b->error) return NULL;
-    w = grf_new_linear(b, GRF_F32, n * B, n, B, bias_vector);
+    if (t) return grf_tiled(b, t, n * B, n, B, bias_vector);
+    t = grf_bind(b, weight, B, n, n);
+    if (!t) return NULL;
+    w = grf_new_linear(b, GRF_F32, n * B, n, B, bias_vector, NULL);
     if (!w) return NULL;
     memset((uint8_t *)w->tile, 0, (size_t)((uint64_t)w->tiles * w->tile_bytes));
     for (row = 0; row < (int64_t)B * n; row++) {
@@ -3109,6 +3194,7 @@ static float *grf_conv_taps(grf_builder *b) {
     int E = b->config->lru_width, K = b->config->conv_width, e, k;
     const grf_tensor *t = grf_bind(b, "temporal_block.conv_1d.weight", E, 1, K);
     float *taps = (float *)grf_take(&b->arena, 4 * (uint64_t)(K * grf_pad(E)));
+    if (t && !taps) b->parameters += t->elements;
     if (!t || !taps) return NULL;
     memset(taps, 0, (size_t)(K * grf_pad(E)) * 4);
     grf_tensor_floats(b, t, 0, t->elements, b->row);
@@ -3207,10 +3293,9 @@ static void grf_head(grf_builder *b) {
     grf_output output;
     b->layer = -1;
     grf_norm(b, "final_norm.weight", 1);
-    if (grf_gguf_tensor(&b->model->file, "lm_head.weight")) {
-        b->prefix = "";
+    b->prefix = "";
+    if (grf_lookup(b, "lm_head.weight") || grf_lookup_tiles(b, "lm_head.weight"))
         w = grf_dense(b, "lm_head", b->config->vocab, b->config->width, 0);
-    }
     output = grf_output_of(w, GRF_LOGITS, GRF_CAP);
     grf_add_linear(b, GRF_LINEAR, GRF_U, &output, 1, 1);
 }
@@ -3218,7 +3303,7 @@ static void grf_head(grf_builder *b) {
 static void grf_network(grf_builder *b) {
     const griffin_config *config = b->config;
     b->layer = -1;
-    b->prefix = grf_gguf_tensor(&b->model->file, "model.embed_tokens.weight") ? "model." : "";
+    b->prefix = grf_gguf_tensor(&b->model->file, "model.final_norm.weight") ? "model." : "";
     grf_embedding(b);
     for (b->layer = 0; b->layer < config->layers && !b->error; b->layer++) {
         grf_norm(b, "temporal_pre_norm.weight", 0);
@@ -3231,6 +3316,33 @@ static void grf_network(grf_builder *b) {
         grf_mlp_block(b);
     }
     grf_head(b);
+}
+
+/* ---- for writers of model files -------------------------------------------------------------- */
+
+static int grf_tile_type(const char *name) {
+    static const int types[] = { GRF_F32, GRF_F16, GRF_BF16, GRF_Q8_0, GRF_Q4_0 };
+    int i;
+    for (i = 0; name && i < GRF_COUNT(types); i++)
+        if (strcmp(name, grf_format_of((uint32_t)types[i])->name) == 0) return types[i];
+    return -1;
+}
+
+GRIFFIN_API int64_t griffin_tile_size(const char *type, int cols) {
+    int known = grf_tile_type(type);
+    if (cols < 1) return GRIFFIN_E_ARGUMENT;
+    if (known < 0 || (uint32_t)cols % grf_format_of((uint32_t)known)->block_elems != 0)
+        return GRIFFIN_E_UNSUPPORTED;
+    return (int64_t)grf_tile_bytes(known, (uint64_t)cols);
+}
+
+GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, int count, void *tile) {
+    int64_t size = griffin_tile_size(type, cols);
+    if (size < 0) return (int)size;
+    if (!rows || !tile || count < 1 || count > GRF_TILE) return GRIFFIN_E_ARGUMENT;
+    memset(tile, 0, (size_t)size);
+    grf_pack_rows((uint8_t *)tile, grf_tile_type(type), (const uint8_t *)rows, count, cols);
+    return GRIFFIN_OK;
 }
 
 /* ================================================================= >>config
@@ -3470,7 +3582,7 @@ static int grf_read_config(grf_reading *r, griffin_config *g) {
 
 /* What the tensors themselves tell: vocabulary, kinds of layers, biases of q, k and v. */
 static void grf_complete_config(const grf_gguf *file, griffin_config *g) {
-    const char *prefix = grf_gguf_tensor(file, "model.embed_tokens.weight") ? "model." : "";
+    const char *prefix = grf_gguf_tensor(file, "model.final_norm.weight") ? "model." : "";
     const grf_tensor *embedding;
     int i;
     grf_line name;
@@ -3489,8 +3601,8 @@ static void grf_complete_config(const grf_gguf *file, griffin_config *g) {
         grf_put(&name, ".temporal_block.q_proj.bias", 27);
         if (grf_gguf_tensor(file, name.text)) g->qkv_bias = 1;
         name.length = start;
-        grf_put(&name, ".temporal_block.q_proj.weight", 29);
-        if (g->blocks[i] == 0) g->blocks[i] = grf_gguf_tensor(file, name.text) ? 'a' : 'r';
+        grf_put(&name, ".temporal_block.rg_lru.recurrent_param", 38);
+        if (g->blocks[i] == 0) g->blocks[i] = grf_gguf_tensor(file, name.text) ? 'r' : 'a';
     }
     g->blocks[i] = 0;
 }
@@ -3601,7 +3713,8 @@ static uint64_t grf_fingerprint(const griffin_model *m) {
                         (size_t)(t->bytes - t->bytes / 2 < n ? t->bytes - t->bytes / 2 : n));
         hash = grf_hash(hash, data + t->bytes - n, n);
     }
-    for (i = 0; i < sizeof numbers / sizeof numbers[0]; i++) hash = grf_hash_number(hash, numbers[i]);
+    for (i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        hash = grf_hash_number(hash, numbers[i]);
     return grf_hash(hash, g->blocks, (size_t)g->layers);
 }
 
@@ -3648,7 +3761,9 @@ static int grf_build(griffin_model *m) {
         grf_network(&b);
         m->ops = b.ops;
         m->n_ops = b.n_ops;
-        m->layout.q8_row = grf_pad(b.quantised_cols) / 32;
+        m->layout.q8_row = b.quantised_cols / 32;
+        m->info.parameters = b.parameters;
+        m->info.type = grf_format_of((uint32_t)b.largest_type)->name;
         m->info.weight_bytes = size;
         grf_report_unused(m, b.used);
     }
@@ -3673,23 +3788,12 @@ static int grf_copy_string(griffin_model *m, const char *key, char **memory, con
     return GRIFFIN_OK;
 }
 
-static void grf_count_weights(griffin_model *m) {
-    uint64_t i, most = 0;
-    m->info.type = "f32";
-    for (i = 0; i < m->file.n_tensors; i++) {
-        const grf_tensor *t = m->file.tensors + i;
-        m->info.parameters += t->elements;
-        if (t->elements > most) { most = t->elements; m->info.type = grf_format_of(t->type)->name; }
-    }
-    m->info.tensors = (int)m->file.n_tensors;
-}
-
 static int grf_describe(griffin_model *m) {
     int error = grf_copy_string(m, "general.name", &m->name, &m->info.name);
     if (!error)
         error = grf_copy_string(m, "tokenizer.chat_template", &m->chat_template,
                                 &m->info.chat_template);
-    grf_count_weights(m);
+    m->info.tensors = (int)m->file.n_tensors;
     m->info.kernels = m->kernels->name;
     m->info.file_bytes = m->file.size;
     m->info.has_vocabulary = m->vocab.count > 0;
@@ -3866,7 +3970,8 @@ GRIFFIN_API int griffin_get_tensor(const griffin_model *model, int index, griffi
     int i;
     if (!model) return GRIFFIN_E_ARGUMENT;
     if (!tensor || index < 0 || index >= model->info.tensors)
-        return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "tensor %d of %d", index, model->info.tensors);
+        return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "tensor %d of %d", index,
+                        model->info.tensors);
     t = model->file.tensors + index;
     memset(tensor, 0, sizeof *tensor);
     memcpy(tensor->name, t->name, t->name_length);
@@ -3915,6 +4020,7 @@ struct griffin_context {
     int          spans, rows, n_wanted;     /* in flight; spans is 0 when nothing is */
     int          op;                        /* the next operation ... */
     int64_t      piece;                     /* ... and its next piece */
+    struct grf_crew *crew;                  /* threads at work on it, or null */
     grf_flight  *flight;                    /* [max_spans] */
     int         *span_of;                   /* [rows] */
     int32_t     *token;                     /* [rows] */
@@ -4361,23 +4467,137 @@ static void grf_run_piece(void *data, int index) {
     }
 }
 
-/* Pieces [first, first + count) of the current operation, on whatever threads the host has. */
+#ifdef _OPENMP
+/* A crew is the threads of one griffin_advance. The caller's thread leads: it walks through the
+ * program and issues the pieces of each operation; all of them, it too, take pieces until none are
+ * left. The leader then waits for the pieces that are still being worked on, not for threads: one
+ * that lost its processor with empty hands holds up nobody.
+ *
+ * ticket: the next piece in its upper half, their end in the lower. A thread that takes one too
+ * many leaves without harm, since the end it compares with came with the number. */
+struct grf_crew { uint64_t ticket, done, home; };
+
+static void grf_pause(int *spins) {
+    if (++*spins < 4096) {
+#ifdef GRF_X86
+        _mm_pause();
+#endif
+        return;
+    }
+    *spins = 0;
+#ifdef GRF_YIELD
+    sched_yield();
+#endif
+}
+
+static void grf_take_pieces(griffin_context *c, grf_piece_run *run) {
+    struct grf_crew *crew = c->crew;
+    for (;;) {
+        uint64_t ticket;
+        #pragma omp atomic capture seq_cst
+        { ticket = crew->ticket; crew->ticket += (uint64_t)1 << 32; }
+        if (ticket >> 32 >= (ticket & 0xffffffffu)) return;
+        grf_run_piece(run, (int)(ticket >> 32));
+        #pragma omp atomic seq_cst
+        crew->done += 1;
+    }
+}
+
+static void grf_lead(griffin_context *c, int64_t first, int count) {
+    struct grf_crew *crew = c->crew;
+    uint64_t done = 0;
+    grf_piece_run run;
+    int spins = 0;
+    run.context = c;
+    run.first = 0;
+    #pragma omp atomic write seq_cst
+    crew->done = 0;
+    #pragma omp atomic write seq_cst
+    crew->ticket = (uint64_t)first << 32 | (uint64_t)(first + count);
+    grf_take_pieces(c, &run);
+    while (done < (uint64_t)count) {
+        grf_pause(&spins);
+        #pragma omp atomic read seq_cst
+        done = crew->done;
+    }
+}
+
+static void grf_follow(griffin_context *c) {
+    struct grf_crew *crew = c->crew;
+    uint64_t ticket, home = 0;
+    grf_piece_run run;
+    int spins = 0;
+    run.context = c;
+    run.first = 0;
+    while (!home) {
+        #pragma omp atomic read seq_cst
+        ticket = crew->ticket;
+        if (ticket >> 32 < (ticket & 0xffffffffu)) { grf_take_pieces(c, &run); spins = 0; }
+        grf_pause(&spins);
+        #pragma omp atomic read seq_cst
+        home = crew->home;
+    }
+}
+#endif
+
+/* Pieces [first, first + count) of the current operation, on whatever threads there are. */
 static void grf_run_pieces(griffin_context *c, int64_t first, int count) {
     grf_piece_run run;
     int i;
+#ifdef _OPENMP
+    if (count > 1 && c->crew) { grf_lead(c, first, count); return; }
+#endif
     run.context = c;
     run.first = first;
-    if (count > 1 && c->jobs.run) { c->jobs.run(grf_run_piece, &run, count, c->jobs.user); return; }
-#ifdef _OPENMP
-    if (count >= GRF_WORTH_WAKING && c->jobs.width != 1) {
-        int width = c->jobs.width > 0 ? c->jobs.width : omp_get_max_threads();
-        #pragma omp parallel for schedule(dynamic, 1) num_threads(width)
-        for (i = 0; i < count; i++) grf_run_piece(&run, i);
-        return;
-    }
-#endif
-    for (i = 0; i < count; i++) grf_run_piece(&run, i);
+    if (count > 1 && c->jobs.run) c->jobs.run(grf_run_piece, &run, count, c->jobs.user);
+    else for (i = 0; i < count; i++) grf_run_piece(&run, i);
 }
+
+/* At most `units` pieces from where the pass stands. */
+static void grf_run_units(griffin_context *c, int64_t units) {
+    while (units > 0 && c->op < c->model->n_ops) {
+        int64_t pieces = grf_pieces(c, c->model->ops + c->op);
+        int now = (int)grf_min64(pieces - c->piece, units);
+        if (now > 0) grf_run_pieces(c, c->piece, now);
+        units -= now;
+        c->piece += now;
+        if (c->piece == pieces) { c->op++; c->piece = 0; }
+    }
+    while (c->op < c->model->n_ops && grf_pieces(c, c->model->ops + c->op) == 0) c->op++;
+}
+
+#ifdef _OPENMP
+/* Pieces that threads could share among the next `units`. */
+static int64_t grf_shared_units(const griffin_context *c, int64_t units) {
+    int64_t shared = 0, pieces;
+    int i;
+    for (i = c->op; i < c->model->n_ops && units > 0; i++, units -= pieces) {
+        pieces = grf_pieces(c, c->model->ops + i);
+        if (pieces > 1) shared += grf_min64(pieces, units);
+    }
+    return shared;
+}
+
+static int grf_run_with_crew(griffin_context *c, int64_t units) {
+    int width = c->jobs.width > 0 ? c->jobs.width : omp_get_max_threads();
+    struct grf_crew crew;
+    if (c->jobs.run || width < 2 || grf_shared_units(c, units) < GRF_WORTH_WAKING) return 0;
+    memset(&crew, 0, sizeof crew);
+    c->crew = &crew;
+    #pragma omp parallel num_threads(width)
+    {
+        if (omp_get_thread_num() == 0) {
+            grf_run_units(c, units);
+            #pragma omp atomic write seq_cst
+            crew.home = 1;
+        } else {
+            grf_follow(c);
+        }
+    }
+    c->crew = NULL;
+    return 1;
+}
+#endif
 
 static uint64_t grf_next_history(uint64_t history, int32_t token) {
     history = (history ^ (uint64_t)(uint32_t)token) + 0x9e3779b97f4a7c15u;
@@ -4514,15 +4734,10 @@ GRIFFIN_API int griffin_advance(griffin_context *c, int units) {
     if (c->spans == 0) return 0;
     error = grf_check_flight(c);
     if (error) { grf_clear_flight(c); return error; }
-    while (units > 0 && c->op < c->model->n_ops) {
-        int64_t pieces = grf_pieces(c, c->model->ops + c->op);
-        int now = (int)grf_min64(pieces - c->piece, units);
-        if (now > 0) grf_run_pieces(c, c->piece, now);
-        units -= now;
-        c->piece += now;
-        if (c->piece == pieces) { c->op++; c->piece = 0; }
-    }
-    while (c->op < c->model->n_ops && grf_pieces(c, c->model->ops + c->op) == 0) c->op++;
+#ifdef _OPENMP
+    if (!grf_run_with_crew(c, units))
+#endif
+    grf_run_units(c, units);
     if (c->op == c->model->n_ops) grf_commit(c);
     return grf_units_left(c);
 }
@@ -5573,10 +5788,11 @@ GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint
 #define GV_ROWS_LOOP(limit, body) \
     while (rows > 0) { \
         int m = rows >= 12 && limit >= 12 ? 12 : rows >= 6 && limit >= 6 ? 6 \
-              : rows >= 3 && limit >= 3 ? 3 : rows >= 2 && limit >= 2 ? 2 : 1; \
+              : rows >= 4 && limit >= 4 ? 4 : rows >= 3 && limit >= 3 ? 3 : rows >= 2 && limit >= 2 ? 2 : 1; \
         switch (m) { \
         case 12: if (limit >= 12) { body(12); } break; \
         case 6:  if (limit >= 6)  { body(6); } break; \
+        case 4:  if (limit >= 4)  { body(4); } break; \
         case 3:  if (limit >= 3)  { body(3); } break; \
         case 2:  if (limit >= 2)  { body(2); } break; \
         default: body(1); break; \
