@@ -1,0 +1,447 @@
+/* model.h - what the tests of the network share: reference models, their tokens, ways to run them,
+ * a writer of GGUF files in memory, and networks of any shape with weights from a formula. */
+
+#ifndef MODEL_H
+#define MODEL_H
+
+#define GRIFFIN_IMPLEMENTATION
+#include "griffin.h"
+#include "npy.h"
+
+/* ---- the reference models: tests/data/NAME, converted to build/data/NAME[.TYPE].gguf ---------- */
+
+#define MOST_TOKENS 64
+
+typedef struct golden {
+    const char *name, *model;               /* folder of the arrays; of the model */
+    int     count;
+    int32_t tokens[MOST_TOKENS];
+    int32_t position[MOST_TOKENS];          /* in the document; 0 starts one */
+} golden;
+
+static const char *const golden_names[][2] = {
+    { "griffin-tiny", "griffin-tiny" }, { "hawk-tiny", "hawk-tiny" },
+    { "griffin-paper-tiny", "griffin-paper-tiny" }, { "rgemma-bf16", "rgemma-bf16" },
+    { "attn-only-tiny", "attn-only-tiny" }, { "griffin-tiny-segments", "griffin-tiny" }
+};
+#define GOLDENS ((int)(sizeof golden_names / sizeof golden_names[0]))
+
+static const char *const golden_types[] = { NULL, "f16", "bf16", "q8_0", "q4_0" };  /* null: f32 */
+#define TYPES ((int)(sizeof golden_types / sizeof golden_types[0]))
+
+/* The list of whole numbers after "key": in a small JSON file. */
+static inline int read_list(const char *json, const char *key, int32_t *list) {
+    const char *at = strstr(json, key);
+    char *end;
+    int n = 0;
+    if (at) at = strchr(at, '[');
+    while (at && *at != ']' && n < MOST_TOKENS) {
+        list[n++] = (int32_t)strtol(at + 1, &end, 10);
+        at = end;
+    }
+    return n;
+}
+
+static inline golden golden_read(int index) {
+    golden g;
+    char path[256];
+    size_t size = 0;
+    unsigned char *json;
+    memset(&g, 0, sizeof g);
+    g.name = golden_names[index][0];
+    g.model = golden_names[index][1];
+    snprintf(path, sizeof path, "tests/data/%s/tokens.json", g.name);
+    json = test_read(path, &size);
+    if (json) g.count = read_list((char *)json, "\"tokens\"", g.tokens);
+    if (json) read_list((char *)json, "\"segment_pos\"", g.position);
+    free(json);
+    CHECK(g.count > 0, "%s", path);
+    return g;
+}
+
+/* Without its models a test says nothing, so it ends here. */
+static inline griffin_model *golden_open(const golden *g, const char *type, const griffin_options *options) {
+    griffin_model *model;
+    char path[256];
+    int error;
+    snprintf(path, sizeof path, "build/data/%s%s%s.gguf", g->model, type ? "." : "", type ? type : "");
+    error = griffin_open_file(&model, path, options);
+    if (error) { printf("%s: %s; make builds it\n", path, griffin_error_string(error)); exit(1); }
+    return model;
+}
+
+/* ---- running -------------------------------------------------------------------------------- */
+
+static inline int vocabulary(const griffin_model *model) { return griffin_get_info(model)->config.vocab; }
+
+static inline griffin_state *new_state(const griffin_model *model) {
+    return (griffin_state *)calloc(1, griffin_state_size(model));
+}
+
+static inline int same_states(const griffin_model *model, const griffin_state *a, const griffin_state *b) {
+    return memcmp(a, b, griffin_state_size(model)) == 0;
+}
+
+/* A context starts where 64-byte aligned memory does, so free() gives it back. */
+static inline griffin_context *new_context_with(const griffin_model *model, const griffin_context_options *o) {
+    size_t size = griffin_context_size(model, o);
+    griffin_context *context = NULL;
+    void *memory = NULL;
+    if (posix_memalign(&memory, 64, size)) exit(1);
+    CHECK(griffin_context_init(&context, model, o, memory, size) == GRIFFIN_OK, "%lu", (unsigned long)size);
+    return context;
+}
+
+static inline griffin_context *new_context(const griffin_model *model, int rows, int states) {
+    griffin_context_options o;
+    memset(&o, 0, sizeof o);
+    o.rows = rows;
+    o.states = states;
+    return new_context_with(model, &o);
+}
+
+static inline griffin_span span_of(griffin_state *state, const int32_t *tokens, int count, float *logits) {
+    griffin_span span;
+    memset(&span, 0, sizeof span);
+    span.state = state;
+    span.tokens = tokens;
+    span.count = count;
+    span.all_logits = 1;
+    span.logits = logits;
+    return span;
+}
+
+/* The logits after every token, `chunk` tokens a call (0: all in one). */
+static inline void run_chunks(griffin_context *context, griffin_state *state, const int32_t *tokens,
+                       int count, int chunk, float *logits) {
+    int at, V = vocabulary(context->model);
+    for (at = 0; at < count; at += chunk) {
+        griffin_span span;
+        if (chunk == 0 || chunk > count - at) chunk = count - at;
+        span = span_of(state, tokens + at, chunk, logits ? logits + (long)at * V : NULL);
+        CHECK(griffin_run(context, &span, 1) == GRIFFIN_OK, "at %d", at);
+    }
+}
+
+/* The token after which two runs of logits differ; -1: nowhere. */
+static inline int first_difference(const float *a, const float *b, int count, int V) {
+    int t;
+    for (t = 0; t < count; t++)
+        if (memcmp(a + (long)t * V, b + (long)t * V, (size_t)V * 4) != 0) return t;
+    return -1;
+}
+
+/* xorshift64: the tests' own dice */
+static uint64_t dice_state = 0x9E3779B97F4A7C15u;
+
+static inline uint32_t dice(void) {
+    dice_state ^= dice_state << 13;
+    dice_state ^= dice_state >> 7;
+    dice_state ^= dice_state << 17;
+    return (uint32_t)(dice_state >> 32);
+}
+
+static inline float dice_float(float limit) {      /* -limit to limit */
+    return ((float)(dice() >> 8) / 8388608.0f - 1) * limit;
+}
+
+/* ---- writing GGUF ------------------------------------------------------------------------------ */
+
+typedef struct bytes { unsigned char *at; size_t size, capacity; } bytes;
+
+typedef struct gguf {
+    bytes       pairs, infos, data;
+    uint64_t    n_pairs, n_tensors;
+    const char *without;                    /* a key or tensor that is not written */
+} gguf;
+
+static inline void put(bytes *b, const void *data, size_t size) {
+    if (b->size + size > b->capacity) {
+        b->capacity = (b->size + size) * 2;
+        b->at = (unsigned char *)realloc(b->at, b->capacity);
+    }
+    memcpy(b->at + b->size, data, size);
+    b->size += size;
+}
+
+static inline void put_u32(bytes *b, uint32_t v) { uint8_t p[4]; grf_put_u32(p, v); put(b, p, 4); }
+static inline void put_u64(bytes *b, uint64_t v) { uint8_t p[8]; grf_put_u64(p, v); put(b, p, 8); }
+static inline void put_text(bytes *b, const char *text) { put_u64(b, strlen(text)); put(b, text, strlen(text)); }
+
+static inline int gguf_key(gguf *g, const char *key, uint32_t type) {
+    if (g->without && strcmp(g->without, key) == 0) return 0;
+    put_text(&g->pairs, key);
+    put_u32(&g->pairs, type);
+    g->n_pairs++;
+    return 1;
+}
+
+static inline void gguf_int(gguf *g, const char *key, int value) {
+    if (gguf_key(g, key, GRF_VALUE_U32)) put_u32(&g->pairs, (uint32_t)value);
+}
+
+static inline void gguf_float(gguf *g, const char *key, float value) {
+    if (gguf_key(g, key, GRF_VALUE_F32)) put_u32(&g->pairs, grf_bits_of(value));
+}
+
+static inline void gguf_text(gguf *g, const char *key, const char *value) {
+    if (gguf_key(g, key, GRF_VALUE_STRING)) put_text(&g->pairs, value);
+}
+
+/* An array whose elements the caller puts into g->pairs. */
+static inline int gguf_array(gguf *g, const char *key, uint32_t type, int count) {
+    if (!gguf_key(g, key, GRF_VALUE_ARRAY)) return 0;
+    put_u32(&g->pairs, type);
+    put_u64(&g->pairs, (uint64_t)count);
+    return 1;
+}
+
+/* f32, row-major [shape]. */
+static inline void gguf_tensor(gguf *g, const char *name, const int *shape, int rank, const float *values) {
+    long count = 1, i;
+    if (g->without && strcmp(g->without, name) == 0) return;
+    put_text(&g->infos, name);
+    put_u32(&g->infos, (uint32_t)rank);
+    for (i = rank - 1; i >= 0; i--) { put_u64(&g->infos, (uint64_t)shape[i]); count *= shape[i]; }
+    put_u32(&g->infos, GRF_F32);
+    put_u64(&g->infos, g->data.size);
+    g->n_tensors++;
+    for (i = 0; i < count; i++) put_u32(&g->data, grf_bits_of(values[i]));
+    while (g->data.size % 32) put(&g->data, "", 1);
+}
+
+/* The file; free it. The writer is empty afterwards. */
+static inline unsigned char *gguf_finish(gguf *g, size_t *size) {
+    bytes file = { NULL, 0, 0 };
+    put(&file, "GGUF\3\0\0\0", 8);
+    put_u64(&file, g->n_tensors);
+    put_u64(&file, g->n_pairs);
+    put(&file, g->pairs.at, g->pairs.size);
+    put(&file, g->infos.at, g->infos.size);
+    while (file.size % 32) put(&file, "", 1);
+    put(&file, g->data.at, g->data.size);
+    free(g->pairs.at);
+    free(g->infos.at);
+    free(g->data.at);
+    memset(g, 0, sizeof *g);
+    *size = file.size;
+    return file.at;
+}
+
+/* ---- networks with weights from a formula --------------------------------------------------------- */
+
+/* Each tensor has a short name, from which its values follow, and that of the file. Letters of the
+ * shape are those of the configuration; n = E / B, g = G head_dim; c marks taps, which the file has
+ * as [E, 1, K]. Kinds: 'r' and 'a' of such a layer, 'q' of attention with biases, 'l' of every layer,
+ * '1' once. */
+static const struct { const char *name, *file, *shape; char kind; } network_tensors[] = {
+    { "embed.weight",       "model.embed_tokens.weight", "VD", '1' },
+    { "final_norm.weight",  "model.final_norm.weight",   "D",  '1' },
+    { "norm1.weight",       "temporal_pre_norm.weight",  "D",  'l' },
+    { "norm2.weight",       "channel_pre_norm.weight",   "D",  'l' },
+    { "rec.x.weight",       "temporal_block.linear_x.weight",   "ED", 'r' },
+    { "rec.x.bias",         "temporal_block.linear_x.bias",     "E",  'r' },
+    { "rec.y.weight",       "temporal_block.linear_y.weight",   "ED", 'r' },
+    { "rec.y.bias",         "temporal_block.linear_y.bias",     "E",  'r' },
+    { "rec.out.weight",     "temporal_block.linear_out.weight", "DE", 'r' },
+    { "rec.out.bias",       "temporal_block.linear_out.bias",   "D",  'r' },
+    { "rec.conv.weight",    "temporal_block.conv_1d.weight",    "cKE", 'r' },
+    { "rec.conv.bias",      "temporal_block.conv_1d.bias",      "E",  'r' },
+    { "rec.gate_x.weight",  "temporal_block.rg_lru.input_gate_weight",     "Bnn", 'r' },
+    { "rec.gate_x.bias",    "temporal_block.rg_lru.input_gate_bias",       "Bn",  'r' },
+    { "rec.gate_a.weight",  "temporal_block.rg_lru.recurrent_gate_weight", "Bnn", 'r' },
+    { "rec.gate_a.bias",    "temporal_block.rg_lru.recurrent_gate_bias",   "Bn",  'r' },
+    { "rec.a_param",        "temporal_block.rg_lru.recurrent_param",       "E",   'r' },
+    { "attn.q.weight",      "temporal_block.q_proj.weight", "DD", 'a' },
+    { "attn.k.weight",      "temporal_block.k_proj.weight", "gD", 'a' },
+    { "attn.v.weight",      "temporal_block.v_proj.weight", "gD", 'a' },
+    { "attn.o.weight",      "temporal_block.o_proj.weight", "DD", 'a' },
+    { "attn.o.bias",        "temporal_block.o_proj.bias",   "D",  'a' },
+    { "attn.q.bias",        "temporal_block.q_proj.bias",   "D",  'q' },
+    { "attn.k.bias",        "temporal_block.k_proj.bias",   "g",  'q' },
+    { "attn.v.bias",        "temporal_block.v_proj.bias",   "g",  'q' },
+    { "mlp.gate.weight",    "mlp_block.gate_proj.weight",   "FD", 'l' },
+    { "mlp.gate.bias",      "mlp_block.gate_proj.bias",     "F",  'l' },
+    { "mlp.up.weight",      "mlp_block.up_proj.weight",     "FD", 'l' },
+    { "mlp.up.bias",        "mlp_block.up_proj.bias",       "F",  'l' },
+    { "mlp.down.weight",    "mlp_block.down_proj.weight",   "DF", 'l' },
+    { "mlp.down.bias",      "mlp_block.down_proj.bias",     "D",  'l' }
+};
+
+typedef struct tensor {
+    char   name[64], file[64];
+    int    sizes[4], rank, taps;            /* row-major, as the formula fills them */
+    long   count;
+    float *values;
+} tensor;
+
+typedef struct network {
+    griffin_config config;
+    tensor tensors[256];
+    int    count;
+    unsigned char *file;                    /* of network_open */
+} network;
+
+static inline int network_size(const griffin_config *c, char letter) {
+    switch (letter) {
+    case 'V': return c->vocab;
+    case 'D': return c->width;
+    case 'E': return c->lru_width;
+    case 'F': return c->mlp_width;
+    case 'B': return c->gate_blocks;
+    case 'n': return c->lru_width / c->gate_blocks;
+    case 'g': return c->kv_heads * c->head_dim;
+    default:  return c->conv_width;
+    }
+}
+
+/* s = FNV-1a of the name; for each element s = 1664525 s + 1013904223, and the value is offset +
+ * (2 s / 2^32 - 1) amplitude, of s the upper 24 bits. */
+static inline void fill_by_formula(tensor *t) {
+    double offset = 0, amplitude = sqrt(3.0 / t->sizes[t->rank - 1]);       /* of matrices */
+    const char *p;
+    uint32_t s = 2166136261u;
+    long i;
+    for (p = t->name; *p; p++) s = (s ^ (unsigned char)*p) * 16777619u;
+    if (strstr(t->name, ".bias")) amplitude = 0.1;
+    if (strstr(t->name, "norm")) amplitude = 0.2;
+    if (strstr(t->name, "conv.weight")) amplitude = 0.5;
+    if (strstr(t->name, "a_param")) { amplitude = 2.5; offset = -4.5; }
+    for (i = 0; i < t->count; i++) {
+        s = s * 1664525u + 1013904223u;
+        t->values[i] = (float)(offset + (2 * ((double)(s >> 8) / 16777216.0) - 1) * amplitude);
+    }
+}
+
+static inline void network_add(network *n, int kind, int layer) {
+    const char *shape = network_tensors[kind].shape, *name = network_tensors[kind].name;
+    tensor *t = &n->tensors[n->count++];
+    char prefix[24] = "";
+    memset(t, 0, sizeof *t);
+    if (layer >= 0) snprintf(prefix, sizeof prefix, "layers.%d.", layer);
+    snprintf(t->name, sizeof t->name, "%s%s", prefix, name);
+    snprintf(t->file, sizeof t->file, "%s%s%s", layer >= 0 ? "model." : "", prefix,
+             network_tensors[kind].file);
+    t->taps = *shape == 'c';
+    t->count = 1;
+    for (shape += t->taps; *shape; shape++)
+        t->count *= t->sizes[t->rank++] = network_size(&n->config, *shape);
+    t->values = (float *)malloc((size_t)t->count * sizeof *t->values);
+    fill_by_formula(t);
+}
+
+static inline network *network_make(const griffin_config *config) {
+    network *n = (network *)calloc(1, sizeof *n);
+    int kind, layer, types = (int)(sizeof network_tensors / sizeof network_tensors[0]);
+    n->config = *config;
+    for (kind = 0; kind < types; kind++) {
+        char which = network_tensors[kind].kind;
+        if (which == '1') network_add(n, kind, -1);
+        for (layer = 0; layer < config->layers && which != '1'; layer++)
+            if (which == 'l' || which == config->blocks[layer]
+                || (which == 'q' && config->qkv_bias && config->blocks[layer] == 'a'))
+                network_add(n, kind, layer);
+    }
+    return n;
+}
+
+static inline void network_free(network *n) {
+    while (n->count > 0) free(n->tensors[--n->count].values);
+    free(n->file);
+    free(n);
+}
+
+static inline void network_write_config(const griffin_config *c, gguf *g) {
+    static const char *const activations[] = { "gelu_pytorch_tanh", "gelu", "silu", "relu" };
+    int i;
+    gguf_text(g, "general.architecture", "griffin");
+    gguf_int(g, "griffin.embedding_length", c->width);
+    gguf_int(g, "griffin.block_count", c->layers);
+    gguf_int(g, "griffin.feed_forward_length", c->mlp_width);
+    gguf_int(g, "griffin.attention.head_count", c->heads);
+    gguf_int(g, "griffin.attention.head_count_kv", c->kv_heads);
+    gguf_int(g, "griffin.attention.sliding_window", c->window);
+    gguf_int(g, "griffin.rope.dimension_count", c->rope_dims);
+    gguf_int(g, "griffin.ssm.conv_kernel", c->conv_width);
+    gguf_int(g, "griffin.ssm.inner_size", c->lru_width);
+    gguf_int(g, "griffin.ssm.group_count", c->gate_blocks);
+    gguf_float(g, "griffin.final_logit_softcapping", c->soft_cap);
+    gguf_float(g, "griffin.embedding_scale", c->embedding_scale);
+    gguf_float(g, "griffin.attention.layer_norm_rms_epsilon", c->eps);
+    gguf_float(g, "griffin.rope.freq_base", c->rope_base);
+    gguf_float(g, "griffin.rglru.c", c->decay);
+    gguf_float(g, "griffin.norm_weight_offset", c->norm_offset);
+    gguf_text(g, "griffin.hidden_activation", activations[c->activation]);
+    if (!gguf_array(g, "griffin.block_types", GRF_VALUE_STRING, c->layers)) return;
+    for (i = 0; i < c->layers; i++)
+        put_text(&g->pairs, c->blocks[i] == 'a' ? "attention" : "recurrent");
+}
+
+static inline void network_write(const network *n, gguf *g) {
+    int i, e, k;
+    network_write_config(&n->config, g);
+    for (i = 0; i < n->count; i++) {
+        const tensor *t = &n->tensors[i];
+        int E = t->sizes[1], K = t->sizes[0], sizes[3];
+        float *turned = (float *)malloc((size_t)t->count * sizeof *turned);
+        if (!t->taps) { gguf_tensor(g, t->file, t->sizes, t->rank, t->values); free(turned); continue; }
+        sizes[0] = E; sizes[1] = 1; sizes[2] = K;
+        for (e = 0; e < E; e++)
+            for (k = 0; k < K; k++) turned[e * K + k] = t->values[k * E + e];
+        gguf_tensor(g, t->file, sizes, 3, turned);
+        free(turned);
+    }
+}
+
+/* The shape whose logits test_reference.c knows. */
+static inline griffin_config small_config(void) {
+    griffin_config c;
+    memset(&c, 0, sizeof c);
+    c.vocab = 19; c.width = 24; c.mlp_width = 40; c.layers = 4;
+    c.heads = 3; c.kv_heads = 1; c.head_dim = 8;
+    c.lru_width = 36; c.gate_blocks = 3; c.conv_width = 4;
+    c.window = 4; c.rope_dims = 4; c.rope_base = 10000;
+    c.eps = 1e-6f; c.norm_offset = 1; c.embedding_scale = 4.90625f; c.soft_cap = 30; c.decay = 8;
+    strcpy(c.blocks, "rrar");
+    return c;
+}
+
+/* Nine pieces, enough for "abba". */
+static inline void write_vocabulary(gguf *g) {
+    static const struct { const char *text; float score; int type; } pieces[] = {
+        { "<pad>", 0, 3 }, { "<eos>", 0, 3 }, { "<bos>", 0, 3 }, { "<unk>", 0, 2 }, { "a", -3, 1 },
+        { "b", -4, 1 }, { "ab", -1, 1 }, { GRF_SPACE, -5, 1 }, { "<turn>", 0, 4 }
+    };
+    int i, n = GRF_COUNT(pieces);
+    gguf_text(g, "tokenizer.ggml.model", "llama");
+    gguf_int(g, "tokenizer.ggml.bos_token_id", 2);
+    gguf_int(g, "tokenizer.ggml.eos_token_id", 1);
+    gguf_array(g, "tokenizer.ggml.tokens", GRF_VALUE_STRING, n);
+    for (i = 0; i < n; i++) put_text(&g->pairs, pieces[i].text);
+    gguf_array(g, "tokenizer.ggml.scores", GRF_VALUE_F32, n);
+    for (i = 0; i < n; i++) put_u32(&g->pairs, grf_bits_of(pieces[i].score));
+    gguf_array(g, "tokenizer.ggml.token_type", GRF_VALUE_I32, n);
+    for (i = 0; i < n; i++) put_u32(&g->pairs, (uint32_t)pieces[i].type);
+}
+
+/* The file of a network; free it. */
+static inline unsigned char *network_file(const network *n, size_t *size) {
+    gguf g;
+    memset(&g, 0, sizeof g);
+    network_write(n, &g);
+    return gguf_finish(&g, size);
+}
+
+/* The model borrows the file, which lives as long as the network: close the model first. */
+static inline griffin_model *network_open(network *n, const griffin_options *options) {
+    griffin_model *model = NULL;
+    size_t size;
+    int error;
+    free(n->file);
+    n->file = network_file(n, &size);
+    error = griffin_open_memory(&model, n->file, size, options);
+    CHECK(error == GRIFFIN_OK, "%s", griffin_error_string(error));
+    return model;
+}
+
+#endif

@@ -1,0 +1,413 @@
+/* Promise: whatever a host does wrong is refused with a named error and a message, whatever is
+ * wrong with a model is said when it is opened, and nothing is changed by it. */
+
+#include "model.h"
+
+/* ---- messages: the last one, as the logger and the caller's buffer got it -------------------------- */
+
+static char heard[400], noted[400];
+static int heard_error = 1, heard_count;
+
+static void hear(int error, const char *text, void *user) {
+    heard_error = error;
+    heard_count++;
+    snprintf(heard, sizeof heard, "%s", text);
+    CHECK(user == &heard, "the logger's own pointer");
+}
+
+static griffin_options listening(void) {
+    griffin_options o;
+    memset(&o, 0, sizeof o);
+    o.logger.message = hear;
+    o.logger.user = &heard;
+    o.error = noted;
+    o.error_size = sizeof noted;
+    heard_count = 0;
+    heard[0] = noted[0] = 0;
+    return o;
+}
+
+/* The call gave this error, and a line about it that holds `words`. */
+#define REFUSED(call, expected, words) do { \
+        int64_t got_; \
+        heard_count = 0; \
+        heard[0] = 0; \
+        got_ = (call); \
+        CHECK(got_ == (expected), "%d, expected %s", (int)got_, griffin_error_string(expected)); \
+        CHECK(heard_count == 1 && heard_error == (expected), "%d messages", heard_count); \
+        CHECK(strstr(heard, words) != NULL, "'%s' without '%s'", heard, words); \
+    } while (0)
+
+/* ---- models that cannot be run ---------------------------------------------------------------------- */
+
+/* Opens small_config() as a file without a key or tensor; `more` adds something instead. */
+static int open_without(const char *without, void (*more)(gguf *g), griffin_model **m, unsigned char **file) {
+    griffin_config config = small_config();
+    griffin_options options = listening();
+    network *n = network_make(&config);
+    gguf g;
+    size_t size;
+    int error;
+    memset(&g, 0, sizeof g);
+    if (more) more(&g);
+    g.without = without;
+    network_write(n, &g);
+    network_free(n);
+    *file = gguf_finish(&g, &size);
+    error = griffin_open_memory(m, *file, size, &options);
+    CHECK((error == 0) == (*m != NULL), "%d", error);
+    return error;
+}
+
+static void check_model(const char *without, void (*more)(gguf *g), int expected, const char *words) {
+    griffin_model *m;
+    unsigned char *file;
+    int error = open_without(without, more, &m, &file);
+    CHECK(error == expected, "without %s: %d, expected %d: %s", without, error, expected, heard);
+    CHECK(error >= 0 || (heard_error == error && strstr(heard, words)), "without %s: '%s' lacks '%s'",
+          without, heard, words);
+    CHECK(error >= 0 || strcmp(heard, noted) == 0, "'%s' and '%s'", heard, noted);
+    griffin_close(m);
+    free(file);
+}
+
+static void check_int(const char *key, int value, int expected, const char *words) {
+    griffin_config config = small_config();
+    griffin_options options = listening();
+    network *n = network_make(&config);
+    griffin_model *m;
+    unsigned char *file;
+    size_t size;
+    gguf g;
+    int error;
+    memset(&g, 0, sizeof g);
+    gguf_int(&g, key, value);
+    g.without = key;
+    network_write(n, &g);
+    network_free(n);
+    file = gguf_finish(&g, &size);
+    error = griffin_open_memory(&m, file, size, &options);
+    CHECK(error == expected && strstr(noted, words), "%s = %d: %d '%s'", key, value, error, noted);
+    griffin_close(m);
+    free(file);
+}
+
+static void odd_activation(gguf *g) { gguf_text(g, "griffin.hidden_activation", "softsign"); }
+static void number_activation(gguf *g) { gguf_int(g, "griffin.hidden_activation", 1); }
+static void other_architecture(gguf *g) { gguf_text(g, "general.architecture", "llama"); }
+static void text_width(gguf *g) { gguf_text(g, "griffin.embedding_length", "24"); }
+static void few_blocks(gguf *g) {
+    gguf_array(g, "griffin.block_types", GRF_VALUE_STRING, 1);
+    put_text(&g->pairs, "recurrent");
+}
+static void odd_blocks(gguf *g) {
+    int i;
+    gguf_array(g, "griffin.block_types", GRF_VALUE_STRING, 4);
+    for (i = 0; i < 4; i++) put_text(&g->pairs, i < 3 ? "recurrent" : "mamba");
+}
+static void number_blocks(gguf *g) {
+    int i;
+    gguf_array(g, "griffin.block_types", GRF_VALUE_U32, 4);
+    for (i = 0; i < 4; i++) put_u32(&g->pairs, 0);
+}
+
+static void test_metadata(void) {
+    check_model(NULL, NULL, GRIFFIN_OK, "");
+    check_model("griffin.attention.sliding_window", NULL, GRIFFIN_E_FORMAT, "sliding_window");
+    check_model("griffin.final_logit_softcapping", NULL, GRIFFIN_E_FORMAT, "softcapping");
+    check_model("griffin.embedding_scale", NULL, GRIFFIN_E_FORMAT, "embedding_scale");
+    check_model("griffin.block_count", NULL, GRIFFIN_E_FORMAT, "block_count");
+    check_model("griffin.embedding_length", NULL, GRIFFIN_E_FORMAT, "embedding_length");
+    check_model("griffin.embedding_length", text_width, GRIFFIN_E_FORMAT, "embedding_length");
+    check_model("griffin.hidden_activation", NULL, GRIFFIN_OK, "");
+    check_model("griffin.hidden_activation", odd_activation, GRIFFIN_E_UNSUPPORTED, "softsign");
+    check_model("griffin.hidden_activation", number_activation, GRIFFIN_E_FORMAT, "hidden_activation");
+    check_model("griffin.block_types", NULL, GRIFFIN_OK, "");
+    check_model("griffin.block_types", few_blocks, GRIFFIN_E_FORMAT, "1 entries for 4 layers");
+    check_model("griffin.block_types", odd_blocks, GRIFFIN_E_UNSUPPORTED, "mamba");
+    check_model("griffin.block_types", number_blocks, GRIFFIN_E_FORMAT, "block_types");
+    check_model("general.architecture", other_architecture, GRIFFIN_E_UNSUPPORTED, "llama");
+    check_model("general.architecture", NULL, GRIFFIN_E_FORMAT, "general.architecture");
+    check_int("griffin.attention.head_count", 5, GRIFFIN_E_FORMAT, "head");
+    check_int("griffin.attention.head_count", 0, GRIFFIN_E_FORMAT, "head");
+    check_int("griffin.attention.head_count_kv", 2, GRIFFIN_E_FORMAT, "head");
+    check_int("griffin.ssm.group_count", 5, GRIFFIN_E_FORMAT, "gate blocks");
+    check_int("griffin.ssm.conv_kernel", 17, GRIFFIN_E_FORMAT, "convolution");
+    check_int("griffin.ssm.conv_kernel", 3, GRIFFIN_E_FORMAT, "conv_1d.weight' is [36, 1, 4], expected [36, 1, 3]");
+    check_int("griffin.attention.sliding_window", 0, GRIFFIN_E_FORMAT, "window");
+    check_int("griffin.rope.dimension_count", 3, GRIFFIN_E_FORMAT, "rotated");
+    check_int("griffin.rope.dimension_count", 10, GRIFFIN_E_FORMAT, "rotated");
+    check_int("griffin.block_count", 0, GRIFFIN_E_FORMAT, "layers");
+    check_int("griffin.block_count", 2000000000, GRIFFIN_E_FORMAT, "block_count");
+    check_int("griffin.embedding_length", -1, GRIFFIN_E_FORMAT, "embedding_length");
+    check_int("griffin.embedding_length", 48, GRIFFIN_E_FORMAT, "expected");
+    check_int("griffin.feed_forward_length", 1 << 24, GRIFFIN_E_FORMAT, "MLP width");
+}
+
+/* ---- tensors ------------------------------------------------------------------------------------------- */
+
+static void extra_tensor(gguf *g) {
+    float x[3] = { 1, 2, 3 };
+    int three = 3;
+    gguf_tensor(g, "model.layers.0.surprise", &three, 1, x);
+}
+
+static void test_tensors(void) {
+    griffin_config config = small_config();
+    network *n = network_make(&config);
+    griffin_model *m;
+    unsigned char *file;
+    int i;
+    for (i = 0; i < n->count; i++)
+        check_model(n->tensors[i].file, NULL, GRIFFIN_E_FORMAT,
+                    strstr(n->tensors[i].file, "layers") ? n->tensors[i].file : "embed_tokens");
+    for (i = 0; i < n->count; i++) {        /* a row more, or another rank */
+        griffin_options options = listening();
+        tensor *t = &n->tensors[i];
+        size_t size;
+        if (t->taps) continue;
+        if (i % 2) t->sizes[0]--; else t->sizes[t->rank++] = 1;
+        file = network_file(n, &size);
+        CHECK(griffin_open_memory(&m, file, size, &options) == GRIFFIN_E_FORMAT, "%s", t->file);
+        CHECK(strstr(noted, t->file) && strstr(noted, "expected ["), "%s: %s", t->file, noted);
+        if (i % 2) t->sizes[0]++; else t->rank--;
+        free(file);
+    }
+    network_free(n);
+    CHECK(open_without(NULL, extra_tensor, &m, &file) == GRIFFIN_OK, "%s", noted);
+    CHECK(heard_count == 1 && heard_error == GRIFFIN_OK && strstr(heard, "surprise"), "'%s'", heard);
+    griffin_close(m);
+    free(file);
+}
+
+/* A file of candle's has no metadata at all. */
+static void test_no_metadata(void) {
+    const char *path = "tests/data/gguf/candle_like_v2.gguf";
+    griffin_options options = listening();
+    griffin_config config = small_config();
+    griffin_model *m;
+    griffin_context *c;
+    griffin_state *s;
+    float logits[64];
+    CHECK(griffin_open_file(&m, path, &options) == GRIFFIN_E_FORMAT && !m, "without options.config");
+    CHECK(strncmp(noted, path, strlen(path)) == 0 && strstr(noted, "griffin_options.config"), "%s", noted);
+    config.width = config.lru_width = config.mlp_width = config.head_dim = 256;
+    config.heads = config.kv_heads = config.gate_blocks = 1;
+    config.vocab = 64; config.layers = 3; config.rope_dims = 128;
+    strcpy(config.blocks, "rra");
+    options.config = &config;
+    CHECK(griffin_open_file(&m, path, &options) == GRIFFIN_OK, "%s", noted);
+    if (!m) return;
+    c = new_context(m, 0, 0);
+    s = new_state(m);
+    CHECK(griffin_step(c, s, 63, logits) == GRIFFIN_OK && logits[0] - logits[0] == 0, "a finite logit");
+    free(c); free(s);
+    griffin_close(m);
+    strcpy(config.blocks, "rar");
+    CHECK(griffin_open_file(&m, path, &options) == GRIFFIN_E_FORMAT, "%s", noted);
+    config.layers = 2000;
+    CHECK(griffin_open_file(&m, path, &options) == GRIFFIN_E_FORMAT, "%s", noted);
+}
+
+/* ---- opening --------------------------------------------------------------------------------------------- */
+
+static void *no_memory(size_t size, void *user) { (void)size; (void)user; return NULL; }
+
+static void test_opening(void) {
+    griffin_options options = listening();
+    griffin_model *m = NULL;
+    char small[8] = "unmoved";
+    CHECK(griffin_open_file(NULL, "x", NULL) == GRIFFIN_E_ARGUMENT, "nowhere to put it");
+    CHECK(griffin_open_memory(NULL, "x", 1, NULL) == GRIFFIN_E_ARGUMENT, "nowhere to put it");
+    REFUSED(griffin_open_file(&m, NULL, &options), GRIFFIN_E_ARGUMENT, "path");
+    REFUSED(griffin_open_memory(&m, NULL, 9, &options), GRIFFIN_E_ARGUMENT, "data");
+    REFUSED(griffin_open_file(&m, "tests/data/no such file", &options), GRIFFIN_E_FILE, "no such file");
+    REFUSED(griffin_open_file(&m, "tests/data", &options), GRIFFIN_E_FILE, "tests/data");
+    REFUSED(griffin_open_file(&m, "tests/test.h", &options), GRIFFIN_E_FORMAT, "GGUF");
+    REFUSED(griffin_open_file(&m, "/dev/null", &options), GRIFFIN_E_FILE, "/dev/null");
+    REFUSED(griffin_open_memory(&m, "GGUF", 4, &options), GRIFFIN_E_FORMAT, "header");
+    REFUSED(griffin_open_memory(&m, "", 0, &options), GRIFFIN_E_FORMAT, "GGUF");
+    options.attn_keys = -1;
+    REFUSED(griffin_open_memory(&m, "GGUF", 4, &options), GRIFFIN_E_ARGUMENT, "attn_keys");
+    options.attn_keys = 0;
+    options.allocator.allocate = no_memory;
+    REFUSED(griffin_open_memory(&m, "GGUF", 4, &options), GRIFFIN_E_ARGUMENT, "both");
+    options.allocator.allocate = NULL;
+    options.error = small;
+    options.error_size = 4;
+    CHECK(griffin_open_memory(&m, "", 0, &options) < 0 && strlen(small) == 3 && small[4] == 'v', "'%s'", small);
+    options.error_size = 0;
+    CHECK(griffin_open_memory(&m, "", 0, &options) < 0 && strlen(small) == 3, "'%s'", small);
+    CHECK(m == NULL, "no model");
+    griffin_close(NULL);
+}
+
+/* ---- calls ------------------------------------------------------------------------------------------------- */
+
+typedef struct scene { network *n; griffin_model *m; griffin_context *c; griffin_state *s; } scene;
+
+static scene scene_new(void) {
+    griffin_config config = small_config();
+    griffin_options options = listening();
+    scene w;
+    w.n = network_make(&config);
+    w.m = network_open(w.n, &options);
+    w.c = new_context(w.m, 8, 2);
+    w.s = new_state(w.m);
+    return w;
+}
+
+static void scene_free(scene *w) {
+    free(w->c); free(w->s);
+    griffin_close(w->m);
+    network_free(w->n);
+}
+
+static void test_contexts(void) {
+    scene w = scene_new();
+    griffin_context_options o;
+    griffin_context *c;
+    static char memory[1 << 20];
+    memset(&o, 0, sizeof o);
+    CHECK(griffin_context_size(NULL, NULL) == 0, "no model");
+    CHECK(griffin_context_init(&c, NULL, NULL, memory, sizeof memory) == GRIFFIN_E_ARGUMENT && !c, "no model");
+    REFUSED(griffin_context_init(NULL, w.m, NULL, memory, sizeof memory), GRIFFIN_E_ARGUMENT, "context");
+    REFUSED(griffin_context_init(&c, w.m, NULL, NULL, sizeof memory), GRIFFIN_E_ARGUMENT, "context");
+    REFUSED(griffin_context_init(&c, w.m, NULL, memory, 100), GRIFFIN_E_SPACE, "100 bytes");
+    for (o.rows = -1; o.rows < 100000; o.rows += 65538) {
+        CHECK(griffin_context_size(w.m, &o) == 0, "%d rows", o.rows);
+        REFUSED(griffin_context_init(&c, w.m, &o, memory, sizeof memory), GRIFFIN_E_ARGUMENT, "rows");
+    }
+    o.rows = 0;
+    o.states = -1;
+    CHECK(griffin_context_size(w.m, &o) == 0, "%d states", o.states);
+    o.states = 3;                           /* more than rows: as many rows */
+    o.rows = 1;
+    CHECK(griffin_context_init(&c, w.m, &o, memory, sizeof memory) == GRIFFIN_OK && c->max_rows == 3, "3 rows");
+    scene_free(&w);
+}
+
+static void test_steps(void) {
+    scene w = scene_new();
+    griffin_state *other = new_state(w.m), *zero = new_state(w.m);
+    int32_t tokens[9] = { 0, 1, 2, 3, 4, 5, 6, 7, 8 }, wrong[3] = { 1, 19, 1 };
+    griffin_span spans[3];
+    int i;
+    memset(spans, 0, sizeof spans);
+    CHECK(griffin_step(NULL, w.s, 1, NULL) == GRIFFIN_E_ARGUMENT, "no context");
+    CHECK(griffin_run(NULL, spans, 1) == GRIFFIN_E_ARGUMENT, "no context");
+    CHECK(griffin_begin(NULL, spans, 1) == GRIFFIN_E_ARGUMENT, "no context");
+    CHECK(griffin_advance(NULL, 1) == GRIFFIN_E_ARGUMENT, "no context");
+    REFUSED(griffin_step(w.c, NULL, 1, NULL), GRIFFIN_E_ARGUMENT, "state");
+    REFUSED(griffin_step(w.c, w.s, -1, NULL), GRIFFIN_E_ARGUMENT, "token -1");
+    REFUSED(griffin_step(w.c, w.s, 19, NULL), GRIFFIN_E_ARGUMENT, "token 19");
+    REFUSED(griffin_prefill(w.c, w.s, NULL, 1, NULL), GRIFFIN_E_ARGUMENT, "token");
+    REFUSED(griffin_prefill(w.c, w.s, tokens, 0, NULL), GRIFFIN_E_ARGUMENT, "token");
+    REFUSED(griffin_prefill(w.c, w.s, tokens, -5, NULL), GRIFFIN_E_ARGUMENT, "token");
+    REFUSED(griffin_prefill(w.c, w.s, wrong, 3, NULL), GRIFFIN_E_ARGUMENT, "token 19 at 1");
+    REFUSED(griffin_run(w.c, NULL, 1), GRIFFIN_E_ARGUMENT, "span");
+    REFUSED(griffin_run(w.c, spans, 0), GRIFFIN_E_ARGUMENT, "span");
+    REFUSED(griffin_advance(w.c, -1), GRIFFIN_E_ARGUMENT, "-1 units");
+    for (i = 0; i < 3; i++) spans[i] = span_of(i ? w.s : other, tokens, 3, NULL);
+    REFUSED(griffin_run(w.c, spans, 3), GRIFFIN_E_ARGUMENT, "share a state");
+    REFUSED(griffin_begin(w.c, spans, 3), GRIFFIN_E_ARGUMENT, "share a state");
+    spans[1] = span_of(w.s, wrong, 3, NULL);            /* the first span is fine, and untouched */
+    REFUSED(griffin_run(w.c, spans, 2), GRIFFIN_E_ARGUMENT, "token 19");
+    spans[1] = span_of(w.s, tokens, 6, NULL);
+    REFUSED(griffin_begin(w.c, spans, 2), GRIFFIN_E_SPACE, "9 tokens in 2 spans");
+    CHECK(same_states(w.m, w.s, zero) && same_states(w.m, other, zero), "nothing was written");
+    CHECK(griffin_advance(w.c, 5) == 0, "nothing is in flight");
+    CHECK(griffin_run(w.c, spans, 2) == GRIFFIN_OK, "griffin_run takes any number");
+    ((unsigned char *)w.s)[0] ^= 1;
+    REFUSED(griffin_step(w.c, w.s, 1, NULL), GRIFFIN_E_MISMATCH, "state");
+    free(other); free(zero);
+    scene_free(&w);
+}
+
+static void test_states(void) {
+    scene w = scene_new();
+    char data[64];
+    CHECK(griffin_state_size(NULL) == 0 && griffin_state_position(NULL) == 0, "nothing");
+    CHECK(griffin_save(NULL, w.s, data, 64) == GRIFFIN_E_ARGUMENT, "no model");
+    CHECK(griffin_load(NULL, w.s, data, 64) == GRIFFIN_E_ARGUMENT, "no model");
+    REFUSED(griffin_save(w.m, NULL, data, 64), GRIFFIN_E_ARGUMENT, "state");
+    REFUSED(griffin_save(w.m, w.s, data, 3), GRIFFIN_E_SPACE, "3 bytes");
+    REFUSED(griffin_load(w.m, NULL, data, 64), GRIFFIN_E_ARGUMENT, "load");
+    REFUSED(griffin_load(w.m, w.s, NULL, 64), GRIFFIN_E_ARGUMENT, "load");
+    REFUSED(griffin_load(w.m, w.s, "no", 2), GRIFFIN_E_FORMAT, "load");
+    scene_free(&w);
+}
+
+static void test_text(void) {
+    scene w = scene_new();
+    griffin_sampler sampler;
+    griffin_decoder decoder;
+    char text[8];
+    float logits[19] = { 0 };
+    int32_t tokens[8];
+    memset(&sampler, 0, sizeof sampler);
+    memset(&decoder, 0, sizeof decoder);
+    CHECK(!griffin_get_info(w.m)->has_vocabulary && griffin_encode_size(w.m, 5) == 0, "no vocabulary");
+    REFUSED(griffin_encode(w.m, NULL, "a", 1, tokens, 8), GRIFFIN_E_VOCABULARY, "vocabulary");
+    REFUSED(griffin_decode(w.m, &decoder, 1, text, 8), GRIFFIN_E_VOCABULARY, "vocabulary");
+    REFUSED(griffin_token_text(w.m, 1, text, 8), GRIFFIN_E_VOCABULARY, "vocabulary");
+    REFUSED(griffin_token_type(w.m, 1), GRIFFIN_E_VOCABULARY, "vocabulary");
+    REFUSED(griffin_find_token(w.m, "a", 1), GRIFFIN_E_VOCABULARY, "vocabulary");
+    CHECK(griffin_encode(NULL, NULL, "a", 1, tokens, 8) == GRIFFIN_E_ARGUMENT, "no model");
+    CHECK(griffin_decode(NULL, &decoder, 1, text, 8) == GRIFFIN_E_ARGUMENT, "no model");
+    CHECK(griffin_token_text(NULL, 1, text, 8) == GRIFFIN_E_ARGUMENT, "no model");
+    CHECK(griffin_token_type(NULL, 1) == GRIFFIN_E_ARGUMENT, "no model");
+    CHECK(griffin_find_token(NULL, "a", 1) == GRIFFIN_E_ARGUMENT, "no model");
+    CHECK(griffin_sample(NULL, &sampler, logits) == GRIFFIN_E_ARGUMENT, "no model");
+    REFUSED(griffin_sample(w.m, NULL, logits), GRIFFIN_E_ARGUMENT, "griffin_sample");
+    REFUSED(griffin_sample(w.m, &sampler, NULL), GRIFFIN_E_ARGUMENT, "griffin_sample");
+    griffin_accept(NULL, 1);
+    scene_free(&w);
+}
+
+/* ---- asking ------------------------------------------------------------------------------------------------- */
+
+static void test_info(void) {
+    scene w = scene_new();
+    const griffin_info *info = griffin_get_info(w.m);
+    griffin_tensor t;
+    griffin_config config;
+    CHECK(griffin_get_info(NULL) == NULL, "no model");
+    CHECK(griffin_get_tensor(NULL, 0, &t) == GRIFFIN_E_ARGUMENT, "no model");
+    REFUSED(griffin_get_tensor(w.m, -1, &t), GRIFFIN_E_ARGUMENT, "tensor -1");
+    REFUSED(griffin_get_tensor(w.m, info->tensors, &t), GRIFFIN_E_ARGUMENT, "tensor");
+    REFUSED(griffin_get_tensor(w.m, 0, NULL), GRIFFIN_E_ARGUMENT, "tensor");
+    CHECK(griffin_get_tensor(w.m, 0, &t) == GRIFFIN_OK && strcmp(t.name, "model.embed_tokens.weight") == 0, "%s", t.name);
+    CHECK(t.rank == 2 && t.shape[0] == 19 && t.shape[1] == 24 && t.bytes == 19 * 24 * 4, "%s", t.type);
+    CHECK(info->config.vocab == 19 && info->attn_keys == 5 && strcmp(info->config.blocks, "rrar") == 0, "config");
+    CHECK(strcmp(info->name, "") == 0 && strcmp(info->chat_template, "") == 0 && strcmp(info->type, "f32") == 0, "texts");
+    CHECK(info->bos == -1 && info->eos == -1 && info->pad == -1 && info->end_of_turn == -1, "no tokens");
+    CHECK(griffin_preset(NULL, "2b") == GRIFFIN_E_ARGUMENT && griffin_preset(&config, NULL) == GRIFFIN_E_ARGUMENT, "null");
+    CHECK(griffin_preset(&config, "griffin-5b") == GRIFFIN_E_ARGUMENT, "no such size");
+    CHECK(griffin_preset(&config, "recurrentgemma-2b") == GRIFFIN_OK && config.layers == 26, "2b");
+    CHECK(griffin_version() == GRIFFIN_VERSION, "%d", griffin_version());
+    scene_free(&w);
+}
+
+/* Every error has a sentence of its own, and so have numbers that are no error. */
+static void test_strings(void) {
+    int i, j;
+    for (i = -12; i <= 3; i++) CHECK(griffin_error_string(i)[0] != 0, "%d", i);
+    for (i = GRIFFIN_E_VOCABULARY; i <= 0; i++)
+        for (j = GRIFFIN_E_VOCABULARY; j < i; j++)
+            CHECK(strcmp(griffin_error_string(i), griffin_error_string(j)) != 0, "%d and %d", i, j);
+}
+
+int main(void) {
+    RUN(test_metadata);
+    RUN(test_tensors);
+    RUN(test_no_metadata);
+    RUN(test_opening);
+    RUN(test_contexts);
+    RUN(test_steps);
+    RUN(test_states);
+    RUN(test_text);
+    RUN(test_info);
+    RUN(test_strings);
+    return test_end();
+}

@@ -1,0 +1,415 @@
+/* Promise: logits and states are the same bits on every instruction set, for every type of
+ * weights, however tokens are cut into calls, passes and units, and whoever shares a call. The bits
+ * are those of the naive loop, which stands here once more. */
+
+#include "model.h"
+
+/* ---- the instruction sets of this machine; the first is plain C ---------------------------------- */
+
+static const grf_kernels *sets[3];
+static griffin_cpu cpus[3];
+static int n_sets;
+
+static void find_sets(void) {
+    static const griffin_cpu all[] = { GRIFFIN_CPU_SCALAR, GRIFFIN_CPU_AVX2, GRIFFIN_CPU_AVX512 };
+    int i;
+    for (i = 0; i < GRF_COUNT(all); i++) {
+        const grf_kernels *k = grf_kernels_of(all[i]);
+        if (!k) continue;
+        cpus[n_sets] = all[i];
+        sets[n_sets++] = k;
+        printf("comparing %s\n", k->name);
+    }
+}
+
+static float *random_floats(int64_t n, float limit) {
+    float *x = (float *)malloc((size_t)n * 4 + 4);
+    int64_t i;
+    for (i = 0; i < n; i++) x[i] = dice_float(limit);
+    return x;
+}
+
+/* ---- linear kernels against the naive loop ------------------------------------------------------- */
+
+typedef struct matrix {                     /* 32 rows, once as a tile, once as numbers */
+    grf_linear w;
+    uint8_t   *tile;
+    float     *value;                       /* [32][cols], or of blocks the integers */
+    float     *scale;                       /* [32][cols / 32] of blocks */
+} matrix;
+
+static uint16_t random_half(int type) {     /* finite; a scale near 2^-7 in blocks */
+    uint16_t h = (uint16_t)(dice() & 0xffff);
+    if (type == GRF_BF16) return (uint16_t)((h & 0x807f) | (120 + h / 128 % 8) << 7);
+    if (type == GRF_F16) return (uint16_t)((h & 0x7c00) == 0x7c00 ? h & 0x83ff : h);
+    return (uint16_t)((h & 0x83ff) | 8 << 10);
+}
+
+static void put_float(matrix *m, int64_t k, int r) {
+    float *value = &m->value[r * m->w.cols + k];
+    uint16_t half = random_half(m->w.type);
+    *value = m->w.type == GRF_F32 ? dice_float(1) : m->w.type == GRF_F16 ? grf_float_from_f16(half)
+                                                                         : grf_float_from_bf16(half);
+    if (m->w.type == GRF_F32) memcpy(m->tile + (k * 32 + r) * 4, value, 4);
+    else                      memcpy(m->tile + (k * 32 + r) * 2, &half, 2);
+}
+
+/* Block j of row r, as the comment at grf_linear has it: 32 scales, then groups of 4 bytes a row. */
+static void put_block(matrix *m, int64_t j, int r) {
+    int nibbles = m->w.type == GRF_Q4_0, i;
+    uint8_t *at = m->tile + j * 32 * (nibbles ? 18 : 34);
+    uint16_t half = random_half(m->w.type);
+    memcpy(at + 2 * r, &half, 2);
+    m->scale[r * (m->w.cols / 32) + j] = grf_float_from_f16(half);
+    for (i = 0; i < 32; i++) {
+        int q = (int)(dice() & (nibbles ? 15 : 255)), place = i % (nibbles ? 16 : 32);
+        uint8_t *byte = at + 64 + place / 4 * 128 + r * 4 + place % 4;
+        m->value[r * m->w.cols + j * 32 + i] = (float)(q - (nibbles ? 8 : 128));
+        if (!nibbles)    *byte = (uint8_t)q;
+        else if (i < 16) *byte = (uint8_t)q;
+        else             *byte = (uint8_t)(*byte | q << 4);
+    }
+}
+
+static matrix random_matrix(int type, int cols) {
+    matrix m;
+    int64_t k;
+    int r;
+    memset(&m, 0, sizeof m);
+    m.w.type = type; m.w.rows = 32; m.w.cols = cols; m.w.blocks = m.w.tiles = 1;
+    m.w.tile_bytes = grf_tile_bytes(type, (uint64_t)cols);
+    m.w.tile = m.tile = (uint8_t *)calloc(1, (size_t)m.w.tile_bytes);
+    m.value = (float *)malloc((size_t)cols * 32 * 4);
+    m.scale = (float *)malloc((size_t)cols / 32 * 32 * 4 + 4);
+    for (r = 0; r < 32; r++)
+        for (k = 0; k < cols; k++) {
+            if (!grf_is_quantised(&m.w)) put_float(&m, k, r);
+            else if (k % 32 == 0) put_block(&m, k / 32, r);
+        }
+    return m;
+}
+
+static float naive_float(const matrix *m, int r, const float *x) {
+    float acc = 0;
+    int k;
+    for (k = 0; k < m->w.cols; k++) acc = fmaf(m->value[r * m->w.cols + k], x[k], acc);
+    return acc;
+}
+
+static float naive_block(const matrix *m, int r, const grf_q8 *x) {
+    float acc = 0;
+    int blocks = m->w.cols / 32, j, i;
+    for (j = 0; j < blocks; j++) {
+        int32_t sum = 0;
+        volatile float scale = m->scale[r * blocks + j] * x[j].scale;
+        for (i = 0; i < 32; i++) sum += (int32_t)m->value[(r * blocks + j) * 32 + i] * x[j].q[i];
+        acc = fmaf(scale, (float)sum, acc);
+    }
+    return acc;
+}
+
+/* Rows of x, with a gap between them, as floats and quantised. */
+static void check_linear(int type, int cols, int rows) {
+    matrix m = random_matrix(type, cols);
+    int64_t stride = grf_pad(cols) + 32, blocks = stride / 32, i;
+    float *x = random_floats(rows * stride, 2), *out = random_floats(rows * 32, 1);
+    grf_q8 *q = (grf_q8 *)calloc((size_t)(rows * blocks), sizeof *q);
+    int set, r, quantised = grf_is_quantised(&m.w);
+    for (i = 0; i < rows; i++) sets[0]->quantise(q + i * blocks, x + i * stride, stride);
+    for (set = 0; set < n_sets; set++) {
+        int wrong = 0;
+        sets[set]->linear(out, &m.w, m.tile, quantised ? (const void *)q : (const void *)x,
+                          quantised ? blocks * (int64_t)sizeof *q : stride * 4, rows);
+        for (i = 0; i < rows; i++)
+            for (r = 0; r < 32; r++) {
+                float want = quantised ? naive_block(&m, r, q + i * blocks) : naive_float(&m, r, x + i * stride);
+                wrong += memcmp(&want, &out[i * 32 + r], 4) != 0;
+            }
+        CHECK(wrong == 0, "%s, type %d, %d columns, %d rows: %d of %d", sets[set]->name, type, cols, rows,
+              wrong, rows * 32);
+    }
+    free(m.tile); free(m.value); free(m.scale); free(x); free(out); free(q);
+}
+
+static void test_linear(void) {
+    static const int types[] = { GRF_F32, GRF_F16, GRF_BF16, GRF_Q8_0, GRF_Q4_0 };
+    static const int floats[] = { 1, 2, 31, 33, 257, 511, 513, 1031 };
+    int t, i, rows;
+    for (t = 0; t < GRF_COUNT(types); t++) {
+        int blocks = types[t] == GRF_Q8_0 || types[t] == GRF_Q4_0;
+        for (rows = 1; rows <= 40; rows++) check_linear(types[t], blocks ? 96 : 37, rows);
+        for (i = 0; i < GRF_COUNT(floats); i++) check_linear(types[t], blocks ? 32 * (4 * i + 1) : floats[i], 13);
+        check_linear(types[t], blocks ? 544 : 515, 97);
+        check_linear(types[t], blocks ? 64 : 50, 300);
+    }
+}
+
+/* ---- all other kernels against plain C ------------------------------------------------------------- */
+
+enum { KERNEL_N = 272 };                    /* a multiple of 16, not of 32; quantise takes 256 */
+
+/* The outputs of one kernel, all in a row, for the same dice. */
+static int64_t run_kernel(const grf_kernels *k, int which, float limit, float *out) {
+    float *a = random_floats(KERNEL_N * 16, limit), *b = random_floats(KERNEL_N, limit);
+    float *h = random_floats(KERNEL_N, 1), *c = random_floats(KERNEL_N, 1);
+    const float *z[16];
+    uint64_t turns[32];
+    int64_t n = KERNEL_N, i;
+    for (i = 0; i < 16; i++) z[i] = a + i * n;
+    for (i = 0; i < 32; i++) turns[i] = (uint64_t)dice() << 32 | dice();
+    memcpy(out, a, (size_t)n * 4);
+    switch (which) {
+    case 0: memset(out, 0, 8 * sizeof(grf_q8)); k->quantise((grf_q8 *)(void *)out, a, 256); n = 80; break;
+    case 1: k->norm(out, a, b, n, 260, 1e-6f); break;
+    case 2: k->conv(out, z, a, n, b, 7, n); break;
+    case 3: case 4:
+        for (i = 0; i < n; i++) c[i] = -8 * (c[i] * c[i]);
+        k->rglru(h, out, b, a + n, a + 2 * n, c, which == 4, n);
+        memcpy(out + n, h, (size_t)n * 4);
+        n *= 2;
+        break;
+    case 5: k->rope_angles(out, out + 32, turns, (int64_t)dice() << 20, 32); n = 64; break;
+    case 6: k->rope(out, a, b, h, 0.37f, 13, 101); n = 101; break;
+    case 7: case 8: case 9: case 10: k->activate(out, (griffin_activation)(which - 7), n); break;
+    case 11: k->multiply(out, b, n); break;
+    case 12: k->soft_cap(out, 3.7f, n); break;
+    case 13: n = 77; k->exp_shifted(out, a, -1.25f, (int)n); break;
+    default: n = 0;
+    }
+    free(a); free(b); free(h); free(c);
+    return n;
+}
+
+static void test_kernels(void) {
+    static const char *const names[] = {
+        "quantise", "norm", "conv", "rglru", "rglru of a fresh state", "rope_angles", "rope", "gelu_tanh",
+        "gelu_erf", "silu", "relu", "multiply", "soft_cap", "exp_shifted"
+    };
+    static const float limits[] = { 1, 12, 200, 1e-20f, 1e20f };
+    float want[2 * KERNEL_N], got[2 * KERNEL_N];
+    int which, set, limit, round;
+    for (which = 0; which < GRF_COUNT(names); which++)
+        for (limit = 0; limit < GRF_COUNT(limits); limit++)
+            for (round = 0; round < 20; round++) {
+                uint64_t dice_before = dice_state;
+                int64_t n = run_kernel(sets[0], which, limits[limit], want);
+                for (set = 1; set < n_sets; set++) {
+                    dice_state = dice_before;
+                    run_kernel(sets[set], which, limits[limit], got);
+                    CHECK(memcmp(want, got, (size_t)n * 4) == 0, "%s, %s, values to %g", sets[set]->name,
+                          names[which], limits[limit]);
+                }
+            }
+}
+
+/* Heads of one key/value head over keys in up to three parts. */
+static void attend(const grf_kernels *k, int heads, int head_dim, const int counts[3], float *out) {
+    grf_attention a;
+    float *keys, *values;
+    int i;
+    memset(&a, 0, sizeof a);
+    a.heads = heads; a.head_dim = head_dim; a.head = (head_dim + 15) / 16 * 16;
+    a.stride = a.head + 16;
+    a.keys = counts[0] + counts[1] + counts[2];
+    a.q = random_floats(heads * a.head, 1);
+    a.score = random_floats(heads * ((a.keys + 15) & ~15), 1);
+    a.out = out;
+    keys = random_floats(a.keys * a.stride, 1);
+    values = random_floats(a.keys * a.stride, 1);
+    for (i = 0; i < 3; i++) {
+        int before = (i > 0 ? counts[0] : 0) + (i > 1 ? counts[1] : 0);
+        a.part[i].k = keys + before * a.stride;
+        a.part[i].v = values + before * a.stride;
+        a.part[i].count = counts[i];
+    }
+    k->attend(&a);
+    free(a.q); free(a.score); free(keys); free(values);
+}
+
+/* Parts are only places in memory: one part gives the same bits as three. */
+static void test_attend(void) {
+    static const int shapes[][5] = {        /* heads, head_dim, keys of the parts */
+        { 1, 16, 1, 0, 0 }, { 3, 12, 0, 5, 4 }, { 8, 64, 70, 3, 129 }, { 5, 81, 15, 16, 17 }, { 2, 256, 300, 0, 1 }
+    };
+    float want[8 * 256], got[8 * 256];
+    int i, set;
+    for (i = 0; i < GRF_COUNT(shapes); i++) {
+        const int *s = shapes[i];
+        int whole[3] = { 0, 0, 0 };
+        size_t size = (size_t)(s[0] * s[1]) * 4;
+        uint64_t dice_before = dice_state;
+        whole[i % 3] = s[2] + s[3] + s[4];
+        attend(sets[0], s[0], s[1], whole, want);
+        for (set = 0; set < n_sets; set++) {
+            dice_state = dice_before;
+            attend(sets[set], s[0], s[1], s + 2, got);
+            CHECK(memcmp(want, got, size) == 0, "%s, shape %d", sets[set]->name, i);
+        }
+    }
+}
+
+/* ---- whole models ------------------------------------------------------------------------------------ */
+
+static griffin_model *open_for(const golden *g, const char *type, griffin_cpu cpu) {
+    griffin_options options;
+    memset(&options, 0, sizeof options);
+    options.cpu = cpu;
+    return golden_open(g, type, &options);
+}
+
+static float *new_logits(const griffin_model *m, int count) {
+    return (float *)malloc((size_t)(count * vocabulary(m)) * 4);
+}
+
+/* Plain C, token by token, is what all others must equal. */
+static void check_sets(const golden *g, const char *type) {
+    griffin_model *plain = open_for(g, type, GRIFFIN_CPU_SCALAR);
+    griffin_context *c = new_context(plain, 1, 1);
+    griffin_state *state = new_state(plain), *s = new_state(plain);
+    float *want = new_logits(plain, g->count), *got = new_logits(plain, g->count);
+    int set;
+    run_chunks(c, state, g->tokens, g->count, 1, want);
+    for (set = 0; set < n_sets; set++) {
+        griffin_model *m = open_for(g, type, cpus[set]);
+        griffin_context *wide = new_context(m, 64, 1);
+        memset(s, 0, griffin_state_size(m));
+        run_chunks(wide, s, g->tokens, g->count, 0, got);
+        CHECK(first_difference(want, got, g->count, vocabulary(m)) < 0, "%s %s %s: token %d", g->name,
+              type ? type : "f32", sets[set]->name, first_difference(want, got, g->count, vocabulary(m)));
+        CHECK(same_states(m, s, state), "%s %s %s", g->name, type ? type : "f32", sets[set]->name);
+        free(wide);
+        griffin_close(m);
+    }
+    free(c); free(state); free(s); free(want); free(got);
+    griffin_close(plain);
+}
+
+static void test_sets(void) {
+    int i, type;
+    for (i = 0; i < GOLDENS; i++)
+        for (type = 0; type < TYPES; type++) {
+            golden g = golden_read(i);
+            check_sets(&g, golden_types[type]);
+        }
+}
+
+/* ---- passes, units and company ------------------------------------------------------------------------ */
+
+enum { CROWD = 5 };
+
+/* Five sequences: `from` to `to` of the tokens of each, starting at another token. */
+typedef struct crowd {
+    griffin_model *m;
+    golden g;
+    int V, from[CROWD], to[CROWD];
+    griffin_state *state[CROWD];
+    float *logits[CROWD];                   /* [64][V] */
+} crowd;
+
+/* Everyone has a past of another length, so that the call starts amid windows. */
+static crowd crowd_new(int model, const char *type) {
+    static const int from[CROWD] = { 0, 3, 9, 20, 1 }, count[CROWD] = { 1, 11, 1, 7, 23 };
+    crowd w;
+    griffin_context *c;
+    int i;
+    memset(&w, 0, sizeof w);
+    w.g = golden_read(model);
+    w.m = open_for(&w.g, type, GRIFFIN_CPU_BEST);
+    w.V = vocabulary(w.m);
+    c = new_context(w.m, 0, 0);
+    for (i = 0; i < CROWD; i++) {
+        w.from[i] = from[i];
+        w.to[i] = (int)grf_min64(from[i] + count[i], w.g.count);
+        w.state[i] = new_state(w.m);
+        w.logits[i] = new_logits(w.m, MOST_TOKENS);
+        run_chunks(c, w.state[i], w.g.tokens, from[i], 0, NULL);
+    }
+    free(c);
+    return w;
+}
+
+static void crowd_free(crowd *w) {
+    int i;
+    for (i = 0; i < CROWD; i++) { free(w->state[i]); free(w->logits[i]); }
+    griffin_close(w->m);
+}
+
+static void crowd_spans(const crowd *w, griffin_span *spans) {
+    int i;
+    for (i = 0; i < CROWD; i++)
+        spans[i] = span_of(w->state[i], w->g.tokens + w->from[i], w->to[i] - w->from[i], w->logits[i]);
+}
+
+/* The same with every sequence alone, token by token. */
+static void check_crowd(const crowd *w, const crowd *alone, const char *how, int number) {
+    int i;
+    for (i = 0; i < CROWD; i++) {
+        CHECK(first_difference(w->logits[i], alone->logits[i], w->to[i] - w->from[i], w->V) < 0, "%s %s %d: sequence %d",
+              w->g.name, how, number, i);
+        CHECK(same_states(w->m, w->state[i], alone->state[i]), "%s %s %d: sequence %d", w->g.name, how, number, i);
+    }
+}
+
+static void check_passes(int model, const char *type, const crowd *alone) {
+    static const int rows[] = { 5, 6, 12, 43, 64 };
+    griffin_span spans[CROWD];
+    int i, states;
+    for (i = 0; i < GRF_COUNT(rows); i++)
+        for (states = 1; states <= CROWD; states += 2) {
+            crowd w = crowd_new(model, type);
+            griffin_context *c = new_context(w.m, rows[i], states);
+            crowd_spans(&w, spans);
+            CHECK(griffin_run(c, spans, CROWD) == GRIFFIN_OK, "%d rows, %d states", rows[i], states);
+            check_crowd(&w, alone, "rows", rows[i]);
+            free(c);
+            crowd_free(&w);
+        }
+}
+
+static void check_units(int model, const char *type, const crowd *alone) {
+    static const int units[] = { 1, 3, 7, 1000000 };
+    griffin_span spans[CROWD];
+    int i, left, before;
+    for (i = 0; i < GRF_COUNT(units); i++) {
+        crowd w = crowd_new(model, type);
+        griffin_context *c = new_context(w.m, 64, CROWD);
+        crowd_spans(&w, spans);
+        left = griffin_begin(c, spans, CROWD);
+        memset(spans, 0xee, sizeof spans);  /* they were copied */
+        CHECK(left > 0, "%d", left);
+        do {
+            before = left;
+            left = griffin_advance(c, units[i]);
+            CHECK(left == (before > units[i] ? before - units[i] : 0), "%d of %d left", left, before);
+        } while (left > 0 && left < before);
+        check_crowd(&w, alone, "units", units[i]);
+        free(c);
+        crowd_free(&w);
+    }
+}
+
+static void test_company(void) {
+    int model, type, i;
+    for (model = 0; model < GOLDENS - 1; model++)
+        for (type = 0; type < TYPES; type += 3) {           /* f32 and q8_0 */
+            crowd alone = crowd_new(model, golden_types[type]);
+            griffin_context *c = new_context(alone.m, 0, 0);
+            for (i = 0; i < CROWD; i++)
+                run_chunks(c, alone.state[i], alone.g.tokens + alone.from[i], alone.to[i] - alone.from[i], 1,
+                           alone.logits[i]);
+            free(c);
+            check_passes(model, golden_types[type], &alone);
+            check_units(model, golden_types[type], &alone);
+            crowd_free(&alone);
+        }
+}
+
+int main(void) {
+    find_sets();
+    RUN(test_linear);
+    RUN(test_kernels);
+    RUN(test_attend);
+    RUN(test_sets);
+    RUN(test_company);
+    return test_end();
+}

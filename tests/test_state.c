@@ -1,0 +1,291 @@
+/* Promise: a state is plain bytes. memcpy forks and restores it at any moment; a saved one comes
+ * back exactly, or is refused with the right error and nothing changed; a job that is dropped, or
+ * whose state was changed under it, leaves no trace. */
+
+#include "model.h"
+
+enum { MOST = 60 };
+
+/* A model with a short window, and a text for it. */
+typedef struct scene {
+    network         *n;
+    griffin_model   *m;
+    griffin_context *c;
+    griffin_state   *s;
+    size_t           size;
+    int              V;
+    int32_t          tokens[MOST];
+    float            logits[MOST * 19];     /* after each of them, from the start */
+} scene;
+
+static scene *scene_new(int attn_keys, float scale) {
+    scene *w = (scene *)calloc(1, sizeof *w);
+    griffin_config config = small_config();
+    griffin_options options;
+    int i;
+    memset(&options, 0, sizeof options);
+    options.attn_keys = attn_keys;
+    config.embedding_scale = scale;
+    w->n = network_make(&config);
+    w->m = network_open(w->n, &options);
+    w->c = new_context(w->m, 16, 2);
+    w->s = new_state(w->m);
+    w->size = griffin_state_size(w->m);
+    w->V = config.vocab;
+    for (i = 0; i < MOST; i++) w->tokens[i] = (int32_t)(dice() % 19);
+    run_chunks(w->c, w->s, w->tokens, MOST, 0, w->logits);
+    memset(w->s, 0, w->size);
+    return w;
+}
+
+static void scene_free(scene *w) {
+    free(w->c); free(w->s);
+    griffin_close(w->m);
+    network_free(w->n);
+    free(w);
+}
+
+/* Tokens [from, to) continue w->s; the logits must be those of the whole text. */
+static void check_continues(scene *w, griffin_state *s, int from, int to) {
+    float logits[MOST * 19];
+    int wrong;
+    CHECK(griffin_state_position(s) == from, "%d", (int)griffin_state_position(s));
+    run_chunks(w->c, s, w->tokens + from, to - from, 1 + (int)(dice() % 5), logits);
+    wrong = first_difference(logits, w->logits + from * w->V, to - from, w->V);
+    CHECK(wrong < 0, "from %d: token %d", from, wrong);
+}
+
+static void *copy_of(const void *data, size_t size) { return memcpy(malloc(size), data, size); }
+
+/* ---- memcpy ------------------------------------------------------------------------------------ */
+
+static void test_forks(void) {
+    scene *w = scene_new(0, 1);
+    griffin_state *forks[8];
+    int at[8], i, round;
+    for (i = 0; i < 8; i++) { forks[i] = new_state(w->m); at[i] = 0; }
+    for (round = 0; round < 200; round++) {
+        int from = (int)(dice() % 8), to = (int)(dice() % 8), end = at[from] + (int)(dice() % 12);
+        if (end > MOST) end = MOST;
+        if (end > at[from]) check_continues(w, forks[from], at[from], end);
+        at[from] = end;
+        memcpy(forks[to], forks[from], w->size);
+        at[to] = at[from];
+        if (dice() % 16 == 0 || end == MOST) { memset(forks[from], 0, w->size); at[from] = 0; }
+    }
+    for (i = 0; i < 8; i++) free(forks[i]);
+    scene_free(w);
+}
+
+/* The same tokens make the same bytes, however they came. */
+static void test_bytes(void) {
+    scene *w = scene_new(0, 1);
+    griffin_state *other = new_state(w->m);
+    int n;
+    for (n = 1; n <= 20; n++) {
+        memset(w->s, 0, w->size);
+        memset(other, 0, w->size);
+        run_chunks(w->c, w->s, w->tokens, n, 0, NULL);
+        run_chunks(w->c, other, w->tokens, n, 1, NULL);
+        CHECK(same_states(w->m, w->s, other), "%d tokens", n);
+    }
+    free(other);
+    scene_free(w);
+}
+
+/* ---- save and load ---------------------------------------------------------------------------------- */
+
+static unsigned char *saved(const scene *w, const griffin_state *s, size_t *size) {
+    int64_t needed = griffin_save(w->m, s, NULL, 0);
+    unsigned char *data = (unsigned char *)malloc((size_t)needed);
+    CHECK(griffin_save(w->m, s, data, (size_t)needed - 1) == GRIFFIN_E_SPACE, "one byte too few");
+    CHECK(griffin_save(w->m, s, data, (size_t)needed) == needed, "%d bytes", (int)needed);
+    *size = (size_t)needed;
+    return data;
+}
+
+static void test_round_trips(void) {
+    scene *w = scene_new(0, 1);
+    griffin_state *back = new_state(w->m);
+    size_t size, before = 0;
+    int n;
+    for (n = 0; n < 14; n++) {
+        unsigned char *data;
+        memset(w->s, 0, w->size);
+        if (n) run_chunks(w->c, w->s, w->tokens, n, 0, NULL);
+        data = saved(w, w->s, &size);
+        CHECK(size >= before, "%lu bytes for %d tokens", (unsigned long)size, n);
+        before = size;
+        memset(back, 0xee, w->size);
+        CHECK(griffin_load(w->m, back, data, size) == GRIFFIN_OK, "%d tokens", n);
+        CHECK(same_states(w->m, back, w->s), "%d tokens", n);
+        check_continues(w, back, n, n + 20);
+        free(data);
+    }
+    free(back);
+    scene_free(w);
+}
+
+static void check_refused(const scene *w, const void *data, size_t size, int error, const char *what) {
+    griffin_state *s = (griffin_state *)malloc(w->size);
+    size_t i, changed = 0;
+    memset(s, 0x77, w->size);
+    CHECK(griffin_load(w->m, s, data, size) == error, "%s: %d, expected %d", what,
+          griffin_load(w->m, s, data, size), error);
+    for (i = 0; i < w->size; i++) changed += ((unsigned char *)s)[i] != 0x77;
+    CHECK(changed == 0, "%s: %lu bytes written", what, (unsigned long)changed);
+    free(s);
+}
+
+static void seal(unsigned char *data, size_t size) {
+    grf_put_u64(data + size - 8, grf_hash(GRF_HASH_START, data, size - 8));
+}
+
+/* Bytes that are whole, but say something else than they should. */
+static void check_sealed(const scene *w, const unsigned char *good, size_t size, int at, uint64_t value,
+                         int error, const char *what) {
+    unsigned char *data = (unsigned char *)copy_of(good, size);
+    if (at == 8) grf_put_u32(data + at, (uint32_t)value);
+    else grf_put_u64(data + at, value);
+    seal(data, size);
+    check_refused(w, data, size, error, what);
+    free(data);
+}
+
+static void test_refusals(void) {
+    scene *w = scene_new(0, 1), *foreign = scene_new(0, 2), *narrow = scene_new(4, 1);
+    size_t size, cut;
+    unsigned char *data, *fresh;
+    run_chunks(w->c, w->s, w->tokens, 3, 0, NULL);
+    data = saved(w, w->s, &size);
+    for (cut = 0; cut < size; cut++) {
+        void *exact = copy_of(data, cut);   /* so that a sanitizer sees reads past the end */
+        check_refused(w, exact, cut, GRIFFIN_E_FORMAT, "truncated");
+        free(exact);
+    }
+    for (cut = 0; cut < size; cut++) {
+        int where = cut >= 8 && cut < 12 ? GRIFFIN_E_VERSION : GRIFFIN_E_FORMAT;
+        data[cut] ^= (unsigned char)(1 << cut % 8);
+        check_refused(w, data, size, where, "flipped");
+        data[cut] ^= (unsigned char)(1 << cut % 8);
+    }
+    check_refused(foreign, data, size, GRIFFIN_E_MISMATCH, "foreign model");
+    check_refused(narrow, data, size, GRIFFIN_E_MISMATCH, "other attn_keys");
+    check_sealed(w, data, size, 8, 2, GRIFFIN_E_VERSION, "newer version");
+    check_sealed(w, data, size, 16, 12345, GRIFFIN_E_MISMATCH, "tag");
+    check_sealed(w, data, size, 16, 0, GRIFFIN_E_FORMAT, "no tag");
+    check_sealed(w, data, size, 24, 0, GRIFFIN_E_FORMAT, "position 0");
+    check_sealed(w, data, size, 24, 4, GRIFFIN_E_FORMAT, "position 4");
+    check_sealed(w, data, size, 24, UINT64_MAX, GRIFFIN_E_FORMAT, "position -1");
+    check_sealed(w, data, size, 24, INT64_MAX, GRIFFIN_E_FORMAT, "position without successor");
+    check_sealed(w, data, size, 40, UINT64_MAX / 4, GRIFFIN_E_FORMAT, "number of floats");
+    memset(w->s, 0, w->size);
+    fresh = saved(w, w->s, &size);
+    check_sealed(w, fresh, size, 24, 1, GRIFFIN_E_FORMAT, "fresh, at 1");
+    CHECK(griffin_load(foreign->m, foreign->s, fresh, size) == GRIFFIN_OK, "a fresh state fits all");
+    free(data); free(fresh);
+    scene_free(w); scene_free(foreign); scene_free(narrow);
+}
+
+/* The format of version 1, byte for byte: what is saved today can be loaded tomorrow. */
+static void test_bytes_of_save(void) {
+    scene *w = scene_new(0, 1);
+    size_t size;
+    unsigned char *data;
+    const float *recurrent = (const float *)(w->s + 1);
+    long floats = 3 * 4 * 64 + 2 * 3 * 16;  /* 3 layers of h and 3 rows of E padded; 3 keys and values */
+    run_chunks(w->c, w->s, w->tokens, 3, 0, NULL);
+    data = saved(w, w->s, &size);
+    CHECK(size == (size_t)(48 + 4 * floats + 8), "%lu bytes", (unsigned long)size);
+    CHECK(memcmp(data, "GRIFSTAT\1\0\0\0\0\0\0", 16) == 0, "start");
+    CHECK(grf_u64(data + 24) == 3 && grf_u64(data + 40) == (uint64_t)floats, "numbers");
+    CHECK(grf_f32(data + 48) == recurrent[0] && grf_f32(data + 48 + 4 * 64) == recurrent[64], "floats");
+    CHECK(grf_u64(data + size - 8) == grf_hash(GRF_HASH_START, data, size - 8), "checksum");
+    free(data);
+    scene_free(w);
+}
+
+/* ---- jobs in flight -------------------------------------------------------------------------------------- */
+
+static void test_dropped(void) {
+    scene *w = scene_new(0, 1);
+    griffin_state *other = new_state(w->m);
+    void *before, *other_before;
+    griffin_span spans[2];
+    float logits[2 * 16 * 19];
+    int left, stop;
+    run_chunks(w->c, w->s, w->tokens, 7, 0, NULL);
+    run_chunks(w->c, other, w->tokens, 11, 0, NULL);
+    before = copy_of(w->s, w->size);
+    other_before = copy_of(other, w->size);
+    spans[0] = span_of(w->s, w->tokens + 7, 6, logits);
+    spans[1] = span_of(other, w->tokens + 11, 9, logits + 16 * 19);
+    for (stop = 1; stop > 0; stop++) {
+        left = griffin_begin(w->c, spans, 2);
+        if (stop >= left) break;
+        CHECK(griffin_advance(w->c, stop) == left - stop, "%d units", stop);
+        CHECK(memcmp(w->s, before, w->size) == 0 && memcmp(other, other_before, w->size) == 0, "after %d of %d",
+              stop, left);
+    }
+    CHECK(stop > 20, "%d units", stop);
+    CHECK(griffin_advance(w->c, stop) == 0 && griffin_advance(w->c, 1) == 0, "the last one completes");
+    CHECK(griffin_state_position(w->s) == 13 && griffin_state_position(other) == 20, "positions");
+    CHECK(first_difference(logits, w->logits + 7 * 19, 6, 19) < 0, "logits");
+    check_continues(w, w->s, 13, 30);
+    check_continues(w, other, 20, 30);
+    free(before); free(other_before); free(other);
+    scene_free(w);
+}
+
+/* A state that moved on, or was replaced, since griffin_begin. */
+static void test_changed(void) {
+    scene *w = scene_new(0, 1);
+    griffin_context *second = new_context(w->m, 4, 1);
+    griffin_span span = span_of(w->s, w->tokens, 4, NULL);
+    int left = griffin_begin(w->c, &span, 1);
+    griffin_advance(w->c, left / 2);
+    run_chunks(second, w->s, w->tokens, 1, 0, NULL);
+    CHECK(griffin_advance(w->c, 1) == GRIFFIN_E_MISMATCH, "stepped");
+    CHECK(griffin_advance(w->c, 1) == 0, "nothing is in flight any more");
+    check_continues(w, w->s, 1, 9);
+    span = span_of(w->s, w->tokens + 9, 4, NULL);
+    CHECK(griffin_begin(w->c, &span, 1) > 0, "begin");
+    memset(w->s, 0, w->size);
+    CHECK(griffin_advance(w->c, 1000) == GRIFFIN_E_MISMATCH, "reset");
+    check_continues(w, w->s, 0, 9);
+    free(second);
+    scene_free(w);
+}
+
+/* States of another model are refused, and so is a text from another past at the same position. */
+static void test_foreign(void) {
+    scene *w = scene_new(0, 1), *foreign = scene_new(4, 1);
+    griffin_span span;
+    run_chunks(foreign->c, foreign->s, w->tokens, 3, 0, NULL);
+    CHECK(griffin_step(w->c, foreign->s, 1, NULL) == GRIFFIN_E_MISMATCH, "other attn_keys");
+    CHECK(griffin_save(w->m, foreign->s, NULL, 0) == GRIFFIN_E_MISMATCH, "other attn_keys");
+    run_chunks(w->c, w->s, w->tokens, 5, 0, NULL);
+    span = span_of(w->s, w->tokens + 5, 3, NULL);
+    CHECK(griffin_begin(w->c, &span, 1) > 0, "begin");
+    memset(w->s, 0, w->size);
+    run_chunks(foreign->c, foreign->s, w->tokens, 2, 0, NULL);
+    {
+        griffin_context *second = new_context(w->m, 8, 1);
+        run_chunks(second, w->s, w->tokens + 1, 5, 0, NULL);
+        free(second);
+    }
+    CHECK(griffin_advance(w->c, 1000) == GRIFFIN_E_MISMATCH, "same position, other tokens");
+    scene_free(w); scene_free(foreign);
+}
+
+int main(void) {
+    RUN(test_forks);
+    RUN(test_bytes);
+    RUN(test_round_trips);
+    RUN(test_refusals);
+    RUN(test_bytes_of_save);
+    RUN(test_dropped);
+    RUN(test_changed);
+    RUN(test_foreign);
+    return test_end();
+}

@@ -1,0 +1,202 @@
+/* Promise: threads change no bit, however many there are and in whatever order they work, and one
+ * model serves many of them at once. Also meant for the thread sanitizer. */
+
+#include "model.h"
+
+#include <pthread.h>
+
+/* ---- job systems ------------------------------------------------------------------------------- */
+
+typedef struct pool {
+    int threads;
+    int backwards;
+    int jobs, widest;                       /* calls so far; most pieces in one */
+} pool;
+
+typedef struct worker {
+    void (*job)(void *data, int index);
+    void *data;
+    int   first, count, step;
+} worker;
+
+static void *work(void *argument) {
+    const worker *w = (const worker *)argument;
+    int i;
+    for (i = w->first; i >= 0 && i < w->count; i += w->step) w->job(w->data, i);
+    return NULL;
+}
+
+/* Every thread takes each so-manieth piece, from the end if backwards. */
+static void run_pool(void (*job)(void *data, int index), void *data, int count, void *user) {
+    pool *p = (pool *)user;
+    pthread_t thread[8];
+    worker w[8];
+    int i;
+    p->jobs++;
+    if (count > p->widest) p->widest = count;
+    for (i = 0; i < p->threads; i++) {
+        w[i].job = job;
+        w[i].data = data;
+        w[i].count = count;
+        w[i].first = p->backwards ? count - 1 - i : i;
+        w[i].step = p->backwards ? -p->threads : p->threads;
+        if (i > 0 && pthread_create(&thread[i], NULL, work, &w[i])) abort();
+    }
+    work(&w[0]);
+    for (i = 1; i < p->threads; i++) pthread_join(thread[i], NULL);
+}
+
+/* Wide enough that its matrices are cut into many pieces. */
+static griffin_config wide_config(void) {
+    griffin_config c = small_config();
+    c.width = 512; c.heads = 4; c.head_dim = 128; c.rope_dims = 64;
+    c.lru_width = 640; c.gate_blocks = 4; c.mlp_width = 700; c.vocab = 1000; c.window = 6;
+    strcpy(c.blocks, "ra");
+    c.layers = 2;
+    return c;
+}
+
+enum { TOKENS = 20 };
+
+static const int32_t tokens[TOKENS] = {
+    2, 391, 17, 880, 1, 999, 640, 45, 45, 45, 7, 512, 300, 91, 762, 33, 4, 650, 128, 70
+};
+
+typedef struct answer { float *logits; griffin_state *state; } answer;
+
+static griffin_model *m;
+static answer alone;                        /* one thread's, all at once */
+
+/* Runs on any thread, so it counts no checks. */
+static answer ask(const griffin_jobs *jobs, int rows, int chunk) {
+    griffin_context_options o;
+    griffin_context *c;
+    answer a;
+    void *memory;
+    size_t size;
+    int at;
+    memset(&o, 0, sizeof o);
+    o.rows = rows;
+    o.jobs.width = 1;
+    if (jobs) o.jobs = *jobs;
+    size = griffin_context_size(m, &o);
+    memory = malloc(size);
+    if (griffin_context_init(&c, m, &o, memory, size)) abort();
+    a.state = new_state(m);
+    a.logits = (float *)malloc((size_t)(TOKENS * vocabulary(m)) * 4);
+    for (at = 0; at < TOKENS; at += chunk) {
+        griffin_span span = span_of(a.state, tokens + at, chunk < TOKENS - at ? chunk : TOKENS - at,
+                                    a.logits + at * vocabulary(m));
+        if (griffin_run(c, &span, 1)) abort();
+    }
+    free(memory);
+    return a;
+}
+
+static int is_right(const answer *a) {
+    return first_difference(a->logits, alone.logits, TOKENS, vocabulary(m)) < 0
+        && same_states(m, a->state, alone.state);
+}
+
+static void release(answer *a) { free(a->logits); free(a->state); }
+
+/* ---- one call on many threads --------------------------------------------------------------------- */
+
+static void test_jobs(void) {
+    int threads, backwards, chunk;
+    for (threads = 1; threads <= 8; threads++)
+        for (backwards = 0; backwards < 2; backwards++)
+            for (chunk = 1; chunk <= TOKENS; chunk += 6) {
+                pool p = { 0, 0, 0, 0 };
+                griffin_jobs jobs;
+                answer a;
+                p.threads = threads;
+                p.backwards = backwards;
+                jobs.run = run_pool;
+                jobs.user = &p;
+                jobs.width = threads;
+                a = ask(&jobs, 16, chunk);
+                CHECK(is_right(&a), "%d threads, chunks of %d", threads, chunk);
+                CHECK(p.jobs > 0 && p.widest > 2, "%d jobs of at most %d pieces", p.jobs, p.widest);
+                release(&a);
+            }
+}
+
+/* Without a hook, with whatever the build has. */
+static void test_widths(void) {
+    griffin_jobs jobs;
+    int width;
+    memset(&jobs, 0, sizeof jobs);
+    for (width = 0; width <= 5; width++) {
+        answer a;
+        jobs.width = width;
+        a = ask(&jobs, 0, 7);
+        CHECK(is_right(&a), "width %d", width);
+        release(&a);
+    }
+}
+
+/* ---- one model on many threads ----------------------------------------------------------------------- */
+
+typedef struct caller { answer a; int chunk; } caller;
+
+static void *call(void *argument) {
+    caller *c = (caller *)argument;
+    c->a = ask(NULL, 16, c->chunk);
+    return NULL;
+}
+
+static void test_callers(void) {
+    pthread_t thread[6];
+    caller c[6];
+    int i;
+    for (i = 0; i < 6; i++) {
+        c[i].chunk = i + 1;
+        if (pthread_create(&thread[i], NULL, call, &c[i])) abort();
+    }
+    for (i = 0; i < 6; i++) {
+        pthread_join(thread[i], NULL);
+        CHECK(is_right(&c[i].a), "caller %d", i);
+        release(&c[i].a);
+    }
+}
+
+/* Many opening at once, each its own. */
+static void *open_and_close(void *argument) {
+    const network *n = (const network *)argument;
+    griffin_model *own = NULL;
+    size_t size;
+    unsigned char *file = network_file(n, &size);
+    int i;
+    for (i = 0; i < 5; i++) {
+        if (griffin_open_memory(&own, file, size, NULL)) abort();
+        griffin_close(own);
+    }
+    free(file);
+    return NULL;
+}
+
+static void test_openers(void) {
+    griffin_config config = small_config();
+    network *n = network_make(&config);
+    pthread_t thread[4];
+    int i;
+    for (i = 0; i < 4; i++) if (pthread_create(&thread[i], NULL, open_and_close, n)) abort();
+    for (i = 0; i < 4; i++) CHECK(pthread_join(thread[i], NULL) == 0, "%d", i);
+    network_free(n);
+}
+
+int main(void) {
+    griffin_config config = wide_config();
+    network *n = network_make(&config);
+    m = network_open(n, NULL);
+    alone = ask(NULL, 64, TOKENS);
+    RUN(test_jobs);
+    RUN(test_widths);
+    RUN(test_callers);
+    RUN(test_openers);
+    release(&alone);
+    griffin_close(m);
+    network_free(n);
+    return test_end();
+}
