@@ -35,6 +35,7 @@ static convert_options plain(const char *source, const char *output) {
     o.output = output;
     o.type = "f32";
     o.gates = "f32";
+    o.rows = 1;
     o.quiet = 1;
     return o;
 }

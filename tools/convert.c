@@ -2,6 +2,7 @@
 
 #include "convert.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,9 @@
 #include "weights.h"
 
 #define CHUNK 65536                         /* values converted at once, if rows are not longer */
+#define TILE  32                            /* rows of a weight tile */
+#define TILED ".t32"                        /* ends the name of a tensor of tiles */
+#define NAME_LENGTH 63                      /* of a tensor in GGUF, at most */
 
 int command_convert(int argc, char **argv);
 
@@ -37,6 +41,7 @@ typedef struct job {
     uint64_t     parameters;
     float       *values;                    /* [chunk] */
     uint8_t     *bytes;                     /* the same, encoded */
+    uint8_t     *tile;                      /* and packed */
     int          progress;                  /* last percentage shown; -1: show none */
 } job;
 
@@ -181,8 +186,8 @@ static const quant_type *type_wanted(const job *j, const tensor *t) {
     case TENSOR_GATE: return j->gates;
     case TENSOR_MATRIX: return j->type;
     case TENSOR_TABLE:                      /* also the output head, so it gets more bits */
-        if (j->type->elements == 1 || j->type == quant_find("q8_0")) return j->type;
-        return quant_find("q6_k");
+        if (j->type->elements == 1) return j->type;
+        return quant_find(griffin_tile_size(j->type->name, 32) > 0 ? "q8_0" : "q6_k");
     case TENSOR_SMALL: break;
     }
     return quant_find("f32");
@@ -195,6 +200,18 @@ static const quant_type *type_of(const job *j, const tensor *t) {
     if (row % type->elements && type->elements > 32) type = quant_find("q8_0");
     return row % type->elements ? quant_find("f16") : type;
 }
+
+/* Matrices lie in tiles (>>network and >>shapes in griffin.h) if their type has any and the longer
+ * name, which ends in .t32, still fits. */
+static int is_tiled(const job *j, const tensor *t) {
+    return !j->o->rows && t->kind != TENSOR_SMALL && strlen(t->name) + strlen(TILED) <= NAME_LENGTH
+        && t->shape[1] <= INT_MAX
+        && griffin_tile_size(type_of(j, t)->name, (int)t->shape[1]) > 0;
+}
+
+/* A matrix is [rows, cols]; a gate is `blocks` matrices, each transposed: [blocks, cols, rows]. */
+static uint64_t blocks_of(const tensor *t) { return t->kind == TENSOR_GATE ? t->shape[0] : 1; }
+static uint64_t rows_of(const tensor *t) { return t->shape[t->kind == TENSOR_GATE ? 2 : 0]; }
 
 static char *base_name(const char *path) {
     size_t end = strlen(path), start;
@@ -251,6 +268,18 @@ static void write_network(job *j) {
     gguf_f32(g, "griffin.norm_weight_offset", net->norm_offset);
 }
 
+/* Floats as [tiles, cols, 32]; blocks, whose parts are taken asunder, as bytes [tiles, size]. */
+static void write_tiled_info(job *j, const tensor *t) {
+    static const quant_type i8 = {"i8", 24, 0, 1, 1, NULL};
+    const quant_type *type = type_of(j, t);
+    uint64_t shape[3] = {0, t->shape[1], TILE};
+    char name[sizeof t->name + sizeof TILED];
+    snprintf(name, sizeof name, "%s" TILED, t->name);
+    shape[0] = blocks_of(t) * ((rows_of(t) + TILE - 1) / TILE);
+    if (type->elements > 1) shape[1] = (uint64_t)griffin_tile_size(type->name, (int)t->shape[1]);
+    gguf_tensor(&j->out, name, type->elements > 1 ? 2 : 3, shape, type->elements > 1 ? &i8 : type);
+}
+
 static void write_infos(job *j) {
     for (size_t i = 0; i < j->tensors.count; i++) {
         const tensor *t = &j->tensors.list[i];
@@ -259,7 +288,8 @@ static void write_infos(job *j) {
         for (int k = 0; k < t->rank; k++) elements *= t->shape[k];
         j->parameters += elements;
         if (type != type_wanted(j, t)) j->fallen[type->elements == 1]++;
-        gguf_tensor(&j->out, t->name, t->rank, t->shape, type);
+        if (is_tiled(j, t)) write_tiled_info(j, t);
+        else gguf_tensor(&j->out, t->name, t->rank, t->shape, type);
     }
 }
 
@@ -283,46 +313,89 @@ static void show_progress(job *j, const char *name) {
             (double)j->out.data_size / 1e6, percent == 100 ? "" : name);
 }
 
-static int check_finite(const job *j, const tensor *t, uint64_t first, uint64_t count) {
+static int read_values(const job *j, const tensor *t, uint64_t first, uint64_t count, float *x) {
+    if (weight_read(t->source, first, count, x, j->r) != 0) return -1;
     for (uint64_t i = 0; i < count; i++) {
-        if (!isfinite(j->values[i]))
+        if (!isfinite(x[i]))
             return report_fail(j->r, "tensor '%s': element %llu is not finite", t->source->name,
                                (unsigned long long)(first + i));
     }
     return 0;
 }
 
-/* Whole rows, as many as make a chunk. */
-static uint64_t chunk_of(const tensor *t) {
+static int encode(const job *j, const tensor *t, uint64_t count) {
+    const quant_type *type = type_of(j, t);
+    if (quantise_row(type, j->values, count, j->bytes) == 0) return 0;
+    return report_fail(j->r, "tensor '%s': values are too large for %s", t->source->name,
+                       type->name);
+}
+
+/* Whole rows, as many as make a chunk or a tile. */
+static uint64_t chunk_of(const job *j, const tensor *t) {
     uint64_t row = t->shape[t->rank - 1];
+    if (is_tiled(j, t)) return TILE * t->shape[1];
     return row > CHUNK ? row : CHUNK / row * row;
 }
 
-static int write_tensor(job *j, const tensor *t) {
-    const quant_type *type = type_of(j, t);
-    uint64_t elements = 1, chunk = chunk_of(t);
+static int write_rows(job *j, const tensor *t) {
+    uint64_t elements = 1, chunk = chunk_of(j, t);
     for (int i = 0; i < t->rank; i++) elements *= t->shape[i];
     for (uint64_t at = 0; at < elements; at += chunk) {
         uint64_t n = elements - at < chunk ? elements - at : chunk;
-        if (weight_read(t->source, at, n, j->values, j->r) != 0) return -1;
-        if (check_finite(j, t, at, n) != 0) return -1;
-        if (quantise_row(type, j->values, n, j->bytes) != 0)
-            return report_fail(j->r, "tensor '%s': values are too large for %s", t->source->name,
-                               type->name);
-        if (gguf_write(&j->out, j->bytes, (size_t)quant_bytes(type, n), j->r) != 0) return -1;
+        if (read_values(j, t, at, n, j->values) != 0 || encode(j, t, n) != 0) return -1;
+        if (gguf_write(&j->out, j->bytes, (size_t)quant_bytes(type_of(j, t), n), j->r) != 0)
+            return -1;
         show_progress(j, t->name);
     }
+    return 0;
+}
+
+/* Rows `first` and on of a block, as j->values [count][cols]. */
+static int read_rows(job *j, const tensor *t, uint64_t block, uint64_t first, uint64_t count) {
+    uint64_t rows = rows_of(t), cols = t->shape[1];
+    float column[TILE];
+    if (t->kind != TENSOR_GATE) return read_values(j, t, first * cols, count * cols, j->values);
+    for (uint64_t k = 0; k < cols; k++) {
+        if (read_values(j, t, (block * cols + k) * rows + first, count, column) != 0) return -1;
+        for (uint64_t i = 0; i < count; i++) j->values[i * cols + k] = column[i];
+    }
+    return 0;
+}
+
+static int write_tile(job *j, const tensor *t, uint64_t block, uint64_t first) {
+    const char *type = type_of(j, t)->name;
+    uint64_t count = rows_of(t) - first < TILE ? rows_of(t) - first : TILE;
+    int cols = (int)t->shape[1];
+    if (read_rows(j, t, block, first, count) != 0 || encode(j, t, count * t->shape[1]) != 0)
+        return -1;
+    griffin_tile_pack(type, cols, j->bytes, (int)count, j->tile);
+    show_progress(j, t->name);
+    return gguf_write(&j->out, j->tile, (size_t)griffin_tile_size(type, cols), j->r);
+}
+
+static int write_tiles(job *j, const tensor *t) {
+    for (uint64_t block = 0; block < blocks_of(t); block++) {
+        for (uint64_t first = 0; first < rows_of(t); first += TILE) {
+            if (write_tile(j, t, block, first) != 0) return -1;
+        }
+    }
+    return 0;
+}
+
+static int write_tensor(job *j, const tensor *t) {
+    if ((is_tiled(j, t) ? write_tiles(j, t) : write_rows(j, t)) != 0) return -1;
     return gguf_pad(&j->out, j->r);
 }
 
 static int write_data(job *j) {
     uint64_t chunk = CHUNK;
     for (size_t i = 0; i < j->tensors.count; i++) {
-        if (chunk_of(&j->tensors.list[i]) > chunk) chunk = chunk_of(&j->tensors.list[i]);
+        if (chunk_of(j, &j->tensors.list[i]) > chunk) chunk = chunk_of(j, &j->tensors.list[i]);
     }
     j->values = (float *)malloc((size_t)chunk * sizeof *j->values);
     j->bytes = (uint8_t *)malloc((size_t)chunk * sizeof *j->values);
-    if (!j->values || !j->bytes) return report_fail(j->r, "out of memory");
+    j->tile = (uint8_t *)malloc((size_t)chunk * sizeof *j->values);
+    if (!j->values || !j->bytes || !j->tile) return report_fail(j->r, "out of memory");
     j->progress = j->o->quiet || !isatty(STDERR_FILENO) ? -1 : 101;
     for (size_t i = 0; i < j->tensors.count; i++) {
         if (write_tensor(j, &j->tensors.list[i]) != 0) return -1;
@@ -382,6 +455,7 @@ int convert(const convert_options *options, report *r) {
     free(j.directory);
     free(j.values);
     free(j.bytes);
+    free(j.tile);
     return status;
 }
 
@@ -393,7 +467,8 @@ static const char *take_output(int *argc, char **argv) {
     int words = 0;
     for (int i = 1; i < *argc; i++) {
         char *word = argv[i];
-        int takes_value = !strchr(word, '=') && strcmp(word, "--quiet") && strcmp(word, "-q");
+        int takes_value = !strchr(word, '=') && strcmp(word, "--quiet") && strcmp(word, "-q")
+                       && strcmp(word, "--rows");
         if (word[0] == '-') i += takes_value;
         else if (++words == 2) {
             memmove(&argv[i], &argv[i + 1], (size_t)(*argc - i) * sizeof *argv);
@@ -405,7 +480,7 @@ static const char *take_output(int *argc, char **argv) {
 }
 
 int command_convert(int argc, char **argv) {
-    convert_options o = {NULL, NULL, "bf16", "f32", NULL, NULL, NULL, NULL, 0, 0};
+    convert_options o = {NULL, NULL, "bf16", "f32", NULL, NULL, NULL, NULL, 0, 0, 0};
     const option options[] = {
         {"type", "t", OPTION_TEXT, &o.type, "TYPE",
          "of most weights: f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q4_k q5_k q6_k (default: bf16)"},
@@ -418,13 +493,18 @@ int command_convert(int argc, char **argv) {
          "in place of a config.json: 2b, 9b, griffin-1.3b ..."},
         {"name", NULL, OPTION_TEXT, &o.name, "TEXT", "what the model is called"},
         {"vocab", NULL, OPTION_COUNT, &o.vocab, "N", "keep only the first N rows of the embedding"},
+        {"rows", NULL, OPTION_FLAG, &o.rows, NULL,
+         "no tiles, but plain rows, which any reader of GGUF understands"},
         {"quiet", "q", OPTION_FLAG, &o.quiet, NULL, "no progress, notes and summary"},
         {NULL, NULL, OPTION_END, NULL, NULL, NULL}
     };
     const command c = {
         "convert", "[options] SOURCE OUTPUT.gguf",
         "Makes a model file from a checkpoint: a Hugging Face directory, a .safetensors file\n"
-        "beside its config.json, or DeepMind's .pt file.",
+        "beside its config.json, or DeepMind's .pt file.\n\n"
+        "Matrices of f32, f16, bf16, q8_0 and q4_0 are written in tiles, which griffin opens\n"
+        "without a copy. The other types are plain rows, widened to f32 when opened. Embedding\n"
+        "and head get more bits: q8_0 with q4_0, q6_k with the types listed after it.",
         options, &o.source};
     report r;
     int status;

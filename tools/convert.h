@@ -12,6 +12,7 @@ typedef struct convert_options {
     const char *tokenizer, *config;         /* files in place of those beside the source, or null */
     const char *preset, *name;              /* or null */
     int         vocab;                      /* rows of the embedding to keep; 0: as configured */
+    int         rows;                       /* plain rows for any reader, instead of tiles */
     int         quiet;
 } convert_options;
 

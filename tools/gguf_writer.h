@@ -21,7 +21,7 @@
 #include "quantise.h"
 #include "report.h"
 
-#define GGUF_ALIGNMENT 32
+#define GGUF_ALIGNMENT 64                  /* a cache line, so that weights can be used in place */
 
 enum { GGUF_U8 = 0, GGUF_U32 = 4, GGUF_I32 = 5, GGUF_F32 = 6, GGUF_BOOL = 7, GGUF_STRING = 8,
        GGUF_ARRAY = 9 };

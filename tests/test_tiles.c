@@ -1,0 +1,330 @@
+/* Promise: a model written in tiles gives the bits of the same model in rows, and opens without a
+ * copy of its weights; whatever does not fit is refused by the tensor's name. */
+
+#include <sys/stat.h>
+
+#include "model.h"
+#include "tools/convert.h"
+
+#define FOLDER "build/tmp/tiles"
+
+/* ---- the same model twice -------------------------------------------------------------------- */
+
+/* tests/data/NAME as FOLDER/NAME.TYPE.tiles or .rows; the caller frees the bytes. */
+static unsigned char *converted(const char *name, const char *type, const char *gates, int rows,
+                                char *path, size_t *size) {
+    convert_options o;
+    report r;
+    char source[200];
+    unsigned char *file;
+    snprintf(source, sizeof source, "tests/data/%s", name);
+    snprintf(path, 200, FOLDER "/%s.%s.%s", name, type, rows ? "rows" : "tiles");
+    memset(&o, 0, sizeof o);
+    o.source = source;
+    o.output = path;
+    o.type = type;
+    o.gates = gates;
+    o.rows = rows;
+    o.quiet = 1;
+    CHECK(convert(&o, &r) == 0, "%s", r.text);
+    file = test_read(path, size);
+    if (!file) exit(1);
+    return file;
+}
+
+/* Everything after the tag, which tells the files apart. */
+static int same_but_tags(const griffin_model *m, const griffin_state *a, const griffin_state *b) {
+    const size_t tag = sizeof a->tag;
+    return memcmp((const char *)a + tag, (const char *)b + tag, griffin_state_size(m) - tag) == 0;
+}
+
+static void check_same(const griffin_model *a, const griffin_model *b, const golden *g) {
+    const griffin_info *i = griffin_get_info(a), *k = griffin_get_info(b);
+    int V = vocabulary(a), at;
+    size_t floats = (size_t)(g->count * V);
+    float *x = (float *)malloc(floats * 4), *y = (float *)malloc(floats * 4);
+    griffin_context *c = new_context(a, 0, 0), *d = new_context(b, 0, 0);
+    griffin_state *s = new_state(a), *t = new_state(b);
+    CHECK(i->parameters == k->parameters, "%lu", (unsigned long)k->parameters);
+    CHECK(strcmp(i->type, k->type) == 0, "%s and %s", i->type, k->type);
+    CHECK(memcmp(&i->config, &k->config, sizeof i->config) == 0, "the configuration");
+    run_chunks(c, s, g->tokens, g->count, 0, x);
+    run_chunks(d, t, g->tokens, g->count, 3, y);
+    at = first_difference(x, y, g->count, V);
+    CHECK(at < 0, "%s, %s: logits differ at %d", g->name, i->type, at);
+    CHECK(same_but_tags(a, s, t), "%s, %s: the states differ", g->name, i->type);
+    free(x); free(y); free(c); free(d); free(s); free(t);
+}
+
+static int is_tiles(const griffin_tensor *t) {
+    size_t n = strlen(t->name);
+    return n > 4 && strcmp(t->name + n - 4, ".t32") == 0;
+}
+
+/* Of all tensors in tiles, which all matrices are. */
+static uint64_t tile_bytes(const griffin_model *m) {
+    griffin_tensor t;
+    uint64_t total = 0;
+    int i;
+    for (i = 0; i < griffin_get_info(m)->tensors; i++) {
+        CHECK(griffin_get_tensor(m, i, &t) == GRIFFIN_OK, "%d", i);
+        CHECK(t.offset % 64 == 0, "%s at %lu", t.name, (unsigned long)t.offset);
+        CHECK(is_tiles(&t) || t.rank == 1 || strstr(t.name, "bias") || strstr(t.name, "conv_1d"),
+              "%s is not in tiles", t.name);
+        if (is_tiles(&t)) total += t.bytes;
+    }
+    return total;
+}
+
+static void check_pair(const char *name, const char *type, const char *gates, const golden *g) {
+    char path[200], rows_path[200];
+    size_t size, rows_size;
+    unsigned char *file = converted(name, type, gates, 0, path, &size);
+    unsigned char *rows_file = converted(name, type, gates, 1, rows_path, &rows_size);
+    griffin_model *rows = NULL, *mapped = NULL, *embedded = NULL;
+    CHECK(griffin_open_memory(&rows, rows_file, rows_size, NULL) == GRIFFIN_OK, "%s", rows_path);
+    CHECK(griffin_open_file(&mapped, path, NULL) == GRIFFIN_OK, "%s", path);
+    CHECK(griffin_open_memory(&embedded, file, size, NULL) == GRIFFIN_OK, "%s", path);
+    if (rows && mapped && embedded) {
+        const griffin_info *i = griffin_get_info(mapped);
+        check_same(rows, mapped, g);
+        check_same(rows, embedded, g);
+        CHECK(i->tensors == griffin_get_info(rows)->tensors, "%d tensors", i->tensors);
+        CHECK(strcmp(gates, "f32") != 0
+              || griffin_get_info(rows)->weight_bytes == i->weight_bytes + tile_bytes(mapped),
+              "%s: %lu bytes packed", path, (unsigned long)i->weight_bytes);
+    }
+    griffin_close(rows); griffin_close(mapped); griffin_close(embedded);
+    free(file); free(rows_file);
+}
+
+static void test_same_bits(void) {
+    int i, type;
+    for (i = 0; i < GOLDENS; i++) {
+        golden g = golden_read(i);
+        if (strcmp(g.name, g.model) != 0) continue;
+        for (type = 0; type < TYPES; type++)
+            check_pair(g.model, golden_types[type] ? golden_types[type] : "f32", "f32", &g);
+    }
+}
+
+/* Widened at open from rows, used as they are in tiles. */
+static void test_narrow_gates(void) {
+    golden g = golden_read(1);              /* blocks of 20 channels */
+    check_pair(g.model, "q8_0", "bf16", &g);
+    check_pair(g.model, "f32", "f16", &g);
+}
+
+/* A program may hold the file at any address. */
+static void test_any_address(void) {
+    golden g = golden_read(0);
+    int type, cpu;
+    for (type = 0; type < TYPES; type++)
+        for (cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_AVX512; cpu++) {
+            char path[200];
+            size_t size;
+            unsigned char *file =
+                converted(g.model, golden_types[type] ? golden_types[type] : "f32", "f32", 0, path,
+                          &size);
+            unsigned char *odd = (unsigned char *)malloc(size + 1);
+            griffin_model *a = NULL, *b = NULL;
+            griffin_options options;
+            memset(&options, 0, sizeof options);
+            options.cpu = (griffin_cpu)cpu;
+            memcpy(odd + 1, file, size);
+            griffin_open_memory(&a, file, size, NULL);
+            griffin_open_memory(&b, odd + 1, size, &options);
+            if (a && b) check_same(a, b, &g);
+            griffin_close(a); griffin_close(b);
+            free(file); free(odd);
+        }
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+typedef struct counter { size_t live, largest; } counter;
+
+static void *count_allocate(size_t size, void *user) {
+    counter *c = (counter *)user;
+    size_t *memory = (size_t *)malloc(size + 16);
+    if (!memory) return NULL;
+    *memory = size;
+    c->live += size;
+    if (c->largest < size) c->largest = size;
+    return (char *)memory + 16;
+}
+
+static void count_release(void *memory, void *user) {
+    size_t *start = (size_t *)(void *)((char *)memory - 16);
+    ((counter *)user)->live -= *start;
+    free(start);
+}
+
+/* The shipped model: no block of the allocator's is a twentieth of its weights, during the opening
+ * or after. */
+static void test_no_copy(void) {
+    static const char path[] = "examples/models/storyteller.gguf";
+    size_t size = 0;
+    unsigned char *file = test_read(path, &size);
+    int in_memory;
+    CHECK(file != NULL, "%s", path);
+    for (in_memory = 0; file && in_memory < 2; in_memory++) {
+        griffin_model *m = NULL;
+        griffin_options options;
+        counter c = { 0, 0 };
+        uint64_t tiles;
+        int error;
+        memset(&options, 0, sizeof options);
+        options.allocator.allocate = count_allocate;
+        options.allocator.release = count_release;
+        options.allocator.user = &c;
+        error = in_memory ? griffin_open_memory(&m, file, size, &options)
+                          : griffin_open_file(&m, path, &options);
+        CHECK(error == GRIFFIN_OK, "%s: %s", path, griffin_error_string(error));
+        if (error) break;
+        tiles = tile_bytes(m);
+        CHECK(tiles > size / 2, "%lu bytes in tiles", (unsigned long)tiles);
+        CHECK(c.largest < tiles / 20, "a block of %lu bytes", (unsigned long)c.largest);
+        CHECK(griffin_get_info(m)->weight_bytes < tiles / 20, "more than vectors were packed");
+        CHECK(c.live < tiles / 10, "%lu bytes kept", (unsigned long)c.live);
+        griffin_close(m);
+        CHECK(c.live == 0, "%lu bytes left", (unsigned long)c.live);
+    }
+    free(file);
+}
+
+/* ---- damage ---------------------------------------------------------------------------------- */
+
+/* Where the info of a tensor goes on after its name: u32 rank, u64 ne[rank], u32 type. */
+static unsigned char *after_name(unsigned char *file, const char *name) {
+    size_t n = strlen(name);
+    unsigned char *at = file;
+    while (memcmp(at, name, n) != 0) at++;
+    return at + n;
+}
+
+static void check_refused(const unsigned char *file, size_t size, const char *name,
+                          const char *words) {
+    char error[400] = "";
+    griffin_model *m = NULL;
+    griffin_options options;
+    memset(&options, 0, sizeof options);
+    options.error = error;
+    options.error_size = sizeof error;
+    CHECK(griffin_open_memory(&m, file, size, &options) < 0 && !m, "%s: %s", name, words);
+    CHECK(strstr(error, name) && strstr(error, words), "'%s' should tell of %s: %s", error, name,
+          words);
+    griffin_close(m);
+}
+
+/* Adds to byte `at` of what follows the name in the info. */
+static void check_change(unsigned char *file, size_t size, const char *name, int at, int add,
+                         const char *words) {
+    unsigned char *byte = after_name(file, name) + at;
+    *byte = (unsigned char)(*byte + add);
+    check_refused(file, size, name, words);
+    *byte = (unsigned char)(*byte - add);
+}
+
+static void test_damaged_floats(void) {
+    static const char name[] = "model.layers.1.mlp_block.down_proj.weight.t32";  /* [2, 192, 32] */
+    static const char gate[] = "model.layers.1.temporal_block.rg_lru.input_gate_weight.t32";
+    char path[200];
+    size_t size;
+    unsigned char *file = converted("griffin-tiny", "f32", "f32", 0, path, &size);
+    check_change(file, size, name, 4, -16, "expected 2 tiles of 192 columns");
+    check_change(file, size, name, 12, -1, "expected 2 tiles of 192 columns");
+    check_change(file, size, name, 20, -1, "expected 2 tiles of 192 columns");
+    check_change(file, size, name, 20, 1, "overlaps");
+    check_change(file, size, name, 28, 3, "expected 2 tiles of 192 columns");    /* q4_1 */
+    check_change(file, size, name, 28, 12, "row length 32");                     /* q4_k */
+    check_change(file, size, name, 28, 25, "cannot be read");                    /* i16 */
+    check_change(file, size, gate, 20, -1, "expected 4 tiles of 16 columns");
+    check_change(file, size, gate, 12, -1, "expected 4 tiles of 16 columns");
+    free(file);
+}
+
+static void test_damaged_blocks(void) {
+    static const char name[] = "model.layers.1.mlp_block.down_proj.weight.t32";  /* [2, 6528] */
+    char path[200];
+    size_t size, end;
+    unsigned char *file = converted("griffin-tiny", "q8_0", "f32", 0, path, &size), *at;
+    griffin_model *m = NULL;
+    griffin_tensor t;
+    int i;
+    check_change(file, size, name, 4, -32, "expected 2 tiles of 192 columns");
+    check_change(file, size, name, 12, -1, "expected 2 tiles of 192 columns");
+    check_change(file, size, name, 20, -24, "overlaps");                         /* f32 */
+    check_change(file, size, name, 20, 1, "cannot be read");                     /* i16 */
+    at = after_name(file, name);
+    at[-1] = '3';                           /* bytes, but no tiles */
+    check_refused(file, size, "down_proj.weight.t33", "cannot be read");
+    at[-1] = '2';
+    CHECK(griffin_open_memory(&m, file, size, NULL) == GRIFFIN_OK, "undamaged again");
+    for (i = 0, end = 0; m && griffin_get_tensor(m, i, &t) == GRIFFIN_OK; i++)
+        if (strcmp(t.name, name) == 0) end = (size_t)(t.offset + t.bytes);
+    griffin_close(m);
+    check_refused(file, end - 1, name, "past the end");
+    free(file);
+}
+
+/* ---- both ------------------------------------------------------------------------------------ */
+
+static void remember(int error, const char *text, void *user) {
+    if (error == GRIFFIN_OK) snprintf((char *)user, 400, "%s", text);
+}
+
+/* The embedding in rows, and twice itself in tiles: 19 rows of 24, so one tile [24][32]. */
+static void test_tiles_win(void) {
+    static const char name[] = "model.embed_tokens.weight";
+    static const int shape[] = { 1, 24, 32 };
+    griffin_config config = small_config();
+    network *n = network_make(&config);
+    float tile[24 * 32], want[19], got[19];
+    char heard[400] = "";
+    griffin_model *m;
+    griffin_options options;
+    size_t size;
+    unsigned char *file;
+    gguf g;
+    int pass, i;
+    memset(&options, 0, sizeof options);
+    options.logger.message = remember;
+    options.logger.user = heard;
+    for (pass = 0; pass < 2; pass++) {
+        tensor *embedding = &n->tensors[0];
+        griffin_context *c;
+        griffin_state *s;
+        memset(&g, 0, sizeof g);
+        for (i = 0; i < embedding->count; i++) embedding->values[i] *= pass ? 0.5f : 2.0f;
+        memset(tile, 0, sizeof tile);
+        for (i = 0; i < embedding->count; i++)
+            tile[i % 24 * 32 + i / 24] = 2 * embedding->values[i];
+        network_write(n, &g);
+        if (pass) gguf_tensor(&g, "model.embed_tokens.weight.t32", shape, 3, tile);
+        file = gguf_finish(&g, &size);
+        CHECK(griffin_open_memory(&m, file, size, &options) == GRIFFIN_OK, "pass %d", pass);
+        c = new_context(m, 0, 0);
+        s = new_state(m);
+        CHECK(griffin_step(c, s, 7, pass ? got : want) == GRIFFIN_OK, "step");
+        free(c); free(s); griffin_close(m); free(file);
+        CHECK(pass ? strstr(heard, "ignored") && strstr(heard, name) && !strstr(heard, ".t32")
+                   : !heard[0], "'%s'", heard);
+    }
+    CHECK(memcmp(want, got, sizeof want) == 0, "%g and %g", (double)want[0], (double)got[0]);
+    network_free(n);
+}
+
+int main(void) {
+    mkdir("build", 0777);
+    mkdir("build/tmp", 0777);
+    mkdir(FOLDER, 0777);
+    RUN(test_same_bits);
+    RUN(test_narrow_gates);
+    RUN(test_any_address);
+    RUN(test_no_copy);
+    RUN(test_damaged_floats);
+    RUN(test_damaged_blocks);
+    RUN(test_tiles_win);
+    return test_end();
+}
