@@ -1,0 +1,46 @@
+/* hello.c - the shortest useful program with griffin.h: it tells a tale.
+ *
+ *     cc -O2 examples/hello.c -lm -o hello && ./hello examples/models/storyteller.gguf */
+
+#define GRIFFIN_IMPLEMENTATION
+#include "../griffin.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int main(int argc, char **argv) {
+    const char *path = argc > 1 ? argv[1] : "examples/models/storyteller.gguf";
+    const char *opening = "Once upon a time";
+    griffin_model *model;
+    griffin_context *context;
+    griffin_sampler sampler = { 2026, 0.7f, 0.9f, 0, 0, 0, 0, 0, { 0 } };
+    griffin_decoder decoder = { { 0 }, 0, 0, 0, 0 };
+    int32_t token, prompt[64];
+    char text[512];
+
+    int error = griffin_open_file(&model, path, NULL);
+    if (error) { fprintf(stderr, "%s: %s\n", path, griffin_error_string(error)); return 1; }
+
+    size_t size = griffin_context_size(model, NULL);
+    void *state = calloc(1, griffin_state_size(model));             /* zero is fresh */
+    float *logits = malloc((size_t)griffin_get_info(model)->config.vocab * sizeof(float));
+    void *memory = malloc(size);
+    if (!state || !logits || !memory) return 1;
+
+    griffin_context_init(&context, model, NULL, memory, size);
+    int count = griffin_encode(model, NULL, opening, strlen(opening), prompt, 64);
+    if (count < 0) { fprintf(stderr, "%s\n", griffin_error_string(count)); return 1; }
+    griffin_prefill(context, state, prompt, count, logits);
+    for (printf("%s", opening); count < 200; count++) {
+        token = griffin_sample(model, &sampler, logits);
+        griffin_decode(model, &decoder, token, text, sizeof text);
+        fputs(text, stdout);
+        fflush(stdout);
+        griffin_step(context, state, token, logits);
+    }
+    puts("");
+    free(memory); free(logits); free(state);
+    griffin_close(model);
+    return 0;
+}

@@ -1,0 +1,167 @@
+/* options.c - parses a command line by its table, see options.h. */
+
+#include "options.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- values: each parser takes the whole text or nothing, and says if it did -------------- */
+
+static int parse_integer(const char *text, int least, int *value) {
+    char *end;
+    long number;
+    errno = 0;
+    number = strtol(text, &end, 10);
+    if (end == text || *end || errno || number < least || number > 0x7fffffff) return 0;
+    *value = (int)number;
+    return 1;
+}
+
+static int parse_real(const char *text, double most, float *value) {
+    char *end;
+    double number = strtod(text, &end);
+    if (end == text || *end || !(number >= 0 && number <= most)) return 0;      /* nor nan */
+    *value = (float)number;
+    return 1;
+}
+
+static int parse_seed(const char *text, uint64_t *value) {
+    char *end;
+    errno = 0;
+    *value = strtoull(text, &end, 10);
+    return end != text && !*end && !errno && (text[0] != '-' || !strcmp(text, "-1"));
+}
+
+static int parse_choice(const char *text, const char *words, int *value) {
+    size_t length = strlen(text);
+    int i;
+    for (i = 0; words; i++, words = strchr(words, '|'), words += words != NULL) {
+        if (strcspn(words, "|") == length && !memcmp(words, text, length)) {
+            *value = i;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static int parse_value(const option *o, const char *text) {
+    switch (o->kind) {
+    case OPTION_COUNT:    return parse_integer(text, 0, (int *)o->target);
+    case OPTION_LIMIT:    return parse_integer(text, -1, (int *)o->target);
+    case OPTION_REAL:     return parse_real(text, 1e6, (float *)o->target);
+    case OPTION_FRACTION: return parse_real(text, 1, (float *)o->target);
+    case OPTION_SEED:     return parse_seed(text, (uint64_t *)o->target);
+    case OPTION_CHOICE:   return parse_choice(text, o->value, (int *)o->target);
+    case OPTION_TEXT:     *(const char **)o->target = text; return 1;
+    case OPTION_FLAG: case OPTION_END: break;
+    }
+    return 0;
+}
+
+static const char *expectation(const option *o) {
+    switch (o->kind) {
+    case OPTION_LIMIT:    return "a number, or -1 for no limit";
+    case OPTION_REAL:     return "a number that is not negative";
+    case OPTION_FRACTION: return "a number from 0 to 1";
+    case OPTION_CHOICE:   return o->value;
+    default:              return "a whole number that is not negative";
+    }
+}
+
+/* ---- help ------------------------------------------------------------------ */
+
+static void print_default(const option *o) {
+    const char *word = o->value;
+    int i;
+    switch (o->kind) {
+    case OPTION_COUNT: case OPTION_LIMIT:   printf(" (default: %d)", *(int *)o->target); break;
+    case OPTION_REAL: case OPTION_FRACTION: printf(" (default: %g)", *(float *)o->target); break;
+    case OPTION_SEED:                       printf(" (default: -1, random)"); break;
+    case OPTION_CHOICE:
+        for (i = *(int *)o->target; i > 0; i--) word = strchr(word, '|') + 1;
+        printf(" (default: %.*s)", (int)strcspn(word, "|"), word);
+        break;
+    case OPTION_FLAG: case OPTION_TEXT: case OPTION_END: break;
+    }
+}
+
+static void print_row(const option *o) {
+    int n = o->letter ? printf("  -%s, --%s", o->letter, o->name) : printf("      --%s", o->name);
+    if (o->value) n += printf(" %s", o->value);
+    if (n > 28) n = printf("\n") - 1;
+    printf("%*s%s", 29 - n, "", o->help);
+    print_default(o);
+    printf("\n");
+}
+
+static void print_help(const command *c) {
+    const option *o;
+    printf("usage: griffin %s %s\n\n%s\n\n", c->name, c->usage, c->about);
+    for (o = c->options; o->kind != OPTION_END; o++)
+        if (o->help) print_row(o);
+    printf("  -h, --help                 this text\n");
+}
+
+int options_wrong(const command *c, const char *format, ...) {
+    va_list values;
+    fprintf(stderr, "griffin: ");
+    va_start(values, format);
+    vfprintf(stderr, format, values);
+    va_end(values);
+    fprintf(stderr, "; see: griffin %s --help\n", c->name);
+    return 2;
+}
+
+/* ---- parsing --------------------------------------------------------------- */
+
+/* The row for a word such as "--temp", "--temp=1" or "-t"; *value points behind a '='. */
+static const option *find(const command *c, const char *word, const char **value) {
+    const option *o;
+    int is_long = word[1] == '-';
+    const char *name = word + 1 + is_long;
+    size_t length = is_long ? strcspn(name, "=") : strlen(name);
+    *value = name[length] ? name + length + 1 : NULL;
+    for (o = c->options; o->kind != OPTION_END; o++) {
+        const char *known = is_long ? o->name : o->letter;
+        if (known && strlen(known) == length && !memcmp(known, name, length)) return o;
+    }
+    return NULL;
+}
+
+/* Takes the option at argv[*at] and its value. */
+static int parse_option(const command *c, int argc, char **argv, int *at) {
+    const char *word = argv[*at], *value;
+    const option *o = find(c, word, &value);
+    if (!o) return options_wrong(c, "%s has no option %s", c->name, word);
+    if (o->kind == OPTION_FLAG) {
+        if (value) return options_wrong(c, "--%s takes no value", o->name);
+        *(int *)o->target = 1;
+        return -1;
+    }
+    if (!value && ++*at < argc) value = argv[*at];
+    if (!value) return options_wrong(c, "%s needs a value", word);
+    if (!parse_value(o, value))
+        return options_wrong(c, "--%s: '%s' is not %s", o->name, value, expectation(o));
+    return -1;
+}
+
+int options_parse(const command *c, int argc, char **argv) {
+    int i, status, operands = 0;
+    for (i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) { print_help(c); return 0; }
+    }
+    for (i = 1; i < argc; i++) {
+        if (argv[i][0] == '-' && argv[i][1]) {
+            if ((status = parse_option(c, argc, argv, &i)) >= 0) return status;
+        } else if (c->operand && operands++ == 0) {
+            *c->operand = argv[i];
+        } else {
+            return options_wrong(c, "%s: '%s' is one word too many", c->name, argv[i]);
+        }
+    }
+    return -1;
+}

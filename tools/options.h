@@ -1,0 +1,44 @@
+/* options.h - a command line as a table: one row for each option, one struct for each command.
+ *
+ * The targets hold the defaults before parsing; --help shows them from there. */
+
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+typedef enum option_kind {
+    OPTION_FLAG,                    /* int: 1 if given */
+    OPTION_COUNT,                   /* int: 0 or more */
+    OPTION_LIMIT,                   /* int: 0 or more, or -1: none */
+    OPTION_REAL,                    /* float: 0 or more */
+    OPTION_FRACTION,                /* float: 0 to 1 */
+    OPTION_SEED,                    /* uint64_t; -1, all ones, stands for a random one */
+    OPTION_TEXT,                    /* const char * */
+    OPTION_CHOICE,                  /* int: which word of `value`, as in "one|two|three" */
+    OPTION_END                      /* ends the table */
+} option_kind;
+
+typedef struct option {
+    const char *name;               /* --name; null in the last row */
+    const char *letter;             /* -letter, or null */
+    option_kind kind;
+    void       *target;
+    const char *value;              /* what to call the value in the help; null for flags */
+    const char *help;               /* null: another spelling, not listed */
+} option;
+
+typedef struct command {
+    const char   *name;
+    const char   *usage;            /* what follows the name */
+    const char   *about;            /* a sentence or two */
+    const option *options;
+    const char  **operand;          /* receives the one word without a dash; null: none */
+} command;
+
+/* argv[0] is the name of the command. Returns -1 to go on, or the status to exit with: 0 after
+ * --help, 2 after a message about wrong usage. */
+int options_parse(const command *c, int argc, char **argv);
+
+/* Says what is wrong with the command line and where help is. Returns 2, the exit status. */
+int options_wrong(const command *c, const char *format, ...);
+
+#endif
