@@ -228,7 +228,10 @@ typedef enum griffin_cpu {                  /* the best kernels a model may use 
     GRIFFIN_CPU_BEST,                       /* whatever this machine has */
     GRIFFIN_CPU_SCALAR,                     /* plain C, the reference */
     GRIFFIN_CPU_AVX2,
-    GRIFFIN_CPU_AVX512
+    GRIFFIN_CPU_AVX512,
+    GRIFFIN_CPU_NEON,                       /* of 64-bit ARM */
+    GRIFFIN_CPU_NEON_DOT,                   /* with dot products of bytes */
+    GRIFFIN_CPU_WASM                        /* SIMD128 */
 } griffin_cpu;
 
 typedef enum griffin_activation {
@@ -272,6 +275,9 @@ typedef struct griffin_options {
     griffin_allocator allocator;
     griffin_logger    logger;
     griffin_cpu       cpu;
+    int               copy_weights;         /* 1: copy tiles out of the file, into huge pages where
+                                             * malloc's memory can have them: slower to open, often
+                                             * a tenth faster to decode */
     int               attn_keys;            /* keys a token sees, itself included; 0: W + 1, as
                                              * the reference has it; W: as most ports have it */
     const griffin_config *config;           /* for files without metadata; else ignored */
@@ -290,7 +296,7 @@ typedef struct griffin_info {
     int         add_bos;                    /* griffin_encode starts a text with bos */
     const char *chat_template;              /* "" if the file has none; Jinja, as trained with */
     uint64_t    parameters;
-    uint64_t    weight_bytes;               /* private memory that holds the packed weights */
+    uint64_t    weight_bytes;               /* private memory: weights that are not used in place */
     uint64_t    file_bytes;
     uint64_t    state_bytes;                /* one sequence */
     uint64_t    fingerprint;                /* of configuration and weights */
@@ -394,6 +400,10 @@ GRIFFIN_API int griffin_run(griffin_context *context, const griffin_span *spans,
  * have moved on. To cancel, just begin something else. */
 GRIFFIN_API int griffin_begin  (griffin_context *context, const griffin_span *spans, int count);
 GRIFFIN_API int griffin_advance(griffin_context *context, int units);
+
+/* What the next unit does, for profiles: "embed", "norm", "quantise", "linear", "gated" (the inner
+ * half of an MLP), "conv", "rglru", "rope" or "attend"; null when nothing is in flight. */
+GRIFFIN_API const char *griffin_unit_name(const griffin_context *context);
 
 /* ---- sampling --------------------------------------------------------------
  * All zero is greedy. The struct is the whole random state: copy it to replay.
@@ -541,6 +551,23 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
   #define GRF_BIG_ENDIAN 0
 #endif
 
+/* NEON is part of every 64-bit ARM. Its dot products of bytes are an extension: a compiler that is
+ * told of it (or assumes it, as Apple's does) needs no choice at run time, on Linux others can
+ * choose. WebAssembly chooses nothing at run time: -msimd128. */
+#if defined(__aarch64__) && defined(__GNUC__) && !GRF_BIG_ENDIAN && !defined(GRIFFIN_SCALAR_ONLY)
+  #define GRF_NEON 1
+  #include <arm_neon.h>
+  #if defined(__ARM_FEATURE_DOTPROD)
+    #define GRF_NEON_DOT 1
+  #elif defined(__linux__) && (defined(__clang__) ? __clang_major__ >= 16 : __GNUC__ >= 8)
+    #define GRF_NEON_DOT 2                  /* ask the kernel */
+    #include <sys/auxv.h>
+  #endif
+#elif defined(__wasm_simd128__) && !defined(GRIFFIN_SCALAR_ONLY)
+  #define GRF_WASM 1
+  #include <wasm_simd128.h>
+#endif
+
 /* Loops over register arrays must unroll, or the arrays live in memory. */
 #if defined(__clang__)
   #define GRF_UNROLL _Pragma("unroll")
@@ -552,9 +579,11 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
 
 #if defined(_MSC_VER) && !defined(__clang__)
   #define GRF_INLINE   static __forceinline
+  #define GRF_UNUSED
   #define GRF_RESTRICT __restrict
 #else
   #define GRF_INLINE   static inline __attribute__((always_inline, unused))
+  #define GRF_UNUSED   __attribute__((unused))
   #define GRF_RESTRICT __restrict__
 #endif
 
@@ -2862,6 +2891,7 @@ typedef struct grf_builder {
     unsigned char *used;                    /* [tensors] named by the network */
     float     *row;                         /* [32][longest row] for packing */
     uint64_t   row_floats;
+    int        copy;                        /* griffin_options.copy_weights */
     int        quantised_cols;              /* longest input of a quantised layer */
     uint64_t   parameters, largest;         /* of all; of the largest matrix */
     int        largest_type;
@@ -3080,14 +3110,20 @@ static const grf_linear *grf_tiled(grf_builder *b, const grf_tensor *t, int rows
                                    int blocks, const float *bias) {
     int tiles = (int)(grf_pad(rows / blocks) / GRF_TILE) * blocks;
     int type = grf_tiled_type(t, (uint64_t)cols, (uint64_t)tiles);
+    grf_linear *w;
     if (type < 0 || GRF_BIG_ENDIAN) {
-        b->error = grf_tensor_fail(&b->model->host, type < 0 ? GRIFFIN_E_FORMAT : GRIFFIN_E_UNSUPPORTED, t,
-                                   type < 0 ? "expected %d tiles of %d columns"
-                                            : "tiles are for little-endian machines", tiles, cols);
+        b->error = grf_tensor_fail(
+            &b->model->host, type < 0 ? GRIFFIN_E_FORMAT : GRIFFIN_E_UNSUPPORTED, t,
+            type < 0 ? "expected %d tiles of %d columns" : "tiles are for little-endian machines",
+            tiles, cols);
         return NULL;
     }
     b->used[t - b->model->file.tensors] = 1;
-    return grf_new_linear(b, type, rows, cols, blocks, bias, b->model->file.data + t->offset);
+    if (!b->copy)
+        return grf_new_linear(b, type, rows, cols, blocks, bias, b->model->file.data + t->offset);
+    w = grf_new_linear(b, type, rows, cols, blocks, bias, NULL);
+    if (w) memcpy((uint8_t *)w->tile, b->model->file.data + t->offset, (size_t)t->bytes);
+    return w;
 }
 
 /* name.weight [rows, cols] and, if has_bias, name.bias [rows]. */
@@ -3336,7 +3372,8 @@ GRIFFIN_API int64_t griffin_tile_size(const char *type, int cols) {
     return (int64_t)grf_tile_bytes(known, (uint64_t)cols);
 }
 
-GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, int count, void *tile) {
+GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, int count,
+                                  void *tile) {
     int64_t size = griffin_tile_size(type, cols);
     if (size < 0) return (int)size;
     if (!rows || !tile || count < 1 || count > GRF_TILE) return GRIFFIN_E_ARGUMENT;
@@ -3615,7 +3652,8 @@ static const char *grf_broken_rule(const griffin_config *g) {
         return "one block kind for each of 1 to 1024 layers";
     for (i = 0; i < n; i++)
         if (g->blocks[i] != 'r' && g->blocks[i] != 'a') return "block kinds are 'r' and 'a'";
-    if (g->vocab < 1 || g->vocab > 1 << 21) return "1 <= vocabulary <= 2^21";
+    if (g->vocab < 1 || g->vocab > 1 << 21)
+        return "1 <= vocabulary (rows of embed_tokens.weight) <= 2^21";
     if (g->width < 1 || g->width > 1 << 20) return "1 <= width <= 2^20";
     if (g->mlp_width < 1 || g->mlp_width > 1 << 22) return "1 <= MLP width <= 2^22";
     if (g->lru_width < 1 || g->lru_width > 1 << 20) return "1 <= recurrent width <= 2^20";
@@ -3741,18 +3779,33 @@ static const griffin_config *grf_start_builder(grf_builder *b, griffin_model *m,
     return b->config;
 }
 
-static int grf_build(griffin_model *m) {
+/* Asks for huge pages behind memory that came from malloc: a host's allocator knows better. */
+static void grf_advise(const grf_host *host, void *memory, uint64_t size) {
+#if defined(GRF_MMAP) && defined(MADV_HUGEPAGE)
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE),
+              from = ((uintptr_t)memory + page - 1) & ~(page - 1);
+    uintptr_t to = ((uintptr_t)memory + (uintptr_t)size) & ~(page - 1);
+    if (!host->allocator.allocate && to > from + (1 << 22))
+        madvise((void *)from, to - from, MADV_HUGEPAGE);
+#else
+    (void)host; (void)memory; (void)size;
+#endif
+}
+
+static int grf_build(griffin_model *m, int copy) {
     grf_builder b;
     uint64_t size;
     memset(&b, 0, sizeof b);
     b.used = (unsigned char *)grf_allocate(&m->host, m->file.n_tensors);
     if (!b.used) return grf_no_memory(&m->host, m->file.n_tensors);
     memset(b.used, 0, (size_t)m->file.n_tensors);
+    b.copy = copy;
     grf_start_builder(&b, m, NULL);
     grf_network(&b);
     size = b.arena.used + 64;
     if (!b.error) {
         m->weights = grf_allocate(&m->host, size);
+        if (m->weights) grf_advise(&m->host, m->weights, size);
         b.row = (float *)grf_allocate(&m->host, 4 * b.row_floats);
         if (!m->weights || !b.row) b.error = grf_no_memory(&m->host, size + 4 * b.row_floats);
     }
@@ -3797,10 +3850,10 @@ static int grf_describe(griffin_model *m) {
     m->info.kernels = m->kernels->name;
     m->info.file_bytes = m->file.size;
     m->info.has_vocabulary = m->vocab.count > 0;
-    m->info.bos = m->vocab.bos;
-    m->info.eos = m->vocab.eos;
-    m->info.end_of_turn = m->vocab.eot;
-    m->info.pad = m->vocab.pad;
+    m->info.bos         = m->vocab.count ? m->vocab.bos : -1;
+    m->info.eos         = m->vocab.count ? m->vocab.eos : -1;
+    m->info.end_of_turn = m->vocab.count ? m->vocab.eot : -1;
+    m->info.pad         = m->vocab.count ? m->vocab.pad : -1;
     m->info.add_bos = m->vocab.add_bos;
     m->info.fingerprint = grf_fingerprint(m);
     m->layout.tag = grf_hash_number(m->info.fingerprint, (uint64_t)m->layout.slots) | 1;
@@ -3828,7 +3881,7 @@ static int grf_open(griffin_model *m, const void *data, uint64_t size,
                          m->vocab.count, m->info.config.vocab);
     if (error) return error;
     grf_lay_out(m, options ? options->attn_keys : 0);
-    error = grf_build(m);
+    error = grf_build(m, options && options->copy_weights);
     return error ? error : grf_describe(m);
 }
 
@@ -4742,6 +4795,13 @@ GRIFFIN_API int griffin_advance(griffin_context *c, int units) {
     return grf_units_left(c);
 }
 
+GRIFFIN_API const char *griffin_unit_name(const griffin_context *c) {
+    static const char *const names[] = {    /* in the order of grf_kind */
+        "embed", "norm", "quantise", "linear", "gated", "conv", "rglru", "rope", "attend"
+    };
+    return c && c->spans ? names[c->model->ops[c->op].kind] : NULL;
+}
+
 /* As many passes as it takes; each fills the rows of the context from the spans in order. */
 GRIFFIN_API int griffin_run(griffin_context *c, const griffin_span *spans, int count) {
     int at = 0, done = 0, error = grf_check_spans(c, spans, count);
@@ -5242,6 +5302,27 @@ GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *p
   #endif
 #endif
 
+#ifdef GRF_NEON
+  #define GRF_WORDS neon
+  #define GRF_WORDS_NAME "neon"
+  #define GRF_WORDS_NEON
+  #include GRIFFIN_FILE
+#endif
+#ifdef GRF_NEON_DOT
+  #define GRF_WORDS neon_dot
+  #define GRF_WORDS_NAME "neon-dot"
+  #define GRF_WORDS_NEON
+  #define GRF_WORDS_NEON_DOT
+  #include GRIFFIN_FILE
+#endif
+
+#ifdef GRF_WASM
+  #define GRF_WORDS wasm
+  #define GRF_WORDS_NAME "wasm"
+  #define GRF_WORDS_WASM
+  #include GRIFFIN_FILE
+#endif
+
 static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 #ifdef GRF_X86
     int avx2, avx512;
@@ -5253,6 +5334,20 @@ static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
     if (cpu == GRIFFIN_CPU_BEST) cpu = avx512 ? GRIFFIN_CPU_AVX512 : avx2 ? GRIFFIN_CPU_AVX2 : cpu;
     if (cpu == GRIFFIN_CPU_AVX512) return avx512 ? &grf_kernels_avx512 : NULL;
     if (cpu == GRIFFIN_CPU_AVX2) return avx2 ? &grf_kernels_avx2 : NULL;
+#endif
+#ifdef GRF_NEON_DOT
+    int dot = GRF_NEON_DOT == 1;
+  #if GRF_NEON_DOT == 2
+    dot = (getauxval(AT_HWCAP) & 1 << 20) != 0;             /* HWCAP_ASIMDDP */
+  #endif
+    if (dot && (cpu == GRIFFIN_CPU_BEST || cpu == GRIFFIN_CPU_NEON_DOT))
+        return &grf_kernels_neon_dot;
+#endif
+#ifdef GRF_NEON
+    if (cpu == GRIFFIN_CPU_BEST || cpu == GRIFFIN_CPU_NEON) return &grf_kernels_neon;
+#endif
+#ifdef GRF_WASM
+    if (cpu == GRIFFIN_CPU_BEST || cpu == GRIFFIN_CPU_WASM) return &grf_kernels_wasm;
 #endif
     return cpu == GRIFFIN_CPU_BEST || cpu == GRIFFIN_CPU_SCALAR ? &grf_kernels_scalar : NULL;
 }
@@ -5302,13 +5397,18 @@ static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 #define gi_and      GV(gi_and)
 #define gi_exponent GV(gi_exponent)
 #define gi_nibble   GV(gi_nibble)
+#define gi_byte     GV(gi_byte)
 #define gi_dot4     GV(gi_dot4)
 #define gi_store8   GV(gi_store8)
 #define gi_sum      GV(gi_sum)
 #define g1_fma      GV(g1_fma)
 
 /* GV_FLOAT_ROWS, GV_HALF_ROWS (16-bit weights) and GV_INT_ROWS: activation rows that one pass
- * over a tile keeps in registers, each with two words of sums. */
+ * over a tile keeps in registers, each with two words of sums.
+ *
+ * gi_dot4 multiplies bytes of weights, as gi_byte or gi_nibble give them, with signed bytes. Tiles
+ * hold weights of 8 bits + 128; gi_byte makes that + GV_BYTE_ZERO, which is 0 where the instruction
+ * wants signed bytes. */
 
 /* ---- AVX-512 (F, BW, VL, DQ, VNNI): a word is a register ------------------------------------ */
 #if defined(GRF_WORDS_AVX512)
@@ -5319,6 +5419,7 @@ static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 #define GV_FLOAT_ROWS 12
 #define GV_HALF_ROWS  12
 #define GV_INT_ROWS   6
+#define GV_BYTE_ZERO  128
 #define GV_UNROLL GRF_UNROLL
 
 typedef __m512  gv;
@@ -5368,6 +5469,7 @@ GV_WORD gi   gi_exponent(gi a) { return _mm512_slli_epi32(a, 23); }
 GV_WORD gi   gi_nibble(gi a, int upper) {
     return gi_and(upper ? _mm512_srli_epi16(a, 4) : a, _mm512_set1_epi8(15));
 }
+GV_WORD gi   gi_byte(gi a) { return a; }
 GV_WORD gi   gi_dot4(gi sum, gi u, gi s) { return _mm512_dpbusd_epi32(sum, u, s); }
 GV_WORD void gi_store8(int8_t *p, gi a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a)); }
 GV_WORD int32_t gi_sum(gi a) { return _mm512_reduce_add_epi32(a); }
@@ -5381,6 +5483,7 @@ GV_WORD float g1_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c)
 #define GV_FLOAT_ROWS 3
 #define GV_HALF_ROWS  2
 #define GV_INT_ROWS   2
+#define GV_BYTE_ZERO  128
 #define GV_UNROLL GRF_UNROLL
 #define GV_BOTH(type, f_lo, f_hi) type r; r.lo = f_lo; r.hi = f_hi; return r
 #define GV_BOTH2(type, f) GV_BOTH(type, f(a.lo, b.lo), f(a.hi, b.hi))
@@ -5441,6 +5544,7 @@ GV_WORD gi   gi_nibble(gi a, int upper) {
     if (upper) { a.lo = _mm256_srli_epi16(a.lo, 4); a.hi = _mm256_srli_epi16(a.hi, 4); }
     return gi_and(a, gi_set(0x0f0f0f0f));
 }
+GV_WORD gi   gi_byte(gi a) { return a; }
 /* vpmaddubsw would saturate: bytes 0 and 2 of each four, then 1 and 3, as 16-bit pairs instead */
 GV_WORD __m256i GV(dot4_half)(__m256i sum, __m256i u, __m256i s) {
     __m256i u02 = _mm256_and_si256(u, _mm256_set1_epi16(255)), u13 = _mm256_srli_epi16(u, 8);
@@ -5464,13 +5568,232 @@ GV_WORD int32_t gi_sum(gi a) {
 }
 GV_WORD float g1_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
-/* ---- plain C: the reference ----------------------------------------------------------------- */
+/* ---- NEON, of every 64-bit ARM: a word is four registers ------------------------------------ */
+#elif defined(GRF_WORDS_NEON)
+#ifndef GRF_WORDS_NEON_DOT
+#define GV_TARGET
+#elif defined(__clang__)
+#define GV_TARGET __attribute__((target("dotprod")))
 #else
+#define GV_TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
+#endif
+#define GV_WORD   GRF_INLINE GV_TARGET
+#define GV_KERNEL static GV_TARGET
+#define GV_FLOAT_ROWS 3
+#define GV_HALF_ROWS  3
+#define GV_INT_ROWS   2
+#define GV_BYTE_ZERO  0
+#define GV_UNROLL GRF_UNROLL
+#define GV_EACH(type, value) \
+    type r; int i; GV_UNROLL for (i = 0; i < 4; i++) r.at[i] = value; return r
+
+typedef struct { float32x4_t at[4]; } gv;
+typedef struct { int32x4_t   at[4]; } gi;
+GV_WORD gv   gv_load(const float *p) { GV_EACH(gv, vld1q_f32(p + 4 * i)); }
+GV_WORD void gv_store(float *p, gv a) {
+    int i;
+    GV_UNROLL for (i = 0; i < 4; i++) vst1q_f32(p + 4 * i, a.at[i]);
+}
+GV_WORD gv   gv_set(float a) { GV_EACH(gv, vdupq_n_f32(a)); }
+GV_WORD gv   gv_add(gv a, gv b) { GV_EACH(gv, vaddq_f32(a.at[i], b.at[i])); }
+GV_WORD gv   gv_sub(gv a, gv b) { GV_EACH(gv, vsubq_f32(a.at[i], b.at[i])); }
+GV_WORD gv   gv_mul(gv a, gv b) { GV_EACH(gv, vmulq_f32(a.at[i], b.at[i])); }
+GV_WORD gv   gv_div(gv a, gv b) { GV_EACH(gv, vdivq_f32(a.at[i], b.at[i])); }
+GV_WORD gv   gv_sqrt(gv a) { GV_EACH(gv, vsqrtq_f32(a.at[i])); }
+GV_WORD gv   gv_fma(gv a, gv b, gv c) { GV_EACH(gv, vfmaq_f32(c.at[i], a.at[i], b.at[i])); }
+/* not vmaxq: that differs for zeros of both signs and NaN */
+GV_WORD float32x4_t GV(larger)(float32x4_t a, float32x4_t b) {
+    return vbslq_f32(vcgtq_f32(a, b), a, b);
+}
+GV_WORD gv   gv_max(gv a, gv b) { GV_EACH(gv, GV(larger)(a.at[i], b.at[i])); }
+GV_WORD gv   gv_less(gv a, gv b, gv yes, gv no) {
+    GV_EACH(gv, vbslq_f32(vcltq_f32(a.at[i], b.at[i]), yes.at[i], no.at[i]));
+}
+GV_WORD gi   gv_bits(gv a) { GV_EACH(gi, vreinterpretq_s32_f32(a.at[i])); }
+GV_WORD gv   gv_of_bits(gi a) { GV_EACH(gv, vreinterpretq_f32_s32(a.at[i])); }
+GV_WORD gv   gv_of_int(gi a) { GV_EACH(gv, vcvtq_f32_s32(a.at[i])); }
+GV_WORD uint16x4_t gv_half(const void *p, int i) {
+    return vreinterpret_u16_u8(vld1_u8((const uint8_t *)p + 8 * i));
+}
+GV_WORD gv   gv_f16(const void *p) {
+    GV_EACH(gv, vcvt_f32_f16(vreinterpret_f16_u16(gv_half(p, i))));
+}
+GV_WORD gv   gv_bf16(const void *p) {
+    GV_EACH(gv, vreinterpretq_f32_u32(vshll_n_u16(gv_half(p, i), 16)));
+}
+GV_WORD float gv_sum(gv a) {
+    float32x4_t b = vaddq_f32(vaddq_f32(a.at[0], a.at[2]), vaddq_f32(a.at[1], a.at[3]));
+    float32x2_t c = vadd_f32(vget_low_f32(b), vget_high_f32(b));
+    return vget_lane_f32(c, 0) + vget_lane_f32(c, 1);
+}
+GV_WORD float gv_top(gv a) {
+    float32x4_t b = GV(larger)(GV(larger)(a.at[0], a.at[2]), GV(larger)(a.at[1], a.at[3]));
+    b = GV(larger)(b, vextq_f32(b, b, 2));
+    return vgetq_lane_f32(GV(larger)(b, vextq_f32(b, b, 1)), 0);
+}
+GV_WORD gi   gi_load(const void *p) {
+    GV_EACH(gi, vreinterpretq_s32_u8(vld1q_u8((const uint8_t *)p + 16 * i)));
+}
+GV_WORD gi   gi_set(int32_t a) { GV_EACH(gi, vdupq_n_s32(a)); }
+GV_WORD gi   gi_add(gi a, gi b) { GV_EACH(gi, vaddq_s32(a.at[i], b.at[i])); }
+GV_WORD gi   gi_sub(gi a, gi b) { GV_EACH(gi, vsubq_s32(a.at[i], b.at[i])); }
+GV_WORD gi   gi_and(gi a, gi b) { GV_EACH(gi, vandq_s32(a.at[i], b.at[i])); }
+GV_WORD gi   gi_exponent(gi a) { GV_EACH(gi, vshlq_n_s32(a.at[i], 23)); }
+GV_WORD int32x4_t GV(upper_nibbles)(int32x4_t a) {
+    return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(a), 4));
+}
+GV_WORD gi   gi_nibble(gi a, int upper) {
+    if (upper) { GV_EACH(gi, GV(upper_nibbles)(a.at[i])); }
+    return gi_and(a, gi_set(0x0f0f0f0f));
+}
+/* the dot products here are of signed bytes, and turning the top bit takes 128 off */
+GV_WORD gi   gi_byte(gi a) {
+    GV_EACH(gi, veorq_s32(a.at[i], vreinterpretq_s32_u8(vdupq_n_u8(128))));
+}
+GV_WORD int32x4_t GV(dot4_quarter)(int32x4_t sum, int8x16_t w, int8x16_t x) {
+#ifdef GRF_WORDS_NEON_DOT
+    return vdotq_s32(sum, w, x);
+#else
+    int32x4_t low  = vpaddlq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(x)));
+    int32x4_t high = vpaddlq_s16(vmull_s8(vget_high_s8(w), vget_high_s8(x)));
+    return vaddq_s32(sum, vpaddq_s32(low, high));
+#endif
+}
+GV_WORD gi   gi_dot4(gi sum, gi w, gi x) {
+    GV_EACH(gi, GV(dot4_quarter)(sum.at[i], vreinterpretq_s8_s32(w.at[i]),
+                                 vreinterpretq_s8_s32(x.at[i])));
+}
+GV_WORD void gi_store8(int8_t *p, gi a) {
+    int16x8_t low  = vcombine_s16(vmovn_s32(a.at[0]), vmovn_s32(a.at[1]));
+    int16x8_t high = vcombine_s16(vmovn_s32(a.at[2]), vmovn_s32(a.at[3]));
+    vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
+}
+GV_WORD int32_t gi_sum(gi a) {
+    return vaddvq_s32(vaddq_s32(vaddq_s32(a.at[0], a.at[1]), vaddq_s32(a.at[2], a.at[3])));
+}
+GV_WORD float g1_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+
+/* ---- WebAssembly's SIMD128: a word is four registers ---------------------------------------- */
+#elif defined(GRF_WORDS_WASM)
 #define GV_WORD   GRF_INLINE
 #define GV_KERNEL static
 #define GV_FLOAT_ROWS 1
 #define GV_HALF_ROWS  1
 #define GV_INT_ROWS   1
+#define GV_BYTE_ZERO  128
+#define GV_UNROLL GRF_UNROLL
+#define GV_EACH(type, value) \
+    type r; int i; GV_UNROLL for (i = 0; i < 4; i++) r.at[i] = value; return r
+
+typedef struct { v128_t at[4]; } gv;
+typedef struct { v128_t at[4]; } gi;
+GV_WORD gv   gv_load(const float *p) { GV_EACH(gv, wasm_v128_load(p + 4 * i)); }
+GV_WORD void gv_store(float *p, gv a) {
+    int i;
+    GV_UNROLL for (i = 0; i < 4; i++) wasm_v128_store(p + 4 * i, a.at[i]);
+}
+GV_WORD gv   gv_set(float a) { GV_EACH(gv, wasm_f32x4_splat(a)); }
+GV_WORD gv   gv_add(gv a, gv b) { GV_EACH(gv, wasm_f32x4_add(a.at[i], b.at[i])); }
+GV_WORD gv   gv_sub(gv a, gv b) { GV_EACH(gv, wasm_f32x4_sub(a.at[i], b.at[i])); }
+GV_WORD gv   gv_mul(gv a, gv b) { GV_EACH(gv, wasm_f32x4_mul(a.at[i], b.at[i])); }
+GV_WORD gv   gv_div(gv a, gv b) { GV_EACH(gv, wasm_f32x4_div(a.at[i], b.at[i])); }
+GV_WORD gv   gv_sqrt(gv a) { GV_EACH(gv, wasm_f32x4_sqrt(a.at[i])); }
+/* grf_fma for two: rounded to odd means that what an inexact sum lost is cut off its magnitude, and
+ * its last bit set. The lost part points inwards where its sign is not that of the sum. */
+GV_WORD v128_t GV(fma_half)(v128_t a, v128_t b, v128_t c) {
+    v128_t p = wasm_f64x2_mul(a, b), s = wasm_f64x2_add(p, c), t = wasm_f64x2_sub(s, p);
+    v128_t lost = wasm_f64x2_add(wasm_f64x2_sub(p, wasm_f64x2_sub(s, t)), wasm_f64x2_sub(c, t));
+    v128_t zero = wasm_f64x2_splat(0), inwards = wasm_i64x2_shr(wasm_v128_xor(lost, s), 63);
+    v128_t inexact = wasm_v128_or(wasm_f64x2_lt(lost, zero), wasm_f64x2_gt(lost, zero));
+    s = wasm_i64x2_add(s, wasm_v128_and(inwards, inexact));
+    return wasm_v128_or(s, wasm_v128_and(inexact, wasm_i64x2_splat(1)));
+}
+GV_WORD v128_t GV(upper)(v128_t a) {
+    return wasm_f64x2_promote_low_f32x4(wasm_i64x2_shuffle(a, a, 1, 1));
+}
+GV_WORD v128_t GV(fma_quarter)(v128_t a, v128_t b, v128_t c) {
+    v128_t low = GV(fma_half)(wasm_f64x2_promote_low_f32x4(a), wasm_f64x2_promote_low_f32x4(b),
+                              wasm_f64x2_promote_low_f32x4(c));
+    v128_t high = GV(fma_half)(GV(upper)(a), GV(upper)(b), GV(upper)(c));
+    return wasm_i64x2_shuffle(wasm_f32x4_demote_f64x2_zero(low),
+                              wasm_f32x4_demote_f64x2_zero(high), 0, 2);
+}
+GV_WORD gv   gv_fma(gv a, gv b, gv c) {
+    GV_EACH(gv, GV(fma_quarter)(a.at[i], b.at[i], c.at[i]));
+}
+GV_WORD gv   gv_max(gv a, gv b) { GV_EACH(gv, wasm_f32x4_pmax(b.at[i], a.at[i])); }
+GV_WORD gv   gv_less(gv a, gv b, gv yes, gv no) {
+    GV_EACH(gv, wasm_v128_bitselect(yes.at[i], no.at[i], wasm_f32x4_lt(a.at[i], b.at[i])));
+}
+GV_WORD gi   gv_bits(gv a) { gi r; memcpy(&r, &a, sizeof r); return r; }
+GV_WORD gv   gv_of_bits(gi a) { gv r; memcpy(&r, &a, sizeof r); return r; }
+GV_WORD gv   gv_of_int(gi a) { GV_EACH(gv, wasm_f32x4_convert_i32x4(a.at[i])); }
+GV_WORD v128_t gv_half(const void *p, int i) {
+    return wasm_u32x4_load16x4((const uint8_t *)p + 8 * i);
+}
+/* exponent and fraction where a float has them, times 2^(127 - 15); infinity and NaN stay so */
+GV_WORD v128_t GV(float_of_f16)(v128_t h) {
+    v128_t size = wasm_v128_and(h, wasm_i32x4_splat(0x7fff));
+    v128_t sign = wasm_i32x4_shl(wasm_v128_xor(h, size), 16);
+    v128_t special = wasm_i32x4_gt(size, wasm_i32x4_splat(0x7bff));
+    size = wasm_f32x4_mul(wasm_i32x4_shl(size, 13), wasm_f32x4_splat(5.192296858534828e33f));
+    special = wasm_v128_and(special, wasm_i32x4_splat(0x7f800000));
+    return wasm_v128_or(wasm_v128_or(sign, size), special);
+}
+GV_WORD gv   gv_f16(const void *p) { GV_EACH(gv, GV(float_of_f16)(gv_half(p, i))); }
+GV_WORD gv   gv_bf16(const void *p) { GV_EACH(gv, wasm_i32x4_shl(gv_half(p, i), 16)); }
+GV_WORD float gv_sum(gv a) {
+    v128_t b = wasm_f32x4_add(wasm_f32x4_add(a.at[0], a.at[2]), wasm_f32x4_add(a.at[1], a.at[3]));
+    b = wasm_f32x4_add(b, wasm_i64x2_shuffle(b, b, 1, 1));
+    return wasm_f32x4_extract_lane(b, 0) + wasm_f32x4_extract_lane(b, 1);
+}
+GV_WORD float gv_top(gv a) {
+    v128_t b = wasm_f32x4_pmax(a.at[2], a.at[0]), c = wasm_f32x4_pmax(a.at[3], a.at[1]);
+    b = wasm_f32x4_pmax(c, b);
+    b = wasm_f32x4_pmax(wasm_i64x2_shuffle(b, b, 1, 1), b);
+    return wasm_f32x4_extract_lane(wasm_f32x4_pmax(wasm_i32x4_shuffle(b, b, 1, 1, 1, 1), b), 0);
+}
+GV_WORD gi   gi_load(const void *p) { GV_EACH(gi, wasm_v128_load((const uint8_t *)p + 16 * i)); }
+GV_WORD gi   gi_set(int32_t a) { GV_EACH(gi, wasm_i32x4_splat(a)); }
+GV_WORD gi   gi_add(gi a, gi b) { GV_EACH(gi, wasm_i32x4_add(a.at[i], b.at[i])); }
+GV_WORD gi   gi_sub(gi a, gi b) { GV_EACH(gi, wasm_i32x4_sub(a.at[i], b.at[i])); }
+GV_WORD gi   gi_and(gi a, gi b) { GV_EACH(gi, wasm_v128_and(a.at[i], b.at[i])); }
+GV_WORD gi   gi_exponent(gi a) { GV_EACH(gi, wasm_i32x4_shl(a.at[i], 23)); }
+GV_WORD gi   gi_nibble(gi a, int upper) {
+    if (upper) { GV_EACH(gi, wasm_u8x16_shr(a.at[i], 4)); }
+    return gi_and(a, gi_set(0x0f0f0f0f));
+}
+GV_WORD gi   gi_byte(gi a) { return a; }
+/* bytes 0 and 2 of each four, then 1 and 3, as 16-bit pairs */
+GV_WORD v128_t GV(dot4_quarter)(v128_t sum, v128_t u, v128_t s) {
+    v128_t u02 = wasm_v128_and(u, wasm_i16x8_splat(255)), u13 = wasm_u16x8_shr(u, 8);
+    v128_t s02 = wasm_i16x8_shr(wasm_i16x8_shl(s, 8), 8), s13 = wasm_i16x8_shr(s, 8);
+    sum = wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(u02, s02));
+    return wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(u13, s13));
+}
+GV_WORD gi   gi_dot4(gi sum, gi u, gi s) {
+    GV_EACH(gi, GV(dot4_quarter)(sum.at[i], u.at[i], s.at[i]));
+}
+GV_WORD void gi_store8(int8_t *p, gi a) {
+    v128_t low = wasm_i16x8_narrow_i32x4(a.at[0], a.at[1]);
+    v128_t high = wasm_i16x8_narrow_i32x4(a.at[2], a.at[3]);
+    wasm_v128_store(p, wasm_i8x16_narrow_i16x8(low, high));
+}
+GV_WORD int32_t gi_sum(gi a) {
+    v128_t b = wasm_i32x4_add(wasm_i32x4_add(a.at[0], a.at[1]), wasm_i32x4_add(a.at[2], a.at[3]));
+    b = wasm_i32x4_add(b, wasm_i64x2_shuffle(b, b, 1, 1));
+    return wasm_i32x4_extract_lane(wasm_i32x4_add(b, wasm_i32x4_shuffle(b, b, 1, 1, 1, 1)), 0);
+}
+GV_WORD float g1_fma(float a, float b, float c) { return grf_fma(a, b, c); }
+
+/* ---- plain C: the reference ----------------------------------------------------------------- */
+#else
+#define GV_WORD   GRF_UNUSED static inline   /* forced, the plain loops would grow tenfold */
+#define GV_KERNEL static
+#define GV_FLOAT_ROWS 1
+#define GV_HALF_ROWS  1
+#define GV_INT_ROWS   1
+#define GV_BYTE_ZERO  128
 #define GV_UNROLL
 #define GV_EACH(type, value) type r; int i; for (i = 0; i < 16; i++) r.at[i] = value; return r
 
@@ -5522,6 +5845,7 @@ GV_WORD gi   gi_exponent(gi a) { GV_EACH(gi, GV_WRAP(a.at[i], <<, 23)); }
 GV_WORD gi   gi_nibble(gi a, int upper) {
     GV_EACH(gi, GV_WRAP(a.at[i], >>, upper ? 4 : 0) & 0x0f0f0f0f);
 }
+GV_WORD gi   gi_byte(gi a) { return a; }
 GV_WORD gi   gi_dot4(gi sum, gi u, gi s) {
     int i, k;
     for (i = 0; i < 16; i++)
@@ -5745,10 +6069,12 @@ GV_WORD void GV(float_rows)(const int rows, const int type, float *out, const ui
     }
 }
 
-/* The same with blocks of 32 columns: sum += (dw dx) (exact integer sum). Weights are stored + 128
- * (q8_0) or + 8 (q4_0), so the integer sum starts at minus that times the sum of the q. */
+/* The same with blocks of 32 columns: sum += (dw dx) (exact integer sum). Weights arrive with
+ * GV_BYTE_ZERO (q8_0) or 8 (q4_0) added, so the integer sum starts at minus that times the sum of
+ * the q. */
 GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint8_t *w,
                           const grf_q8 *x, int64_t stride, int64_t blocks) {
+    const int zero = type == GRF_Q8_0 ? GV_BYTE_ZERO : 8;
     gv low[GV_INT_ROWS], high[GV_INT_ROWS];
     int m, j;
     GV_UNROLL for (m = 0; m < rows; m++) {
@@ -5759,11 +6085,12 @@ GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint
         gv da = gv_f16(w), db = gv_f16(w + 32);
         w += 64;
         GV_UNROLL for (m = 0; m < rows; m++)
-            ilow[m] = ihigh[m] = gi_set(x[m * stride].sum * (type == GRF_Q8_0 ? -128 : -8));
+            ilow[m] = ihigh[m] = gi_set(x[m * stride].sum * -zero);
         GV_UNROLL for (j = 0; j < 8; j++) {
             const uint8_t *at = w + (type == GRF_Q8_0 ? j : j % 4) * 128;
             gi a = gi_load(at), b = gi_load(at + 64);
-            if (type == GRF_Q4_0) { a = gi_nibble(a, j >= 4); b = gi_nibble(b, j >= 4); }
+            a = type == GRF_Q8_0 ? gi_byte(a) : gi_nibble(a, j >= 4);
+            b = type == GRF_Q8_0 ? gi_byte(b) : gi_nibble(b, j >= 4);
             GV_UNROLL for (m = 0; m < rows; m++) {
                 int32_t four;
                 gi xm;
@@ -5787,8 +6114,9 @@ GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint
 /* Rows in the largest groups the registers hold. */
 #define GV_ROWS_LOOP(limit, body) \
     while (rows > 0) { \
-        int m = rows >= 12 && limit >= 12 ? 12 : rows >= 6 && limit >= 6 ? 6 \
-              : rows >= 4 && limit >= 4 ? 4 : rows >= 3 && limit >= 3 ? 3 : rows >= 2 && limit >= 2 ? 2 : 1; \
+        int m = rows < limit ? rows : limit; \
+        if (m > 6) m = m < 12 ? 6 : 12; \
+        if (m == 5) m = 4; \
         switch (m) { \
         case 12: if (limit >= 12) { body(12); } break; \
         case 6:  if (limit >= 6)  { body(6); } break; \
@@ -6025,6 +6353,7 @@ static const grf_kernels GV(kernels) = {
 #undef gi_and
 #undef gi_exponent
 #undef gi_nibble
+#undef gi_byte
 #undef gi_dot4
 #undef gi_store8
 #undef gi_sum
@@ -6042,6 +6371,7 @@ static const grf_kernels GV(kernels) = {
 #undef GV_FLOAT_ROWS
 #undef GV_HALF_ROWS
 #undef GV_INT_ROWS
+#undef GV_BYTE_ZERO
 #undef GV_BOTH
 #undef GV_BOTH2
 #undef GV_EACH
@@ -6056,6 +6386,9 @@ static const grf_kernels GV(kernels) = {
 #undef GRF_WORDS_NAME
 #undef GRF_WORDS_AVX2
 #undef GRF_WORDS_AVX512
+#undef GRF_WORDS_NEON
+#undef GRF_WORDS_NEON_DOT
+#undef GRF_WORDS_WASM
 
 #endif /* GRF_WORDS */
 
