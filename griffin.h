@@ -570,7 +570,7 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
 
 /* Loops over register arrays must unroll, or the arrays live in memory. */
 #if defined(__clang__)
-  #define GRF_UNROLL _Pragma("unroll")
+  #define GRF_UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
   #define GRF_UNROLL _Pragma("GCC unroll 16")
 #else
@@ -866,7 +866,8 @@ static double grf_softplus(double v) {
 enum grf_type {
     GRF_F32 = 0, GRF_F16 = 1, GRF_BF16 = 30, GRF_I8 = 24,   /* i8: tiles only */
     GRF_Q4_0 = 2, GRF_Q4_1 = 3, GRF_Q5_0 = 6, GRF_Q5_1 = 7, GRF_Q8_0 = 8,
-    GRF_Q4_K = 12, GRF_Q5_K = 13, GRF_Q6_K = 14
+    GRF_Q4_K = 12, GRF_Q5_K = 13, GRF_Q6_K = 14,
+    GRF_TYPES = 31
 };
 
 /* ---- single numbers --------------------------------------------------------- */
@@ -2893,8 +2894,8 @@ typedef struct grf_builder {
     uint64_t   row_floats;
     int        copy;                        /* griffin_options.copy_weights */
     int        quantised_cols;              /* longest input of a quantised layer */
-    uint64_t   parameters, largest;         /* of all; of the largest matrix */
-    int        largest_type;
+    uint64_t   parameters;                  /* of everything, */
+    uint64_t   weights_of[GRF_TYPES];       /* and in matrices of each type */
     grf_op    *ops;                         /* null: measuring */
     grf_op     dropped;                     /* what operations are written to then */
     int        n_ops;
@@ -3067,12 +3068,12 @@ static int grf_is_quantised(const grf_linear *w) {
     return w && (w->type == GRF_Q8_0 || w->type == GRF_Q4_0);
 }
 
-/* What is known of the weights after measuring: their number, the type of the largest matrix, and
- * the longest row that must be quantised. */
+/* What is known of the weights after measuring: how many there are of which type, and the longest
+ * row that must be quantised. */
 static void grf_count_linear(grf_builder *b, const grf_linear *w) {
     uint64_t weights = (uint64_t)w->rows * (uint64_t)w->cols;
     b->parameters += weights;
-    if (weights > b->largest) { b->largest = weights; b->largest_type = w->type; }
+    b->weights_of[w->type] += weights;
     if (grf_is_quantised(w) && b->quantised_cols < w->cols) b->quantised_cols = w->cols;
 }
 
@@ -3095,6 +3096,15 @@ static grf_linear *grf_new_linear(grf_builder *b, int type, int rows, int cols, 
     return w;
 }
 
+/* To the machine's byte order. Whole tiles of plain numbers have one; of blocks, the scales, which
+ * are the first 64 bytes. */
+static void grf_copy_tiles(uint8_t *to, const uint8_t *from, uint64_t bytes, int type) {
+    uint64_t block = type == GRF_Q8_0 ? 34 * GRF_TILE : type == GRF_Q4_0 ? 18 * GRF_TILE : 64, i;
+    unsigned swap = type == GRF_F32 ? 3 : 1;
+    if (!GRF_BIG_ENDIAN) { memcpy(to, from, (size_t)bytes); return; }
+    for (i = 0; i < bytes; i++) to[i] = from[i % block < 64 ? i ^ swap : i];
+}
+
 /* Tiles in the file are used where they are. A tensor NAME.t32 holds them: f32, f16 and bf16 as
  * [tiles, cols, 32] of that type, q8_0 and q4_0 as bytes [tiles, bytes of a tile]. */
 static int grf_tiled_type(const grf_tensor *t, uint64_t cols, uint64_t tiles) {
@@ -3111,18 +3121,16 @@ static const grf_linear *grf_tiled(grf_builder *b, const grf_tensor *t, int rows
     int tiles = (int)(grf_pad(rows / blocks) / GRF_TILE) * blocks;
     int type = grf_tiled_type(t, (uint64_t)cols, (uint64_t)tiles);
     grf_linear *w;
-    if (type < 0 || GRF_BIG_ENDIAN) {
-        b->error = grf_tensor_fail(
-            &b->model->host, type < 0 ? GRIFFIN_E_FORMAT : GRIFFIN_E_UNSUPPORTED, t,
-            type < 0 ? "expected %d tiles of %d columns" : "tiles are for little-endian machines",
-            tiles, cols);
+    if (type < 0) {
+        b->error = grf_tensor_fail(&b->model->host, GRIFFIN_E_FORMAT, t,
+                                   "expected %d tiles of %d columns", tiles, cols);
         return NULL;
     }
     b->used[t - b->model->file.tensors] = 1;
-    if (!b->copy)
+    if (!b->copy && !GRF_BIG_ENDIAN)
         return grf_new_linear(b, type, rows, cols, blocks, bias, b->model->file.data + t->offset);
     w = grf_new_linear(b, type, rows, cols, blocks, bias, NULL);
-    if (w) memcpy((uint8_t *)w->tile, b->model->file.data + t->offset, (size_t)t->bytes);
+    if (w) grf_copy_tiles((uint8_t *)w->tile, b->model->file.data + t->offset, t->bytes, type);
     return w;
 }
 
@@ -3779,6 +3787,13 @@ static const griffin_config *grf_start_builder(grf_builder *b, griffin_model *m,
     return b->config;
 }
 
+static uint32_t grf_most_used(const grf_builder *b) {
+    uint32_t type, most = 0;
+    for (type = 1; type < GRF_TYPES; type++)
+        if (b->weights_of[type] > b->weights_of[most]) most = type;
+    return most;
+}
+
 /* Asks for huge pages behind memory that came from malloc: a host's allocator knows better. */
 static void grf_advise(const grf_host *host, void *memory, uint64_t size) {
 #if defined(GRF_MMAP) && defined(MADV_HUGEPAGE)
@@ -3816,7 +3831,7 @@ static int grf_build(griffin_model *m, int copy) {
         m->n_ops = b.n_ops;
         m->layout.q8_row = b.quantised_cols / 32;
         m->info.parameters = b.parameters;
-        m->info.type = grf_format_of((uint32_t)b.largest_type)->name;
+        m->info.type = grf_format_of(grf_most_used(&b))->name;
         m->info.weight_bytes = size;
         grf_report_unused(m, b.used);
     }
@@ -3885,24 +3900,21 @@ static int grf_open(griffin_model *m, const void *data, uint64_t size,
     return error ? error : grf_describe(m);
 }
 
-static griffin_model *grf_new_model(const griffin_options *options, const char *file) {
+static int grf_new_model(griffin_model **model, const griffin_options *options, const char *file) {
     grf_host host;
-    griffin_model *m;
     memset(&host, 0, sizeof host);
     if (options) {
         host.allocator = options->allocator; host.logger = options->logger;
         host.error = options->error; host.error_size = options->error_size;
     }
     host.file = file;
-    if (!host.allocator.allocate != !host.allocator.release) {
-        grf_fail(&host, GRIFFIN_E_ARGUMENT, "the allocator needs both functions or neither");
-        return NULL;
-    }
-    m = (griffin_model *)grf_allocate(&host, sizeof *m);
-    if (!m) { grf_no_memory(&host, sizeof *m); return NULL; }
-    memset(m, 0, sizeof *m);
-    m->host = host;
-    return m;
+    if (!host.allocator.allocate != !host.allocator.release)
+        return grf_fail(&host, GRIFFIN_E_ARGUMENT, "the allocator needs both functions or neither");
+    *model = (griffin_model *)grf_allocate(&host, sizeof **model);
+    if (!*model) return grf_no_memory(&host, sizeof **model);
+    memset(*model, 0, sizeof **model);
+    (*model)->host = host;
+    return GRIFFIN_OK;
 }
 
 /* After opening, messages no longer go to the caller's buffer, which may be gone by then. */
@@ -3914,20 +3926,14 @@ static int grf_finish_open(griffin_model *m, int error, griffin_model **model) {
     return GRIFFIN_OK;
 }
 
-static int grf_open_failed(const griffin_options *options) {
-    return options && !options->allocator.allocate != !options->allocator.release
-               ? GRIFFIN_E_ARGUMENT
-               : GRIFFIN_E_MEMORY;
-}
-
 GRIFFIN_API int griffin_open_memory(griffin_model **model, const void *data, size_t size,
                                     const griffin_options *options) {
     griffin_model *m;
     int error;
     if (!model) return GRIFFIN_E_ARGUMENT;
     *model = NULL;
-    m = grf_new_model(options, NULL);
-    if (!m) return grf_open_failed(options);
+    error = grf_new_model(&m, options, NULL);
+    if (error) return error;
     error = data ? grf_open(m, data, size, options)
                  : grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the data are null");
     return grf_finish_open(m, error, model);
@@ -3990,8 +3996,8 @@ GRIFFIN_API int griffin_open_file(griffin_model **model, const char *path,
     int error;
     if (!model) return GRIFFIN_E_ARGUMENT;
     *model = NULL;
-    m = grf_new_model(options, path);
-    if (!m) return grf_open_failed(options);
+    error = grf_new_model(&m, options, path);
+    if (error) return error;
     error = path ? grf_load_file(m, path)
                  : grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the path is null");
     if (!error) error = grf_open(m, m->mapped, m->mapped_size, options);
@@ -5389,6 +5395,7 @@ static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 #define gv_bf16     GV(gv_bf16)
 #define gv_half     GV(gv_half)
 #define gv_sum      GV(gv_sum)
+#define gv_sum4     GV(gv_sum4)
 #define gv_top      GV(gv_top)
 #define gi_load     GV(gi_load)
 #define gi_set      GV(gi_set)
@@ -5404,11 +5411,19 @@ static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 #define g1_fma      GV(g1_fma)
 
 /* GV_FLOAT_ROWS, GV_HALF_ROWS (16-bit weights) and GV_INT_ROWS: activation rows that one pass
- * over a tile keeps in registers, each with two words of sums.
+ * over a tile keeps in registers, each with two words of sums. GV_UNROLL_BLOCK: for the groups of
+ * a block of integers too; with few registers, compilers that see them all at once run out.
  *
  * gi_dot4 multiplies bytes of weights, as gi_byte or gi_nibble give them, with signed bytes. Tiles
  * hold weights of 8 bits + 128; gi_byte makes that + GV_BYTE_ZERO, which is 0 where the instruction
  * wants signed bytes. */
+
+/* For words of four registers: the value of each, with i as a constant. */
+#define GV_FOUR(type, value) \
+    type r; \
+    { enum { i = 0 }; r.at[i] = value; } { enum { i = 1 }; r.at[i] = value; } \
+    { enum { i = 2 }; r.at[i] = value; } { enum { i = 3 }; r.at[i] = value; } \
+    return r
 
 /* ---- AVX-512 (F, BW, VL, DQ, VNNI): a word is a register ------------------------------------ */
 #if defined(GRF_WORDS_AVX512)
@@ -5419,8 +5434,10 @@ static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 #define GV_FLOAT_ROWS 12
 #define GV_HALF_ROWS  12
 #define GV_INT_ROWS   6
+#define GV_VALUE_WORDS 8
 #define GV_BYTE_ZERO  128
 #define GV_UNROLL GRF_UNROLL
+#define GV_UNROLL_BLOCK GRF_UNROLL
 
 typedef __m512  gv;
 typedef __m512i gi;
@@ -5460,6 +5477,16 @@ GV_WORD float gv_top(gv a) {
     c = _mm_max_ps(c, _mm_movehl_ps(c, c));
     return _mm_cvtss_f32(_mm_max_ss(c, _mm_shuffle_ps(c, c, 1)));
 }
+/* four sums by the tree of gv_sum, two and then four words at a time */
+GV_WORD void gv_sum4(float *to, gv a, gv b, gv c, gv d) {
+    gv ab = gv_add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    gv cd = gv_add(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
+    gv s = gv_add(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    s = gv_add(s, _mm512_permute_ps(s, 0x4e));
+    s = gv_add(s, _mm512_permute_ps(s, 0xb1));
+    _mm512_mask_compressstoreu_ps(to, 0x1111, s);
+}
+#define GV_SUM4
 GV_WORD gi   gi_load(const void *p) { return _mm512_loadu_si512(p); }
 GV_WORD gi   gi_set(int32_t a) { return _mm512_set1_epi32(a); }
 GV_WORD gi   gi_add(gi a, gi b) { return _mm512_add_epi32(a, b); }
@@ -5483,8 +5510,10 @@ GV_WORD float g1_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c)
 #define GV_FLOAT_ROWS 3
 #define GV_HALF_ROWS  2
 #define GV_INT_ROWS   2
+#define GV_VALUE_WORDS 4
 #define GV_BYTE_ZERO  128
 #define GV_UNROLL GRF_UNROLL
+#define GV_UNROLL_BLOCK GRF_UNROLL
 #define GV_BOTH(type, f_lo, f_hi) type r; r.lo = f_lo; r.hi = f_hi; return r
 #define GV_BOTH2(type, f) GV_BOTH(type, f(a.lo, b.lo), f(a.hi, b.hi))
 
@@ -5579,47 +5608,47 @@ GV_WORD float g1_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c)
 #endif
 #define GV_WORD   GRF_INLINE GV_TARGET
 #define GV_KERNEL static GV_TARGET
-#define GV_FLOAT_ROWS 3
-#define GV_HALF_ROWS  3
+#define GV_FLOAT_ROWS 2
+#define GV_HALF_ROWS  2
 #define GV_INT_ROWS   2
+#define GV_VALUE_WORDS 4
 #define GV_BYTE_ZERO  0
 #define GV_UNROLL GRF_UNROLL
-#define GV_EACH(type, value) \
-    type r; int i; GV_UNROLL for (i = 0; i < 4; i++) r.at[i] = value; return r
+#define GV_UNROLL_BLOCK
 
 typedef struct { float32x4_t at[4]; } gv;
 typedef struct { int32x4_t   at[4]; } gi;
-GV_WORD gv   gv_load(const float *p) { GV_EACH(gv, vld1q_f32(p + 4 * i)); }
+GV_WORD gv   gv_load(const float *p) { GV_FOUR(gv, vld1q_f32(p + 4 * i)); }
 GV_WORD void gv_store(float *p, gv a) {
-    int i;
-    GV_UNROLL for (i = 0; i < 4; i++) vst1q_f32(p + 4 * i, a.at[i]);
+    vst1q_f32(p, a.at[0]);     vst1q_f32(p + 4, a.at[1]);
+    vst1q_f32(p + 8, a.at[2]); vst1q_f32(p + 12, a.at[3]);
 }
-GV_WORD gv   gv_set(float a) { GV_EACH(gv, vdupq_n_f32(a)); }
-GV_WORD gv   gv_add(gv a, gv b) { GV_EACH(gv, vaddq_f32(a.at[i], b.at[i])); }
-GV_WORD gv   gv_sub(gv a, gv b) { GV_EACH(gv, vsubq_f32(a.at[i], b.at[i])); }
-GV_WORD gv   gv_mul(gv a, gv b) { GV_EACH(gv, vmulq_f32(a.at[i], b.at[i])); }
-GV_WORD gv   gv_div(gv a, gv b) { GV_EACH(gv, vdivq_f32(a.at[i], b.at[i])); }
-GV_WORD gv   gv_sqrt(gv a) { GV_EACH(gv, vsqrtq_f32(a.at[i])); }
-GV_WORD gv   gv_fma(gv a, gv b, gv c) { GV_EACH(gv, vfmaq_f32(c.at[i], a.at[i], b.at[i])); }
+GV_WORD gv   gv_set(float a) { GV_FOUR(gv, vdupq_n_f32(a)); }
+GV_WORD gv   gv_add(gv a, gv b) { GV_FOUR(gv, vaddq_f32(a.at[i], b.at[i])); }
+GV_WORD gv   gv_sub(gv a, gv b) { GV_FOUR(gv, vsubq_f32(a.at[i], b.at[i])); }
+GV_WORD gv   gv_mul(gv a, gv b) { GV_FOUR(gv, vmulq_f32(a.at[i], b.at[i])); }
+GV_WORD gv   gv_div(gv a, gv b) { GV_FOUR(gv, vdivq_f32(a.at[i], b.at[i])); }
+GV_WORD gv   gv_sqrt(gv a) { GV_FOUR(gv, vsqrtq_f32(a.at[i])); }
+GV_WORD gv   gv_fma(gv a, gv b, gv c) { GV_FOUR(gv, vfmaq_f32(c.at[i], a.at[i], b.at[i])); }
 /* not vmaxq: that differs for zeros of both signs and NaN */
 GV_WORD float32x4_t GV(larger)(float32x4_t a, float32x4_t b) {
     return vbslq_f32(vcgtq_f32(a, b), a, b);
 }
-GV_WORD gv   gv_max(gv a, gv b) { GV_EACH(gv, GV(larger)(a.at[i], b.at[i])); }
+GV_WORD gv   gv_max(gv a, gv b) { GV_FOUR(gv, GV(larger)(a.at[i], b.at[i])); }
 GV_WORD gv   gv_less(gv a, gv b, gv yes, gv no) {
-    GV_EACH(gv, vbslq_f32(vcltq_f32(a.at[i], b.at[i]), yes.at[i], no.at[i]));
+    GV_FOUR(gv, vbslq_f32(vcltq_f32(a.at[i], b.at[i]), yes.at[i], no.at[i]));
 }
-GV_WORD gi   gv_bits(gv a) { GV_EACH(gi, vreinterpretq_s32_f32(a.at[i])); }
-GV_WORD gv   gv_of_bits(gi a) { GV_EACH(gv, vreinterpretq_f32_s32(a.at[i])); }
-GV_WORD gv   gv_of_int(gi a) { GV_EACH(gv, vcvtq_f32_s32(a.at[i])); }
+GV_WORD gi   gv_bits(gv a) { GV_FOUR(gi, vreinterpretq_s32_f32(a.at[i])); }
+GV_WORD gv   gv_of_bits(gi a) { GV_FOUR(gv, vreinterpretq_f32_s32(a.at[i])); }
+GV_WORD gv   gv_of_int(gi a) { GV_FOUR(gv, vcvtq_f32_s32(a.at[i])); }
 GV_WORD uint16x4_t gv_half(const void *p, int i) {
     return vreinterpret_u16_u8(vld1_u8((const uint8_t *)p + 8 * i));
 }
 GV_WORD gv   gv_f16(const void *p) {
-    GV_EACH(gv, vcvt_f32_f16(vreinterpret_f16_u16(gv_half(p, i))));
+    GV_FOUR(gv, vcvt_f32_f16(vreinterpret_f16_u16(gv_half(p, i))));
 }
 GV_WORD gv   gv_bf16(const void *p) {
-    GV_EACH(gv, vreinterpretq_f32_u32(vshll_n_u16(gv_half(p, i), 16)));
+    GV_FOUR(gv, vreinterpretq_f32_u32(vshll_n_u16(gv_half(p, i), 16)));
 }
 GV_WORD float gv_sum(gv a) {
     float32x4_t b = vaddq_f32(vaddq_f32(a.at[0], a.at[2]), vaddq_f32(a.at[1], a.at[3]));
@@ -5632,23 +5661,23 @@ GV_WORD float gv_top(gv a) {
     return vgetq_lane_f32(GV(larger)(b, vextq_f32(b, b, 1)), 0);
 }
 GV_WORD gi   gi_load(const void *p) {
-    GV_EACH(gi, vreinterpretq_s32_u8(vld1q_u8((const uint8_t *)p + 16 * i)));
+    GV_FOUR(gi, vreinterpretq_s32_u8(vld1q_u8((const uint8_t *)p + 16 * i)));
 }
-GV_WORD gi   gi_set(int32_t a) { GV_EACH(gi, vdupq_n_s32(a)); }
-GV_WORD gi   gi_add(gi a, gi b) { GV_EACH(gi, vaddq_s32(a.at[i], b.at[i])); }
-GV_WORD gi   gi_sub(gi a, gi b) { GV_EACH(gi, vsubq_s32(a.at[i], b.at[i])); }
-GV_WORD gi   gi_and(gi a, gi b) { GV_EACH(gi, vandq_s32(a.at[i], b.at[i])); }
-GV_WORD gi   gi_exponent(gi a) { GV_EACH(gi, vshlq_n_s32(a.at[i], 23)); }
+GV_WORD gi   gi_set(int32_t a) { GV_FOUR(gi, vdupq_n_s32(a)); }
+GV_WORD gi   gi_add(gi a, gi b) { GV_FOUR(gi, vaddq_s32(a.at[i], b.at[i])); }
+GV_WORD gi   gi_sub(gi a, gi b) { GV_FOUR(gi, vsubq_s32(a.at[i], b.at[i])); }
+GV_WORD gi   gi_and(gi a, gi b) { GV_FOUR(gi, vandq_s32(a.at[i], b.at[i])); }
+GV_WORD gi   gi_exponent(gi a) { GV_FOUR(gi, vshlq_n_s32(a.at[i], 23)); }
 GV_WORD int32x4_t GV(upper_nibbles)(int32x4_t a) {
     return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(a), 4));
 }
 GV_WORD gi   gi_nibble(gi a, int upper) {
-    if (upper) { GV_EACH(gi, GV(upper_nibbles)(a.at[i])); }
+    if (upper) { GV_FOUR(gi, GV(upper_nibbles)(a.at[i])); }
     return gi_and(a, gi_set(0x0f0f0f0f));
 }
 /* the dot products here are of signed bytes, and turning the top bit takes 128 off */
 GV_WORD gi   gi_byte(gi a) {
-    GV_EACH(gi, veorq_s32(a.at[i], vreinterpretq_s32_u8(vdupq_n_u8(128))));
+    GV_FOUR(gi, veorq_s32(a.at[i], vreinterpretq_s32_u8(vdupq_n_u8(128))));
 }
 GV_WORD int32x4_t GV(dot4_quarter)(int32x4_t sum, int8x16_t w, int8x16_t x) {
 #ifdef GRF_WORDS_NEON_DOT
@@ -5660,7 +5689,7 @@ GV_WORD int32x4_t GV(dot4_quarter)(int32x4_t sum, int8x16_t w, int8x16_t x) {
 #endif
 }
 GV_WORD gi   gi_dot4(gi sum, gi w, gi x) {
-    GV_EACH(gi, GV(dot4_quarter)(sum.at[i], vreinterpretq_s8_s32(w.at[i]),
+    GV_FOUR(gi, GV(dot4_quarter)(sum.at[i], vreinterpretq_s8_s32(w.at[i]),
                                  vreinterpretq_s8_s32(x.at[i])));
 }
 GV_WORD void gi_store8(int8_t *p, gi a) {
@@ -5677,57 +5706,66 @@ GV_WORD float g1_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c)
 #elif defined(GRF_WORDS_WASM)
 #define GV_WORD   GRF_INLINE
 #define GV_KERNEL static
-#define GV_FLOAT_ROWS 1
-#define GV_HALF_ROWS  1
-#define GV_INT_ROWS   1
+#define GV_FLOAT_ROWS 2
+#define GV_HALF_ROWS  2
+#define GV_INT_ROWS   2
+#define GV_VALUE_WORDS 1
 #define GV_BYTE_ZERO  128
 #define GV_UNROLL GRF_UNROLL
-#define GV_EACH(type, value) \
-    type r; int i; GV_UNROLL for (i = 0; i < 4; i++) r.at[i] = value; return r
+#define GV_UNROLL_BLOCK
 
 typedef struct { v128_t at[4]; } gv;
 typedef struct { v128_t at[4]; } gi;
-GV_WORD gv   gv_load(const float *p) { GV_EACH(gv, wasm_v128_load(p + 4 * i)); }
+GV_WORD gv   gv_load(const float *p) { GV_FOUR(gv, wasm_v128_load(p + 4 * i)); }
 GV_WORD void gv_store(float *p, gv a) {
-    int i;
-    GV_UNROLL for (i = 0; i < 4; i++) wasm_v128_store(p + 4 * i, a.at[i]);
+    wasm_v128_store(p, a.at[0]);     wasm_v128_store(p + 4, a.at[1]);
+    wasm_v128_store(p + 8, a.at[2]); wasm_v128_store(p + 12, a.at[3]);
 }
-GV_WORD gv   gv_set(float a) { GV_EACH(gv, wasm_f32x4_splat(a)); }
-GV_WORD gv   gv_add(gv a, gv b) { GV_EACH(gv, wasm_f32x4_add(a.at[i], b.at[i])); }
-GV_WORD gv   gv_sub(gv a, gv b) { GV_EACH(gv, wasm_f32x4_sub(a.at[i], b.at[i])); }
-GV_WORD gv   gv_mul(gv a, gv b) { GV_EACH(gv, wasm_f32x4_mul(a.at[i], b.at[i])); }
-GV_WORD gv   gv_div(gv a, gv b) { GV_EACH(gv, wasm_f32x4_div(a.at[i], b.at[i])); }
-GV_WORD gv   gv_sqrt(gv a) { GV_EACH(gv, wasm_f32x4_sqrt(a.at[i])); }
-/* grf_fma for two: rounded to odd means that what an inexact sum lost is cut off its magnitude, and
- * its last bit set. The lost part points inwards where its sign is not that of the sum. */
-GV_WORD v128_t GV(fma_half)(v128_t a, v128_t b, v128_t c) {
-    v128_t p = wasm_f64x2_mul(a, b), s = wasm_f64x2_add(p, c), t = wasm_f64x2_sub(s, p);
+GV_WORD gv   gv_set(float a) { GV_FOUR(gv, wasm_f32x4_splat(a)); }
+GV_WORD gv   gv_add(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_add(a.at[i], b.at[i])); }
+GV_WORD gv   gv_sub(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_sub(a.at[i], b.at[i])); }
+GV_WORD gv   gv_mul(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_mul(a.at[i], b.at[i])); }
+GV_WORD gv   gv_div(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_div(a.at[i], b.at[i])); }
+GV_WORD gv   gv_sqrt(gv a) { GV_FOUR(gv, wasm_f32x4_sqrt(a.at[i])); }
+/* grf_fma for two. Rounded to odd means: what the sum s = p + c has lost is cut off its magnitude,
+ * and its last bit set. The lost part points inwards where its sign is not that of the sum. */
+GV_WORD v128_t GV(to_odd)(v128_t s, v128_t p, v128_t c) {
+    v128_t t = wasm_f64x2_sub(s, p), zero = wasm_f64x2_splat(0);
     v128_t lost = wasm_f64x2_add(wasm_f64x2_sub(p, wasm_f64x2_sub(s, t)), wasm_f64x2_sub(c, t));
-    v128_t zero = wasm_f64x2_splat(0), inwards = wasm_i64x2_shr(wasm_v128_xor(lost, s), 63);
     v128_t inexact = wasm_v128_or(wasm_f64x2_lt(lost, zero), wasm_f64x2_gt(lost, zero));
+    v128_t inwards = wasm_i64x2_lt(wasm_v128_xor(lost, s), zero);
     s = wasm_i64x2_add(s, wasm_v128_and(inwards, inexact));
     return wasm_v128_or(s, wasm_v128_and(inexact, wasm_i64x2_splat(1)));
 }
 GV_WORD v128_t GV(upper)(v128_t a) {
     return wasm_f64x2_promote_low_f32x4(wasm_i64x2_shuffle(a, a, 1, 1));
 }
+/* Only a double halfway between two floats could round the other way; its last 28 bits are 0. */
+GV_WORD v128_t GV(halfway)(v128_t s) {
+    return wasm_i64x2_eq(wasm_i64x2_shl(s, 36), wasm_i64x2_splat(0));
+}
 GV_WORD v128_t GV(fma_quarter)(v128_t a, v128_t b, v128_t c) {
-    v128_t low = GV(fma_half)(wasm_f64x2_promote_low_f32x4(a), wasm_f64x2_promote_low_f32x4(b),
-                              wasm_f64x2_promote_low_f32x4(c));
-    v128_t high = GV(fma_half)(GV(upper)(a), GV(upper)(b), GV(upper)(c));
-    return wasm_i64x2_shuffle(wasm_f32x4_demote_f64x2_zero(low),
-                              wasm_f32x4_demote_f64x2_zero(high), 0, 2);
+    v128_t c0 = wasm_f64x2_promote_low_f32x4(c), c1 = GV(upper)(c);
+    v128_t p0 = wasm_f64x2_promote_low_f32x4(a), p1 = wasm_f64x2_mul(GV(upper)(a), GV(upper)(b));
+    v128_t s0, s1;
+    p0 = wasm_f64x2_mul(p0, wasm_f64x2_promote_low_f32x4(b));
+    s0 = wasm_f64x2_add(p0, c0); s1 = wasm_f64x2_add(p1, c1);
+    if (wasm_v128_any_true(wasm_v128_or(GV(halfway)(s0), GV(halfway)(s1)))) {
+        s0 = GV(to_odd)(s0, p0, c0); s1 = GV(to_odd)(s1, p1, c1);
+    }
+    return wasm_i64x2_shuffle(wasm_f32x4_demote_f64x2_zero(s0), wasm_f32x4_demote_f64x2_zero(s1),
+                              0, 2);
 }
 GV_WORD gv   gv_fma(gv a, gv b, gv c) {
-    GV_EACH(gv, GV(fma_quarter)(a.at[i], b.at[i], c.at[i]));
+    GV_FOUR(gv, GV(fma_quarter)(a.at[i], b.at[i], c.at[i]));
 }
-GV_WORD gv   gv_max(gv a, gv b) { GV_EACH(gv, wasm_f32x4_pmax(b.at[i], a.at[i])); }
+GV_WORD gv   gv_max(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_pmax(b.at[i], a.at[i])); }
 GV_WORD gv   gv_less(gv a, gv b, gv yes, gv no) {
-    GV_EACH(gv, wasm_v128_bitselect(yes.at[i], no.at[i], wasm_f32x4_lt(a.at[i], b.at[i])));
+    GV_FOUR(gv, wasm_v128_bitselect(yes.at[i], no.at[i], wasm_f32x4_lt(a.at[i], b.at[i])));
 }
 GV_WORD gi   gv_bits(gv a) { gi r; memcpy(&r, &a, sizeof r); return r; }
 GV_WORD gv   gv_of_bits(gi a) { gv r; memcpy(&r, &a, sizeof r); return r; }
-GV_WORD gv   gv_of_int(gi a) { GV_EACH(gv, wasm_f32x4_convert_i32x4(a.at[i])); }
+GV_WORD gv   gv_of_int(gi a) { GV_FOUR(gv, wasm_f32x4_convert_i32x4(a.at[i])); }
 GV_WORD v128_t gv_half(const void *p, int i) {
     return wasm_u32x4_load16x4((const uint8_t *)p + 8 * i);
 }
@@ -5740,8 +5778,8 @@ GV_WORD v128_t GV(float_of_f16)(v128_t h) {
     special = wasm_v128_and(special, wasm_i32x4_splat(0x7f800000));
     return wasm_v128_or(wasm_v128_or(sign, size), special);
 }
-GV_WORD gv   gv_f16(const void *p) { GV_EACH(gv, GV(float_of_f16)(gv_half(p, i))); }
-GV_WORD gv   gv_bf16(const void *p) { GV_EACH(gv, wasm_i32x4_shl(gv_half(p, i), 16)); }
+GV_WORD gv   gv_f16(const void *p) { GV_FOUR(gv, GV(float_of_f16)(gv_half(p, i))); }
+GV_WORD gv   gv_bf16(const void *p) { GV_FOUR(gv, wasm_i32x4_shl(gv_half(p, i), 16)); }
 GV_WORD float gv_sum(gv a) {
     v128_t b = wasm_f32x4_add(wasm_f32x4_add(a.at[0], a.at[2]), wasm_f32x4_add(a.at[1], a.at[3]));
     b = wasm_f32x4_add(b, wasm_i64x2_shuffle(b, b, 1, 1));
@@ -5753,14 +5791,14 @@ GV_WORD float gv_top(gv a) {
     b = wasm_f32x4_pmax(wasm_i64x2_shuffle(b, b, 1, 1), b);
     return wasm_f32x4_extract_lane(wasm_f32x4_pmax(wasm_i32x4_shuffle(b, b, 1, 1, 1, 1), b), 0);
 }
-GV_WORD gi   gi_load(const void *p) { GV_EACH(gi, wasm_v128_load((const uint8_t *)p + 16 * i)); }
-GV_WORD gi   gi_set(int32_t a) { GV_EACH(gi, wasm_i32x4_splat(a)); }
-GV_WORD gi   gi_add(gi a, gi b) { GV_EACH(gi, wasm_i32x4_add(a.at[i], b.at[i])); }
-GV_WORD gi   gi_sub(gi a, gi b) { GV_EACH(gi, wasm_i32x4_sub(a.at[i], b.at[i])); }
-GV_WORD gi   gi_and(gi a, gi b) { GV_EACH(gi, wasm_v128_and(a.at[i], b.at[i])); }
-GV_WORD gi   gi_exponent(gi a) { GV_EACH(gi, wasm_i32x4_shl(a.at[i], 23)); }
+GV_WORD gi   gi_load(const void *p) { GV_FOUR(gi, wasm_v128_load((const uint8_t *)p + 16 * i)); }
+GV_WORD gi   gi_set(int32_t a) { GV_FOUR(gi, wasm_i32x4_splat(a)); }
+GV_WORD gi   gi_add(gi a, gi b) { GV_FOUR(gi, wasm_i32x4_add(a.at[i], b.at[i])); }
+GV_WORD gi   gi_sub(gi a, gi b) { GV_FOUR(gi, wasm_i32x4_sub(a.at[i], b.at[i])); }
+GV_WORD gi   gi_and(gi a, gi b) { GV_FOUR(gi, wasm_v128_and(a.at[i], b.at[i])); }
+GV_WORD gi   gi_exponent(gi a) { GV_FOUR(gi, wasm_i32x4_shl(a.at[i], 23)); }
 GV_WORD gi   gi_nibble(gi a, int upper) {
-    if (upper) { GV_EACH(gi, wasm_u8x16_shr(a.at[i], 4)); }
+    if (upper) { GV_FOUR(gi, wasm_u8x16_shr(a.at[i], 4)); }
     return gi_and(a, gi_set(0x0f0f0f0f));
 }
 GV_WORD gi   gi_byte(gi a) { return a; }
@@ -5772,7 +5810,7 @@ GV_WORD v128_t GV(dot4_quarter)(v128_t sum, v128_t u, v128_t s) {
     return wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(u13, s13));
 }
 GV_WORD gi   gi_dot4(gi sum, gi u, gi s) {
-    GV_EACH(gi, GV(dot4_quarter)(sum.at[i], u.at[i], s.at[i]));
+    GV_FOUR(gi, GV(dot4_quarter)(sum.at[i], u.at[i], s.at[i]));
 }
 GV_WORD void gi_store8(int8_t *p, gi a) {
     v128_t low = wasm_i16x8_narrow_i32x4(a.at[0], a.at[1]);
@@ -5793,8 +5831,10 @@ GV_WORD float g1_fma(float a, float b, float c) { return grf_fma(a, b, c); }
 #define GV_FLOAT_ROWS 1
 #define GV_HALF_ROWS  1
 #define GV_INT_ROWS   1
+#define GV_VALUE_WORDS 1
 #define GV_BYTE_ZERO  128
 #define GV_UNROLL
+#define GV_UNROLL_BLOCK
 #define GV_EACH(type, value) type r; int i; for (i = 0; i < 16; i++) r.at[i] = value; return r
 
 typedef struct { float   at[16]; } gv;
@@ -5864,6 +5904,12 @@ GV_WORD int32_t gi_sum(gi a) {
     return sum;
 }
 GV_WORD float g1_fma(float a, float b, float c) { return grf_fma(a, b, c); }
+#endif
+
+#ifndef GV_SUM4
+GV_WORD void gv_sum4(float *to, gv a, gv b, gv c, gv d) {
+    to[0] = gv_sum(a); to[1] = gv_sum(b); to[2] = gv_sum(c); to[3] = gv_sum(d);
+}
 #endif
 
 /* ================================================================= >>kernels
@@ -6012,9 +6058,11 @@ GV_KERNEL void GV(exp_shifted)(float *y, const float *x, float shift, int n) {
 GV_KERNEL void GV(norm_row)(float *y, const float *x, const float *gain, int64_t n, int width,
                             float eps) {
     gv sum = gv_set(0), r;
+    float mean;
     int64_t j;
     for (j = 0; j < n; j += 16) { gv a = gv_load(x + j); sum = gv_fma(a, a, sum); }
-    r = gv_set(1 / sqrtf(gv_sum(sum) / (float)width + eps));
+    mean = gv_sum(sum) / (float)width;      /* apart: C may keep more digits in an expression */
+    r = gv_set(1 / sqrtf(mean + eps));
     for (j = 0; j < n; j += 16)
         gv_store(y + j, gv_mul(gv_mul(gv_load(x + j), r), gv_load(gain + j)));
 }
@@ -6086,7 +6134,7 @@ GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint
         w += 64;
         GV_UNROLL for (m = 0; m < rows; m++)
             ilow[m] = ihigh[m] = gi_set(x[m * stride].sum * -zero);
-        GV_UNROLL for (j = 0; j < 8; j++) {
+        GV_UNROLL_BLOCK for (j = 0; j < 8; j++) {
             const uint8_t *at = w + (type == GRF_Q8_0 ? j : j % 4) * 128;
             gi a = gi_load(at), b = gi_load(at + 64);
             a = type == GRF_Q8_0 ? gi_byte(a) : gi_nibble(a, j >= 4);
@@ -6236,20 +6284,42 @@ GV_KERNEL void GV(rope_head)(float *to, const float *from, const float *cosine, 
     for (j = 2 * half; j < head_dim; j++) to[j] = from[j] * scale;
 }
 
-/* score[h][j] = q[h] k[j] for all keys; the keys of each part are read once for all heads. */
+/* q k for keys j .. j + 3 of one head, so that q is loaded once for all */
+GV_WORD void GV(attend_four)(float *score, const float *q, const float *k, int64_t stride,
+                             int64_t head) {
+    gv s0 = gv_set(0), s1 = s0, s2 = s0, s3 = s0;
+    int64_t d;
+    for (d = 0; d < head; d += 16, k += 16) {
+        gv x = gv_load(q + d);
+        s0 = gv_fma(x, gv_load(k), s0);
+        s1 = gv_fma(x, gv_load(k + stride), s1);
+        s2 = gv_fma(x, gv_load(k + 2 * stride), s2);
+        s3 = gv_fma(x, gv_load(k + 3 * stride), s3);
+    }
+    gv_sum4(score, s0, s1, s2, s3);
+}
+
+GV_WORD float GV(attend_one)(const float *q, const float *k, int64_t head) {
+    gv sum = gv_set(0);
+    int64_t d;
+    for (d = 0; d < head; d += 16) sum = gv_fma(gv_load(q + d), gv_load(k + d), sum);
+    return gv_sum(sum);
+}
+
+/* score[h][j] = q[h] k[j] for all keys; a key is read once for all heads. */
 GV_WORD void GV(attend_scores)(const grf_attention *a, int64_t score_stride) {
-    int64_t at = 0, d;
-    int part, j, h;
-    for (part = 0; part < 3; part++)
-        for (j = 0; j < a->part[part].count; j++, at++) {
-            const float *k = a->part[part].k + j * a->stride;
-            for (h = 0; h < a->heads; h++) {
-                const float *q = a->q + h * a->head;
-                gv sum = gv_set(0);
-                for (d = 0; d < a->head; d += 16) sum = gv_fma(gv_load(q + d), gv_load(k + d), sum);
-                a->score[h * score_stride + at] = gv_sum(sum);
-            }
-        }
+    int64_t at = 0, j;
+    int part, h;
+    for (part = 0; part < 3; part++) {
+        const float *k = a->part[part].k;
+        for (j = a->part[part].count; j >= 4; j -= 4, at += 4, k += 4 * a->stride)
+            for (h = 0; h < a->heads; h++)
+                GV(attend_four)(a->score + h * score_stride + at, a->q + h * a->head, k,
+                                a->stride, a->head);
+        for (; j > 0; j--, at++, k += a->stride)
+            for (h = 0; h < a->heads; h++)
+                a->score[h * score_stride + at] = GV(attend_one)(a->q + h * a->head, k, a->head);
+    }
 }
 
 /* score = e^(score - largest); returns 1 / their sum: partial sum i takes the keys i mod 16. */
@@ -6267,26 +6337,26 @@ GV_WORD float GV(attend_softmax)(float *score, int64_t keys) {
     return 1 / gv_sum(sum);
 }
 
-/* sum[d] += score[j] v[j][d], keys ascending, 64 of the dimensions at a time */
+/* sum[d] += score[j] v[j][d], keys ascending, for `words` words of dimensions */
+GV_WORD void GV(attend_words)(const int words, float *sum, const float *score, const float *v,
+                              int64_t stride, int64_t keys) {
+    gv s[GV_VALUE_WORDS];
+    int64_t j;
+    int w;
+    GV_UNROLL for (w = 0; w < words; w++) s[w] = gv_load(sum + 16 * w);
+    for (j = 0; j < keys; j++, v += stride) {
+        gv p = gv_set(score[j]);
+        GV_UNROLL for (w = 0; w < words; w++) s[w] = gv_fma(p, gv_load(v + 16 * w), s[w]);
+    }
+    GV_UNROLL for (w = 0; w < words; w++) gv_store(sum + 16 * w, s[w]);
+}
+
 GV_WORD void GV(attend_values)(float *sum, const float *score, const float *v, int64_t stride,
                                int64_t keys, int64_t head) {
-    int64_t d, j;
-    for (d = 0; d + 64 <= head; d += 64, sum += 64, v += 64) {
-        gv s0 = gv_load(sum), s1 = gv_load(sum + 16);
-        gv s2 = gv_load(sum + 32), s3 = gv_load(sum + 48);
-        for (j = 0; j < keys; j++) {
-            gv p = gv_set(score[j]);
-            const float *vj = v + j * stride;
-            s0 = gv_fma(p, gv_load(vj), s0);      s1 = gv_fma(p, gv_load(vj + 16), s1);
-            s2 = gv_fma(p, gv_load(vj + 32), s2); s3 = gv_fma(p, gv_load(vj + 48), s3);
-        }
-        gv_store(sum, s0); gv_store(sum + 16, s1); gv_store(sum + 32, s2); gv_store(sum + 48, s3);
-    }
-    for (; d < head; d += 16, sum += 16, v += 16) {
-        gv s = gv_load(sum);
-        for (j = 0; j < keys; j++) s = gv_fma(gv_set(score[j]), gv_load(v + j * stride), s);
-        gv_store(sum, s);
-    }
+    int64_t d = 0;
+    for (; d + 16 * GV_VALUE_WORDS <= head; d += 16 * GV_VALUE_WORDS)
+        GV(attend_words)(GV_VALUE_WORDS, sum + d, score, v + d, stride, keys);
+    for (; d < head; d += 16) GV(attend_words)(1, sum + d, score, v + d, stride, keys);
 }
 
 /* softmax(q k) v. The unnormalised sums of a head are kept in the place of its query, which has
@@ -6345,6 +6415,7 @@ static const grf_kernels GV(kernels) = {
 #undef gv_bf16
 #undef gv_half
 #undef gv_sum
+#undef gv_sum4
 #undef gv_top
 #undef gi_load
 #undef gi_set
@@ -6368,13 +6439,17 @@ static const grf_kernels GV(kernels) = {
 #undef GV_WORD
 #undef GV_KERNEL
 #undef GV_UNROLL
+#undef GV_UNROLL_BLOCK
 #undef GV_FLOAT_ROWS
 #undef GV_HALF_ROWS
 #undef GV_INT_ROWS
+#undef GV_VALUE_WORDS
+#undef GV_SUM4
 #undef GV_BYTE_ZERO
 #undef GV_BOTH
 #undef GV_BOTH2
 #undef GV_EACH
+#undef GV_FOUR
 #undef GV_WRAP
 #undef GV_FLOAT_BODY
 #undef GV_INT_BODY

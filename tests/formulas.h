@@ -29,7 +29,8 @@ static inline formulas *formulas_new(const network *n, int keys) {
 static inline void formulas_reset(formulas *f) { f->p = 0; }
 
 /* Tensor "layers.LAYER.NAMEsuffix", or null. */
-static inline const tensor *formulas_tensor(const formulas *f, int layer, const char *name, const char *suffix) {
+static inline const tensor *formulas_tensor(const formulas *f, int layer, const char *name,
+                                            const char *suffix) {
     char full[64], prefix[24] = "";
     int i;
     if (layer >= 0) snprintf(prefix, sizeof prefix, "layers.%d.", layer);
@@ -40,8 +41,10 @@ static inline const tensor *formulas_tensor(const formulas *f, int layer, const 
 }
 
 /* y = W x + b, if there is a bias */
-static inline void formulas_linear(const formulas *f, int layer, const char *name, const double *x, double *y) {
-    const tensor *w = formulas_tensor(f, layer, name, ".weight"), *b = formulas_tensor(f, layer, name, ".bias");
+static inline void formulas_linear(const formulas *f, int layer, const char *name, const double *x,
+                                   double *y) {
+    const tensor *w = formulas_tensor(f, layer, name, ".weight");
+    const tensor *b = formulas_tensor(f, layer, name, ".bias");
     int r, k, cols = w->sizes[1];
     for (r = 0; r < w->sizes[0]; r++) {
         y[r] = b ? b->values[r] : 0;
@@ -49,28 +52,32 @@ static inline void formulas_linear(const formulas *f, int layer, const char *nam
     }
 }
 
-static inline void formulas_norm(const formulas *f, int layer, const char *name, const double *x, double *y) {
+static inline void formulas_norm(const formulas *f, int layer, const char *name, const double *x,
+                                 double *y) {
     const griffin_config *g = &f->n->config;
     const float *w = formulas_tensor(f, layer, name, ".weight")->values;
     double mean = 0;
     int j;
     for (j = 0; j < g->width; j++) mean += x[j] * x[j] / g->width;
-    for (j = 0; j < g->width; j++) y[j] = x[j] / sqrt(mean + (double)g->eps) * ((double)g->norm_offset + w[j]);
+    for (j = 0; j < g->width; j++)
+        y[j] = x[j] / sqrt(mean + (double)g->eps) * ((double)g->norm_offset + w[j]);
 }
 
 static inline double formulas_sigmoid(double x) { return 1 / (1 + exp(-x)); }
 
 static inline double formulas_activation(const formulas *f, double x) {
+    const double root = 0.79788456080286535588;             /* sqrt(2 / pi) */
     switch (f->n->config.activation) {
     case GRIFFIN_GELU_ERF: return x * 0.5 * (1 + erf(x * sqrt(0.5)));
     case GRIFFIN_SILU:     return x * formulas_sigmoid(x);
     case GRIFFIN_RELU:     return x > 0 ? x : 0;
-    default:               return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+    default:               return 0.5 * x * (1 + tanh(root * (x + 0.044715 * x * x * x)));
     }
 }
 
 /* sigmoid of a block-diagonal layer, weights [block][in][out] */
-static inline void formulas_gate(const formulas *f, int layer, const char *name, const double *c, double *out) {
+static inline void formulas_gate(const formulas *f, int layer, const char *name, const double *c,
+                                 double *out) {
     const float *w = formulas_tensor(f, layer, name, ".weight")->values;
     const float *b = formulas_tensor(f, layer, name, ".bias")->values;
     int n = f->n->config.lru_width / f->n->config.gate_blocks, e, i;
@@ -92,7 +99,8 @@ static inline void formulas_recurrent(formulas *f, int layer, const double *u, d
     formulas_linear(f, layer, "rec.x", u, f->z[layer][f->p]);
     for (e = 0; e < E; e++) {
         c[e] = bias[e];
-        for (s = 0; s < K && s <= f->p; s++) c[e] += (double)taps[(K - 1 - s) * E + e] * f->z[layer][f->p - s][e];
+        for (s = 0; s < K && s <= f->p; s++)
+            c[e] += (double)taps[(K - 1 - s) * E + e] * f->z[layer][f->p - s][e];
     }
     formulas_gate(f, layer, "rec.gate_x", c, i);
     formulas_gate(f, layer, "rec.gate_a", c, r);
@@ -111,13 +119,15 @@ static inline void formulas_rope(const formulas *f, double *x, int heads) {
     int j, half = g->rope_dims / 2;
     for (; heads > 0; heads--, x += g->head_dim)
         for (j = 0; j < half; j++) {
-            double angle = f->p * pow((double)g->rope_base, -2.0 * j / g->rope_dims), a = x[j], b = x[j + half];
+            double angle = f->p * pow((double)g->rope_base, -2.0 * j / g->rope_dims);
+            double a = x[j], b = x[j + half];
             x[j] = a * cos(angle) - b * sin(angle);
             x[j + half] = b * cos(angle) + a * sin(angle);
         }
 }
 
-static inline void formulas_head(const formulas *f, int layer, const double *q, int kv, double *out) {
+static inline void formulas_head(const formulas *f, int layer, const double *q, int kv,
+                                 double *out) {
     int hd = f->n->config.head_dim, first = f->p + 1 > f->keys ? f->p + 1 - f->keys : 0, t, d;
     double sum = 0;
     for (d = 0; d < hd; d++) out[d] = 0;
@@ -141,7 +151,8 @@ static inline void formulas_attention(formulas *f, int layer, const double *u, d
     formulas_rope(f, q, g->heads);
     formulas_rope(f, f->z[layer][f->p], g->kv_heads);
     for (head = 0; head < g->heads; head++)
-        formulas_head(f, layer, q + head * g->head_dim, head / (g->heads / g->kv_heads), mixed + head * g->head_dim);
+        formulas_head(f, layer, q + head * g->head_dim, head / (g->heads / g->kv_heads),
+                      mixed + head * g->head_dim);
     formulas_linear(f, layer, "attn.o", mixed, out);
 }
 

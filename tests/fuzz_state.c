@@ -42,7 +42,8 @@ static void load(const uint8_t *data, size_t size) {
     uint8_t *again;
     if (griffin_load(model, state, data, size) != GRIFFIN_OK) return;
     again = (uint8_t *)malloc(size);
-    if (griffin_save(model, state, again, size) != (int64_t)size || memcmp(again, data, size) != 0) abort();
+    if (griffin_save(model, state, again, size) != (int64_t)size
+        || memcmp(again, data, size) != 0) abort();
     if (griffin_step(context, state, 1, NULL) != GRIFFIN_OK) abort();
     free(again);
 }

@@ -8,7 +8,7 @@
 #include "griffin.h"
 #include "npy.h"
 
-/* ---- the reference models: tests/data/NAME, converted to build/data/NAME[.TYPE].gguf ---------- */
+/* ---- the reference models: tests/data/NAME, converted to build/data/NAME[.TYPE].gguf -------- */
 
 #define MOST_TOKENS 64
 
@@ -60,11 +60,13 @@ static inline golden golden_read(int index) {
 }
 
 /* Without its models a test says nothing, so it ends here. */
-static inline griffin_model *golden_open(const golden *g, const char *type, const griffin_options *options) {
+static inline griffin_model *golden_open(const golden *g, const char *type,
+                                         const griffin_options *options) {
     griffin_model *model;
     char path[256];
     int error;
-    snprintf(path, sizeof path, "build/data/%s%s%s.gguf", g->model, type ? "." : "", type ? type : "");
+    snprintf(path, sizeof path, "build/data/%s%s%s.gguf", g->model, type ? "." : "",
+             type ? type : "");
     error = griffin_open_file(&model, path, options);
     if (error) { printf("%s: %s; make builds it\n", path, griffin_error_string(error)); exit(1); }
     return model;
@@ -72,23 +74,32 @@ static inline griffin_model *golden_open(const golden *g, const char *type, cons
 
 /* ---- running -------------------------------------------------------------------------------- */
 
-static inline int vocabulary(const griffin_model *model) { return griffin_get_info(model)->config.vocab; }
+static inline int vocabulary(const griffin_model *model) {
+    return griffin_get_info(model)->config.vocab;
+}
 
 static inline griffin_state *new_state(const griffin_model *model) {
     return (griffin_state *)calloc(1, griffin_state_size(model));
 }
 
-static inline int same_states(const griffin_model *model, const griffin_state *a, const griffin_state *b) {
+static inline int same_states(const griffin_model *model, const griffin_state *a,
+                              const griffin_state *b) {
     return memcmp(a, b, griffin_state_size(model)) == 0;
 }
 
+static inline float *new_logits(const griffin_model *model, int count) {
+    return (float *)malloc((size_t)(count * vocabulary(model)) * sizeof(float));
+}
+
 /* A context starts where 64-byte aligned memory does, so free() gives it back. */
-static inline griffin_context *new_context_with(const griffin_model *model, const griffin_context_options *o) {
+static inline griffin_context *new_context_with(const griffin_model *model,
+                                                const griffin_context_options *o) {
     size_t size = griffin_context_size(model, o);
     griffin_context *context = NULL;
     void *memory = NULL;
     if (posix_memalign(&memory, 64, size)) exit(1);
-    CHECK(griffin_context_init(&context, model, o, memory, size) == GRIFFIN_OK, "%lu", (unsigned long)size);
+    CHECK(griffin_context_init(&context, model, o, memory, size) == GRIFFIN_OK, "%lu",
+          (unsigned long)size);
     return context;
 }
 
@@ -100,7 +111,8 @@ static inline griffin_context *new_context(const griffin_model *model, int rows,
     return new_context_with(model, &o);
 }
 
-static inline griffin_span span_of(griffin_state *state, const int32_t *tokens, int count, float *logits) {
+static inline griffin_span span_of(griffin_state *state, const int32_t *tokens, int count,
+                                   float *logits) {
     griffin_span span;
     memset(&span, 0, sizeof span);
     span.state = state;
@@ -145,7 +157,7 @@ static inline float dice_float(float limit) {      /* -limit to limit */
     return ((float)(dice() >> 8) / 8388608.0f - 1) * limit;
 }
 
-/* ---- writing GGUF ------------------------------------------------------------------------------ */
+/* ---- writing GGUF --------------------------------------------------------------------------- */
 
 typedef struct bytes { unsigned char *at; size_t size, capacity; } bytes;
 
@@ -166,7 +178,10 @@ static inline void put(bytes *b, const void *data, size_t size) {
 
 static inline void put_u32(bytes *b, uint32_t v) { uint8_t p[4]; grf_put_u32(p, v); put(b, p, 4); }
 static inline void put_u64(bytes *b, uint64_t v) { uint8_t p[8]; grf_put_u64(p, v); put(b, p, 8); }
-static inline void put_text(bytes *b, const char *text) { put_u64(b, strlen(text)); put(b, text, strlen(text)); }
+static inline void put_text(bytes *b, const char *text) {
+    put_u64(b, strlen(text));
+    put(b, text, strlen(text));
+}
 
 static inline int gguf_key(gguf *g, const char *key, uint32_t type) {
     if (g->without && strcmp(g->without, key) == 0) return 0;
@@ -197,7 +212,8 @@ static inline int gguf_array(gguf *g, const char *key, uint32_t type, int count)
 }
 
 /* f32, row-major [shape]. */
-static inline void gguf_tensor(gguf *g, const char *name, const int *shape, int rank, const float *values) {
+static inline void gguf_tensor(gguf *g, const char *name, const int *shape, int rank,
+                               const float *values) {
     long count = 1, i;
     if (g->without && strcmp(g->without, name) == 0) return;
     put_text(&g->infos, name);
@@ -228,12 +244,12 @@ static inline unsigned char *gguf_finish(gguf *g, size_t *size) {
     return file.at;
 }
 
-/* ---- networks with weights from a formula --------------------------------------------------------- */
+/* ---- networks with weights from a formula --------------------------------------------------- */
 
 /* Each tensor has a short name, from which its values follow, and that of the file. Letters of the
  * shape are those of the configuration; n = E / B, g = G head_dim; c marks taps, which the file has
- * as [E, 1, K]. Kinds: 'r' and 'a' of such a layer, 'q' of attention with biases, 'l' of every layer,
- * '1' once. */
+ * as [E, 1, K]. Kinds: 'r' and 'a' of such a layer, 'q' of attention with biases, 'l' of every
+ * layer, '1' once. */
 static const struct { const char *name, *file, *shape; char kind; } network_tensors[] = {
     { "embed.weight",       "model.embed_tokens.weight", "VD", '1' },
     { "final_norm.weight",  "model.final_norm.weight",   "D",  '1' },
@@ -377,19 +393,24 @@ static inline void network_write_config(const griffin_config *c, gguf *g) {
         put_text(&g->pairs, c->blocks[i] == 'a' ? "attention" : "recurrent");
 }
 
+/* [K][E] to [E, 1, K] */
+static inline void write_taps(gguf *g, const tensor *t) {
+    int K = t->sizes[0], E = t->sizes[1], e, k, sizes[3];
+    float *turned = (float *)malloc((size_t)t->count * sizeof *turned);
+    sizes[0] = E; sizes[1] = 1; sizes[2] = K;
+    for (e = 0; e < E; e++)
+        for (k = 0; k < K; k++) turned[e * K + k] = t->values[k * E + e];
+    gguf_tensor(g, t->file, sizes, 3, turned);
+    free(turned);
+}
+
 static inline void network_write(const network *n, gguf *g) {
-    int i, e, k;
+    int i;
     network_write_config(&n->config, g);
     for (i = 0; i < n->count; i++) {
         const tensor *t = &n->tensors[i];
-        int E = t->sizes[1], K = t->sizes[0], sizes[3];
-        float *turned = (float *)malloc((size_t)t->count * sizeof *turned);
-        if (!t->taps) { gguf_tensor(g, t->file, t->sizes, t->rank, t->values); free(turned); continue; }
-        sizes[0] = E; sizes[1] = 1; sizes[2] = K;
-        for (e = 0; e < E; e++)
-            for (k = 0; k < K; k++) turned[e * K + k] = t->values[k * E + e];
-        gguf_tensor(g, t->file, sizes, 3, turned);
-        free(turned);
+        if (t->taps) write_taps(g, t);
+        else gguf_tensor(g, t->file, t->sizes, t->rank, t->values);
     }
 }
 

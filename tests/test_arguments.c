@@ -3,7 +3,7 @@
 
 #include "model.h"
 
-/* ---- messages: the last one, as the logger and the caller's buffer got it -------------------------- */
+/* ---- messages: the last one, as the logger and the caller's buffer got it ------------------- */
 
 static char heard[400], noted[400];
 static int heard_error = 1, heard_count;
@@ -38,10 +38,11 @@ static griffin_options listening(void) {
         CHECK(strstr(heard, words) != NULL, "'%s' without '%s'", heard, words); \
     } while (0)
 
-/* ---- models that cannot be run ---------------------------------------------------------------------- */
+/* ---- models that cannot be run -------------------------------------------------------------- */
 
 /* Opens small_config() as a file without a key or tensor; `more` adds something instead. */
-static int open_without(const char *without, void (*more)(gguf *g), griffin_model **m, unsigned char **file) {
+static int open_without(const char *without, void (*more)(gguf *g), griffin_model **m,
+                        unsigned char **file) {
     griffin_config config = small_config();
     griffin_options options = listening();
     network *n = network_make(&config);
@@ -59,37 +60,28 @@ static int open_without(const char *without, void (*more)(gguf *g), griffin_mode
     return error;
 }
 
-static void check_model(const char *without, void (*more)(gguf *g), int expected, const char *words) {
+static void check_model(const char *without, void (*more)(gguf *g), int expected,
+                        const char *words) {
     griffin_model *m;
     unsigned char *file;
     int error = open_without(without, more, &m, &file);
     CHECK(error == expected, "without %s: %d, expected %d: %s", without, error, expected, heard);
-    CHECK(error >= 0 || (heard_error == error && strstr(heard, words)), "without %s: '%s' lacks '%s'",
-          without, heard, words);
+    CHECK(error >= 0 || (heard_error == error && strstr(heard, words)),
+          "without %s: '%s' lacks '%s'", without, heard, words);
     CHECK(error >= 0 || strcmp(heard, noted) == 0, "'%s' and '%s'", heard, noted);
     griffin_close(m);
     free(file);
 }
 
+static const char *number_key;
+static int number;
+
+static void other_number(gguf *g) { gguf_int(g, number_key, number); }
+
 static void check_int(const char *key, int value, int expected, const char *words) {
-    griffin_config config = small_config();
-    griffin_options options = listening();
-    network *n = network_make(&config);
-    griffin_model *m;
-    unsigned char *file;
-    size_t size;
-    gguf g;
-    int error;
-    memset(&g, 0, sizeof g);
-    gguf_int(&g, key, value);
-    g.without = key;
-    network_write(n, &g);
-    network_free(n);
-    file = gguf_finish(&g, &size);
-    error = griffin_open_memory(&m, file, size, &options);
-    CHECK(error == expected && strstr(noted, words), "%s = %d: %d '%s'", key, value, error, noted);
-    griffin_close(m);
-    free(file);
+    number_key = key;
+    number = value;
+    check_model(key, other_number, expected, words);
 }
 
 static void odd_activation(gguf *g) { gguf_text(g, "griffin.hidden_activation", "softsign"); }
@@ -121,7 +113,8 @@ static void test_metadata(void) {
     check_model("griffin.embedding_length", text_width, GRIFFIN_E_FORMAT, "embedding_length");
     check_model("griffin.hidden_activation", NULL, GRIFFIN_OK, "");
     check_model("griffin.hidden_activation", odd_activation, GRIFFIN_E_UNSUPPORTED, "softsign");
-    check_model("griffin.hidden_activation", number_activation, GRIFFIN_E_FORMAT, "hidden_activation");
+    check_model("griffin.hidden_activation", number_activation, GRIFFIN_E_FORMAT,
+                "hidden_activation");
     check_model("griffin.block_types", NULL, GRIFFIN_OK, "");
     check_model("griffin.block_types", few_blocks, GRIFFIN_E_FORMAT, "1 entries for 4 layers");
     check_model("griffin.block_types", odd_blocks, GRIFFIN_E_UNSUPPORTED, "mamba");
@@ -133,7 +126,8 @@ static void test_metadata(void) {
     check_int("griffin.attention.head_count_kv", 2, GRIFFIN_E_FORMAT, "head");
     check_int("griffin.ssm.group_count", 5, GRIFFIN_E_FORMAT, "gate blocks");
     check_int("griffin.ssm.conv_kernel", 17, GRIFFIN_E_FORMAT, "convolution");
-    check_int("griffin.ssm.conv_kernel", 3, GRIFFIN_E_FORMAT, "conv_1d.weight' is [36, 1, 4], expected [36, 1, 3]");
+    check_int("griffin.ssm.conv_kernel", 3, GRIFFIN_E_FORMAT,
+              "conv_1d.weight' is [36, 1, 4], expected [36, 1, 3]");
     check_int("griffin.attention.sliding_window", 0, GRIFFIN_E_FORMAT, "window");
     check_int("griffin.rope.dimension_count", 3, GRIFFIN_E_FORMAT, "rotated");
     check_int("griffin.rope.dimension_count", 10, GRIFFIN_E_FORMAT, "rotated");
@@ -144,7 +138,7 @@ static void test_metadata(void) {
     check_int("griffin.feed_forward_length", 1 << 24, GRIFFIN_E_FORMAT, "MLP width");
 }
 
-/* ---- tensors ------------------------------------------------------------------------------------------- */
+/* ---- tensors -------------------------------------------------------------------------------- */
 
 static void extra_tensor(gguf *g) {
     float x[3] = { 1, 2, 3 };
@@ -175,7 +169,8 @@ static void test_tensors(void) {
     }
     network_free(n);
     CHECK(open_without(NULL, extra_tensor, &m, &file) == GRIFFIN_OK, "%s", noted);
-    CHECK(heard_count == 1 && heard_error == GRIFFIN_OK && strstr(heard, "surprise"), "'%s'", heard);
+    CHECK(heard_count == 1 && heard_error == GRIFFIN_OK && strstr(heard, "surprise"), "'%s'",
+          heard);
     griffin_close(m);
     free(file);
 }
@@ -189,8 +184,10 @@ static void test_no_metadata(void) {
     griffin_context *c;
     griffin_state *s;
     float logits[64];
-    CHECK(griffin_open_file(&m, path, &options) == GRIFFIN_E_FORMAT && !m, "without options.config");
-    CHECK(strncmp(noted, path, strlen(path)) == 0 && strstr(noted, "griffin_options.config"), "%s", noted);
+    CHECK(griffin_open_file(&m, path, &options) == GRIFFIN_E_FORMAT && !m,
+          "without options.config");
+    CHECK(strncmp(noted, path, strlen(path)) == 0 && strstr(noted, "griffin_options.config"), "%s",
+          noted);
     config.width = config.lru_width = config.mlp_width = config.head_dim = 256;
     config.heads = config.kv_heads = config.gate_blocks = 1;
     config.vocab = 64; config.layers = 3; config.rope_dims = 128;
@@ -200,7 +197,8 @@ static void test_no_metadata(void) {
     if (!m) return;
     c = new_context(m, 0, 0);
     s = new_state(m);
-    CHECK(griffin_step(c, s, 63, logits) == GRIFFIN_OK && logits[0] - logits[0] == 0, "a finite logit");
+    CHECK(griffin_step(c, s, 63, logits) == GRIFFIN_OK && logits[0] - logits[0] == 0,
+          "a finite logit");
     free(c); free(s);
     griffin_close(m);
     strcpy(config.blocks, "rar");
@@ -209,7 +207,7 @@ static void test_no_metadata(void) {
     CHECK(griffin_open_file(&m, path, &options) == GRIFFIN_E_FORMAT, "%s", noted);
 }
 
-/* ---- opening --------------------------------------------------------------------------------------------- */
+/* ---- opening -------------------------------------------------------------------------------- */
 
 static void *no_memory(size_t size, void *user) { (void)size; (void)user; return NULL; }
 
@@ -221,7 +219,8 @@ static void test_opening(void) {
     CHECK(griffin_open_memory(NULL, "x", 1, NULL) == GRIFFIN_E_ARGUMENT, "nowhere to put it");
     REFUSED(griffin_open_file(&m, NULL, &options), GRIFFIN_E_ARGUMENT, "path");
     REFUSED(griffin_open_memory(&m, NULL, 9, &options), GRIFFIN_E_ARGUMENT, "data");
-    REFUSED(griffin_open_file(&m, "tests/data/no such file", &options), GRIFFIN_E_FILE, "no such file");
+    REFUSED(griffin_open_file(&m, "tests/data/no such file", &options), GRIFFIN_E_FILE,
+            "no such file");
     REFUSED(griffin_open_file(&m, "tests/data", &options), GRIFFIN_E_FILE, "tests/data");
     REFUSED(griffin_open_file(&m, "tests/test.h", &options), GRIFFIN_E_FORMAT, "GGUF");
     REFUSED(griffin_open_file(&m, "/dev/null", &options), GRIFFIN_E_FILE, "/dev/null");
@@ -235,14 +234,15 @@ static void test_opening(void) {
     options.allocator.allocate = NULL;
     options.error = small;
     options.error_size = 4;
-    CHECK(griffin_open_memory(&m, "", 0, &options) < 0 && strlen(small) == 3 && small[4] == 'v', "'%s'", small);
+    CHECK(griffin_open_memory(&m, "", 0, &options) < 0 && strlen(small) == 3 && small[4] == 'v',
+          "'%s'", small);
     options.error_size = 0;
     CHECK(griffin_open_memory(&m, "", 0, &options) < 0 && strlen(small) == 3, "'%s'", small);
     CHECK(m == NULL, "no model");
     griffin_close(NULL);
 }
 
-/* ---- calls ------------------------------------------------------------------------------------------------- */
+/* ---- calls ---------------------------------------------------------------------------------- */
 
 typedef struct scene { network *n; griffin_model *m; griffin_context *c; griffin_state *s; } scene;
 
@@ -270,20 +270,25 @@ static void test_contexts(void) {
     static char memory[1 << 20];
     memset(&o, 0, sizeof o);
     CHECK(griffin_context_size(NULL, NULL) == 0, "no model");
-    CHECK(griffin_context_init(&c, NULL, NULL, memory, sizeof memory) == GRIFFIN_E_ARGUMENT && !c, "no model");
-    REFUSED(griffin_context_init(NULL, w.m, NULL, memory, sizeof memory), GRIFFIN_E_ARGUMENT, "context");
-    REFUSED(griffin_context_init(&c, w.m, NULL, NULL, sizeof memory), GRIFFIN_E_ARGUMENT, "context");
+    CHECK(griffin_context_init(&c, NULL, NULL, memory, sizeof memory) == GRIFFIN_E_ARGUMENT && !c,
+          "no model");
+    REFUSED(griffin_context_init(NULL, w.m, NULL, memory, sizeof memory), GRIFFIN_E_ARGUMENT,
+            "context");
+    REFUSED(griffin_context_init(&c, w.m, NULL, NULL, sizeof memory), GRIFFIN_E_ARGUMENT,
+            "context");
     REFUSED(griffin_context_init(&c, w.m, NULL, memory, 100), GRIFFIN_E_SPACE, "100 bytes");
     for (o.rows = -1; o.rows < 100000; o.rows += 65538) {
         CHECK(griffin_context_size(w.m, &o) == 0, "%d rows", o.rows);
-        REFUSED(griffin_context_init(&c, w.m, &o, memory, sizeof memory), GRIFFIN_E_ARGUMENT, "rows");
+        REFUSED(griffin_context_init(&c, w.m, &o, memory, sizeof memory), GRIFFIN_E_ARGUMENT,
+                "rows");
     }
     o.rows = 0;
     o.states = -1;
     CHECK(griffin_context_size(w.m, &o) == 0, "%d states", o.states);
     o.states = 3;                           /* more than rows: as many rows */
     o.rows = 1;
-    CHECK(griffin_context_init(&c, w.m, &o, memory, sizeof memory) == GRIFFIN_OK && c->max_rows == 3, "3 rows");
+    CHECK(griffin_context_init(&c, w.m, &o, memory, sizeof memory) == GRIFFIN_OK
+          && c->max_rows == 3, "3 rows");
     scene_free(&w);
 }
 
@@ -347,7 +352,8 @@ static void test_text(void) {
     int32_t tokens[8];
     memset(&sampler, 0, sizeof sampler);
     memset(&decoder, 0, sizeof decoder);
-    CHECK(!griffin_get_info(w.m)->has_vocabulary && griffin_encode_size(w.m, 5) == 0, "no vocabulary");
+    CHECK(!griffin_get_info(w.m)->has_vocabulary && griffin_encode_size(w.m, 5) == 0,
+          "no vocabulary");
     REFUSED(griffin_encode(w.m, NULL, "a", 1, tokens, 8), GRIFFIN_E_VOCABULARY, "vocabulary");
     REFUSED(griffin_decode(w.m, &decoder, 1, text, 8), GRIFFIN_E_VOCABULARY, "vocabulary");
     REFUSED(griffin_token_text(w.m, 1, text, 8), GRIFFIN_E_VOCABULARY, "vocabulary");
@@ -365,7 +371,7 @@ static void test_text(void) {
     scene_free(&w);
 }
 
-/* ---- asking ------------------------------------------------------------------------------------------------- */
+/* ---- asking --------------------------------------------------------------------------------- */
 
 static void test_info(void) {
     scene w = scene_new();
@@ -377,12 +383,18 @@ static void test_info(void) {
     REFUSED(griffin_get_tensor(w.m, -1, &t), GRIFFIN_E_ARGUMENT, "tensor -1");
     REFUSED(griffin_get_tensor(w.m, info->tensors, &t), GRIFFIN_E_ARGUMENT, "tensor");
     REFUSED(griffin_get_tensor(w.m, 0, NULL), GRIFFIN_E_ARGUMENT, "tensor");
-    CHECK(griffin_get_tensor(w.m, 0, &t) == GRIFFIN_OK && strcmp(t.name, "model.embed_tokens.weight") == 0, "%s", t.name);
-    CHECK(t.rank == 2 && t.shape[0] == 19 && t.shape[1] == 24 && t.bytes == 19 * 24 * 4, "%s", t.type);
-    CHECK(info->config.vocab == 19 && info->attn_keys == 5 && strcmp(info->config.blocks, "rrar") == 0, "config");
-    CHECK(strcmp(info->name, "") == 0 && strcmp(info->chat_template, "") == 0 && strcmp(info->type, "f32") == 0, "texts");
-    CHECK(info->bos == -1 && info->eos == -1 && info->pad == -1 && info->end_of_turn == -1, "no tokens");
-    CHECK(griffin_preset(NULL, "2b") == GRIFFIN_E_ARGUMENT && griffin_preset(&config, NULL) == GRIFFIN_E_ARGUMENT, "null");
+    CHECK(griffin_get_tensor(w.m, 0, &t) == GRIFFIN_OK
+          && strcmp(t.name, "model.embed_tokens.weight") == 0, "%s", t.name);
+    CHECK(t.rank == 2 && t.shape[0] == 19 && t.shape[1] == 24 && t.bytes == 19 * 24 * 4, "%s",
+          t.type);
+    CHECK(info->config.vocab == 19 && info->attn_keys == 5
+          && strcmp(info->config.blocks, "rrar") == 0, "config");
+    CHECK(strcmp(info->name, "") == 0 && strcmp(info->chat_template, "") == 0
+          && strcmp(info->type, "f32") == 0, "texts");
+    CHECK(info->bos == -1 && info->eos == -1 && info->pad == -1 && info->end_of_turn == -1,
+          "no tokens");
+    CHECK(griffin_preset(NULL, "2b") == GRIFFIN_E_ARGUMENT
+          && griffin_preset(&config, NULL) == GRIFFIN_E_ARGUMENT, "null");
     CHECK(griffin_preset(&config, "griffin-5b") == GRIFFIN_E_ARGUMENT, "no such size");
     CHECK(griffin_preset(&config, "recurrentgemma-2b") == GRIFFIN_OK && config.layers == 26, "2b");
     CHECK(griffin_version() == GRIFFIN_VERSION, "%d", griffin_version());

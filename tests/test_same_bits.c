@@ -4,19 +4,18 @@
 
 #include "model.h"
 
-/* ---- the instruction sets of this machine; the first is plain C ---------------------------------- */
+/* ---- the instruction sets of this machine; the first is plain C ----------------------------- */
 
-static const grf_kernels *sets[3];
-static griffin_cpu cpus[3];
+static const grf_kernels *sets[GRIFFIN_CPU_WASM];
+static griffin_cpu cpus[GRIFFIN_CPU_WASM];
 static int n_sets;
 
 static void find_sets(void) {
-    static const griffin_cpu all[] = { GRIFFIN_CPU_SCALAR, GRIFFIN_CPU_AVX2, GRIFFIN_CPU_AVX512 };
     int i;
-    for (i = 0; i < GRF_COUNT(all); i++) {
-        const grf_kernels *k = grf_kernels_of(all[i]);
+    for (i = GRIFFIN_CPU_SCALAR; i <= GRIFFIN_CPU_WASM; i++) {
+        const grf_kernels *k = grf_kernels_of((griffin_cpu)i);
         if (!k) continue;
-        cpus[n_sets] = all[i];
+        cpus[n_sets] = (griffin_cpu)i;
         sets[n_sets++] = k;
         printf("comparing %s\n", k->name);
     }
@@ -29,7 +28,7 @@ static float *random_floats(int64_t n, float limit) {
     return x;
 }
 
-/* ---- linear kernels against the naive loop ------------------------------------------------------- */
+/* ---- linear kernels against the naive loop -------------------------------------------------- */
 
 typedef struct matrix {                     /* 32 rows, once as a tile, once as numbers */
     grf_linear w;
@@ -48,13 +47,13 @@ static uint16_t random_half(int type) {     /* finite; a scale near 2^-7 in bloc
 static void put_float(matrix *m, int64_t k, int r) {
     float *value = &m->value[r * m->w.cols + k];
     uint16_t half = random_half(m->w.type);
-    *value = m->w.type == GRF_F32 ? dice_float(1) : m->w.type == GRF_F16 ? grf_float_from_f16(half)
-                                                                         : grf_float_from_bf16(half);
+    if (m->w.type == GRF_F32) *value = dice_float(1);
+    else *value = m->w.type == GRF_F16 ? grf_float_from_f16(half) : grf_float_from_bf16(half);
     if (m->w.type == GRF_F32) memcpy(m->tile + (k * 32 + r) * 4, value, 4);
     else                      memcpy(m->tile + (k * 32 + r) * 2, &half, 2);
 }
 
-/* Block j of row r, as the comment at grf_linear has it: 32 scales, then groups of 4 bytes a row. */
+/* Block j of row r, as at grf_linear in the header: 32 scales, then groups of 4 bytes a row. */
 static void put_block(matrix *m, int64_t j, int r) {
     int nibbles = m->w.type == GRF_Q4_0, i;
     uint8_t *at = m->tile + j * 32 * (nibbles ? 18 : 34);
@@ -122,11 +121,12 @@ static void check_linear(int type, int cols, int rows) {
                           quantised ? blocks * (int64_t)sizeof *q : stride * 4, rows);
         for (i = 0; i < rows; i++)
             for (r = 0; r < 32; r++) {
-                float want = quantised ? naive_block(&m, r, q + i * blocks) : naive_float(&m, r, x + i * stride);
+                float want = quantised ? naive_block(&m, r, q + i * blocks)
+                                       : naive_float(&m, r, x + i * stride);
                 wrong += memcmp(&want, &out[i * 32 + r], 4) != 0;
             }
-        CHECK(wrong == 0, "%s, type %d, %d columns, %d rows: %d of %d", sets[set]->name, type, cols, rows,
-              wrong, rows * 32);
+        CHECK(wrong == 0, "%s, type %d, %d columns, %d rows: %d of %d", sets[set]->name, type,
+              cols, rows, wrong, rows * 32);
     }
     free(m.tile); free(m.value); free(m.scale); free(x); free(out); free(q);
 }
@@ -138,13 +138,14 @@ static void test_linear(void) {
     for (t = 0; t < GRF_COUNT(types); t++) {
         int blocks = types[t] == GRF_Q8_0 || types[t] == GRF_Q4_0;
         for (rows = 1; rows <= 40; rows++) check_linear(types[t], blocks ? 96 : 37, rows);
-        for (i = 0; i < GRF_COUNT(floats); i++) check_linear(types[t], blocks ? 32 * (4 * i + 1) : floats[i], 13);
+        for (i = 0; i < GRF_COUNT(floats); i++)
+            check_linear(types[t], blocks ? 32 * (4 * i + 1) : floats[i], 13);
         check_linear(types[t], blocks ? 544 : 515, 97);
         check_linear(types[t], blocks ? 64 : 50, 300);
     }
 }
 
-/* ---- all other kernels against plain C ------------------------------------------------------------- */
+/* ---- all other kernels against plain C ------------------------------------------------------ */
 
 enum { KERNEL_N = 272 };                    /* a multiple of 16, not of 32; quantise takes 256 */
 
@@ -159,7 +160,7 @@ static int64_t run_kernel(const grf_kernels *k, int which, float limit, float *o
     for (i = 0; i < 32; i++) turns[i] = (uint64_t)dice() << 32 | dice();
     memcpy(out, a, (size_t)n * 4);
     switch (which) {
-    case 0: memset(out, 0, 8 * sizeof(grf_q8)); k->quantise((grf_q8 *)(void *)out, a, 256); n = 80; break;
+    case 0: k->quantise((grf_q8 *)(void *)out, a, 256); n = 80; break;
     case 1: k->norm(out, a, b, n, 260, 1e-6f); break;
     case 2: k->conv(out, z, a, n, b, 7, n); break;
     case 3: case 4:
@@ -182,8 +183,8 @@ static int64_t run_kernel(const grf_kernels *k, int which, float limit, float *o
 
 static void test_kernels(void) {
     static const char *const names[] = {
-        "quantise", "norm", "conv", "rglru", "rglru of a fresh state", "rope_angles", "rope", "gelu_tanh",
-        "gelu_erf", "silu", "relu", "multiply", "soft_cap", "exp_shifted"
+        "quantise", "norm", "conv", "rglru", "rglru of a fresh state", "rope_angles", "rope",
+        "gelu_tanh", "gelu_erf", "silu", "relu", "multiply", "soft_cap", "exp_shifted"
     };
     static const float limits[] = { 1, 12, 200, 1e-20f, 1e20f };
     float want[2 * KERNEL_N], got[2 * KERNEL_N];
@@ -196,8 +197,8 @@ static void test_kernels(void) {
                 for (set = 1; set < n_sets; set++) {
                     dice_state = dice_before;
                     run_kernel(sets[set], which, limits[limit], got);
-                    CHECK(memcmp(want, got, (size_t)n * 4) == 0, "%s, %s, values to %g", sets[set]->name,
-                          names[which], limits[limit]);
+                    CHECK(memcmp(want, got, (size_t)n * 4) == 0, "%s, %s, values to %g",
+                          sets[set]->name, names[which], (double)limits[limit]);
                 }
             }
 }
@@ -229,7 +230,8 @@ static void attend(const grf_kernels *k, int heads, int head_dim, const int coun
 /* Parts are only places in memory: one part gives the same bits as three. */
 static void test_attend(void) {
     static const int shapes[][5] = {        /* heads, head_dim, keys of the parts */
-        { 1, 16, 1, 0, 0 }, { 3, 12, 0, 5, 4 }, { 8, 64, 70, 3, 129 }, { 5, 81, 15, 16, 17 }, { 2, 256, 300, 0, 1 }
+        { 1, 16, 1, 0, 0 }, { 3, 12, 0, 5, 4 }, { 8, 64, 70, 3, 129 }, { 5, 81, 15, 16, 17 },
+        { 2, 256, 300, 0, 1 }
     };
     float want[8 * 256], got[8 * 256];
     int i, set;
@@ -248,7 +250,7 @@ static void test_attend(void) {
     }
 }
 
-/* ---- whole models ------------------------------------------------------------------------------------ */
+/* ---- whole models --------------------------------------------------------------------------- */
 
 static griffin_model *open_for(const golden *g, const char *type, griffin_cpu cpu) {
     griffin_options options;
@@ -257,26 +259,23 @@ static griffin_model *open_for(const golden *g, const char *type, griffin_cpu cp
     return golden_open(g, type, &options);
 }
 
-static float *new_logits(const griffin_model *m, int count) {
-    return (float *)malloc((size_t)(count * vocabulary(m)) * 4);
-}
-
 /* Plain C, token by token, is what all others must equal. */
 static void check_sets(const golden *g, const char *type) {
+    const char *name = type ? type : "f32";
     griffin_model *plain = open_for(g, type, GRIFFIN_CPU_SCALAR);
     griffin_context *c = new_context(plain, 1, 1);
     griffin_state *state = new_state(plain), *s = new_state(plain);
     float *want = new_logits(plain, g->count), *got = new_logits(plain, g->count);
-    int set;
+    int set, wrong;
     run_chunks(c, state, g->tokens, g->count, 1, want);
     for (set = 0; set < n_sets; set++) {
         griffin_model *m = open_for(g, type, cpus[set]);
         griffin_context *wide = new_context(m, 64, 1);
         memset(s, 0, griffin_state_size(m));
         run_chunks(wide, s, g->tokens, g->count, 0, got);
-        CHECK(first_difference(want, got, g->count, vocabulary(m)) < 0, "%s %s %s: token %d", g->name,
-              type ? type : "f32", sets[set]->name, first_difference(want, got, g->count, vocabulary(m)));
-        CHECK(same_states(m, s, state), "%s %s %s", g->name, type ? type : "f32", sets[set]->name);
+        wrong = first_difference(want, got, g->count, vocabulary(m));
+        CHECK(wrong < 0, "%s %s %s: token %d", g->name, name, sets[set]->name, wrong);
+        CHECK(same_states(m, s, state), "%s %s %s", g->name, name, sets[set]->name);
         free(wide);
         griffin_close(m);
     }
@@ -293,7 +292,7 @@ static void test_sets(void) {
         }
 }
 
-/* ---- passes, units and company ------------------------------------------------------------------------ */
+/* ---- passes, units and company -------------------------------------------------------------- */
 
 enum { CROWD = 5 };
 
@@ -337,16 +336,18 @@ static void crowd_free(crowd *w) {
 static void crowd_spans(const crowd *w, griffin_span *spans) {
     int i;
     for (i = 0; i < CROWD; i++)
-        spans[i] = span_of(w->state[i], w->g.tokens + w->from[i], w->to[i] - w->from[i], w->logits[i]);
+        spans[i] = span_of(w->state[i], w->g.tokens + w->from[i], w->to[i] - w->from[i],
+                           w->logits[i]);
 }
 
-/* The same with every sequence alone, token by token. */
+/* `alone` had every sequence by itself, token by token. */
 static void check_crowd(const crowd *w, const crowd *alone, const char *how, int number) {
-    int i;
+    int i, wrong;
     for (i = 0; i < CROWD; i++) {
-        CHECK(first_difference(w->logits[i], alone->logits[i], w->to[i] - w->from[i], w->V) < 0, "%s %s %d: sequence %d",
-              w->g.name, how, number, i);
-        CHECK(same_states(w->m, w->state[i], alone->state[i]), "%s %s %d: sequence %d", w->g.name, how, number, i);
+        wrong = first_difference(w->logits[i], alone->logits[i], w->to[i] - w->from[i], w->V);
+        CHECK(wrong < 0, "%s %s %d: sequence %d, token %d", w->g.name, how, number, i, wrong);
+        CHECK(same_states(w->m, w->state[i], alone->state[i]), "%s %s %d: sequence %d", w->g.name,
+              how, number, i);
     }
 }
 
@@ -359,7 +360,8 @@ static void check_passes(int model, const char *type, const crowd *alone) {
             crowd w = crowd_new(model, type);
             griffin_context *c = new_context(w.m, rows[i], states);
             crowd_spans(&w, spans);
-            CHECK(griffin_run(c, spans, CROWD) == GRIFFIN_OK, "%d rows, %d states", rows[i], states);
+            CHECK(griffin_run(c, spans, CROWD) == GRIFFIN_OK, "%d rows, %d states", rows[i],
+                  states);
             check_crowd(&w, alone, "rows", rows[i]);
             free(c);
             crowd_free(&w);
@@ -380,7 +382,8 @@ static void check_units(int model, const char *type, const crowd *alone) {
         do {
             before = left;
             left = griffin_advance(c, units[i]);
-            CHECK(left == (before > units[i] ? before - units[i] : 0), "%d of %d left", left, before);
+            CHECK(left == (before > units[i] ? before - units[i] : 0), "%d of %d left", left,
+                  before);
         } while (left > 0 && left < before);
         check_crowd(&w, alone, "units", units[i]);
         free(c);
@@ -395,8 +398,8 @@ static void test_company(void) {
             crowd alone = crowd_new(model, golden_types[type]);
             griffin_context *c = new_context(alone.m, 0, 0);
             for (i = 0; i < CROWD; i++)
-                run_chunks(c, alone.state[i], alone.g.tokens + alone.from[i], alone.to[i] - alone.from[i], 1,
-                           alone.logits[i]);
+                run_chunks(c, alone.state[i], alone.g.tokens + alone.from[i],
+                           alone.to[i] - alone.from[i], 1, alone.logits[i]);
             free(c);
             check_passes(model, golden_types[type], &alone);
             check_units(model, golden_types[type], &alone);

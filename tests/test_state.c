@@ -57,7 +57,7 @@ static void check_continues(scene *w, griffin_state *s, int from, int to) {
 
 static void *copy_of(const void *data, size_t size) { return memcpy(malloc(size), data, size); }
 
-/* ---- memcpy ------------------------------------------------------------------------------------ */
+/* ---- memcpy --------------------------------------------------------------------------------- */
 
 static void test_forks(void) {
     scene *w = scene_new(0, 1);
@@ -93,7 +93,7 @@ static void test_bytes(void) {
     scene_free(w);
 }
 
-/* ---- save and load ---------------------------------------------------------------------------------- */
+/* ---- save and load -------------------------------------------------------------------------- */
 
 static unsigned char *saved(const scene *w, const griffin_state *s, size_t *size) {
     int64_t needed = griffin_save(w->m, s, NULL, 0);
@@ -126,7 +126,8 @@ static void test_round_trips(void) {
     scene_free(w);
 }
 
-static void check_refused(const scene *w, const void *data, size_t size, int error, const char *what) {
+static void check_refused(const scene *w, const void *data, size_t size, int error,
+                          const char *what) {
     griffin_state *s = (griffin_state *)malloc(w->size);
     size_t i, changed = 0;
     memset(s, 0x77, w->size);
@@ -142,8 +143,8 @@ static void seal(unsigned char *data, size_t size) {
 }
 
 /* Bytes that are whole, but say something else than they should. */
-static void check_sealed(const scene *w, const unsigned char *good, size_t size, int at, uint64_t value,
-                         int error, const char *what) {
+static void check_sealed(const scene *w, const unsigned char *good, size_t size, int at,
+                         uint64_t value, int error, const char *what) {
     unsigned char *data = (unsigned char *)copy_of(good, size);
     if (at == 8) grf_put_u32(data + at, (uint32_t)value);
     else grf_put_u64(data + at, value);
@@ -182,7 +183,8 @@ static void test_refusals(void) {
     memset(w->s, 0, w->size);
     fresh = saved(w, w->s, &size);
     check_sealed(w, fresh, size, 24, 1, GRIFFIN_E_FORMAT, "fresh, at 1");
-    CHECK(griffin_load(foreign->m, foreign->s, fresh, size) == GRIFFIN_OK, "a fresh state fits all");
+    CHECK(griffin_load(foreign->m, foreign->s, fresh, size) == GRIFFIN_OK,
+          "a fresh state fits all");
     free(data); free(fresh);
     scene_free(w); scene_free(foreign); scene_free(narrow);
 }
@@ -193,19 +195,20 @@ static void test_bytes_of_save(void) {
     size_t size;
     unsigned char *data;
     const float *recurrent = (const float *)(w->s + 1);
-    long floats = 3 * 4 * 64 + 2 * 3 * 16;  /* 3 layers of h and 3 rows of E padded; 3 keys and values */
+    long floats = 3 * 4 * 64 + 2 * 3 * 16;  /* h and 3 rows, E padded; 3 keys and 3 values */
     run_chunks(w->c, w->s, w->tokens, 3, 0, NULL);
     data = saved(w, w->s, &size);
     CHECK(size == (size_t)(48 + 4 * floats + 8), "%lu bytes", (unsigned long)size);
     CHECK(memcmp(data, "GRIFSTAT\1\0\0\0\0\0\0", 16) == 0, "start");
     CHECK(grf_u64(data + 24) == 3 && grf_u64(data + 40) == (uint64_t)floats, "numbers");
-    CHECK(grf_f32(data + 48) == recurrent[0] && grf_f32(data + 48 + 4 * 64) == recurrent[64], "floats");
+    CHECK(grf_f32(data + 48) == recurrent[0] && grf_f32(data + 48 + 4 * 64) == recurrent[64],
+          "floats");
     CHECK(grf_u64(data + size - 8) == grf_hash(GRF_HASH_START, data, size - 8), "checksum");
     free(data);
     scene_free(w);
 }
 
-/* ---- jobs in flight -------------------------------------------------------------------------------------- */
+/* ---- jobs in flight ------------------------------------------------------------------------- */
 
 static void test_dropped(void) {
     scene *w = scene_new(0, 1);
@@ -224,11 +227,12 @@ static void test_dropped(void) {
         left = griffin_begin(w->c, spans, 2);
         if (stop >= left) break;
         CHECK(griffin_advance(w->c, stop) == left - stop, "%d units", stop);
-        CHECK(memcmp(w->s, before, w->size) == 0 && memcmp(other, other_before, w->size) == 0, "after %d of %d",
-              stop, left);
+        CHECK(memcmp(w->s, before, w->size) == 0 && memcmp(other, other_before, w->size) == 0,
+              "after %d of %d", stop, left);
     }
     CHECK(stop > 20, "%d units", stop);
-    CHECK(griffin_advance(w->c, stop) == 0 && griffin_advance(w->c, 1) == 0, "the last one completes");
+    CHECK(griffin_advance(w->c, stop) == 0 && griffin_advance(w->c, 1) == 0,
+          "the last one completes");
     CHECK(griffin_state_position(w->s) == 13 && griffin_state_position(other) == 20, "positions");
     CHECK(first_difference(logits, w->logits + 7 * 19, 6, 19) < 0, "logits");
     check_continues(w, w->s, 13, 30);

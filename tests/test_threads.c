@@ -5,7 +5,7 @@
 
 #include <pthread.h>
 
-/* ---- job systems ------------------------------------------------------------------------------- */
+/* ---- job systems ---------------------------------------------------------------------------- */
 
 typedef struct pool {
     int threads;
@@ -100,7 +100,7 @@ static int is_right(const answer *a) {
 
 static void release(answer *a) { free(a->logits); free(a->state); }
 
-/* ---- one call on many threads --------------------------------------------------------------------- */
+/* ---- one call on many threads --------------------------------------------------------------- */
 
 static void test_jobs(void) {
     int threads, backwards, chunk;
@@ -136,7 +136,7 @@ static void test_widths(void) {
     }
 }
 
-/* ---- one model on many threads ----------------------------------------------------------------------- */
+/* ---- one model on many threads -------------------------------------------------------------- */
 
 typedef struct caller { answer a; int chunk; } caller;
 

@@ -13,6 +13,7 @@ int command_tokenize(int argc, char **argv);
 int command_perplexity(int argc, char **argv);
 int command_logits(int argc, char **argv);
 int command_convert(int argc, char **argv);
+int command_bench(int argc, char **argv);
 
 static const struct {
     const char *name;
@@ -26,6 +27,7 @@ static const struct {
     { "perplexity", command_perplexity, "measure how well a model predicts a text" },
     { "logits",     command_logits,     "write the raw output for given tokens" },
     { "convert",    command_convert,    "make a model file from a checkpoint" },
+    { "bench",      command_bench,      "measure speed against the machine's limits" }
 };
 
 enum { COMMANDS = sizeof commands / sizeof commands[0] };

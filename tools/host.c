@@ -63,6 +63,9 @@ int output_flush(void) {
 
 static volatile sig_atomic_t interrupts;
 
+#ifdef __wasi__                             /* there are no signals */
+void interrupt_catch(void) { }
+#else
 static void on_interrupt(int number) {
     (void)number;
     if (interrupts++) _exit(130);
@@ -75,6 +78,7 @@ void interrupt_catch(void) {
     action.sa_handler = on_interrupt;
     sigaction(SIGINT, &action, NULL);
 }
+#endif
 
 int interrupted(void) { return interrupts != 0; }
 
@@ -88,6 +92,9 @@ double seconds_now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+#ifdef __wasi__                             /* memory only grows, by pages of 64 KiB */
+double peak_mebibytes(void) { return (double)__builtin_wasm_memory_size(0) / 16; }
+#else
 double peak_mebibytes(void) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
@@ -97,3 +104,4 @@ double peak_mebibytes(void) {
     return (double)usage.ru_maxrss / (1 << 10);
 #endif
 }
+#endif

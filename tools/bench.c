@@ -1,0 +1,557 @@
+/* bench.c - griffin bench: how fast models run, of a file or of any shape with random weights,
+ * beside what the machine could do at that moment; see bench_run.h. */
+
+#include "bench_run.h"
+#include "host.h"
+#include "options.h"
+#include "plot.h"
+#include "table.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef _OPENMP
+  #include <omp.h>
+#endif
+
+int command_bench(int argc, char **argv);
+
+enum { LONGEST = 16 };                      /* list on the command line */
+
+typedef struct numbers { const char *text; int64_t at[LONGEST]; int count; } numbers;
+
+typedef struct settings {
+    const char *path, *preset, *types, *compare, *plot;
+    numbers     prompts, steps, depths, batches, threads, memory;
+    int         repetitions, chunk, vocab, pure, copy, cpu, format, ops;
+    double      predicted;                  /* the most that a workload should have needed */
+} settings;
+
+/* ---- rows ------------------------------------------------------------------------------------ */
+
+static const column row_columns[] = {
+    { "model", COLUMN_WORD }, { "type", COLUMN_WORD }, { "params", COLUMN_NUMBER },
+    { "size GiB", COLUMN_NUMBER }, { "threads", COLUMN_NUMBER }, { "test", COLUMN_WORD },
+    { "t/s", COLUMN_NUMBER }, { "deviation", COLUMN_NUMBER }, { "limited by", COLUMN_WORD },
+    { "read GB/s", COLUMN_NUMBER }, { "peak Gop/s", COLUMN_NUMBER }, { "limit t/s", COLUMN_NUMBER },
+    { "of limit", COLUMN_NUMBER }, { "stretches", COLUMN_NUMBER }, { "dropped", COLUMN_NUMBER },
+    { "all t/s", COLUMN_LIST }, { "all limits", COLUMN_LIST }, { "all read GB/s", COLUMN_LIST },
+    { "all peak Gop/s", COLUMN_LIST }, { NULL, COLUMN_WORD }
+};
+
+enum { COLUMNS = sizeof row_columns / sizeof row_columns[0] - 1, LISTS = 4 };
+
+typedef struct cell { char text[64]; } cell;
+
+/* Nothing for what is no number. */
+static cell number_cell(double value) {
+    cell c = { "" };
+    int digits = fabs(value) < 10 ? 3 : fabs(value) < 1000 ? 2 : 0;
+    if (isfinite(value))
+        snprintf(c.text, sizeof c.text, "%.*f", value == floor(value) ? 0 : digits, value);
+    return c;
+}
+
+static cell word_cell(const char *word) {
+    cell c;
+    snprintf(c.text, sizeof c.text, "%s", word);
+    return c;
+}
+
+static cell count_cell(int64_t n) {
+    int shift = n == 0 ? 0 : n % (1 << 20) == 0 ? 20 : n % (1 << 10) == 0 ? 10 : 0;
+    cell c;
+    snprintf(c.text, sizeof c.text, "%lld%s", (long long)(n >> shift),
+             shift == 20 ? "M" : shift == 10 ? "k" : "");
+    return c;
+}
+
+static cell test_cell(const workload *w) {
+    cell c, depth = count_cell(w->depth);
+    int n = snprintf(c.text, sizeof c.text, w->is_prompt ? "pp%d" : "tg%d", w->tokens);
+    if (!w->is_prompt && w->depth > 0)
+        n += snprintf(c.text + n, sizeof c.text - (size_t)n, "@d%s", depth.text);
+    if (w->batch > 1) snprintf(c.text + n, sizeof c.text - (size_t)n, " b%d", w->batch);
+    return c;
+}
+
+/* One value of every stretch, with spaces between; to be freed, null if out of memory. */
+static char *list_of(const runner *r, double (*of)(const sample *), double unit) {
+    size_t room = 16 * (size_t)r->count + 1, at = 0;
+    char *text = (char *)calloc(room, 1);
+    int i;
+    for (i = 0; text && i < r->count; i++)
+        at += (size_t)snprintf(text + at, room - at, i ? " %.6g" : "%.6g",
+                               of(&r->samples[i]) / unit);
+    return text;
+}
+
+static void print_row(table *t, const runner *r) {
+    const griffin_info *info = r->b->info;
+    int by_memory = r->samples[0].by_memory, i;
+    double mean, deviation;
+    const char *cells[COLUMNS];
+    char *lists[LISTS];
+    runner_rate(r, &mean, &deviation);
+    const cell plain[COLUMNS - LISTS] = {
+        word_cell(r->b->name), word_cell(r->b->type), number_cell((double)info->parameters),
+        number_cell(r->b->step_bytes / (1 << 30)), number_cell(r->w.threads), test_cell(&r->w),
+        number_cell(mean), number_cell(deviation),
+        word_cell(by_memory ? "read" : r->b->type[0] == 'q' ? "int8" : "f32"),
+        number_cell(runner_median(r, read_of, 0) * 1e-9),
+        number_cell(runner_median(r, peak_of, 0) * 1e-9),
+        number_cell(runner_median(r, limit_of, 0)), number_cell(runner_median(r, ratio_of, 1)),
+        number_cell(r->count), number_cell(r->count - runner_kept(r))
+    };
+    lists[0] = list_of(r, rate_of, 1);
+    lists[1] = list_of(r, limit_of, 1);
+    lists[2] = list_of(r, read_of, 1e9);
+    lists[3] = list_of(r, peak_of, 1e9);
+    for (i = 0; i < COLUMNS - LISTS; i++) cells[i] = plain[i].text;
+    for (i = 0; i < LISTS; i++) cells[COLUMNS - LISTS + i] = lists[i] ? lists[i] : "";
+    table_row(t, cells);
+    for (i = 0; i < LISTS; i++) free(lists[i]);
+}
+
+static int measure_row(settings *s, bench_model *b, const workload *w, table *t) {
+    runner r;
+    int status = runner_open(&r, b, w) || runner_measure(&r, s->repetitions);
+    if ((double)r.memory > s->predicted) s->predicted = (double)r.memory;
+    if (!status) print_row(t, &r);
+    runner_close(&r);
+    return status;
+}
+
+static int measure_threads(settings *s, bench_model *b, int threads, table *t) {
+    workload w = { 1, 0, 0, 1, 0, 0 };
+    int i, d, k, status = 0;
+    w.threads = threads;
+    for (i = 0; i < s->prompts.count && !status; i++) {
+        w.tokens = (int)s->prompts.at[i];
+        w.chunk = s->chunk;
+        if (w.tokens) status = measure_row(s, b, &w, t);
+    }
+    w.is_prompt = 0;
+    for (i = 0; i < s->steps.count; i++)
+        for (d = 0; d < s->depths.count; d++)
+            for (k = 0; k < s->batches.count && !status; k++) {
+                w.tokens = (int)s->steps.at[i];
+                w.depth = s->depths.at[d];
+                w.batch = (int)s->batches.at[k];
+                if (w.tokens) status = measure_row(s, b, &w, t);
+            }
+    return status;
+}
+
+/* ---- single operations ----------------------------------------------------------------------- */
+
+typedef struct operation { const char *name; double seconds; int units; } operation;
+
+typedef struct profile {
+    operation at[16];
+    double   *units;                        /* seconds of each unit of all steps */
+    int       count, steps, capacity;
+} profile;
+
+static operation *find_operation(profile *p, const char *name) {
+    int i;
+    for (i = 0; i < 15 && p->at[i].name && strcmp(p->at[i].name, name); i++) {}
+    p->at[i].name = name;
+    return &p->at[i];
+}
+
+static int profile_step(runner *r, profile *p) {
+    int left = griffin_begin(r->context, r->spans, r->w.batch);
+    while (left > 0) {
+        operation *o = find_operation(p, griffin_unit_name(r->context));
+        double start = seconds_now(), seconds;
+        left = griffin_advance(r->context, 1);
+        seconds = seconds_now() - start;
+        o->seconds += seconds;
+        o->units++;
+        if (p->count < p->capacity) p->units[p->count++] = seconds;
+    }
+    p->steps++;
+    return left < 0 ? bench_error(r->b, left) : 0;
+}
+
+static void print_profile(const runner *r, profile *p, int format) {
+    static const column columns[] = {
+        { "model", COLUMN_WORD }, { "type", COLUMN_WORD }, { "test", COLUMN_WORD },
+        { "operation", COLUMN_WORD }, { "units", COLUMN_NUMBER }, { "us a step", COLUMN_NUMBER },
+        { "%", COLUMN_NUMBER }, { "us p50", COLUMN_NUMBER }, { "us p99", COLUMN_NUMBER },
+        { "us max", COLUMN_NUMBER }, { NULL, COLUMN_WORD }
+    };
+    operation *all = &p->at[15];
+    double us = 1e6 / p->steps;
+    table t;
+    int i, k;
+    all->name = "all";
+    for (i = 0; i < 15 && p->at[i].name; i++) {
+        all->seconds += p->at[i].seconds;
+        all->units += p->at[i].units;
+    }
+    table_begin(&t, (table_format)format, columns);
+    for (i = 0; i < 16; i++) {
+        const operation *o = &p->at[i];
+        int is_all = o == all;
+        const cell cells[] = {
+            word_cell(r->b->name), word_cell(r->b->type), test_cell(&r->w),
+            word_cell(o->name ? o->name : ""), number_cell((double)o->units / p->steps),
+            number_cell(o->seconds * us), number_cell(100 * o->seconds / all->seconds),
+            number_cell(is_all ? 1e6 * quantile(p->units, p->count, 0.5) : NAN),
+            number_cell(is_all ? 1e6 * quantile(p->units, p->count, 0.99) : NAN),
+            number_cell(is_all ? 1e6 * quantile(p->units, p->count, 1) : NAN)
+        };
+        const char *texts[10];
+        for (k = 0; k < 10; k++) texts[k] = cells[k].text;
+        if (o->name) table_row(&t, texts);
+    }
+    table_end(&t);
+}
+
+/* The units of a step one by one, as a host with a frame budget runs them: on one thread, each with
+ * the cost of the call. */
+static int measure_operations(settings *s, bench_model *b) {
+    workload w = { 0, 0, 1, 0, 0, 0 };
+    profile p;
+    runner r;
+    int i, status, units;
+    memset(&p, 0, sizeof p);
+    w.tokens = (int)s->steps.at[0];
+    w.batch = (int)s->batches.at[0];
+    w.depth = s->depths.at[0];
+    if (w.tokens == 0) return complain("--ops: how many steps? -n is 0");
+    status = runner_open(&r, b, &w);
+    s->predicted = fmax(s->predicted, (double)r.memory);
+    if (!status) {
+        units = griffin_begin(r.context, r.spans, w.batch);
+        p.capacity = units < 0 ? 0 : units * w.tokens;
+        p.units = (double *)malloc(((size_t)p.capacity + 1) * sizeof *p.units);
+        status = p.units ? 0 : complain("out of memory");
+    }
+    for (i = 0; i < w.tokens && !status; i++) status = profile_step(&r, &p);
+    if (!status) print_profile(&r, &p, s->format);
+    free(p.units);
+    runner_close(&r);
+    return status;
+}
+
+/* ---- random models --------------------------------------------------------------------------- */
+
+/* Like the converter's files: with q4_0 the embedding is q8_0. */
+static int random_image(const settings *s, bench_model *b, griffin_config *config,
+                        const char *type) {
+    const char *table_type = !s->pure && !strcmp(type, "q4_0") ? "q8_0" : type;
+    uint64_t seed = 1;
+    if (s->vocab) config->vocab = s->vocab;
+    return bench_image(b, config, type, table_type, bench_random, &seed);
+}
+
+/* ---- comparing families ---------------------------------------------------------------------- */
+
+static const char *const families[] = { "griffin", "hawk", "mqa" };
+
+enum { FAMILIES = sizeof families / sizeof families[0], SMALL = 16, LARGE = 64 };
+
+typedef struct comparison {                 /* by length, for each family */
+    double length[LONGEST], latency[FAMILIES][LONGEST], throughput[FAMILIES][LONGEST];
+} comparison;
+
+/* Seconds of a step of `batch` sequences. */
+static int step_time(settings *s, bench_model *b, int64_t depth, int batch, double *seconds) {
+    workload w = { 0, 4, 0, 0, 0, 0 };
+    runner r;
+    int status;
+    w.threads = (int)s->threads.at[0];
+    w.batch = batch;
+    w.depth = depth;
+    status = runner_open(&r, b, &w) || runner_measure(&r, s->repetitions);
+    if (!status) *seconds = batch / runner_median(&r, rate_of, 0);
+    s->predicted = fmax(s->predicted, (double)r.memory);
+    runner_close(&r);
+    return status;
+}
+
+/* The most sequences that the memory holds beside the model; at most what a context can take. */
+static int largest_batch(const bench_model *b, int64_t memory) {
+    int low = 0, high = 65536;
+    while (low < high) {
+        int middle = (low + high + 1) / 2;
+        if (runner_memory(b, middle, middle) <= (uint64_t)memory) low = middle;
+        else high = middle - 1;
+    }
+    return low;
+}
+
+/* Up to LARGE sequences are measured. Beyond, arithmetic is the limit, and the time is a line
+ * through those of SMALL and LARGE. */
+static int throughput(settings *s, bench_model *b, int64_t depth, int batch, double *rate) {
+    double seconds = 0, less = 0;
+    int most = batch < LARGE ? batch : LARGE;
+    if (step_time(s, b, depth, most, &seconds)) return 1;
+    if (batch > LARGE) {
+        if (step_time(s, b, depth, SMALL, &less)) return 1;
+        seconds += (batch - LARGE) * fmax(0, seconds - less) / (LARGE - SMALL);
+    }
+    *rate = batch / seconds;
+    return 0;
+}
+
+/* A Transformer has to see the whole sequence, so its window is as long. */
+static int compare_length(settings *s, bench_model *b, int family, int i, comparison *c,
+                          table *t) {
+    int64_t length = s->depths.at[i];
+    int is_mqa = family == FAMILIES - 1, batch, k;
+    const char *texts[8];
+    double *rate = &c->throughput[family][i], *latency = &c->latency[family][i];
+    if (bench_open(b, (griffin_cpu)s->cpu, is_mqa ? (int)length : 0)) return 1;
+    batch = largest_batch(b, s->memory.at[0]);
+    c->length[i] = (double)length;
+    *rate = 0;
+    if (step_time(s, b, length, 1, latency)) return 1;
+    *latency *= 1000;
+    if (batch > 0 && throughput(s, b, length, batch, rate)) return 1;
+    const cell cells[] = {
+        word_cell(b->name), word_cell(b->type), count_cell(length), number_cell(*latency),
+        number_cell((double)b->info->state_bytes / (1 << 20)), number_cell(batch),
+        number_cell(*rate),
+        word_cell(batch > LARGE ? "computed" : batch > 0 ? "measured" : "does not fit")
+    };
+    for (k = 0; k < 8; k++) texts[k] = cells[k].text;
+    table_row(t, texts);
+    return 0;
+}
+
+static int compare_family(settings *s, int family, comparison *c, table *t) {
+    griffin_config config;
+    bench_model b;
+    char name[48];
+    int i, status;
+    snprintf(name, sizeof name, "%s-%s", families[family], s->compare);
+    if (griffin_preset(&config, name) < 0)
+        return complain("--compare: sizes are 100m 200m 400m 1.3b 3b 7b 14b");
+    status = random_image(s, &b, &config, s->types);
+    memcpy(b.name, name, sizeof name);
+    for (i = 0; i < s->depths.count && !status; i++)
+        status = compare_length(s, &b, family, i, c, t);
+    bench_close(&b);
+    return status;
+}
+
+static int write_plot(const settings *s, const comparison *c) {
+    plot_line latency[FAMILIES], rates[FAMILIES];
+    char rate_title[80];
+    const plot plots[] = {
+        { "time of a step", "tokens before", "milliseconds", latency, FAMILIES },
+        { rate_title, "tokens before", "tokens/s", rates, FAMILIES }
+    };
+    int i;
+    snprintf(rate_title, sizeof rate_title, "largest batch in %.1f GiB",
+             (double)s->memory.at[0] / (1 << 30));
+    for (i = 0; i < FAMILIES; i++) {
+        const plot_line line = { families[i], c->length, c->latency[i], s->depths.count };
+        latency[i] = rates[i] = line;
+        rates[i].y = c->throughput[i];
+    }
+    return plot_write(s->plot, plots, 2);
+}
+
+static int compare(settings *s) {
+    static const column columns[] = {
+        { "model", COLUMN_WORD }, { "type", COLUMN_WORD }, { "length", COLUMN_WORD },
+        { "ms a token", COLUMN_NUMBER }, { "MiB state", COLUMN_NUMBER },
+        { "largest batch", COLUMN_NUMBER }, { "t/s", COLUMN_NUMBER }, { "how", COLUMN_WORD },
+        { NULL, COLUMN_WORD }
+    };
+    comparison c;
+    table t;
+    int i, status = 0;
+    table_begin(&t, (table_format)s->format, columns);
+    for (i = 0; i < FAMILIES && !status; i++) status = compare_family(s, i, &c, &t);
+    table_end(&t);
+    if (!status && s->plot) status = write_plot(s, &c);
+    return status;
+}
+
+/* ---- the command ----------------------------------------------------------------------------- */
+
+/* "512,2k,1M": k is 2^10, M 2^20, G 2^30. */
+static int read_numbers(numbers *list, double least, double most) {
+    static const char units[] = "kMG";
+    const char *text = list->text;
+    for (list->count = 0; list->count < LONGEST; text++) {
+        char *end;
+        double value = strtod(text, &end);
+        const char *unit = end > text && *end ? strchr(units, *end) : NULL;
+        if (unit) { value = ldexp(value, 10 * (int)(unit - units + 1)); end++; }
+        if (end == text || !(value >= least && value <= most) || value != floor(value)) return 0;
+        list->at[list->count++] = (int64_t)value;
+        text = end;
+        if (*text != ',') return !*text;
+    }
+    return 0;
+}
+
+/* Copies the next word of a list and moves behind it; 0 at the end. */
+static int next_word(const char **list, char *word, size_t size) {
+    size_t length = strcspn(*list, ",");
+    if (length == 0 || length >= size) return 0;
+    memcpy(word, *list, length);
+    word[length] = 0;
+    *list += length + ((*list)[length] == ',');
+    return 1;
+}
+
+/* Names in tables have no quotes or commas. */
+static void set_name(bench_model *b, const char *name) {
+    size_t i;
+    snprintf(b->name, sizeof b->name, "%s", name);
+    for (i = 0; b->name[i]; i++)
+        if (b->name[i] < ' ' || strchr("\"\\,|", b->name[i])) b->name[i] = '_';
+}
+
+static int measure_model(settings *s, bench_model *b, table *t) {
+    int i, status = bench_open(b, (griffin_cpu)s->cpu, 0);
+    if (!status && s->ops) return measure_operations(s, b);
+    for (i = 0; i < s->threads.count && !status; i++)
+        status = measure_threads(s, b, (int)s->threads.at[i], t);
+    return status;
+}
+
+static int measure_file(settings *s, table *t) {
+    const char *slash = strrchr(s->path, '/');
+    bench_model b;
+    int status = bench_file(&b, s->path);
+    set_name(&b, slash ? slash + 1 : s->path);
+    b.copy = s->copy;
+    if (!status) status = measure_model(s, &b, t);
+    bench_close(&b);
+    return status;
+}
+
+/* Every preset in every type. */
+static int measure_random(settings *s, table *t) {
+    const char *presets = s->preset, *types;
+    char preset[48], type[16];
+    griffin_config config;
+    bench_model b;
+    int status = 0;
+    while (!status && next_word(&presets, preset, sizeof preset)) {
+        if (griffin_preset(&config, preset) < 0)
+            return complain("there is no preset '%s'; known are 2b, 9b, and griffin-, hawk- or "
+                            "mqa- with 100m 200m 400m 1.3b 3b 7b 14b", preset);
+        for (types = s->types; !status && next_word(&types, type, sizeof type);) {
+            status = random_image(s, &b, &config, type);
+            set_name(&b, preset);
+            if (!status) status = measure_model(s, &b, t);
+            bench_close(&b);
+        }
+    }
+    return status;
+}
+
+static int measure_all(settings *s) {
+    table t;
+    int status;
+    if (s->compare) return compare(s);
+    if (!s->ops) table_begin(&t, (table_format)s->format, row_columns);
+    status = s->path ? measure_file(s, &t) : measure_random(s, &t);
+    if (!s->ops) table_end(&t);
+    return status;
+}
+
+/* Without OpenMP the library stays on one thread. */
+#ifdef _OPENMP
+enum { MOST_THREADS = 1024 };
+static int cores(void) { return omp_get_num_procs(); }
+#else
+enum { MOST_THREADS = 1 };
+static int cores(void) { return 1; }
+#endif
+
+/* Returns -1, or 2 after a message about what the table cannot check. */
+static int check(const command *c, settings *s) {
+    const struct { const char *name; numbers *list; double least, most; } lists[] = {
+        { "prompt", &s->prompts, 0, 1 << 20 }, { "steps", &s->steps, 0, 1 << 20 },
+        { "depth", &s->depths, s->compare ? 1 : 0, s->compare ? 1 << 20 : 1e15 },
+        { "batch", &s->batches, 1, 65536 }, { "threads", &s->threads, 1, MOST_THREADS },
+        { "memory", &s->memory, 1, 1e15 }
+    };
+    const char *types = s->types;
+    char type[16];
+    size_t i;
+    for (i = 0; i < sizeof lists / sizeof lists[0]; i++)
+        if (!read_numbers(lists[i].list, lists[i].least, lists[i].most))
+            return options_wrong(c, "--%s: '%s' is not a list of numbers from %g to %g",
+                                 lists[i].name, lists[i].list->text, lists[i].least, lists[i].most);
+    while (next_word(&types, type, sizeof type))
+        if (griffin_tile_size(type, 32) < 0)
+            return options_wrong(c, "--type: '%s' is not f32, f16, bf16, q8_0 or q4_0", type);
+    if (*types) return options_wrong(c, "--type: '%s' is not a list of types", s->types);
+    if (!!s->path + !!s->preset + !!s->compare != 1)
+        return options_wrong(c, "one of -m, --preset and --compare says what to measure");
+    if (s->compare && strchr(s->types, ','))
+        return options_wrong(c, "--compare takes one type");
+    if (s->repetitions < 1 || s->chunk < 1)
+        return options_wrong(c, "-r and --chunk: at least 1");
+    return -1;
+}
+
+int command_bench(int argc, char **argv) {
+    char threads[16];
+    settings s;
+    const option options[] = {
+        { "model", "m", OPTION_TEXT, &s.path, "FILE", "a model, a GGUF file; or:" },
+        { "copy", NULL, OPTION_FLAG, &s.copy, NULL, "copy its weights into huge pages" },
+        { "preset", NULL, OPTION_TEXT, &s.preset, "NAMES",
+          "shapes with random weights: 2b, 9b, griffin-1.3b, ..." },
+        { "type", NULL, OPTION_TEXT, &s.types, "TYPES",
+          "their weights: f32, f16, bf16, q8_0, q4_0 (default: q8_0)" },
+        { "pure", NULL, OPTION_FLAG, &s.pure, NULL,
+          "q4_0 in the embedding too, which the converter makes q8_0" },
+        { "vocab", NULL, OPTION_COUNT, &s.vocab, "N", "their vocabulary; 0: as the shape has it" },
+        { "prompt", "p", OPTION_TEXT, &s.prompts.text, "LIST",
+          "tokens of a prompt (default: 512)" },
+        { "steps", "n", OPTION_TEXT, &s.steps.text, "LIST", "tokens one by one (default: 64)" },
+        { "depth", "d", OPTION_TEXT, &s.depths.text, "LIST",
+          "tokens before them, as in 0,2k,1M (default: 0)" },
+        { "batch", "b", OPTION_TEXT, &s.batches.text, "LIST", "sequences at once (default: 1)" },
+        { "threads", "t", OPTION_TEXT, &s.threads.text, "LIST", "(default: one for each core)" },
+        { "repetitions", "r", OPTION_COUNT, &s.repetitions, "N", "of every test" },
+        { "chunk", "c", OPTION_COUNT, &s.chunk, "N", "tokens of a prompt in one pass" },
+        { "cpu", NULL, OPTION_CHOICE, &s.cpu, "best|scalar|avx2|avx512|neon|neon-dot|wasm",
+          "the instructions to use" },
+        { "output", "o", OPTION_CHOICE, &s.format, "md|csv|json",
+          "the last two have every stretch" },
+        { "ops", NULL, OPTION_FLAG, &s.ops, NULL, "time the operations of a step instead" },
+        { "compare", NULL, OPTION_TEXT, &s.compare, "SIZE",
+          "griffin, hawk and mqa by depth: 100m to 14b" },
+        { "memory", NULL, OPTION_TEXT, &s.memory.text, "BYTES",
+          "for the largest batch of --compare (default: 8G)" },
+        { "plot", NULL, OPTION_TEXT, &s.plot, "FILE", "draw --compare as SVG" },
+        { NULL, NULL, OPTION_END, NULL, NULL, NULL }
+    };
+    const command c = { "bench", "-m MODEL | --preset NAMES | --compare SIZE [options]",
+                        "Measures tokens a second beside what the machine allowed at that moment.\n"
+                        "Lists have commas between; k, M and G are powers of 1024.", options,
+                        NULL };
+    int status;
+    memset(&s, 0, sizeof s);
+    snprintf(threads, sizeof threads, "%d", cores());
+    s.types = "q8_0";
+    s.prompts.text = "512"; s.steps.text = "64"; s.batches.text = "1"; s.memory.text = "8G";
+    s.threads.text = threads;
+    s.repetitions = 3;
+    s.chunk = 128;
+    if ((status = options_parse(&c, argc, argv)) >= 0) return status;
+    if (!s.depths.text) s.depths.text = s.compare ? "512,1k,2k,4k,8k,16k,32k" : "0";
+    if ((status = check(&c, &s)) >= 0) return status;
+    status = measure_all(&s);
+    if (!status)
+        fprintf(stderr, "\nmemory: %.0f MiB by the sizes of model, states, contexts and logits; "
+                "at most %.0f MiB were used\n", s.predicted / (1 << 20), peak_mebibytes());
+    return status;
+}
