@@ -96,7 +96,7 @@ endef
 
 # ---- check-all ---------------------------------------------------------------------------------
 
-check-all: same-bits tests-elsewhere sanitizers valgrind lint fuzz
+check-all: same-bits platforms tests-elsewhere sanitizers valgrind lint fuzz
 
 # The library compiled by COMPILER_LANGUAGE_OPTIMISATION_DIALECT, warnings being errors, must give
 # the logits of the plain build, bit for bit: on every instruction set, at once or token by token.
@@ -123,15 +123,12 @@ build/bits/%/griffin: build/bits/%/engine.o build/griffin
 	$(CC) build/tools/griffin.o $< $(LIBRARY) -lm -o $@
 
 build/bits/%.same: build/bits/%/griffin build/bits/expected
-	@$(call logits,$<,build/bits/$*,$$(cat build/bits/cpus),0 1,1)
-	@for f in build/bits/$*/*/*; do \
-	    cmp $$f build/bits/expected/scalar.0/$${f##*/} || exit 1; \
-	done
+	@$(call same-logits,$<,build/bits/$*,$$(cat build/bits/cpus))
 	@echo "$*: the same bits" && touch $@
 
 build/bits/expected: build/griffin $(COMPARED)
 	@$(call logits,$<,$@,scalar,0,2)
-	@for cpu in scalar avx2 avx512; do \
+	@for cpu in scalar avx2 avx512 neon neon-dot; do \
 	    $< info $(MODEL) --cpu $$cpu > build/bits/info 2>&1 && echo $$cpu; \
 	done > build/bits/cpus; echo "comparing" $$(cat build/bits/cpus)
 
@@ -144,6 +141,53 @@ for cpu in $3; do for chunk in $4; do mkdir -p $2/$$cpu.$$chunk; for m in $(COMP
         --out $2/$$cpu.$$chunk/$$n || exit 1; \
 done; done; done
 endef
+
+# $(call same-logits,PROGRAM,FOLDER,CPUS) compares them with build/bits/expected.
+define same-logits
+$(call logits,$1,$2,$3,0 1,1); \
+for f in $2/*/*; do cmp $$f build/bits/expected/scalar.0/$${f##*/} || exit 1; done
+endef
+
+# The program for other processors, run by emulators, must give the same logits too, and the tests
+# of what differs there must pass. s390x has plain C only, but stores numbers the other way round.
+PLATFORMS = aarch64 wasm s390x
+
+platforms: $(PLATFORMS:%=build/platforms/%.same) $(PLATFORMS:%=build/platforms/%.tests)
+	@echo "$(words $(PLATFORMS)) passed, 0 failed"
+
+build/platforms/aarch64%: CROSS  = aarch64-linux-gnu-gcc -static
+build/platforms/aarch64%: RUNNER = qemu-aarch64
+build/platforms/aarch64%: CPUS   = scalar neon neon-dot
+build/platforms/aarch64%: TESTED = formats math sampler same_bits
+
+build/platforms/wasm%:    CROSS  = clang --target=wasm32-wasi --sysroot=/usr -msimd128 \
+    $(foreach e,SIGNAL MMAN PROCESS_CLOCKS GETPID,-D_WASI_EMULATED_$e) \
+    $(foreach e,signal mman process-clocks getpid,-lwasi-emulated-$e)
+build/platforms/wasm%:    RUNNER = node --no-warnings --experimental-wasi-unstable-preview1 \
+    tests/wasi.mjs
+build/platforms/wasm%:    CPUS   = scalar wasm
+build/platforms/wasm%:    TESTED = files formats math sampler same_bits state
+
+build/platforms/s390x%:   CROSS  = s390x-linux-gnu-gcc -static
+build/platforms/s390x%:   RUNNER = qemu-s390x
+build/platforms/s390x%:   CPUS   = scalar
+build/platforms/s390x%:   TESTED = files formats state tokenizer
+
+build/platforms/%/griffin: griffin.h $(wildcard tools/*.[ch])
+	@mkdir -p $(@D)
+	$(CROSS) $(STANDARD) -O1 $(WARNINGS) -Werror -I. $(filter %.c,$^) -lm -o $@
+
+build/platforms/%.same: build/platforms/%/griffin build/bits/expected
+	@$(call same-logits,$(RUNNER) $<,build/platforms/$*/bits,$(CPUS))
+	@echo "$*: the same bits" && touch $@
+
+build/platforms/%.tests: griffin.h $(wildcard tests/*.[ch]) $(MODELS)
+	@mkdir -p build/platforms/$*
+	@for test in $(TESTED); do \
+	    $(CROSS) $(STANDARD) -O1 -I. tests/test_$$test.c -lm -o build/platforms/$*/test_$$test \
+	        || exit 1; \
+	done
+	@$(call run-tests,$(TESTED:%=build/platforms/$*/test_%)) && touch $@
 
 # The tests once more: unoptimised by gcc, and by clang with all it can do.
 tests-elsewhere: all $(MODELS)
@@ -201,6 +245,6 @@ $(BUILD)/tests/fuzz_%.fuzzed: $(BUILD)/tests/fuzz_%
 clean:
 	rm -rf build
 
-.PHONY: all run hello test check-all same-bits tests-elsewhere sanitizers valgrind lint fuzz \
-        run-fuzzers clean
+.PHONY: all run hello test check-all same-bits platforms tests-elsewhere sanitizers valgrind \
+        lint fuzz run-fuzzers clean
 .SECONDARY:

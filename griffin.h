@@ -2710,7 +2710,7 @@ static void grf_encode_text(grf_encoder *e, const char *text, uint64_t length, v
 #define GRF_PANEL 96                        /* activation rows that meet one tile at once */
 #define GRF_HEAD_BLOCK 8                    /* most heads in one item of attention */
 #define GRF_PIECE (512 * 1024)              /* what one thread takes at once, in bytes of weights */
-#define GRF_WORTH_WAKING 16                 /* pieces below which threads cost more than they give */
+#define GRF_WORTH_WAKING 16                 /* fewer pieces than this are not worth other threads */
 
 static int64_t grf_pad(int64_t n) { return (n + GRF_TILE - 1) / GRF_TILE * GRF_TILE; }
 
@@ -2722,8 +2722,9 @@ static int64_t grf_pad(int64_t n) { return (n + GRF_TILE - 1) / GRF_TILE * GRF_T
  *     q4_0             for each block of 32 k: 32 f16 scales, then for j = 0, 4, 8, 12: 32 rows x 4
  *                      bytes; low nibble k = j + i, high nibble k = j + i + 16, stored + 8
  *
- * Elements are in the machine's byte order. A block-diagonal matrix is `blocks` matrices of
- * rows/blocks x cols, block b reading x[b * cols ...]; its tiles do not cross blocks. */
+ * Elements are in the machine's byte order, in files little-endian. A block-diagonal matrix is
+ * `blocks` matrices of rows/blocks x cols, block b reading x[b * cols ...]; its tiles do not cross
+ * blocks. */
 typedef struct grf_linear {
     int         type;                       /* GRF_F32, GRF_F16, GRF_BF16, GRF_Q8_0 or GRF_Q4_0 */
     int         rows, cols, blocks;
@@ -2739,6 +2740,18 @@ typedef struct grf_q8 {
     int32_t sum;                            /* of the q: undoes the + 128 or + 8 of the weights */
     int8_t  q[32];
 } grf_q8;
+
+/* What to fetch while a block of columns is multiplied with many rows: if that takes several passes
+ * over the block, the next block, a share of it in each; else the same block, a little ahead. */
+typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
+
+static grf_ahead grf_look_ahead(const uint8_t *block, int64_t block_bytes, int step_bytes,
+                                int passes) {
+    grf_ahead ahead;
+    ahead.at = block + (passes > 1 ? block_bytes : 4096);
+    ahead.step = (step_bytes + passes - 1) / passes;
+    return ahead;
+}
 
 /* Keys and values of consecutive positions, one row each. */
 typedef struct grf_keys { const float *k, *v; int count; } grf_keys;
@@ -2774,6 +2787,7 @@ typedef struct grf_kernels {
     void (*attend)(const grf_attention *a);
     void (*activate)(float *y, griffin_activation activation, int64_t n);
     void (*multiply)(float *y, const float *x, int64_t n);                       /* y *= x */
+    void (*add)(float *y, const float *x, int64_t n);                    /* y += x, any n */
     void (*soft_cap)(float *y, float cap, int64_t n);
     void (*exp_shifted)(float *y, const float *x, float shift, int n);             /* any n */
 } grf_kernels;
@@ -3096,13 +3110,16 @@ static grf_linear *grf_new_linear(grf_builder *b, int type, int rows, int cols, 
     return w;
 }
 
-/* To the machine's byte order. Whole tiles of plain numbers have one; of blocks, the scales, which
- * are the first 64 bytes. */
-static void grf_copy_tiles(uint8_t *to, const uint8_t *from, uint64_t bytes, int type) {
+/* From the little-endian bytes of a file to the machine's, and back. Plain numbers all have an
+ * order; of blocks only the scales, which are the first 64 bytes. */
+static void grf_order_tiles(uint8_t *tiles, uint64_t bytes, int type) {
     uint64_t block = type == GRF_Q8_0 ? 34 * GRF_TILE : type == GRF_Q4_0 ? 18 * GRF_TILE : 64, i;
-    unsigned swap = type == GRF_F32 ? 3 : 1;
-    if (!GRF_BIG_ENDIAN) { memcpy(to, from, (size_t)bytes); return; }
-    for (i = 0; i < bytes; i++) to[i] = from[i % block < 64 ? i ^ swap : i];
+    if (!GRF_BIG_ENDIAN) return;
+    for (i = 0; i < bytes; i += type == GRF_F32 ? 4 : 2) {
+        if (i % block >= 64) continue;
+        if (type == GRF_F32) { uint32_t n = grf_u32(tiles + i); memcpy(tiles + i, &n, 4); }
+        else                 { uint16_t n = grf_u16(tiles + i); memcpy(tiles + i, &n, 2); }
+    }
 }
 
 /* Tiles in the file are used where they are. A tensor NAME.t32 holds them: f32, f16 and bf16 as
@@ -3130,7 +3147,9 @@ static const grf_linear *grf_tiled(grf_builder *b, const grf_tensor *t, int rows
     if (!b->copy && !GRF_BIG_ENDIAN)
         return grf_new_linear(b, type, rows, cols, blocks, bias, b->model->file.data + t->offset);
     w = grf_new_linear(b, type, rows, cols, blocks, bias, NULL);
-    if (w) grf_copy_tiles((uint8_t *)w->tile, b->model->file.data + t->offset, t->bytes, type);
+    if (!w) return NULL;
+    memcpy((uint8_t *)w->tile, b->model->file.data + t->offset, (size_t)t->bytes);
+    grf_order_tiles((uint8_t *)w->tile, t->bytes, type);
     return w;
 }
 
@@ -3387,6 +3406,7 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
     if (!rows || !tile || count < 1 || count > GRF_TILE) return GRIFFIN_E_ARGUMENT;
     memset(tile, 0, (size_t)size);
     grf_pack_rows((uint8_t *)tile, grf_tile_type(type), (const uint8_t *)rows, count, cols);
+    grf_order_tiles((uint8_t *)tile, (uint64_t)size, grf_tile_type(type));
     return GRIFFIN_OK;
 }
 
@@ -4275,24 +4295,24 @@ static int64_t grf_tile_rows(const grf_linear *w, int64_t tile, int64_t *count) 
     return tile / per_block * rows + first;
 }
 
-static void grf_add_bias(float *out, const grf_linear *w, int64_t first, int64_t n) {
-    int64_t i;
-    for (i = 0; w->bias && i < n; i++) out[i] += w->bias[first + i];
+static void grf_add_bias(const grf_kernels *kernels, float *out, const grf_linear *w, int64_t first,
+                         int64_t n) {
+    if (w->bias) kernels->add(out, w->bias + first, n);
 }
 
 static void grf_finish_tile(griffin_context *c, const grf_output *o, int64_t tile, int64_t row,
                             int count, float *out) {
     const griffin_config *config = &c->model->info.config;
-    int64_t n, i, first = grf_tile_rows(o->w, tile, &n);
+    const grf_kernels *kernels = c->model->kernels;
+    int64_t n, first = grf_tile_rows(o->w, tile, &n);
     for (; count > 0; count--, row++, out += GRF_TILE) {
-        float *to =
-            o->to == GRF_LOGITS ? c->wanted[row].logits + first : grf_row(c, o->to, row) + first;
-        grf_add_bias(out, o->w, first, n);
-        if (o->then == GRF_ACTIVATE) c->model->kernels->activate(out, config->activation, GRF_TILE);
+        float *to = (o->to == GRF_LOGITS ? c->wanted[row].logits : grf_row(c, o->to, row)) + first;
+        grf_add_bias(kernels, out, o->w, first, n);
+        if (o->then == GRF_ADD) { kernels->add(to, out, n); continue; }
+        if (o->then == GRF_ACTIVATE) kernels->activate(out, config->activation, GRF_TILE);
         if (o->then == GRF_CAP && config->soft_cap > 0)
-            c->model->kernels->soft_cap(out, config->soft_cap, GRF_TILE);
-        if (o->then == GRF_ADD) for (i = 0; i < n; i++) to[i] += out[i];
-        else memcpy(to, out, (size_t)n * 4);
+            kernels->soft_cap(out, config->soft_cap, GRF_TILE);
+        memcpy(to, out, (size_t)n * 4);
     }
 }
 
@@ -4323,8 +4343,8 @@ static void grf_run_gated(griffin_context *c, const grf_op *op, int64_t from, in
             grf_tile_product(c, op, wg, from, row, (int)count, gate);
             grf_tile_product(c, op, wu, from, row, (int)count, up);
             for (r = 0; r < count; r++) {
-                grf_add_bias(gate + r * GRF_TILE, wg, first, n);
-                grf_add_bias(up   + r * GRF_TILE, wu, first, n);
+                grf_add_bias(kernels, gate + r * GRF_TILE, wg, first, n);
+                grf_add_bias(kernels, up   + r * GRF_TILE, wu, first, n);
             }
             kernels->activate(gate, c->model->info.config.activation, count * GRF_TILE);
             kernels->multiply(gate, up, count * GRF_TILE);
@@ -5409,6 +5429,7 @@ static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 #define gi_store8   GV(gi_store8)
 #define gi_sum      GV(gi_sum)
 #define g1_fma      GV(g1_fma)
+#define gv_prefetch GV(gv_prefetch)
 
 /* GV_FLOAT_ROWS, GV_HALF_ROWS (16-bit weights) and GV_INT_ROWS: activation rows that one pass
  * over a tile keeps in registers, each with two words of sums. GV_UNROLL_BLOCK: for the groups of
@@ -5500,6 +5521,7 @@ GV_WORD gi   gi_byte(gi a) { return a; }
 GV_WORD gi   gi_dot4(gi sum, gi u, gi s) { return _mm512_dpbusd_epi32(sum, u, s); }
 GV_WORD void gi_store8(int8_t *p, gi a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a)); }
 GV_WORD int32_t gi_sum(gi a) { return _mm512_reduce_add_epi32(a); }
+GV_WORD void gv_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 GV_WORD float g1_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
 /* ---- AVX2 (with FMA and F16C): a word is two registers -------------------------------------- */
@@ -5595,6 +5617,7 @@ GV_WORD int32_t gi_sum(gi a) {
     c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0x4e));
     return _mm_cvtsi128_si32(_mm_add_epi32(c, _mm_shuffle_epi32(c, 0xb1)));
 }
+GV_WORD void gv_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 GV_WORD float g1_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
 /* ---- NEON, of every 64-bit ARM: a word is four registers ------------------------------------ */
@@ -5700,6 +5723,7 @@ GV_WORD void gi_store8(int8_t *p, gi a) {
 GV_WORD int32_t gi_sum(gi a) {
     return vaddvq_s32(vaddq_s32(vaddq_s32(a.at[0], a.at[1]), vaddq_s32(a.at[2], a.at[3])));
 }
+GV_WORD void gv_prefetch(const void *p) { __builtin_prefetch(p); }
 GV_WORD float g1_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
 /* ---- WebAssembly's SIMD128: a word is four registers ---------------------------------------- */
@@ -5822,6 +5846,7 @@ GV_WORD int32_t gi_sum(gi a) {
     b = wasm_i32x4_add(b, wasm_i64x2_shuffle(b, b, 1, 1));
     return wasm_i32x4_extract_lane(wasm_i32x4_add(b, wasm_i32x4_shuffle(b, b, 1, 1, 1, 1)), 0);
 }
+GV_WORD void gv_prefetch(const void *p) { (void)p; }
 GV_WORD float g1_fma(float a, float b, float c) { return grf_fma(a, b, c); }
 
 /* ---- plain C: the reference ----------------------------------------------------------------- */
@@ -5903,6 +5928,7 @@ GV_WORD int32_t gi_sum(gi a) {
     for (i = 0; i < 16; i++) sum = GV_WRAP(sum, +, a.at[i]);
     return sum;
 }
+GV_WORD void gv_prefetch(const void *p) { (void)p; }
 GV_WORD float g1_fma(float a, float b, float c) { return grf_fma(a, b, c); }
 #endif
 
@@ -6034,6 +6060,12 @@ GV_KERNEL void GV(multiply)(float *y, const float *x, int64_t n) {
     for (j = 0; j < n; j += 16) gv_store(y + j, gv_mul(gv_load(y + j), gv_load(x + j)));
 }
 
+GV_KERNEL void GV(add)(float *y, const float *x, int64_t n) {
+    int64_t j;
+    for (j = 0; j + 16 <= n; j += 16) gv_store(y + j, gv_add(gv_load(y + j), gv_load(x + j)));
+    for (; j < n; j++) y[j] += x[j];
+}
+
 GV_KERNEL void GV(soft_cap)(float *y, float cap, int64_t n) {
     int64_t j;
     for (j = 0; j < n; j += 16)
@@ -6095,18 +6127,25 @@ GV_WORD gv GV(weights)(int type, const uint8_t *w) {
     }
 }
 
+/* Fetches the lines of a step of up to 136 bytes. */
+GV_WORD void GV(fetch)(const uint8_t *at, int step) {
+    gv_prefetch(at);
+    if (step > 72) gv_prefetch(at + 64);
+}
+
 /* `rows` rows of x times `count` columns of a tile, continuing the sums in out. rows and type are
  * constants at every call: the loops over rows unroll and the sums stay in registers. */
 GV_WORD void GV(float_rows)(const int rows, const int type, float *out, const uint8_t *w,
-                            const float *x, int64_t stride, int64_t count) {
+                            const float *x, int64_t stride, int64_t count, grf_ahead ahead) {
     const int size = type == GRF_F32 ? 64 : 32;
     gv low[GV_FLOAT_ROWS], high[GV_FLOAT_ROWS];
     int m;
     GV_UNROLL for (m = 0; m < rows; m++) {
         low[m] = gv_load(out + m * GRF_TILE); high[m] = gv_load(out + m * GRF_TILE + 16);
     }
-    for (; count > 0; count--, x++, w += 2 * size) {
+    for (; count > 0; count--, x++, w += 2 * size, ahead.at += ahead.step) {
         gv a = GV(weights)(type, w), b = GV(weights)(type, w + size);
+        if (rows > 1) GV(fetch)(ahead.at, ahead.step);
         GV_UNROLL for (m = 0; m < rows; m++) {
             gv xm = gv_set(x[m * stride]);
             low[m] = gv_fma(a, xm, low[m]); high[m] = gv_fma(b, xm, high[m]);
@@ -6121,7 +6160,7 @@ GV_WORD void GV(float_rows)(const int rows, const int type, float *out, const ui
  * GV_BYTE_ZERO (q8_0) or 8 (q4_0) added, so the integer sum starts at minus that times the sum of
  * the q. */
 GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint8_t *w,
-                          const grf_q8 *x, int64_t stride, int64_t blocks) {
+                          const grf_q8 *x, int64_t stride, int64_t blocks, grf_ahead ahead) {
     const int zero = type == GRF_Q8_0 ? GV_BYTE_ZERO : 8;
     gv low[GV_INT_ROWS], high[GV_INT_ROWS];
     int m, j;
@@ -6137,6 +6176,7 @@ GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint
         GV_UNROLL_BLOCK for (j = 0; j < 8; j++) {
             const uint8_t *at = w + (type == GRF_Q8_0 ? j : j % 4) * 128;
             gi a = gi_load(at), b = gi_load(at + 64);
+            if (rows > 1) GV(fetch)(ahead.at + j * ahead.step, ahead.step);
             a = type == GRF_Q8_0 ? gi_byte(a) : gi_nibble(a, j >= 4);
             b = type == GRF_Q8_0 ? gi_byte(b) : gi_nibble(b, j >= 4);
             GV_UNROLL for (m = 0; m < rows; m++) {
@@ -6148,6 +6188,7 @@ GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint
             }
         }
         w += type == GRF_Q8_0 ? 1024 : 512;
+        ahead.at += 8 * ahead.step;
         GV_UNROLL for (m = 0; m < rows; m++) {
             gv dx = gv_set(x[m * stride].scale);
             low[m]  = gv_fma(gv_mul(da, dx), gv_of_int(ilow[m]),  low[m]);
@@ -6160,7 +6201,7 @@ GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint
 }
 
 /* Rows in the largest groups the registers hold. */
-#define GV_ROWS_LOOP(limit, body) \
+#define GV_ROWS_LOOP(limit, steps, body) \
     while (rows > 0) { \
         int m = rows < limit ? rows : limit; \
         if (m > 6) m = m < 12 ? 6 : 12; \
@@ -6174,22 +6215,28 @@ GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint
         default: body(1); break; \
         } \
         rows -= m; x += m * stride; out += m * GRF_TILE; \
+        ahead.at += count * steps * ahead.step; \
     }
 
 #define GV_FLOAT_BODY(M) \
-    GV(float_rows)((M) < GV_FLOAT_ROWS ? (M) : GV_FLOAT_ROWS, type, out, w, x, stride, count)
+    GV(float_rows)((M) < GV_FLOAT_ROWS ? (M) : GV_FLOAT_ROWS, type, out, w, x, stride, count, ahead)
 #define GV_INT_BODY(M) \
-    GV(int_rows)((M) < GV_INT_ROWS ? (M) : GV_INT_ROWS, type, out, w, x, stride, count)
+    GV(int_rows)((M) < GV_INT_ROWS ? (M) : GV_INT_ROWS, type, out, w, x, stride, count, ahead)
 
 GV_WORD void GV(float_part)(const int type, float *out, const uint8_t *w, const float *x,
                             int64_t stride, int64_t count, int rows) {
     const int most = type == GRF_F32 ? GV_FLOAT_ROWS : GV_HALF_ROWS;
-    GV_ROWS_LOOP(most, GV_FLOAT_BODY)
+    const int bytes = type == GRF_F32 ? 128 : 64;
+    grf_ahead ahead = grf_look_ahead(w, count * bytes, bytes, (rows + most - 1) / most);
+    GV_ROWS_LOOP(most, 1, GV_FLOAT_BODY)
 }
 
 GV_WORD void GV(int_part)(const int type, float *out, const uint8_t *w, const grf_q8 *x,
                           int64_t stride, int64_t count, int rows) {
-    GV_ROWS_LOOP(GV_INT_ROWS, GV_INT_BODY)
+    const int bytes = type == GRF_Q8_0 ? 1088 : 576;
+    const int passes = (rows + GV_INT_ROWS - 1) / GV_INT_ROWS;
+    grf_ahead ahead = grf_look_ahead(w, count * bytes, bytes / 8, passes);
+    GV_ROWS_LOOP(GV_INT_ROWS, 8, GV_INT_BODY)
 }
 
 /* 512 columns at a time, so that they stay in the first cache for all rows. */
@@ -6392,7 +6439,7 @@ static const grf_kernels GV(kernels) = {
     GRF_WORDS_NAME,
     GV(linear_tile), GV(quantise), GV(norm_row), GV(conv_row),
     GV(rglru_row), GV(rope_angles), GV(rope_head), GV(attend),
-    GV(activate), GV(multiply), GV(soft_cap), GV(exp_shifted)
+    GV(activate), GV(multiply), GV(add), GV(soft_cap), GV(exp_shifted)
 };
 
 #undef gv
@@ -6429,6 +6476,7 @@ static const grf_kernels GV(kernels) = {
 #undef gi_store8
 #undef gi_sum
 #undef g1_fma
+#undef gv_prefetch
 #undef gv_exp
 #undef gv_expm1
 #undef gv_sigmoid

@@ -90,7 +90,7 @@ static void check_pair(const char *name, const char *type, const char *gates, co
         check_same(rows, mapped, g);
         check_same(rows, embedded, g);
         CHECK(i->tensors == griffin_get_info(rows)->tensors, "%d tensors", i->tensors);
-        CHECK(strcmp(gates, "f32") != 0
+        CHECK(GRF_BIG_ENDIAN || strcmp(gates, "f32") != 0
               || griffin_get_info(rows)->weight_bytes == i->weight_bytes + tile_bytes(mapped),
               "%s: %lu bytes packed", path, (unsigned long)i->weight_bytes);
     }
@@ -322,7 +322,7 @@ int main(void) {
     RUN(test_same_bits);
     RUN(test_narrow_gates);
     RUN(test_any_address);
-    RUN(test_no_copy);
+    if (!GRF_BIG_ENDIAN) RUN(test_no_copy);
     RUN(test_damaged_floats);
     RUN(test_damaged_blocks);
     RUN(test_tiles_win);

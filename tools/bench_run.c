@@ -37,7 +37,7 @@ static size_t state_stride(const bench_model *b) {
 
 size_t runner_memory(const bench_model *b, int rows, int batch) {
     griffin_context_options options = context_options(1, rows, batch);
-    return b->data_size + b->info->weight_bytes + griffin_context_size(b->model, &options)
+    return (size_t)(b->data_size + b->info->weight_bytes) + griffin_context_size(b->model, &options)
          + (size_t)batch * (state_stride(b) + 4 * (size_t)b->info->config.vocab);
 }
 

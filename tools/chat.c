@@ -87,7 +87,7 @@ static void load(chat *c, const char *path) {
     file_bytes file;
     int error;
     if (text_open(&file, NULL, path) == 0) {
-        error = griffin_load(c->s.model, c->s.state, file.data, file.size);
+        error = griffin_load(c->s.model, c->s.state, file.data, (size_t)file.size);
         if (error < 0) session_error(&c->s, error);
         else printf("the conversation of %s goes on\n", path);
     }
