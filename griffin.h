@@ -169,7 +169,7 @@
 
 #ifndef GRIFFIN_API                 /* define it yourself for DLL export */
   #ifdef GRIFFIN_STATIC             /* a private copy inside one source file */
-    #define GRIFFIN_API static
+    #define GRIFFIN_API static inline
   #else
     #define GRIFFIN_API extern
   #endif
@@ -313,8 +313,10 @@ typedef struct griffin_info {
 
 /* Maps the file (or reads it where mapping is missing) and packs the weights.
  * options may be null. On failure *model is null and options->error says why. */
+#ifndef GRIFFIN_NO_STDIO
 GRIFFIN_API int griffin_open_file(griffin_model **model, const char *path,
                                   const griffin_options *options);
+#endif
 
 /* The same from memory. Borrows the buffer: keep it alive and unchanged until
  * griffin_close. Untrusted bytes are safe: every offset is checked here. */
