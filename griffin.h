@@ -96,7 +96,8 @@
  * with 16-bit weights widened first; and for q8_0 and q4_0 weights, whose inputs are rounded to
  * int8 in blocks of 32 with a scale of their own,
  *
- *     acc = 0;  for each block j:  acc = fma(dw[r][j] * dx[j], (float)isum, acc);  y[r] = acc + b[r]
+ *     acc = 0;  for each block j:  acc = fma(dw[r][j] * dx[j], (float)isum, acc);
+ *     y[r] = acc + b[r]
  *
  * where isum is an exact integer. Each vector lane owns an output row, so nobody needs another
  * order. Sums over one vector (norm, attention scores, softmax) use 16 partial sums, element i in
@@ -455,16 +456,17 @@ typedef struct griffin_encoding {           /* zero: a whole prompt, as the mode
 
 /* Returns how many tokens the text makes; writes at most capacity of them, so capacity 0 asks for
  * the size. Text is UTF-8, not necessarily terminated; broken bytes become U+FFFD.
- * encoding may be null. Scratch for any text of `length` bytes: griffin_encode_size, which is about
- * 55 bytes for each byte of a Gemma-like vocabulary; null scratch allocates what this text needs. */
+ * encoding may be null. Scratch for any text of `length` bytes: griffin_encode_size, about 55 bytes
+ * for each byte in a Gemma-like vocabulary; null scratch allocates what this text needs. */
 GRIFFIN_API int griffin_encode(const griffin_model *model, const griffin_encoding *encoding,
                                const char *text, size_t length, int32_t *tokens, int capacity);
 GRIFFIN_API size_t griffin_encode_size(const griffin_model *model, size_t length);
 
 /* Streams tokens back to text. Emits only whole UTF-8 characters and keeps the rest; token -1
  * flushes. All zero is a fresh decoder; set started = 1 for tokens that follow earlier text, or a
- * vocabulary that puts a space before every text loses the first one. Returns the bytes written, a NUL comes after them;
- * capacity of 512 is enough for most pieces, E_SPACE (and nothing changed) tells if not. */
+ * vocabulary that puts a space before every text loses the first one. Returns the bytes written, a
+ * NUL comes after them; a capacity of 512 is enough for most pieces, E_SPACE (and nothing changed)
+ * tells if not. */
 typedef struct griffin_decoder {
     unsigned char held[4];                  /* bytes of an unfinished character */
     unsigned char count;                    /* how many */
@@ -1019,7 +1021,7 @@ static const grf_format grf_formats[] = {
     { GRF_Q5_K, "q5_k",  256, 176, grf_decode_q5_k },
     { GRF_Q6_K, "q6_k",  256, 210, grf_decode_q6_k },
     {  9, "q8_1",  32,  36, NULL }, { 10, "q2_k", 256,  84, NULL }, { 11, "q3_k", 256, 110, NULL },
-    { 15, "q8_k", 256, 292, NULL }, { GRF_I8, "i8",     1,   1, NULL }, { 25, "i16",    1,   2, NULL },
+    { 15, "q8_k", 256, 292, NULL }, { GRF_I8, "i8", 1, 1, NULL }, { 25, "i16",    1,   2, NULL },
     { 26, "i32",    1,   4, NULL }, { 27, "i64",    1,   8, NULL }, { 28, "f64",    1,   8, NULL }
 };
 
@@ -2759,8 +2761,8 @@ typedef struct grf_q8 {
 } grf_q8;
 
 /* What to fetch while a block of columns is multiplied with many rows: if that takes several passes
- * over the block, the next block, a share of it in each; else the same block, a little ahead. Single
- * rows leave that to the machine, except of 16-bit weights, where it falls behind. */
+ * over the block, the next block, a share of it in each; else the same block, a little ahead.
+ * Single rows leave that to the machine, except of 16-bit weights, where it falls behind. */
 typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
 
 static grf_ahead grf_look_ahead(const uint8_t *block, int64_t block_bytes, int step_bytes,
