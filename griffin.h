@@ -70,7 +70,8 @@
  *
  * The library makes none. Built with OpenMP it uses OpenMP's; with griffin_jobs it calls your job
  * system; else it stays on the caller's thread. Work is cut into pieces of about half a megabyte
- * of weights, and whatever is smaller than that never leaves the calling thread.
+ * of weights; what is smaller than that, and with OpenMP a call of fewer than 16 such pieces, never
+ * leaves the calling thread.
  *
  *
  * PROMISES, each with its file in tests/
@@ -82,7 +83,7 @@
  * Same bits. Logits and states do not depend on the number of threads, on how tokens are cut into
  *     calls, on who shares a call, or on the instruction set: NUMBERS says why.
  * A guest. No globals, no threads, no clock, no locale, no environment, no exit. Nothing is
- *     allocated after griffin_open, except by griffin_encode if you give it no scratch.
+ *     allocated after opening, except by griffin_encode if you give it no scratch.
  * Safe. Files are hostile until proved otherwise: every offset, size and name is checked when a
  *     model or a saved state is opened, and whatever fails leaves nothing behind.
  *

@@ -81,20 +81,28 @@ static void check_pair(const char *name, const char *type, const char *gates, co
     size_t size, rows_size;
     unsigned char *file = converted(name, type, gates, 0, path, &size);
     unsigned char *rows_file = converted(name, type, gates, 1, rows_path, &rows_size);
-    griffin_model *rows = NULL, *mapped = NULL, *embedded = NULL;
+    griffin_model *rows = NULL, *mapped = NULL, *embedded = NULL, *copied = NULL;
+    griffin_options options;
+    memset(&options, 0, sizeof options);
+    options.copy_weights = 1;
     CHECK(griffin_open_memory(&rows, rows_file, rows_size, NULL) == GRIFFIN_OK, "%s", rows_path);
     CHECK(griffin_open_file(&mapped, path, NULL) == GRIFFIN_OK, "%s", path);
     CHECK(griffin_open_memory(&embedded, file, size, NULL) == GRIFFIN_OK, "%s", path);
-    if (rows && mapped && embedded) {
+    CHECK(griffin_open_file(&copied, path, &options) == GRIFFIN_OK, "%s", path);
+    if (rows && mapped && embedded && copied) {
         const griffin_info *i = griffin_get_info(mapped);
         check_same(rows, mapped, g);
         check_same(rows, embedded, g);
+        check_same(rows, copied, g);
+        CHECK(GRF_BIG_ENDIAN
+              || griffin_get_info(copied)->weight_bytes == i->weight_bytes + tile_bytes(mapped),
+              "%s: %lu bytes copied", path, (unsigned long)griffin_get_info(copied)->weight_bytes);
         CHECK(i->tensors == griffin_get_info(rows)->tensors, "%d tensors", i->tensors);
         CHECK(GRF_BIG_ENDIAN || strcmp(gates, "f32") != 0
               || griffin_get_info(rows)->weight_bytes == i->weight_bytes + tile_bytes(mapped),
               "%s: %lu bytes packed", path, (unsigned long)i->weight_bytes);
     }
-    griffin_close(rows); griffin_close(mapped); griffin_close(embedded);
+    griffin_close(rows); griffin_close(mapped); griffin_close(embedded); griffin_close(copied);
     free(file); free(rows_file);
 }
 
