@@ -4606,13 +4606,17 @@ static void grf_run_piece(void *data, int index) {
 
 #ifdef _OPENMP
 /* A crew is the threads of one griffin_advance. The caller's thread leads: it walks through the
- * program and issues the pieces of each operation; all of them, it too, take pieces until none are
- * left. The leader then waits for the pieces that are still being worked on, not for threads: one
- * that lost its processor with empty hands holds up nobody.
+ * program and deals out the pieces of each operation in runs, one for each lane, so that a thread
+ * reads one stretch of weights. A thread takes the pieces of its own lane and then what is left in
+ * others. The leader waits for the pieces that are still being worked on, not for threads: one that
+ * lost its processor with empty hands holds up nobody.
  *
  * ticket: the next piece in its upper half, their end in the lower. A thread that takes one too
  * many leaves without harm, since the end it compares with came with the number. */
-struct grf_crew { uint64_t ticket, done, home; };
+#define GRF_LANES 32
+
+struct grf_lane { uint64_t ticket, apart[7]; };     /* in a cache line of its own */
+struct grf_crew { uint64_t done, home; int lanes; struct grf_lane lane[GRF_LANES]; };
 
 static void grf_pause(int *spins) {
     if (++*spins < 4096) {
@@ -4627,31 +4631,41 @@ static void grf_pause(int *spins) {
 #endif
 }
 
-static void grf_take_pieces(griffin_context *c, grf_piece_run *run) {
+static void grf_take_pieces(griffin_context *c, struct grf_lane *lane) {
     struct grf_crew *crew = c->crew;
+    grf_piece_run run;
+    run.context = c;
+    run.first = 0;
     for (;;) {
         uint64_t ticket;
         #pragma omp atomic capture seq_cst
-        { ticket = crew->ticket; crew->ticket += (uint64_t)1 << 32; }
+        { ticket = lane->ticket; lane->ticket += (uint64_t)1 << 32; }
         if (ticket >> 32 >= (ticket & 0xffffffffu)) return;
-        grf_run_piece(run, (int)(ticket >> 32));
+        grf_run_piece(&run, (int)(ticket >> 32));
         #pragma omp atomic seq_cst
         crew->done += 1;
     }
 }
 
+static void grf_take_lanes(griffin_context *c, int own) {
+    struct grf_crew *crew = c->crew;
+    int i;
+    for (i = 0; i < crew->lanes; i++) grf_take_pieces(c, crew->lane + (own + i) % crew->lanes);
+}
+
 static void grf_lead(griffin_context *c, int64_t first, int count) {
     struct grf_crew *crew = c->crew;
     uint64_t done = 0;
-    grf_piece_run run;
-    int spins = 0;
-    run.context = c;
-    run.first = 0;
+    int spins = 0, i;
     #pragma omp atomic write seq_cst
     crew->done = 0;
-    #pragma omp atomic write seq_cst
-    crew->ticket = (uint64_t)first << 32 | (uint64_t)(first + count);
-    grf_take_pieces(c, &run);
+    for (i = 0; i < crew->lanes; i++) {
+        int64_t from = first + (int64_t)count * i / crew->lanes;
+        int64_t end = first + (int64_t)count * (i + 1) / crew->lanes;
+        #pragma omp atomic write seq_cst
+        crew->lane[i].ticket = (uint64_t)from << 32 | (uint64_t)end;
+    }
+    grf_take_lanes(c, 0);
     while (done < (uint64_t)count) {
         grf_pause(&spins);
         #pragma omp atomic read seq_cst
@@ -4659,17 +4673,14 @@ static void grf_lead(griffin_context *c, int64_t first, int count) {
     }
 }
 
-static void grf_follow(griffin_context *c) {
+static void grf_follow(griffin_context *c, int thread) {
     struct grf_crew *crew = c->crew;
     uint64_t ticket, home = 0;
-    grf_piece_run run;
-    int spins = 0;
-    run.context = c;
-    run.first = 0;
+    int own = thread % crew->lanes, spins = 0;
     while (!home) {
         #pragma omp atomic read seq_cst
-        ticket = crew->ticket;
-        if (ticket >> 32 < (ticket & 0xffffffffu)) { grf_take_pieces(c, &run); spins = 0; }
+        ticket = crew->lane[own].ticket;
+        if (ticket >> 32 < (ticket & 0xffffffffu)) { grf_take_lanes(c, own); spins = 0; }
         grf_pause(&spins);
         #pragma omp atomic read seq_cst
         home = crew->home;
@@ -4720,6 +4731,7 @@ static int grf_run_with_crew(griffin_context *c, int64_t units) {
     struct grf_crew crew;
     if (c->jobs.run || width < 2 || grf_shared_units(c, units) < GRF_WORTH_WAKING) return 0;
     memset(&crew, 0, sizeof crew);
+    crew.lanes = width < GRF_LANES ? width : GRF_LANES;
     c->crew = &crew;
     #pragma omp parallel num_threads(width)
     {
@@ -4728,7 +4740,7 @@ static int grf_run_with_crew(griffin_context *c, int64_t units) {
             #pragma omp atomic write seq_cst
             crew.home = 1;
         } else {
-            grf_follow(c);
+            grf_follow(c, omp_get_thread_num());
         }
     }
     c->crew = NULL;
