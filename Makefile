@@ -96,7 +96,7 @@ endef
 
 # ---- check-all ---------------------------------------------------------------------------------
 
-check-all: same-bits platforms tests-elsewhere sanitizers valgrind lint fuzz
+check-all: same-bits platforms tests-elsewhere sanitizers valgrind lint fuzz spills
 
 # The library compiled by COMPILER_LANGUAGE_OPTIMISATION_DIALECT, warnings being errors, must give
 # the logits of the plain build, bit for bit: on every instruction set, at once or token by token.
@@ -218,6 +218,15 @@ lint:
 	    griffin.h tools
 	@echo "1 passed, 0 failed"
 
+# Sums stay in registers: reads the machine code of the kernels, on x86-64.
+spills: $(foreach c,gcc clang,build/spills/$c.o)
+	@for object in $^; do \
+	    objdump -d --no-show-raw-insn $$object | awk -f tests/spills.awk || exit 1; done
+
+build/spills/%.o: tools/engine.c griffin.h
+	@mkdir -p $(@D)
+	$* -std=c99 -D_POSIX_C_SOURCE=200809L -O2 -c $< -o $@
+
 # A short look with each fuzzer, from the seeds in the folders of tests/data that its opening
 # comment names. The command for a long look stands there too.
 FUZZED  = $(patsubst tests/%.c,$(BUILD)/tests/%.fuzzed,$(wildcard tests/fuzz_*.c))
@@ -245,5 +254,5 @@ clean:
 	rm -rf build
 
 .PHONY: all run hello test check-all same-bits platforms tests-elsewhere sanitizers valgrind \
-        lint fuzz run-fuzzers clean
+        lint fuzz spills run-fuzzers clean
 .SECONDARY:

@@ -5605,7 +5605,7 @@ GV_WORD float g1_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c)
 #define GV_INT_ROWS   2
 #define GV_VALUE_WORDS 4
 #define GV_QUERIES 1
-#define GV_BYTE_ZERO  128
+#define GV_BYTE_ZERO  0
 #define GV_UNROLL GRF_UNROLL
 #define GV_UNROLL_BLOCK GRF_UNROLL_CLANG
 #define GV_BOTH(type, f_lo, f_hi) type r; r.lo = f_lo; r.hi = f_hi; return r
@@ -5667,13 +5667,14 @@ GV_WORD gi   gi_nibble(gi a, int upper) {
     if (upper) { a.lo = _mm256_srli_epi16(a.lo, 4); a.hi = _mm256_srli_epi16(a.hi, 4); }
     return gi_and(a, gi_set(0x0f0f0f0f));
 }
-GV_WORD gi   gi_byte(gi a) { return a; }
-/* vpmaddubsw would saturate: bytes 0 and 2 of each four, then 1 and 3, as 16-bit pairs instead */
+GV_WORD gi   gi_byte(gi a) {
+    const __m256i bit = _mm256_set1_epi8(-128);
+    GV_BOTH(gi, _mm256_xor_si256(a.lo, bit), _mm256_xor_si256(a.hi, bit));
+}
+/* vpmaddubsw wants one side unsigned: |u| and s with the sign of u. No pair exceeds 2 128 127. */
 GV_WORD __m256i GV(dot4_half)(__m256i sum, __m256i u, __m256i s) {
-    __m256i u02 = _mm256_and_si256(u, _mm256_set1_epi16(255)), u13 = _mm256_srli_epi16(u, 8);
-    __m256i s02 = _mm256_srai_epi16(_mm256_slli_epi16(s, 8), 8), s13 = _mm256_srai_epi16(s, 8);
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(u02, s02));
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(u13, s13));
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(u), _mm256_sign_epi8(s, u));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 GV_WORD gi   gi_dot4(gi sum, gi u, gi s) {
     GV_BOTH(gi, GV(dot4_half)(sum.lo, u.lo, s.lo), GV(dot4_half)(sum.hi, u.hi, s.hi));
@@ -6222,12 +6223,6 @@ GV_WORD gv GV(weights)(int type, const uint8_t *w) {
     }
 }
 
-/* Fetches the lines of a step of up to 136 bytes. */
-GV_WORD void GV(fetch)(const uint8_t *at, int step) {
-    gv_prefetch(at);
-    if (step > 72) gv_prefetch(at + 64);
-}
-
 /* `rows` rows of x times `count` columns of a tile, continuing the sums in out. rows and type are
  * constants at every call: the loops over rows unroll and the sums stay in registers. */
 GV_WORD void GV(float_rows)(const int rows, const int type, float *out, const uint8_t *w,
@@ -6240,7 +6235,7 @@ GV_WORD void GV(float_rows)(const int rows, const int type, float *out, const ui
     }
     for (; count > 0; count--, x++, w += 2 * size, ahead.at += ahead.step) {
         gv a = GV(weights)(type, w), b = GV(weights)(type, w + size);
-        if (rows > 1 || type != GRF_F32) GV(fetch)(ahead.at, ahead.step);
+        if (rows > 1 || type != GRF_F32) gv_prefetch(ahead.at);
         GV_UNROLL for (m = 0; m < rows; m++) {
             gv xm = gv_set(x[m * stride]);
             low[m] = gv_fma(a, xm, low[m]); high[m] = gv_fma(b, xm, high[m]);
@@ -6266,25 +6261,24 @@ GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out,
     GV_UNROLL for (m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
     for (; blocks > 0; blocks--, x++) {
         gi ilow[GV_INT_ROWS], ihigh[GV_INT_ROWS];
-        gv da = gv_f16(w), db = gv_f16(w + 32);
-        w += 64;
+        gv da, db;
         GV_UNROLL for (m = 0; m < rows; m++)
             ilow[m] = ihigh[m] = gi_set(GV(int_start)(type, x + m * stride));
         GV_UNROLL_BLOCK for (j = 0; j < 8; j++) {
-            const uint8_t *at = w + (type == GRF_Q8_0 ? j : j % 4) * 128;
-            gi a = gi_load(at), b = gi_load(at + 64);
-            if (rows > 1) GV(fetch)(ahead.at + j * ahead.step, ahead.step);
+            const uint8_t *at = w + 64 + (type == GRF_Q8_0 ? j : j % 4) * 128;
+            gi a = gi_load(at), b;
+            int32_t four[GV_INT_ROWS];
+            if (rows > 1) gv_prefetch(ahead.at + j * ahead.step);
+            GV_UNROLL for (m = 0; m < rows; m++) memcpy(four + m, x[m * stride].q + 4 * j, 4);
             a = type == GRF_Q8_0 ? gi_byte(a) : gi_nibble(a, j >= 4);
+            GV_UNROLL for (m = 0; m < rows; m++) ilow[m] = gi_dot4(ilow[m], a, gi_set(four[m]));
+            b = gi_load(at + 64);
             b = type == GRF_Q8_0 ? gi_byte(b) : gi_nibble(b, j >= 4);
-            GV_UNROLL for (m = 0; m < rows; m++) {
-                int32_t four;
-                gi xm;
-                memcpy(&four, x[m * stride].q + 4 * j, 4);
-                xm = gi_set(four);
-                ilow[m] = gi_dot4(ilow[m], a, xm); ihigh[m] = gi_dot4(ihigh[m], b, xm);
-            }
+            GV_UNROLL for (m = 0; m < rows; m++) ihigh[m] = gi_dot4(ihigh[m], b, gi_set(four[m]));
         }
-        w += type == GRF_Q8_0 ? 1024 : 512;
+        da = gv_f16(w);
+        db = gv_f16(w + 32);
+        w += type == GRF_Q8_0 ? 1088 : 576;
         ahead.at += 8 * ahead.step;
         GV_UNROLL for (m = 0; m < rows; m++) {
             low[m]  = gv_fma(da, gv_of_int(ilow[m]),  low[m]);

@@ -1,0 +1,46 @@
+# spills.awk - reads `objdump -d --no-show-raw-insn` of the compiled header and looks at the inner
+# loops of the kernels. Sums that do not fit the registers show there as vectors written to the
+# stack. A loop is a jump backwards; an inner one holds no other.
+#
+# The sixteen registers of AVX2 hold the sums of one row in int8, but two rows are a fifth faster
+# with some of them on the stack: its linear layers and the RG-LRU, long chains of exp, are exempt.
+#
+# Prints a line for each loop that spills, and "N passed, N failed": kernels.
+
+function number(hex,    i, value) {
+    for (i = 1; i <= length(hex); i++) value = value * 16 + index("0123456789abcdef", substr(hex, i, 1)) - 1
+    return value
+}
+
+function finish(    i, j, inner, stores, bad) {
+    for (i = 1; i <= jumps; i++) {
+        inner = 1
+        for (j = 1; j <= jumps; j++)
+            if (j != i && target[j] >= target[i] && source[j] <= source[i] && \
+                source[j] - target[j] < source[i] - target[i]) inner = 0
+        if (!inner) continue
+        stores = 0
+        for (j = 1; j <= spills; j++) stores += spill[j] >= target[i] && spill[j] <= source[i]
+        if (!stores) continue
+        printf "%s: %d vectors to the stack in the loop at %x\n", name, stores, target[i]
+        bad = 1
+    }
+    if (bad) failed++; else passed++
+}
+
+/^[0-9a-f]+ <.*>:$/ {
+    if (name) finish()
+    name = substr($2, 2, length($2) - 3)
+    if (name !~ /^grf_(linear_tile|attend|norm_row|conv_row|rglru_row)_avx/ || \
+        name ~ /^grf_(linear_tile|rglru_row)_avx2/) name = ""
+    jumps = spills = 0
+    next
+}
+
+name && /^ *[0-9a-f]+:\t/ {
+    at = number(substr($1, 1, length($1) - 1))
+    if ($2 ~ /^j/ && number($3) < at) { source[++jumps] = at; target[jumps] = number($3) }
+    if ($2 ~ /^vmov/ && $0 ~ /%[xyz]mm[0-9]+,[-0-9a-fx]*\(%rsp\)/) spill[++spills] = at
+}
+
+END { if (name) finish(); print passed + 0 " passed, " failed + 0 " failed"; exit failed || !passed }
