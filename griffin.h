@@ -55,7 +55,8 @@
  *
  * A state is bytes: all zero is a fresh one, memcpy is save, restore and fork, at any moment,
  * because it is only written when a call is complete. griffin_save and griffin_load are for disks
- * and networks: portable, checksummed, tied to the model.
+ * and networks: portable, checksummed, tied to the model, and with the sampler and the decoder in
+ * them, so that a resumed run says what it would have said.
  *
  * To take back a few tokens, a copy of the state is not needed: griffin_mark keeps what a later
  * token overwrites, 0.7 MB for RecurrentGemma 2B, and griffin_rewind brings the state back from up
@@ -374,14 +375,6 @@ GRIFFIN_API int    griffin_mark  (const griffin_model *model, const griffin_stat
 GRIFFIN_API int    griffin_rewind(const griffin_model *model, griffin_state *state,
                                   const void *mark);
 
-/* For disks and networks: little-endian, versioned, checksummed, tied to the model.
- * griffin_save returns the bytes written; with data null, the bytes needed.
- * griffin_load leaves the state as it was unless all is well. */
-GRIFFIN_API int64_t griffin_save(const griffin_model *model, const griffin_state *state,
-                                 void *data, size_t capacity);
-GRIFFIN_API int     griffin_load(const griffin_model *model, griffin_state *state,
-                                 const void *data, size_t size);
-
 /* ---- context: scratch memory for one caller at a time --------------------
  * Remembers no sequence: any context of a model can continue any of its states.
  * options may be null. Nothing needs to be undone: free the memory when no call
@@ -513,6 +506,25 @@ GRIFFIN_API int griffin_token_type(const griffin_model *model, int32_t token);
 /* The token whose piece is exactly this text, as the vocabulary spells it; -1: none. */
 GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *piece,
                                        size_t length);
+
+/* ---- save and load ------------------------------------------------------------
+ * A sequence for disks and networks: little-endian, versioned, checksummed, tied to the model and
+ * to attn_keys; the same bytes for the same text, whether it was rewound, and whatever the options
+ * otherwise are. sampler and decoder may be null; with them a resumed run continues identically. Of
+ * a sampler the settings and the random state are saved. Logits are not: save between
+ * griffin_sample and the step with its token, and take that step after loading. */
+
+/* Returns the bytes written; with data null, the bytes needed. */
+GRIFFIN_API int64_t griffin_save(const griffin_model *model, const griffin_state *state,
+                                 const griffin_sampler *sampler, const griffin_decoder *decoder,
+                                 void *data, size_t capacity);
+
+/* Nothing is changed unless all is well. E_FORMAT: damaged or something else; E_VERSION: of an
+ * older or newer library; E_MISMATCH: of another model or attn_keys, or a sampler or decoder is
+ * asked for that was not saved. What was saved and is not asked for is skipped. */
+GRIFFIN_API int     griffin_load(const griffin_model *model, griffin_state *state,
+                                 griffin_sampler *sampler, griffin_decoder *decoder,
+                                 const void *data, size_t size);
 
 /* ---- for writers of model files -----------------------------------------------
  * Weights that a file holds in tiles of 32 rows are used in place, without a copy: from a mapped
@@ -4933,7 +4945,7 @@ GRIFFIN_API int64_t griffin_state_position(const griffin_state *state) {
     return state ? state->position : 0;
 }
 
-/* ---- marks: the start of a state up to the rings, but with a tag even if it is fresh ---------- */
+/* ---- marks: the start of a state up to the rings, but with a tag even if it is fresh --------- */
 
 GRIFFIN_API size_t griffin_mark_size(const griffin_model *model) {
     return model && model->info.mark_bytes <= (size_t)-1 ? (size_t)model->info.mark_bytes : 0;
@@ -4982,22 +4994,29 @@ GRIFFIN_API int griffin_rewind(const griffin_model *m, griffin_state *state, con
     return GRIFFIN_OK;
 }
 
-/* ---- saved states ------------------------------------------------------------------------------
+/* ---- saved sequences ---------------------------------------------------------------------------
  * All little-endian. A ring is saved as far as the next token sees it, so that a state that was
  * rewound has the same bytes as one that never went astray.
  *
  *     0   8 bytes  "GRIFSTAT"
  *     8   u32      version, 2
- *     12  u32      0
+ *     12  u32      parts: 1 a sampler, 2 a decoder
  *     16  u64      tag: fingerprint of the model, mixed with attn_keys; 0: fresh
  *     24  u64      position
  *     32  u64      history hash of the tokens
- *     40  u64      n, number of floats
- *     48  f32[n]   recurrent part, then of every ring the last min(position, attn_keys - 1) rows
+ *     40  u64      n, bytes of
+ *     48  f32[]    recurrent part, then of every ring the last min(position, attn_keys - 1) rows
+ *     +n           the sampler if there is one: u64 seed; f32 temperature, top_p, min_p; i32 top_k;
+ *                  f32 repeat_penalty; i32 repeat_last; u32 accepted; i32[64] recent
+ *     ..  8 bytes  the decoder if there is one, as it is declared
  *     ..  u64      checksum (FNV-1a variant of grf_hash) of all bytes before it */
 
 #define GRF_SAVE_VERSION 2
 #define GRF_SAVE_HEADER 48
+#define GRF_SAVED_SAMPLER (36 + 4 * GRIFFIN_RECENT)
+#define GRF_SAVED_DECODER 8
+
+enum { GRF_HAS_SAMPLER = 1, GRF_HAS_DECODER = 2 };
 
 /* Rows of a ring half that the token after `position` others sees. */
 static int64_t grf_saved_rows(const griffin_model *m, int64_t position) {
@@ -5008,10 +5027,15 @@ static int64_t grf_saved_pieces(const griffin_model *m, int64_t position) {
     return position ? 1 + 2 * m->layout.attention_layers * grf_saved_rows(m, position) : 0;
 }
 
-static int64_t grf_saved_floats(const griffin_model *m, int64_t position) {
+static int64_t grf_saved_bytes(const griffin_model *m, int64_t position) {
+    const grf_layout *l = &m->layout;
     if (position == 0) return 0;
-    return m->layout.recurrent_floats
-         + (grf_saved_pieces(m, position) - 1) * m->layout.kv_row;
+    return 4 * (l->recurrent_floats + (grf_saved_pieces(m, position) - 1) * l->kv_row);
+}
+
+static int64_t grf_save_size(int64_t bytes, int parts) {
+    return GRF_SAVE_HEADER + bytes + (parts & GRF_HAS_SAMPLER ? GRF_SAVED_SAMPLER : 0)
+         + (parts & GRF_HAS_DECODER ? GRF_SAVED_DECODER : 0) + 8;
 }
 
 /* The first piece is the recurrent part, the others are rows. Returns how many floats. */
@@ -5024,39 +5048,90 @@ static int64_t grf_saved_piece(const griffin_model *m, griffin_state *s, int64_t
     return m->layout.kv_row;
 }
 
-GRIFFIN_API int64_t griffin_save(const griffin_model *m, const griffin_state *state, void *data,
-                                 size_t capacity) {
-    uint8_t *p = (uint8_t *)data;
-    int64_t floats, size, n, i, j, at = GRF_SAVE_HEADER;
+static uint8_t *grf_save_state(const griffin_model *m, griffin_state *s, int parts, uint8_t *p) {
+    int64_t i, j, n;
     float *piece;
-    int error;
+    memcpy(p, "GRIFSTAT", 8);
+    grf_put_u32(p + 8, GRF_SAVE_VERSION);
+    grf_put_u32(p + 12, (uint32_t)parts);
+    grf_put_u64(p + 16, s->tag ? m->layout.saved_tag : 0);
+    grf_put_u64(p + 24, (uint64_t)s->position);
+    grf_put_u64(p + 32, s->history);
+    grf_put_u64(p + 40, (uint64_t)grf_saved_bytes(m, s->position));
+    p += GRF_SAVE_HEADER;
+    for (i = 0; i < grf_saved_pieces(m, s->position); i++) {
+        n = grf_saved_piece(m, s, i, &piece);
+        for (j = 0; j < n; j++, p += 4) grf_put_u32(p, grf_bits_of(piece[j]));
+    }
+    return p;
+}
+
+static const uint8_t *grf_load_state(const griffin_model *m, griffin_state *s, const uint8_t *p) {
+    int64_t i, j, n;
+    float *piece;
+    memset(s, 0, griffin_state_size(m));
+    s->position = s->oldest = (int64_t)grf_u64(p + 24);
+    s->tag = s->position ? m->layout.tag : 0;
+    s->history = grf_u64(p + 32);
+    p += GRF_SAVE_HEADER;
+    for (i = 0; i < grf_saved_pieces(m, s->position); i++) {
+        n = grf_saved_piece(m, s, i, &piece);
+        for (j = 0; j < n; j++, p += 4) piece[j] = grf_f32(p);
+    }
+    return p;
+}
+
+static uint8_t *grf_save_sampler(const griffin_sampler *s, uint8_t *p) {
+    int i;
+    grf_put_u64(p, s->seed);
+    grf_put_u32(p + 8,  grf_bits_of(s->temperature));
+    grf_put_u32(p + 12, grf_bits_of(s->top_p));
+    grf_put_u32(p + 16, grf_bits_of(s->min_p));
+    grf_put_u32(p + 20, (uint32_t)s->top_k);
+    grf_put_u32(p + 24, grf_bits_of(s->repeat_penalty));
+    grf_put_u32(p + 28, (uint32_t)s->repeat_last);
+    grf_put_u32(p + 32, s->accepted);
+    for (i = 0; i < GRIFFIN_RECENT; i++) grf_put_u32(p + 36 + 4 * i, (uint32_t)s->recent[i]);
+    return p + GRF_SAVED_SAMPLER;
+}
+
+/* Whatever the numbers are: griffin_sample looks at them at every call. */
+static void grf_load_sampler(griffin_sampler *s, const uint8_t *p) {
+    int i;
+    s->seed = grf_u64(p);
+    s->temperature    = grf_f32(p + 8);
+    s->top_p          = grf_f32(p + 12);
+    s->min_p          = grf_f32(p + 16);
+    s->top_k          = (int)grf_u32(p + 20);
+    s->repeat_penalty = grf_f32(p + 24);
+    s->repeat_last    = (int)grf_u32(p + 28);
+    s->accepted       = grf_u32(p + 32);
+    for (i = 0; i < GRIFFIN_RECENT; i++) s->recent[i] = (int32_t)grf_u32(p + 36 + 4 * i);
+}
+
+GRIFFIN_API int64_t griffin_save(const griffin_model *m, const griffin_state *state,
+                                 const griffin_sampler *sampler, const griffin_decoder *decoder,
+                                 void *data, size_t capacity) {
+    int parts = (sampler ? GRF_HAS_SAMPLER : 0) | (decoder ? GRF_HAS_DECODER : 0), error;
+    uint8_t *start = (uint8_t *)data, *p;
+    int64_t size;
     if (!m) return GRIFFIN_E_ARGUMENT;
     error = grf_check_state(m, state);
     if (error) return error;
-    floats = grf_saved_floats(m, state->position);
-    size = GRF_SAVE_HEADER + 4 * floats + 8;
+    size = grf_save_size(grf_saved_bytes(m, state->position), parts);
     if (!data) return size;
     if ((uint64_t)size > capacity)
         return grf_fail(&m->host, GRIFFIN_E_SPACE, "save: %u bytes given, %u needed",
                         (uint64_t)capacity, (uint64_t)size);
-    memcpy(p, "GRIFSTAT", 8);
-    grf_put_u32(p + 8, GRF_SAVE_VERSION);
-    grf_put_u32(p + 12, 0);
-    grf_put_u64(p + 16, state->tag ? m->layout.saved_tag : 0);
-    grf_put_u64(p + 24, (uint64_t)state->position);
-    grf_put_u64(p + 32, state->history);
-    grf_put_u64(p + 40, (uint64_t)floats);
-    for (i = 0; i < grf_saved_pieces(m, state->position); i++) {
-        n = grf_saved_piece(m, (griffin_state *)(uintptr_t)state, i, &piece);
-        for (j = 0; j < n; j++, at += 4) grf_put_u32(p + at, grf_bits_of(piece[j]));
-    }
-    grf_put_u64(p + at, grf_hash(GRF_HASH_START, p, (size_t)at));
+    p = grf_save_state(m, (griffin_state *)(uintptr_t)state, parts, start);
+    if (sampler) p = grf_save_sampler(sampler, p);
+    if (decoder) { memcpy(p, decoder, GRF_SAVED_DECODER); p += GRF_SAVED_DECODER; }
+    grf_put_u64(p, grf_hash(GRF_HASH_START, start, (size_t)(p - start)));
     return size;
 }
 
-/* Nothing is written before everything was checked. */
 static int grf_check_save(const griffin_model *m, const uint8_t *p, size_t size) {
-    uint64_t position;
+    uint64_t position, bytes;
     if (size < GRF_SAVE_HEADER + 8 || memcmp(p, "GRIFSTAT", 8) != 0)
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: not a saved state");
     if (grf_u32(p + 8) != GRF_SAVE_VERSION)
@@ -5071,31 +5146,31 @@ static int grf_check_save(const griffin_model *m, const uint8_t *p, size_t size)
     if (position && grf_u64(p + 16) != m->layout.saved_tag)
         return grf_fail(&m->host, GRIFFIN_E_MISMATCH,
                         "load: saved with another model or other attn_keys");
-    if (grf_u64(p + 40) != (uint64_t)grf_saved_floats(m, (int64_t)position)
-        || size != GRF_SAVE_HEADER + 4 * grf_u64(p + 40) + 8)
-        return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: %u bytes do not fit the position",
+    bytes = (uint64_t)grf_saved_bytes(m, (int64_t)position);
+    if (grf_u64(p + 40) != bytes || grf_u32(p + 12) > (GRF_HAS_SAMPLER | GRF_HAS_DECODER)
+        || size != (uint64_t)grf_save_size((int64_t)bytes, (int)grf_u32(p + 12)))
+        return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: %u bytes do not fit what they hold",
                         (uint64_t)size);
     return GRIFFIN_OK;
 }
 
-GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state, const void *data,
-                             size_t size) {
+GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state,
+                             griffin_sampler *sampler, griffin_decoder *decoder,
+                             const void *data, size_t size) {
     const uint8_t *p = (const uint8_t *)data;
-    int64_t n, i, j, at = GRF_SAVE_HEADER;
-    float *piece;
-    int error;
+    int error, has;
     if (!m) return GRIFFIN_E_ARGUMENT;
     if (!state || !data) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "load: a pointer is null");
     error = grf_check_save(m, p, size);
     if (error) return error;
-    memset(state, 0, griffin_state_size(m));
-    state->position = state->oldest = (int64_t)grf_u64(p + 24);
-    state->tag = state->position ? m->layout.tag : 0;
-    state->history = grf_u64(p + 32);
-    for (i = 0; i < grf_saved_pieces(m, state->position); i++) {
-        n = grf_saved_piece(m, state, i, &piece);
-        for (j = 0; j < n; j++, at += 4) piece[j] = grf_f32(p + at);
-    }
+    has = (int)grf_u32(p + 12);
+    if ((sampler && !(has & GRF_HAS_SAMPLER)) || (decoder && !(has & GRF_HAS_DECODER)))
+        return grf_fail(&m->host, GRIFFIN_E_MISMATCH, "load: saved without a %s",
+                        sampler && !(has & GRF_HAS_SAMPLER) ? "sampler" : "decoder");
+    p = grf_load_state(m, state, p);
+    if (sampler) grf_load_sampler(sampler, p);
+    if (has & GRF_HAS_SAMPLER) p += GRF_SAVED_SAMPLER;
+    if (decoder) memcpy(decoder, p, GRF_SAVED_DECODER);
     return GRIFFIN_OK;
 }
 

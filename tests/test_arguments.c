@@ -333,13 +333,13 @@ static void test_states(void) {
     scene w = scene_new();
     char data[64];
     CHECK(griffin_state_size(NULL) == 0 && griffin_state_position(NULL) == 0, "nothing");
-    CHECK(griffin_save(NULL, w.s, data, 64) == GRIFFIN_E_ARGUMENT, "no model");
-    CHECK(griffin_load(NULL, w.s, data, 64) == GRIFFIN_E_ARGUMENT, "no model");
-    REFUSED(griffin_save(w.m, NULL, data, 64), GRIFFIN_E_ARGUMENT, "state");
-    REFUSED(griffin_save(w.m, w.s, data, 3), GRIFFIN_E_SPACE, "3 bytes");
-    REFUSED(griffin_load(w.m, NULL, data, 64), GRIFFIN_E_ARGUMENT, "load");
-    REFUSED(griffin_load(w.m, w.s, NULL, 64), GRIFFIN_E_ARGUMENT, "load");
-    REFUSED(griffin_load(w.m, w.s, "no", 2), GRIFFIN_E_FORMAT, "load");
+    CHECK(griffin_save(NULL, w.s, NULL, NULL, data, 64) == GRIFFIN_E_ARGUMENT, "no model");
+    CHECK(griffin_load(NULL, w.s, NULL, NULL, data, 64) == GRIFFIN_E_ARGUMENT, "no model");
+    REFUSED(griffin_save(w.m, NULL, NULL, NULL, data, 64), GRIFFIN_E_ARGUMENT, "state");
+    REFUSED(griffin_save(w.m, w.s, NULL, NULL, data, 3), GRIFFIN_E_SPACE, "3 bytes");
+    REFUSED(griffin_load(w.m, NULL, NULL, NULL, data, 64), GRIFFIN_E_ARGUMENT, "load");
+    REFUSED(griffin_load(w.m, w.s, NULL, NULL, NULL, 64), GRIFFIN_E_ARGUMENT, "load");
+    REFUSED(griffin_load(w.m, w.s, NULL, NULL, "no", 2), GRIFFIN_E_FORMAT, "load");
     scene_free(&w);
 }
 

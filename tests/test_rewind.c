@@ -26,9 +26,9 @@ typedef struct scene {
 
 static unsigned char *saved(const griffin_model *m, const griffin_state *s, int64_t *size) {
     unsigned char *data;
-    *size = griffin_save(m, s, NULL, 0);
+    *size = griffin_save(m, s, NULL, NULL, NULL, 0);
     data = (unsigned char *)malloc((size_t)*size);
-    CHECK(griffin_save(m, s, data, (size_t)*size) == *size, "%d bytes", (int)*size);
+    CHECK(griffin_save(m, s, NULL, NULL, data, (size_t)*size) == *size, "%d bytes", (int)*size);
     return data;
 }
 
@@ -73,6 +73,11 @@ static void *new_mark(const scene *w, const griffin_state *s) {
 
 static void check_rewind(const scene *w, griffin_state *s, const void *mark) {
     CHECK(griffin_rewind(w->m, s, mark) == GRIFFIN_OK, "%s", heard);
+}
+
+static void load(const scene *w, griffin_state *s, int at) {
+    int error = griffin_load(w->m, s, NULL, NULL, w->save[at], (size_t)w->save_size[at]);
+    CHECK(error == GRIFFIN_OK, "%s", heard);
 }
 
 /* Reads on in the text, in calls of at most `chunk`; it must be as if nothing had happened. */
@@ -160,7 +165,7 @@ static void test_forks(void) {
     scene *w = scene_new("rrar", 0, 0);
     griffin_state *s = new_state(w->m), *fork = new_state(w->m);
     void *mark;
-    CHECK(griffin_load(w->m, s, w->save[20], (size_t)w->save_size[20]) == GRIFFIN_OK, "%s", heard);
+    load(w, s, 20);
     memcpy(fork, s, griffin_state_size(w->m));
     mark = new_mark(w, fork);
     go_astray(w, s, 16, 5);
@@ -182,7 +187,7 @@ static void test_far_out(void) {            /* where positions no longer fit 32 
     void *mark;
     grf_put_u64(data + 24, ((uint64_t)1 << 61) + 3);
     grf_put_u64(data + size - 8, grf_hash(GRF_HASH_START, data, size - 8));
-    CHECK(griffin_load(w->m, s, data, size) == GRIFFIN_OK, "%s", heard);
+    load(w, s, 20);
     run_chunks(w->c, s, w->tokens, 4, 1, NULL);
     mark = new_mark(w, s);
     run_chunks(w->c, s, w->tokens, 5, 2, once);
@@ -204,7 +209,7 @@ static void test_to_the_start(void) {
     check_rewind(w, s, mark);
     data = saved(w->m, s, &size);
     CHECK(size == w->save_size[0] && memcmp(data, w->save[0], (size_t)size) == 0, "fresh");
-    CHECK(griffin_load(other->m, s, data, (size_t)size) == GRIFFIN_OK, "%s", heard);
+    CHECK(griffin_load(other->m, s, NULL, NULL, data, (size_t)size) == GRIFFIN_OK, "%s", heard);
     read_on(other, s, TEXT, 13);
     free(data); free(mark); free(s);
     scene_free(w); scene_free(other);
@@ -245,7 +250,7 @@ static void test_refusals(void) {
     check_refused(w, s, mark, "too long ago");
     check_rewind(w, s, later);
     check_refused(w, s, mark, "too long ago");          /* going back makes nobody younger */
-    CHECK(griffin_load(w->m, s, w->save[12], (size_t)w->save_size[12]) == GRIFFIN_OK, "%s", heard);
+    load(w, s, 12);
     check_refused(w, s, mark, "too long ago");
     memset(s, 0, griffin_state_size(w->m));
     check_refused(w, s, mark, "has not been there");
