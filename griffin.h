@@ -138,6 +138,8 @@
  * BUILD OPTIONS, defined before the implementation
  *
  *     GRIFFIN_STATIC        all functions static: a private copy in one source file
+ *     GRIFFIN_PREFIX        put before the name of every function, but only for the linker: copies
+ *                           built differently can live in one program, each file includes one
  *     GRIFFIN_API           what stands before every declaration, say for a DLL
  *     GRIFFIN_NO_STDIO      no griffin_open_file, no file access at all
  *     GRIFFIN_NO_MMAP       files are read rather than mapped
@@ -180,6 +182,45 @@
   #else
     #define GRIFFIN_API extern
   #endif
+#endif
+
+#ifdef GRIFFIN_PREFIX               /* other names for the linker, the same ones for you */
+  #define GRF_PREFIXED_AS(prefix, name) prefix##name
+  #define GRF_PREFIXED_BY(prefix, name) GRF_PREFIXED_AS(prefix, name)
+  #define GRF_PREFIXED(name) GRF_PREFIXED_BY(GRIFFIN_PREFIX, name)
+  #define griffin_error_string   GRF_PREFIXED(griffin_error_string)
+  #define griffin_version        GRF_PREFIXED(griffin_version)
+  #define griffin_preset         GRF_PREFIXED(griffin_preset)
+  #define griffin_open_file      GRF_PREFIXED(griffin_open_file)
+  #define griffin_open_memory    GRF_PREFIXED(griffin_open_memory)
+  #define griffin_close          GRF_PREFIXED(griffin_close)
+  #define griffin_get_info       GRF_PREFIXED(griffin_get_info)
+  #define griffin_get_tensor     GRF_PREFIXED(griffin_get_tensor)
+  #define griffin_state_size     GRF_PREFIXED(griffin_state_size)
+  #define griffin_state_position GRF_PREFIXED(griffin_state_position)
+  #define griffin_mark_size      GRF_PREFIXED(griffin_mark_size)
+  #define griffin_mark           GRF_PREFIXED(griffin_mark)
+  #define griffin_rewind         GRF_PREFIXED(griffin_rewind)
+  #define griffin_context_size   GRF_PREFIXED(griffin_context_size)
+  #define griffin_context_init   GRF_PREFIXED(griffin_context_init)
+  #define griffin_step           GRF_PREFIXED(griffin_step)
+  #define griffin_prefill        GRF_PREFIXED(griffin_prefill)
+  #define griffin_run            GRF_PREFIXED(griffin_run)
+  #define griffin_begin          GRF_PREFIXED(griffin_begin)
+  #define griffin_advance        GRF_PREFIXED(griffin_advance)
+  #define griffin_unit_name      GRF_PREFIXED(griffin_unit_name)
+  #define griffin_sample         GRF_PREFIXED(griffin_sample)
+  #define griffin_accept         GRF_PREFIXED(griffin_accept)
+  #define griffin_encode         GRF_PREFIXED(griffin_encode)
+  #define griffin_encode_size    GRF_PREFIXED(griffin_encode_size)
+  #define griffin_decode         GRF_PREFIXED(griffin_decode)
+  #define griffin_token_text     GRF_PREFIXED(griffin_token_text)
+  #define griffin_token_type     GRF_PREFIXED(griffin_token_type)
+  #define griffin_find_token     GRF_PREFIXED(griffin_find_token)
+  #define griffin_save           GRF_PREFIXED(griffin_save)
+  #define griffin_load           GRF_PREFIXED(griffin_load)
+  #define griffin_tile_size      GRF_PREFIXED(griffin_tile_size)
+  #define griffin_tile_pack      GRF_PREFIXED(griffin_tile_pack)
 #endif
 
 #ifdef __cplusplus
