@@ -320,6 +320,11 @@ static void test_steps(void) {
     REFUSED(griffin_run(w.c, spans, 2), GRIFFIN_E_ARGUMENT, "token 19");
     spans[1] = span_of(w.s, tokens, 6, NULL);
     REFUSED(griffin_begin(w.c, spans, 2), GRIFFIN_E_SPACE, "9 tokens in 2 spans");
+    spans[0].count = spans[1].count = 1;
+    spans[2] = span_of(zero, tokens, 1, NULL);
+    REFUSED(griffin_begin(w.c, spans, 3), GRIFFIN_E_SPACE, "3 tokens in 3 spans");
+    spans[0].count = 3;
+    spans[1].count = 6;
     CHECK(same_states(w.m, w.s, zero) && same_states(w.m, other, zero), "nothing was written");
     CHECK(griffin_advance(w.c, 5) == 0, "nothing is in flight");
     CHECK(griffin_run(w.c, spans, 2) == GRIFFIN_OK, "griffin_run takes any number");
