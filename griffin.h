@@ -99,10 +99,12 @@
  *
  *     acc = 0;  for k = 0 .. K-1:  acc = fma(w[r][k], x[k], acc);   y[r] = acc + b[r]
  *
- * with 16-bit weights widened first; and for q8_0 and q4_0 weights, whose inputs are rounded to
- * int8 in blocks of 32 with a scale of their own,
+ * with 16-bit weights widened first; and for q8_0 and q4_0 weights, in blocks j of 32, whose inputs
+ * are rounded to int8 in groups of 256 with a scale dx of their own,
  *
- *     acc = 0;  for each block j:  acc = fma(dw[r][j] * dx[j], (float)isum, acc);
+ *     acc = 0;  for each group:  part = 0;  for each j in it:
+ *                                    part = fma(dw[r][j], (float)isum, part);
+ *                                acc = fma(dx, part, acc);
  *     y[r] = acc + b[r]
  *
  * where isum is an exact integer. Each vector lane owns an output row, so nobody needs another
@@ -2801,8 +2803,10 @@ static void grf_encode_text(grf_encoder *e, const char *text, uint64_t length, v
  * GRF_TILE floats, so no loop over a row has a tail. */
 
 #define GRF_TILE  32                        /* output rows in a weight tile: two words of 16 */
+#define GRF_GROUP 256                       /* int8 activations with a scale in common */
 #define GRF_PANEL 96                        /* activation rows that meet one tile at once */
-#define GRF_HEAD_BLOCK 8                    /* most heads in one item of attention */
+#define GRF_HEAD_BLOCK 8                    /* most heads in one item of attention ... */
+#define GRF_ATTEND_ROWS 4                   /* ... and most rows */
 #define GRF_PIECE (512 * 1024)              /* what one thread takes at once, in bytes of weights */
 #define GRF_REWIND 16                       /* griffin_options.rewind if not said otherwise */
 #define GRF_WORTH_WAKING 16                 /* fewer pieces than this are not worth other threads */
@@ -2829,10 +2833,11 @@ typedef struct grf_linear {
     const float *bias;                      /* [pad(rows)] or null */
 } grf_linear;
 
-/* Activations for int8 and int4 weights: 32 values, one scale. */
+/* Activations for int8 and int4 weights: 32 of the GRF_GROUP that have a scale in common. Sums
+ * with weights stored + 128 or + 8 start at -128 or -8 times the sum of the q. */
 typedef struct grf_q8 {
     float   scale;                          /* value = scale * q */
-    int32_t sum;                            /* of the q: undoes the + 128 or + 8 of the weights */
+    int32_t start8, start4;
     int8_t  q[32];
 } grf_q8;
 
@@ -2852,15 +2857,21 @@ static grf_ahead grf_look_ahead(const uint8_t *block, int64_t block_bytes, int s
 /* Keys and values of consecutive positions, one row each. */
 typedef struct grf_keys { const float *k, *v; int count; } grf_keys;
 
-/* One query row and some of its heads, all of one key/value head. */
+/* One head of one row. Of the keys that are at hand it sees those from first on, before end. */
+typedef struct grf_query {
+    float  *q;                              /* [head] rotated and scaled; overwritten */
+    float  *score;                          /* [keys, with room for 16 more] scratch */
+    float  *out;                            /* [head_dim] */
+    int64_t first, end;
+    float   inverse;                        /* 1 / sum of e^(score - largest) */
+} grf_query;
+
+/* Queries of consecutive rows and of heads that share keys and values. */
 typedef struct grf_attention {
-    float       *q;                         /* [heads][head] rotated and scaled; overwritten */
-    float       *score;                     /* [heads][keys] scratch, keys a multiple of 16 */
-    float       *out;                       /* [heads][head_dim] */
+    grf_query    query[GRF_ATTEND_ROWS * GRF_HEAD_BLOCK];
     grf_keys     part[3];                   /* in order of position */
-    int          heads, head_dim, head;     /* head: head_dim padded to 16 */
+    int          queries, head_dim, head;   /* head: head_dim padded to 16 */
     int64_t      stride;                    /* floats from one key row to the next */
-    int64_t      keys;
 } grf_attention;
 
 /* The kernels of one instruction set. All sets give the same bits. n is a multiple of 16 unless
@@ -2880,10 +2891,12 @@ typedef struct grf_kernels {
     void (*rope_angles)(float *cosine, float *sine, const uint64_t *turns, int64_t position, int n);
     void (*rope)(float *to, const float *from, const float *cosine, const float *sine, float scale,
                  int half, int head_dim);                                          /* any sizes */
-    void (*attend)(const grf_attention *a);
+    void (*attend)(grf_attention *a);
     void (*activate)(float *y, griffin_activation activation, int64_t n);
     void (*multiply)(float *y, const float *x, int64_t n);                       /* y *= x */
-    void (*add)(float *y, const float *x, int64_t n);                    /* y += x, any n */
+    /* tile by tile: to[rows] = out[rows][32] + b, or plus what was there; n <= 32, b may be null */
+    void (*finish)(float *to, int64_t stride, const float *out, const float *b, int add, int rows,
+                   int n);
     void (*soft_cap)(float *y, float cap, int64_t n);
     void (*exp_shifted)(float *y, const float *x, float shift, int n);             /* any n */
 } grf_kernels;
@@ -4221,7 +4234,7 @@ struct griffin_context {
 };
 
 static int64_t grf_score_keys(const griffin_model *m) {
-    return ((int64_t)m->info.attn_keys + 15) & ~15;
+    return ((int64_t)m->info.attn_keys + GRF_ATTEND_ROWS + 31) & ~15;
 }
 
 static int grf_context_limits(const griffin_model *model, const griffin_context_options *options,
@@ -4403,25 +4416,25 @@ static int64_t grf_tile_rows(const grf_linear *w, int64_t tile, int64_t *count) 
     return tile / per_block * rows + first;
 }
 
-static void grf_add_bias(const grf_kernels *kernels, float *out, const grf_linear *w, int64_t first,
-                         int64_t n) {
-    if (w->bias) kernels->add(out, w->bias + first, n);
-}
-
 static void grf_finish_tile(griffin_context *c, const grf_output *o, int64_t tile, int64_t row,
                             int count, float *out) {
     const griffin_config *config = &c->model->info.config;
     const grf_kernels *kernels = c->model->kernels;
     int64_t n, first = grf_tile_rows(o->w, tile, &n);
-    for (; count > 0; count--, row++, out += GRF_TILE) {
-        float *to = (o->to == GRF_LOGITS ? c->wanted[row].logits : grf_row(c, o->to, row)) + first;
-        grf_add_bias(kernels, out, o->w, first, n);
-        if (o->then == GRF_ADD) { kernels->add(to, out, n); continue; }
-        if (o->then == GRF_ACTIVATE) kernels->activate(out, config->activation, GRF_TILE);
-        if (o->then == GRF_CAP && config->soft_cap > 0)
-            kernels->soft_cap(out, config->soft_cap, GRF_TILE);
-        memcpy(to, out, (size_t)n * 4);
+    const float *bias = o->w->bias ? o->w->bias + first : NULL;
+    if (o->then == GRF_CAP) {
+        if (config->soft_cap > 0) kernels->soft_cap(out, config->soft_cap, count * GRF_TILE);
+        for (; count > 0; count--, row++, out += GRF_TILE)
+            memcpy(c->wanted[row].logits + first, out, (size_t)n * 4);
+        return;
     }
+    if (o->then == GRF_ACTIVATE) {
+        if (bias) kernels->finish(out, GRF_TILE, out, bias, 0, count, (int)n);
+        kernels->activate(out, config->activation, count * GRF_TILE);
+        bias = NULL;
+    }
+    kernels->finish(grf_row(c, o->to, row) + first, c->model->layout.width[o->to], out, bias,
+                    o->then == GRF_ADD, count, (int)n);
 }
 
 static void grf_run_linear(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
@@ -4443,21 +4456,21 @@ static void grf_run_gated(griffin_context *c, const grf_op *op, int64_t from, in
     float gate[GRF_PANEL * GRF_TILE], up[GRF_PANEL * GRF_TILE];
     const grf_linear *wg = op->output[0].w, *wu = op->output[1].w;
     const grf_kernels *kernels = c->model->kernels;
-    int64_t row, r, n;
+    int64_t row, n;
     for (; from < to; from++) {
         int64_t first = grf_tile_rows(wg, from, &n);
         for (row = 0; row < c->rows; row += GRF_PANEL) {
-            int64_t count = grf_min64(GRF_PANEL, c->rows - row);
-            grf_tile_product(c, op, wg, from, row, (int)count, gate);
-            grf_tile_product(c, op, wu, from, row, (int)count, up);
-            for (r = 0; r < count; r++) {
-                grf_add_bias(kernels, gate + r * GRF_TILE, wg, first, n);
-                grf_add_bias(kernels, up   + r * GRF_TILE, wu, first, n);
-            }
+            int count = (int)grf_min64(GRF_PANEL, c->rows - row);
+            grf_tile_product(c, op, wg, from, row, count, gate);
+            grf_tile_product(c, op, wu, from, row, count, up);
+            if (wg->bias)
+                kernels->finish(gate, GRF_TILE, gate, wg->bias + first, 0, count, (int)n);
+            if (wu->bias)
+                kernels->finish(up, GRF_TILE, up, wu->bias + first, 0, count, (int)n);
             kernels->activate(gate, c->model->info.config.activation, count * GRF_TILE);
             kernels->multiply(gate, up, count * GRF_TILE);
-            for (r = 0; r < count; r++)
-                memcpy(grf_row(c, op->to, row + r) + first, gate + r * GRF_TILE, (size_t)n * 4);
+            kernels->finish(grf_row(c, op->to, row) + first, c->model->layout.width[op->to], gate,
+                            NULL, 0, count, (int)n);
         }
     }
 }
@@ -4543,16 +4556,16 @@ static void grf_run_rope(griffin_context *c, const grf_op *op, int64_t from, int
     }
 }
 
-/* The keys that the query at `row` sees, oldest first: up to two runs in the ring, then those of
- * this pass. */
-static void grf_visible_keys(const griffin_context *c, int slot, int64_t row, int64_t offset,
-                             grf_attention *a) {
+/* The keys that rows [row, row + count) of one span see between them, oldest first: up to two runs
+ * in the ring, then those of this pass. Returns the position of the first. */
+static int64_t grf_visible_keys(const griffin_context *c, int slot, int64_t row, int64_t count,
+                                int64_t offset, grf_attention *a) {
     const griffin_model *m = c->model;
     const grf_flight *f = grf_flight_of(c, row);
     int64_t p = grf_position(c, row), first = grf_max64(0, p + 1 - m->info.attn_keys), at = first;
     int i;
     for (i = 0; i < 3; i++) {
-        int64_t end = i == 2 ? p + 1 : f->position, new_row = f->first + (at - f->position);
+        int64_t end = i == 2 ? p + count : f->position, new_row = f->first + (at - f->position);
         if (i < 2) end = grf_min64(end, at - at % m->layout.slots + m->layout.slots);
         a->part[i].count = (int)grf_max64(0, end - at);
         a->part[i].k =
@@ -4563,28 +4576,50 @@ static void grf_visible_keys(const griffin_context *c, int slot, int64_t row, in
             + offset;
         at = grf_max64(at, end);
     }
-    a->keys = p + 1 - first;
+    return first;
 }
 
-/* An item is a row and a block of its heads. */
-static void grf_run_attend(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
-    const griffin_config *g = &c->model->info.config;
-    const grf_layout *l = &c->model->layout;
-    int64_t blocks = (int64_t)g->kv_heads * l->head_blocks;
+/* Rows of one span and a block of their heads. */
+static void grf_attend_together(griffin_context *c, const grf_op *op, int64_t row, int64_t count,
+                                int64_t block) {
+    const griffin_model *m = c->model;
+    const grf_layout *l = &m->layout;
+    int64_t kv = block / l->head_blocks, in_group = block % l->head_blocks * l->head_block;
+    int64_t h, from = kv * l->heads_per_kv + in_group, start;
+    int64_t to = from + grf_min64(l->head_block, l->heads_per_kv - in_group);
     grf_attention a;
-    a.head_dim = g->head_dim;
+    a.head_dim = m->info.config.head_dim;
     a.head = l->head;
     a.stride = l->kv_row;
+    a.queries = 0;
+    start = grf_visible_keys(c, op->slot, row, count, kv * l->head, &a);
+    for (; count > 0; count--, row++)
+        for (h = from; h < to; h++) {
+            grf_query *q = a.query + a.queries++;
+            q->q     = grf_row(c, op->from, row) + h * l->head;
+            q->out   = grf_row(c, op->to, row) + h * a.head_dim;
+            q->score = c->score + (row * m->info.config.heads + h) * grf_score_keys(m);
+            q->end   = grf_position(c, row) + 1 - start;
+            q->first = grf_max64(0, q->end - m->info.attn_keys);
+        }
+    m->kernels->attend(&a);
+}
+
+/* Rows that may share keys. */
+static int64_t grf_attend_rows(const griffin_context *c) {
+    return grf_max64(1, grf_min64(GRF_ATTEND_ROWS, c->rows / c->spans));
+}
+
+/* An item is some rows and a block of their heads. */
+static void grf_run_attend(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
+    int64_t blocks = (int64_t)c->model->info.config.kv_heads * c->model->layout.head_blocks;
     for (; from < to; from++) {
-        int64_t row = from / blocks, kv = from % blocks / l->head_blocks;
-        int64_t in_group = from % l->head_blocks * l->head_block,
-                h = kv * l->heads_per_kv + in_group;
-        a.heads = (int)grf_min64(l->head_block, l->heads_per_kv - in_group);
-        a.q     = grf_row(c, op->from, row) + h * l->head;
-        a.out   = grf_row(c, op->to, row) + h * g->head_dim;
-        a.score = c->score + (row * g->heads + h) * grf_score_keys(c->model);
-        grf_visible_keys(c, op->slot, row, kv * l->head, &a);
-        c->model->kernels->attend(&a);
+        int64_t row = from / blocks * grf_attend_rows(c), n;
+        int64_t last = grf_min64(row + grf_attend_rows(c), c->rows);
+        for (; row < last; row += n) {
+            for (n = 1; row + n < last && c->span_of[row + n] == c->span_of[row]; n++) {}
+            grf_attend_together(c, op, row, n, from % blocks);
+        }
     }
 }
 
@@ -4606,7 +4641,8 @@ static int64_t grf_items(const griffin_context *c, const grf_op *op) {
     switch (op->kind) {
     case GRF_LINEAR: case GRF_GATED: return grf_rows(c, op) ? grf_linear_tiles(op) : 0;
     case GRF_CONV: case GRF_RGLRU:   return l->lane / 16;
-    case GRF_ATTEND: return (int64_t)c->rows * c->model->info.config.kv_heads * l->head_blocks;
+    case GRF_ATTEND: return (c->rows + grf_attend_rows(c) - 1) / grf_attend_rows(c)
+                          * c->model->info.config.kv_heads * l->head_blocks;
     default:                         return grf_rows(c, op);
     }
 }
@@ -4621,7 +4657,8 @@ static int64_t grf_item_cost(const griffin_context *c, const grf_op *op) {
         return bytes + bytes * grf_rows(c, op) / 8;
     case GRF_CONV:   return (int64_t)c->rows * 256;
     case GRF_RGLRU:  return (int64_t)c->rows * 1024;
-    case GRF_ATTEND: return grf_score_keys(c->model) * l->head * l->head_block * 2;
+    case GRF_ATTEND: return grf_score_keys(c->model) * l->head * l->head_block * 2
+                          * grf_attend_rows(c);
     case GRF_EMBED:  return l->width[GRF_X] * 32;
     default:         return l->width[op->from] * 4;
     }
@@ -5692,6 +5729,7 @@ static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 #define GV_HALF_ROWS  12
 #define GV_INT_ROWS   6
 #define GV_VALUE_WORDS 8
+#define GV_QUERIES 4
 #define GV_BYTE_ZERO  128
 #define GV_UNROLL GRF_UNROLL
 #define GV_UNROLL_BLOCK GRF_UNROLL_GCC
@@ -5765,10 +5803,11 @@ GV_WORD float g1_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c)
 #define GV_TARGET __attribute__((target("avx2,fma,f16c")))
 #define GV_WORD   GRF_INLINE GV_TARGET
 #define GV_KERNEL static GV_TARGET
-#define GV_FLOAT_ROWS 3
+#define GV_FLOAT_ROWS 2
 #define GV_HALF_ROWS  2
 #define GV_INT_ROWS   2
 #define GV_VALUE_WORDS 4
+#define GV_QUERIES 1
 #define GV_BYTE_ZERO  128
 #define GV_UNROLL GRF_UNROLL
 #define GV_UNROLL_BLOCK GRF_UNROLL_CLANG
@@ -5871,6 +5910,7 @@ GV_WORD float g1_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c)
 #define GV_HALF_ROWS  2
 #define GV_INT_ROWS   2
 #define GV_VALUE_WORDS 4
+#define GV_QUERIES 1
 #define GV_BYTE_ZERO  0
 #define GV_UNROLL GRF_UNROLL
 #define GV_UNROLL_BLOCK
@@ -5970,6 +6010,7 @@ GV_WORD float g1_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c)
 #define GV_HALF_ROWS  2
 #define GV_INT_ROWS   2
 #define GV_VALUE_WORDS 1
+#define GV_QUERIES 1
 #define GV_BYTE_ZERO  128
 #define GV_UNROLL GRF_UNROLL
 #define GV_UNROLL_BLOCK
@@ -6093,6 +6134,7 @@ GV_WORD float g1_fma(float a, float b, float c) { return grf_fma(a, b, c); }
 #define GV_HALF_ROWS  1
 #define GV_INT_ROWS   1
 #define GV_VALUE_WORDS 1
+#define GV_QUERIES 1
 #define GV_BYTE_ZERO  128
 #define GV_UNROLL
 #define GV_UNROLL_BLOCK
@@ -6296,10 +6338,21 @@ GV_KERNEL void GV(multiply)(float *y, const float *x, int64_t n) {
     for (j = 0; j < n; j += 16) gv_store(y + j, gv_mul(gv_load(y + j), gv_load(x + j)));
 }
 
-GV_KERNEL void GV(add)(float *y, const float *x, int64_t n) {
-    int64_t j;
-    for (j = 0; j + 16 <= n; j += 16) gv_store(y + j, gv_add(gv_load(y + j), gv_load(x + j)));
-    for (; j < n; j++) y[j] += x[j];
+/* to[m][j] = out[m][j] + b[j], or plus what was there; out has rows of a tile, n is any number */
+GV_KERNEL void GV(finish)(float *to, int64_t stride, const float *out, const float *bias, int add,
+                          int rows, int n) {
+    int j;
+    for (; rows > 0; rows--, to += stride, out += GRF_TILE) {
+        for (j = 0; j + 16 <= n; j += 16) {
+            gv y = gv_load(out + j);
+            if (bias) y = gv_add(y, gv_load(bias + j));
+            gv_store(to + j, add ? gv_add(gv_load(to + j), y) : y);
+        }
+        for (; j < n; j++) {
+            float y = bias ? out[j] + bias[j] : out[j];
+            to[j] = add ? to[j] + y : y;
+        }
+    }
 }
 
 GV_KERNEL void GV(soft_cap)(float *y, float cap, int64_t n) {
@@ -6337,19 +6390,28 @@ GV_KERNEL void GV(norm_row)(float *y, const float *x, const float *gain, int64_t
 
 /* ---- quantising activations: scale = max|x| / 127, q = x / scale rounded to even ------------ */
 
+/* Blocks of 32, with one scale for as many as GRF_GROUP columns have. */
 GV_KERNEL void GV(quantise)(grf_q8 *y, const float *x, int64_t n) {
     gv shift = gv_set(12582912.0f), sign = gv_set(-0.0f);
-    for (; n > 0; n -= 32, x += 32, y++) {
-        gv a = gv_load(x), b = gv_load(x + 16), inverse;
-        gv size = gv_max(gv_max(a, gv_sub(sign, a)), gv_max(b, gv_sub(sign, b)));
-        gi qa, qb;
-        y->scale = gv_top(size) / 127;
-        inverse = gv_set(y->scale < 1e-37f ? 0 : 1 / y->scale);
-        qa = gi_sub(gv_bits(gv_fma(a, inverse, shift)), gv_bits(shift));
-        qb = gi_sub(gv_bits(gv_fma(b, inverse, shift)), gv_bits(shift));
-        gi_store8(y->q, qa);
-        gi_store8(y->q + 16, qb);
-        y->sum = gi_sum(gi_add(qa, qb));
+    for (; n > 0; n -= GRF_GROUP) {
+        int64_t group = n < GRF_GROUP ? n : GRF_GROUP, j;
+        gv size = gv_set(0), inverse;
+        float scale;
+        for (j = 0; j < group; j += 16) {
+            gv a = gv_load(x + j);
+            size = gv_max(gv_max(a, gv_sub(sign, a)), size);
+        }
+        scale = gv_top(size) / 127;
+        inverse = gv_set(scale < 1e-37f ? 0 : 1 / scale);
+        for (j = 0; j < group; j += 32, x += 32, y++) {
+            gi a = gi_sub(gv_bits(gv_fma(gv_load(x), inverse, shift)), gv_bits(shift));
+            gi b = gi_sub(gv_bits(gv_fma(gv_load(x + 16), inverse, shift)), gv_bits(shift));
+            gi_store8(y->q, a);
+            gi_store8(y->q + 16, b);
+            y->scale = scale;
+            y->start4 = -8 * gi_sum(gi_add(a, b));
+            y->start8 = 16 * y->start4;
+        }
     }
 }
 
@@ -6392,23 +6454,23 @@ GV_WORD void GV(float_rows)(const int rows, const int type, float *out, const ui
     }
 }
 
-/* The same with blocks of 32 columns: sum += (dw dx) (exact integer sum). Weights arrive with
- * GV_BYTE_ZERO (q8_0) or 8 (q4_0) added, so the integer sum starts at minus that times the sum of
- * the q. */
+/* The same with blocks of 32 columns, all with one scale dx: sum += dx (dw (exact integer sum) +
+ * ...). Weights arrive with GV_BYTE_ZERO (q8_0) or 8 (q4_0) added. */
+GV_WORD int32_t GV(int_start)(int type, const grf_q8 *x) {
+    return type == GRF_Q4_0 ? x->start4 : GV_BYTE_ZERO ? x->start8 : 0;
+}
+
 GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint8_t *w,
                           const grf_q8 *x, int64_t stride, int64_t blocks, grf_ahead ahead) {
-    const int zero = type == GRF_Q8_0 ? GV_BYTE_ZERO : 8;
     gv low[GV_INT_ROWS], high[GV_INT_ROWS];
     int m, j;
-    GV_UNROLL for (m = 0; m < rows; m++) {
-        low[m] = gv_load(out + m * GRF_TILE); high[m] = gv_load(out + m * GRF_TILE + 16);
-    }
+    GV_UNROLL for (m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
     for (; blocks > 0; blocks--, x++) {
         gi ilow[GV_INT_ROWS], ihigh[GV_INT_ROWS];
         gv da = gv_f16(w), db = gv_f16(w + 32);
         w += 64;
         GV_UNROLL for (m = 0; m < rows; m++)
-            ilow[m] = ihigh[m] = gi_set(x[m * stride].sum * -zero);
+            ilow[m] = ihigh[m] = gi_set(GV(int_start)(type, x + m * stride));
         GV_UNROLL_BLOCK for (j = 0; j < 8; j++) {
             const uint8_t *at = w + (type == GRF_Q8_0 ? j : j % 4) * 128;
             gi a = gi_load(at), b = gi_load(at + 64);
@@ -6426,13 +6488,15 @@ GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint
         w += type == GRF_Q8_0 ? 1024 : 512;
         ahead.at += 8 * ahead.step;
         GV_UNROLL for (m = 0; m < rows; m++) {
-            gv dx = gv_set(x[m * stride].scale);
-            low[m]  = gv_fma(gv_mul(da, dx), gv_of_int(ilow[m]),  low[m]);
-            high[m] = gv_fma(gv_mul(db, dx), gv_of_int(ihigh[m]), high[m]);
+            low[m]  = gv_fma(da, gv_of_int(ilow[m]),  low[m]);
+            high[m] = gv_fma(db, gv_of_int(ihigh[m]), high[m]);
         }
     }
     GV_UNROLL for (m = 0; m < rows; m++) {
-        gv_store(out + m * GRF_TILE, low[m]); gv_store(out + m * GRF_TILE + 16, high[m]);
+        gv dx = gv_set(x[m * stride - 1].scale);
+        float *sum = out + m * GRF_TILE;
+        gv_store(sum,      gv_fma(dx, low[m],  gv_load(sum)));
+        gv_store(sum + 16, gv_fma(dx, high[m], gv_load(sum + 16)));
     }
 }
 
@@ -6475,16 +6539,16 @@ GV_WORD void GV(int_part)(const int type, float *out, const uint8_t *w, const gr
     GV_ROWS_LOOP(GV_INT_ROWS, 8, GV_INT_BODY)
 }
 
-/* 512 columns at a time, so that they stay in the first cache for all rows. */
+/* So many columns at a time that they stay in the first cache for all rows. */
 GV_KERNEL void GV(linear_tile)(float *out, const grf_linear *l, const uint8_t *w,
                                const void *rows_x, int64_t x_stride, int rows) {
     int64_t stride = x_stride / (int64_t)sizeof(float), blocks = x_stride / (int64_t)sizeof(grf_q8);
-    int64_t k, n;
+    int64_t k, n, step = grf_is_quantised(l) ? GRF_GROUP : 512;
     const float *x = (const float *)rows_x;
     const grf_q8 *q = (const grf_q8 *)rows_x;
     memset(out, 0, (size_t)rows * GRF_TILE * 4);
-    for (k = 0; k < l->cols; k += 512) {
-        n = grf_min64(512, l->cols - k);
+    for (k = 0; k < l->cols; k += step) {
+        n = grf_min64(step, l->cols - k);
         switch (l->type) {
         case GRF_F32:  GV(float_part)(GRF_F32,  out, w, x + k, stride, n, rows); break;
         case GRF_F16:  GV(float_part)(GRF_F16,  out, w, x + k, stride, n, rows); break;
@@ -6567,19 +6631,26 @@ GV_KERNEL void GV(rope_head)(float *to, const float *from, const float *cosine, 
     for (j = 2 * half; j < head_dim; j++) to[j] = from[j] * scale;
 }
 
-/* q k for keys j .. j + 3 of one head, so that q is loaded once for all */
-GV_WORD void GV(attend_four)(float *score, const float *q, const float *k, int64_t stride,
-                             int64_t head) {
-    gv s0 = gv_set(0), s1 = s0, s2 = s0, s3 = s0;
+/* score[at + 0 .. 3] = q k for four keys and n queries: each number loaded is used several times */
+GV_WORD void GV(attend_four)(const int n, const grf_query *query, int64_t at, const float *k,
+                             int64_t stride, int64_t head) {
+    gv s[GV_QUERIES][4];
     int64_t d;
+    int i;
+    GV_UNROLL for (i = 0; i < n; i++) s[i][0] = s[i][1] = s[i][2] = s[i][3] = gv_set(0);
     for (d = 0; d < head; d += 16, k += 16) {
-        gv x = gv_load(q + d);
-        s0 = gv_fma(x, gv_load(k), s0);
-        s1 = gv_fma(x, gv_load(k + stride), s1);
-        s2 = gv_fma(x, gv_load(k + 2 * stride), s2);
-        s3 = gv_fma(x, gv_load(k + 3 * stride), s3);
+        gv k0 = gv_load(k), k1 = gv_load(k + stride);
+        gv k2 = gv_load(k + 2 * stride), k3 = gv_load(k + 3 * stride);
+        GV_UNROLL for (i = 0; i < n; i++) {
+            gv x = gv_load(query[i].q + d);
+            s[i][0] = gv_fma(x, k0, s[i][0]);
+            s[i][1] = gv_fma(x, k1, s[i][1]);
+            s[i][2] = gv_fma(x, k2, s[i][2]);
+            s[i][3] = gv_fma(x, k3, s[i][3]);
+        }
     }
-    gv_sum4(score, s0, s1, s2, s3);
+    GV_UNROLL for (i = 0; i < n; i++)
+        gv_sum4(query[i].score + at, s[i][0], s[i][1], s[i][2], s[i][3]);
 }
 
 GV_WORD float GV(attend_one)(const float *q, const float *k, int64_t head) {
@@ -6589,19 +6660,21 @@ GV_WORD float GV(attend_one)(const float *q, const float *k, int64_t head) {
     return gv_sum(sum);
 }
 
-/* score[h][j] = q[h] k[j] for all keys; a key is read once for all heads. */
-GV_WORD void GV(attend_scores)(const grf_attention *a, int64_t score_stride) {
+/* score[j] = q k[j] for all keys at hand; a key is read once for all queries. */
+GV_WORD void GV(attend_scores)(const grf_attention *a) {
     int64_t at = 0, j;
-    int part, h;
+    int part, i;
     for (part = 0; part < 3; part++) {
         const float *k = a->part[part].k;
-        for (j = a->part[part].count; j >= 4; j -= 4, at += 4, k += 4 * a->stride)
-            for (h = 0; h < a->heads; h++)
-                GV(attend_four)(a->score + h * score_stride + at, a->q + h * a->head, k,
-                                a->stride, a->head);
+        for (j = a->part[part].count; j >= 4; j -= 4, at += 4, k += 4 * a->stride) {
+            for (i = 0; i + GV_QUERIES <= a->queries; i += GV_QUERIES)
+                GV(attend_four)(GV_QUERIES, a->query + i, at, k, a->stride, a->head);
+            for (; i < a->queries; i++)
+                GV(attend_four)(1, a->query + i, at, k, a->stride, a->head);
+        }
         for (; j > 0; j--, at++, k += a->stride)
-            for (h = 0; h < a->heads; h++)
-                a->score[h * score_stride + at] = GV(attend_one)(a->q + h * a->head, k, a->head);
+            for (i = 0; i < a->queries; i++)
+                a->query[i].score[at] = GV(attend_one)(a->query[i].q, k, a->head);
     }
 }
 
@@ -6620,52 +6693,72 @@ GV_WORD float GV(attend_softmax)(float *score, int64_t keys) {
     return 1 / gv_sum(sum);
 }
 
-/* sum[d] += score[j] v[j][d], keys ascending, for `words` words of dimensions */
-GV_WORD void GV(attend_words)(const int words, float *sum, const float *score, const float *v,
-                              int64_t stride, int64_t keys) {
-    gv s[GV_VALUE_WORDS];
+/* sum[d] += score[at + j] v[j][d] for n queries and `words` words of dimensions, keys ascending.
+ * The unnormalised sums of a query are kept in its place: it has done its work by then. */
+GV_WORD void GV(attend_words)(const int n, const int words, const grf_query *query, int64_t d,
+                              int64_t at, const float *v, int64_t stride, int64_t keys) {
+    gv s[GV_QUERIES][GV_VALUE_WORDS];
     int64_t j;
-    int w;
-    GV_UNROLL for (w = 0; w < words; w++) s[w] = gv_load(sum + 16 * w);
-    for (j = 0; j < keys; j++, v += stride) {
-        gv p = gv_set(score[j]);
-        GV_UNROLL for (w = 0; w < words; w++) s[w] = gv_fma(p, gv_load(v + 16 * w), s[w]);
-    }
-    GV_UNROLL for (w = 0; w < words; w++) gv_store(sum + 16 * w, s[w]);
-}
-
-GV_WORD void GV(attend_values)(float *sum, const float *score, const float *v, int64_t stride,
-                               int64_t keys, int64_t head) {
-    int64_t d = 0;
-    for (; d + 16 * GV_VALUE_WORDS <= head; d += 16 * GV_VALUE_WORDS)
-        GV(attend_words)(GV_VALUE_WORDS, sum + d, score, v + d, stride, keys);
-    for (; d < head; d += 16) GV(attend_words)(1, sum + d, score, v + d, stride, keys);
-}
-
-/* softmax(q k) v. The unnormalised sums of a head are kept in the place of its query, which has
- * done its work by then; blocks of 64 values are used by all heads while they are in cache. */
-GV_KERNEL void GV(attend)(const grf_attention *a) {
-    int64_t keys = (a->keys + 15) & ~(int64_t)15, at = 0, j, d;
-    float inverse[GRF_HEAD_BLOCK];
-    int part, h;
-    GV(attend_scores)(a, keys);
-    for (h = 0; h < a->heads; h++) {
-        inverse[h] = GV(attend_softmax)(a->score + h * keys, a->keys);
-        memset(a->q + h * a->head, 0, (size_t)a->head * 4);
-    }
-    for (part = 0; part < 3; part++)
-        for (j = 0; j < a->part[part].count; j += 64) {
-            int64_t n = grf_min64(64, a->part[part].count - j);
-            for (h = 0; h < a->heads; h++)
-                GV(attend_values)(a->q + h * a->head, a->score + h * keys + at,
-                                            a->part[part].v + j * a->stride, a->stride, n, a->head);
-            at += n;
+    int i, w;
+    GV_UNROLL for (i = 0; i < n; i++)
+        GV_UNROLL for (w = 0; w < words; w++) s[i][w] = gv_load(query[i].q + d + 16 * w);
+    for (j = at, v += d; j < at + keys; j++, v += stride)
+        GV_UNROLL for (w = 0; w < words; w++) {
+            gv value = gv_load(v + 16 * w);
+            GV_UNROLL for (i = 0; i < n; i++)
+                s[i][w] = gv_fma(gv_set(query[i].score[j]), value, s[i][w]);
         }
-    for (h = 0; h < a->heads; h++) {
-        float *sum = a->q + h * a->head;
+    GV_UNROLL for (i = 0; i < n; i++)
+        GV_UNROLL for (w = 0; w < words; w++) gv_store(query[i].q + d + 16 * w, s[i][w]);
+}
+
+GV_WORD void GV(attend_values)(const int n, const grf_query *query, int64_t at, const float *v,
+                               int64_t stride, int64_t keys, int64_t head) {
+    const int words = n == 1 ? GV_VALUE_WORDS : GV_VALUE_WORDS / 2;
+    int64_t d = 0;
+    for (; d + 16 * words <= head; d += 16 * words)
+        GV(attend_words)(n, words, query, d, at, v, stride, keys);
+    for (; d < head; d += 16) GV(attend_words)(n, 1, query, d, at, v, stride, keys);
+}
+
+/* Adds keys [from, to) of those at hand to the sums of n queries, 32 values at a time, so that all
+ * queries find them in the first cache. */
+GV_WORD void GV(attend_range)(const grf_attention *a, const grf_query *query, int n, int64_t from,
+                              int64_t to) {
+    int64_t start = 0, j, keys;
+    int part, i;
+    for (part = 0; part < 3; start += a->part[part].count, part++) {
+        int64_t end = grf_min64(to, start + a->part[part].count);
+        for (j = grf_max64(from, start); j < end; j += keys) {
+            const float *v = a->part[part].v + (j - start) * a->stride;
+            keys = grf_min64(32, end - j);
+            for (i = 0; i + GV_QUERIES <= n; i += GV_QUERIES)
+                GV(attend_values)(GV_QUERIES, query + i, j, v, a->stride, keys, a->head);
+            for (; i < n; i++)
+                GV(attend_values)(1, query + i, j, v, a->stride, keys, a->head);
+        }
+    }
+}
+
+/* softmax(q k) v. Keys [from, to) are seen by all queries; those before and after by some. */
+GV_KERNEL void GV(attend)(grf_attention *a) {
+    int64_t from = 0, to = a->query[0].end, d;
+    grf_query *q, *end = a->query + a->queries;
+    GV(attend_scores)(a);
+    for (q = a->query; q < end; q++) {
+        q->inverse = GV(attend_softmax)(q->score + q->first, q->end - q->first);
+        memset(q->q, 0, (size_t)a->head * 4);
+        from = grf_max64(from, q->first);
+    }
+    to = grf_max64(from, to);
+    for (q = a->query; q < end; q++)
+        GV(attend_range)(a, q, 1, q->first, grf_min64(from, q->end));
+    GV(attend_range)(a, a->query, a->queries, from, to);
+    for (q = a->query; q < end; q++) {
+        GV(attend_range)(a, q, 1, grf_max64(to, q->first), q->end);
         for (d = 0; d < a->head; d += 16)
-            gv_store(sum + d, gv_mul(gv_load(sum + d), gv_set(inverse[h])));
-        memcpy(a->out + h * a->head_dim, sum, (size_t)a->head_dim * 4);
+            gv_store(q->q + d, gv_mul(gv_load(q->q + d), gv_set(q->inverse)));
+        memcpy(q->out, q->q, (size_t)a->head_dim * 4);
     }
 }
 
@@ -6675,7 +6768,7 @@ static const grf_kernels GV(kernels) = {
     GRF_WORDS_NAME,
     GV(linear_tile), GV(quantise), GV(norm_row), GV(conv_row),
     GV(rglru_row), GV(rope_angles), GV(rope_head), GV(attend),
-    GV(activate), GV(multiply), GV(add), GV(soft_cap), GV(exp_shifted)
+    GV(activate), GV(multiply), GV(finish), GV(soft_cap), GV(exp_shifted)
 };
 
 #undef gv
@@ -6728,6 +6821,7 @@ static const grf_kernels GV(kernels) = {
 #undef GV_HALF_ROWS
 #undef GV_INT_ROWS
 #undef GV_VALUE_WORDS
+#undef GV_QUERIES
 #undef GV_SUM4
 #undef GV_BYTE_ZERO
 #undef GV_BOTH

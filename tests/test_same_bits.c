@@ -96,13 +96,15 @@ static float naive_float(const matrix *m, int r, const float *x) {
 }
 
 static float naive_block(const matrix *m, int r, const grf_q8 *x) {
-    float acc = 0;
+    float acc = 0, part = 0;
     int blocks = m->w.cols / 32, j, i;
     for (j = 0; j < blocks; j++) {
         int32_t sum = 0;
-        volatile float scale = m->scale[r * blocks + j] * x[j].scale;
         for (i = 0; i < 32; i++) sum += (int32_t)m->value[(r * blocks + j) * 32 + i] * x[j].q[i];
-        acc = fmaf(scale, (float)sum, acc);
+        part = fmaf(m->scale[r * blocks + j], (float)sum, part);
+        if (j % 8 != 7 && j != blocks - 1) continue;
+        acc = fmaf(x[j].scale, part, acc);
+        part = 0;
     }
     return acc;
 }
@@ -147,7 +149,7 @@ static void test_linear(void) {
 
 /* ---- all other kernels against plain C ------------------------------------------------------ */
 
-enum { KERNEL_N = 272 };                    /* a multiple of 16, not of 32; quantise takes 256 */
+enum { KERNEL_N = 272 };                    /* a multiple of 16, not of 32 */
 
 /* The outputs of one kernel, all in a row, for the same dice. */
 static int64_t run_kernel(const grf_kernels *k, int which, float limit, float *out) {
@@ -160,7 +162,7 @@ static int64_t run_kernel(const grf_kernels *k, int which, float limit, float *o
     for (i = 0; i < 32; i++) turns[i] = (uint64_t)dice() << 32 | dice();
     memcpy(out, a, (size_t)n * 4);
     switch (which) {
-    case 0: k->quantise((grf_q8 *)(void *)out, a, 256); n = 80; break;
+    case 0: k->quantise((grf_q8 *)(void *)out, a, 288); n = 99; break;
     case 1: k->norm(out, a, b, n, 260, 1e-6f); break;
     case 2: k->conv(out, z, a, n, b, 7, n); break;
     case 3: case 4:
@@ -174,7 +176,8 @@ static int64_t run_kernel(const grf_kernels *k, int which, float limit, float *o
     case 7: case 8: case 9: case 10: k->activate(out, (griffin_activation)(which - 7), n); break;
     case 11: k->multiply(out, b, n); break;
     case 12: k->soft_cap(out, 3.7f, n); break;
-    case 13: n = 77; k->exp_shifted(out, a, -1.25f, (int)n); break;
+    case 13: case 14: k->finish(out, 23, a, b, which == 14, 5, which == 14 ? 23 : 16); break;
+    case 15: n = 77; k->exp_shifted(out, a, -1.25f, (int)n); break;
     default: n = 0;
     }
     free(a); free(b); free(h); free(c);
@@ -184,7 +187,8 @@ static int64_t run_kernel(const grf_kernels *k, int which, float limit, float *o
 static void test_kernels(void) {
     static const char *const names[] = {
         "quantise", "norm", "conv", "rglru", "rglru of a fresh state", "rope_angles", "rope",
-        "gelu_tanh", "gelu_erf", "silu", "relu", "multiply", "soft_cap", "exp_shifted"
+        "gelu_tanh", "gelu_erf", "silu", "relu", "multiply", "soft_cap", "finish",
+        "finish by adding", "exp_shifted"
     };
     static const float limits[] = { 1, 12, 200, 1e-20f, 1e20f };
     float want[2 * KERNEL_N], got[2 * KERNEL_N];
@@ -203,49 +207,60 @@ static void test_kernels(void) {
             }
 }
 
-/* Heads of one key/value head over keys in up to three parts. */
-static void attend(const grf_kernels *k, int heads, int head_dim, const int counts[3], float *out) {
+/* Queries over keys in up to three parts. Query i sees all but the first i % 3 and the last i % 4,
+ * as rows that follow each other do. */
+typedef struct attend_case { int queries, head_dim, counts[3]; } attend_case;
+
+static void attend(const grf_kernels *k, const attend_case *t, int first, int last, float *out) {
+    int keys = t->counts[0] + t->counts[1] + t->counts[2], head = (t->head_dim + 15) / 16 * 16, i;
+    float *q = random_floats(t->queries * head, 1);
+    float *both = random_floats(2 * keys * (head + 16), 1);
+    float *scores = random_floats(t->queries * (keys + 32), 1);
     grf_attention a;
-    float *keys, *values;
-    int i;
     memset(&a, 0, sizeof a);
-    a.heads = heads; a.head_dim = head_dim; a.head = (head_dim + 15) / 16 * 16;
-    a.stride = a.head + 16;
-    a.keys = counts[0] + counts[1] + counts[2];
-    a.q = random_floats(heads * a.head, 1);
-    a.score = random_floats(heads * ((a.keys + 15) & ~15), 1);
-    a.out = out;
-    keys = random_floats(a.keys * a.stride, 1);
-    values = random_floats(a.keys * a.stride, 1);
+    a.head_dim = t->head_dim; a.head = head; a.stride = 2 * (head + 16);
     for (i = 0; i < 3; i++) {
-        int before = (i > 0 ? counts[0] : 0) + (i > 1 ? counts[1] : 0);
-        a.part[i].k = keys + before * a.stride;
-        a.part[i].v = values + before * a.stride;
-        a.part[i].count = counts[i];
+        int before = (i > 0 ? t->counts[0] : 0) + (i > 1 ? t->counts[1] : 0);
+        a.part[i].k = both + before * a.stride;
+        a.part[i].v = a.part[i].k + head + 16;
+        a.part[i].count = t->counts[i];
+    }
+    for (i = first; i < last; i++) {
+        grf_query *query = a.query + a.queries++;
+        query->q = q + i * head;
+        query->score = scores + i * (keys + 32);
+        query->out = out + i * t->head_dim;
+        query->first = i % 3 < keys ? i % 3 : 0;
+        query->end = keys - i % 4 > query->first ? keys - i % 4 : query->first + 1;
     }
     k->attend(&a);
-    free(a.q); free(a.score); free(keys); free(values);
+    free(q); free(both); free(scores);
 }
 
-/* Parts are only places in memory: one part gives the same bits as three. */
+/* Parts are only places in memory, and queries only share them: one part gives the same bits as
+ * three, and each query alone the same as all together. */
 static void test_attend(void) {
-    static const int shapes[][5] = {        /* heads, head_dim, keys of the parts */
-        { 1, 16, 1, 0, 0 }, { 3, 12, 0, 5, 4 }, { 8, 64, 70, 3, 129 }, { 5, 81, 15, 16, 17 },
-        { 2, 256, 300, 0, 1 }
+    static const attend_case cases[] = {
+        { 1, 16, { 1, 0, 0 } }, { 3, 12, { 0, 5, 4 } }, { 8, 64, { 70, 3, 129 } },
+        { 5, 81, { 15, 16, 17 } }, { 2, 256, { 300, 0, 1 } }, { 20, 256, { 40, 7, 90 } },
+        { 32, 48, { 1, 1, 1 } }, { 13, 160, { 33, 32, 31 } }
     };
-    float want[8 * 256], got[8 * 256];
-    int i, set;
-    for (i = 0; i < GRF_COUNT(shapes); i++) {
-        const int *s = shapes[i];
-        int whole[3] = { 0, 0, 0 };
-        size_t size = (size_t)(s[0] * s[1]) * 4;
+    float want[20 * 256], got[20 * 256];
+    int i, set, alone;
+    for (i = 0; i < GRF_COUNT(cases); i++) {
+        attend_case t = cases[i], whole = t;
+        size_t size = (size_t)(t.queries * t.head_dim) * 4;
         uint64_t dice_before = dice_state;
-        whole[i % 3] = s[2] + s[3] + s[4];
-        attend(sets[0], s[0], s[1], whole, want);
+        memset(whole.counts, 0, sizeof whole.counts);
+        whole.counts[i % 3] = t.counts[0] + t.counts[1] + t.counts[2];
+        for (alone = 0; alone < t.queries; alone++) {
+            dice_state = dice_before;
+            attend(sets[0], &whole, alone, alone + 1, want);
+        }
         for (set = 0; set < n_sets; set++) {
             dice_state = dice_before;
-            attend(sets[set], s[0], s[1], s + 2, got);
-            CHECK(memcmp(want, got, size) == 0, "%s, shape %d", sets[set]->name, i);
+            attend(sets[set], &t, 0, t.queries, got);
+            CHECK(memcmp(want, got, size) == 0, "%s, case %d", sets[set]->name, i);
         }
     }
 }
