@@ -184,7 +184,7 @@ platforms: $(PLATFORMS:%=build/platforms/%.same) $(PLATFORMS:%=build/platforms/%
 build/platforms/aarch64%: CROSS  = aarch64-linux-gnu-gcc -static
 build/platforms/aarch64%: RUNNER = qemu-aarch64
 build/platforms/aarch64%: CPUS   = scalar neon neon-dot
-build/platforms/aarch64%: TESTED = formats math sampler same_bits
+build/platforms/aarch64%: TESTED = formats math sampler same_bits kv
 
 build/platforms/wasm%:    CROSS  = clang --target=wasm32-wasi --sysroot=/usr -msimd128 \
     $(foreach e,SIGNAL MMAN PROCESS_CLOCKS GETPID,-D_WASI_EMULATED_$e) \
@@ -192,12 +192,12 @@ build/platforms/wasm%:    CROSS  = clang --target=wasm32-wasi --sysroot=/usr -ms
 build/platforms/wasm%:    RUNNER = node --no-warnings --experimental-wasi-unstable-preview1 \
     tests/wasi.mjs
 build/platforms/wasm%:    CPUS   = scalar wasm
-build/platforms/wasm%:    TESTED = files formats math sampler same_bits state
+build/platforms/wasm%:    TESTED = files formats math sampler same_bits state rewind kv
 
 build/platforms/s390x%:   CROSS  = s390x-linux-gnu-gcc -static
 build/platforms/s390x%:   RUNNER = qemu-s390x
 build/platforms/s390x%:   CPUS   = scalar
-build/platforms/s390x%:   TESTED = files formats state tokenizer
+build/platforms/s390x%:   TESTED = files formats state rewind kv tokenizer
 
 build/platforms/%/griffin: griffin.h $(wildcard tools/*.[ch])
 	@mkdir -p $(@D)
