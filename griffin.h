@@ -2871,7 +2871,7 @@ typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
 static grf_ahead grf_look_ahead(const uint8_t *block, int64_t block_bytes, int step_bytes,
                                 int passes) {
     grf_ahead ahead;
-    ahead.at = block + (passes > 1 ? block_bytes : 4096);
+    ahead.at = block + (passes > 1 ? 2 * block_bytes : 4096);
     ahead.step = (step_bytes + passes - 1) / passes;
     return ahead;
 }
@@ -6520,8 +6520,10 @@ GV_WORD int32_t GV(int_start)(int type, const grf_q8 *x) {
     return type == GRF_Q4_0 ? x->start4 : GV_BYTE_ZERO ? x->start8 : 0;
 }
 
-GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint8_t *w,
-                          const grf_q8 *x, int64_t stride, int64_t blocks, grf_ahead ahead) {
+/* One group of columns: out += dx sum, continuing the sums in out. Returns what follows in w. */
+GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out, const uint8_t *w,
+                                     const grf_q8 *x, int64_t stride, int blocks,
+                                     grf_ahead ahead) {
     gv low[GV_INT_ROWS], high[GV_INT_ROWS];
     int m, j;
     GV_UNROLL for (m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
@@ -6558,6 +6560,14 @@ GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint
         gv_store(sum,      gv_fma(dx, low[m],  gv_load(sum)));
         gv_store(sum + 16, gv_fma(dx, high[m], gv_load(sum + 16)));
     }
+    return w;
+}
+
+GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint8_t *w,
+                          const grf_q8 *x, int64_t stride, int64_t blocks, grf_ahead ahead) {
+    const int most = GRF_GROUP / 32;
+    for (; blocks > 0; blocks -= most, x += most, ahead.at += 8 * most * ahead.step)
+        w = GV(int_group)(rows, type, out, w, x, stride, blocks < most ? (int)blocks : most, ahead);
 }
 
 /* Rows in the largest groups the registers hold. */
@@ -6599,11 +6609,17 @@ GV_WORD void GV(int_part)(const int type, float *out, const uint8_t *w, const gr
     GV_ROWS_LOOP(GV_INT_ROWS, 8, GV_INT_BODY)
 }
 
-/* So many columns at a time that they stay in the first cache for all rows. */
+/* Columns at a time: all if one pass over the tile is enough for the rows, since a long stream is
+ * read best; else as many as stay in the first cache until all passes are done. */
+GV_WORD int64_t GV(linear_step)(const grf_linear *l, int rows) {
+    if (grf_is_quantised(l)) return rows <= GV_INT_ROWS ? l->cols : GRF_GROUP;
+    return rows <= (l->type == GRF_F32 ? GV_FLOAT_ROWS : GV_HALF_ROWS) ? l->cols : 512;
+}
+
 GV_KERNEL void GV(linear_tile)(float *out, const grf_linear *l, const uint8_t *w,
                                const void *rows_x, int64_t x_stride, int rows) {
     int64_t stride = x_stride / (int64_t)sizeof(float), blocks = x_stride / (int64_t)sizeof(grf_q8);
-    int64_t k, n, step = grf_is_quantised(l) ? GRF_GROUP : 512;
+    int64_t k, n, step = GV(linear_step)(l, rows);
     const float *x = (const float *)rows_x;
     const grf_q8 *q = (const grf_q8 *)rows_x;
     memset(out, 0, (size_t)rows * GRF_TILE * 4);
