@@ -140,8 +140,8 @@
  * BUILD OPTIONS, defined before the implementation
  *
  *     GRIFFIN_STATIC        all functions static: a private copy in one source file
- *     GRIFFIN_PREFIX        put before the name of every function, but only for the linker: copies
- *                           built differently can live in one program, each file includes one
+ *     GRIFFIN_PREFIX        put before every function's name, but only for the linker, so that two
+ *                           copies can live in one program; say it wherever its copy is included
  *     GRIFFIN_API           what stands before every declaration, say for a DLL
  *     GRIFFIN_NO_STDIO      no griffin_open_file, no file access at all
  *     GRIFFIN_NO_MMAP       files are read rather than mapped
