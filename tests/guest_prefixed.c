@@ -1,7 +1,9 @@
 /* guest_prefixed.c - a copy under names of its own, with nothing but plain C in it. */
 
 #define GRIFFIN_PREFIX prefixed_
-#define GRIFFIN_SCALAR_ONLY
+#ifndef GRIFFIN_SCALAR_ONLY
+  #define GRIFFIN_SCALAR_ONLY
+#endif
 #define GRIFFIN_NO_STDIO
 #define GRIFFIN_IMPLEMENTATION
 #include "guest.h"
