@@ -71,6 +71,9 @@ test: $(TESTS) $(MODELS)
 $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(LIBRARY)
 	$(CC) $(CFLAGS) $(OPENMP) -pthread $^ -lm -o $@
 
+# It has two more copies of the library in it.
+$(BUILD)/tests/test_guest: $(BUILD)/tests/guest_prefixed.o $(BUILD)/tests/guest_static.o
+
 build/data/%.gguf: build/griffin
 	@mkdir -p $(@D)
 	@build/griffin convert tests/data/$(basename $*) $@ \
@@ -96,7 +99,7 @@ endef
 
 # ---- check-all ---------------------------------------------------------------------------------
 
-check-all: same-bits platforms tests-elsewhere sanitizers valgrind lint fuzz spills
+check-all: same-bits symbols platforms tests-elsewhere sanitizers valgrind lint fuzz spills
 
 # The library compiled by COMPILER_LANGUAGE_OPTIMISATION_DIALECT, warnings being errors, must give
 # the logits of the plain build, bit for bit: on every instruction set, at once or token by token.
@@ -148,6 +151,29 @@ $(call logits,$1,$2,$3,0 1,1); \
 for f in $2/*/*; do cmp $$f build/bits/expected/scalar.0/$${f##*/} || exit 1; done
 endef
 
+# What the linker sees of the library: no data that can be written; outside only the functions of
+# the manual, with a prefix if one was asked for; and with neither stdio nor stdlib no more of the C
+# library than this. libgcc tells x86-64 processors apart.
+COPIES = plain bare prefixed
+NEEDED = mem(cpy|move|set|cmp|chr)|bcmp|str(len|cmp|ncmp|chr)|sqrtf?|fmaf?|frexp|ldexp|__cpu_.*
+
+build/symbols/%_bare.o:     COPY = -DGRIFFIN_NO_STDIO -DGRIFFIN_NO_STDLIB
+build/symbols/%_prefixed.o: COPY = -DGRIFFIN_PREFIX=griffin_our_
+
+symbols: $(foreach c,gcc clang,$(COPIES:%=build/symbols/$c_%.o))
+	@! nm $^ | grep -E '^[0-9a-f]+ [BbDdCcGgSs] ' || { echo "data that can be written"; exit 1; }
+	@! nm -g --defined-only $^ | grep -E '^[0-9a-f]+ . ' | grep -v ' T griffin_' \
+	    || { echo "names that are not griffin_..."; exit 1; }
+	@! nm -g --defined-only $(filter %_prefixed.o,$^) | grep ' T ' | grep -v ' griffin_our_griffin_' \
+	    || { echo "names without the prefix"; exit 1; }
+	@! nm -u $(filter %_bare.o,$^) | grep ' U ' | grep -vE ' U ($(NEEDED))$$' \
+	    || { echo "not in the list of what may be needed"; exit 1; }
+	@echo "$(words $^) passed, 0 failed"
+
+build/symbols/%.o: tools/engine.c griffin.h
+	@mkdir -p $(@D)
+	$(firstword $(subst _, ,$*)) -std=c99 -D_POSIX_C_SOURCE=200809L -O2 -fno-pie $(COPY) -c $< -o $@
+
 # The program for other processors, run by emulators, must give the same logits too, and the tests
 # of what differs there must pass. s390x has plain C only, but stores numbers the other way round.
 PLATFORMS = aarch64 wasm s390x
@@ -158,7 +184,7 @@ platforms: $(PLATFORMS:%=build/platforms/%.same) $(PLATFORMS:%=build/platforms/%
 build/platforms/aarch64%: CROSS  = aarch64-linux-gnu-gcc -static
 build/platforms/aarch64%: RUNNER = qemu-aarch64
 build/platforms/aarch64%: CPUS   = scalar neon neon-dot
-build/platforms/aarch64%: TESTED = formats math sampler same_bits
+build/platforms/aarch64%: TESTED = formats math sampler same_bits kv
 
 build/platforms/wasm%:    CROSS  = clang --target=wasm32-wasi --sysroot=/usr -msimd128 \
     $(foreach e,SIGNAL MMAN PROCESS_CLOCKS GETPID,-D_WASI_EMULATED_$e) \
@@ -166,12 +192,12 @@ build/platforms/wasm%:    CROSS  = clang --target=wasm32-wasi --sysroot=/usr -ms
 build/platforms/wasm%:    RUNNER = node --no-warnings --experimental-wasi-unstable-preview1 \
     tests/wasi.mjs
 build/platforms/wasm%:    CPUS   = scalar wasm
-build/platforms/wasm%:    TESTED = files formats math sampler same_bits state
+build/platforms/wasm%:    TESTED = files formats math sampler same_bits state rewind kv
 
 build/platforms/s390x%:   CROSS  = s390x-linux-gnu-gcc -static
 build/platforms/s390x%:   RUNNER = qemu-s390x
 build/platforms/s390x%:   CPUS   = scalar
-build/platforms/s390x%:   TESTED = files formats state tokenizer
+build/platforms/s390x%:   TESTED = files formats state rewind kv tokenizer
 
 build/platforms/%/griffin: griffin.h $(wildcard tools/*.[ch])
 	@mkdir -p $(@D)
@@ -253,6 +279,6 @@ $(BUILD)/tests/fuzz_%.fuzzed: $(BUILD)/tests/fuzz_%
 clean:
 	rm -rf build
 
-.PHONY: all run hello test check-all same-bits platforms tests-elsewhere sanitizers valgrind \
-        lint fuzz spills run-fuzzers clean
+.PHONY: all run hello test check-all same-bits symbols platforms tests-elsewhere sanitizers \
+        valgrind lint fuzz spills run-fuzzers clean
 .SECONDARY:

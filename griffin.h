@@ -45,17 +45,22 @@
  *     griffin_sampler,    yours, plain structs        their one function   one call at a time
  *     griffin_decoder
  *
- * A model is the weights. A state is one text so far: for RecurrentGemma 2B 33 MB, whether the
- * text has ten tokens or ten million. A context is scratch memory that remembers no text, so any
- * context of a model continues any of its states. A crowd is one model, a context for each
- * thread that calls, and as many states as there are minds.
+ * A model is the weights. A state is one text so far: for RecurrentGemma 2B 33 MiB, or 17 with keys
+ * and values in bf16, whether the text has ten tokens or ten million. A context is scratch memory
+ * that remembers no text, so any context of a model continues any of its states. A crowd is one
+ * model, a context for each thread that calls, and as many states as there are minds.
  *
  *
  * SEQUENCES
  *
  * A state is bytes: all zero is a fresh one, memcpy is save, restore and fork, at any moment,
  * because it is only written when a call is complete. griffin_save and griffin_load are for disks
- * and networks: portable, checksummed, tied to the model.
+ * and networks: portable, checksummed, tied to the model, and with the sampler and the decoder in
+ * them, so that a resumed run says what it would have said.
+ *
+ * To take back a few tokens, a copy of the state is not needed: griffin_mark keeps what a later
+ * token overwrites, 0.7 MB for RecurrentGemma 2B, and griffin_rewind brings the state back from up
+ * to griffin_options.rewind tokens beyond, to the bit. Marks also fit the forks of a state.
  *
  * griffin_step takes a token, griffin_prefill many at once, and griffin_run any mixture for any
  * number of states, reading each weight once for all of them. Logits cost the largest matrix of
@@ -135,6 +140,8 @@
  * BUILD OPTIONS, defined before the implementation
  *
  *     GRIFFIN_STATIC        all functions static: a private copy in one source file
+ *     GRIFFIN_PREFIX        put before every function's name, but only for the linker, so that two
+ *                           copies can live in one program; say it wherever its copy is included
  *     GRIFFIN_API           what stands before every declaration, say for a DLL
  *     GRIFFIN_NO_STDIO      no griffin_open_file, no file access at all
  *     GRIFFIN_NO_MMAP       files are read rather than mapped
@@ -177,6 +184,45 @@
   #else
     #define GRIFFIN_API extern
   #endif
+#endif
+
+#ifdef GRIFFIN_PREFIX               /* other names for the linker, the same ones for you */
+  #define GRF_PREFIXED_AS(prefix, name) prefix##name
+  #define GRF_PREFIXED_BY(prefix, name) GRF_PREFIXED_AS(prefix, name)
+  #define GRF_PREFIXED(name) GRF_PREFIXED_BY(GRIFFIN_PREFIX, name)
+  #define griffin_error_string   GRF_PREFIXED(griffin_error_string)
+  #define griffin_version        GRF_PREFIXED(griffin_version)
+  #define griffin_preset         GRF_PREFIXED(griffin_preset)
+  #define griffin_open_file      GRF_PREFIXED(griffin_open_file)
+  #define griffin_open_memory    GRF_PREFIXED(griffin_open_memory)
+  #define griffin_close          GRF_PREFIXED(griffin_close)
+  #define griffin_get_info       GRF_PREFIXED(griffin_get_info)
+  #define griffin_get_tensor     GRF_PREFIXED(griffin_get_tensor)
+  #define griffin_state_size     GRF_PREFIXED(griffin_state_size)
+  #define griffin_state_position GRF_PREFIXED(griffin_state_position)
+  #define griffin_mark_size      GRF_PREFIXED(griffin_mark_size)
+  #define griffin_mark           GRF_PREFIXED(griffin_mark)
+  #define griffin_rewind         GRF_PREFIXED(griffin_rewind)
+  #define griffin_context_size   GRF_PREFIXED(griffin_context_size)
+  #define griffin_context_init   GRF_PREFIXED(griffin_context_init)
+  #define griffin_step           GRF_PREFIXED(griffin_step)
+  #define griffin_prefill        GRF_PREFIXED(griffin_prefill)
+  #define griffin_run            GRF_PREFIXED(griffin_run)
+  #define griffin_begin          GRF_PREFIXED(griffin_begin)
+  #define griffin_advance        GRF_PREFIXED(griffin_advance)
+  #define griffin_unit_name      GRF_PREFIXED(griffin_unit_name)
+  #define griffin_sample         GRF_PREFIXED(griffin_sample)
+  #define griffin_accept         GRF_PREFIXED(griffin_accept)
+  #define griffin_encode         GRF_PREFIXED(griffin_encode)
+  #define griffin_encode_size    GRF_PREFIXED(griffin_encode_size)
+  #define griffin_decode         GRF_PREFIXED(griffin_decode)
+  #define griffin_token_text     GRF_PREFIXED(griffin_token_text)
+  #define griffin_token_type     GRF_PREFIXED(griffin_token_type)
+  #define griffin_find_token     GRF_PREFIXED(griffin_find_token)
+  #define griffin_save           GRF_PREFIXED(griffin_save)
+  #define griffin_load           GRF_PREFIXED(griffin_load)
+  #define griffin_tile_size      GRF_PREFIXED(griffin_tile_size)
+  #define griffin_tile_pack      GRF_PREFIXED(griffin_tile_pack)
 #endif
 
 #ifdef __cplusplus
@@ -253,6 +299,11 @@ typedef enum griffin_activation {
     GRIFFIN_RELU
 } griffin_activation;
 
+typedef enum griffin_kv_type {              /* how a state keeps keys and values */
+    GRIFFIN_KV_F32,                         /* as they are computed */
+    GRIFFIN_KV_BF16                         /* rounded to nearest even: half the memory */
+} griffin_kv_type;
+
 #define GRIFFIN_MAX_LAYERS 1024
 
 /* The sizes of a network. Letters are those of the manual's network section. */
@@ -292,6 +343,10 @@ typedef struct griffin_options {
                                              * a tenth faster to decode */
     int               attn_keys;            /* keys a token sees, itself included; 0: W + 1, as
                                              * the reference has it; W: as most ports have it */
+    griffin_kv_type   kv_type;
+    int               rewind;               /* most tokens griffin_rewind can go back; 0: 16. Each
+                                             * adds a token's keys and values to every state: 16 KiB
+                                             * for RecurrentGemma 2B */
     const griffin_config *config;           /* for files without metadata; else ignored */
     char             *error;                /* null, or receives the message of a failed open */
     size_t            error_size;
@@ -302,7 +357,8 @@ typedef struct griffin_info {
     const char *name;                       /* as stored in the file, "" if not */
     const char *kernels;                    /* "scalar", "avx2", "avx512" */
     const char *type;                       /* of most weights: "q8_0", "f32", ... */
-    int         attn_keys;                  /* in force */
+    int         attn_keys, rewind;          /* in force, */
+    griffin_kv_type kv_type;                /* as is this */
     int         has_vocabulary;
     int32_t     bos, eos, end_of_turn, pad; /* -1: the model has none */
     int         add_bos;                    /* griffin_encode starts a text with bos */
@@ -311,6 +367,7 @@ typedef struct griffin_info {
     uint64_t    weight_bytes;               /* private memory: weights that are not used in place */
     uint64_t    file_bytes;
     uint64_t    state_bytes;                /* one sequence */
+    uint64_t    mark_bytes;                 /* what griffin_rewind needs of it */
     uint64_t    fingerprint;                /* of configuration and weights */
     int         tensors;                    /* in the file */
 } griffin_info;
@@ -355,13 +412,18 @@ typedef struct griffin_state griffin_state;
 GRIFFIN_API size_t  griffin_state_size(const griffin_model *model);
 GRIFFIN_API int64_t griffin_state_position(const griffin_state *state);    /* tokens consumed */
 
-/* For disks and networks: little-endian, versioned, checksummed, tied to the model.
- * griffin_save returns the bytes written; with data null, the bytes needed.
- * griffin_load leaves the state as it was unless all is well. */
-GRIFFIN_API int64_t griffin_save(const griffin_model *model, const griffin_state *state,
-                                 void *data, size_t capacity);
-GRIFFIN_API int     griffin_load(const griffin_model *model, griffin_state *state,
-                                 const void *data, size_t size);
+/* A mark is what a state needs to come back from tokens that should not have been: its recurrent
+ * part, a small share of it. Plain bytes in your memory, griffin_mark_size of them, for this
+ * process. griffin_rewind takes a state that has gone on for at most griffin_options.rewind tokens
+ * back to where the mark was made, exactly: whatever follows has the same bits as if the state had
+ * never been further. E_MISMATCH, and nothing changed: a mark of another model, of a text that the
+ * state did not continue, or of a position that it has not reached, can no longer reach, or has
+ * forgotten, as griffin_load forgets all before the saved one. */
+GRIFFIN_API size_t griffin_mark_size(const griffin_model *model);
+GRIFFIN_API int    griffin_mark  (const griffin_model *model, const griffin_state *state,
+                                  void *mark);
+GRIFFIN_API int    griffin_rewind(const griffin_model *model, griffin_state *state,
+                                  const void *mark);
 
 /* ---- context: scratch memory for one caller at a time --------------------
  * Remembers no sequence: any context of a model can continue any of its states.
@@ -494,6 +556,25 @@ GRIFFIN_API int griffin_token_type(const griffin_model *model, int32_t token);
 /* The token whose piece is exactly this text, as the vocabulary spells it; -1: none. */
 GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *piece,
                                        size_t length);
+
+/* ---- save and load ------------------------------------------------------------
+ * A sequence for disks and networks: little-endian, versioned, checksummed, tied to the model,
+ * attn_keys and kv_type; the same bytes for the same text, rewound or not, whatever the other
+ * options are. sampler and decoder may be null; with them a resumed run continues identically. Of a
+ * sampler the settings and the random state are saved. Logits are not: save between griffin_sample
+ * and the step with its token, and take that step after loading. */
+
+/* Returns the bytes written; with data null, the bytes needed. */
+GRIFFIN_API int64_t griffin_save(const griffin_model *model, const griffin_state *state,
+                                 const griffin_sampler *sampler, const griffin_decoder *decoder,
+                                 void *data, size_t capacity);
+
+/* Nothing is changed unless all is well. E_FORMAT: damaged or something else; E_VERSION: of an
+ * older or newer library; E_MISMATCH: of another model, attn_keys or kv_type, or a sampler or
+ * decoder is asked for that was not saved. What was saved and is not asked for is skipped. */
+GRIFFIN_API int     griffin_load(const griffin_model *model, griffin_state *state,
+                                 griffin_sampler *sampler, griffin_decoder *decoder,
+                                 const void *data, size_t size);
 
 /* ---- for writers of model files -----------------------------------------------
  * Weights that a file holds in tiles of 32 rows are used in place, without a copy: from a mapped
@@ -763,6 +844,14 @@ static void grf_put_u64(uint8_t *p, uint64_t v) {
     for (i = 0; i < 8; i++) p[i] = (uint8_t)(v >> 8 * i);
 }
 
+/* Turns a number of 2 or 4 bytes from a file into the machine's, in place, and back. */
+static void grf_reorder(uint8_t *p, int size) {
+    uint32_t wide = size == 4 ? grf_u32(p) : 0;
+    uint16_t narrow = grf_u16(p);
+    if (size == 4) memcpy(p, &wide, 4);
+    else memcpy(p, &narrow, 2);
+}
+
 static float    grf_float_of(uint32_t bits) { float f; memcpy(&f, &bits, 4); return f; }
 static uint32_t grf_bits_of(float f) { uint32_t bits; memcpy(&bits, &f, 4); return bits; }
 static float    grf_f32(const uint8_t *p) { return grf_float_of(grf_u32(p)); }
@@ -906,6 +995,13 @@ static float grf_float_from_f16(uint16_t h) {
 }
 
 static float grf_float_from_bf16(uint16_t b) { return grf_float_of((uint32_t)b << 16); }
+
+/* The nearest, the even one of two; NaN stays NaN. */
+static uint16_t grf_bf16_from_float(float x) {
+    uint32_t bits = grf_bits_of(x);
+    if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
 
 /* ---- blocks: each function decodes n of them, one after the other --------------- */
 
@@ -2734,6 +2830,7 @@ static void grf_encode_text(grf_encoder *e, const char *text, uint64_t length, v
 #define GRF_HEAD_BLOCK 8                    /* most heads in one item of attention ... */
 #define GRF_ATTEND_ROWS 4                   /* ... and most rows */
 #define GRF_PIECE (512 * 1024)              /* what one thread takes at once, in bytes of weights */
+#define GRF_REWIND 16                       /* griffin_options.rewind if not said otherwise */
 #define GRF_WORTH_WAKING 16                 /* fewer pieces than this are not worth other threads */
 
 static int64_t grf_pad(int64_t n) { return (n + GRF_TILE - 1) / GRF_TILE * GRF_TILE; }
@@ -2780,7 +2877,7 @@ static grf_ahead grf_look_ahead(const uint8_t *block, int64_t block_bytes, int s
 }
 
 /* Keys and values of consecutive positions, one row each. */
-typedef struct grf_keys { const float *k, *v; int count; } grf_keys;
+typedef struct grf_keys { const uint8_t *k, *v; int count; } grf_keys;
 
 /* One head of one row. Of the keys that are at hand it sees those from first on, before end. */
 typedef struct grf_query {
@@ -2796,7 +2893,8 @@ typedef struct grf_attention {
     grf_query    query[GRF_ATTEND_ROWS * GRF_HEAD_BLOCK];
     grf_keys     part[3];                   /* in order of position */
     int          queries, head_dim, head;   /* head: head_dim padded to 16 */
-    int64_t      stride;                    /* floats from one key row to the next */
+    int          type;                      /* of keys and values: GRF_F32 or GRF_BF16 */
+    int64_t      stride;                    /* bytes from one key row to the next */
 } grf_attention;
 
 /* The kernels of one instruction set. All sets give the same bits. n is a multiple of 16 unless
@@ -2876,28 +2974,34 @@ typedef struct grf_op {
 /* ---- a state: struct griffin_state, then floats -----------------------------------
  *     recurrent part   [recurrent layers] { h [pad(E)], then K - 1 rows z [pad(E)], oldest first }
  *     rings            [attention layers] { keys [slots][kv_row], values [slots][kv_row] }
- * Position p lives in slot p % slots. kv_row = G heads of head_dim padded to 16. */
+ *     past             [rewind] history at earlier positions, 64 bits each
+ * Position p lives in slot p % slots of a ring, and p % rewind of the past. kv_row = G heads of
+ * head_dim padded to 16, floats or bf16. The next token sees attn_keys - 1 stored keys; a ring has
+ * `rewind` slots more, so that a state rewound by as many tokens still finds all that it saw. */
 
 struct griffin_state {
     uint64_t tag;                           /* of model and layout; 0: fresh */
     int64_t  position;                      /* tokens consumed */
     uint64_t history;                       /* hash of them */
-    uint64_t reserved[5];
+    int64_t  oldest;                        /* position that it can still be rewound to */
+    uint64_t reserved[4];
 };
 
 typedef struct grf_layout {                 /* sizes that follow from the configuration */
     int     recurrent_layers, attention_layers;
-    int     slots;                          /* of a ring */
+    int     slots, rewind;                  /* of a ring; of them more than attention needs */
     int     head;                           /* head_dim padded to 16 */
     int     heads_per_kv;                   /* H / G, handled in */
     int     head_blocks, head_block;        /* so many blocks of so many heads */
-    int64_t kv_row;                         /* floats */
+    int     kv_type, kv_size;               /* GRF_F32 or GRF_BF16; bytes of one */
+    int64_t kv_row;                         /* bytes */
     int64_t lane;                           /* pad(E) */
     int64_t recurrent_row;                  /* floats of one recurrent layer: K * lane */
-    int64_t recurrent_floats, ring_floats;  /* of all layers; of one attention layer */
+    int64_t recurrent_floats, ring_bytes;   /* of all layers; of one attention layer */
+    uint64_t past;                          /* where it starts in a state */
     int64_t width[GRF_BUFFERS];             /* floats in a row of each buffer */
     int64_t q8_row;                         /* grf_q8 blocks in a quantised row, 0 if none needed */
-    uint64_t tag;
+    uint64_t tag, saved_tag;                /* of states in memory; of saved ones: any rewind */
 } grf_layout;
 
 struct griffin_model {
@@ -3148,12 +3252,9 @@ static grf_linear *grf_new_linear(grf_builder *b, int type, int rows, int cols, 
  * order; of blocks only the scales, which are the first 64 bytes. */
 static void grf_order_tiles(uint8_t *tiles, uint64_t bytes, int type) {
     uint64_t block = type == GRF_Q8_0 ? 34 * GRF_TILE : type == GRF_Q4_0 ? 18 * GRF_TILE : 64, i;
+    int size = type == GRF_F32 ? 4 : 2;
     if (!GRF_BIG_ENDIAN) return;
-    for (i = 0; i < bytes; i += type == GRF_F32 ? 4 : 2) {
-        if (i % block >= 64) continue;
-        if (type == GRF_F32) { uint32_t n = grf_u32(tiles + i); memcpy(tiles + i, &n, 4); }
-        else                 { uint16_t n = grf_u16(tiles + i); memcpy(tiles + i, &n, 2); }
-    }
+    for (i = 0; i < bytes; i += (uint64_t)size) if (i % block < 64) grf_reorder(tiles + i, size);
 }
 
 /* Tiles in the file are used where they are. A tensor NAME.t32 holds them: f32, f16 and bf16 as
@@ -3767,30 +3868,34 @@ static int grf_find_config(const griffin_options *options, const grf_gguf *file,
 
 static int grf_is_attention(const griffin_config *g, int layer) { return g->blocks[layer] == 'a'; }
 
-static void grf_lay_out(griffin_model *m, int attn_keys) {
+static void grf_lay_out(griffin_model *m) {
     const griffin_config *g = &m->info.config;
     grf_layout *l = &m->layout;
     int i;
-    m->info.attn_keys = attn_keys ? attn_keys : g->window + 1;
     for (i = 0; i < g->layers; i++)
         if (grf_is_attention(g, i)) l->attention_layers++; else l->recurrent_layers++;
-    l->slots = m->info.attn_keys;
+    l->rewind = m->info.rewind;
+    l->slots = m->info.attn_keys - 1 + l->rewind;
+    l->kv_type = m->info.kv_type == GRIFFIN_KV_BF16 ? GRF_BF16 : GRF_F32;
+    l->kv_size = l->kv_type == GRF_BF16 ? 2 : 4;
     l->head = (g->head_dim + 15) / 16 * 16;
     l->heads_per_kv = g->heads / g->kv_heads;
     l->head_blocks = (l->heads_per_kv + GRF_HEAD_BLOCK - 1) / GRF_HEAD_BLOCK;
     l->head_block = (l->heads_per_kv + l->head_blocks - 1) / l->head_blocks;
-    l->kv_row = (int64_t)g->kv_heads * l->head;
+    l->kv_row = (int64_t)g->kv_heads * l->head * l->kv_size;
     l->lane = grf_pad(g->lru_width);
     l->recurrent_row = g->conv_width * l->lane;
     l->recurrent_floats = l->recurrent_layers * l->recurrent_row;
-    l->ring_floats = 2 * (int64_t)l->slots * l->kv_row;
+    l->ring_bytes = 2 * (int64_t)l->slots * l->kv_row;
     for (i = 0; i < GRF_BUFFERS; i++) l->width[i] = grf_pad(g->width);
     for (i = GRF_Y; i <= GRF_R; i++) l->width[i] = l->lane;
     l->width[GRF_K] = l->width[GRF_V] = grf_pad((int64_t)g->kv_heads * g->head_dim);
     l->width[GRF_QR] = grf_pad((int64_t)g->heads * l->head);
     l->width[GRF_M] = grf_pad(g->mlp_width);
-    m->info.state_bytes = sizeof(griffin_state)
-        + 4 * (uint64_t)(l->recurrent_floats + l->attention_layers * l->ring_floats);
+    l->past = sizeof(griffin_state)
+        + (uint64_t)(4 * l->recurrent_floats + l->attention_layers * l->ring_bytes);
+    m->info.state_bytes = l->past + 8 * (uint64_t)l->rewind;
+    m->info.mark_bytes = sizeof(griffin_state) + 4 * (uint64_t)l->recurrent_floats;
 }
 
 /* Directory, a sample of every tensor, and the configuration: another file or fine-tune differs. */
@@ -3925,11 +4030,32 @@ static int grf_describe(griffin_model *m) {
     m->info.pad         = m->vocab.count ? m->vocab.pad : -1;
     m->info.add_bos = m->vocab.add_bos;
     m->info.fingerprint = grf_fingerprint(m);
-    m->layout.tag = grf_hash_number(m->info.fingerprint, (uint64_t)m->layout.slots) | 1;
+    m->layout.saved_tag = 1 | grf_hash_number(m->info.fingerprint, (uint64_t)m->info.attn_keys
+                                                  | (uint64_t)m->info.kv_type << 32);
+    m->layout.tag = grf_hash_number(m->layout.saved_tag, (uint64_t)m->layout.rewind) | 1;
     return error;
 }
 
 /* ---- open and close --------------------------------------------------------------------- */
+
+/* Notes what is asked of the attention. */
+static int grf_check_options(griffin_model *m, const griffin_options *options) {
+    m->info.rewind = GRF_REWIND;
+    if (!options) return GRIFFIN_OK;
+    if (options->attn_keys < 0 || options->attn_keys > 1 << 20)
+        return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "attn_keys is %d, expected 0 to 2^20",
+                        options->attn_keys);
+    if (options->rewind < 0 || options->rewind > 1 << 20)
+        return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "rewind is %d, expected 0 to 2^20",
+                        options->rewind);
+    if (options->kv_type != GRIFFIN_KV_F32 && options->kv_type != GRIFFIN_KV_BF16)
+        return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "kv_type is %d, expected f32 or bf16",
+                        (int)options->kv_type);
+    m->info.attn_keys = options->attn_keys;
+    m->info.kv_type = options->kv_type;
+    if (options->rewind) m->info.rewind = options->rewind;
+    return GRIFFIN_OK;
+}
 
 static int grf_open(griffin_model *m, const void *data, uint64_t size,
                     const griffin_options *options) {
@@ -3938,10 +4064,8 @@ static int grf_open(griffin_model *m, const void *data, uint64_t size,
     if (!m->kernels)
         return grf_fail(&m->host, GRIFFIN_E_UNSUPPORTED,
                         "this machine or build lacks the kernels asked for");
-    if (options && (options->attn_keys < 0 || options->attn_keys > 1 << 20))
-        return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "attn_keys is %d, expected 0 to 2^20",
-                        options->attn_keys);
-    error = grf_gguf_open(&m->file, data, size, &m->host);
+    error = grf_check_options(m, options);
+    if (!error) error = grf_gguf_open(&m->file, data, size, &m->host);
     if (!error) error = grf_find_config(options, &m->file, &m->host, &m->info.config);
     if (!error) error = grf_vocab_load(&m->vocab, &m->file, &m->host);
     if (!error && m->vocab.count > m->info.config.vocab)
@@ -3949,7 +4073,8 @@ static int grf_open(griffin_model *m, const void *data, uint64_t size,
                          "%d tokens in the vocabulary, but %d rows in the embedding",
                          m->vocab.count, m->info.config.vocab);
     if (error) return error;
-    grf_lay_out(m, options ? options->attn_keys : 0);
+    if (!m->info.attn_keys) m->info.attn_keys = m->info.config.window + 1;
+    grf_lay_out(m);
     error = grf_build(m, options && options->copy_weights);
     return error ? error : grf_describe(m);
 }
@@ -4143,7 +4268,7 @@ struct griffin_context {
     float       *cosine, *sine;             /* [rows][rope_dims / 2] */
     float       *score;                     /* [rows][H][keys] */
     float       *recurrent;                 /* [spans][recurrent_floats] to be committed */
-    float       *keys;                      /* [attention layers][keys, values][rows][kv_row] */
+    uint8_t     *keys;                      /* [attention layers][keys, values][rows][kv_row] */
 };
 
 static int64_t grf_score_keys(const griffin_model *m) {
@@ -4184,8 +4309,8 @@ static void grf_context_lay_out(griffin_context *c, grf_arena *arena) {
     c->score     = (float *) grf_take(arena, attends * R * (uint64_t)c->model->info.config.heads
                                                  * (uint64_t)grf_score_keys(c->model) * 4);
     c->recurrent = (float *) grf_take(arena, S * (uint64_t)l->recurrent_floats * 4);
-    c->keys      = (float *) grf_take(arena, R * 2 * (uint64_t)l->attention_layers
-                                                 * (uint64_t)l->kv_row * 4);
+    c->keys      = (uint8_t *)grf_take(arena, R * 2 * (uint64_t)l->attention_layers
+                                                  * (uint64_t)l->kv_row);
 }
 
 GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
@@ -4439,32 +4564,45 @@ static void grf_run_rglru(griffin_context *c, const grf_op *op, int64_t from, in
 /* ---- attention ----------------------------------------------------------------------------- */
 
 /* Keys (which = 0) or values (1) of a row that wait for the commit. */
-static float *grf_new_keys(const griffin_context *c, int slot, int which, int64_t row) {
+static uint8_t *grf_new_keys(const griffin_context *c, int slot, int which, int64_t row) {
     return c->keys + (((int64_t)slot * 2 + which) * c->max_rows + row) * c->model->layout.kv_row;
 }
 
-static float *grf_ring(const griffin_model *m, griffin_state *state, int slot, int which,
-                       int64_t position) {
+static uint8_t *grf_ring(const griffin_model *m, griffin_state *state, int slot, int which,
+                         int64_t position) {
     const grf_layout *l = &m->layout;
-    return (float *)(state + 1) + l->recurrent_floats
-         + (slot * 2 + which) * l->ring_floats / 2 + position % l->slots * l->kv_row;
+    return (uint8_t *)((float *)(state + 1) + l->recurrent_floats)
+         + (slot * 2 + which) * l->ring_bytes / 2 + position % l->slots * l->kv_row;
+}
+
+/* Keys and values are rounded before anybody reads them, those of the same pass too. */
+static void grf_store_keys(const grf_layout *l, uint8_t *to, const float *from, int n) {
+    int i;
+    if (l->kv_type == GRF_F32) { memcpy(to, from, (size_t)n * 4); return; }
+    for (i = 0; i < n; i++) {
+        uint16_t rounded = grf_bf16_from_float(from[i]);
+        memcpy(to + 2 * i, &rounded, 2);
+    }
 }
 
 static void grf_run_rope(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
     const griffin_config *g = &c->model->info.config;
     const grf_kernels *kernels = c->model->kernels;
-    int half = g->rope_dims / 2, hd = g->head_dim, head = c->model->layout.head, h;
+    const grf_layout *l = &c->model->layout;
+    int half = g->rope_dims / 2, hd = g->head_dim, head = l->head, h;
     float scale = 1 / sqrtf((float)hd);
     for (; from < to; from++) {
         const float *cosine = c->cosine + from * half, *sine = c->sine + from * half;
-        float *k = grf_new_keys(c, op->slot, 0, from), *v = grf_new_keys(c, op->slot, 1, from);
+        uint8_t *keys = grf_new_keys(c, op->slot, 0, from);
+        uint8_t *values = grf_new_keys(c, op->slot, 1, from);
         for (h = 0; h < g->heads; h++)
             kernels->rope(grf_row(c, op->to, from) + h * head, grf_row(c, op->from, from) + h * hd,
                           cosine, sine, scale, half, hd);
         for (h = 0; h < g->kv_heads; h++) {
-            kernels->rope(k + h * head, grf_row(c, GRF_K, from) + h * hd, cosine, sine, 1, half,
-                          hd);
-            memcpy(v + h * head, grf_row(c, GRF_V, from) + h * hd, (size_t)hd * 4);
+            float *k = grf_row(c, GRF_K, from) + h * hd;
+            kernels->rope(k, k, cosine, sine, 1, half, hd);
+            grf_store_keys(l, keys + h * head * l->kv_size, k, hd);
+            grf_store_keys(l, values + h * head * l->kv_size, grf_row(c, GRF_V, from) + h * hd, hd);
         }
     }
 }
@@ -4503,9 +4641,10 @@ static void grf_attend_together(griffin_context *c, const grf_op *op, int64_t ro
     grf_attention a;
     a.head_dim = m->info.config.head_dim;
     a.head = l->head;
+    a.type = l->kv_type;
     a.stride = l->kv_row;
     a.queries = 0;
-    start = grf_visible_keys(c, op->slot, row, count, kv * l->head, &a);
+    start = grf_visible_keys(c, op->slot, row, count, kv * l->head * l->kv_size, &a);
     for (; count > 0; count--, row++)
         for (h = from; h < to; h++) {
             grf_query *q = a.query + a.queries++;
@@ -4748,6 +4887,11 @@ static int grf_run_with_crew(griffin_context *c, int64_t units) {
 }
 #endif
 
+/* Where a state keeps what its history was at an earlier position. */
+static uint64_t *grf_past(const griffin_model *m, griffin_state *s, int64_t position) {
+    return (uint64_t *)(void *)((unsigned char *)s + m->layout.past) + position % m->layout.rewind;
+}
+
 static uint64_t grf_next_history(uint64_t history, int32_t token) {
     history = (history ^ (uint64_t)(uint32_t)token) + 0x9e3779b97f4a7c15u;
     history = (history ^ history >> 30) * 0xbf58476d1ce4e5b9u;
@@ -4768,12 +4912,13 @@ static void grf_commit(griffin_context *c) {
             for (which = 0; which < 2; which++)
                 for (t = 0; t < f->count; t++)
                     memcpy(grf_ring(m, s, slot, which, f->position + t),
-                           grf_new_keys(c, slot, which, f->first + t), (size_t)l->kv_row * 4);
+                           grf_new_keys(c, slot, which, f->first + t), (size_t)l->kv_row);
         s->tag = l->tag;
-        s->position = f->position + f->count;
-        s->history = f->history;
-        for (t = 0; t < f->count; t++)
+        for (t = 0; t < f->count; t++) {
+            *grf_past(m, s, s->position++) = s->history;
             s->history = grf_next_history(s->history, c->token[f->first + t]);
+        }
+        s->oldest = grf_max64(s->oldest, s->position - l->rewind);
     }
     c->spans = 0;
 }
@@ -4932,19 +5077,7 @@ GRIFFIN_API int griffin_step(griffin_context *c, griffin_state *state, int32_t t
 }
 
 /* ================================================================= >>state
- * A saved state, all little-endian:
- *
- *     0   8 bytes  "GRIFSTAT"
- *     8   u32      version, 1
- *     12  u32      0
- *     16  u64      tag: fingerprint of the model, mixed with the number of ring slots; 0: fresh
- *     24  u64      position
- *     32  u64      history hash of the tokens
- *     40  u64      n, number of floats
- *     48  f32[n]   recurrent part, then of every ring the rows of slots that were ever written
- *     ..  u64      checksum (FNV-1a variant of grf_hash) of all bytes before it */
-
-#define GRF_SAVE_HEADER 48
+ * Marks, and states for disks and networks. */
 
 GRIFFIN_API size_t griffin_state_size(const griffin_model *model) {
     return model && model->info.state_bytes <= (size_t)-1 ? (size_t)model->info.state_bytes : 0;
@@ -4954,98 +5087,240 @@ GRIFFIN_API int64_t griffin_state_position(const griffin_state *state) {
     return state ? state->position : 0;
 }
 
-/* Floats of a ring half that were written after `position` tokens. */
-static int64_t grf_used_ring(const griffin_model *m, int64_t position) {
-    return grf_min64(position, m->layout.slots) * m->layout.kv_row;
+/* ---- marks: the start of a state up to the rings, but with a tag even if it is fresh --------- */
+
+GRIFFIN_API size_t griffin_mark_size(const griffin_model *model) {
+    return model && model->info.mark_bytes <= (size_t)-1 ? (size_t)model->info.mark_bytes : 0;
 }
 
-static int64_t grf_saved_floats(const griffin_model *m, int64_t position) {
-    if (position == 0) return 0;
-    return m->layout.recurrent_floats + 2 * m->layout.attention_layers * grf_used_ring(m, position);
+GRIFFIN_API int griffin_mark(const griffin_model *m, const griffin_state *state, void *mark) {
+    int error;
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "mark: there is no room for it");
+    error = grf_check_state(m, state);
+    if (error) return error;
+    memcpy(mark, state, griffin_mark_size(m));
+    memcpy(mark, &m->layout.tag, sizeof m->layout.tag);
+    return GRIFFIN_OK;
 }
 
-/* The i-th run of floats that a save holds; 0 floats after the last. */
-static int64_t grf_saved_run(const griffin_model *m, const griffin_state *s, int64_t position,
-                             int i, float **run) {
+static int grf_check_mark(const griffin_model *m, griffin_state *s, const griffin_state *mark) {
+    const char *why = NULL;
+    if (mark->tag != m->layout.tag) why = "it belongs to another model or other options";
+    else if (mark->position > s->position) why = "the state has not been there";
+    else if (mark->position < s->oldest) why = "that is too long ago";
+    else if (mark->history != (mark->position == s->position
+                                   ? s->history : *grf_past(m, s, mark->position)))
+        why = "the state continues another text";
+    if (!why) return GRIFFIN_OK;
+    return grf_fail(&m->host, GRIFFIN_E_MISMATCH, "a mark at %u does not fit a state at %u: %s",
+                    (uint64_t)mark->position, (uint64_t)s->position, why);
+}
+
+/* Keys and values need nothing: those of the tokens taken back are out of sight and overwritten in
+ * time. The state does not get younger by it: what its rings lost stays lost. */
+GRIFFIN_API int griffin_rewind(const griffin_model *m, griffin_state *state, const void *mark) {
+    griffin_state to;
+    int error;
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "rewind: the mark is null");
+    error = grf_check_state(m, state);
+    if (error) return error;
+    memcpy(&to, mark, sizeof to);
+    error = grf_check_mark(m, state, &to);
+    if (error) return error;
+    to.oldest = state->oldest;
+    if (to.position == 0) to.tag = 0;
+    memcpy(state, mark, griffin_mark_size(m));
+    *state = to;
+    return GRIFFIN_OK;
+}
+
+/* ---- saved sequences ---------------------------------------------------------------------------
+ * All little-endian. A ring is saved as far as the next token sees it, so that a state that was
+ * rewound has the same bytes as one that never went astray.
+ *
+ *     0   8 bytes  "GRIFSTAT"
+ *     8   u32      version, 2
+ *     12  u32      parts: 1 a sampler, 2 a decoder
+ *     16  u64      tag: fingerprint of the model, mixed with attn_keys and kv_type; 0: fresh
+ *     24  u64      position
+ *     32  u64      history hash of the tokens
+ *     40  u64      n, bytes of
+ *     48           recurrent part in f32, then of every ring the last min(position, attn_keys - 1)
+ *                  rows in f32 or bf16
+ *     +n           the sampler if there is one: u64 seed; f32 temperature, top_p, min_p; i32 top_k;
+ *                  f32 repeat_penalty; i32 repeat_last; u32 accepted; i32[64] recent
+ *     ..  8 bytes  the decoder if there is one, as it is declared
+ *     ..  u64      checksum (FNV-1a variant of grf_hash) of all bytes before it */
+
+#define GRF_SAVE_VERSION 2
+#define GRF_SAVE_HEADER 48
+#define GRF_SAVED_SAMPLER (36 + 4 * GRIFFIN_RECENT)
+#define GRF_SAVED_DECODER 8
+
+enum { GRF_HAS_SAMPLER = 1, GRF_HAS_DECODER = 2 };
+
+/* Rows of a ring half that the token after `position` others sees. */
+static int64_t grf_saved_rows(const griffin_model *m, int64_t position) {
+    return grf_min64(position, m->info.attn_keys - 1);
+}
+
+static int64_t grf_saved_pieces(const griffin_model *m, int64_t position) {
+    return position ? 1 + 2 * m->layout.attention_layers * grf_saved_rows(m, position) : 0;
+}
+
+static int64_t grf_saved_bytes(const griffin_model *m, int64_t position) {
     const grf_layout *l = &m->layout;
-    float *floats = (float *)((griffin_state *)(uintptr_t)s + 1);
-    *run = floats + (i == 0 ? 0 : l->recurrent_floats + (i - 1) * (l->ring_floats / 2));
-    if (position == 0 || i > 2 * m->layout.attention_layers) return 0;
-    return i == 0 ? m->layout.recurrent_floats : grf_used_ring(m, position);
+    if (position == 0) return 0;
+    return 4 * l->recurrent_floats + (grf_saved_pieces(m, position) - 1) * l->kv_row;
 }
 
-GRIFFIN_API int64_t griffin_save(const griffin_model *m, const griffin_state *state, void *data,
-                                 size_t capacity) {
-    uint8_t *p = (uint8_t *)data;
-    int64_t floats, size, run_length, j, at = GRF_SAVE_HEADER;
-    float *run;
-    int i, error;
+static int64_t grf_save_size(int64_t bytes, int parts) {
+    return GRF_SAVE_HEADER + bytes + (parts & GRF_HAS_SAMPLER ? GRF_SAVED_SAMPLER : 0)
+         + (parts & GRF_HAS_DECODER ? GRF_SAVED_DECODER : 0) + 8;
+}
+
+/* The first piece is the recurrent part, the others are rows. Returns how many bytes. */
+static int64_t grf_saved_piece(const griffin_model *m, griffin_state *s, int64_t i,
+                               uint8_t **piece) {
+    int64_t rows = grf_saved_rows(m, s->position), ring;
+    *piece = (uint8_t *)(s + 1);
+    if (i-- == 0) return 4 * m->layout.recurrent_floats;
+    ring = i / rows;
+    *piece = grf_ring(m, s, (int)(ring / 2), (int)(ring % 2), s->position - rows + i % rows);
+    return m->layout.kv_row;
+}
+
+static void grf_copy_ordered(uint8_t *to, const uint8_t *from, int64_t bytes, int size) {
+    int64_t i;
+    memcpy(to, from, (size_t)bytes);
+    for (i = 0; GRF_BIG_ENDIAN && i < bytes; i += size) grf_reorder(to + i, size);
+}
+
+static uint8_t *grf_save_state(const griffin_model *m, griffin_state *s, int parts, uint8_t *p) {
+    int64_t i, n;
+    uint8_t *piece;
+    memcpy(p, "GRIFSTAT", 8);
+    grf_put_u32(p + 8, GRF_SAVE_VERSION);
+    grf_put_u32(p + 12, (uint32_t)parts);
+    grf_put_u64(p + 16, s->tag ? m->layout.saved_tag : 0);
+    grf_put_u64(p + 24, (uint64_t)s->position);
+    grf_put_u64(p + 32, s->history);
+    grf_put_u64(p + 40, (uint64_t)grf_saved_bytes(m, s->position));
+    p += GRF_SAVE_HEADER;
+    for (i = 0; i < grf_saved_pieces(m, s->position); i++, p += n) {
+        n = grf_saved_piece(m, s, i, &piece);
+        grf_copy_ordered(p, piece, n, i ? m->layout.kv_size : 4);
+    }
+    return p;
+}
+
+static const uint8_t *grf_load_state(const griffin_model *m, griffin_state *s, const uint8_t *p) {
+    int64_t i, n;
+    uint8_t *piece;
+    memset(s, 0, griffin_state_size(m));
+    s->position = s->oldest = (int64_t)grf_u64(p + 24);
+    s->tag = s->position ? m->layout.tag : 0;
+    s->history = grf_u64(p + 32);
+    p += GRF_SAVE_HEADER;
+    for (i = 0; i < grf_saved_pieces(m, s->position); i++, p += n) {
+        n = grf_saved_piece(m, s, i, &piece);
+        grf_copy_ordered(piece, p, n, i ? m->layout.kv_size : 4);
+    }
+    return p;
+}
+
+static uint8_t *grf_save_sampler(const griffin_sampler *s, uint8_t *p) {
+    int i;
+    grf_put_u64(p, s->seed);
+    grf_put_u32(p + 8,  grf_bits_of(s->temperature));
+    grf_put_u32(p + 12, grf_bits_of(s->top_p));
+    grf_put_u32(p + 16, grf_bits_of(s->min_p));
+    grf_put_u32(p + 20, (uint32_t)s->top_k);
+    grf_put_u32(p + 24, grf_bits_of(s->repeat_penalty));
+    grf_put_u32(p + 28, (uint32_t)s->repeat_last);
+    grf_put_u32(p + 32, s->accepted);
+    for (i = 0; i < GRIFFIN_RECENT; i++) grf_put_u32(p + 36 + 4 * i, (uint32_t)s->recent[i]);
+    return p + GRF_SAVED_SAMPLER;
+}
+
+/* Whatever the numbers are: griffin_sample looks at them at every call. */
+static void grf_load_sampler(griffin_sampler *s, const uint8_t *p) {
+    int i;
+    s->seed = grf_u64(p);
+    s->temperature    = grf_f32(p + 8);
+    s->top_p          = grf_f32(p + 12);
+    s->min_p          = grf_f32(p + 16);
+    s->top_k          = (int)grf_u32(p + 20);
+    s->repeat_penalty = grf_f32(p + 24);
+    s->repeat_last    = (int)grf_u32(p + 28);
+    s->accepted       = grf_u32(p + 32);
+    for (i = 0; i < GRIFFIN_RECENT; i++) s->recent[i] = (int32_t)grf_u32(p + 36 + 4 * i);
+}
+
+GRIFFIN_API int64_t griffin_save(const griffin_model *m, const griffin_state *state,
+                                 const griffin_sampler *sampler, const griffin_decoder *decoder,
+                                 void *data, size_t capacity) {
+    int parts = (sampler ? GRF_HAS_SAMPLER : 0) | (decoder ? GRF_HAS_DECODER : 0), error;
+    uint8_t *start = (uint8_t *)data, *p;
+    int64_t size;
     if (!m) return GRIFFIN_E_ARGUMENT;
     error = grf_check_state(m, state);
     if (error) return error;
-    floats = grf_saved_floats(m, state->position);
-    size = GRF_SAVE_HEADER + 4 * floats + 8;
+    size = grf_save_size(grf_saved_bytes(m, state->position), parts);
     if (!data) return size;
     if ((uint64_t)size > capacity)
         return grf_fail(&m->host, GRIFFIN_E_SPACE, "save: %u bytes given, %u needed",
                         (uint64_t)capacity, (uint64_t)size);
-    memcpy(p, "GRIFSTAT", 8);
-    grf_put_u32(p + 8, 1);
-    grf_put_u32(p + 12, 0);
-    grf_put_u64(p + 16, state->tag);
-    grf_put_u64(p + 24, (uint64_t)state->position);
-    grf_put_u64(p + 32, state->history);
-    grf_put_u64(p + 40, (uint64_t)floats);
-    for (i = 0; i <= 2 * m->layout.attention_layers; i++) {
-        run_length = grf_saved_run(m, state, state->position, i, &run);
-        for (j = 0; j < run_length; j++, at += 4) grf_put_u32(p + at, grf_bits_of(run[j]));
-    }
-    grf_put_u64(p + at, grf_hash(GRF_HASH_START, p, (size_t)at));
+    p = grf_save_state(m, (griffin_state *)(uintptr_t)state, parts, start);
+    if (sampler) p = grf_save_sampler(sampler, p);
+    if (decoder) { memcpy(p, decoder, GRF_SAVED_DECODER); p += GRF_SAVED_DECODER; }
+    grf_put_u64(p, grf_hash(GRF_HASH_START, start, (size_t)(p - start)));
     return size;
 }
 
-/* Nothing is written before everything was checked. */
 static int grf_check_save(const griffin_model *m, const uint8_t *p, size_t size) {
-    uint64_t position;
+    uint64_t position, bytes;
     if (size < GRF_SAVE_HEADER + 8 || memcmp(p, "GRIFSTAT", 8) != 0)
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: not a saved state");
-    if (grf_u32(p + 8) != 1)
-        return grf_fail(&m->host, GRIFFIN_E_VERSION, "load: version %u, expected 1",
-                        (uint64_t)grf_u32(p + 8));
+    if (grf_u32(p + 8) != GRF_SAVE_VERSION)
+        return grf_fail(&m->host, GRIFFIN_E_VERSION, "load: version %u of the format, expected %d",
+                        (uint64_t)grf_u32(p + 8), GRF_SAVE_VERSION);
     if (grf_u64(p + size - 8) != grf_hash(GRF_HASH_START, p, size - 8))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT,
                         "load: the checksum does not match, the bytes are damaged or cut");
     position = grf_u64(p + 24);
     if (position > INT64_MAX / 2 || (position == 0) != (grf_u64(p + 16) == 0))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: position %u is not possible", position);
-    if (position && grf_u64(p + 16) != m->layout.tag)
+    if (position && grf_u64(p + 16) != m->layout.saved_tag)
         return grf_fail(&m->host, GRIFFIN_E_MISMATCH,
-                        "load: saved with another model or other options");
-    if (grf_u64(p + 40) != (uint64_t)grf_saved_floats(m, (int64_t)position)
-        || size != GRF_SAVE_HEADER + 4 * grf_u64(p + 40) + 8)
-        return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: %u bytes do not fit the position",
+                        "load: saved with another model, or other attn_keys or kv_type");
+    bytes = (uint64_t)grf_saved_bytes(m, (int64_t)position);
+    if (grf_u64(p + 40) != bytes || grf_u32(p + 12) > (GRF_HAS_SAMPLER | GRF_HAS_DECODER)
+        || size != (uint64_t)grf_save_size((int64_t)bytes, (int)grf_u32(p + 12)))
+        return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: %u bytes do not fit what they hold",
                         (uint64_t)size);
     return GRIFFIN_OK;
 }
 
-GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state, const void *data,
-                             size_t size) {
+GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state,
+                             griffin_sampler *sampler, griffin_decoder *decoder,
+                             const void *data, size_t size) {
     const uint8_t *p = (const uint8_t *)data;
-    int64_t run_length, j, at = GRF_SAVE_HEADER;
-    float *run;
-    int i, error;
+    int error, has;
     if (!m) return GRIFFIN_E_ARGUMENT;
     if (!state || !data) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "load: a pointer is null");
     error = grf_check_save(m, p, size);
     if (error) return error;
-    memset(state, 0, griffin_state_size(m));
-    state->tag = grf_u64(p + 16);
-    state->position = (int64_t)grf_u64(p + 24);
-    state->history = grf_u64(p + 32);
-    for (i = 0; i <= 2 * m->layout.attention_layers; i++) {
-        run_length = grf_saved_run(m, state, state->position, i, &run);
-        for (j = 0; j < run_length; j++, at += 4) run[j] = grf_f32(p + at);
-    }
+    has = (int)grf_u32(p + 12);
+    if ((sampler && !(has & GRF_HAS_SAMPLER)) || (decoder && !(has & GRF_HAS_DECODER)))
+        return grf_fail(&m->host, GRIFFIN_E_MISMATCH, "load: saved without a %s",
+                        sampler && !(has & GRF_HAS_SAMPLER) ? "sampler" : "decoder");
+    p = grf_load_state(m, state, p);
+    if (sampler) grf_load_sampler(sampler, p);
+    if (has & GRF_HAS_SAMPLER) p += GRF_SAVED_SAMPLER;
+    if (decoder) memcpy(decoder, p, GRF_SAVED_DECODER);
     return GRIFFIN_OK;
 }
 
@@ -6439,15 +6714,16 @@ GV_KERNEL void GV(rope_head)(float *to, const float *from, const float *cosine, 
 }
 
 /* score[at + 0 .. 3] = q k for four keys and n queries: each number loaded is used several times */
-GV_WORD void GV(attend_four)(const int n, const grf_query *query, int64_t at, const float *k,
-                             int64_t stride, int64_t head) {
+GV_WORD void GV(attend_four)(const int type, const int n, const grf_query *query, int64_t at,
+                             const uint8_t *k, int64_t stride, int64_t head) {
+    const int word = type == GRF_F32 ? 64 : 32;
     gv s[GV_QUERIES][4];
     int64_t d;
     int i;
     GV_UNROLL for (i = 0; i < n; i++) s[i][0] = s[i][1] = s[i][2] = s[i][3] = gv_set(0);
-    for (d = 0; d < head; d += 16, k += 16) {
-        gv k0 = gv_load(k), k1 = gv_load(k + stride);
-        gv k2 = gv_load(k + 2 * stride), k3 = gv_load(k + 3 * stride);
+    for (d = 0; d < head; d += 16, k += word) {
+        gv k0 = GV(weights)(type, k), k1 = GV(weights)(type, k + stride);
+        gv k2 = GV(weights)(type, k + 2 * stride), k3 = GV(weights)(type, k + 3 * stride);
         GV_UNROLL for (i = 0; i < n; i++) {
             gv x = gv_load(query[i].q + d);
             s[i][0] = gv_fma(x, k0, s[i][0]);
@@ -6460,28 +6736,30 @@ GV_WORD void GV(attend_four)(const int n, const grf_query *query, int64_t at, co
         gv_sum4(query[i].score + at, s[i][0], s[i][1], s[i][2], s[i][3]);
 }
 
-GV_WORD float GV(attend_one)(const float *q, const float *k, int64_t head) {
+GV_WORD float GV(attend_one)(const int type, const float *q, const uint8_t *k, int64_t head) {
+    const int word = type == GRF_F32 ? 64 : 32;
     gv sum = gv_set(0);
     int64_t d;
-    for (d = 0; d < head; d += 16) sum = gv_fma(gv_load(q + d), gv_load(k + d), sum);
+    for (d = 0; d < head; d += 16, k += word)
+        sum = gv_fma(gv_load(q + d), GV(weights)(type, k), sum);
     return gv_sum(sum);
 }
 
 /* score[j] = q k[j] for all keys at hand; a key is read once for all queries. */
-GV_WORD void GV(attend_scores)(const grf_attention *a) {
+GV_WORD void GV(attend_scores)(const int type, const grf_attention *a) {
     int64_t at = 0, j;
     int part, i;
     for (part = 0; part < 3; part++) {
-        const float *k = a->part[part].k;
+        const uint8_t *k = a->part[part].k;
         for (j = a->part[part].count; j >= 4; j -= 4, at += 4, k += 4 * a->stride) {
             for (i = 0; i + GV_QUERIES <= a->queries; i += GV_QUERIES)
-                GV(attend_four)(GV_QUERIES, a->query + i, at, k, a->stride, a->head);
+                GV(attend_four)(type, GV_QUERIES, a->query + i, at, k, a->stride, a->head);
             for (; i < a->queries; i++)
-                GV(attend_four)(1, a->query + i, at, k, a->stride, a->head);
+                GV(attend_four)(type, 1, a->query + i, at, k, a->stride, a->head);
         }
         for (; j > 0; j--, at++, k += a->stride)
             for (i = 0; i < a->queries; i++)
-                a->query[i].score[at] = GV(attend_one)(a->query[i].q, k, a->head);
+                a->query[i].score[at] = GV(attend_one)(type, a->query[i].q, k, a->head);
     }
 }
 
@@ -6502,16 +6780,18 @@ GV_WORD float GV(attend_softmax)(float *score, int64_t keys) {
 
 /* sum[d] += score[at + j] v[j][d] for n queries and `words` words of dimensions, keys ascending.
  * The unnormalised sums of a query are kept in its place: it has done its work by then. */
-GV_WORD void GV(attend_words)(const int n, const int words, const grf_query *query, int64_t d,
-                              int64_t at, const float *v, int64_t stride, int64_t keys) {
+GV_WORD void GV(attend_words)(const int type, const int n, const int words,
+                              const grf_query *query, int64_t d, int64_t at, const uint8_t *v,
+                              int64_t stride, int64_t keys) {
+    const int word = type == GRF_F32 ? 64 : 32;
     gv s[GV_QUERIES][GV_VALUE_WORDS];
     int64_t j;
     int i, w;
     GV_UNROLL for (i = 0; i < n; i++)
         GV_UNROLL for (w = 0; w < words; w++) s[i][w] = gv_load(query[i].q + d + 16 * w);
-    for (j = at, v += d; j < at + keys; j++, v += stride)
+    for (j = at, v += d / 16 * word; j < at + keys; j++, v += stride)
         GV_UNROLL for (w = 0; w < words; w++) {
-            gv value = gv_load(v + 16 * w);
+            gv value = GV(weights)(type, v + word * w);
             GV_UNROLL for (i = 0; i < n; i++)
                 s[i][w] = gv_fma(gv_set(query[i].score[j]), value, s[i][w]);
         }
@@ -6519,39 +6799,39 @@ GV_WORD void GV(attend_words)(const int n, const int words, const grf_query *que
         GV_UNROLL for (w = 0; w < words; w++) gv_store(query[i].q + d + 16 * w, s[i][w]);
 }
 
-GV_WORD void GV(attend_values)(const int n, const grf_query *query, int64_t at, const float *v,
-                               int64_t stride, int64_t keys, int64_t head) {
+GV_WORD void GV(attend_values)(const int type, const int n, const grf_query *query, int64_t at,
+                               const uint8_t *v, int64_t stride, int64_t keys, int64_t head) {
     const int words = n == 1 ? GV_VALUE_WORDS : GV_VALUE_WORDS / 2;
     int64_t d = 0;
     for (; d + 16 * words <= head; d += 16 * words)
-        GV(attend_words)(n, words, query, d, at, v, stride, keys);
-    for (; d < head; d += 16) GV(attend_words)(n, 1, query, d, at, v, stride, keys);
+        GV(attend_words)(type, n, words, query, d, at, v, stride, keys);
+    for (; d < head; d += 16) GV(attend_words)(type, n, 1, query, d, at, v, stride, keys);
 }
 
 /* Adds keys [from, to) of those at hand to the sums of n queries, 32 values at a time, so that all
  * queries find them in the first cache. */
-GV_WORD void GV(attend_range)(const grf_attention *a, const grf_query *query, int n, int64_t from,
-                              int64_t to) {
+GV_WORD void GV(attend_range)(const int type, const grf_attention *a, const grf_query *query, int n,
+                              int64_t from, int64_t to) {
     int64_t start = 0, j, keys;
     int part, i;
     for (part = 0; part < 3; start += a->part[part].count, part++) {
         int64_t end = grf_min64(to, start + a->part[part].count);
         for (j = grf_max64(from, start); j < end; j += keys) {
-            const float *v = a->part[part].v + (j - start) * a->stride;
+            const uint8_t *v = a->part[part].v + (j - start) * a->stride;
             keys = grf_min64(32, end - j);
             for (i = 0; i + GV_QUERIES <= n; i += GV_QUERIES)
-                GV(attend_values)(GV_QUERIES, query + i, j, v, a->stride, keys, a->head);
+                GV(attend_values)(type, GV_QUERIES, query + i, j, v, a->stride, keys, a->head);
             for (; i < n; i++)
-                GV(attend_values)(1, query + i, j, v, a->stride, keys, a->head);
+                GV(attend_values)(type, 1, query + i, j, v, a->stride, keys, a->head);
         }
     }
 }
 
 /* softmax(q k) v. Keys [from, to) are seen by all queries; those before and after by some. */
-GV_KERNEL void GV(attend)(grf_attention *a) {
+GV_WORD void GV(attend_as)(const int type, grf_attention *a) {
     int64_t from = 0, to = a->query[0].end, d;
     grf_query *q, *end = a->query + a->queries;
-    GV(attend_scores)(a);
+    GV(attend_scores)(type, a);
     for (q = a->query; q < end; q++) {
         q->inverse = GV(attend_softmax)(q->score + q->first, q->end - q->first);
         memset(q->q, 0, (size_t)a->head * 4);
@@ -6559,14 +6839,19 @@ GV_KERNEL void GV(attend)(grf_attention *a) {
     }
     to = grf_max64(from, to);
     for (q = a->query; q < end; q++)
-        GV(attend_range)(a, q, 1, q->first, grf_min64(from, q->end));
-    GV(attend_range)(a, a->query, a->queries, from, to);
+        GV(attend_range)(type, a, q, 1, q->first, grf_min64(from, q->end));
+    GV(attend_range)(type, a, a->query, a->queries, from, to);
     for (q = a->query; q < end; q++) {
-        GV(attend_range)(a, q, 1, grf_max64(to, q->first), q->end);
+        GV(attend_range)(type, a, q, 1, grf_max64(to, q->first), q->end);
         for (d = 0; d < a->head; d += 16)
             gv_store(q->q + d, gv_mul(gv_load(q->q + d), gv_set(q->inverse)));
         memcpy(q->out, q->q, (size_t)a->head_dim * 4);
     }
+}
+
+GV_KERNEL void GV(attend)(grf_attention *a) {
+    if (a->type == GRF_F32) GV(attend_as)(GRF_F32, a);
+    else GV(attend_as)(GRF_BF16, a);
 }
 
 /* ---- the table, and nothing left behind ----------------------------------------------------- */

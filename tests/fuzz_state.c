@@ -1,5 +1,5 @@
 /* fuzz_state.c - no bytes whatever make griffin_load misbehave, and what it takes can be saved
- * again to the same bytes and stepped.
+ * again to the same bytes and used: stepped, sampled from and decoded with.
  *
  *   clang -g -O1 -fsanitize=fuzzer,address,undefined -I. tests/fuzz_state.c -o fuzz_state -lm
  *   ./fuzz_state -max_len=512 */
@@ -8,43 +8,60 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static network         *shape;
 static griffin_model   *model;
 static griffin_context *context;
 static griffin_state   *state;
 
 static void start(void) {
     griffin_config config = small_config();
-    shape = network_make(&config);
-    model = network_open(shape, NULL);
+    network *shape = network_make(&config);
+    unsigned char *file;
+    size_t size;
+    gguf g;
+    memset(&g, 0, sizeof g);
+    network_write(shape, &g);
+    write_vocabulary(&g);
+    network_free(shape);
+    file = gguf_finish(&g, &size);
+    if (griffin_open_memory(&model, file, size, NULL)) abort();
     context = new_context(model, 4, 1);
     state = new_state(model);
 }
 
 /* A save of the right size and opening for a position of the input's choice, with the rest of the
- * input as its floats, over and over: few inputs would get that far by themselves. */
+ * input as its contents, over and over: few inputs would get that far by themselves. */
 static uint8_t *well_formed(const uint8_t *data, size_t *size) {
     uint64_t position = grf_u64(data);
-    int64_t floats = position < INT64_MAX ? grf_saved_floats(model, (int64_t)position) : 0, i;
+    int64_t bytes = position < INT64_MAX ? grf_saved_bytes(model, (int64_t)position) : 0, i;
+    int parts = data[9] & 3;
     uint8_t *p;
-    *size = 48 + 4 * (size_t)floats + 8 + (data[8] == 1);
+    *size = (size_t)grf_save_size(bytes, parts) + (data[8] == 1);
     p = (uint8_t *)calloc(1, *size);
-    memcpy(p, "GRIFSTAT\1\0\0\0\0\0\0", 16);
-    grf_put_u64(p + 16, position && data[8] != 2 ? model->layout.tag : 0);
+    memcpy(p, "GRIFSTAT\2\0\0\0", 12);
+    grf_put_u32(p + 12, (uint32_t)parts + (data[8] == 4));
+    grf_put_u64(p + 16, position && data[8] != 2 ? model->layout.saved_tag : 0);
     grf_put_u64(p + 24, position);
     grf_put_u64(p + 32, grf_u64(data));
-    grf_put_u64(p + 40, (uint64_t)floats + (data[8] == 3));
-    for (i = 0; i < 4 * floats; i++) p[48 + i] = data[i % 16];
+    grf_put_u64(p + 40, (uint64_t)bytes + (data[8] == 3));
+    for (i = 48; i < (int64_t)*size - 8; i++) p[i] = data[i % 16];
     return p;
 }
 
 static void load(const uint8_t *data, size_t size) {
+    int parts = size < 16 ? 0 : (int)grf_u32(data + 12);
+    griffin_sampler sampler, *s = parts & GRF_HAS_SAMPLER ? &sampler : NULL;
+    griffin_decoder decoder, *d = parts & GRF_HAS_DECODER ? &decoder : NULL;
+    float logits[19];
+    char text[512];
     uint8_t *again;
-    if (griffin_load(model, state, data, size) != GRIFFIN_OK) return;
+    memset(&sampler, 0, sizeof sampler);
+    if (griffin_load(model, state, s, d, data, size) != GRIFFIN_OK) return;
     again = (uint8_t *)malloc(size);
-    if (griffin_save(model, state, again, size) != (int64_t)size
+    if (griffin_save(model, state, s, d, again, size) != (int64_t)size
         || memcmp(again, data, size) != 0) abort();
-    if (griffin_step(context, state, 1, NULL) != GRIFFIN_OK) abort();
+    if (griffin_step(context, state, 1, logits) != GRIFFIN_OK) abort();
+    if (s) griffin_sample(model, s, logits);
+    if (d) griffin_decode(model, d, 4, text, sizeof text);
     free(again);
 }
 

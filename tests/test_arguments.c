@@ -320,6 +320,11 @@ static void test_steps(void) {
     REFUSED(griffin_run(w.c, spans, 2), GRIFFIN_E_ARGUMENT, "token 19");
     spans[1] = span_of(w.s, tokens, 6, NULL);
     REFUSED(griffin_begin(w.c, spans, 2), GRIFFIN_E_SPACE, "9 tokens in 2 spans");
+    spans[0].count = spans[1].count = 1;
+    spans[2] = span_of(zero, tokens, 1, NULL);
+    REFUSED(griffin_begin(w.c, spans, 3), GRIFFIN_E_SPACE, "3 tokens in 3 spans");
+    spans[0].count = 3;
+    spans[1].count = 6;
     CHECK(same_states(w.m, w.s, zero) && same_states(w.m, other, zero), "nothing was written");
     CHECK(griffin_advance(w.c, 5) == 0, "nothing is in flight");
     CHECK(griffin_run(w.c, spans, 2) == GRIFFIN_OK, "griffin_run takes any number");
@@ -333,13 +338,13 @@ static void test_states(void) {
     scene w = scene_new();
     char data[64];
     CHECK(griffin_state_size(NULL) == 0 && griffin_state_position(NULL) == 0, "nothing");
-    CHECK(griffin_save(NULL, w.s, data, 64) == GRIFFIN_E_ARGUMENT, "no model");
-    CHECK(griffin_load(NULL, w.s, data, 64) == GRIFFIN_E_ARGUMENT, "no model");
-    REFUSED(griffin_save(w.m, NULL, data, 64), GRIFFIN_E_ARGUMENT, "state");
-    REFUSED(griffin_save(w.m, w.s, data, 3), GRIFFIN_E_SPACE, "3 bytes");
-    REFUSED(griffin_load(w.m, NULL, data, 64), GRIFFIN_E_ARGUMENT, "load");
-    REFUSED(griffin_load(w.m, w.s, NULL, 64), GRIFFIN_E_ARGUMENT, "load");
-    REFUSED(griffin_load(w.m, w.s, "no", 2), GRIFFIN_E_FORMAT, "load");
+    CHECK(griffin_save(NULL, w.s, NULL, NULL, data, 64) == GRIFFIN_E_ARGUMENT, "no model");
+    CHECK(griffin_load(NULL, w.s, NULL, NULL, data, 64) == GRIFFIN_E_ARGUMENT, "no model");
+    REFUSED(griffin_save(w.m, NULL, NULL, NULL, data, 64), GRIFFIN_E_ARGUMENT, "state");
+    REFUSED(griffin_save(w.m, w.s, NULL, NULL, data, 3), GRIFFIN_E_SPACE, "3 bytes");
+    REFUSED(griffin_load(w.m, NULL, NULL, NULL, data, 64), GRIFFIN_E_ARGUMENT, "load");
+    REFUSED(griffin_load(w.m, w.s, NULL, NULL, NULL, 64), GRIFFIN_E_ARGUMENT, "load");
+    REFUSED(griffin_load(w.m, w.s, NULL, NULL, "no", 2), GRIFFIN_E_FORMAT, "load");
     scene_free(&w);
 }
 

@@ -152,7 +152,7 @@ static void test_running(void) {
         CHECK(n >= 0, "token %d", token);
         CHECK(griffin_step(context, s, token, logits) == GRIFFIN_OK, "step");
     }
-    CHECK(griffin_save(m, s, text, 8) == GRIFFIN_E_SPACE, "save");
+    CHECK(griffin_save(m, s, NULL, NULL, text, 8) == GRIFFIN_E_SPACE, "save");
     CHECK(c.calls == calls, "%ld calls", c.calls - calls);
     CHECK(griffin_encode(m, NULL, "abba", 4, tokens, 16) == GRIFFIN_E_MEMORY, "encode");
     c.fail_at = -1;

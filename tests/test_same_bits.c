@@ -211,18 +211,26 @@ static void test_kernels(void) {
  * as rows that follow each other do. */
 typedef struct attend_case { int queries, head_dim, counts[3]; } attend_case;
 
-static void attend(const grf_kernels *k, const attend_case *t, int first, int last, float *out) {
+/* Keys and values are bf16, kept as such or widened to floats: that gives the same bits. */
+static void attend(const grf_kernels *k, int type, const attend_case *t, int first, int last,
+                   float *out) {
     int keys = t->counts[0] + t->counts[1] + t->counts[2], head = (t->head_dim + 15) / 16 * 16, i;
     float *q = random_floats(t->queries * head, 1);
-    float *both = random_floats(2 * keys * (head + 16), 1);
+    int size = type == GRF_BF16 ? 2 : 4, n = 2 * keys * (head + 16);
+    float *both = random_floats(n, 1);
     float *scores = random_floats(t->queries * (keys + 32), 1);
     grf_attention a;
     memset(&a, 0, sizeof a);
-    a.head_dim = t->head_dim; a.head = head; a.stride = 2 * (head + 16);
+    for (i = 0; i < n; i++) {
+        uint16_t half = grf_bf16_from_float(both[i]);
+        if (type == GRF_BF16) memcpy((unsigned char *)both + 2 * i, &half, 2);
+        else both[i] = grf_float_from_bf16(half);
+    }
+    a.head_dim = t->head_dim; a.head = head; a.stride = 2 * (head + 16) * size; a.type = type;
     for (i = 0; i < 3; i++) {
         int before = (i > 0 ? t->counts[0] : 0) + (i > 1 ? t->counts[1] : 0);
-        a.part[i].k = both + before * a.stride;
-        a.part[i].v = a.part[i].k + head + 16;
+        a.part[i].k = (unsigned char *)both + before * a.stride;
+        a.part[i].v = a.part[i].k + (head + 16) * size;
         a.part[i].count = t->counts[i];
     }
     for (i = first; i < last; i++) {
@@ -255,12 +263,14 @@ static void test_attend(void) {
         whole.counts[i % 3] = t.counts[0] + t.counts[1] + t.counts[2];
         for (alone = 0; alone < t.queries; alone++) {
             dice_state = dice_before;
-            attend(sets[0], &whole, alone, alone + 1, want);
+            attend(sets[0], GRF_F32, &whole, alone, alone + 1, want);
         }
-        for (set = 0; set < n_sets; set++) {
+        for (set = 0; set < 2 * n_sets; set++) {
+            const grf_kernels *k = sets[set / 2];
             dice_state = dice_before;
-            attend(sets[set], &t, 0, t.queries, got);
-            CHECK(memcmp(want, got, size) == 0, "%s, case %d", sets[set]->name, i);
+            attend(k, set % 2 ? GRF_BF16 : GRF_F32, &t, 0, t.queries, got);
+            CHECK(memcmp(want, got, size) == 0, "%s, case %d, %s", k->name, i,
+                  set % 2 ? "bf16" : "f32");
         }
     }
 }

@@ -95,11 +95,29 @@ static void test_bytes(void) {
 
 /* ---- save and load -------------------------------------------------------------------------- */
 
+static griffin_sampler some_sampler(void) {
+    griffin_sampler s;
+    int i;
+    memset(&s, 0, sizeof s);
+    s.seed = 0x123456789abcdefu;
+    s.temperature = 1.5f; s.top_p = 0.9f; s.min_p = 0.01f; s.top_k = 12;
+    s.repeat_penalty = 1.25f; s.repeat_last = 20;
+    for (i = 0; i < 70; i++) griffin_accept(&s, i * 7 % 19);
+    return s;
+}
+
+static griffin_decoder some_decoder(void) { /* in the middle of a character */
+    griffin_decoder d = { { 0xe2, 0x82, 0, 0 }, 2, 1, 1, 0 };
+    return d;
+}
+
 static unsigned char *saved(const scene *w, const griffin_state *s, size_t *size) {
-    int64_t needed = griffin_save(w->m, s, NULL, 0);
+    int64_t needed = griffin_save(w->m, s, NULL, NULL, NULL, 0);
     unsigned char *data = (unsigned char *)malloc((size_t)needed);
-    CHECK(griffin_save(w->m, s, data, (size_t)needed - 1) == GRIFFIN_E_SPACE, "one byte too few");
-    CHECK(griffin_save(w->m, s, data, (size_t)needed) == needed, "%d bytes", (int)needed);
+    CHECK(griffin_save(w->m, s, NULL, NULL, data, (size_t)needed - 1) == GRIFFIN_E_SPACE,
+          "one byte too few");
+    CHECK(griffin_save(w->m, s, NULL, NULL, data, (size_t)needed) == needed, "%d bytes",
+          (int)needed);
     *size = (size_t)needed;
     return data;
 }
@@ -110,17 +128,19 @@ static void test_round_trips(void) {
     size_t size, before = 0;
     int n;
     for (n = 0; n < 14; n++) {
-        unsigned char *data;
+        unsigned char *data, *again;
+        size_t size_again;
         memset(w->s, 0, w->size);
         if (n) run_chunks(w->c, w->s, w->tokens, n, 0, NULL);
         data = saved(w, w->s, &size);
         CHECK(size >= before, "%lu bytes for %d tokens", (unsigned long)size, n);
         before = size;
         memset(back, 0xee, w->size);
-        CHECK(griffin_load(w->m, back, data, size) == GRIFFIN_OK, "%d tokens", n);
-        CHECK(same_states(w->m, back, w->s), "%d tokens", n);
+        CHECK(griffin_load(w->m, back, NULL, NULL, data, size) == GRIFFIN_OK, "%d tokens", n);
+        again = saved(w, back, &size_again);
+        CHECK(size_again == size && memcmp(again, data, size) == 0, "%d tokens", n);
         check_continues(w, back, n, n + 20);
-        free(data);
+        free(data); free(again);
     }
     free(back);
     scene_free(w);
@@ -131,8 +151,8 @@ static void check_refused(const scene *w, const void *data, size_t size, int err
     griffin_state *s = (griffin_state *)malloc(w->size);
     size_t i, changed = 0;
     memset(s, 0x77, w->size);
-    CHECK(griffin_load(w->m, s, data, size) == error, "%s: %d, expected %d", what,
-          griffin_load(w->m, s, data, size), error);
+    CHECK(griffin_load(w->m, s, NULL, NULL, data, size) == error, "%s: %d, expected %d", what,
+          griffin_load(w->m, s, NULL, NULL, data, size), error);
     for (i = 0; i < w->size; i++) changed += ((unsigned char *)s)[i] != 0x77;
     CHECK(changed == 0, "%s: %lu bytes written", what, (unsigned long)changed);
     free(s);
@@ -146,7 +166,7 @@ static void seal(unsigned char *data, size_t size) {
 static void check_sealed(const scene *w, const unsigned char *good, size_t size, int at,
                          uint64_t value, int error, const char *what) {
     unsigned char *data = (unsigned char *)copy_of(good, size);
-    if (at == 8) grf_put_u32(data + at, (uint32_t)value);
+    if (at < 16) grf_put_u32(data + at, (uint32_t)value);
     else grf_put_u64(data + at, value);
     seal(data, size);
     check_refused(w, data, size, error, what);
@@ -172,24 +192,92 @@ static void test_refusals(void) {
     }
     check_refused(foreign, data, size, GRIFFIN_E_MISMATCH, "foreign model");
     check_refused(narrow, data, size, GRIFFIN_E_MISMATCH, "other attn_keys");
-    check_sealed(w, data, size, 8, 2, GRIFFIN_E_VERSION, "newer version");
+    check_sealed(w, data, size, 8, 1, GRIFFIN_E_VERSION, "older version");
+    check_sealed(w, data, size, 8, 3, GRIFFIN_E_VERSION, "newer version");
+    check_sealed(w, data, size, 12, 1, GRIFFIN_E_FORMAT, "a sampler that is not there");
+    check_sealed(w, data, size, 12, 4, GRIFFIN_E_FORMAT, "an unknown part");
     check_sealed(w, data, size, 16, 12345, GRIFFIN_E_MISMATCH, "tag");
     check_sealed(w, data, size, 16, 0, GRIFFIN_E_FORMAT, "no tag");
     check_sealed(w, data, size, 24, 0, GRIFFIN_E_FORMAT, "position 0");
     check_sealed(w, data, size, 24, 4, GRIFFIN_E_FORMAT, "position 4");
     check_sealed(w, data, size, 24, UINT64_MAX, GRIFFIN_E_FORMAT, "position -1");
     check_sealed(w, data, size, 24, INT64_MAX, GRIFFIN_E_FORMAT, "position without successor");
-    check_sealed(w, data, size, 40, UINT64_MAX / 4, GRIFFIN_E_FORMAT, "number of floats");
+    check_sealed(w, data, size, 40, UINT64_MAX / 4, GRIFFIN_E_FORMAT, "number of bytes");
     memset(w->s, 0, w->size);
     fresh = saved(w, w->s, &size);
     check_sealed(w, fresh, size, 24, 1, GRIFFIN_E_FORMAT, "fresh, at 1");
-    CHECK(griffin_load(foreign->m, foreign->s, fresh, size) == GRIFFIN_OK,
+    CHECK(griffin_load(foreign->m, foreign->s, NULL, NULL, fresh, size) == GRIFFIN_OK,
           "a fresh state fits all");
     free(data); free(fresh);
     scene_free(w); scene_free(foreign); scene_free(narrow);
 }
 
-/* The format of version 1, byte for byte: what is saved today can be loaded tomorrow. */
+/* Everything that decides what comes next: whatever token a run was saved before, the rest of it is
+ * said again after loading. */
+static void test_resumes(void) {
+    enum { SAID = 30 };
+    static unsigned char data[SAID][5000];
+    scene *w = scene_new(0, 1);
+    griffin_sampler sampler = some_sampler();
+    griffin_decoder decoder = some_decoder(), d;
+    int32_t said[SAID + 1];
+    int64_t size[SAID];
+    float logits[19];
+    int i, k;
+    run_chunks(w->c, w->s, w->tokens, 7, 0, NULL);
+    said[0] = 1;
+    for (i = 0; i < SAID; i++) {
+        decoder.held[1] = (unsigned char)i;
+        size[i] = griffin_save(w->m, w->s, &sampler, &decoder, data[i], sizeof data[i]);
+        CHECK(griffin_step(w->c, w->s, said[i], logits) == GRIFFIN_OK, "step");
+        said[i + 1] = griffin_sample(w->m, &sampler, logits);
+    }
+    for (i = 0; i < SAID; i++) {
+        CHECK(griffin_load(w->m, w->s, &sampler, &d, data[i], (size_t)size[i]) == 0, "load");
+        decoder.held[1] = (unsigned char)i;
+        CHECK(memcmp(&d, &decoder, sizeof d) == 0, "the decoder before %d", i);
+        for (k = i; k < SAID; k++) {
+            CHECK(griffin_step(w->c, w->s, said[k], logits) == GRIFFIN_OK, "step");
+            CHECK(griffin_sample(w->m, &sampler, logits) == said[k + 1], "%d from %d", k, i);
+        }
+    }
+    scene_free(w);
+}
+
+/* A sampler or decoder that was not saved cannot be loaded; one that is not wanted is no harm. */
+static void test_parts(void) {
+    scene *w = scene_new(0, 1);
+    griffin_state *back = new_state(w->m), *zero = new_state(w->m);
+    griffin_sampler sampler = some_sampler(), s;
+    griffin_decoder decoder = some_decoder(), d;
+    unsigned char data[5000];
+    int parts, wanted, right;
+    run_chunks(w->c, w->s, w->tokens, 9, 0, NULL);
+    for (parts = 0; parts < 4; parts++)
+        for (wanted = 0; wanted < 4; wanted++) {
+            int64_t size = griffin_save(w->m, w->s, parts & 1 ? &sampler : NULL,
+                                        parts & 2 ? &decoder : NULL, data, sizeof data);
+            int error;
+            memset(back, 0, w->size);
+            memset(&s, 0, sizeof s);
+            memset(&d, 0, sizeof d);
+            error = griffin_load(w->m, back, wanted & 1 ? &s : NULL, wanted & 2 ? &d : NULL, data,
+                                 (size_t)size);
+            if (wanted & ~parts) {
+                right = error == GRIFFIN_E_MISMATCH && same_states(w->m, back, zero)
+                     && s.accepted == 0 && d.count == 0;
+            } else {
+                right = error == GRIFFIN_OK && griffin_state_position(back) == 9
+                     && s.accepted == (wanted & 1 ? sampler.accepted : 0)
+                     && d.held[1] == (wanted & 2 ? decoder.held[1] : 0);
+            }
+            CHECK(right, "saved %d, wanted %d: %d", parts, wanted, error);
+        }
+    free(back); free(zero);
+    scene_free(w);
+}
+
+/* The format of version 2, byte for byte: what is saved today can be loaded tomorrow. */
 static void test_bytes_of_save(void) {
     scene *w = scene_new(0, 1);
     size_t size;
@@ -199,12 +287,30 @@ static void test_bytes_of_save(void) {
     run_chunks(w->c, w->s, w->tokens, 3, 0, NULL);
     data = saved(w, w->s, &size);
     CHECK(size == (size_t)(48 + 4 * floats + 8), "%lu bytes", (unsigned long)size);
-    CHECK(memcmp(data, "GRIFSTAT\1\0\0\0\0\0\0", 16) == 0, "start");
-    CHECK(grf_u64(data + 24) == 3 && grf_u64(data + 40) == (uint64_t)floats, "numbers");
+    CHECK(memcmp(data, "GRIFSTAT\2\0\0\0\0\0\0", 16) == 0, "start");
+    CHECK(grf_u64(data + 24) == 3 && grf_u64(data + 40) == 4 * (uint64_t)floats, "numbers");
     CHECK(grf_f32(data + 48) == recurrent[0] && grf_f32(data + 48 + 4 * 64) == recurrent[64],
           "floats");
     CHECK(grf_u64(data + size - 8) == grf_hash(GRF_HASH_START, data, size - 8), "checksum");
     free(data);
+    scene_free(w);
+}
+
+/* The same bytes on every machine, whatever order it keeps them in. */
+static void test_portable(void) {
+    scene *w = scene_new(0, 1);
+    griffin_sampler sampler = some_sampler();
+    griffin_decoder decoder = some_decoder();
+    unsigned char data[5000];
+    int64_t size;
+    int n;
+    for (n = 0; n < MOST; n++) w->tokens[n] = n * n % 19;
+    run_chunks(w->c, w->s, w->tokens, MOST, 0, NULL);
+    size = griffin_save(w->m, w->s, &sampler, &decoder, data, sizeof data);
+    CHECK(size == 48 + 4 * (3 * 4 * 64 + 2 * 4 * 16) + 292 + 8 + 8, "%d bytes", (int)size);
+    CHECK(size > 8 && grf_u64(data + size - 8) == 0xa81743c370babae7u, "checksum %08lx%08lx",
+          (unsigned long)(grf_u64(data + size - 8) >> 32),
+          (unsigned long)(grf_u64(data + size - 8) & 0xffffffffu));
     scene_free(w);
 }
 
@@ -267,7 +373,8 @@ static void test_foreign(void) {
     griffin_span span;
     run_chunks(foreign->c, foreign->s, w->tokens, 3, 0, NULL);
     CHECK(griffin_step(w->c, foreign->s, 1, NULL) == GRIFFIN_E_MISMATCH, "other attn_keys");
-    CHECK(griffin_save(w->m, foreign->s, NULL, 0) == GRIFFIN_E_MISMATCH, "other attn_keys");
+    CHECK(griffin_save(w->m, foreign->s, NULL, NULL, NULL, 0) == GRIFFIN_E_MISMATCH,
+          "other attn_keys");
     run_chunks(w->c, w->s, w->tokens, 5, 0, NULL);
     span = span_of(w->s, w->tokens + 5, 3, NULL);
     CHECK(griffin_begin(w->c, &span, 1) > 0, "begin");
@@ -288,6 +395,9 @@ int main(void) {
     RUN(test_round_trips);
     RUN(test_refusals);
     RUN(test_bytes_of_save);
+    RUN(test_portable);
+    RUN(test_resumes);
+    RUN(test_parts);
     RUN(test_dropped);
     RUN(test_changed);
     RUN(test_foreign);

@@ -7,26 +7,29 @@
 
 /* ---- job systems ---------------------------------------------------------------------------- */
 
+enum { FORWARDS, BACKWARDS, SCATTERED, ORDERS };
+
 typedef struct pool {
-    int threads;
-    int backwards;
+    int threads, order;
     int jobs, widest;                       /* calls so far; most pieces in one */
 } pool;
 
 typedef struct worker {
     void (*job)(void *data, int index);
     void *data;
-    int   first, count, step;
+    int   first, count, step, order;
 } worker;
 
 static void *work(void *argument) {
     const worker *w = (const worker *)argument;
     int i;
-    for (i = w->first; i >= 0 && i < w->count; i += w->step) w->job(w->data, i);
+    for (i = w->first; i < w->count; i += w->step)
+        w->job(w->data, w->order == FORWARDS ? i : w->order == BACKWARDS ? w->count - 1 - i
+                        : i * 7919 % w->count);         /* 7919 is a prime, so all have a turn */
     return NULL;
 }
 
-/* Every thread takes each so-manieth piece, from the end if backwards. */
+/* Every thread takes each so-manieth piece. */
 static void run_pool(void (*job)(void *data, int index), void *data, int count, void *user) {
     pool *p = (pool *)user;
     pthread_t thread[8];
@@ -38,8 +41,9 @@ static void run_pool(void (*job)(void *data, int index), void *data, int count, 
         w[i].job = job;
         w[i].data = data;
         w[i].count = count;
-        w[i].first = p->backwards ? count - 1 - i : i;
-        w[i].step = p->backwards ? -p->threads : p->threads;
+        w[i].first = i;
+        w[i].step = p->threads;
+        w[i].order = p->order;
         if (i > 0 && pthread_create(&thread[i], NULL, work, &w[i])) abort();
     }
     work(&w[0]);
@@ -103,20 +107,20 @@ static void release(answer *a) { free(a->logits); free(a->state); }
 /* ---- one call on many threads --------------------------------------------------------------- */
 
 static void test_jobs(void) {
-    int threads, backwards, chunk;
+    int threads, order, chunk;
     for (threads = 1; threads <= 8; threads++)
-        for (backwards = 0; backwards < 2; backwards++)
+        for (order = 0; order < ORDERS; order++)
             for (chunk = 1; chunk <= TOKENS; chunk += 6) {
                 pool p = { 0, 0, 0, 0 };
                 griffin_jobs jobs;
                 answer a;
                 p.threads = threads;
-                p.backwards = backwards;
+                p.order = order;
                 jobs.run = run_pool;
                 jobs.user = &p;
                 jobs.width = threads;
                 a = ask(&jobs, 16, chunk);
-                CHECK(is_right(&a), "%d threads, chunks of %d", threads, chunk);
+                CHECK(is_right(&a), "%d threads, order %d, chunks of %d", threads, order, chunk);
                 CHECK(p.jobs > 0 && p.widest > 2, "%d jobs of at most %d pieces", p.jobs, p.widest);
                 release(&a);
             }
@@ -161,6 +165,68 @@ static void test_callers(void) {
     }
 }
 
+/* ---- states that go from hand to hand: whoever holds one may do all with it ---------------- */
+
+enum { SEATS = 5 };
+
+static struct { griffin_state *state; int at, taken; } seats[SEATS];
+static pthread_mutex_t door = PTHREAD_MUTEX_INITIALIZER;
+
+static int take_seat(void) {
+    int i, free_one = -1;
+    pthread_mutex_lock(&door);
+    for (i = 0; i < SEATS; i++) if (!seats[i].taken && seats[i].at < TOKENS) free_one = i;
+    if (free_one >= 0) seats[free_one].taken = 1;
+    pthread_mutex_unlock(&door);
+    return free_one;
+}
+
+static void leave_seat(int i) {
+    pthread_mutex_lock(&door);
+    seats[i].at++;
+    seats[i].taken = 0;
+    pthread_mutex_unlock(&door);
+}
+
+/* A token that is taken back, then the right one. Returns how many had the wrong logits. */
+static int tend_seat(griffin_context *c, int i, void *mark, float *logits) {
+    griffin_state *s = seats[i].state;
+    int at = seats[i].at, V = vocabulary(m);
+    if (griffin_mark(m, s, mark) || griffin_step(c, s, 999 - tokens[at], NULL)
+        || griffin_rewind(m, s, mark) || griffin_step(c, s, tokens[at], logits)) abort();
+    return memcmp(logits, alone.logits + at * V, (size_t)V * 4) != 0;
+}
+
+static void *tend(void *argument) {
+    float *logits = (float *)malloc((size_t)vocabulary(m) * 4);
+    size_t size = griffin_context_size(m, NULL);
+    void *memory = malloc(size), *mark = malloc(griffin_mark_size(m));
+    griffin_context *c;
+    int i, *wrong = (int *)argument;
+    if (griffin_context_init(&c, m, NULL, memory, size)) abort();
+    while ((i = take_seat()) >= 0) {
+        *wrong += tend_seat(c, i, mark, logits);
+        leave_seat(i);
+    }
+    free(memory); free(mark); free(logits);
+    return NULL;
+}
+
+static void test_crowd(void) {
+    pthread_t thread[3];
+    int wrong[3] = { 0, 0, 0 }, i;
+    for (i = 0; i < SEATS; i++) seats[i].state = new_state(m);
+    for (i = 0; i < 3; i++) if (pthread_create(&thread[i], NULL, tend, &wrong[i])) abort();
+    for (i = 0; i < 3; i++) {
+        pthread_join(thread[i], NULL);
+        CHECK(wrong[i] == 0, "thread %d: %d wrong", i, wrong[i]);
+    }
+    for (i = 0; i < SEATS; i++) {
+        CHECK(griffin_state_position(seats[i].state) == TOKENS, "%d", seats[i].at);
+        free(seats[i].state);
+    }
+}
+
 /* Many opening at once, each its own. */
 static void *open_and_close(void *argument) {
     const network *n = (const network *)argument;
@@ -194,6 +260,7 @@ int main(void) {
     RUN(test_jobs);
     RUN(test_widths);
     RUN(test_callers);
+    RUN(test_crowd);
     RUN(test_openers);
     release(&alone);
     griffin_close(m);

@@ -362,7 +362,7 @@ void bench_close(bench_model *b) {
  * holds as many as that position leaves behind. They are real keys and values, though of a text
  * that repeats itself; the recurrent part is taken as it is. */
 
-enum { SAVE_POSITION = 24, SAVE_COUNT = 40, SAVE_FLOATS = 48, SAVE_SUM = 8 };
+enum { SAVE_POSITION = 24, SAVE_BYTES = 40, SAVE_FLOATS = 48, SAVE_SUM = 8 };
 
 static uint64_t get_number(const unsigned char *p) {
     uint64_t value = 0;
@@ -381,9 +381,9 @@ static uint64_t checksum(const unsigned char *p, size_t size) {     /* FNV-1a by
     return hash ^ hash >> 32;
 }
 
-/* A save holds the recurrent part, then of each of `rings` halves `rows` rows; a state has room for
- * `slots` of them. All but rows in bytes. */
-typedef struct save_shape { size_t recurrent, rings, row, rows, slots; } save_shape;
+/* A save holds the recurrent part, then of each of `rings` halves the last `rows` rows, at most
+ * `most`. The others in bytes. */
+typedef struct save_shape { size_t recurrent, rings, row, rows, most; } save_shape;
 
 static save_shape shape_of_save(const bench_model *b, size_t size) {
     const griffin_config *c = &b->info->config;
@@ -395,27 +395,28 @@ static save_shape shape_of_save(const bench_model *b, size_t size) {
                 * (size_t)((c->lru_width + TILE - 1) / TILE * TILE) * 4;
     if (s.rings == 0) return s;
     s.rows = (size - SAVE_FLOATS - SAVE_SUM - s.recurrent) / (s.rings * s.row);
-    s.slots = (griffin_state_size(b->model) - s.recurrent) / (s.rings * s.row);
+    s.most = (size_t)b->info->attn_keys - 1;
     return s;
 }
 
 /* Writes a saved form once more, for another position. Returns its size. */
 static size_t deepen(unsigned char *to, const unsigned char *from, const save_shape *s,
                      int64_t position) {
-    size_t want = (uint64_t)position < s->slots ? (size_t)position : s->slots;
+    size_t want = (uint64_t)position < s->most ? (size_t)position : s->most;
     size_t at = SAVE_FLOATS + s->recurrent, ring, i;
     memcpy(to, from, at);
     for (ring = 0, from += at; ring < s->rings; ring++, from += s->rows * s->row)
         for (i = 0; i < want; i++, at += s->row)
             memcpy(to + at, from + i % s->rows * s->row, s->row);
     put_number(to + SAVE_POSITION, (uint64_t)position, 8);
-    put_number(to + SAVE_COUNT, (at - SAVE_FLOATS) / 4, 8);
+    put_number(to + SAVE_BYTES, at - SAVE_FLOATS, 8);
     put_number(to + at, checksum(to, at), 8);
     return at + SAVE_SUM;
 }
 
 int bench_deepen(bench_model *b, griffin_state *state, int64_t position) {
-    int64_t now = griffin_state_position(state), size = griffin_save(b->model, state, NULL, 0);
+    int64_t now = griffin_state_position(state);
+    int64_t size = griffin_save(b->model, state, NULL, NULL, NULL, 0);
     unsigned char *from, *to;
     save_shape shape;
     int error;
@@ -424,9 +425,9 @@ int bench_deepen(bench_model *b, griffin_state *state, int64_t position) {
     from = (unsigned char *)malloc((size_t)size);
     to = (unsigned char *)malloc((size_t)size + griffin_state_size(b->model));
     if (!from || !to) { free(from); free(to); return complain("out of memory"); }
-    griffin_save(b->model, state, from, (size_t)size);
+    griffin_save(b->model, state, NULL, NULL, from, (size_t)size);
     shape = shape_of_save(b, (size_t)size);
-    error = griffin_load(b->model, state, to, deepen(to, from, &shape, position));
+    error = griffin_load(b->model, state, NULL, NULL, to, deepen(to, from, &shape, position));
     free(from);
     free(to);
     return error < 0 ? bench_error(b, error) : 0;

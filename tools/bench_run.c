@@ -102,7 +102,8 @@ int runner_open(runner *r, bench_model *b, const workload *w) {
     for (i = 0; i < w->tokens + REAL; i++) r->tokens[i] = (int32_t)((int64_t)i * 7919 % vocab);
     aim_spans(r);
     if (open_context(b, &options, &r->context_memory, &r->context) || make_start(r)) return 1;
-    r->saved_bytes = (double)w->batch * (double)griffin_save(b->model, r->start, NULL, 0);
+    r->saved_bytes = (double)w->batch
+                   * (double)griffin_save(b->model, r->start, NULL, NULL, NULL, 0);
     runner_reset(r);
     return 0;
 }

@@ -74,9 +74,11 @@ static void reset(chat *c) {
 }
 
 static void save(chat *c, const char *path) {
-    int64_t n = griffin_save(c->s.model, c->s.state, NULL, 0);
+    const session *s = &c->s;
+    int64_t n = griffin_save(s->model, s->state, &c->sampler, &s->decoder, NULL, 0);
     void *data = n > 0 ? malloc((size_t)n) : NULL;
-    if (data) n = griffin_save(c->s.model, c->s.state, data, (size_t)n);
+    if (data)
+        n = griffin_save(s->model, s->state, &c->sampler, &s->decoder, data, (size_t)n);
     if (n < 0) session_error(&c->s, (int)n);
     else if (!data) complain("out of memory");
     else if (!file_replace(path, data, (size_t)n)) printf("saved in %s\n", path);
@@ -87,7 +89,8 @@ static void load(chat *c, const char *path) {
     file_bytes file;
     int error;
     if (text_open(&file, NULL, path) == 0) {
-        error = griffin_load(c->s.model, c->s.state, file.data, (size_t)file.size);
+        error = griffin_load(c->s.model, c->s.state, &c->sampler, &c->s.decoder, file.data,
+                             (size_t)file.size);
         if (error < 0) session_error(&c->s, error);
         else printf("the conversation of %s goes on\n", path);
     }
@@ -96,8 +99,8 @@ static void load(chat *c, const char *path) {
 
 static const char chat_help[] =
     "/reset      forget everything\n"
-    "/save FILE  write the conversation's memory to a file\n"
-    "/load FILE  continue from such a file\n"
+    "/save FILE  write the conversation's memory and the sampler to a file\n"
+    "/load FILE  continue from such a file, as if it had never been left\n"
     "/quit       or the end of the input: leave\n"
     "Ctrl-C stops an answer, and leaves the program at the prompt.\n";
 

@@ -12,6 +12,10 @@ static const char *activation_name(griffin_activation a) {
     return names[a];
 }
 
+static const char *kv_type_name(griffin_kv_type type) {
+    return type == GRIFFIN_KV_BF16 ? "bf16" : "f32";
+}
+
 /* ---- for people --------------------------------------------------------------------------- */
 
 static void print_bytes(const char *label, uint64_t bytes) {
@@ -28,9 +32,9 @@ static void print_network(const griffin_info *i) {
     printf("%-12s %d, mlp %d, recurrent %d\n", "widths", c->width, c->mlp_width, c->lru_width);
     printf("%-12s %d gate blocks, convolution of %d, decay %g\n", "recurrence", c->gate_blocks,
            c->conv_width, c->decay);
-    printf("%-12s %d heads of %d, %d for keys and values%s, window %d (%d keys seen)\n",
-           "attention", c->heads, c->head_dim, c->kv_heads, c->qkv_bias ? ", biases" : "",
-           c->window, i->attn_keys);
+    printf("%-12s %d heads of %d, %d for keys and values (%s)%s, window %d (%d keys seen)\n",
+           "attention", c->heads, c->head_dim, c->kv_heads, kv_type_name(i->kv_type),
+           c->qkv_bias ? ", biases" : "", c->window, i->attn_keys);
     printf("%-12s %d dimensions, base %g\n", "rope", c->rope_dims, c->rope_base);
     printf("%-12s %s, norm eps %g, offset %g\n", "functions", activation_name(c->activation),
            c->eps, c->norm_offset);
@@ -56,6 +60,7 @@ static void print_info(const griffin_info *i) {
     print_bytes("file", i->file_bytes);
     print_bytes("packed", i->weight_bytes);
     print_bytes("state", i->state_bytes);
+    print_bytes("mark", i->mark_bytes);
     printf("%-12s %s\n%-12s %016llx\n", "kernels", i->kernels, "fingerprint", (ull)i->fingerprint);
 }
 
@@ -108,7 +113,9 @@ static void json_info(const griffin_info *i) {
     json_text(i->name);
     printf(",\n");
     json_config(&i->config);
-    printf("  \"attn_keys\": %d, \"has_vocabulary\": %s, \"add_bos\": %s,\n", i->attn_keys,
+    printf("  \"attn_keys\": %d, \"kv_type\": \"%s\", \"rewind\": %d,\n", i->attn_keys,
+           kv_type_name(i->kv_type), i->rewind);
+    printf("  \"has_vocabulary\": %s, \"add_bos\": %s,\n",
            i->has_vocabulary ? "true" : "false", i->add_bos ? "true" : "false");
     printf("  \"bos\": %d, \"eos\": %d, \"end_of_turn\": %d, \"pad\": %d,\n", i->bos, i->eos,
            i->end_of_turn, i->pad);
@@ -116,8 +123,9 @@ static void json_info(const griffin_info *i) {
     json_text(i->chat_template);
     printf(",\n  \"type\": \"%s\", \"kernels\": \"%s\", \"parameters\": %llu,\n", i->type,
            i->kernels, (ull)i->parameters);
-    printf("  \"file_bytes\": %llu, \"weight_bytes\": %llu, \"state_bytes\": %llu,\n",
-           (ull)i->file_bytes, (ull)i->weight_bytes, (ull)i->state_bytes);
+    printf("  \"file_bytes\": %llu, \"weight_bytes\": %llu, \"state_bytes\": %llu, "
+           "\"mark_bytes\": %llu,\n", (ull)i->file_bytes, (ull)i->weight_bytes,
+           (ull)i->state_bytes, (ull)i->mark_bytes);
     printf("  \"fingerprint\": \"%016llx\"", (ull)i->fingerprint);
 }
 

@@ -45,6 +45,7 @@ static int open_model(session *s, const model_options *o, int needs) {
     options.logger.user = s;
     options.cpu = (griffin_cpu)o->cpu;
     options.attn_keys = o->attn_keys;
+    options.kv_type = (griffin_kv_type)o->kv_type;
     if (o->preset || o->config) options.config = &config.net;
     if (read_config(&config, o)) return 1;
     error = griffin_open_file(&s->model, o->path, &options);
