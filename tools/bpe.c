@@ -1,9 +1,9 @@
-/* bpe.c - byte pair encoding: the most frequent pair of neighbours becomes a piece, again and again.
+/* bpe.c - byte pair encoding: the most frequent pair of neighbours becomes a piece, and again.
  *
  * A pair is known by the text it makes, as in the encoder: "a" + "bc" and "ab" + "c" are the same
  * candidate. Words are counted once and for all, and only those that contain a new piece are
- * looked at again; each look makes a word shorter by a symbol at least, so that all of them together
- * cost no more than a few passes over the distinct words. */
+ * looked at again; each look makes a word shorter by a symbol at least, so that all of them
+ * together cost no more than a few passes over the distinct words. */
 
 #include "bpe.h"
 #include "json.h"
@@ -106,7 +106,7 @@ static void lexicon_free(lexicon *l) {
 
 /* ---- words ----------------------------------------------------------------------------------- */
 
-typedef enum class { END, BLANK, LINE, DIGIT, LETTER, MARK } class;
+typedef enum class { END, BLANK, LINE, DIGIT, LETTER, MARK } class;             /* of characters */
 
 typedef struct scanner {
     lexicon *words;
@@ -262,7 +262,7 @@ static void note_word(trainer *t, candidate *c, int word) {
 
 static void note_change(trainer *t, candidate *c, int id) {
     if (c->changed) return;
-    t->changed = (int *)grown(t, t->changed, t->changed_count, &t->changed_room, sizeof *t->changed);
+    t->changed = (int *)grown(t, t->changed, t->changed_count, &t->changed_room, sizeof(int));
     if (t->out_of_memory) return;
     t->changed[t->changed_count++] = id;
     c->changed = 1;
@@ -389,8 +389,8 @@ static int compare_counts(const void *a, const void *b) {
     return x->count != y->count ? (x->count < y->count ? 1 : -1) : x->at < y->at ? -1 : 1;
 }
 
-/* Sorts the characters, frequent ones first, and returns how many become pieces: those that make up
- * 99.99 % of the text, but at most half of what there is room for. */
+/* Sorts the characters, frequent ones first, and returns how many become pieces: those that make
+ * up 99.99 % of the text, but at most half of what there is room for. */
 static int choose_characters(trainer *t, int room) {
     entry *list = t->characters.entries;
     int64_t all = 0, covered = 0;
