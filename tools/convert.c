@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "gguf_reader.h"
 #include "gguf_writer.h"
 #include "host.h"
 #include "options.h"
@@ -407,9 +408,16 @@ static int choose_types(job *j) {
                        j->o->gates);
 }
 
+static int read_gguf(job *j) {
+    if (gguf_read(j->m, j->o->source, j->r) != 0) return -1;
+    if (tensors_find(&j->m->tensors, &j->m->config.net, &j->m->w, 0, j->r) != 0) return -1;
+    return drop_tied_head(j);
+}
+
 static int read_source(job *j) {
-    if (choose_types(j) != 0 || find_directory(j) != 0 || open_weights(j) != 0) return -1;
-    if (read_config(j) != 0) return -1;
+    if (choose_types(j) != 0 || find_directory(j) != 0) return -1;
+    if (ends_in(j->o->source, ".gguf")) return read_gguf(j);
+    if (open_weights(j) != 0 || read_config(j) != 0) return -1;
     if (tensors_find(&j->m->tensors, &j->m->config.net, &j->m->w,
                      j->from_deepmind || j->o->vocab, j->r)) return -1;
     return drop_tied_head(j) != 0 ? -1 : read_vocabulary(j);
@@ -533,7 +541,7 @@ int command_convert(int argc, char **argv) {
     const command c = {
         "convert", "[options] SOURCE OUTPUT.gguf",
         "Makes a model file from a checkpoint: a Hugging Face directory, a .safetensors file\n"
-        "beside its config.json, or DeepMind's .pt file.\n\n"
+        "beside its config.json, DeepMind's .pt file, or a GGUF file of floats.\n\n"
         "Matrices of f32, f16, bf16, q8_0 and q4_0 are written in tiles, which griffin opens\n"
         "without a copy. The other types are plain rows, widened to f32 when opened. Embedding\n"
         "and head get more bits: q8_0 with q4_0, q6_k with the types listed after it.",

@@ -10,7 +10,7 @@
 #include "weights.h"
 
 typedef struct convert_options {
-    const char *source;                     /* a directory, a .safetensors file or a .pt file */
+    const char *source;                     /* a directory, or a file: .safetensors, .pt, .gguf */
     const char *output;                     /* null: into memory */
     const char *type, *gates; /* of most weights; of the gates. As quant_find has them */
     const char *tokenizer, *config;         /* files in place of those beside the source, or null */
