@@ -466,6 +466,7 @@ int parts_read(model_parts *m, const convert_options *options, report *r) {
 int parts_write(model_parts *m, const convert_options *options, char **image, size_t *size,
                 report *r) {
     job j;
+    uint64_t bytes;
     int status;
     start(&j, m, options, r);
     status = choose_types(&j) != 0 ? -1 : write_output(&j);
@@ -474,12 +475,12 @@ int parts_write(model_parts *m, const convert_options *options, char **image, si
         *size = j.out.image_size;
         j.out.image = NULL;
     }
+    bytes = j.out.data_size;
     finish(&j);
     if (status == 0 && !options->quiet)
         printf("%s: %lu tensors, %llu parameters, %llu bytes of weights, %.2f bits per weight\n",
                options->output, (unsigned long)m->tensors.count, (unsigned long long)j.parameters,
-               (unsigned long long)j.out.data_size,
-               8.0 * (double)j.out.data_size / (double)j.parameters);
+               (unsigned long long)bytes, 8.0 * (double)bytes / (double)j.parameters);
     return status;
 }
 

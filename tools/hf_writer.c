@@ -15,6 +15,14 @@ static void print_id(FILE *out, const char *name, int id) {
     else fprintf(out, "  \"%s\": null,\n", name);
 }
 
+/* With as few digits as the float needs. */
+static void print_float(FILE *out, const char *name, float value) {
+    char text[32];
+    snprintf(text, sizeof text, "%.6g", value);
+    if ((float)strtod(text, NULL) != value) snprintf(text, sizeof text, "%.9g", value);
+    fprintf(out, "  \"%s\": %s,\n", name, text);
+}
+
 static void print_sizes(FILE *out, const model_config *c) {
     const griffin_config *net = &c->net;
     fprintf(out, "  \"vocab_size\": %d,\n  \"hidden_size\": %d,\n", net->vocab, net->width);
@@ -34,10 +42,10 @@ static void print_constants(FILE *out, const model_config *c) {
     fprintf(out, "  \"embeddings_scale_by_sqrt_dim\": %s,\n",
             net->embedding_scale == 1 ? "false" : "true");
     fprintf(out, "  \"hidden_activation\": \"%s\",\n", c->activation);
-    fprintf(out, "  \"logits_soft_cap\": %.9g,\n", net->soft_cap);
-    fprintf(out, "  \"rms_norm_eps\": %.9g,\n", net->eps);
-    fprintf(out, "  \"rope_theta\": %.9g,\n", net->rope_base);
-    fprintf(out, "  \"partial_rotary_factor\": %.9g,\n", (double)net->rope_dims / net->head_dim);
+    print_float(out, "logits_soft_cap", net->soft_cap);
+    print_float(out, "rms_norm_eps", net->eps);
+    print_float(out, "rope_theta", net->rope_base);
+    print_float(out, "partial_rotary_factor", (float)net->rope_dims / (float)net->head_dim);
 }
 
 static int print_config(FILE *out, const model_parts *m, report *r) {
@@ -90,31 +98,31 @@ static void print_header(FILE *out, const tensors *list) {
 
 static int print_tensor(FILE *out, const tensor *t, report *r) {
     float values[1024];
-    uint64_t left = elements_of(t), at = 0;
-    for (; left; left -= at < left ? at : left) {
-        uint64_t n = left < 1024 ? left : 1024, first = elements_of(t) - left;
-        if (weight_read(t->source, first, n, values, r) != 0) return -1;
+    uint64_t count = elements_of(t);
+    for (uint64_t at = 0, n; at < count; at += n) {
+        n = count - at < 1024 ? count - at : 1024;
+        if (weight_read(t->source, at, n, values, r) != 0) return -1;
         for (uint64_t i = 0; i < n; i++) {
             uint32_t bits;
             memcpy(&bits, &values[i], 4);
             put_number(out, bits, 4);
         }
-        at = n;
     }
     return 0;
 }
 
 static int print_tensors(FILE *out, const model_parts *m, report *r) {
-    long header;
+    char *header = NULL;
+    size_t size = 0;
+    FILE *part = open_memstream(&header, &size);
     int status = 0;
-    put_number(out, 0, 8);                  /* known below */
-    print_header(out, &m->tensors);
-    while ((header = ftell(out)) % 8) putc(' ', out);
+    if (part) print_header(part, &m->tensors);
+    if (!part || fclose(part)) { free(header); return report_fail(r, "out of memory"); }
+    put_number(out, (size + 7) / 8 * 8, 8);
+    fprintf(out, "%s%*s", header, (int)(-size % 8), "");
+    free(header);
     for (size_t i = 0; status == 0 && i < m->tensors.count; i++)
         status = print_tensor(out, &m->tensors.list[i], r);
-    fseek(out, 0, SEEK_SET);
-    put_number(out, (uint64_t)header - 8, 8);
-    fseek(out, 0, SEEK_END);
     return status;
 }
 
