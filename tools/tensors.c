@@ -45,6 +45,8 @@ static const row layer_rows[] = {
     {"mlp_block.down_proj.bias",                    '*', "D",   TENSOR_SMALL}
 };
 
+#define LAYER_ROWS (sizeof layer_rows / sizeof layer_rows[0])
+
 static const row embedding_row = {"embed_tokens.weight", '*', "VD", TENSOR_TABLE};
 static const row final_row     = {"final_norm.weight",   '*', "D",  TENSOR_SMALL};
 static const row head_row      = {"lm_head.weight",      '*', "VD", TENSOR_TABLE};
@@ -109,18 +111,25 @@ static tensor *grow(tensors *t) {
     return &t->list[t->count++];
 }
 
-/* Adds the tensor prefix + middle + name; the prefix is written whether or not the file has
- * it, except for the head, which never has one. */
-static int find_one(finder *f, const char *middle, const row *what) {
-    int bare = what == &head_row;
-    char name[64];
-    tensor *t = grow(f->t);
-    if (!t) return report_fail(f->r, "out of memory");
-    snprintf(t->name, sizeof t->name, "%s%s%s", bare ? "" : "model.", middle, what->name);
-    snprintf(name, sizeof name, "%s%s%s", bare ? "" : f->prefix, middle, what->name);
+/* Adds the tensor "model." + middle + name; the head has no prefix. Null: no memory. */
+static tensor *list_one(tensors *list, const griffin_config *net, const char *middle,
+                        const row *what) {
+    tensor *t = grow(list);
+    if (!t) return NULL;
+    snprintf(t->name, sizeof t->name, "%s%s%s", what == &head_row ? "" : "model.", middle,
+             what->name);
     t->kind = what->kind;
     t->rank = (int)strlen(what->shape);
-    for (int i = 0; i < t->rank; i++) t->shape[i] = dimension(f->net, what->shape[i]);
+    for (int i = 0; i < t->rank; i++) t->shape[i] = dimension(net, what->shape[i]);
+    return t;
+}
+
+/* Adds a tensor and what the file has for it, under the prefix of the file. */
+static int find_one(finder *f, const char *middle, const row *what) {
+    char name[64];
+    tensor *t = list_one(f->t, f->net, middle, what);
+    if (!t) return report_fail(f->r, "out of memory");
+    snprintf(name, sizeof name, "%s%s%s", what == &head_row ? "" : f->prefix, middle, what->name);
     t->source = weights_find(f->w, name);
     if (!t->source) return report_fail(f->r, "tensor '%s' is missing", name);
     if (t->source->type == WEIGHT_OTHER)
@@ -129,16 +138,38 @@ static int find_one(finder *f, const char *middle, const row *what) {
     return check_shape(f, t);
 }
 
+static int layer_has(const griffin_config *net, int layer, const row *what) {
+    char kind = net->blocks[layer];
+    return what->layer == '*' || what->layer == kind
+        || (what->layer == 'b' && kind == 'a' && net->qkv_bias);
+}
+
 static int find_layer(finder *f, int layer) {
-    char middle[32], kind = f->net->blocks[layer];
+    char middle[32];
     snprintf(middle, sizeof middle, "layers.%d.", layer);
-    for (size_t i = 0; i < sizeof layer_rows / sizeof layer_rows[0]; i++) {
-        char wanted = layer_rows[i].layer;
-        int here = wanted == '*' || wanted == kind
-                || (wanted == 'b' && kind == 'a' && f->net->qkv_bias);
-        if (here && find_one(f, middle, &layer_rows[i]) != 0) return -1;
-    }
+    for (size_t i = 0; i < LAYER_ROWS; i++)
+        if (layer_has(f->net, layer, &layer_rows[i]) && find_one(f, middle, &layer_rows[i]) != 0)
+            return -1;
     return 0;
+}
+
+static int list_all(tensors *t, const griffin_config *net) {
+    char middle[32];
+    if (!list_one(t, net, "", &embedding_row)) return -1;
+    for (int layer = 0; layer < net->layers; layer++) {
+        snprintf(middle, sizeof middle, "layers.%d.", layer);
+        for (size_t i = 0; i < LAYER_ROWS; i++)
+            if (layer_has(net, layer, &layer_rows[i])
+                && !list_one(t, net, middle, &layer_rows[i])) return -1;
+    }
+    return list_one(t, net, "", &final_row) ? 0 : -1;
+}
+
+int tensors_list(tensors *t, const griffin_config *net) {
+    memset(t, 0, sizeof *t);
+    if (list_all(t, net) == 0) return 0;
+    tensors_free(t);
+    return -1;
 }
 
 /* The number of gate blocks is in no configuration; the tensors know it. */

@@ -29,6 +29,10 @@ typedef struct tensors { tensor *list; size_t count, capacity; } tensors;
 int  tensors_find(tensors *t, griffin_config *net, const weights *w, int crop, report *r);
 void tensors_free(tensors *t);
 
+/* The tensors of a network without an output head of its own, in the same order, sources being
+ * null. -1: no memory. */
+int tensors_list(tensors *t, const griffin_config *net);
+
 /* Gives the tensors of a DeepMind checkpoint their Hugging Face names and shapes, without moving
  * data. Names it does not know stay. On failure w is closed. */
 int weights_from_deepmind(weights *w, const char *path, report *r);

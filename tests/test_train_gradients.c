@@ -1,0 +1,219 @@
+/* Promise: training uses the exact gradients. The source of the net, compiled here with doubles,
+ * agrees with central differences in every tensor, so in every component: Griffin, Hawk and
+ * attention alone, with documents that begin in the middle, sizes that fill no vector, and batches
+ * larger than any block of the computation. */
+
+#define NET_REAL double
+#define GRIFFIN_SCALAR_ONLY                 /* the plain kernels are enough, and known to be there */
+#include "../tools/train_net.c"
+#include "../tools/train_plain.c"
+
+#include "test.h"
+
+static uint64_t dice_seed = 1;
+
+static int roll(int sides) { return (int)(uniform(&dice_seed) * sides); }
+
+static griffin_config shape(const char *blocks) {
+    griffin_config c;
+    memset(&c, 0, sizeof c);
+    c.vocab = 23; c.width = 24; c.mlp_width = 28; c.layers = (int)strlen(blocks);
+    c.heads = 4; c.kv_heads = 1; c.head_dim = 6;
+    c.lru_width = 20; c.gate_blocks = 4; c.conv_width = 4;
+    c.window = 5; c.rope_dims = 4; c.rope_base = 100;
+    c.eps = 1e-4f; c.norm_offset = 1; c.embedding_scale = 4.875f; c.soft_cap = 5; c.decay = 8;
+    strcpy(c.blocks, blocks);
+    return c;
+}
+
+/* A net whose every weight matters, and a batch for it. */
+typedef struct scene {
+    net      *n;
+    int       sequences, length;
+    int32_t  *tokens, *targets;
+    uint8_t  *fresh;
+} scene;
+
+static scene scene_new(const griffin_config *config, int sequences, int length) {
+    scene s = { net_new(config, length), sequences, length, NULL, NULL, NULL };
+    int count = sequences * length;
+    for (int i = 0; i < s.n->weight_count; i++) {
+        net_weight *w = &s.n->weights[i];
+        if (strstr(w->name, "recurrent_param")) continue;
+        if (!w->decays) fill_normal(w, strstr(w->name, "conv_1d.weight") ? 0.3 : 0.05, &dice_seed);
+    }
+    s.tokens = (int32_t *)malloc((size_t)count * sizeof *s.tokens);
+    s.targets = (int32_t *)malloc((size_t)count * sizeof *s.targets);
+    s.fresh = (uint8_t *)malloc((size_t)count);
+    for (int i = 0; i < count; i++) {
+        s.tokens[i] = roll(config->vocab);
+        s.targets[i] = roll(8) ? roll(config->vocab) : -1;
+        s.fresh[i] = roll(7) == 0;
+    }
+    return s;
+}
+
+static void scene_free(scene *s) {
+    net_free(s->n);
+    free(s->tokens); free(s->targets); free(s->fresh);
+}
+
+static double loss(const scene *s) {
+    return net_loss(s->n, s->tokens, s->targets, s->fresh, s->sequences, s->length, NULL);
+}
+
+/* The loss some way along the direction, of weights from first to last. */
+static double loss_along(const scene *s, int first, int last, double *const *direction,
+                         double way) {
+    double result = 0;
+    for (int round = 0; round < 2; round++) {
+        for (int i = first; i < last; i++)
+            for (size_t j = 0; j < s->n->weights[i].count; j++)
+                s->n->weights[i].value[j] += (round ? -way : way) * direction[i][j];
+        if (!round) result = loss(s);
+    }
+    return result;
+}
+
+/* Gradients of weights first..last-1 along a random direction, against a difference of fourth
+ * order. */
+static void check_direction(const scene *s, int first, int last, double step) {
+    double *direction[256], expected, got = 0, size = 0;
+    for (int i = first; i < last; i++) {
+        const net_weight *w = &s->n->weights[i];
+        direction[i] = (double *)malloc(w->count * sizeof(double));
+        for (size_t j = 0; j < w->count; j++) {
+            direction[i][j] = 2 * uniform(&dice_seed) - 1;
+            got += w->gradient[j] * direction[i][j];
+            size += fabs(w->gradient[j]);
+        }
+    }
+    expected = (8 * (loss_along(s, first, last, direction, step)
+                     - loss_along(s, first, last, direction, -step))
+                - (loss_along(s, first, last, direction, 2 * step)
+                   - loss_along(s, first, last, direction, -2 * step))) / (12 * step);
+    CHECK(size > 1e-3, "%s has no gradient", s->n->weights[first].name);
+    CHECK(fabs(got - expected) <= 1e-7 * (size + fabs(expected)), "%s: %.12g instead of %.12g",
+          s->n->weights[first].name, got, expected);
+    for (int i = first; i < last; i++) free(direction[i]);
+}
+
+/* Each tensor by itself. Gradients are for twice the loss, and halved again. */
+static void check_tensors(const griffin_config *config) {
+    scene s = scene_new(config, 3, 17);
+    double whole, again;
+    whole = net_backward(s.n, s.tokens, s.targets, s.fresh, s.sequences, s.length, 0.5f, NULL);
+    again = net_backward(s.n, s.tokens, s.targets, s.fresh, s.sequences, s.length, 0.5f, NULL);
+    CHECK(whole == again && whole == loss(&s), "%g, %g and %g", whole, again, loss(&s));
+    for (int i = 0; i < s.n->weight_count; i++)
+        for (int round = 0; round < 3; round++) check_direction(&s, i, i + 1, 1e-4);
+    scene_free(&s);
+}
+
+static void test_griffin(void) {
+    griffin_config c = shape("rrar");
+    check_tensors(&c);
+}
+
+static void test_hawk(void) {
+    griffin_config c = shape("rr");
+    c.soft_cap = 0;
+    c.conv_width = 2;
+    c.gate_blocks = 1;
+    check_tensors(&c);
+}
+
+static void test_attention(void) {
+    griffin_config c = shape("aaa");
+    c.kv_heads = 2;
+    c.qkv_bias = 1;
+    c.norm_offset = 0;
+    check_tensors(&c);
+    c.rope_dims = 0;
+    c.qkv_bias = 0;                         /* without rotation, a bias of k changes nothing */
+    c.window = 100;
+    check_tensors(&c);
+}
+
+/* More tokens than a group, a block, or a window has; more words than a stripe; wide enough for
+ * several blocks of each sum. */
+static void test_large(void) {
+    griffin_config c = shape("ra");
+    scene s;
+    c.vocab = 530;
+    c.width = 40; c.head_dim = 10;
+    c.mlp_width = 270;
+    c.window = 70;
+    s = scene_new(&c, 8, 300);
+    for (int i = 0; i < s.sequences * s.length; i++) s.fresh[i] = roll(150) == 0;
+    net_backward(s.n, s.tokens, s.targets, s.fresh, s.sequences, s.length, 1, NULL);
+    check_direction(&s, 0, s.n->weight_count, 1e-6);
+    scene_free(&s);
+}
+
+/* A document reads the same alone, and after another one. */
+static void test_documents(void) {
+    griffin_config c = shape("rra");
+    scene s = scene_new(&c, 1, 20);
+    double first, second, both;
+    memset(s.fresh, 0, 20);
+    s.fresh[8] = 1;
+    both = loss(&s);
+    first = net_loss(s.n, s.tokens, s.targets, NULL, 1, 8, NULL);
+    second = net_loss(s.n, s.tokens + 8, s.targets + 8, NULL, 1, 12, NULL);
+    CHECK(fabs(both - first - second) < 1e-12 * both, "%.17g and %.17g", both, first + second);
+    scene_free(&s);
+}
+
+/* sqrt(1 - a^2) has no slope at a = 1; the reference's largest one is 1000. */
+static void test_bounded_root(void) {
+    for (int i = 0; i < 2; i++) {
+        double rate = i ? -1e-3 : -1e-12, c = 0.5, dh = 1, before = 0, carry = 0, d_rate = 0, dc;
+        double gx = 0.5, ga = 0.5, v = -expm1(2 * rate * ga);
+        double slope = i ? 1 / (2 * sqrt(v)) : 1000;
+        double expected = slope * dh * c * gx * (-2 * (1 - v)) * ga;
+        rglru_row_backward(1, 0, &rate, &c, &dh, &before, &carry, &gx, &ga, &dc, &d_rate);
+        CHECK(fabs(d_rate / expected - 1) < 1e-12, "%g instead of %g", d_rate, expected);
+    }
+}
+
+/* One step of AdamW on one weight, by its definition; and clipping. */
+static void test_update(void) {
+    griffin_config c = shape("r");
+    scene s = scene_new(&c, 2, 9);
+    net_adam adam = { 0.01f, 0.9f, 0.99f, 1e-8f, 0.1f, 0.5f, 0 };
+    double squares = 0, norm, value[2], d[2];
+    const int at = 7;
+    net_weight *w[2] = { s.n->embedding.weight, s.n->final_norm };
+    net_backward(s.n, s.tokens, s.targets, s.fresh, s.sequences, s.length, 1, NULL);
+    for (int i = 0; i < s.n->weight_count; i++)
+        for (size_t j = 0; j < s.n->weights[i].count; j++)
+            squares += s.n->weights[i].gradient[j] * s.n->weights[i].gradient[j];
+    for (int i = 0; i < 2; i++) { value[i] = w[i]->value[at]; d[i] = w[i]->gradient[at]; }
+    norm = net_update(s.n, &adam);
+    CHECK(fabs(norm - sqrt(squares)) < 1e-12 * norm, "%g", norm);
+    CHECK(adam.step == 1, "%d", (int)adam.step);
+    for (int i = 0; i < 2; i++) {
+        double clipped = d[i] * (double)adam.clip / norm;   /* moments are unbiased at step 1 */
+        double expected = value[i] * (1 - (i ? 0 : (double)adam.rate * (double)adam.decay))
+                        - (double)adam.rate * clipped / (fabs(clipped) + (double)adam.eps);
+        CHECK(fabs(w[i]->value[at] - expected) < 1e-9, "%.12g instead of %.12g",
+              w[i]->value[at], expected);
+        CHECK(w[i]->gradient[at] == 0, "not zeroed");
+    }
+    value[0] = w[0]->value[0];
+    w[0]->gradient[5] = NAN;
+    CHECK(isnan(net_update(s.n, &adam)) && w[0]->value[0] == value[0], "moved by a NaN");
+    scene_free(&s);
+}
+
+int main(void) {
+    RUN(test_griffin);
+    RUN(test_hawk);
+    RUN(test_attention);
+    RUN(test_large);
+    RUN(test_documents);
+    RUN(test_bounded_root);
+    RUN(test_update);
+    return test_end();
+}

@@ -1,0 +1,23 @@
+/* train_avx512.c - the arithmetic of training for AVX-512, see train_pass.h. */
+
+#include "train_model.h"
+
+#ifdef NET_X86
+
+#define NET_MATH   net_avx512
+#define NET_VECTOR 64
+#define NET_ROWS   12
+
+#include <tgmath.h>
+#ifdef __clang__
+  #pragma clang attribute push(__attribute__((target("avx512f,avx512dq,fma"))), apply_to = function)
+#else
+  #pragma GCC optimize("O3,fp-contract=fast,no-math-errno,no-trapping-math")
+  #pragma GCC target("avx512f,avx512dq,fma,prefer-vector-width=512")
+#endif
+#include "train_pass.h"
+#ifdef __clang__
+  #pragma clang attribute pop
+#endif
+
+#endif
