@@ -469,7 +469,8 @@ static void check_full_disk(rlim_t limit, int model_changes) {
                        "ck", limit));
     CHECK(end == 1 && log_says("File too large"), "ended with %d", end);
     CHECK(same_files(WORK "ck", WORK "ck.old"), "the checkpoint changed");
-    CHECK(same_files(WORK "m.gguf", WORK "m.old") != model_changes, "the model changed, or did not");
+    CHECK(same_files(WORK "m.gguf", WORK "m.old") != model_changes, "the model, limit %ld",
+          (long)limit);
 }
 
 static void test_a_full_disk_leaves_what_is_there(void) {

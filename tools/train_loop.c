@@ -206,6 +206,8 @@ int train_run(training *t) {
     r.t = t;
     r.start = seconds_now() - t->progress.seconds;
     r.first_tokens = t->progress.tokens;
+    if (share_after(t, t->progress.steps) >= 1)
+        printf("nothing is left to do: give it more --steps or --time\n");
     interrupt_catch();
     while (!status && !interrupted() && share_after(t, t->progress.steps) < 1) {
         double before = share_after(t, t->progress.steps), begun = seconds_now();
