@@ -4,42 +4,60 @@
 
 /* ---- functions of one number ----------------------------------------------------------------- */
 
-/* exp(x) = power (1 + rest). Floats get 2 ulp: x = n ln 2 + r with |r| < 0.35, and Taylor's terms
- * for exp(r) - 1. Doubles, with which gradients are tested, get the exact thing. */
+/* exp(x) = power (1 + rest) for x <= 0, nothing below exp(-87). Floats get 2 ulp: x = n ln 2 + r
+ * with |r| < 0.35, and Taylor's terms for exp(r) - 1. Doubles, with which gradients are tested, get
+ * the exact thing. */
 static inline real split_exp(real x, real *power) {
+    const real round = (real)12582912;      /* added and taken off: 1.5 2^23 */
     real n, r, rest;
     int32_t bits;
     float two_to_n;
     if (sizeof(real) > sizeof(float)) { *power = 1; return (real)expm1((double)x); }
-    x = x > (real)-87 ? x : (real)-87;      /* of a NaN too */
-    x = x < (real)88 ? x : (real)88;
-    bits = (int32_t)(x * (real)1.44269504089 + (x < 0 ? (real)-0.5 : (real)0.5));
-    n = (real)bits;
+    x = x > (real)-87 ? x : (real)-87;
+    n = (x * (real)1.44269504089 + round) - round;
     r = x - n * (real)0.693145751953125 - n * (real)1.42860682030941723e-6;
     rest = (real)(1 / 720.0) + r * (real)(1 / 5040.0);
     rest = (real)(1 / 24.0) + r * ((real)(1 / 120.0) + r * rest);
     rest = r + r * r * ((real)0.5 + r * ((real)(1 / 6.0) + r * rest));
-    bits = (bits + 127) * (1 << 23);
+    bits = ((int32_t)n + 127) * (1 << 23);
     memcpy(&two_to_n, &bits, sizeof two_to_n);
     *power = (real)two_to_n;
     return rest;
 }
 
-static inline real exp_of(real x) {
+static inline real exp_of(real x) {         /* x <= 0 */
     real power, rest = split_exp(x, &power);
     return power + power * rest;
 }
 
-static inline real expm1_of(real x) {
+static inline real expm1_of(real x) {       /* x <= 0 */
     real power, rest = split_exp(x, &power);
     return power * rest + (power - 1);
 }
 
-static inline real sigmoid(real x) { return 1 / (1 + exp_of(-x)); }
+static inline real sigmoid(real x) {
+    real e = exp_of(-fabs(x)), above = x < 0 ? e : 1;
+    return above / (1 + e);
+}
 
 static inline real tanh_of(real x) {
-    real e = expm1_of(2 * x);
-    return e / (e + 2);
+    real e = expm1_of(-2 * fabs(x));
+    return copysign(e / (e + 2), x);
+}
+
+/* sqrt, which compilers do not make vectors of since it may set errno: Newton's method for 1 / sqrt,
+ * from a guess that halves the exponent. */
+static inline real root(real x) {
+    float guess = (float)x;
+    int32_t bits;
+    real y;
+    if (sizeof(real) > sizeof(float)) return sqrt(x);
+    memcpy(&bits, &guess, sizeof bits);
+    bits = 0x5F3759DF - (bits >> 1);
+    memcpy(&guess, &bits, sizeof guess);
+    y = (real)guess;
+    for (int i = 0; i < 3; i++) y *= (real)1.5 - (real)0.5 * x * y * y;
+    return x * y;
 }
 
 /* GELU in its tanh form, as x sigmoid(2 v), since 1 + tanh(v) = 2 sigmoid(2 v). */
@@ -180,13 +198,16 @@ static void conv_backward(int rows, int width, int K, const real *taps, const in
 /* ---- RG-LRU -----------------------------------------------------------------------------------
  *     x = sigmoid(gx), r = sigmoid(ga), log a = rate r      with rate = -c softplus(a_param)
  *     h[t] = a h[t-1] + sqrt(1 - a^2) x c[t]                a = 0 where a document begins
- * A row is `width` channels; x and r replace gx and ga. e = a - 1 is exact where a is nearly 1. */
+ * A row is `width` channels; x and r replace gx and ga. e = a - 1 is exact where a is nearly 1. What
+ * is to be forgotten is taken off log a: 100 makes a exactly 0, and the root 1. */
 
-static void rglru_row(int width, int first, const real *restrict rate, const real *restrict c,
+enum { ALL = 100 };
+
+static void rglru_row(int width, real forget, const real *restrict rate, const real *restrict c,
                       real *restrict gx, real *restrict ga, const real *before, real *h) {
     for (int j = 0; j < width; j++) {
-        real x = sigmoid(gx[j]), r = sigmoid(ga[j]), e = expm1_of(rate[j] * r);
-        real a = first ? 0 : 1 + e, keep = first ? 1 : (real)sqrt(-e * (e + 2));
+        real x = sigmoid(gx[j]), r = sigmoid(ga[j]), e = expm1_of(rate[j] * r - forget);
+        real a = 1 + e, keep = root(-e * (e + 2));
         gx[j] = x;
         ga[j] = r;
         h[j] = a * before[j] + keep * x * c[j];
@@ -196,13 +217,13 @@ static void rglru_row(int width, int first, const real *restrict rate, const rea
 /* dh: gradient of h[t] from above; carry: from h[t+1], then that of h[t-1]. Gradients of the gates'
  * inputs replace x and r, and that of c is written to dc. As in the reference, d sqrt(v) / dv is at
  * most 1000. */
-static void rglru_row_backward(int width, int first, const real *restrict rate,
+static void rglru_row_backward(int width, real forget, const real *restrict rate,
                                const real *restrict c, const real *restrict dh,
                                const real *before, real *restrict carry, real *restrict gx,
                                real *restrict ga, real *restrict dc, real *restrict d_rate) {
     for (int j = 0; j < width; j++) {
-        real x = gx[j], r = ga[j], e = expm1_of(rate[j] * r), d = dh[j] + carry[j];
-        real a = first ? 0 : 1 + e, keep = first ? 1 : (real)sqrt(-e * (e + 2));
+        real x = gx[j], r = ga[j], e = expm1_of(rate[j] * r - forget), d = dh[j] + carry[j];
+        real a = 1 + e, keep = root(-e * (e + 2));
         real bounded = keep > (real)0.0005 ? keep : (real)0.0005;
         real d_log = d * a * (before[j] - a * x * c[j] / bounded);
         carry[j] = d * a;
@@ -216,14 +237,17 @@ static void rglru_row_backward(int width, int first, const real *restrict rate,
 /* ---- attention -------------------------------------------------------------------------------- */
 
 /* Rotates the first 2 half numbers of each head, element j with j + half; way = -1: back.
- * turns: [half][2] for this row's position. */
-static void rotate(int heads, int head_dim, int half, const real *turns, real way, real *x) {
-    for (int h = 0; h < heads; h++, x += head_dim)
+ * turns: half cosines and half sines for this row's position. */
+static void rotate(int heads, int head_dim, int half, const real *restrict turns, real way,
+                   real *x) {
+    for (int h = 0; h < heads; h++, x += head_dim) {
+        real *restrict first = x, *restrict second = x + half;
         for (int j = 0; j < half; j++) {
-            real cosine = turns[2 * j], sine = way * turns[2 * j + 1], a = x[j], b = x[j + half];
-            x[j] = a * cosine - b * sine;
-            x[j + half] = b * cosine + a * sine;
+            real cosine = turns[j], sine = way * turns[half + j], a = first[j], b = second[j];
+            first[j] = a * cosine - b * sine;
+            second[j] = b * cosine + a * sine;
         }
+    }
 }
 
 /* Scores of keys 0..count-1 become probabilities of from..to-1, times exp(-weighing). */

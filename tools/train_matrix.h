@@ -9,30 +9,39 @@
 #ifdef __GNUC__                             /* vectors of these compilers need no intrinsics */
 typedef real vec __attribute__((vector_size(NET_VECTOR)));
 typedef vec loose_vec __attribute__((aligned(sizeof(real)), may_alias));
+#define FETCH(p) __builtin_prefetch(p)
 #else
 typedef real vec;
 typedef vec loose_vec;
+#define FETCH(p) ((void)(p))
 #endif
 
 enum { LANES = sizeof(vec) / sizeof(real), COLS = 2 * LANES, ROWS = NET_ROWS };
 
-/* Puts [count][depth] numbers into panels of `width`. */
-static void pack(int width, int count, int depth, const real *from, size_t count_step,
-                 size_t depth_step, real *panels) {
-    for (int first = 0; first < count; first += width, panels += (size_t)depth * (size_t)width) {
-        int here = net_least(width, count - first);
-        const real *source = from + (size_t)first * count_step;
-        if (here < width) memset(panels, 0, (size_t)depth * (size_t)width * sizeof *panels);
-        if (count_step == 1) {
-            for (int k = 0; k < depth; k++)
-                memcpy(panels + k * width, source + (size_t)k * depth_step,
-                       (size_t)here * sizeof *panels);
-            continue;
-        }
-        for (int j = 0; j < here; j++)
-            for (int k = 0; k < depth; k++)
-                panels[k * width + j] = source[(size_t)j * count_step + (size_t)k * depth_step];
+/* Puts numbers [depth][count], whose rows are `row` apart, into panels of `width`. Processors do not
+ * foresee short rows far apart, so rows are fetched AHEAD of their turn. */
+enum { AHEAD = 8 };
+
+static inline void pack_rows(int width, int count, int depth, const real *from, size_t row,
+                             real *panels) {
+    for (int k = 0; k < depth; k++, from += row, panels += width) {
+        real *restrict to = panels;
+        int i = 0;
+        for (int j = 0; k + AHEAD < depth && j < count; j += 64 / (int)sizeof(real))
+            FETCH(from + AHEAD * row + j);
+        for (; i + width <= count; i += width, to += (size_t)depth * (size_t)width)
+            for (int j = 0; j < width; j++) to[j] = from[i + j];
+        for (int j = 0; i < count && j < width; j++) to[j] = i + j < count ? from[i + j] : 0;
     }
+}
+
+/* The same of numbers [count][depth]. */
+static inline void pack_columns(int width, int count, int depth, const real *from, size_t row,
+                                real *panels) {
+    for (int i = 0; i < count; i += width, panels += (size_t)depth * (size_t)width)
+        for (int j = 0; j < width; j++)
+            for (int k = 0; k < depth; k++)
+                panels[k * width + j] = i + j < count ? from[(size_t)(i + j) * row + (size_t)k] : 0;
 }
 
 /* c = start + a b for one tile. The compiler keeps `sum` in registers. */
@@ -81,10 +90,10 @@ typedef struct product {
     size_t      c_row;
 } product;
 
-static void copy_block(int rows, int cols, const real *from, size_t from_row, real *to,
+static void copy_block(int rows, int cols, const real *from, size_t from_row, real *restrict to,
                        size_t to_row) {
-    for (int i = 0; i < rows; i++)
-        memcpy(to + (size_t)i * to_row, from + (size_t)i * from_row, (size_t)cols * sizeof *to);
+    for (int i = 0; i < rows; i++, from += from_row, to += to_row)
+        for (int j = 0; j < cols; j++) to[j] = from[j];
 }
 
 /* The tile of a product at row and col, and of its sums DEPTH terms from k on. */
@@ -130,13 +139,12 @@ static size_t panels_size(int count, int depth) {
 
 /* Both panels of one block. */
 static void pack_matrix(const matrix *m, int block) {
-    size_t in = (size_t)m->in, out = (size_t)m->out, at = (size_t)block;
-    const real *w = m->weight->value + at * in * out;
-    size_t in_step = m->gate ? out : 1, out_step = m->gate ? 1 : in;
-    pack(COLS, m->out, m->in, w, out_step, in_step,
-         m->forward + at * panels_size(m->out, m->in));
-    pack(COLS, m->in, m->out, w, in_step, out_step,
-         m->backward + at * panels_size(m->in, m->out));
+    int rows = m->gate ? m->in : m->out, cols = m->gate ? m->out : m->in;
+    const real *w = m->weight->value + (size_t)block * (size_t)rows * (size_t)cols;
+    real *forward = m->forward + (size_t)block * panels_size(m->out, m->in);
+    real *backward = m->backward + (size_t)block * panels_size(m->in, m->out);
+    pack_columns(COLS, rows, cols, w, (size_t)cols, m->gate ? backward : forward);
+    pack_rows(COLS, cols, rows, w, (size_t)cols, m->gate ? forward : backward);
 }
 
 /* y = W x + b for rows of x and y, x_row and y_row numbers apart. */
@@ -185,8 +193,8 @@ static void add_outer(const outer *o, int rows, int row, int col, real *scratch)
     for (int k = 0; k < rows; k += DEPTH) {
         p.depth = net_least(DEPTH, rows - k);
         p.b_panel = (size_t)p.depth * COLS;
-        pack(ROWS, p.rows, p.depth, o->a + (size_t)k * o->a_row + row, 1, o->a_row, left);
-        pack(COLS, p.cols, p.depth, o->b + (size_t)k * o->b_row + col, 1, o->b_row, right);
+        pack_rows(ROWS, p.rows, p.depth, o->a + (size_t)k * o->a_row + row, o->a_row, left);
+        pack_rows(COLS, p.cols, p.depth, o->b + (size_t)k * o->b_row + col, o->b_row, right);
         multiply(&p);
     }
 }

@@ -17,7 +17,7 @@ enum {
     HEAD  = 384,                            /* rows whose logits exist at the same time */
     QUERY = 48,                             /* rows of attention scores that do */
     DEPTH = 256,                            /* of a sum, before other sums get their turn */
-    STRIPE_ROWS = 192, STRIPE_COLS = 256,   /* of a weight gradient in a piece of work */
+    STRIPE_ROWS = 264, STRIPE_COLS = 384,   /* of a weight gradient in a piece of work */
     CHUNK = 1 << 16,                        /* numbers updated in a piece of work */
     WIDEST = 32                             /* columns of a panel are a divisor of it */
 };
@@ -58,7 +58,8 @@ typedef struct work {
     real *d_mixed;                          /* [M][E or D] */
     real *c, *d_c;                          /* [M][E] convolution output */
     real *d_q, *d_k, *d_v;                  /* as queries, keys, values */
-    real *logits;                           /* [HEAD][V], then their gradients */
+    real  *logits;                          /* [HEAD][logits_row], then their gradients */
+    size_t logits_row;                      /* V and a bit: rows a page apart crowd the cache */
     real *norm_sums;                        /* [2][M / BLOCK][D] gradients of norms by blocks */
     real *channel_sums;                     /* [sequences][K + 2][E] of taps, bias, a_param */
     double *losses;                         /* [M] */
@@ -73,7 +74,7 @@ struct net {
     layer      *layers;
     real       *output;                     /* [M][D] after the last layer */
     work        work;
-    real       *turns;                      /* [longest][rope_dims / 2][2] cos and sin */
+    real       *turns;                      /* [longest][rope_dims] cosines, then sines */
     double     *chunk_sums;                 /* of squared gradients, by chunks */
     int        *chunk_weight;               /* the weight and the place in it where one begins */
     size_t     *chunk_start;

@@ -37,7 +37,7 @@ static real *scratch_here(const net *n) {
 void net_each(const net *n, int count, net_job job, void *data) {
     int i;
 #ifdef _OPENMP
-    #pragma omp parallel for schedule(dynamic, 1) num_threads(n->threads)
+    #pragma omp parallel for schedule(dynamic, 1) num_threads(n->threads) if(count > 1)
 #endif
     for (i = 0; i < count; i++) job(data, i, scratch_here(n));
 }
@@ -233,7 +233,8 @@ static void lay_out_work(net *n, arena *a) {
     w->d_c = reals(a, M, E);
     w->d_k = reals(a, M, kv);
     w->d_v = reals(a, M, kv);
-    w->logits = reals(a, HEAD, g->vocab);
+    w->logits_row = (size_t)net_rounded(g->vocab, 16) + 16;
+    w->logits = reals(a, HEAD * w->logits_row, 1);
     w->norm_sums = reals(a, 2 * (size_t)net_pieces(n->capacity, BLOCK), D);
     w->channel_sums = reals(a, M * (size_t)(K + 2), E);
     w->losses = (double *)give(a, M, sizeof *w->losses);
@@ -285,11 +286,11 @@ static void lay_out(net *n, arena *a) {
 static void fill_turns(net *n) {
     int half = n->config.rope_dims / 2;
     real *turn = n->turns;
-    for (int p = 0; p < n->longest; p++)
-        for (int j = 0; j < half; j++, turn += 2) {
+    for (int p = 0; p < n->longest; p++, turn += 2 * half)
+        for (int j = 0; j < half; j++) {
             double angle = p * pow((double)n->config.rope_base, -1.0 * j / half);
-            turn[0] = (real)cos(angle);
-            turn[1] = (real)sin(angle);
+            turn[j] = (real)cos(angle);
+            turn[half + j] = (real)sin(angle);
         }
 }
 

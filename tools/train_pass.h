@@ -99,7 +99,7 @@ static void recurrent_job(void *data, int index, real *scratch) {
     linear(&l->gate_a, a.block, T, c, (size_t)E, l->ga + a.start, (size_t)E, 0);
     for (int t = 0; t < T; t++) {
         size_t at = a.start + at_row(t, E);
-        rglru_row(a.width, a.position[t] == 0, a.rate, p->n->work.c + at, l->gx + at, l->ga + at,
+        rglru_row(a.width, a.position[t] ? 0 : ALL, a.rate, p->n->work.c + at, l->gx + at, l->ga + at,
                   t ? l->mixed + at - E : a.zeros, l->mixed + at);
     }
 }
@@ -132,7 +132,7 @@ static void recurrent_backward_job(void *data, int index, real *scratch) {
     conv(T, a.width, K, a.taps, a.taps_bias, a.position, l->z + a.start, c, row);
     for (int t = T - 1; t >= 0; t--) {
         size_t at = a.start + at_row(t, E);
-        rglru_row_backward(a.width, a.position[t] == 0, a.rate, p->n->work.c + at,
+        rglru_row_backward(a.width, a.position[t] ? 0 : ALL, a.rate, p->n->work.c + at,
                            p->n->work.d_mixed + at, t ? l->mixed + at - E : a.zeros, carry,
                            l->gx + at, l->ga + at, dc + at_row(t, E), d_rate);
     }
@@ -221,13 +221,13 @@ static void spread(const view *a, const sight *s, const real *factors, const rea
 /* A panel column for each key, or for each number of a head. */
 static real *pack_by_key(const view *a, const real *rows, real **scratch) {
     real *panels = take(scratch, panels_size(a->T, a->dim));
-    pack(COLS, a->T, a->dim, rows, (size_t)a->keys_row, 1, panels);
+    pack_columns(COLS, a->T, a->dim, rows, (size_t)a->keys_row, panels);
     return panels;
 }
 
 static real *pack_by_number(const view *a, const real *rows, real **scratch) {
     real *panels = take(scratch, panels_size(a->dim, a->T));
-    pack(COLS, a->dim, a->T, rows, 1, (size_t)a->keys_row, panels);
+    pack_rows(COLS, a->dim, a->T, rows, (size_t)a->keys_row, panels);
     return panels;
 }
 
@@ -420,6 +420,7 @@ static void before_mixer_backward_job(void *data, int index, real *scratch) {
 typedef struct harvest {                    /* all x of a matrix, and the gradients of all its y */
     const matrix *m;
     const real   *x, *dy;
+    size_t        dy_row;
     int           jobs;                     /* of one block */
 } harvest;
 
@@ -430,6 +431,7 @@ static void add_harvest(harvests *s, const matrix *m, const real *x, const real 
     h->m = m;
     h->x = x;
     h->dy = dy;
+    h->dy_row = (size_t)(m->out * m->blocks);
     h->jobs = net_pieces(m->gate ? m->in : m->out, STRIPE_ROWS)
             * net_pieces(m->gate ? m->out : m->in, STRIPE_COLS);
 }
@@ -438,7 +440,7 @@ static void add_harvest(harvests *s, const matrix *m, const real *x, const real 
 static void harvest_stripe(const harvest *h, int rows, int block, int stripe, real *scratch) {
     const matrix *m = h->m;
     size_t in = (size_t)m->in, out = (size_t)m->out, b = (size_t)block;
-    size_t x_row = in * (size_t)m->blocks, dy_row = out * (size_t)m->blocks;
+    size_t x_row = in * (size_t)m->blocks, dy_row = h->dy_row;
     const real *x = h->x + b * in, *dy = h->dy + b * out;
     outer o = { m->out, m->in, dy, x, dy_row, x_row, NULL, in };
     outer turned = { m->in, m->out, x, dy, x_row, dy_row, NULL, out };
@@ -468,7 +470,7 @@ static void run_harvests(harvests *s) {
 
 static void harvest_layer(net *n, layer *l) {
     const work *w = &n->work;
-    harvests s = { n, n->rows, 0, { { NULL, NULL, NULL, 0 } } };
+    harvests s = { n, n->rows, 0, { { NULL, NULL, NULL, 0, 0 } } };
     add_harvest(&s, &l->gate, w->n2, l->g);
     add_harvest(&s, &l->up, w->n2, w->d_u);
     add_harvest(&s, &l->down, w->m, w->d_out);
@@ -546,7 +548,7 @@ static void logits_job(void *data, int index, real *scratch) {
     const head *h = (const head *)data;
     const net *n = h->n;
     int V = n->config.vocab, D = n->config.width, first = index * LOGITS;
-    product p = { h->rows, 0, D, NULL, (size_t)D, NULL, 0, NULL, 0, NULL, (size_t)V };
+    product p = { h->rows, 0, D, NULL, (size_t)D, NULL, 0, NULL, 0, NULL, n->work.logits_row };
     (void)scratch;
     p.cols = net_least(LOGITS, V - first);
     p.a = n->work.n1 + at_row(h->first, D);
@@ -564,17 +566,17 @@ static void losses_job(void *data, int index, real *scratch) {
     for (int t = index * LOSSES; t < net_least((index + 1) * LOSSES, h->rows); t++)
         n->work.losses[h->first + t] =
             cross_entropy(V, (real)n->config.soft_cap, n->targets[h->first + t], (real)n->scale,
-                          n->work.logits + at_row(t, V));
+                          n->work.logits + (size_t)t * n->work.logits_row);
 }
 
 static void logits_backward_job(void *data, int index, real *scratch) {
     const head *h = (const head *)data;
     const net *n = h->n;
-    size_t D = (size_t)n->config.width, V = (size_t)n->config.vocab;
+    size_t D = (size_t)n->config.width, row = n->work.logits_row;
     int first = index * BLOCK / 2;
     (void)scratch;
     linear_backward(&n->embedding, 0, net_least(BLOCK / 2, h->rows - first),
-                    n->work.logits + (size_t)first * V, V,
+                    n->work.logits + (size_t)first * row, row,
                     n->work.n2 + (size_t)(h->first + first) * D, D, 0);
 }
 
@@ -594,12 +596,13 @@ static void run_head(net *n, int backward) {
     net_each(n, blocks, final_norm_job, n);
     for (int first = 0; first < n->rows; first += HEAD) {
         head h = { n, first, net_least(HEAD, n->rows - first) };
-        harvests s = { n, h.rows, 0, { { NULL, NULL, NULL, 0 } } };
+        harvests s = { n, h.rows, 0, { { NULL, NULL, NULL, 0, 0 } } };
         net_each(n, net_pieces(V, LOGITS), logits_job, &h);
         net_each(n, net_pieces(h.rows, LOSSES), losses_job, &h);
         if (!backward) continue;
         net_each(n, net_pieces(h.rows, BLOCK / 2), logits_backward_job, &h);
         add_harvest(&s, &n->embedding, n->work.n1 + at_row(first, n->config.width), n->work.logits);
+        s.list[0].dy_row = n->work.logits_row;
         run_harvests(&s);
     }
     if (!backward) return;
@@ -690,7 +693,7 @@ static void adam_job(void *data, int index, real *scratch) {
         mean[i] = b1 * mean[i] + (1 - b1) * d;
         square[i] = b2 * square[i] + (1 - b2) * d * d;
         value[i] = keep * value[i]
-                 - rate * mean[i] * s->first / ((real)sqrt(square[i] * s->second) + eps);
+                 - rate * mean[i] * s->first / (root(square[i] * s->second) + eps);
         gradient[i] = 0;
     }
 }
