@@ -224,7 +224,7 @@ static int train(training *t) {
     if (t->o.rate == 0) t->o.rate = 0.5f / (float)t->config.net.width;
     if (status || batch_new(&t->batch, t->o.batch, t->o.length) || take_up(t)) return 1;
     print_summary(t);
-    return train_run(t);
+    return output_flush() ? 1 : train_run(t);
 }
 
 static void release(training *t) {
