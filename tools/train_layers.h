@@ -71,9 +71,10 @@ static inline real gelu(real x, real *slope) {
 /* ---- sums ------------------------------------------------------------------------------------ */
 
 static real dot(const real *a, const real *b, int n) {
-    vec sum[4] = { { 0 }, { 0 }, { 0 }, { 0 } };
+    vec sum[4];
     real total = 0;
     int i = 0;
+    memset(sum, 0, sizeof sum);
     for (; i + 4 * LANES <= n; i += 4 * LANES)
         for (int j = 0; j < 4; j++)
             sum[j] += *(const loose_vec *)(a + i + j * LANES)

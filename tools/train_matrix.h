@@ -6,7 +6,8 @@
  *
  * so that a tile of ROWS x COLS sums in registers reads it as one stream. */
 
-#ifdef __GNUC__                             /* vectors of these compilers need no intrinsics */
+/* gcc and clang know vectors without intrinsics, unless floats are computed as something longer. */
+#if defined(__GNUC__) && FLT_EVAL_METHOD == 0
 typedef real vec __attribute__((vector_size(NET_VECTOR)));
 typedef vec loose_vec __attribute__((aligned(sizeof(real)), may_alias));
 #define FETCH(p) __builtin_prefetch(p)

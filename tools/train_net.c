@@ -34,10 +34,12 @@ static real *scratch_here(const net *n) {
 #endif
 }
 
+/* A few rows are not worth waking anybody. */
 void net_each(const net *n, int count, net_job job, void *data) {
     int i;
 #ifdef _OPENMP
-    #pragma omp parallel for schedule(dynamic, 1) num_threads(n->threads) if(count > 1)
+    #pragma omp parallel for schedule(dynamic, 1) num_threads(n->threads) \
+        if(count > 1 && n->rows > BLOCK)
 #endif
     for (i = 0; i < count; i++) job(data, i, scratch_here(n));
 }

@@ -1,0 +1,238 @@
+/* Promise: what is trained is what the library runs. The loss of a net is that of the library's
+ * logits with the same weights; every instruction set gives the same gradients, and any number of
+ * threads the same bits; and a net learns. */
+
+#include "model.h"
+#include "../tools/train_model.h"
+
+#ifdef _OPENMP
+  #include <omp.h>
+#endif
+
+enum { LENGTH = 40 };
+
+/* The weights of a network of model.h, which has taps as [K][E]. */
+static void copy_weights(net *n, const network *from) {
+    for (int i = 0; i < n->weight_count; i++) {
+        net_weight *w = &n->weights[i];
+        const tensor *t = from->tensors;
+        while (strcmp(t->file, w->name)) t++;
+        for (size_t j = 0; j < w->count; j++) {
+            size_t K = (size_t)n->config.conv_width, E = (size_t)n->config.lru_width;
+            w->value[j] = t->values[t->taps ? j % K * E + j / K : j];
+        }
+    }
+}
+
+/* Cross entropy by the library, in a fresh state for each document. */
+static double library_loss(network *from, const int32_t *tokens, const int32_t *targets,
+                           const uint8_t *fresh) {
+    griffin_model *m = network_open(from, NULL);
+    griffin_context *c = new_context(m, 16, 1);
+    int V = vocabulary(m);
+    float *logits = new_logits(m, 1);
+    griffin_state *s = new_state(m);
+    double loss = 0;
+    for (int t = 0; t < LENGTH; t++) {
+        double sum = 0;
+        if (fresh[t]) memset(s, 0, griffin_state_size(m));
+        CHECK(griffin_step(c, s, tokens[t], logits) == GRIFFIN_OK, "token %d", t);
+        for (int v = 0; v < V; v++) sum += exp((double)logits[v]);
+        if (targets[t] >= 0) loss += log(sum) - (double)logits[targets[t]];
+    }
+    free(s); free(logits); free(c);
+    griffin_close(m);
+    return loss;
+}
+
+static void check_library(const griffin_config *config) {
+    network *from = network_make(config);
+    net *n = net_new(config, LENGTH);
+    int32_t tokens[LENGTH], targets[LENGTH];
+    uint8_t fresh[LENGTH] = { 0 };
+    int64_t scored;
+    double got, expected;
+    for (int t = 0; t < LENGTH; t++) {
+        tokens[t] = (int32_t)(dice() % (uint32_t)config->vocab);
+        targets[t] = t % 9 ? (int32_t)(dice() % (uint32_t)config->vocab) : -1;
+    }
+    fresh[0] = fresh[2] = fresh[17] = 1;
+    copy_weights(n, from);
+    got = net_loss(n, tokens, targets, fresh, 1, LENGTH, &scored);
+    expected = library_loss(from, tokens, targets, fresh);
+    CHECK(scored == 35, "%d", (int)scored);
+    CHECK(fabs(got - expected) < 1e-4 * expected, "%s: %.8g instead of %.8g", config->blocks, got,
+          expected);
+    net_free(n);
+    network_free(from);
+}
+
+static void test_library(void) {
+    griffin_config c = small_config();
+    check_library(&c);
+    strcpy(c.blocks, "rrrr");
+    check_library(&c);
+    strcpy(c.blocks, "aaaa");
+    c.heads = 6; c.kv_heads = 2; c.head_dim = 4;
+    c.rope_dims = 2;
+    c.qkv_bias = 1;
+    c.soft_cap = 0;
+    check_library(&c);
+}
+
+/* ---- the same on all instruction sets and threads ------------------------------------------------ */
+
+enum { SEQUENCES = 12, LONG = 250 };        /* more than a group */
+
+typedef struct scene { int32_t tokens[SEQUENCES * LONG], targets[SEQUENCES * LONG]; } scene;
+
+static griffin_config scene_config(void) {
+    griffin_config c = small_config();
+    c.vocab = 600;
+    c.window = 60;
+    strcpy(c.blocks, "rar");
+    c.layers = 3;
+    return c;
+}
+
+static scene *scene_new(void) {
+    scene *s = (scene *)malloc(sizeof *s);
+    for (int i = 0; i < SEQUENCES * LONG; i++) {
+        s->tokens[i] = (int32_t)(dice() % 600);
+        s->targets[i] = (int32_t)(dice() % 600);
+    }
+    return s;
+}
+
+/* A net after one backward pass. */
+static net *pass_with(const scene *s, const net_math *math, double *loss) {
+    griffin_config c = scene_config();
+    net *n = net_new(&c, LONG);
+    net_initialise(n, 7);
+    if (math) n->math = math;
+    *loss = net_backward(n, s->tokens, s->targets, NULL, SEQUENCES, LONG, 1e-3f, NULL);
+    return n;
+}
+
+static void check_close(const net *a, const net *b, const char *name) {
+    for (int i = 0; i < a->weight_count; i++) {
+        const net_weight *v = &a->weights[i], *w = &b->weights[i];
+        double most = 0, apart = 0;
+        for (size_t j = 0; j < v->count; j++) {
+            most = fmax(most, fabs((double)v->gradient[j]));
+            apart = fmax(apart, fabs((double)v->gradient[j] - (double)w->gradient[j]));
+        }
+        CHECK(most > 0 && apart < 1e-4 * most, "%s, %s: %g of %g", name, v->name, apart, most);
+    }
+}
+
+static void check_instructions(const scene *s, const net_math *math, const char *name) {
+    double expected, got;
+    net *a = pass_with(s, &net_plain, &expected), *b = pass_with(s, math, &got);
+    CHECK(fabs(got - expected) < 1e-5 * expected, "%s: %g instead of %g", name, got, expected);
+    check_close(a, b, name);
+    net_free(a);
+    net_free(b);
+}
+
+static void test_instructions(void) {
+    scene *s = scene_new();
+    check_instructions(s, &net_plain, "plain");
+#ifdef NET_X86
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        check_instructions(s, &net_avx2, "avx2");
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
+        check_instructions(s, &net_avx512, "avx512");
+#endif
+    free(s);
+}
+
+static net *train_two_steps(const scene *s, int threads, double *loss) {
+    net_adam adam = { 1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1, 0 };
+    net *n;
+#ifdef _OPENMP
+    omp_set_num_threads(threads);
+#else
+    (void)threads;
+#endif
+    n = pass_with(s, NULL, loss);
+    net_update(n, &adam);
+    *loss += net_backward(n, s->tokens, s->targets, NULL, SEQUENCES, LONG, 1e-3f, NULL);
+    net_update(n, &adam);
+    return n;
+}
+
+static void test_threads(void) {
+    scene *s = scene_new();
+    double expected, got;
+    net *one = train_two_steps(s, 1, &expected);
+    for (int threads = 2; threads <= 3; threads++) {
+        net *n = train_two_steps(s, threads, &got);
+        CHECK(got == expected, "%.17g and %.17g", got, expected);
+        for (int i = 0; i < n->weight_count; i++) {
+            const net_weight *v = &one->weights[i], *w = &n->weights[i];
+            CHECK(memcmp(v->value, w->value, v->count * sizeof *v->value) == 0
+                  && memcmp(v->square, w->square, v->count * sizeof *v->value) == 0,
+                  "%s with %d threads", v->name, threads);
+        }
+        net_free(n);
+    }
+    net_free(one);
+    free(s);
+}
+
+/* ---- learning ------------------------------------------------------------------------------------ */
+
+static void test_learns(void) {
+    griffin_config c = small_config();
+    net_adam adam = { 1e-2f, 0.9f, 0.95f, 1e-8f, 0, 1, 0 };
+    net *n = net_new(&c, LENGTH);
+    int32_t text[LENGTH + 1];
+    double loss = 0;
+    net_initialise(n, 3);
+    for (int t = 0; t <= LENGTH; t++) text[t] = (int32_t)(dice() % 19);
+    for (int step = 0; step < 200; step++) {
+        loss = net_backward(n, text, text + 1, NULL, 1, LENGTH, 1.0f / LENGTH, NULL) / LENGTH;
+        if (step == 0) CHECK(fabs(loss - log(19)) < 2, "starts at %g", loss);
+        net_update(n, &adam);
+    }
+    CHECK(loss < 0.05, "%g nats after 200 steps", loss);
+    net_free(n);
+}
+
+static void test_initialise(void) {
+    griffin_config c = small_config();
+    net *n = net_new(&c, LENGTH);
+    net_initialise(n, 1);
+    for (int e = 0; e < c.lru_width; e++) {
+        double v = (double)n->layers[0].a_param->value[e], a = 1 / (1 + exp(v));
+        double power = pow(a, (double)c.decay);
+        CHECK(power > 0.8999 && power < 0.9991, "a^c = %g", power);
+    }
+    CHECK(n->layers[0].norm1->value[0] == 0 && n->layers[0].y.bias->value[0] == 0, "not zero");
+    net_free(n);
+}
+
+static void test_refused(void) {
+    griffin_config c = small_config();
+    net_free(NULL);
+    CHECK(!net_new(&c, 0), "a length of 0");
+    c.kv_heads = 2;
+    CHECK(!net_new(&c, 8), "heads that are no multiple");
+    c = small_config();
+    c.blocks[1] = 'x';
+    CHECK(!net_new(&c, 8), "an unknown block");
+    c = small_config();
+    c.activation = GRIFFIN_RELU;
+    CHECK(!net_new(&c, 8), "an unknown activation");
+}
+
+int main(void) {
+    RUN(test_library);
+    RUN(test_instructions);
+    RUN(test_threads);
+    RUN(test_learns);
+    RUN(test_initialise);
+    RUN(test_refused);
+    return test_end();
+}
