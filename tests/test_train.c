@@ -547,6 +547,7 @@ static void test_wrong_use_is_explained(void) {
     static const struct { const char *words, *says; int status; } uses[] = {
         { "-o " WORK "x.gguf", "no text", 2 },
         { TEXT, "no output", 2 },
+        { TEXT " --task copying", "neither a text", 2 },
         { TEXT " -o " WORK "none/x.gguf", "cannot create", 1 },
         { TEXT " -o " WORK, "is a directory", 1 },
         { WORK "none.txt -o " WORK "x.gguf", "cannot be opened", 1 },

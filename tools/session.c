@@ -130,7 +130,7 @@ int tokens_add_text(token_list *list, session *s, const griffin_encoding *encodi
                     const void *words, uint64_t size) {
     int pass, room, n = size / 2 < INT_MAX / 4 ? (int)(size / 2) : INT_MAX / 4;
     for (pass = 0; pass < 2; pass++) {
-        if (tokens_room(list, n)) return 1;
+        if (tokens_room(list, n + 1)) return 1;             /* no null pointer for an empty text */
         room = list->capacity - list->count;
         n = griffin_encode(s->model, encoding, (const char *)words, (size_t)size,
                            list->data + list->count, room);

@@ -151,14 +151,11 @@ static int read_texts(training *t, session *s, const texts *x) {
 /* Text becomes tokens by the library, from the model as it begins. */
 static int encode_texts(training *t, const texts *x) {
     session s;
-    char *image = NULL;
-    size_t size = 0;
-    int status = train_image(t, &image, &size);
-    if (!status && (status = session_open_memory(&s, image, size, 1)) == 0) {
-        status = read_texts(t, &s, x);
-        session_close(&s);
-    }
-    free(image);
+    char *image;
+    int status;
+    if (train_open(t, &s, &image)) return 1;
+    status = read_texts(t, &s, x);
+    train_close(&s, image);
     return status;
 }
 
@@ -221,8 +218,8 @@ static int train(training *t) {
     if (!status) status = t->o.from ? begin_from(t) : begin_anew(t, &x);
     if (!status && !t->o.task) status = encode_texts(t, &x);
     if (!t->o.task) close_texts(&x);
-    if (t->o.rate == 0) t->o.rate = 0.5f / (float)t->config.net.width;
     if (status || batch_new(&t->batch, t->o.batch, t->o.length) || take_up(t)) return 1;
+    if (t->o.rate == 0) t->o.rate = 0.5f / (float)t->config.net.width;
     print_summary(t);
     return output_flush() ? 1 : train_run(t);
 }
@@ -249,6 +246,8 @@ static int check_files(const command *c, const train_options *o) {
     gguf_writer g;
     report r = { "" };
     int status = 0;
+    if (o->task && (o->corpus || o->from))
+        return options_wrong(c, "a task needs neither a text nor a model to go on from");
     if (!o->task && !o->corpus) return options_wrong(c, "no text: name a file");
     if (!o->task && !o->output) return options_wrong(c, "no output: name a file with -o");
     if (o->resume && !o->checkpoint) return options_wrong(c, "--resume needs --checkpoint");

@@ -63,8 +63,9 @@ int train_run(training *t);
 
 /* ---- train_file.c ---------------------------------------------------------------------------- */
 
-/* The model as it is now, as a GGUF file in memory (to be freed), in the type f32. */
-int train_image(training *t, char **image, size_t *size);
+/* Opens the model as it is now, from a file of type f32 in memory. */
+int  train_open(training *t, session *s, char **image);
+void train_close(session *s, char *image);
 
 /* Writes the files of --output and --save-hf. */
 int train_save(training *t);

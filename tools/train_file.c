@@ -64,14 +64,23 @@ static int write_model(training *t, model_parts *m, const char *path, const char
     return parts_write(m, &o, image, size, &r) != 0 ? complain("%s", r.text) : 0;
 }
 
-int train_image(training *t, char **image, size_t *size) {
+int train_open(training *t, session *s, char **image) {
     model_parts m;
     report r = { "" };
-    int status = parts_of(t, &m, &r);
-    if (status != 0) return complain("%s", r.text);
-    status = write_model(t, &m, NULL, "f32", image, size);
+    size_t size = 0;
+    int status;
+    *image = NULL;
+    if (parts_of(t, &m, &r) != 0) return complain("%s", r.text);
+    status = write_model(t, &m, NULL, "f32", image, &size);
     release_parts(&m);
+    if (!status) status = session_open_memory(s, *image, size, t->o.threads);
+    if (status) free(*image);
     return status;
+}
+
+void train_close(session *s, char *image) {
+    session_close(s);
+    free(image);
 }
 
 int train_save(training *t) {
@@ -103,14 +112,10 @@ int train_read_source(training *t, model_parts *source) {
 
 int train_copy_weights(training *t, const model_parts *source) {
     report r = { "" };
-    for (int i = 0; i < t->weight_count; i++) {
+    for (int i = 0; i < t->weight_count; i++) {             /* both in the order of a pass */
         const net_weight *to = &t->weights[i];
-        for (size_t k = 0; k < source->tensors.count; k++) {
-            const tensor *from = &source->tensors.list[k];
-            if (strcmp(from->name, to->name) != 0) continue;
-            if (weight_read(from->source, 0, to->count, to->value, &r) != 0)
-                return complain("%s", r.text);
-        }
+        if (weight_read(source->tensors.list[i].source, 0, to->count, to->value, &r) != 0)
+            return complain("%s", r.text);
     }
     return 0;
 }

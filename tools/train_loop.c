@@ -155,19 +155,16 @@ static int sample(training *t) {
     griffin_sampler sampler = SAMPLER_DEFAULTS;
     token_list prompt = { NULL, 0, 0 };
     session s;
-    char *image = NULL;
-    size_t size = 0;
-    int status = train_image(t, &image, &size);
-    if (!status) status = session_open_memory(&s, image, size, t->o.threads);
-    if (status) { free(image); return 1; }
+    char *image;
+    int status;
+    if (train_open(t, &s, &image)) return 1;
     sampler.seed = (uint64_t)t->o.seed;
     status = tokens_add_text(&prompt, &s, NULL, t->o.prompt, strlen(t->o.prompt))
           || session_feed(&s, &prompt, &sampler, 1)
           || session_generate(&s, &sampler, t->o.sample, 1);
     printf("\n\n");
     tokens_free(&prompt);
-    session_close(&s);
-    free(image);
+    train_close(&s, image);
     return status;
 }
 

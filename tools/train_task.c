@@ -93,11 +93,9 @@ static int measure(session *s, train_task task, int length, double *share) {
 
 int task_report(training *t) {
     session s;
-    char *image = NULL;
-    size_t size = 0;
-    int status = train_image(t, &image, &size);
-    if (!status) status = session_open_memory(&s, image, size, t->o.threads);
-    if (status) { free(image); return 1; }
+    char *image;
+    int status = 0;
+    if (train_open(t, &s, &image)) return 1;
     for (int times = 1; !status && times <= 16; times *= 2) {
         double share;
         status = measure(&s, (train_task)t->o.task, times * t->o.length, &share);
@@ -105,7 +103,6 @@ int task_report(training *t) {
                             times * t->o.length);
     }
     printf("\n");
-    session_close(&s);
-    free(image);
+    train_close(&s, image);
     return status ? status : output_flush();
 }
