@@ -4,7 +4,7 @@
  * larger than any block of the computation. */
 
 #define NET_REAL double
-#define GRIFFIN_SCALAR_ONLY                 /* the plain kernels are enough, and known to be there */
+#define GRIFFIN_SCALAR_ONLY                 /* the plain arithmetic is enough */
 #include "../tools/train_net.c"
 #include "../tools/train_plain.c"
 

@@ -80,7 +80,7 @@ static void test_library(void) {
     check_library(&c);
 }
 
-/* ---- the same on all instruction sets and threads ------------------------------------------------ */
+/* ---- the same on all instruction sets and threads -------------------------------------------- */
 
 enum { SEQUENCES = 12, LONG = 250 };        /* more than a group */
 
@@ -181,7 +181,7 @@ static void test_threads(void) {
     free(s);
 }
 
-/* ---- learning ------------------------------------------------------------------------------------ */
+/* ---- learning -------------------------------------------------------------------------------- */
 
 static void test_learns(void) {
     griffin_config c = small_config();

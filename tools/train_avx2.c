@@ -8,11 +8,9 @@
 #define NET_VECTOR 32
 #define NET_ROWS   6
 
-#include <tgmath.h>
 #ifdef __clang__
   #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else
-  #pragma GCC optimize("O3,fp-contract=fast,no-math-errno,no-trapping-math")
   #pragma GCC target("avx2,fma")
 #endif
 #include "train_pass.h"

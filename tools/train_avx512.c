@@ -8,11 +8,9 @@
 #define NET_VECTOR 64
 #define NET_ROWS   12
 
-#include <tgmath.h>
 #ifdef __clang__
   #pragma clang attribute push(__attribute__((target("avx512f,avx512dq,fma"))), apply_to = function)
 #else
-  #pragma GCC optimize("O3,fp-contract=fast,no-math-errno,no-trapping-math")
   #pragma GCC target("avx512f,avx512dq,fma,prefer-vector-width=512")
 #endif
 #include "train_pass.h"

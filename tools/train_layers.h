@@ -45,8 +45,8 @@ static inline real tanh_of(real x) {
     return copysign(e / (e + 2), x);
 }
 
-/* sqrt, which compilers do not make vectors of since it may set errno: Newton's method for 1 / sqrt,
- * from a guess that halves the exponent. */
+/* sqrt, which compilers do not make vectors of since it may set errno: Newton's method for its
+ * inverse, from a guess that halves the exponent. */
 static inline real root(real x) {
     float guess = (float)x;
     int32_t bits;
@@ -114,7 +114,7 @@ static real log_sum_exp(const real *x, int n, real scale) {
     return top + (real)log(sum_exp(x, n, scale, top));
 }
 
-/* ---- RMSNorm: y = x r (offset + w), r = 1 / sqrt(mean of x^2 + eps) --------------------------- */
+/* ---- RMSNorm: y = x r (offset + w), r = 1 / sqrt(mean of x^2 + eps) -------------------------- */
 
 static void norm(const griffin_config *g, int rows, const real *x, const real *restrict w,
                  real *restrict y) {
@@ -140,7 +140,7 @@ static void norm_backward(const griffin_config *g, int rows, const real *x, cons
     }
 }
 
-/* ---- gated products: m = gelu(g) u ------------------------------------------------------------ */
+/* ---- gated products: m = gelu(g) u ----------------------------------------------------------- */
 
 static void gated(size_t count, const real *restrict g, const real *restrict u, real *restrict m) {
     real slope;
@@ -158,7 +158,7 @@ static void gated_backward(size_t count, real *restrict g, const real *restrict 
     }
 }
 
-/* ---- causal convolution: c[t] = bias + sum over s of w[s] z[t - s] ----------------------------
+/* ---- causal convolution: c[t] = bias + sum over s of w[s] z[t - s] ------------------------------
  * taps: [K][width], the current token's first. Rows of z and c are `row` numbers apart; position
  * says how many earlier tokens the document has. */
 
@@ -196,11 +196,11 @@ static void conv_backward(int rows, int width, int K, const real *taps, const in
     }
 }
 
-/* ---- RG-LRU -----------------------------------------------------------------------------------
+/* ---- RG-LRU -------------------------------------------------------------------------------------
  *     x = sigmoid(gx), r = sigmoid(ga), log a = rate r      with rate = -c softplus(a_param)
  *     h[t] = a h[t-1] + sqrt(1 - a^2) x c[t]                a = 0 where a document begins
- * A row is `width` channels; x and r replace gx and ga. e = a - 1 is exact where a is nearly 1. What
- * is to be forgotten is taken off log a: 100 makes a exactly 0, and the root 1. */
+ * A row is `width` channels; x and r replace gx and ga. e = a - 1 is exact where a is nearly 1.
+ * `forget` is taken off log a: with ALL, a becomes exactly 0 and the root 1. */
 
 enum { ALL = 100 };
 
@@ -235,7 +235,7 @@ static void rglru_row_backward(int width, real forget, const real *restrict rate
     }
 }
 
-/* ---- attention -------------------------------------------------------------------------------- */
+/* ---- attention ------------------------------------------------------------------------------- */
 
 /* Rotates the first 2 half numbers of each head, element j with j + half; way = -1: back.
  * turns: half cosines and half sines for this row's position. */
@@ -264,7 +264,7 @@ static void weigh_backward(int count, real scale, const real *restrict p, real *
     for (int j = 0; j < count; j++) ds[j] = p[j] * (ds[j] - mean) * scale;
 }
 
-/* ---- output ----------------------------------------------------------------------------------- */
+/* ---- output ---------------------------------------------------------------------------------- */
 
 /* Soft cap and cross entropy of one row; the logits become scale * gradients. */
 static double cross_entropy(int V, real cap, int target, real scale, real *restrict logits) {

@@ -19,8 +19,8 @@ typedef vec loose_vec;
 
 enum { LANES = sizeof(vec) / sizeof(real), COLS = 2 * LANES, ROWS = NET_ROWS };
 
-/* Puts numbers [depth][count], whose rows are `row` apart, into panels of `width`. Processors do not
- * foresee short rows far apart, so rows are fetched AHEAD of their turn. */
+/* Puts numbers [depth][count], whose rows are `row` apart, into panels of `width`. Processors do
+ * not foresee short rows far apart, so rows are fetched AHEAD of their turn. */
 enum { AHEAD = 8 };
 
 static inline void pack_rows(int width, int count, int depth, const real *from, size_t row,
@@ -45,15 +45,23 @@ static inline void pack_columns(int width, int count, int depth, const real *fro
                 panels[k * width + j] = i + j < count ? from[(size_t)(i + j) * row + (size_t)k] : 0;
 }
 
-/* c = start + a b for one tile. The compiler keeps `sum` in registers. */
-static inline void tile(int depth, const real *a, size_t a_row, size_t a_step, const real *b,
-                        const real *start, size_t start_row, real *c, size_t c_row) {
+/* One tile: c [ROWS][COLS] = start + a b. a_row 0: a is a panel of ROWS rows. */
+typedef struct spot {
+    int         depth;
+    const real *a, *b, *start;
+    real       *c;
+    size_t      a_row, start_row, c_row;
+} spot;
+
+/* Number (i, k) of a is at i * a_row + k * a_step. The compiler keeps `sum` in registers. */
+static inline void run_tile(const spot *s, size_t a_row, size_t a_step) {
+    const real *a = s->a, *b = s->b;
     vec sum[ROWS][2];
     for (size_t i = 0; i < ROWS; i++) {
-        sum[i][0] = *(const loose_vec *)(start + i * start_row);
-        sum[i][1] = *(const loose_vec *)(start + i * start_row + LANES);
+        sum[i][0] = *(const loose_vec *)(s->start + i * s->start_row);
+        sum[i][1] = *(const loose_vec *)(s->start + i * s->start_row + LANES);
     }
-    for (size_t k = 0; k < (size_t)depth; k++, b += COLS) {
+    for (size_t k = 0; k < (size_t)s->depth; k++, b += COLS) {
         vec b0 = *(const loose_vec *)b, b1 = *(const loose_vec *)(b + LANES);
         for (size_t i = 0; i < ROWS; i++) {
             real x = a[i * a_row + k * a_step];
@@ -62,23 +70,40 @@ static inline void tile(int depth, const real *a, size_t a_row, size_t a_step, c
         }
     }
     for (size_t i = 0; i < ROWS; i++) {
-        *(loose_vec *)(c + i * c_row) = sum[i][0];
-        *(loose_vec *)(c + i * c_row + LANES) = sum[i][1];
+        *(loose_vec *)(s->c + i * s->c_row) = sum[i][0];
+        *(loose_vec *)(s->c + i * s->c_row + LANES) = sum[i][1];
     }
 }
 
-static void tile_of_rows(int depth, const real *a, size_t a_row, const real *b, const real *start,
-                         size_t start_row, real *c, size_t c_row) {
-    tile(depth, a, a_row, 1, b, start, start_row, c, c_row);
+static void run_spot(const spot *s) {
+    if (s->a_row) run_tile(s, s->a_row, 1);
+    else run_tile(s, 1, ROWS);
 }
 
-static void tile_of_panel(int depth, const real *a, const real *b, const real *start,
-                          size_t start_row, real *c, size_t c_row) {
-    tile(depth, a, 1, ROWS, b, start, start_row, c, c_row);
+static void copy_block(int rows, int cols, const real *from, size_t from_row, real *restrict to,
+                       size_t to_row) {
+    for (int i = 0; i < rows; i++, from += from_row, to += to_row)
+        for (int j = 0; j < cols; j++) to[j] = from[j];
 }
 
-/* c = start + a b. The left-hand side is rows; or, if a_row is 0, panels of ROWS rows. What the sums
- * start with: c itself if `add`, else the row `bias`, else 0. */
+/* A tile that sticks out of the matrix is made beside it. */
+static void run_edge(spot s, int rows, int cols) {
+    real part[ROWS * COLS] = { 0 }, last[ROWS * DEPTH] = { 0 }, *c = s.c;
+    size_t c_row = s.c_row;
+    copy_block(rows, cols, s.start, s.start_row, part, COLS);
+    if (s.a_row) {
+        copy_block(rows, s.depth, s.a, s.a_row, last, DEPTH);
+        s.a = last;
+        s.a_row = DEPTH;
+    }
+    s.start = s.c = part;
+    s.start_row = s.c_row = COLS;
+    run_spot(&s);
+    copy_block(rows, cols, part, COLS, c, c_row);
+}
+
+/* c = start + a b. The left-hand side is rows; or, if a_row is 0, panels of ROWS rows. The sums
+ * start with c itself if `add`, else with the row `bias`, else with 0. */
 typedef struct product {
     int         rows, cols, depth;
     const real *a;
@@ -91,39 +116,23 @@ typedef struct product {
     size_t      c_row;
 } product;
 
-static void copy_block(int rows, int cols, const real *from, size_t from_row, real *restrict to,
-                       size_t to_row) {
-    for (int i = 0; i < rows; i++, from += from_row, to += to_row)
-        for (int j = 0; j < cols; j++) to[j] = from[j];
-}
-
 /* The tile of a product at row and col, and of its sums DEPTH terms from k on. */
 static void product_tile(const product *p, int row, int col, int k) {
     static const real zeros[COLS];
     int rows = net_least(ROWS, p->rows - row), cols = net_least(COLS, p->cols - col);
-    int depth = net_least(DEPTH, p->depth - k), add = p->add || k > 0;
-    const real *b = p->b + (size_t)(col / COLS) * p->b_panel + (size_t)k * COLS;
-    real *c = p->c + (size_t)row * p->c_row + col, *to = c, part[ROWS * COLS];
-    const real *start = add ? c : p->bias ? p->bias + col : zeros;
-    size_t start_row = add ? p->c_row : 0, to_row = p->c_row;
-    if (rows < ROWS || cols < COLS) {       /* at an edge, beside the matrix */
-        memset(part, 0, sizeof part);
-        if (add || p->bias) copy_block(rows, cols, start, start_row, part, COLS);
-        start = to = part;
-        start_row = to_row = COLS;
-    }
-    if (p->a_row && rows == ROWS)
-        tile_of_rows(depth, p->a + (size_t)row * p->a_row + k, p->a_row, b, start, start_row, to,
-                     to_row);
-    else if (p->a_row) {
-        real last[ROWS * DEPTH];
-        memset(last, 0, sizeof last);
-        copy_block(rows, depth, p->a + (size_t)row * p->a_row + k, p->a_row, last, DEPTH);
-        tile_of_rows(depth, last, DEPTH, b, start, start_row, to, to_row);
-    } else
-        tile_of_panel(depth, p->a + (size_t)row * (size_t)p->depth + (size_t)k * ROWS, b, start,
-                      start_row, to, to_row);
-    if (to == part) copy_block(rows, cols, part, COLS, c, p->c_row);
+    int add = p->add || k > 0;
+    spot s = { 0, NULL, NULL, NULL, NULL, 0, 0, 0 };
+    s.depth = net_least(DEPTH, p->depth - k);
+    s.a_row = p->a_row;
+    s.a = p->a + (s.a_row ? (size_t)row * s.a_row + (size_t)k
+                          : (size_t)row * (size_t)p->depth + (size_t)k * ROWS);
+    s.b = p->b + (size_t)(col / COLS) * p->b_panel + (size_t)k * COLS;
+    s.c_row = p->c_row;
+    s.c = p->c + (size_t)row * s.c_row + col;
+    s.start_row = add ? s.c_row : 0;
+    s.start = add ? s.c : p->bias ? p->bias + col : zeros;
+    if (rows == ROWS && cols == COLS) run_spot(&s);
+    else run_edge(s, rows, cols);
 }
 
 static void multiply(const product *p) {
@@ -132,7 +141,7 @@ static void multiply(const product *p) {
             for (int row = 0; row < p->rows; row += ROWS) product_tile(p, row, col, k);
 }
 
-/* ---- linear layers ------------------------------------------------------------------------- */
+/* ---- linear layers --------------------------------------------------------------------------- */
 
 static size_t panels_size(int count, int depth) {
     return (size_t)net_rounded(count, COLS) * (size_t)depth;

@@ -9,6 +9,10 @@
 
 #include "train_net.h"
 
+#include <float.h>
+#include <string.h>
+#include <tgmath.h>                         /* sqrt and the like are those of `real` */
+
 typedef NET_REAL real;
 
 enum {
@@ -108,6 +112,10 @@ extern const net_math net_plain;
 /* Calls job(data, 0..count-1, scratch) on all threads; scratch is the thread's own. */
 typedef void (*net_job)(void *data, int index, real *scratch);
 void net_each(const net *n, int count, net_job job, void *data);
+
+/* The linear layers of a layer; returns how many. */
+enum { LAYER_MATRICES = 8 };
+int net_matrices(layer *l, matrix *list[LAYER_MATRICES]);
 
 static inline int net_pieces(int count, int size) { return (count + size - 1) / size; }
 static inline int net_rounded(int count, int size) { return net_pieces(count, size) * size; }

@@ -6,11 +6,8 @@
 #include "host.h"
 #include "tensors.h"
 
-#include <float.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #ifdef _OPENMP
   #include <omp.h>
@@ -44,7 +41,7 @@ void net_each(const net *n, int count, net_job job, void *data) {
     for (i = 0; i < count; i++) job(data, i, scratch_here(n));
 }
 
-/* ---- shape ------------------------------------------------------------------------------------- */
+/* ---- shape ----------------------------------------------------------------------------------- */
 
 static int between(int value, int least, int most) { return value >= least && value <= most; }
 
@@ -72,7 +69,7 @@ static const char *broken_rule(const griffin_config *g, int longest) {
     return NULL;
 }
 
-/* ---- weights ------------------------------------------------------------------------------------ */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 static void describe_weight(net_weight *w, const tensor *t) {
     snprintf(w->name, sizeof w->name, "%s", t->name);
@@ -165,7 +162,20 @@ static int find_layers(net *n) {
     return 0;
 }
 
-/* ---- memory --------------------------------------------------------------------------------------
+int net_matrices(layer *l, matrix *list[LAYER_MATRICES]) {
+    int r = l->recurrent, count = 0;
+    list[count++] = r ? &l->y : &l->q;
+    list[count++] = r ? &l->x : &l->k;
+    list[count++] = r ? &l->gate_x : &l->v;
+    if (r) list[count++] = &l->gate_a;
+    list[count++] = &l->out;
+    list[count++] = &l->gate;
+    list[count++] = &l->up;
+    list[count++] = &l->down;
+    return count;
+}
+
+/* ---- memory -------------------------------------------------------------------------------------
  * Laid out twice: first to learn the size, with no memory, then with it. */
 
 typedef struct arena { char *memory; size_t used; } arena;
@@ -199,24 +209,23 @@ static void lay_out_panels(arena *a, matrix *m) {
 static void lay_out_layer(net *n, layer *l, arena *a) {
     const griffin_config *g = &n->config;
     size_t M = (size_t)n->capacity;
-    int E = g->lru_width, kv = g->kv_heads * g->head_dim;
-    matrix *r[] = { &l->y, &l->x, &l->gate_x, &l->gate_a }, *t[] = { &l->q, &l->k, &l->v };
-    matrix *both[] = { &l->out, &l->gate, &l->up, &l->down };
-    for (int i = 0; i < 4; i++) lay_out_panels(a, both[i]);
-    for (int i = 0; i < (l->recurrent ? 4 : 3); i++) lay_out_panels(a, l->recurrent ? r[i] : t[i]);
+    int E = l->recurrent ? g->lru_width : 0;                /* nothing of the other mixer */
+    int Q = l->recurrent ? 0 : g->width, kv = l->recurrent ? 0 : g->kv_heads * g->head_dim;
+    matrix *list[LAYER_MATRICES];
+    for (int i = net_matrices(l, list); i-- > 0;) lay_out_panels(a, list[i]);
     l->input = reals(a, M, g->width);
     l->middle = reals(a, M, g->width);
     l->g = reals(a, M, g->mlp_width);
     l->u = reals(a, M, g->mlp_width);
-    l->mixed = reals(a, M, l->recurrent ? E : g->width);
-    l->y_in = reals(a, M, l->recurrent ? E : 0);
-    l->z = reals(a, M, l->recurrent ? E : 0);
-    l->gx = reals(a, M, l->recurrent ? E : 0);
-    l->ga = reals(a, M, l->recurrent ? E : 0);
-    l->queries = reals(a, M, l->recurrent ? 0 : g->width);
-    l->keys = reals(a, M, l->recurrent ? 0 : kv);
-    l->values = reals(a, M, l->recurrent ? 0 : kv);
-    l->weighing = reals(a, M, l->recurrent ? 0 : g->heads);
+    l->mixed = reals(a, M, E + Q);
+    l->y_in = reals(a, M, E);
+    l->z = reals(a, M, E);
+    l->gx = reals(a, M, E);
+    l->ga = reals(a, M, E);
+    l->queries = reals(a, M, Q);
+    l->keys = reals(a, M, kv);
+    l->values = reals(a, M, kv);
+    l->weighing = reals(a, M, Q ? g->heads : 0);
 }
 
 static void lay_out_work(net *n, arena *a) {
@@ -350,7 +359,7 @@ int net_weights(net *n, net_weight **list) {
     return n->weight_count;
 }
 
-/* ---- the first values ---------------------------------------------------------------------------- */
+/* ---- the first values ------------------------------------------------------------------------ */
 
 /* splitmix64 */
 static double uniform(uint64_t *seed) {
@@ -419,7 +428,7 @@ void net_initialise(net *n, uint64_t seed) {
     fill(n->final_norm, 1 - (double)n->config.norm_offset);
 }
 
-/* ---- batches --------------------------------------------------------------------------------------- */
+/* ---- batches --------------------------------------------------------------------------------- */
 
 /* How many tokens of its document come before each. */
 static void find_positions(net *n, const uint8_t *fresh) {

@@ -5,9 +5,13 @@
  * over sequences and heads, or gate blocks, in the mixers; over stripes of the weights for their
  * gradients, which sum over all rows of the group at once. No sum depends on the threads. */
 
-#include <float.h>
-#include <string.h>
-#include <tgmath.h>
+/* Whatever the program is built with: loops become vectors, a product and a sum may be one
+ * instruction, and nobody asks whether a comparison traps. */
+#ifdef __clang__
+  #pragma clang fp contract(fast)
+#else
+  #pragma GCC optimize("O3,fp-contract=fast,no-trapping-math")
+#endif
 
 #include "train_matrix.h"
 #include "train_layers.h"
@@ -34,26 +38,16 @@ static int mixed_width(const net *n, const layer *l) {
 
 static void pack_job(void *data, int index, real *scratch) {
     net *n = (net *)data;
-    matrix *in_layer[12];
-    int count = 0;
+    matrix *list[LAYER_MATRICES];
     (void)scratch;
     if (index == n->config.layers) { pack_matrix(&n->embedding, 0); return; }
-    layer *l = &n->layers[index];
-    in_layer[count++] = &l->out;
-    in_layer[count++] = &l->gate;
-    in_layer[count++] = &l->up;
-    in_layer[count++] = &l->down;
-    in_layer[count++] = l->recurrent ? &l->y : &l->q;
-    in_layer[count++] = l->recurrent ? &l->x : &l->k;
-    in_layer[count++] = l->recurrent ? &l->gate_x : &l->v;
-    if (l->recurrent) in_layer[count++] = &l->gate_a;
-    while (count-- > 0)
-        for (int b = 0; b < in_layer[count]->blocks; b++) pack_matrix(in_layer[count], b);
+    for (int i = net_matrices(&n->layers[index], list); i-- > 0;)
+        for (int b = 0; b < list[i]->blocks; b++) pack_matrix(list[i], b);
 }
 
 static void prepare(net *n) { net_each(n, n->config.layers + 1, pack_job, n); }
 
-/* ---- recurrent mixer: a job is one gate block of one sequence ---------------------------------- */
+/* ---- recurrent mixer: a job is one gate block of one sequence -------------------------------- */
 
 typedef struct lane {                       /* the channels of a block in one sequence */
     int   block, width;
@@ -99,8 +93,8 @@ static void recurrent_job(void *data, int index, real *scratch) {
     linear(&l->gate_a, a.block, T, c, (size_t)E, l->ga + a.start, (size_t)E, 0);
     for (int t = 0; t < T; t++) {
         size_t at = a.start + at_row(t, E);
-        rglru_row(a.width, a.position[t] ? 0 : ALL, a.rate, p->n->work.c + at, l->gx + at, l->ga + at,
-                  t ? l->mixed + at - E : a.zeros, l->mixed + at);
+        rglru_row(a.width, a.position[t] ? 0 : ALL, a.rate, p->n->work.c + at, l->gx + at,
+                  l->ga + at, t ? l->mixed + at - E : a.zeros, l->mixed + at);
     }
 }
 
@@ -142,7 +136,7 @@ static void recurrent_backward_job(void *data, int index, real *scratch) {
     keep_channel_sums(p, &a, index / p->n->config.gate_blocks, dtaps, d_rate);
 }
 
-/* ---- attention mixer: a job is one key/value head of one sequence ------------------------------ */
+/* ---- attention mixer: a job is one key/value head of one sequence ---------------------------- */
 
 typedef struct view {                       /* of a key/value head in one sequence */
     int    sequence, head, heads;           /* the first query head that uses it, how many */
@@ -293,7 +287,7 @@ static void attention_backward_job(void *data, int index, real *scratch) {
         }
 }
 
-/* ---- a layer, forward: before the mixer, after it; a job is a block of rows -------------------- */
+/* ---- a layer, forward: before the mixer, after it; a job is a block of rows ------------------ */
 
 static void rotate_rows(const net *n, int first, int rows, int heads, real way, real *x) {
     const griffin_config *g = &n->config;
@@ -356,7 +350,7 @@ static void after_mixer_job(void *data, int index, real *scratch) {
     add_linear(&l->down, rows, m, middle, l->output + at_row(first, D));
 }
 
-/* ---- a layer, backward ------------------------------------------------------------------------- */
+/* ---- a layer, backward ----------------------------------------------------------------------- */
 
 /* Where the gradient of a norm's gain is summed over a block; which = 0 or 1. */
 static real *norm_sum(const net *n, int which, int block) {
@@ -415,7 +409,7 @@ static void before_mixer_backward_job(void *data, int index, real *scratch) {
                   norm_sum(n, 0, index));
 }
 
-/* ---- gradients of weights: a job is a stripe of one of a layer's matrices ---------------------- */
+/* ---- gradients of weights: a job is a stripe of one of a layer's matrices -------------------- */
 
 typedef struct harvest {                    /* all x of a matrix, and the gradients of all its y */
     const matrix *m;
@@ -506,7 +500,7 @@ static void add_channel_sums(net *n, layer *l) {
     }
 }
 
-/* ---- embedding and output head ------------------------------------------------------------------ */
+/* ---- embedding and output head --------------------------------------------------------------- */
 
 static void embed_job(void *data, int index, real *scratch) {
     const net *n = (const net *)data;
@@ -610,7 +604,7 @@ static void run_head(net *n, int backward) {
     add_norm_sums(n, 0, n->final_norm);
 }
 
-/* ---- all of it ----------------------------------------------------------------------------------- */
+/* ---- all of it ------------------------------------------------------------------------------- */
 
 static int mixer_jobs(const net *n, const layer *l) {
     return n->rows / n->length * (l->recurrent ? n->config.gate_blocks : n->config.kv_heads);
@@ -652,7 +646,7 @@ static double run(net *n, int backward) {
     return sum;
 }
 
-/* ---- AdamW ---------------------------------------------------------------------------------------- */
+/* ---- AdamW ----------------------------------------------------------------------------------- */
 
 typedef struct adam_step {
     const net *n;

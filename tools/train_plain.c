@@ -6,7 +6,4 @@
 #define NET_VECTOR 16                       /* bytes; what SSE2 and NEON have, others imitate */
 #define NET_ROWS   6                        /* 2 NET_ROWS + 3 vectors should fit the registers */
 
-#ifndef __clang__
-  #pragma GCC optimize("O3,fp-contract=fast,no-math-errno,no-trapping-math")
-#endif
 #include "train_pass.h"
