@@ -155,6 +155,12 @@ static const struct { const char *name; griffin_activation activation; } activat
     {"relu", GRIFFIN_RELU}
 };
 
+const char *config_activation(griffin_activation activation) {
+    int i = 0;
+    while (activations[i].activation != activation) i++;
+    return activations[i].name;
+}
+
 static int take_activation(reader *in) {
     if (in->j.kind == JSON_NULL) return 0;
     for (size_t i = 0; i < sizeof activations / sizeof activations[0]; i++) {
@@ -271,7 +277,7 @@ static int expand_blocks(reader *in, griffin_config *net) {
 }
 
 /* The factor of the embedding is rounded to bf16, as it was in training. */
-static float embedding_scale(int width) {
+float config_embedding_scale(int width) {
     uint32_t bits = (uint32_t)bf16_of(sqrtf((float)width)) << 16;
     float scale;
     memcpy(&scale, &bits, 4);
@@ -314,7 +320,7 @@ static int build_net(reader *in, griffin_config *net) {
     net->rope_base = (float)in->value[ROPE_BASE];
     net->eps = (float)in->value[EPS];
     net->norm_offset = 1.0f;
-    net->embedding_scale = in->value[SCALE] != 0.0 ? embedding_scale(net->width) : 1.0f;
+    net->embedding_scale = in->value[SCALE] != 0.0 ? config_embedding_scale(net->width) : 1.0f;
     net->soft_cap = (float)in->value[SOFT_CAP];
     net->decay = 8.0f;
     net->qkv_bias = in->value[QKV_BIAS] != 0.0;

@@ -24,6 +24,12 @@ int config_preset(model_config *c, const char *name, report *r);
  * say, where they exist. */
 int config_read_companions(model_config *c, const char *directory, report *r);
 
+/* sqrt(width), as embeddings_scale_by_sqrt_dim means it. */
+float config_embedding_scale(int width);
+
+/* How config.json spells it. */
+const char *config_activation(griffin_activation activation);
+
 void config_free(model_config *c);
 
 #endif

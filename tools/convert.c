@@ -9,14 +9,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "config.h"
+#include "gguf_reader.h"
 #include "gguf_writer.h"
 #include "host.h"
 #include "options.h"
 #include "quantise.h"
-#include "tensors.h"
-#include "vocabulary.h"
-#include "weights.h"
 
 #define CHUNK 65536                         /* values converted at once, if rows are not longer */
 #define TILE  32                            /* rows of a weight tile */
@@ -28,14 +25,10 @@ int command_convert(int argc, char **argv);
 typedef struct job {
     const convert_options *o;
     report      *r;
+    model_parts *m;
     char        *directory;                 /* where the companions of the weights lie */
     const quant_type *type, *gates;
-    weights      w;
     int          from_deepmind;
-    model_config config;
-    tensors      tensors;
-    vocabulary   vocabulary;
-    int          has_vocabulary;
     gguf_writer  out;
     size_t       fallen[2];                 /* tensors that became q8_0, f16 for their rows */
     uint64_t     parameters;
@@ -79,9 +72,9 @@ static int open_named(weights *w, const char *source, report *r) {
 }
 
 static int open_weights(job *j) {
-    if (open_named(&j->w, j->o->source, j->r) != 0) return -1;
-    j->from_deepmind = weights_find(&j->w, "embedder.input_embedding") != NULL;
-    return j->from_deepmind ? weights_from_deepmind(&j->w, j->o->source, j->r) : 0;
+    if (open_named(&j->m->w, j->o->source, j->r) != 0) return -1;
+    j->from_deepmind = weights_find(&j->m->w, "embedder.input_embedding") != NULL;
+    return j->from_deepmind ? weights_from_deepmind(&j->m->w, j->o->source, j->r) : 0;
 }
 
 static int no_config(const job *j) {
@@ -92,21 +85,21 @@ static int no_config(const job *j) {
 static int read_config_file(job *j) {
     char *path;
     int status;
-    if (j->o->config) return config_read(&j->config, j->o->config, j->r);
+    if (j->o->config) return config_read(&j->m->config, j->o->config, j->r);
     path = path_join(j->directory, "config.json");
     if (!path) return report_fail(j->r, "out of memory");
-    status = path_exists(path) ? config_read(&j->config, path, j->r) : no_config(j);
+    status = path_exists(path) ? config_read(&j->m->config, path, j->r) : no_config(j);
     free(path);
     return status;
 }
 
 static int check_id(const job *j, const char *name, int id) {
-    if (id < j->config.net.vocab) return 0;
-    return report_fail(j->r, "%s %d is not below vocab_size %d", name, id, j->config.net.vocab);
+    if (id < j->m->config.net.vocab) return 0;
+    return report_fail(j->r, "%s %d is not below vocab_size %d", name, id, j->m->config.net.vocab);
 }
 
 static int read_config(job *j) {
-    model_config *c = &j->config;
+    model_config *c = &j->m->config;
     if (j->o->preset && j->o->config)
         return report_fail(j->r, "--preset and --config exclude each other");
     if (j->o->preset ? config_preset(c, j->o->preset, j->r) : read_config_file(j)) return -1;
@@ -119,7 +112,7 @@ static int read_config(job *j) {
 
 /* A head equal to the embedding is a copy of it. */
 static int drop_tied_head(job *j) {
-    const tensor *head = &j->tensors.list[j->tensors.count - 1], *embedding = &j->tensors.list[0];
+    const tensor *embedding = j->m->tensors.list, *head = embedding + j->m->tensors.count - 1;
     uint64_t row = head->shape[head->rank - 1];
     float *rows;
     int same = 1, status = 0;
@@ -132,7 +125,7 @@ static int drop_tied_head(job *j) {
         if (status == 0) same = memcmp(rows, rows + row, (size_t)row * sizeof *rows) == 0;
     }
     free(rows);
-    if (same) j->tensors.count--;
+    if (same) j->m->tensors.count--;
     return status;
 }
 
@@ -153,7 +146,7 @@ static void prefer(int *value, int configured) {
 
 static int read_vocabulary(job *j) {
     static const char turn_end[] = "<end_of_turn>";
-    vocabulary *v = &j->vocabulary;
+    vocabulary *v = &j->m->vocabulary;
     char *found = j->o->tokenizer ? NULL : find_tokenizer(j);
     const char *path = found ? found : j->o->tokenizer;
     int status;
@@ -165,15 +158,15 @@ static int read_vocabulary(job *j) {
     status = vocabulary_read(v, path, j->r);
     free(found);
     if (status != 0) return -1;
-    j->has_vocabulary = 1;
-    if (vocabulary_fit(v, (size_t)j->config.net.vocab, j->o->vocab != 0, j->r) != 0) return -1;
+    j->m->has_vocabulary = 1;
+    if (vocabulary_fit(v, (size_t)j->m->config.net.vocab, j->o->vocab != 0, j->r) != 0) return -1;
     v->end_of_turn = vocabulary_find(v, turn_end, sizeof turn_end - 1, 0);
-    prefer(&v->bos, j->config.bos);
-    prefer(&v->eos, j->config.eos);
-    prefer(&v->end_of_turn, j->config.end_of_turn);
-    prefer(&v->pad, j->config.pad);
-    prefer(&v->add_bos, j->config.add_bos);
-    prefer(&v->add_eos, j->config.add_eos);
+    prefer(&v->bos, j->m->config.bos);
+    prefer(&v->eos, j->m->config.eos);
+    prefer(&v->end_of_turn, j->m->config.end_of_turn);
+    prefer(&v->pad, j->m->config.pad);
+    prefer(&v->add_bos, j->m->config.add_bos);
+    prefer(&v->add_eos, j->m->config.add_eos);
     v->add_bos &= v->bos >= 0;
     v->add_eos &= v->eos >= 0;
     return 0;
@@ -238,10 +231,10 @@ static int write_general(job *j) {
 }
 
 static void write_network(job *j) {
-    const griffin_config *net = &j->config.net;
+    const griffin_config *net = &j->m->config.net;
     gguf_writer *g = &j->out;
     gguf_u32(g, "griffin.vocab_size", (uint32_t)net->vocab);
-    gguf_u32(g, "griffin.context_length", (uint32_t)j->config.context_length);
+    gguf_u32(g, "griffin.context_length", (uint32_t)j->m->config.context_length);
     gguf_u32(g, "griffin.embedding_length", (uint32_t)net->width);
     gguf_u32(g, "griffin.block_count", (uint32_t)net->layers);
     gguf_u32(g, "griffin.feed_forward_length", (uint32_t)net->mlp_width);
@@ -255,7 +248,7 @@ static void write_network(job *j) {
     gguf_f32(g, "griffin.rope.freq_base", net->rope_base);
     gguf_f32(g, "griffin.final_logit_softcapping", net->soft_cap);
     gguf_f32(g, "griffin.embedding_scale", net->embedding_scale);
-    gguf_string(g, "griffin.hidden_activation", j->config.activation);
+    gguf_string(g, "griffin.hidden_activation", j->m->config.activation);
     gguf_array(g, "griffin.block_types", GGUF_STRING, (uint64_t)net->layers);
     for (int i = 0; i < net->layers; i++) {
         const char *type = net->blocks[i] == 'a' ? "attention" : "recurrent";
@@ -281,8 +274,8 @@ static void write_tiled_info(job *j, const tensor *t) {
 }
 
 static void write_infos(job *j) {
-    for (size_t i = 0; i < j->tensors.count; i++) {
-        const tensor *t = &j->tensors.list[i];
+    for (size_t i = 0; i < j->m->tensors.count; i++) {
+        const tensor *t = &j->m->tensors.list[i];
         const quant_type *type = type_of(j, t);
         uint64_t elements = 1;
         for (int k = 0; k < t->rank; k++) elements *= t->shape[k];
@@ -389,16 +382,17 @@ static int write_tensor(job *j, const tensor *t) {
 
 static int write_data(job *j) {
     uint64_t chunk = CHUNK;
-    for (size_t i = 0; i < j->tensors.count; i++) {
-        if (chunk_of(j, &j->tensors.list[i]) > chunk) chunk = chunk_of(j, &j->tensors.list[i]);
+    for (size_t i = 0; i < j->m->tensors.count; i++) {
+        uint64_t wanted = chunk_of(j, &j->m->tensors.list[i]);
+        if (wanted > chunk) chunk = wanted;
     }
     j->values = (float *)malloc((size_t)chunk * sizeof *j->values);
     j->bytes = (uint8_t *)malloc((size_t)chunk * sizeof *j->values);
     j->tile = (uint8_t *)malloc((size_t)chunk * sizeof *j->values);
     if (!j->values || !j->bytes || !j->tile) return report_fail(j->r, "out of memory");
     j->progress = j->o->quiet || !isatty(STDERR_FILENO) ? -1 : 101;
-    for (size_t i = 0; i < j->tensors.count; i++) {
-        if (write_tensor(j, &j->tensors.list[i]) != 0) return -1;
+    for (size_t i = 0; i < j->m->tensors.count; i++) {
+        if (write_tensor(j, &j->m->tensors.list[i]) != 0) return -1;
     }
     return gguf_close(&j->out, j->r);
 }
@@ -414,48 +408,95 @@ static int choose_types(job *j) {
                        j->o->gates);
 }
 
+static int read_gguf(job *j) {
+    if (gguf_read(j->m, j->o->source, j->r) != 0) return -1;
+    if (tensors_find(&j->m->tensors, &j->m->config.net, &j->m->w, 0, j->r) != 0) return -1;
+    return drop_tied_head(j);
+}
+
 static int read_source(job *j) {
-    if (choose_types(j) != 0 || find_directory(j) != 0 || open_weights(j) != 0) return -1;
-    if (read_config(j) != 0) return -1;
-    if (tensors_find(&j->tensors, &j->config.net, &j->w, j->from_deepmind || j->o->vocab, j->r))
-        return -1;
+    if (choose_types(j) != 0 || find_directory(j) != 0) return -1;
+    if (ends_in(j->o->source, ".gguf")) return read_gguf(j);
+    if (open_weights(j) != 0 || read_config(j) != 0) return -1;
+    if (tensors_find(&j->m->tensors, &j->m->config.net, &j->m->w,
+                     j->from_deepmind || j->o->vocab, j->r)) return -1;
     return drop_tied_head(j) != 0 ? -1 : read_vocabulary(j);
 }
 
 static int write_output(job *j) {
-    if (strcmp(j->o->source, j->o->output) == 0)
+    if (j->o->output && strcmp(j->o->source, j->o->output) == 0)
         return report_fail(j->r, "%s: cannot be source and output at once", j->o->source);
     if (write_general(j) != 0) return -1;
     write_network(j);
-    if (j->has_vocabulary) vocabulary_write(&j->vocabulary, j->config.chat_template, &j->out);
+    if (j->m->has_vocabulary)
+        vocabulary_write(&j->m->vocabulary, j->m->config.chat_template, &j->out);
     write_infos(j);
     tell_fallen(j);
     return gguf_open(&j->out, j->o->output, j->r) != 0 ? -1 : write_data(j);
 }
 
-int convert(const convert_options *options, report *r) {
+static void start(job *j, model_parts *m, const convert_options *o, report *r) {
+    memset(j, 0, sizeof *j);
+    j->m = m;
+    j->o = o;
+    j->r = r;
+    j->progress = -1;
+}
+
+static void finish(job *j) {
+    if (j->progress >= 0) fprintf(stderr, "\r%90s\r", "");
+    gguf_free(&j->out);
+    free(j->directory);
+    free(j->values);
+    free(j->bytes);
+    free(j->tile);
+}
+
+int parts_read(model_parts *m, const convert_options *options, report *r) {
     job j;
     int status;
-    memset(&j, 0, sizeof j);
-    j.o = options;
-    j.r = r;
-    j.progress = -1;
-    status = read_source(&j) != 0 ? -1 : write_output(&j);
-    if (j.progress >= 0) fprintf(stderr, "\r%90s\r", "");
+    memset(m, 0, sizeof *m);
+    start(&j, m, options, r);
+    status = read_source(&j);
+    finish(&j);
+    if (status != 0) parts_free(m);
+    return status;
+}
+
+int parts_write(model_parts *m, const convert_options *options, char **image, size_t *size,
+                report *r) {
+    job j;
+    uint64_t bytes;
+    int status;
+    start(&j, m, options, r);
+    status = choose_types(&j) != 0 ? -1 : write_output(&j);
+    if (status == 0 && !options->output) {
+        *image = j.out.image;
+        *size = j.out.image_size;
+        j.out.image = NULL;
+    }
+    bytes = j.out.data_size;
+    finish(&j);
     if (status == 0 && !options->quiet)
         printf("%s: %lu tensors, %llu parameters, %llu bytes of weights, %.2f bits per weight\n",
-               options->output, (unsigned long)j.tensors.count, (unsigned long long)j.parameters,
-               (unsigned long long)j.out.data_size,
-               8.0 * (double)j.out.data_size / (double)j.parameters);
-    gguf_free(&j.out);
-    vocabulary_free(&j.vocabulary);
-    tensors_free(&j.tensors);
-    config_free(&j.config);
-    weights_close(&j.w);
-    free(j.directory);
-    free(j.values);
-    free(j.bytes);
-    free(j.tile);
+               options->output, (unsigned long)m->tensors.count, (unsigned long long)j.parameters,
+               (unsigned long long)bytes, 8.0 * (double)bytes / (double)j.parameters);
+    return status;
+}
+
+void parts_free(model_parts *m) {
+    vocabulary_free(&m->vocabulary);
+    tensors_free(&m->tensors);
+    config_free(&m->config);
+    weights_close(&m->w);
+}
+
+int convert(const convert_options *options, report *r) {
+    model_parts m;
+    int status;
+    if (parts_read(&m, options, r) != 0) return -1;
+    status = parts_write(&m, options, NULL, NULL, r);
+    parts_free(&m);
     return status;
 }
 
@@ -501,7 +542,7 @@ int command_convert(int argc, char **argv) {
     const command c = {
         "convert", "[options] SOURCE OUTPUT.gguf",
         "Makes a model file from a checkpoint: a Hugging Face directory, a .safetensors file\n"
-        "beside its config.json, or DeepMind's .pt file.\n\n"
+        "beside its config.json, DeepMind's .pt file, or a GGUF file of floats.\n\n"
         "Matrices of f32, f16, bf16, q8_0 and q4_0 are written in tiles, which griffin opens\n"
         "without a copy. The other types are plain rows, widened to f32 when opened. Embedding\n"
         "and head get more bits: q8_0 with q4_0, q6_k with the types listed after it.",

@@ -161,12 +161,13 @@ static int write_header(gguf_writer *g, report *r) {
 }
 
 int gguf_open(gguf_writer *g, const char *path, report *r) {
-    int in_place = is_device(path);
-    g->path = joined(path, "");
+    int in_place = !path || is_device(path);
+    g->path = joined(path ? path : "model", "");
     g->part = in_place ? NULL : joined(path, ".part");
-    if (!g->path || (!in_place && !g->part)) return report_fail(r, "%s: out of memory", path);
-    if (path_is_directory(path)) return report_fail(r, "%s: is a directory", path);
-    g->file = fopen(in_place ? path : g->part, "wb");
+    if (!g->path || (!in_place && !g->part)) return report_fail(r, "out of memory");
+    if (path && path_is_directory(path)) return report_fail(r, "%s: is a directory", path);
+    g->file = path ? fopen(in_place ? path : g->part, "wb")
+                   : open_memstream(&g->image, &g->image_size);
     if (!g->file) return failed(g, "create", r);
     return write_header(g, r);
 }
@@ -203,6 +204,7 @@ void gguf_free(gguf_writer *g) {
     if (g->part) remove(g->part);
     free(g->part);
     free(g->path);
+    free(g->image);
     free(g->keys.data);
     free(g->infos.data);
     memset(g, 0, sizeof *g);

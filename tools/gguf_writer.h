@@ -10,7 +10,8 @@
  *     gguf_free(&g);                                            always; removes an unfinished file
  *
  * The file grows under a temporary name beside the final one and is renamed when it is complete, so
- * that half a model never carries a model's name. (A device or pipe is written to directly.) */
+ * that half a model never carries a model's name. (A device or pipe is written to directly, and with
+ * a null path into memory.) */
 
 #ifndef GGUF_WRITER_H
 #define GGUF_WRITER_H
@@ -34,6 +35,8 @@ typedef struct gguf_writer {
     uint64_t   data_size, written;          /* of the data section: planned, done */
     FILE      *file;
     char      *path, *part;                 /* part: the temporary name; null: write to path */
+    char      *image;                       /* after gguf_close: what was written into memory */
+    size_t     image_size;
     int        out_of_memory;               /* remembered until gguf_open */
 } gguf_writer;
 

@@ -14,6 +14,7 @@ int command_perplexity(int argc, char **argv);
 int command_logits(int argc, char **argv);
 int command_convert(int argc, char **argv);
 int command_bench(int argc, char **argv);
+int command_train(int argc, char **argv);
 
 static const struct {
     const char *name;
@@ -27,7 +28,8 @@ static const struct {
     { "perplexity", command_perplexity, "measure how well a model predicts a text" },
     { "logits",     command_logits,     "write the raw output for given tokens" },
     { "convert",    command_convert,    "make a model file from a checkpoint" },
-    { "bench",      command_bench,      "measure speed against the machine's limits" }
+    { "bench",      command_bench,      "measure speed against the machine's limits" },
+    { "train",      command_train,      "make a model of your own from a text" }
 };
 
 enum { COMMANDS = sizeof commands / sizeof commands[0] };

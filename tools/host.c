@@ -39,7 +39,7 @@ static int write_whole(const char *path, const void *data, size_t size) {
     FILE *f = fopen(path, "wb");
     int good;
     if (!f) return 0;
-    good = fwrite(data, 1, size, f) == size;
+    good = fwrite(data, 1, size, f) == size && !fflush(f) && !fsync(fileno(f));
     return !fclose(f) && good;
 }
 

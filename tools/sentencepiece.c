@@ -1,10 +1,12 @@
-/* sentencepiece.c - reads SentencePiece's tokenizer.model, which is one protobuf message:
+/* sentencepiece.c - reads and writes SentencePiece's tokenizer.model, one protobuf message:
  *
  *     field = varint (number << 3 | wire), payload
  *     wire 0: varint   1: 8 bytes   2: varint length, bytes   5: 4 bytes */
 
 #include "vocabulary.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- fields of any message ------------------------------------------------------------------ */
@@ -198,4 +200,84 @@ int vocabulary_from_sentencepiece(vocabulary *v, const void *data, size_t size, 
     v->pad = named(&m, PAD_NAME, "<pad>", PIECE_CONTROL);
     v->add_bos = v->bos >= 0;
     return 0;
+}
+
+/* ---- writing ------------------------------------------------------------------------------- */
+
+static void put_varint(FILE *out, uint64_t value) {
+    for (; value > 127; value >>= 7) putc((int)(value & 127) | 128, out);
+    putc((int)value, out);
+}
+
+static size_t varint_size(uint64_t value) {
+    size_t n = 1;
+    while (value >>= 7) n++;
+    return n;
+}
+
+static void put_key(FILE *out, uint32_t number, int wire) {
+    put_varint(out, (uint64_t)number << 3 | (unsigned)wire);
+}
+
+static void put_bytes(FILE *out, uint32_t number, const void *data, size_t size) {
+    put_key(out, number, 2);
+    put_varint(out, size);
+    fwrite(data, 1, size, out);
+}
+
+static void put_number(FILE *out, uint32_t number, uint64_t value) {
+    put_key(out, number, 0);
+    put_varint(out, value);
+}
+
+static void put_piece(FILE *out, const vocabulary *v, const piece *p) {
+    uint32_t bits;
+    size_t n = p->text.length;
+    memcpy(&bits, &p->score, 4);
+    put_key(out, 1, 2);
+    put_varint(out, 1 + varint_size(n) + n + 5 + 2);
+    put_bytes(out, 1, v->text + p->text.at, n);
+    put_key(out, 2, 5);
+    for (int i = 0; i < 4; i++) putc((int)(bits >> 8 * i & 255), out);
+    put_number(out, 3, (uint64_t)p->type);
+}
+
+/* Names the pieces that readers look for: unknown, bos, eos and pad. */
+static void put_names(FILE *out, const vocabulary *v) {
+    const int ids[NAMES] = {v->unknown, v->bos, v->eos, v->pad};
+    for (uint32_t i = 0; i < NAMES; i++) {
+        const piece *p = ids[i] >= 0 ? &v->pieces[ids[i]] : NULL;
+        if (p) put_bytes(out, 45 + i, v->text + p->text.at, p->text.length);
+        put_number(out, 40 + i, (uint64_t)(int64_t)ids[i]);
+    }
+}
+
+static void put_trainer(FILE *out, const vocabulary *v) {
+    put_number(out, 3, 2);                  /* BPE */
+    put_number(out, 24, v->whitespace_suffix != 0);
+    put_number(out, 35, first_of_type(v, PIECE_BYTE) >= 0);
+    if (v->unk_surface.length)
+        put_bytes(out, 44, v->text + v->unk_surface.at, v->unk_surface.length);
+    put_names(out, v);
+}
+
+static void put_normaliser(FILE *out, const vocabulary *v) {
+    put_bytes(out, 1, "identity", 8);
+    if (v->charsmap.length) put_bytes(out, 2, v->text + v->charsmap.at, v->charsmap.length);
+    put_number(out, 3, v->add_space_prefix != 0);
+    put_number(out, 4, v->remove_extra_whitespaces != 0);
+    put_number(out, 5, v->escape_whitespaces != 0);
+}
+
+void vocabulary_to_sentencepiece(const vocabulary *v, FILE *out) {
+    static void (*const parts[])(FILE *, const vocabulary *) = {put_trainer, put_normaliser};
+    for (size_t i = 0; i < v->count; i++) put_piece(out, v, &v->pieces[i]);
+    for (uint32_t i = 0; i < 2; i++) {
+        char *data = NULL;
+        size_t size = 0;
+        FILE *part = open_memstream(&data, &size);
+        if (part) parts[i](part, v);
+        if (part && !fclose(part)) put_bytes(out, 2 + i, data, size);
+        free(data);
+    }
 }

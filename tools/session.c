@@ -84,6 +84,21 @@ int session_open(session *s, const command *c, const model_options *o, int needs
     return 0;
 }
 
+int session_open_memory(session *s, const void *data, size_t size, int threads) {
+    griffin_options options;
+    int error;
+    memset(s, 0, sizeof *s);
+    memset(&options, 0, sizeof options);
+    options.logger.message = on_message;
+    options.logger.user = s;
+    error = griffin_open_memory(&s->model, data, size, &options);
+    if (error < 0) return session_error(s, error);
+    s->info = griffin_get_info(s->model);
+    if (!open_context(s, threads)) return 0;
+    session_close(s);
+    return 1;
+}
+
 void session_close(session *s) {
     free(s->logits);
     free(s->state);
@@ -116,7 +131,7 @@ int tokens_add_text(token_list *list, session *s, const griffin_encoding *encodi
                     const void *words, uint64_t size) {
     int pass, room, n = size / 2 < INT_MAX / 4 ? (int)(size / 2) : INT_MAX / 4;
     for (pass = 0; pass < 2; pass++) {
-        if (tokens_room(list, n)) return 1;
+        if (tokens_room(list, n + 1)) return 1;             /* no null pointer for an empty text */
         room = list->capacity - list->count;
         n = griffin_encode(s->model, encoding, (const char *)words, (size_t)size,
                            list->data + list->count, room);

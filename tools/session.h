@@ -70,6 +70,7 @@ typedef struct session {
 enum { NUMBERS_ONLY, NEEDS_TEXT };
 
 int  session_open(session *s, const command *c, const model_options *o, int needs);
+int  session_open_memory(session *s, const void *data, size_t size, int threads);   /* borrowed */
 void session_close(session *s);
 int  session_error(session *s, int error);              /* complains about a failed griffin call */
 void session_statistics(const session *s);              /* on stderr */

@@ -44,6 +44,9 @@ int  vocabulary_find(const vocabulary *v, const char *text, size_t length, int t
 void vocabulary_write(const vocabulary *v, const char *chat_template, gguf_writer *g);
 void vocabulary_free(vocabulary *v);
 
+/* As a tokenizer.model; the vocabulary has scores. */
+void vocabulary_to_sentencepiece(const vocabulary *v, FILE *out);
+
 /* ---- for the readers themselves ------------------------------------------------------------ */
 
 #define VOCABULARY_LIMIT 2097152            /* pieces */

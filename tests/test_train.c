@@ -1,0 +1,591 @@
+/* test_train.c - griffin train keeps its promises around the network: text becomes tokens that the
+ * library agrees with, a run that was killed goes on as if nothing had happened, what is trained is
+ * what is written, and nothing whole is ever replaced by something broken.
+ *
+ * The command runs in this process where it returns, and in a child of this very program where it
+ * is to be killed. Files are made in build/tmp/train. */
+
+#include <fcntl.h>
+#include <math.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "griffin.h"
+#include "test.h"
+#include "tools/bpe.h"
+#include "tools/json.h"
+#include "tools/train.h"
+
+#define WORK  "build/tmp/train/"
+#define TEXT  WORK "text.txt"
+#define LOG   WORK "log.txt"
+#define SIZES " --preset tiny --width 32 --heads 2 --layers 3 --vocab 300 --window 16 --batch 4" \
+              " --length 32 --threads 1 "
+
+int command_train(int argc, char **argv);
+int command_perplexity(int argc, char **argv);
+int command_convert(int argc, char **argv);
+
+static char *self;                          /* this program */
+
+static const char tale[] =
+    "Once upon a time there was a miller who had three sons, a mill, an ass and a cat. The sons "
+    "had to grind, the ass had to fetch the corn and carry the flour, and the cat had to catch "
+    "the mice. When the miller died, the three sons shared what there was: the eldest got the "
+    "mill, the second the ass, and nothing was left for the third but the cat.\n\n"
+    "\"I have come off badly,\" he said to himself; \"my brothers can mill and ride, but what can "
+    "I do with a cat? Have a pair of gloves made of its fur, and then it is all over.\" But the "
+    "cat, who had understood it all, began to speak: \"You need not kill me for 2 bad gloves. "
+    "Only have a pair of boots made for me, and you shall soon be helped.\"\n";
+
+/* ---- running commands ------------------------------------------------------------------------ */
+
+static void write_file(const char *path, const void *data, size_t size) {
+    FILE *f = fopen(path, "wb");
+    CHECK(f && fwrite(data, 1, size, f) == size, "%s", path);
+    if (f) fclose(f);
+}
+
+static void copy_file(const char *from, const char *to) {
+    size_t size = 0;
+    unsigned char *data = test_read(from, &size);
+    write_file(to, data, size);
+    free(data);
+}
+
+static void make_folders(void) {
+    mkdir("build", 0777);
+    mkdir("build/tmp", 0777);
+    mkdir(WORK, 0777);
+    write_file(TEXT, tale, sizeof tale - 1);
+}
+
+static int split_words(char *words, char **argv) {
+    int argc = 0;
+    for (char *word = strtok(words, " "); word && argc < 63; word = strtok(NULL, " "))
+        argv[argc++] = word;
+    argv[argc] = NULL;
+    return argc;
+}
+
+/* A command with its words, which prints to LOG. */
+static int call(int (*run)(int, char **), const char *words) {
+    char copy[2048], *argv[64];
+    int kept[2], log = open(LOG, O_WRONLY | O_CREAT | O_TRUNC, 0666), status, i;
+    snprintf(copy, sizeof copy, "%s", words);
+    fflush(stdout);
+    for (i = 1; i <= 2; i++) { kept[i - 1] = dup(i); dup2(log, i); }
+    status = run(split_words(copy, argv), argv);
+    fflush(stdout);
+    for (i = 1; i <= 2; i++) { dup2(kept[i - 1], i); close(kept[i - 1]); }
+    close(log);
+    return status;
+}
+
+static int train(const char *words) {
+    char all[2048];
+    snprintf(all, sizeof all, "train" SIZES "%s", words);
+    return call(command_train, all);
+}
+
+/* The number after the last such word in LOG; -1: there is none. */
+static double logged(const char *word) {
+    size_t size = 0;
+    char *log = (char *)test_read(LOG, &size), *at = log, *found = NULL;
+    double value = -1;
+    while (at && (at = strstr(at, word)) != NULL) found = at += strlen(word);
+    if (found) value = strtod(found, NULL);
+    free(log);
+    return value;
+}
+
+static int log_says(const char *words) {
+    size_t size = 0;
+    char *log = (char *)test_read(LOG, &size);
+    int found;
+    for (size_t i = 0; log && i < size; i++) if (!log[i]) log[i] = '.';
+    found = log && strstr(log, words) != NULL;
+    free(log);
+    return found;
+}
+
+static int same_files(const char *a, const char *b) {
+    size_t sizes[2] = { 0, 1 };
+    unsigned char *x = test_read(a, &sizes[0]), *y = test_read(b, &sizes[1]);
+    int same = x && y && sizes[0] == sizes[1] && !memcmp(x, y, sizes[0]);
+    free(x);
+    free(y);
+    return same;
+}
+
+/* The same command in another process; limit: of the size of files, or 0. */
+static pid_t start(const char *words, rlim_t limit) {
+    char copy[2048], *argv[64];
+    pid_t child;
+    snprintf(copy, sizeof copy, "%s train" SIZES "%s", self, words);
+    fflush(stdout);
+    if ((child = fork()) != 0) return child;
+    split_words(copy, argv);
+    if (limit) {
+        struct rlimit most = { limit, limit };
+        setrlimit(RLIMIT_FSIZE, &most);
+        signal(SIGXFSZ, SIG_IGN);
+    }
+    freopen(LOG, "wb", stdout);
+    freopen(LOG, "ab", stderr);
+    execv(self, argv);
+    _exit(99);
+}
+
+static int end_of(pid_t child) {
+    int status = 0;
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+/* Waits for a file, so long as the child lives. */
+static void await_file(const char *path, pid_t child) {
+    struct timespec pause = { 0, 1000000 };
+    while (!path_exists(path) && waitpid(child, NULL, WNOHANG) == 0) nanosleep(&pause, NULL);
+}
+
+static griffin_model *open_model(const char *path) {
+    griffin_model *model = NULL;
+    CHECK(griffin_open_file(&model, path, NULL) == GRIFFIN_OK, "%s", path);
+    return model;
+}
+
+/* ---- tokens ---------------------------------------------------------------------------------- */
+
+static const char mixed[] =
+    "Na\xC3\xAFve caf\xC3\xA9s don't cost 1234 \xE2\x82\xAC; \xE2\x80\x9Cso what?\xE2\x80\x9D said "
+    "the cat's cat,   and the cat sat and sat.\n\n\n\tEnd \xF0\x9F\x98\x80\xF0\x9F\x98\x80.\r\n";
+
+/* Broken bytes as the library reads them: each becomes U+FFFD. */
+static size_t mend(const unsigned char *from, size_t size, char *to) {
+    size_t n, length = 0;
+    for (size_t at = 0; at < size; at += n ? n : 1) {
+        n = utf8_length(from + at, size - at);
+        memcpy(to + length, n ? (const char *)from + at : "\xEF\xBF\xBD", n ? n : 3);
+        length += n ? n : 3;
+    }
+    return length;
+}
+
+static void check_round_trip(const griffin_model *model, const void *text, size_t size) {
+    static int32_t tokens[4096];
+    static char wanted[4096], got[4096];
+    griffin_decoder decoder;
+    size_t length = 0, expected = mend((const unsigned char *)text, size, wanted);
+    int count = griffin_encode(model, NULL, (const char *)text, size, tokens, 4096);
+    memset(&decoder, 0, sizeof decoder);
+    for (int i = 0; i <= count; i++)
+        length += (size_t)griffin_decode(model, &decoder, i < count ? tokens[i] : -1, got + length,
+                                         sizeof got - length);
+    CHECK(length == expected && !memcmp(got, wanted, length), "%lu bytes came back as %lu",
+          (unsigned long)expected, (unsigned long)length);
+}
+
+static size_t put_utf8(unsigned c, unsigned char *to) {
+    if (c < 0x80) { to[0] = (unsigned char)c; return 1; }
+    if (c < 0x800) {
+        to[0] = (unsigned char)(0xC0 | c >> 6);
+        to[1] = (unsigned char)(0x80 | (c & 63));
+        return 2;
+    }
+    to[0] = (unsigned char)(0xE0 | c >> 12);
+    to[1] = (unsigned char)(0x80 | (c >> 6 & 63));
+    to[2] = (unsigned char)(0x80 | (c & 63));
+    return 3;
+}
+
+static void test_tokens_come_back_as_text(void) {
+    griffin_model *model;
+    unsigned char bytes[1024];
+    uint64_t state = 7;
+    write_file(WORK "mixed.txt", mixed, sizeof mixed - 1);
+    CHECK(train(WORK "mixed.txt -o " WORK "mixed.gguf --steps 1 --hold-out 0") == 0, "trains");
+    if ((model = open_model(WORK "mixed.gguf")) == NULL) return;
+    for (unsigned c = 0; c < 256; c++) {
+        bytes[0] = (unsigned char)c;
+        check_round_trip(model, bytes, 1);
+    }
+    for (unsigned c = 1; c < 0xD800; c += c < 0x3000 ? 1 : 37) {
+        if (c == 0x2581) continue;                          /* stands for a space */
+        check_round_trip(model, bytes, put_utf8(c, bytes));
+    }
+    check_round_trip(model, mixed, sizeof mixed - 1);
+    check_round_trip(model, tale, sizeof tale - 1);
+    for (int i = 0; i < 200; i++) {
+        size_t size = (size_t)random_below(&state, sizeof bytes);
+        for (size_t k = 0; k < size; k++) bytes[k] = (unsigned char)random_next(&state);
+        check_round_trip(model, bytes, size);
+    }
+    griffin_close(model);
+}
+
+/* The definition: of all neighbours whose text is a piece the one with the best score, the leftmost
+ * of these, is merged, until there are none. */
+static int encode_naively(const vocabulary *v, const char *text, size_t size, int32_t *tokens) {
+    static char spaced[8192];
+    size_t first[4096], length = 0;
+    int count = 0, best;
+    for (size_t at = 0, n; at < size; at += n) {
+        n = utf8_length((const unsigned char *)text + at, size - at);
+        first[count++] = length;
+        int blank = text[at] == ' ';
+        memcpy(spaced + length, blank ? "\xE2\x96\x81" : text + at, blank ? 3 : n);
+        length += blank ? 3 : n;
+    }
+    first[count] = length;
+    do {
+        best = -1;
+        float score = 0;
+        for (int i = 0; i + 1 < count; i++) {
+            int id = vocabulary_find(v, spaced + first[i], first[i + 2] - first[i], PIECE_NORMAL);
+            if (id < 0 || (best >= 0 && v->pieces[id].score <= score)) continue;
+            best = i;
+            score = v->pieces[id].score;
+        }
+        if (best < 0) break;
+        memmove(first + best + 1, first + best + 2, (size_t)(count - best - 1) * sizeof *first);
+        count--;
+    } while (best >= 0);
+    int written = 0;
+    for (int i = 0; i < count; i++) {
+        int id = vocabulary_find(v, spaced + first[i], first[i + 1] - first[i], PIECE_NORMAL);
+        if (id >= 0) { tokens[written++] = id; continue; }
+        for (size_t k = first[i]; k < first[i + 1]; k++)
+            tokens[written++] = 4 + (unsigned char)spaced[k];
+    }
+    return written;
+}
+
+static void check_encoding(const griffin_model *model, const vocabulary *v, const char *text) {
+    static int32_t wanted[8192], got[8192];
+    griffin_encoding encoding;
+    int count = encode_naively(v, text, strlen(text), wanted), n;
+    memset(&encoding, 0, sizeof encoding);
+    encoding.no_bos = 1;
+    n = griffin_encode(model, &encoding, text, strlen(text), got, 8192);
+    CHECK(n == count && !memcmp(got, wanted, (size_t)n * sizeof *got), "%d tokens, not %d", n,
+          count);
+}
+
+static void test_tokens_are_the_encoders(void) {
+    vocabulary v;
+    report r;
+    griffin_model *model;
+    memset(&v, 0, sizeof v);
+    CHECK(bpe_train(&v, tale, sizeof tale - 1, 400, &r) == 0, "%s", r.text);
+    CHECK(train(TEXT " -o " WORK "tale.gguf --steps 1 --hold-out 0 --vocab 400") == 0, "trains");
+    CHECK(v.count > 330 && v.count <= 400, "%lu pieces", (unsigned long)v.count);
+    if ((model = open_model(WORK "tale.gguf")) == NULL) return;
+    CHECK(vocabulary_find(&v, "\xE2\x96\x81the", 6, PIECE_NORMAL) > 0, "frequent words");
+    for (size_t i = 0; i < v.count; i++) {
+        CHECK(v.pieces[i].score == (i < 260 ? 0 : -(float)(i - 260)), "the order of merges");
+        int id = griffin_find_token(model, v.text + v.pieces[i].text.at, v.pieces[i].text.length);
+        CHECK(id == (int)i, "piece %lu is %d", (unsigned long)i, id);
+    }
+    check_encoding(model, &v, tale);
+    check_encoding(model, &v, mixed);
+    check_encoding(model, &v, "the thethe  catthe 2had");
+    vocabulary_free(&v);
+    griffin_close(model);
+}
+
+static void test_vocabularies_repeat(void) {
+    vocabulary v[2];
+    report r;
+    memset(v, 0, sizeof v);
+    for (int i = 0; i < 2; i++)
+        CHECK(bpe_train(&v[i], tale, sizeof tale - 1, 350, &r) == 0, "%s", r.text);
+    CHECK(v[0].text_size == v[1].text_size && !memcmp(v[0].text, v[1].text, v[0].text_size),
+          "another vocabulary");
+    for (size_t i = 260; i < v[0].count; i++) {
+        const char *text = v[0].text + v[0].pieces[i].text.at;
+        size_t n = v[0].pieces[i].text.length;
+        CHECK(n == 1 || !memchr(text, '2', n), "a digit stands alone, not in '%.*s'", (int)n, text);
+        CHECK(n <= 3 || !memchr(text + 1, '\xE2', n - 1), "a space begins '%.*s'", (int)n, text);
+    }
+    vocabulary_free(&v[0]);
+    vocabulary_free(&v[1]);
+    CHECK(bpe_train(&v[0], tale, sizeof tale - 1, 260, &r) == -1 && strstr(r.text, "261"), "few");
+}
+
+/* ---- batches --------------------------------------------------------------------------------- */
+
+/* Two documents, 2 is bos and 1 is eos; every other token occurs once. */
+static void test_an_epoch_is_every_token_once(void) {
+    enum { COUNT = 103, LENGTH = 8, ROWS = 3, SEQUENCES = COUNT / LENGTH };
+    int32_t stream[COUNT];
+    int seen[200] = { 0 }, repeated = 0, missed = 0, order_differs = 0;
+    corpus c;
+    batch b[2];
+    for (int i = 0; i < COUNT; i++) stream[i] = 10 + i;
+    stream[0] = stream[50] = 2;
+    stream[49] = stream[102] = 1;
+    memset(&c, 0, sizeof c);
+    c.tokens.data = stream;
+    c.tokens.count = COUNT;
+    c.bos = 2;
+    c.eos = 1;
+    c.epoch = -1;
+    for (int i = 0; i < 2; i++) CHECK(batch_new(&b[i], ROWS, LENGTH) == 0, "memory");
+    for (int n = 0; n < SEQUENCES / ROWS; n++) {
+        corpus_batch(&c, 5, n, &b[0]);
+        corpus_batch(&c, 6, n, &b[1]);
+        order_differs |= memcmp(b[0].targets, b[1].targets, sizeof(int32_t) * ROWS * LENGTH) != 0;
+        for (int i = 0; i < ROWS * LENGTH; i++) {
+            int32_t token = b[0].tokens[i], target = b[0].targets[i];
+            if (target > 2 && seen[target]++) repeated++;
+            CHECK(target != 2, "bos is not to be predicted");
+            CHECK(b[0].fresh[i] == (token == 2), "a document begins with bos");
+            CHECK(i % LENGTH ? token == 2 || target < 10 || token < 10 || target == token + 1
+                             : token == 2, "token %d before %d", token, target);
+        }
+    }
+    for (int i = 10; i < 10 + COUNT; i++) missed += seen[i] == 0;
+    CHECK(repeated == 0 && missed <= 4 + COUNT % LENGTH, "%d twice, %d never", repeated, missed);
+    CHECK(order_differs, "another seed has another order");
+    batch_free(&b[0]);
+    batch_free(&b[1]);
+    free(c.order);
+}
+
+static void test_answers_of_tasks_are_right(void) {
+    enum { LENGTH = 64, ROWS = 8 };
+    batch b;
+    CHECK(batch_new(&b, ROWS, LENGTH) == 0, "memory");
+    task_batch(TASK_COPYING, 3, 0, &b);
+    for (int row = 0; row < ROWS; row++) {
+        const int32_t *tokens = b.tokens + row * LENGTH, *targets = b.targets + row * LENGTH;
+        int answer = LENGTH - 16;
+        for (int i = 0; i < LENGTH - 16; i++)
+            if (tokens[i] >= 2) CHECK(targets[answer++] == tokens[i], "colour %d", i);
+        CHECK(answer == LENGTH && batch_scored(&b) == 16 * ROWS, "16 answers");
+    }
+    task_batch(TASK_INDUCTION, 3, 0, &b);
+    for (int row = 0; row < ROWS; row++) {
+        const int32_t *tokens = b.tokens + row * LENGTH;
+        int signal = 0;
+        while (tokens[signal] != 1) signal++;
+        CHECK(signal < LENGTH - 2 && tokens[LENGTH - 1] == 1, "one signal before the last");
+        CHECK(b.targets[row * LENGTH + LENGTH - 1] == tokens[signal + 1], "what came after it");
+    }
+    CHECK(batch_scored(&b) == ROWS, "one answer each");
+    batch_free(&b);
+    CHECK(train("--task induction --steps 3 --reports 1 -o " WORK "task.gguf") == 0, "trains");
+    CHECK(log_says("right at 512"), "accuracies for longer texts");
+}
+
+/* ---- training -------------------------------------------------------------------------------- */
+
+static void test_a_paragraph_is_learned_by_heart(void) {
+    char words[512];
+    double first, last;
+    CHECK(train(TEXT " -o " WORK "heart.gguf --steps 1 --hold-out 0") == 0, "trains");
+    first = logged("loss ");
+    CHECK(train(TEXT " -o " WORK "heart.gguf --steps 200 --rate 0.02 --length 128 --hold-out 0"
+                " --plot " WORK "heart.svg") == 0, "trains");
+    last = logged("loss ");
+    CHECK(first > 5 && last < 0.3 && last > 0, "from %g to %g", first, last);
+    snprintf(words, sizeof words, "perplexity -m %s -f %s", WORK "heart.gguf", TEXT);
+    CHECK(call(command_perplexity, words) == 0, "runs");
+    CHECK(logged("nats per token") < 0.5, "the library knows it: %g", logged("nats per token"));
+    CHECK(path_exists(WORK "heart.svg"), "a plot");
+}
+
+/* A text that fits into a sequence, so that both see all that comes before a token. */
+static void test_the_loss_is_the_librarys(void) {
+    static const char held_out[] = "The cat said: \"a mill has no flour\", and was gone.";
+    double loss, bits;
+    write_file(WORK "valid.txt", held_out, sizeof held_out - 1);
+    CHECK(train(TEXT " -o " WORK "m.gguf --valid " WORK "valid.txt --steps 20 --length 64"
+                " --reports 1")
+          == 0, "trains");
+    loss = logged("held out ");
+    bits = logged("(");
+    CHECK(call(command_perplexity, "perplexity -m " WORK "m.gguf -f " WORK "valid.txt") == 0,
+          "measures");
+    CHECK(fabs(loss - logged("nats per token")) < 1e-4, "%g, not %g", logged("nats per token"),
+          loss);
+    CHECK(fabs(bits - logged("bits per byte")) < 1e-4, "%g, not %g", logged("bits per byte"), bits);
+}
+
+static void test_models_move_to_other_layouts_and_back(void) {
+    CHECK(train(TEXT " -o " WORK "m.gguf --name m --steps 3 --save-hf " WORK "hf") == 0, "trains");
+    CHECK(call(command_convert, "convert " WORK "hf " WORK "hf.gguf --type f32 --name m") == 0,
+          "reads a directory");
+    CHECK(same_files(WORK "m.gguf", WORK "hf.gguf"), "the directory is the same model");
+    CHECK(call(command_convert, "convert " WORK "m.gguf " WORK "r.gguf --type f32 --name m") == 0,
+          "reads a GGUF file");
+    CHECK(same_files(WORK "m.gguf", WORK "r.gguf"), "the file is the same model");
+    CHECK(call(command_train, "train --from " WORK "hf " TEXT " -o " WORK "f.gguf --name m "
+               "--steps 1 --rate 1e-30 --hold-out 0") == 0, "goes on from a directory");
+    CHECK(same_files(WORK "m.gguf", WORK "f.gguf"), "without learning it stays");
+    CHECK(call(command_train, "train --from " WORK "m.gguf " TEXT " -o " WORK "f.gguf --steps 1"
+               " --type q8_0 --hold-out 0 --length 32") == 0, "goes on from a file");
+    CHECK(call(command_train, "train --from " WORK "f.gguf " TEXT " -o " WORK "g.gguf --steps 1")
+          == 1 && log_says("cannot be used"), "not from int8");
+}
+
+/* ---- accidents ------------------------------------------------------------------------------- */
+
+#define LONG TEXT " --steps 60 --reports 30 --hold-out 0.1 --name m "
+
+static void test_a_killed_run_goes_on_exactly(void) {
+    static const int signals[] = { SIGKILL, SIGKILL, SIGINT };
+    CHECK(train(LONG "-o " WORK "whole.gguf") == 0, "trains");
+    for (int i = 0; i < 3; i++) {
+        pid_t child;
+        int end;
+        remove(WORK "ck");
+        child = start(LONG "-o " WORK "killed.gguf --checkpoint " WORK "ck", 0);
+        await_file(WORK "ck", child);
+        kill(child, signals[i]);
+        end = end_of(child);
+        CHECK(end == 0 || end == 130 || end == -SIGKILL || end == -SIGINT, "ended with %d", end);
+        CHECK(train(LONG "-o " WORK "killed.gguf --checkpoint " WORK "ck --resume") == 0,
+              "goes on");
+        CHECK(same_files(WORK "whole.gguf", WORK "killed.gguf"), "not the same after signal %d",
+              signals[i]);
+    }
+}
+
+/* The limit lets nothing through, or the model, which is written first, but not the checkpoint. */
+static void check_full_disk(rlim_t limit, int model_changes) {
+    int end;
+    remove(WORK "ck");
+    CHECK(train(TEXT " --steps 6 --reports 3 -o " WORK "m.gguf --checkpoint " WORK "ck") == 0,
+          "trains");
+    copy_file(WORK "ck", WORK "ck.old");
+    copy_file(WORK "m.gguf", WORK "m.old");
+    end = end_of(start(TEXT " --steps 20 --reports 3 -o " WORK "m.gguf --resume --checkpoint " WORK
+                       "ck", limit));
+    CHECK(end == 1 && log_says("File too large"), "ended with %d", end);
+    CHECK(same_files(WORK "ck", WORK "ck.old"), "the checkpoint changed");
+    CHECK(same_files(WORK "m.gguf", WORK "m.old") != model_changes, "the model, limit %ld",
+          (long)limit);
+}
+
+static void test_a_full_disk_leaves_what_is_there(void) {
+    size_t size = 0;
+    check_full_disk(20000, 0);
+    free(test_read(WORK "ck", &size));
+    check_full_disk(size - 1, 1);
+}
+
+/* Refused, with these words, and the file stays. */
+static void check_refused(const char *path, const char *options, const char *expected) {
+    char words[512];
+    size_t before = 0, after = 0;
+    unsigned char *old = test_read(path, &before), *new;
+    snprintf(words, sizeof words, TEXT " --steps 6 -o " WORK "x.gguf --resume --checkpoint %s %s",
+             path, options);
+    CHECK(train(words) == 1 && log_says(expected), "should say '%s'", expected);
+    new = test_read(path, &after);
+    CHECK(before == after && !memcmp(old, new, before), "%s changed", path);
+    free(old);
+    free(new);
+}
+
+static void test_damaged_checkpoints_are_refused(void) {
+    size_t size = 0;
+    unsigned char *data;
+    remove(WORK "ck");
+    CHECK(train(TEXT " --steps 2 -o " WORK "x.gguf --checkpoint " WORK "ck") == 0, "trains");
+    CHECK(train(TEXT " --steps 2 -o " WORK "x.gguf --checkpoint " WORK "ck") == 1
+          && log_says("exists already"), "is not overwritten by a new run");
+    data = test_read(WORK "ck", &size);
+    for (size_t at = 0; at < size; at += size / 7) {
+        data[at] ^= 16;
+        write_file(WORK "bad", data, size);
+        check_refused(WORK "bad", "", at ? "damaged" : "not a checkpoint");
+        data[at] ^= 16;
+    }
+    write_file(WORK "bad", data, size - 1);
+    check_refused(WORK "bad", "", "damaged");
+    write_file(WORK "bad", data, 20);
+    check_refused(WORK "bad", "", "damaged");
+    write_file(WORK "bad", data, 0);
+    check_refused(WORK "bad", "", "not a checkpoint");
+    check_refused(WORK "ck", "--width 64", "another network");
+    check_refused(WORK "ck", "--seed 2", "another network");
+    check_refused(WORK "ck", "--valid " TEXT, "another network");   /* then it learns all of it */
+    free(data);
+}
+
+static void check_corpus(const void *data, size_t size, int status, const char *expected) {
+    write_file(WORK "odd.txt", data, size);
+    remove(WORK "odd.gguf");
+    CHECK(train(WORK "odd.txt -o " WORK "odd.gguf --steps 2 --sample 5") == status, "%s", expected);
+    CHECK(log_says(expected), "should say '%s'", expected);
+    CHECK(path_exists(WORK "odd.gguf") == !status, "an output or none");
+    CHECK(!path_exists(WORK "odd.gguf.part"), "a partial file");
+}
+
+static void test_odd_texts(void) {
+    static unsigned char noise[20000];
+    uint64_t state = 1;
+    for (size_t i = 0; i < sizeof noise; i++) noise[i] = (unsigned char)random_next(&state);
+    check_corpus("", 0, 1, "there is no text to learn");
+    check_corpus("\n\n\n \n\f\n\n\n", 9, 1, "there is no text to learn");
+    check_corpus("x", 1, 0, "100 %");
+    check_corpus(noise, sizeof noise, 0, "100 %");
+    memset(noise, 'a', sizeof noise);
+    check_corpus(noise, sizeof noise, 0, "100 %");
+    memset(noise, 0, sizeof noise);
+    check_corpus(noise, sizeof noise, 0, "100 %");
+}
+
+static void test_wrong_use_is_explained(void) {
+    static const struct { const char *words, *says; int status; } uses[] = {
+        { "-o " WORK "x.gguf", "no text", 2 },
+        { TEXT, "no output", 2 },
+        { TEXT " --task copying", "neither a text", 2 },
+        { TEXT " -o " WORK "none/x.gguf", "cannot create", 1 },
+        { TEXT " -o " WORK, "is a directory", 1 },
+        { WORK "none.txt -o " WORK "x.gguf", "cannot be opened", 1 },
+        { WORK " -o " WORK "x.gguf", "is a directory", 1 },
+        { TEXT " -o " WORK "x.gguf --type q9", "no such type", 2 },
+        { TEXT " -o " WORK "x.gguf --time soon", "not like 90m", 2 },
+        { TEXT " -o " WORK "x.gguf --blocks rax", "not made of r and a", 2 },
+        { TEXT " -o " WORK "x.gguf --heads 3", "multiple of 4", 2 },
+        { TEXT " -o " WORK "x.gguf --vocab 200", "--vocab", 2 },
+        { TEXT " -o " WORK "x.gguf --from " WORK "hf", "decides about the shape", 2 },
+        { TEXT " -o " WORK "x.gguf --resume", "--checkpoint", 2 }
+    };
+    for (size_t i = 0; i < sizeof uses / sizeof uses[0]; i++) {
+        int status;
+        remove(WORK "x.gguf");
+        status = train(uses[i].words);
+        CHECK(status == uses[i].status && log_says(uses[i].says), "%s: %d, should say '%s'",
+              uses[i].words, status, uses[i].says);
+        CHECK(!path_exists(WORK "x.gguf"), "%s leaves a file", uses[i].words);
+    }
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1) return command_train(argc - 1, argv + 1);
+    self = argv[0];
+    make_folders();
+    RUN(test_tokens_come_back_as_text);
+    RUN(test_tokens_are_the_encoders);
+    RUN(test_vocabularies_repeat);
+    RUN(test_an_epoch_is_every_token_once);
+    RUN(test_answers_of_tasks_are_right);
+    RUN(test_a_paragraph_is_learned_by_heart);
+    RUN(test_the_loss_is_the_librarys);
+    RUN(test_models_move_to_other_layouts_and_back);
+    RUN(test_a_killed_run_goes_on_exactly);
+    RUN(test_a_full_disk_leaves_what_is_there);
+    RUN(test_damaged_checkpoints_are_refused);
+    RUN(test_odd_texts);
+    RUN(test_wrong_use_is_explained);
+    return test_end();
+}

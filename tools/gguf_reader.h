@@ -1,0 +1,12 @@
+/* gguf_reader.h - takes a GGUF model apart, so that it can be converted or trained further. */
+
+#ifndef GGUF_READER_H
+#define GGUF_READER_H
+
+#include "convert.h"
+
+/* Fills in zeroed parts, all but the list of tensors. Weights are f32, f16 or bf16, in rows or in
+ * tiles; others are listed, but cannot be read. 0, or -1 with a message; then free what is there. */
+int gguf_read(model_parts *m, const char *path, report *r);
+
+#endif

@@ -1,0 +1,12 @@
+/* hf_writer.h - writes a model as Hugging Face's libraries lay one out. */
+
+#ifndef HF_WRITER_H
+#define HF_WRITER_H
+
+#include "convert.h"
+
+/* config.json, model.safetensors (f32), tokenizer.model and tokenizer_config.json in a directory,
+ * which is made if it is not there. Each file is replaced as a whole. 0, or 1 after a message. */
+int hf_write(const model_parts *m, const char *directory);
+
+#endif
