@@ -179,8 +179,8 @@ static void conv_backward(int rows, int width, int K, const real *taps, const in
         const real *d = dc + (size_t)t * row;
         real *sum = dtaps;
         for (int s = 0; s < K; s++, sum += width) {
+            if (s > position[t]) continue;      /* and there may be no row before this one */
             const real *from = z + (size_t)(t - s) * row;
-            if (s > position[t]) continue;
             for (int j = 0; j < width; j++) sum[j] += d[j] * from[j];
         }
         for (int j = 0; j < width; j++) sum[j] += d[j];
