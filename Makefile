@@ -3,7 +3,7 @@
 #     make            build/griffin, the command line program
 #     make run        the shipped model tells a tale
 #     make test       every test; gcc and make are all it takes
-#     make hello      the ten lines of the README
+#     make hello      the ten lines of the README; so for every other program in examples/
 #     make check-all  what CI runs after the tests; wants what .ci/run installs
 #     make clean
 
@@ -49,11 +49,22 @@ PROMPT = Once upon a time there was a king who had three daughters,
 run: $(BUILD)/griffin
 	$(BUILD)/griffin run -m $(MODEL) -p "$(PROMPT)"
 
-hello: $(BUILD)/hello
-	$(BUILD)/hello $(MODEL)
+# Each example is a program by itself: cc -O2 examples/hello.c -lm. Here they skip their copy of the
+# library and share the one that is compiled already, but for two whose point is how it is compiled.
+EXAMPLES = $(patsubst examples/%.c,%,$(wildcard examples/*.c)) cpp_host
 
-$(BUILD)/hello: $(BUILD)/examples/hello.o
-	$(CC) $(CFLAGS) $(OPENMP) $^ -lm -o $@
+$(EXAMPLES): %: $(BUILD)/examples/%
+	$< $(MODEL)
+
+$(BUILD)/examples/%.o: STANDARD += -DGRIFFIN_IMPLEMENTED
+$(BUILD)/examples/embedded_model.o: STANDARD += -UGRIFFIN_IMPLEMENTED
+$(BUILD)/examples/embedded_model.o: $(MODEL)
+
+$(BUILD)/examples/%: $(BUILD)/examples/%.o $(LIBRARY)
+	$(CC) $(CFLAGS) $(OPENMP) -pthread $^ -lm -o $@
+
+$(BUILD)/examples/cpp_host: $(wildcard examples/cpp_host/*.cpp) griffin.h
+	$(CC) -std=c++11 $(CFLAGS) $(WARNINGS) $(filter %.cpp,$^) -lstdc++ -lm -o $@
 
 # ---- tests -------------------------------------------------------------------------------------
 # tests/test_*.c are programs that end with the line "N passed, N failed". They read reference
@@ -67,6 +78,8 @@ MODELS = $(NAMES:%=build/data/%.gguf) $(foreach n,$(NAMES),$(TYPES:%=build/data/
 
 test: $(TESTS) $(MODELS)
 	@$(call run-tests,$(TESTS))
+
+$(BUILD)/tests/test_examples: | $(EXAMPLES:%=$(BUILD)/examples/%)
 
 $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(LIBRARY)
 	$(CC) $(CFLAGS) $(OPENMP) -pthread $^ -lm -o $@
@@ -244,6 +257,6 @@ $(BUILD)/tests/fuzz_%.fuzzed: $(BUILD)/tests/fuzz_%
 clean:
 	rm -rf build
 
-.PHONY: all run hello test check-all same-bits platforms tests-elsewhere sanitizers valgrind \
+.PHONY: all run $(EXAMPLES) test check-all same-bits platforms tests-elsewhere sanitizers valgrind \
         lint fuzz run-fuzzers clean
 .SECONDARY:
