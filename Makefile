@@ -4,6 +4,7 @@
 #     make run        the shipped model tells a tale
 #     make test       every test; gcc and make are all it takes
 #     make hello      the ten lines of the README; so for every other program in examples/
+#     make web        build/web, a page to be put on any static file server; wants clang and lld
 #     make check-all  what CI runs after the tests; wants what .ci/run installs
 #     make clean
 
@@ -66,6 +67,25 @@ $(BUILD)/examples/%: $(BUILD)/examples/%.o $(LIBRARY)
 $(BUILD)/examples/cpp_host: $(wildcard examples/cpp_host/*.cpp) griffin.h
 	$(CC) -std=c++11 $(CFLAGS) $(WARNINGS) $(filter %.cpp,$^) -lstdc++ -lm -o $@
 
+# The page and its engine, a module that imports nothing; wasi-libc lends memcpy and the like.
+WASM = clang --target=wasm32-wasi --sysroot=/usr -msimd128
+
+web: build/web/griffin.wasm $(patsubst examples/web/%,build/web/%,$(wildcard examples/web/*.html \
+         examples/web/*.js)) build/web/storyteller.gguf
+
+build/web/griffin.wasm: examples/web/web.c griffin.h
+	@mkdir -p $(@D)
+	$(WASM) -std=c99 -ffp-contract=off -O2 $(WARNINGS) -nostartfiles -Wl,--no-entry,--strip-all \
+	    $< -o $@
+
+build/web/%: examples/web/%
+	@mkdir -p $(@D)
+	cp $< $@
+
+build/web/storyteller.gguf: $(MODEL)
+	@mkdir -p $(@D)
+	cp $< $@
+
 # ---- tests -------------------------------------------------------------------------------------
 # tests/test_*.c are programs that end with the line "N passed, N failed". They read reference
 # models, build/data/NAME.gguf and NAME.TYPE.gguf, which the converter makes from tests/data/NAME:
@@ -109,7 +129,7 @@ endef
 
 # ---- check-all ---------------------------------------------------------------------------------
 
-check-all: same-bits platforms tests-elsewhere sanitizers valgrind lint fuzz
+check-all: same-bits platforms web-test tests-elsewhere sanitizers valgrind lint fuzz
 
 # The library compiled by COMPILER_LANGUAGE_OPTIMISATION_DIALECT, warnings being errors, must give
 # the logits of the plain build, bit for bit: on every instruction set, at once or token by token.
@@ -173,7 +193,7 @@ build/platforms/aarch64%: RUNNER = qemu-aarch64
 build/platforms/aarch64%: CPUS   = scalar neon neon-dot
 build/platforms/aarch64%: TESTED = formats math sampler same_bits
 
-build/platforms/wasm%:    CROSS  = clang --target=wasm32-wasi --sysroot=/usr -msimd128 \
+build/platforms/wasm%:    CROSS  = $(WASM) \
     $(foreach e,SIGNAL MMAN PROCESS_CLOCKS GETPID,-D_WASI_EMULATED_$e) \
     $(foreach e,signal mman process-clocks getpid,-lwasi-emulated-$e)
 build/platforms/wasm%:    RUNNER = node --no-warnings --experimental-wasi-unstable-preview1 \
@@ -201,6 +221,13 @@ build/platforms/%.tests: griffin.h $(wildcard tests/*.[ch]) $(MODELS)
 	        || exit 1; \
 	done
 	@$(call run-tests,$(TESTED:%=build/platforms/$*/test_%)) && touch $@
+
+# The page in a browser, driven by node, against its engine on this machine.
+web-test: web build/web_native
+	@node tests/web.mjs build/web build/web_native
+
+build/web_native: tests/web_native.c tests/test.h examples/web/web.c griffin.h
+	$(CC) $(STANDARD) -O1 $(WARNINGS) $< -lm -o $@
 
 # The tests once more: unoptimised by gcc, and by clang with all it can do.
 tests-elsewhere: all $(MODELS)
@@ -257,6 +284,6 @@ $(BUILD)/tests/fuzz_%.fuzzed: $(BUILD)/tests/fuzz_%
 clean:
 	rm -rf build
 
-.PHONY: all run $(EXAMPLES) test check-all same-bits platforms tests-elsewhere sanitizers valgrind \
+.PHONY: all run $(EXAMPLES) web test web-test check-all same-bits platforms tests-elsewhere sanitizers valgrind \
         lint fuzz run-fuzzers clean
 .SECONDARY:
