@@ -57,6 +57,10 @@
  * because it is only written when a call is complete. griffin_save and griffin_load are for disks
  * and networks: portable, checksummed, tied to the model.
  *
+ * To take back a few tokens, a copy of the state is not needed: griffin_mark keeps what a later
+ * token overwrites, 0.7 MB for RecurrentGemma 2B, and griffin_rewind brings the state back from up
+ * to griffin_options.rewind tokens beyond, to the bit. Marks also fit the forks of a state.
+ *
  * griffin_step takes a token, griffin_prefill many at once, and griffin_run any mixture for any
  * number of states, reading each weight once for all of them. Logits cost the largest matrix of
  * the model, so they are only computed where a pointer asks for them.
@@ -290,6 +294,9 @@ typedef struct griffin_options {
                                              * a tenth faster to decode */
     int               attn_keys;            /* keys a token sees, itself included; 0: W + 1, as
                                              * the reference has it; W: as most ports have it */
+    int               rewind;               /* most tokens griffin_rewind can go back; 0: 16. Each
+                                             * adds a token's keys and values to every state: 16 KiB
+                                             * for RecurrentGemma 2B */
     const griffin_config *config;           /* for files without metadata; else ignored */
     char             *error;                /* null, or receives the message of a failed open */
     size_t            error_size;
@@ -300,7 +307,7 @@ typedef struct griffin_info {
     const char *name;                       /* as stored in the file, "" if not */
     const char *kernels;                    /* "scalar", "avx2", "avx512" */
     const char *type;                       /* of most weights: "q8_0", "f32", ... */
-    int         attn_keys;                  /* in force */
+    int         attn_keys, rewind;          /* in force */
     int         has_vocabulary;
     int32_t     bos, eos, end_of_turn, pad; /* -1: the model has none */
     int         add_bos;                    /* griffin_encode starts a text with bos */
@@ -309,6 +316,7 @@ typedef struct griffin_info {
     uint64_t    weight_bytes;               /* private memory: weights that are not used in place */
     uint64_t    file_bytes;
     uint64_t    state_bytes;                /* one sequence */
+    uint64_t    mark_bytes;                 /* what griffin_rewind needs of it */
     uint64_t    fingerprint;                /* of configuration and weights */
     int         tensors;                    /* in the file */
 } griffin_info;
@@ -352,6 +360,19 @@ typedef struct griffin_state griffin_state;
 
 GRIFFIN_API size_t  griffin_state_size(const griffin_model *model);
 GRIFFIN_API int64_t griffin_state_position(const griffin_state *state);    /* tokens consumed */
+
+/* A mark is what a state needs to come back from tokens that should not have been: its recurrent
+ * part, a small share of it. Plain bytes in your memory, griffin_mark_size of them, for this
+ * process. griffin_rewind takes a state that has gone on for at most griffin_options.rewind tokens
+ * back to where the mark was made, exactly: whatever follows has the same bits as if the state had
+ * never been further. E_MISMATCH, and nothing changed: a mark of another model, of a text that the
+ * state did not continue, or of a position that it has not reached, can no longer reach, or has
+ * forgotten, as griffin_load forgets all before the saved one. */
+GRIFFIN_API size_t griffin_mark_size(const griffin_model *model);
+GRIFFIN_API int    griffin_mark  (const griffin_model *model, const griffin_state *state,
+                                  void *mark);
+GRIFFIN_API int    griffin_rewind(const griffin_model *model, griffin_state *state,
+                                  const void *mark);
 
 /* For disks and networks: little-endian, versioned, checksummed, tied to the model.
  * griffin_save returns the bytes written; with data null, the bytes needed.
@@ -2730,6 +2751,7 @@ static void grf_encode_text(grf_encoder *e, const char *text, uint64_t length, v
 #define GRF_PANEL 96                        /* activation rows that meet one tile at once */
 #define GRF_HEAD_BLOCK 8                    /* most heads in one item of attention */
 #define GRF_PIECE (512 * 1024)              /* what one thread takes at once, in bytes of weights */
+#define GRF_REWIND 16                       /* griffin_options.rewind if not said otherwise */
 #define GRF_WORTH_WAKING 16                 /* fewer pieces than this are not worth other threads */
 
 static int64_t grf_pad(int64_t n) { return (n + GRF_TILE - 1) / GRF_TILE * GRF_TILE; }
@@ -2863,18 +2885,22 @@ typedef struct grf_op {
 /* ---- a state: struct griffin_state, then floats -----------------------------------
  *     recurrent part   [recurrent layers] { h [pad(E)], then K - 1 rows z [pad(E)], oldest first }
  *     rings            [attention layers] { keys [slots][kv_row], values [slots][kv_row] }
- * Position p lives in slot p % slots. kv_row = G heads of head_dim padded to 16. */
+ *     past             [rewind] history at earlier positions, 64 bits each
+ * Position p lives in slot p % slots of a ring, and p % rewind of the past. kv_row = G heads of
+ * head_dim padded to 16. The next token sees attn_keys - 1 stored keys; a ring has `rewind` slots
+ * more, so that a state rewound by as many tokens still finds all that it saw. */
 
 struct griffin_state {
     uint64_t tag;                           /* of model and layout; 0: fresh */
     int64_t  position;                      /* tokens consumed */
     uint64_t history;                       /* hash of them */
-    uint64_t reserved[5];
+    int64_t  oldest;                        /* position that it can still be rewound to */
+    uint64_t reserved[4];
 };
 
 typedef struct grf_layout {                 /* sizes that follow from the configuration */
     int     recurrent_layers, attention_layers;
-    int     slots;                          /* of a ring */
+    int     slots, rewind;                  /* of a ring; of them more than attention needs */
     int     head;                           /* head_dim padded to 16 */
     int     heads_per_kv;                   /* H / G, handled in */
     int     head_blocks, head_block;        /* so many blocks of so many heads */
@@ -2882,9 +2908,10 @@ typedef struct grf_layout {                 /* sizes that follow from the config
     int64_t lane;                           /* pad(E) */
     int64_t recurrent_row;                  /* floats of one recurrent layer: K * lane */
     int64_t recurrent_floats, ring_floats;  /* of all layers; of one attention layer */
+    uint64_t past;                          /* where it starts in a state */
     int64_t width[GRF_BUFFERS];             /* floats in a row of each buffer */
     int64_t q8_row;                         /* grf_q8 blocks in a quantised row, 0 if none needed */
-    uint64_t tag;
+    uint64_t tag, saved_tag;                /* of states in memory; of saved ones: any rewind */
 } grf_layout;
 
 struct griffin_model {
@@ -3754,14 +3781,15 @@ static int grf_find_config(const griffin_options *options, const grf_gguf *file,
 
 static int grf_is_attention(const griffin_config *g, int layer) { return g->blocks[layer] == 'a'; }
 
-static void grf_lay_out(griffin_model *m, int attn_keys) {
+static void grf_lay_out(griffin_model *m, int attn_keys, int rewind) {
     const griffin_config *g = &m->info.config;
     grf_layout *l = &m->layout;
     int i;
     m->info.attn_keys = attn_keys ? attn_keys : g->window + 1;
     for (i = 0; i < g->layers; i++)
         if (grf_is_attention(g, i)) l->attention_layers++; else l->recurrent_layers++;
-    l->slots = m->info.attn_keys;
+    l->rewind = m->info.rewind = rewind ? rewind : GRF_REWIND;
+    l->slots = m->info.attn_keys - 1 + l->rewind;
     l->head = (g->head_dim + 15) / 16 * 16;
     l->heads_per_kv = g->heads / g->kv_heads;
     l->head_blocks = (l->heads_per_kv + GRF_HEAD_BLOCK - 1) / GRF_HEAD_BLOCK;
@@ -3776,8 +3804,10 @@ static void grf_lay_out(griffin_model *m, int attn_keys) {
     l->width[GRF_K] = l->width[GRF_V] = grf_pad((int64_t)g->kv_heads * g->head_dim);
     l->width[GRF_QR] = grf_pad((int64_t)g->heads * l->head);
     l->width[GRF_M] = grf_pad(g->mlp_width);
-    m->info.state_bytes = sizeof(griffin_state)
+    l->past = sizeof(griffin_state)
         + 4 * (uint64_t)(l->recurrent_floats + l->attention_layers * l->ring_floats);
+    m->info.state_bytes = l->past + 8 * (uint64_t)l->rewind;
+    m->info.mark_bytes = sizeof(griffin_state) + 4 * (uint64_t)l->recurrent_floats;
 }
 
 /* Directory, a sample of every tensor, and the configuration: another file or fine-tune differs. */
@@ -3912,7 +3942,8 @@ static int grf_describe(griffin_model *m) {
     m->info.pad         = m->vocab.count ? m->vocab.pad : -1;
     m->info.add_bos = m->vocab.add_bos;
     m->info.fingerprint = grf_fingerprint(m);
-    m->layout.tag = grf_hash_number(m->info.fingerprint, (uint64_t)m->layout.slots) | 1;
+    m->layout.saved_tag = grf_hash_number(m->info.fingerprint, (uint64_t)m->info.attn_keys) | 1;
+    m->layout.tag = grf_hash_number(m->layout.saved_tag, (uint64_t)m->layout.rewind) | 1;
     return error;
 }
 
@@ -3928,6 +3959,9 @@ static int grf_open(griffin_model *m, const void *data, uint64_t size,
     if (options && (options->attn_keys < 0 || options->attn_keys > 1 << 20))
         return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "attn_keys is %d, expected 0 to 2^20",
                         options->attn_keys);
+    if (options && (options->rewind < 0 || options->rewind > 1 << 20))
+        return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "rewind is %d, expected 0 to 2^20",
+                        options->rewind);
     error = grf_gguf_open(&m->file, data, size, &m->host);
     if (!error) error = grf_find_config(options, &m->file, &m->host, &m->info.config);
     if (!error) error = grf_vocab_load(&m->vocab, &m->file, &m->host);
@@ -3936,7 +3970,7 @@ static int grf_open(griffin_model *m, const void *data, uint64_t size,
                          "%d tokens in the vocabulary, but %d rows in the embedding",
                          m->vocab.count, m->info.config.vocab);
     if (error) return error;
-    grf_lay_out(m, options ? options->attn_keys : 0);
+    grf_lay_out(m, options ? options->attn_keys : 0, options ? options->rewind : 0);
     error = grf_build(m, options && options->copy_weights);
     return error ? error : grf_describe(m);
 }
@@ -4699,6 +4733,11 @@ static int grf_run_with_crew(griffin_context *c, int64_t units) {
 }
 #endif
 
+/* Where a state keeps what its history was at an earlier position. */
+static uint64_t *grf_past(const griffin_model *m, griffin_state *s, int64_t position) {
+    return (uint64_t *)(void *)((unsigned char *)s + m->layout.past) + position % m->layout.rewind;
+}
+
 static uint64_t grf_next_history(uint64_t history, int32_t token) {
     history = (history ^ (uint64_t)(uint32_t)token) + 0x9e3779b97f4a7c15u;
     history = (history ^ history >> 30) * 0xbf58476d1ce4e5b9u;
@@ -4721,10 +4760,11 @@ static void grf_commit(griffin_context *c) {
                     memcpy(grf_ring(m, s, slot, which, f->position + t),
                            grf_new_keys(c, slot, which, f->first + t), (size_t)l->kv_row * 4);
         s->tag = l->tag;
-        s->position = f->position + f->count;
-        s->history = f->history;
-        for (t = 0; t < f->count; t++)
+        for (t = 0; t < f->count; t++) {
+            *grf_past(m, s, s->position++) = s->history;
             s->history = grf_next_history(s->history, c->token[f->first + t]);
+        }
+        s->oldest = grf_max64(s->oldest, s->position - l->rewind);
     }
     c->spans = 0;
 }
@@ -4883,19 +4923,7 @@ GRIFFIN_API int griffin_step(griffin_context *c, griffin_state *state, int32_t t
 }
 
 /* ================================================================= >>state
- * A saved state, all little-endian:
- *
- *     0   8 bytes  "GRIFSTAT"
- *     8   u32      version, 1
- *     12  u32      0
- *     16  u64      tag: fingerprint of the model, mixed with the number of ring slots; 0: fresh
- *     24  u64      position
- *     32  u64      history hash of the tokens
- *     40  u64      n, number of floats
- *     48  f32[n]   recurrent part, then of every ring the rows of slots that were ever written
- *     ..  u64      checksum (FNV-1a variant of grf_hash) of all bytes before it */
-
-#define GRF_SAVE_HEADER 48
+ * Marks, and states for disks and networks. */
 
 GRIFFIN_API size_t griffin_state_size(const griffin_model *model) {
     return model && model->info.state_bytes <= (size_t)-1 ? (size_t)model->info.state_bytes : 0;
@@ -4905,32 +4933,103 @@ GRIFFIN_API int64_t griffin_state_position(const griffin_state *state) {
     return state ? state->position : 0;
 }
 
-/* Floats of a ring half that were written after `position` tokens. */
-static int64_t grf_used_ring(const griffin_model *m, int64_t position) {
-    return grf_min64(position, m->layout.slots) * m->layout.kv_row;
+/* ---- marks: the start of a state up to the rings, but with a tag even if it is fresh ---------- */
+
+GRIFFIN_API size_t griffin_mark_size(const griffin_model *model) {
+    return model && model->info.mark_bytes <= (size_t)-1 ? (size_t)model->info.mark_bytes : 0;
+}
+
+GRIFFIN_API int griffin_mark(const griffin_model *m, const griffin_state *state, void *mark) {
+    int error;
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "mark: there is no room for it");
+    error = grf_check_state(m, state);
+    if (error) return error;
+    memcpy(mark, state, griffin_mark_size(m));
+    memcpy(mark, &m->layout.tag, sizeof m->layout.tag);
+    return GRIFFIN_OK;
+}
+
+static int grf_check_mark(const griffin_model *m, griffin_state *s, const griffin_state *mark) {
+    const char *why = NULL;
+    if (mark->tag != m->layout.tag) why = "it belongs to another model or other options";
+    else if (mark->position > s->position) why = "the state has not been there";
+    else if (mark->position < s->oldest) why = "that is too long ago";
+    else if (mark->history != (mark->position == s->position
+                                   ? s->history : *grf_past(m, s, mark->position)))
+        why = "the state continues another text";
+    if (!why) return GRIFFIN_OK;
+    return grf_fail(&m->host, GRIFFIN_E_MISMATCH, "a mark at %u does not fit a state at %u: %s",
+                    (uint64_t)mark->position, (uint64_t)s->position, why);
+}
+
+/* Keys and values need nothing: those of the tokens taken back are out of sight and overwritten in
+ * time. The state does not get younger by it: what its rings lost stays lost. */
+GRIFFIN_API int griffin_rewind(const griffin_model *m, griffin_state *state, const void *mark) {
+    griffin_state to;
+    int error;
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "rewind: the mark is null");
+    error = grf_check_state(m, state);
+    if (error) return error;
+    memcpy(&to, mark, sizeof to);
+    error = grf_check_mark(m, state, &to);
+    if (error) return error;
+    to.oldest = state->oldest;
+    if (to.position == 0) to.tag = 0;
+    memcpy(state, mark, griffin_mark_size(m));
+    *state = to;
+    return GRIFFIN_OK;
+}
+
+/* ---- saved states ------------------------------------------------------------------------------
+ * All little-endian. A ring is saved as far as the next token sees it, so that a state that was
+ * rewound has the same bytes as one that never went astray.
+ *
+ *     0   8 bytes  "GRIFSTAT"
+ *     8   u32      version, 2
+ *     12  u32      0
+ *     16  u64      tag: fingerprint of the model, mixed with attn_keys; 0: fresh
+ *     24  u64      position
+ *     32  u64      history hash of the tokens
+ *     40  u64      n, number of floats
+ *     48  f32[n]   recurrent part, then of every ring the last min(position, attn_keys - 1) rows
+ *     ..  u64      checksum (FNV-1a variant of grf_hash) of all bytes before it */
+
+#define GRF_SAVE_VERSION 2
+#define GRF_SAVE_HEADER 48
+
+/* Rows of a ring half that the token after `position` others sees. */
+static int64_t grf_saved_rows(const griffin_model *m, int64_t position) {
+    return grf_min64(position, m->info.attn_keys - 1);
+}
+
+static int64_t grf_saved_pieces(const griffin_model *m, int64_t position) {
+    return position ? 1 + 2 * m->layout.attention_layers * grf_saved_rows(m, position) : 0;
 }
 
 static int64_t grf_saved_floats(const griffin_model *m, int64_t position) {
     if (position == 0) return 0;
-    return m->layout.recurrent_floats + 2 * m->layout.attention_layers * grf_used_ring(m, position);
+    return m->layout.recurrent_floats
+         + (grf_saved_pieces(m, position) - 1) * m->layout.kv_row;
 }
 
-/* The i-th run of floats that a save holds; 0 floats after the last. */
-static int64_t grf_saved_run(const griffin_model *m, const griffin_state *s, int64_t position,
-                             int i, float **run) {
-    const grf_layout *l = &m->layout;
-    float *floats = (float *)((griffin_state *)(uintptr_t)s + 1);
-    *run = floats + (i == 0 ? 0 : l->recurrent_floats + (i - 1) * (l->ring_floats / 2));
-    if (position == 0 || i > 2 * m->layout.attention_layers) return 0;
-    return i == 0 ? m->layout.recurrent_floats : grf_used_ring(m, position);
+/* The first piece is the recurrent part, the others are rows. Returns how many floats. */
+static int64_t grf_saved_piece(const griffin_model *m, griffin_state *s, int64_t i, float **piece) {
+    int64_t rows = grf_saved_rows(m, s->position), ring;
+    *piece = (float *)(s + 1);
+    if (i-- == 0) return m->layout.recurrent_floats;
+    ring = i / rows;
+    *piece = grf_ring(m, s, (int)(ring / 2), (int)(ring % 2), s->position - rows + i % rows);
+    return m->layout.kv_row;
 }
 
 GRIFFIN_API int64_t griffin_save(const griffin_model *m, const griffin_state *state, void *data,
                                  size_t capacity) {
     uint8_t *p = (uint8_t *)data;
-    int64_t floats, size, run_length, j, at = GRF_SAVE_HEADER;
-    float *run;
-    int i, error;
+    int64_t floats, size, n, i, j, at = GRF_SAVE_HEADER;
+    float *piece;
+    int error;
     if (!m) return GRIFFIN_E_ARGUMENT;
     error = grf_check_state(m, state);
     if (error) return error;
@@ -4941,15 +5040,15 @@ GRIFFIN_API int64_t griffin_save(const griffin_model *m, const griffin_state *st
         return grf_fail(&m->host, GRIFFIN_E_SPACE, "save: %u bytes given, %u needed",
                         (uint64_t)capacity, (uint64_t)size);
     memcpy(p, "GRIFSTAT", 8);
-    grf_put_u32(p + 8, 1);
+    grf_put_u32(p + 8, GRF_SAVE_VERSION);
     grf_put_u32(p + 12, 0);
-    grf_put_u64(p + 16, state->tag);
+    grf_put_u64(p + 16, state->tag ? m->layout.saved_tag : 0);
     grf_put_u64(p + 24, (uint64_t)state->position);
     grf_put_u64(p + 32, state->history);
     grf_put_u64(p + 40, (uint64_t)floats);
-    for (i = 0; i <= 2 * m->layout.attention_layers; i++) {
-        run_length = grf_saved_run(m, state, state->position, i, &run);
-        for (j = 0; j < run_length; j++, at += 4) grf_put_u32(p + at, grf_bits_of(run[j]));
+    for (i = 0; i < grf_saved_pieces(m, state->position); i++) {
+        n = grf_saved_piece(m, (griffin_state *)(uintptr_t)state, i, &piece);
+        for (j = 0; j < n; j++, at += 4) grf_put_u32(p + at, grf_bits_of(piece[j]));
     }
     grf_put_u64(p + at, grf_hash(GRF_HASH_START, p, (size_t)at));
     return size;
@@ -4960,18 +5059,18 @@ static int grf_check_save(const griffin_model *m, const uint8_t *p, size_t size)
     uint64_t position;
     if (size < GRF_SAVE_HEADER + 8 || memcmp(p, "GRIFSTAT", 8) != 0)
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: not a saved state");
-    if (grf_u32(p + 8) != 1)
-        return grf_fail(&m->host, GRIFFIN_E_VERSION, "load: version %u, expected 1",
-                        (uint64_t)grf_u32(p + 8));
+    if (grf_u32(p + 8) != GRF_SAVE_VERSION)
+        return grf_fail(&m->host, GRIFFIN_E_VERSION, "load: version %u of the format, expected %d",
+                        (uint64_t)grf_u32(p + 8), GRF_SAVE_VERSION);
     if (grf_u64(p + size - 8) != grf_hash(GRF_HASH_START, p, size - 8))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT,
                         "load: the checksum does not match, the bytes are damaged or cut");
     position = grf_u64(p + 24);
     if (position > INT64_MAX / 2 || (position == 0) != (grf_u64(p + 16) == 0))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: position %u is not possible", position);
-    if (position && grf_u64(p + 16) != m->layout.tag)
+    if (position && grf_u64(p + 16) != m->layout.saved_tag)
         return grf_fail(&m->host, GRIFFIN_E_MISMATCH,
-                        "load: saved with another model or other options");
+                        "load: saved with another model or other attn_keys");
     if (grf_u64(p + 40) != (uint64_t)grf_saved_floats(m, (int64_t)position)
         || size != GRF_SAVE_HEADER + 4 * grf_u64(p + 40) + 8)
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: %u bytes do not fit the position",
@@ -4982,20 +5081,20 @@ static int grf_check_save(const griffin_model *m, const uint8_t *p, size_t size)
 GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state, const void *data,
                              size_t size) {
     const uint8_t *p = (const uint8_t *)data;
-    int64_t run_length, j, at = GRF_SAVE_HEADER;
-    float *run;
-    int i, error;
+    int64_t n, i, j, at = GRF_SAVE_HEADER;
+    float *piece;
+    int error;
     if (!m) return GRIFFIN_E_ARGUMENT;
     if (!state || !data) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "load: a pointer is null");
     error = grf_check_save(m, p, size);
     if (error) return error;
     memset(state, 0, griffin_state_size(m));
-    state->tag = grf_u64(p + 16);
-    state->position = (int64_t)grf_u64(p + 24);
+    state->position = state->oldest = (int64_t)grf_u64(p + 24);
+    state->tag = state->position ? m->layout.tag : 0;
     state->history = grf_u64(p + 32);
-    for (i = 0; i <= 2 * m->layout.attention_layers; i++) {
-        run_length = grf_saved_run(m, state, state->position, i, &run);
-        for (j = 0; j < run_length; j++, at += 4) run[j] = grf_f32(p + at);
+    for (i = 0; i < grf_saved_pieces(m, state->position); i++) {
+        n = grf_saved_piece(m, state, i, &piece);
+        for (j = 0; j < n; j++, at += 4) piece[j] = grf_f32(p + at);
     }
     return GRIFFIN_OK;
 }

@@ -29,8 +29,8 @@ static uint8_t *well_formed(const uint8_t *data, size_t *size) {
     uint8_t *p;
     *size = 48 + 4 * (size_t)floats + 8 + (data[8] == 1);
     p = (uint8_t *)calloc(1, *size);
-    memcpy(p, "GRIFSTAT\1\0\0\0\0\0\0", 16);
-    grf_put_u64(p + 16, position && data[8] != 2 ? model->layout.tag : 0);
+    memcpy(p, "GRIFSTAT\2\0\0\0\0\0\0", 16);
+    grf_put_u64(p + 16, position && data[8] != 2 ? model->layout.saved_tag : 0);
     grf_put_u64(p + 24, position);
     grf_put_u64(p + 32, grf_u64(data));
     grf_put_u64(p + 40, (uint64_t)floats + (data[8] == 3));

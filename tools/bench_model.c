@@ -381,9 +381,9 @@ static uint64_t checksum(const unsigned char *p, size_t size) {     /* FNV-1a by
     return hash ^ hash >> 32;
 }
 
-/* A save holds the recurrent part, then of each of `rings` halves `rows` rows; a state has room for
- * `slots` of them. All but rows in bytes. */
-typedef struct save_shape { size_t recurrent, rings, row, rows, slots; } save_shape;
+/* A save holds the recurrent part, then of each of `rings` halves the last `rows` rows, at most
+ * `most`. The others in bytes. */
+typedef struct save_shape { size_t recurrent, rings, row, rows, most; } save_shape;
 
 static save_shape shape_of_save(const bench_model *b, size_t size) {
     const griffin_config *c = &b->info->config;
@@ -395,14 +395,14 @@ static save_shape shape_of_save(const bench_model *b, size_t size) {
                 * (size_t)((c->lru_width + TILE - 1) / TILE * TILE) * 4;
     if (s.rings == 0) return s;
     s.rows = (size - SAVE_FLOATS - SAVE_SUM - s.recurrent) / (s.rings * s.row);
-    s.slots = (griffin_state_size(b->model) - s.recurrent) / (s.rings * s.row);
+    s.most = (size_t)b->info->attn_keys - 1;
     return s;
 }
 
 /* Writes a saved form once more, for another position. Returns its size. */
 static size_t deepen(unsigned char *to, const unsigned char *from, const save_shape *s,
                      int64_t position) {
-    size_t want = (uint64_t)position < s->slots ? (size_t)position : s->slots;
+    size_t want = (uint64_t)position < s->most ? (size_t)position : s->most;
     size_t at = SAVE_FLOATS + s->recurrent, ring, i;
     memcpy(to, from, at);
     for (ring = 0, from += at; ring < s->rings; ring++, from += s->rows * s->row)

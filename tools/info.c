@@ -56,6 +56,7 @@ static void print_info(const griffin_info *i) {
     print_bytes("file", i->file_bytes);
     print_bytes("packed", i->weight_bytes);
     print_bytes("state", i->state_bytes);
+    print_bytes("mark", i->mark_bytes);
     printf("%-12s %s\n%-12s %016llx\n", "kernels", i->kernels, "fingerprint", (ull)i->fingerprint);
 }
 
@@ -116,8 +117,9 @@ static void json_info(const griffin_info *i) {
     json_text(i->chat_template);
     printf(",\n  \"type\": \"%s\", \"kernels\": \"%s\", \"parameters\": %llu,\n", i->type,
            i->kernels, (ull)i->parameters);
-    printf("  \"file_bytes\": %llu, \"weight_bytes\": %llu, \"state_bytes\": %llu,\n",
-           (ull)i->file_bytes, (ull)i->weight_bytes, (ull)i->state_bytes);
+    printf("  \"file_bytes\": %llu, \"weight_bytes\": %llu, \"state_bytes\": %llu, "
+           "\"mark_bytes\": %llu,\n", (ull)i->file_bytes, (ull)i->weight_bytes,
+           (ull)i->state_bytes, (ull)i->mark_bytes);
     printf("  \"fingerprint\": \"%016llx\"", (ull)i->fingerprint);
 }
 
