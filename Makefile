@@ -226,7 +226,7 @@ build/platforms/%.tests: griffin.h $(wildcard tests/*.[ch]) $(MODELS)
 web-test: web build/web_native
 	@node tests/web.mjs build/web build/web_native
 
-build/web_native: tests/web_native.c tests/test.h examples/web/web.c griffin.h
+build/web_native: tests/web_native.c examples/web/web.c griffin.h
 	$(CC) $(STANDARD) -O1 $(WARNINGS) $< -lm -o $@
 
 # The tests once more: unoptimised by gcc, and by clang with all it can do.

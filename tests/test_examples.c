@@ -140,6 +140,14 @@ static void test_crowd(void) {
     free(said);
 }
 
+static void test_rollback(void) {
+    char *told = output_of("rollback", "");
+    CHECK(strstr(told, " ] -- \"A dragon!\" cried the child."), "%s", told);
+    CHECK(strstr(told, "Taken back 3 times"), "%s", told);
+    CHECK(strstr(told, "the same bits as if nothing had been."), "%s", told);
+    free(told);
+}
+
 static void test_job_system(void) {
     char *said = output_of("job_system", "");
     int pieces = 0, calls = 0, threads = 0;
@@ -160,6 +168,7 @@ int main(int argc, char **argv) {
     RUN(test_embedded_model);
     RUN(test_cpp_host);
     RUN(test_crowd);
+    RUN(test_rollback);
     RUN(test_job_system);
     return test_end();
 }

@@ -6,7 +6,9 @@
  * fingerprint of the logits (griffin.js says which), and the tale so far as a JSON string. */
 
 #include "../examples/web/web.c"
-#include "test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
 
 static void print_moment(const char *tale) {
     const unsigned char *logits = (const unsigned char *)page_logits();
@@ -21,12 +23,15 @@ static void print_moment(const char *tale) {
 }
 
 int main(int argc, char **argv) {
+    enum { ROOM = 8 << 20 };
     static char tale[1 << 16];
-    size_t size, length;
-    unsigned char *file;
+    void *model = page_reserve(ROOM);
+    FILE *file = argc == 5 ? fopen(argv[1], "rb") : NULL;
+    size_t length;
     int left;
-    if (argc != 5 || !(file = test_read(argv[1], &size))) return 1;
-    if (page_open(file, size, (uint32_t)strtoul(argv[2], NULL, 10)) < 0) return 1;
+    if (!file) return 1;
+    if (page_open(model, fread(model, 1, ROOM, file), (uint32_t)atoi(argv[2])) < 0) return 1;
+    fclose(file);
     snprintf(tale, sizeof tale / 2, "%s", argv[3]);
     if (page_listen(tale, strlen(tale)) < 0) return 1;
     for (left = atoi(argv[4]); left >= 0; left--) {
@@ -35,6 +40,5 @@ int main(int argc, char **argv) {
         length = strlen(tale);
         if (page_speak(tale + length, sizeof tale - length) < 0) return 1;
     }
-    free(file);
     return 0;
 }

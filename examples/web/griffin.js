@@ -17,7 +17,7 @@ let engine, bytes;      // the module and its memory, which never grows
 let story, size, text;  // addresses in it, and the bytes of a story
 let writing = false, due = 0;
 
-// ---- the engine -----------------------------------------------------------------------------------
+// ---- the engine ---------------------------------------------------------------------------------
 
 function check(result) {
   if (result < 0) throw new Error(`error ${result} of griffin.h`);
@@ -72,7 +72,7 @@ function fingerprint() {
   return hash.toString(16).padStart(8, '0');
 }
 
-// ---- the tale -------------------------------------------------------------------------------------
+// ---- the tale -----------------------------------------------------------------------------------
 
 // A token that does not begin with a space goes on with the word before it.
 function append(words, moment, said) {
@@ -86,6 +86,7 @@ function append(words, moment, said) {
   span.moment = moment;             // the one before it
   if (said) span.className = 'said';
   $('story').append(span);
+  span.scrollIntoView({ block: 'nearest' });
   const old = spans[spans.length - 1 - WORDS];
   if (old) {
     old.moment = null;
@@ -110,7 +111,7 @@ function write(on) {
   show();
 }
 
-// ---- the page -------------------------------------------------------------------------------------
+// ---- the page -----------------------------------------------------------------------------------
 
 function show() {
   const begun = $('story').childElementCount > 0;
@@ -135,9 +136,10 @@ function draw() {
     const bar = Math.min(time / full, 1) * height;
     pen.fillRect(i * width / times.length, height - bar, width / times.length - scale, bar);
   });
-  const busy = times.filter(time => time >= 0.1), sum = busy.reduce((a, b) => a + b, 0);
-  $('status').textContent = `${(busy.length ? sum / busy.length : 0).toFixed(1)} ms of thinking in a `
-    + `frame of ${full.toFixed(1)} ms, at most ${Math.max(...times).toFixed(1)} ms`;
+  const busy = times.filter(time => time >= 0.1);
+  const mean = busy.reduce((sum, time) => sum + time, 0) / Math.max(busy.length, 1);
+  $('status').textContent = `${mean.toFixed(1)} ms of thinking in a frame of ${full.toFixed(1)} ms,`
+    + ` at most ${Math.max(...times).toFixed(1)} ms`;
 }
 
 function frame(now) {
