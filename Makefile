@@ -2,13 +2,14 @@
 #
 #     make            build/griffin, the command line program
 #     make run        the shipped model tells a tale
-#     make test       every test; gcc and make are all it takes
+#     make test       every test; gcc, g++ and make are all it takes
 #     make hello      the ten lines of the README; so for every other program in examples/
 #     make web        build/web, a page to be put on any static file server; wants clang and lld
 #     make check-all  what CI runs after the tests; wants what .ci/run installs
 #     make clean
 
 CC       = gcc
+CXX      = $(subst gcc,g++,$(CC:clang%=clang++%))
 CFLAGS   = -O2
 WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion
 BUILD    = build
@@ -65,7 +66,7 @@ $(BUILD)/examples/%: $(BUILD)/examples/%.o $(LIBRARY)
 	$(CC) $(CFLAGS) $(OPENMP) -pthread $^ -lm -o $@
 
 $(BUILD)/examples/cpp_host: $(wildcard examples/cpp_host/*.cpp) griffin.h
-	$(CC) -std=c++11 $(CFLAGS) $(WARNINGS) $(filter %.cpp,$^) -lstdc++ -lm -o $@
+	$(CXX) -std=c++11 $(CFLAGS) $(WARNINGS) $(filter %.cpp,$^) -lm -o $@
 
 # The page and its engine, a module that imports nothing; wasi-libc lends memcpy and the like.
 WASM = clang --target=wasm32-wasi --sysroot=/usr -msimd128
@@ -284,6 +285,6 @@ $(BUILD)/tests/fuzz_%.fuzzed: $(BUILD)/tests/fuzz_%
 clean:
 	rm -rf build
 
-.PHONY: all run $(EXAMPLES) web test web-test check-all same-bits platforms tests-elsewhere sanitizers valgrind \
-        lint fuzz run-fuzzers clean
+.PHONY: all run $(EXAMPLES) web test web-test check-all same-bits platforms tests-elsewhere \
+        sanitizers valgrind lint fuzz run-fuzzers clean
 .SECONDARY:

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { CROWD = 32, WORDS = 24, MOST = 48 };
+enum { CROWD = 32, WORDS = 20, MOST = 48 };
 
 static const char *const names[CROWD] = {
     "king", "queen", "prince", "princess", "giant", "dwarf", "witch", "fairy",

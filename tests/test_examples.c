@@ -102,7 +102,7 @@ static void test_hello(void) {
     free(told);
 }
 
-/* However little time there is left, a frame takes a unit, and what is told does not depend on it. */
+/* However little time is left, a frame takes a unit; what is told does not depend on it. */
 static void test_frame_budget(void) {
     char *told = output_of("frame_budget", "--frames 60");
     check_told(told, 17, "Once upon a time", "", 7);
