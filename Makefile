@@ -3,11 +3,13 @@
 #     make            build/griffin, the command line program
 #     make run        the shipped model tells a tale
 #     make test       every test; gcc and make are all it takes
-#     make hello      the ten lines of the README
+#     make hello      the ten lines of the README; so for every other program in examples/
+#     make web        build/web, a page to be put on any static file server; wants clang and lld
 #     make check-all  what CI runs after the tests; wants what .ci/run installs
 #     make clean
 
 CC       = gcc
+CXX      = $(subst gcc,g++,$(CC:clang%=clang++%))
 CFLAGS   = -O2
 WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion
 BUILD    = build
@@ -49,11 +51,42 @@ PROMPT = Once upon a time there was a king who had three daughters,
 run: $(BUILD)/griffin
 	$(BUILD)/griffin run -m $(MODEL) -p "$(PROMPT)"
 
-hello: $(BUILD)/hello
-	$(BUILD)/hello $(MODEL)
+# Each example is a program by itself: cc -O2 examples/hello.c -lm. Here they skip their copy of the
+# library and share the one that is compiled already, but for two whose point is how it is compiled.
+EXAMPLES = $(patsubst examples/%.c,%,$(wildcard examples/*.c)) \
+           $(if $(shell command -v $(CXX)),cpp_host)
 
-$(BUILD)/hello: $(BUILD)/examples/hello.o
-	$(CC) $(CFLAGS) $(OPENMP) $^ -lm -o $@
+$(EXAMPLES): %: $(BUILD)/examples/%
+	$< $(MODEL)
+
+$(BUILD)/examples/%.o: STANDARD += -DGRIFFIN_IMPLEMENTED
+$(BUILD)/examples/embedded_model.o: STANDARD += -UGRIFFIN_IMPLEMENTED
+$(BUILD)/examples/embedded_model.o: $(MODEL)
+
+$(BUILD)/examples/%: $(BUILD)/examples/%.o $(LIBRARY)
+	$(CC) $(CFLAGS) $(OPENMP) -pthread $^ -lm -o $@
+
+$(BUILD)/examples/cpp_host: $(wildcard examples/cpp_host/*.cpp) griffin.h
+	$(CXX) -std=c++11 $(CFLAGS) $(WARNINGS) $(filter %.cpp,$^) -lm -o $@
+
+# The page and its engine, a module that imports nothing; wasi-libc lends memcpy and the like.
+WASM = clang --target=wasm32-wasi --sysroot=/usr -msimd128
+
+web: build/web/griffin.wasm $(patsubst examples/web/%,build/web/%,$(wildcard examples/web/*.html \
+         examples/web/*.js)) build/web/storyteller.gguf
+
+build/web/griffin.wasm: examples/web/web.c griffin.h
+	@mkdir -p $(@D)
+	$(WASM) -std=c99 -ffp-contract=off -O2 $(WARNINGS) -nostartfiles -Wl,--no-entry,--strip-all \
+	    $< -o $@
+
+build/web/%: examples/web/%
+	@mkdir -p $(@D)
+	cp $< $@
+
+build/web/storyteller.gguf: $(MODEL)
+	@mkdir -p $(@D)
+	cp $< $@
 
 # ---- tests -------------------------------------------------------------------------------------
 # tests/test_*.c are programs that end with the line "N passed, N failed". They read reference
@@ -67,6 +100,8 @@ MODELS = $(NAMES:%=build/data/%.gguf) $(foreach n,$(NAMES),$(TYPES:%=build/data/
 
 test: $(TESTS) $(MODELS)
 	@$(call run-tests,$(TESTS))
+
+$(BUILD)/tests/test_examples: | $(EXAMPLES:%=$(BUILD)/examples/%)
 
 $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(LIBRARY)
 	$(CC) $(CFLAGS) $(OPENMP) -pthread $^ -lm -o $@
@@ -99,7 +134,7 @@ endef
 
 # ---- check-all ---------------------------------------------------------------------------------
 
-check-all: same-bits symbols platforms tests-elsewhere sanitizers valgrind lint fuzz spills
+check-all: same-bits symbols platforms web-test tests-elsewhere sanitizers valgrind lint fuzz spills
 
 # The library compiled by COMPILER_LANGUAGE_OPTIMISATION_DIALECT, warnings being errors, must give
 # the logits of the plain build, bit for bit: on every instruction set, at once or token by token.
@@ -186,7 +221,7 @@ build/platforms/aarch64%: RUNNER = qemu-aarch64
 build/platforms/aarch64%: CPUS   = scalar neon neon-dot
 build/platforms/aarch64%: TESTED = formats math sampler same_bits kv
 
-build/platforms/wasm%:    CROSS  = clang --target=wasm32-wasi --sysroot=/usr -msimd128 \
+build/platforms/wasm%:    CROSS  = $(WASM) \
     $(foreach e,SIGNAL MMAN PROCESS_CLOCKS GETPID,-D_WASI_EMULATED_$e) \
     $(foreach e,signal mman process-clocks getpid,-lwasi-emulated-$e)
 build/platforms/wasm%:    RUNNER = node --no-warnings --experimental-wasi-unstable-preview1 \
@@ -214,6 +249,13 @@ build/platforms/%.tests: griffin.h $(wildcard tests/*.[ch]) $(MODELS)
 	        || exit 1; \
 	done
 	@$(call run-tests,$(TESTED:%=build/platforms/$*/test_%)) && touch $@
+
+# The page in a browser, driven by node, against its engine on this machine.
+web-test: web build/web_native
+	@node tests/web.mjs build/web build/web_native
+
+build/web_native: tests/web_native.c examples/web/web.c griffin.h
+	$(CC) $(STANDARD) -O1 $(WARNINGS) $< -lm -o $@
 
 # The tests once more: unoptimised by gcc, and by clang with all it can do.
 tests-elsewhere: all $(MODELS)
@@ -279,6 +321,6 @@ $(BUILD)/tests/fuzz_%.fuzzed: $(BUILD)/tests/fuzz_%
 clean:
 	rm -rf build
 
-.PHONY: all run hello test check-all same-bits symbols platforms tests-elsewhere sanitizers \
-        valgrind lint fuzz spills run-fuzzers clean
+.PHONY: all run $(EXAMPLES) web test web-test check-all same-bits symbols platforms \
+        tests-elsewhere sanitizers valgrind lint fuzz spills run-fuzzers clean
 .SECONDARY:
