@@ -195,7 +195,8 @@ typedef enum griffin_error {
     GRIFFIN_E_MEMORY      = -6,  /* the allocator gave up */
     GRIFFIN_E_SPACE       = -7,  /* a buffer or context of yours is too small */
     GRIFFIN_E_MISMATCH    = -8,  /* state, context and model do not belong together */
-    GRIFFIN_E_VOCABULARY  = -9   /* the model carries no vocabulary, so no text */
+    GRIFFIN_E_VOCABULARY  = -9,  /* the model carries no vocabulary, so no text */
+    GRIFFIN_E_NO_TOKEN    = -10  /* every token is forbidden */
 } griffin_error;
 
 GRIFFIN_API const char *griffin_error_string(int error);   /* never null */
@@ -419,10 +420,21 @@ GRIFFIN_API const char *griffin_unit_name(const griffin_context *context);
 
 /* ---- sampling --------------------------------------------------------------
  * All zero is greedy. The struct is the whole random state: copy it to replay.
- * The same logits and sampler give the same token on every platform. Order:
- * repetition penalty, temperature, top_k, top_p, min_p, draw. */
+ * The same logits and sampler give the same token on every platform. Order: biases,
+ * mask, repetition penalty, temperature, top_k, top_p, min_p, draw. */
 
 #define GRIFFIN_RECENT 64
+
+/* Added to the logit of a token; -INFINITY bans it. Several for one token add up, and banned
+ * stays banned. */
+typedef struct griffin_bias {
+    int32_t token;
+    float   bias;                           /* not NaN */
+} griffin_bias;
+
+/* Your own rules: changes logits [vocab], where -INFINITY bans a token. Negative: an error, which
+ * griffin_sample returns. */
+typedef int griffin_mask_function(float *logits, int vocab, void *user);
 
 typedef struct griffin_sampler {
     uint64_t seed;                          /* advances with every draw */
@@ -434,10 +446,17 @@ typedef struct griffin_sampler {
     int      repeat_last;                   /* tokens looked back at; 0: all GRIFFIN_RECENT */
     uint32_t accepted;                      /* how many tokens were accepted so far */
     int32_t  recent[GRIFFIN_RECENT];        /* the last of them, a ring */
+
+    /* Yours: they must outlive the calls, copies of the struct share them, and no save holds them. */
+    const griffin_bias    *biases;
+    int                    bias_count;
+    griffin_mask_function *mask;            /* null: none */
+    void                  *mask_user;
 } griffin_sampler;
 
-/* Returns a token, or a negative error. Accepts the token itself. Overwrites logits [V]: with a
- * temperature they are left as weights, 1 for the likeliest and 0 for what was dropped. */
+/* Returns a token, or a negative error (E_NO_TOKEN if all are banned) with the sampler unchanged.
+ * Accepts the token itself. Overwrites logits [V]: with a temperature they are left as weights, 1
+ * for the likeliest and 0 for what was dropped. */
 GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *sampler,
                                    float *logits);
 
@@ -476,6 +495,27 @@ typedef struct griffin_decoder {
 
 GRIFFIN_API int griffin_decode(const griffin_model *model, griffin_decoder *decoder,
                                int32_t token, char *text, size_t capacity);
+
+/* Finds stop texts in a stream of decoded text, holding back only what may be the start of one.
+ * All zero stops nowhere. A plain struct: copy it together with the state to rewind both. */
+#define GRIFFIN_STOP_BYTES 128
+
+typedef struct griffin_stop {
+    const char *const *texts;               /* yours: UTF-8, each of 1 to GRIFFIN_STOP_BYTES bytes */
+    int   count;
+    int   found;                            /* 1 + the index of the text that the last call found,
+                                             * the longest if several end there; 0: none */
+    int   used;                             /* bytes that call took, up to the end of that text */
+    int   held_count;
+    char  held[GRIFFIN_STOP_BYTES];         /* a proper start of one of the texts */
+} griffin_stop;
+
+/* Takes the next `length` bytes and returns how many it wrote: what is certain not to belong to a
+ * stop text, followed by a NUL; text null brings out what is held. A text that was found is not
+ * written, nor is anything after it: call again with text + used to search on. A capacity of
+ * length + GRIFFIN_STOP_BYTES is always enough; E_SPACE, and nothing changed, tells if not. */
+GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t length,
+                                  char *out, size_t capacity);
 
 typedef enum griffin_token_kind {
     GRIFFIN_TOKEN_NORMAL = 1, GRIFFIN_TOKEN_UNKNOWN, GRIFFIN_TOKEN_CONTROL,
@@ -4097,6 +4137,7 @@ GRIFFIN_API const char *griffin_error_string(int error) {
     case GRIFFIN_E_SPACE:       return "a buffer or context is too small";
     case GRIFFIN_E_MISMATCH:    return "state, context and model do not belong together";
     case GRIFFIN_E_VOCABULARY:  return "the model carries no vocabulary";
+    case GRIFFIN_E_NO_TOKEN:    return "every token is forbidden";
     }
     return error > 0 ? "no error" : "unknown error";
 }
@@ -5041,7 +5082,27 @@ static int grf_sampler_ok(const griffin_sampler *s) {       /* false for every N
     return s->temperature >= 0 && s->temperature < INFINITY
         && s->top_p >= 0 && s->top_p <= 1 && s->min_p >= 0 && s->min_p <= 1
         && s->repeat_penalty >= 0 && s->repeat_penalty < INFINITY
-        && s->top_k >= 0 && s->repeat_last >= 0 && s->repeat_last <= GRIFFIN_RECENT;
+        && s->top_k >= 0 && s->repeat_last >= 0 && s->repeat_last <= GRIFFIN_RECENT
+        && s->bias_count >= 0 && (s->biases || !s->bias_count);
+}
+
+static int grf_biases_ok(const griffin_model *model, const griffin_sampler *s) {
+    int i, n = model->info.config.vocab;
+    for (i = 0; i < s->bias_count; i++) {
+        const griffin_bias *b = &s->biases[i];
+        if (b->token < 0 || b->token >= n || !(b->bias >= -INFINITY)) {
+            return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_sample: biases[%d] is NaN, "
+                            "or its token %d not one of %d", i, (int)b->token, n);
+        }
+    }
+    return GRIFFIN_OK;
+}
+
+/* The sum of opposite infinities is NaN, which counts as banned. */
+static int grf_control(const griffin_sampler *s, float *logits, int n) {
+    int i;
+    for (i = 0; i < s->bias_count; i++) logits[s->biases[i].token] += s->biases[i].bias;
+    return s->mask ? s->mask(logits, n, s->mask_user) : GRIFFIN_OK;
 }
 
 /* Keskar et al. 2019 (CTRL): a token that was there lately becomes less likely, once. */
@@ -5123,14 +5184,18 @@ GRIFFIN_API void griffin_accept(griffin_sampler *sampler, int32_t token) {
 GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *sampler,
                                    float *logits) {
     int32_t token;
+    int error;
     if (!model) return GRIFFIN_E_ARGUMENT;
     if (!sampler || !logits || !grf_sampler_ok(sampler)) {
         return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_sample: a field of the sampler "
                         "is out of range, or a pointer null");
     }
+    error = grf_biases_ok(model, sampler);
+    if (!error) error = grf_control(sampler, logits, model->info.config.vocab);
+    if (error < 0) return error;
     token = grf_choose(model, sampler, logits, model->info.config.vocab);
     if (token < 0) {
-        return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_sample: every logit is minus "
+        return grf_fail(&model->host, GRIFFIN_E_NO_TOKEN, "griffin_sample: every logit is minus "
                         "infinity or not a number");
     }
     griffin_accept(sampler, token);
@@ -5281,6 +5346,64 @@ GRIFFIN_API int griffin_decode(const griffin_model *model, griffin_decoder *deco
     text[out.length] = 0;
     *decoder = d;
     return (int)out.length;
+}
+
+/* ---- stop texts ------------------------------------------------------------------------ */
+
+/* The longest text that the held bytes start (`whole` 0) or end with (1): its index, or -1. A text
+ * is complete when they end with it: its start was held, or a longer one around it. */
+static int grf_find_stop(const griffin_stop *s, int whole) {
+    int i, best = -1, longest = 0;
+    for (i = 0; i < s->count; i++) {
+        int n = (int)strlen(s->texts[i]), from = whole ? s->held_count - n : 0;
+        if (n <= longest || (whole ? from < 0 : n <= s->held_count)) continue;
+        if (memcmp(s->held + from, s->texts[i], (size_t)(whole ? n : s->held_count)) != 0) continue;
+        best = i;
+        longest = n;
+    }
+    return best;
+}
+
+/* Writes all but the last `keep` of the held bytes. */
+static void grf_stop_release(griffin_stop *s, int keep, grf_text *out) {
+    grf_append(out, s->held, (uint64_t)(s->held_count - keep));
+    memmove(s->held, s->held + s->held_count - keep, (size_t)keep);
+    s->held_count = keep;
+}
+
+static void grf_stop_byte(griffin_stop *s, char byte, grf_text *out) {
+    s->held[s->held_count++] = byte;
+    s->found = 1 + grf_find_stop(s, 1);
+    if (s->found) {
+        grf_stop_release(s, (int)strlen(s->texts[s->found - 1]), out);
+        s->held_count = 0;
+    }
+    while (s->held_count && grf_find_stop(s, 0) < 0) grf_stop_release(s, s->held_count - 1, out);
+}
+
+static int grf_stop_ok(const griffin_stop *s) {
+    int i;
+    if (s->count < 0 || (s->count && !s->texts)) return 0;
+    if (s->held_count < 0 || s->held_count >= GRIFFIN_STOP_BYTES) return 0;
+    for (i = 0; i < s->count; i++) {
+        if (!s->texts[i] || !s->texts[i][0] || strlen(s->texts[i]) > GRIFFIN_STOP_BYTES) return 0;
+    }
+    return 1;
+}
+
+GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t length,
+                                  char *out, size_t capacity) {
+    grf_text shown = { out, capacity, 0, 0 };
+    griffin_stop s;
+    if (!stop || !out || length > INT32_MAX / 2 || !grf_stop_ok(stop)) return GRIFFIN_E_ARGUMENT;
+    s = *stop;
+    s.found = s.used = 0;
+    if (!text) grf_stop_release(&s, 0, &shown);
+    while (text && !s.found && s.used < (int)length) grf_stop_byte(&s, text[s.used++], &shown);
+    if (shown.length >= capacity) return GRIFFIN_E_SPACE;
+    out[shown.length] = 0;
+    *stop = s;
+    return (int)shown.length;
 }
 
 /* ---- single tokens -------------------------------------------------------------------- */

@@ -4,6 +4,7 @@
 #include "config.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,6 +84,15 @@ int session_open(session *s, const command *c, const model_options *o, int needs
     return 0;
 }
 
+int session_control(session *s, const control_options *o) {
+    char nothing[GRIFFIN_STOP_BYTES];
+    s->stop.texts = o->stops.at;
+    s->stop.count = o->stops.count;
+    if (griffin_stop_feed(&s->stop, "", 0, nothing, sizeof nothing) < 0)
+        return complain("--stop: a text must have 1 to %d bytes", GRIFFIN_STOP_BYTES);
+    return 0;
+}
+
 void session_close(session *s) {
     free(s->logits);
     free(s->state);
@@ -141,13 +151,34 @@ int sampler_prepare(const command *c, griffin_sampler *sampler) {
     return -1;
 }
 
-int session_show(session *s, int32_t token, int show) {
-    char piece[2048];
-    int n = griffin_decode(s->model, &s->decoder, token, piece, sizeof piece);
-    if (n < 0) return session_error(s, n);
-    if (!show || n == 0) return 0;
+enum { PIECE = 2048 };
+
+static int print(const char *piece, int n) {
+    if (n == 0) return 0;
     fwrite(piece, 1, (size_t)n, stdout);
     return output_flush();
+}
+
+int session_show(session *s, int32_t token, int show) {
+    char piece[PIECE];
+    int n = griffin_decode(s->model, &s->decoder, token, piece, sizeof piece);
+    if (n < 0) return session_error(s, n);
+    return show ? print(piece, n) : 0;
+}
+
+/* A token of the answer, -1 to bring out what was held back. Returns 0 to go on, 1 after an error,
+ * 2 at a stop text. */
+static int say(session *s, int32_t token) {
+    char piece[PIECE], shown[PIECE + GRIFFIN_STOP_BYTES];
+    int n = griffin_decode(s->model, &s->decoder, token, piece, sizeof piece);
+    if (n < 0) return session_error(s, n);
+    n = griffin_stop_feed(&s->stop, piece, (size_t)n, shown, sizeof shown);
+    if (print(shown, n)) return 1;
+    if (s->stop.found) {
+        s->decoder.count = 0;               /* what follows the stop text is dropped */
+        return 2;
+    }
+    return token < 0 && print(shown, griffin_stop_feed(&s->stop, NULL, 0, shown, sizeof shown));
 }
 
 int session_feed(session *s, const token_list *tokens, griffin_sampler *sampler, int echo) {
@@ -169,19 +200,23 @@ int session_feed(session *s, const token_list *tokens, griffin_sampler *sampler,
     return 0;
 }
 
-static void forbid(session *s, int32_t token) {
-    if (token >= 0) s->logits[token] = -1e30f;
+static void forbid(session *s, griffin_sampler *sampler, int32_t token) {
+    griffin_bias *ban = &s->no_ends[sampler->bias_count];
+    if (token < 0) return;
+    ban->token = token;
+    ban->bias = -INFINITY;
+    sampler->biases = s->no_ends;
+    sampler->bias_count++;
 }
 
 /* Samples, shows and feeds one token. Returns 0 to go on, 1 after an error, 2 at the end. */
-static int generate_one(session *s, griffin_sampler *sampler, int ignore_ends) {
+static int generate_one(session *s, griffin_sampler *sampler) {
     int32_t token;
-    int error;
-    if (ignore_ends) { forbid(s, s->info->eos); forbid(s, s->info->end_of_turn); }
+    int error, status;
     token = griffin_sample(s->model, sampler, s->logits);
     if (token < 0) return session_error(s, token);
     if (token == s->info->eos || token == s->info->end_of_turn) return 2;
-    if (session_show(s, token, 1)) return 1;
+    if ((status = say(s, token)) != 0) return status;
     if (s->first_seconds == 0) s->first_seconds = seconds_now() - s->start;
     error = griffin_step(s->context, s->state, token, s->logits);
     if (error < 0) return session_error(s, error);
@@ -192,11 +227,15 @@ static int generate_one(session *s, griffin_sampler *sampler, int ignore_ends) {
 int session_generate(session *s, griffin_sampler *sampler, int limit, int ignore_ends) {
     double start = seconds_now();
     int i, status = 0;
+    sampler->bias_count = 0;
+    if (ignore_ends) {
+        forbid(s, sampler, s->info->eos);
+        forbid(s, sampler, s->info->end_of_turn);
+    }
     for (i = 0; i != limit && status == 0 && !interrupted(); i++)
-        status = generate_one(s, sampler, ignore_ends);
+        status = generate_one(s, sampler);
     s->generated_seconds += seconds_now() - start;
-    if (status == 1) return 1;
-    return session_show(s, -1, 1);
+    return status == 1 || say(s, -1) == 1;
 }
 
 static void print_rate(const char *what, int tokens, double seconds) {
