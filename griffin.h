@@ -6078,8 +6078,8 @@ typedef struct grf_twig { uint32_t next_byte, first; } grf_twig;    /* next << 8
 /* What a heavy walk found: tokens that may follow, in ranges [first, end) of the tree's order, and
  * nodes below which the calls around decide. */
 typedef struct grf_outline {
-    uint32_t *ranges, *exits;               /* one block of memory; null while they are counted */
-    uint32_t  n_ranges, n_exits, last_end;
+    uint32_t *ranges, *exits;               /* one block of memory */
+    uint32_t  n_ranges, n_exits;
 } grf_outline;
 
 struct griffin_grammar {
@@ -6268,7 +6268,8 @@ typedef struct grf_walk {
     uint32_t  visited;                      /* nodes */
     uint32_t  low, high;                    /* of the block, in the order of the tree */
     uint32_t *marks;                        /* its tokens that may follow, a bit each; or null */
-    grf_outline *outline;                   /* null, or receives what is found */
+    grf_outline *outline;                   /* null, or receives what is found, at most */
+    uint32_t  most;
     uint32_t  cursor[GRF_WALK_CURSORS];     /* of places with outlines: exits done with */
     grf_frame place[GRF_WALK_PLACES], frame[GRF_WALK_FRAMES];
     grf_level level[GRF_LONGEST_TOKEN + 2];
@@ -6383,20 +6384,26 @@ static int grf_read(grf_walk *w, int open, int count, uint8_t byte) {
 
 /* ---- walking down the tree ------------------------------------------------------------------------ */
 
-static void grf_outline_range(grf_outline *o, uint32_t first, uint32_t end) {
-    if (o->n_ranges && o->last_end == first) {
-        if (o->ranges) o->ranges[2 * o->n_ranges - 1] = end;
-    } else {
-        if (o->ranges) { o->ranges[2 * o->n_ranges] = first; o->ranges[2 * o->n_ranges + 1] = end; }
-        o->n_ranges++;
-    }
-    o->last_end = end;
+/* An outline in the making has room for `most` numbers in either array. */
+static void grf_outline_range(grf_walk *w, uint32_t first, uint32_t end) {
+    grf_outline *o = w->outline;
+    uint32_t *last = o->ranges + 2 * o->n_ranges;
+    if (o->n_ranges && last[-1] == first) { last[-1] = end; return; }
+    if (2 * o->n_ranges + 2 > w->most) { w->full = 1; return; }
+    last[0] = first;
+    last[1] = end;
+    o->n_ranges++;
+}
+
+static void grf_outline_exit(grf_walk *w, uint32_t node) {
+    if (w->outline->n_exits == w->most) w->full = 1;
+    else w->outline->exits[w->outline->n_exits++] = node;
 }
 
 /* Marks tokens that may follow. */
 static void grf_allow(grf_walk *w, uint32_t first, uint32_t end) {
     if (first == end) return;
-    if (w->outline) { grf_outline_range(w->outline, first, end); return; }
+    if (w->outline) { grf_outline_range(w, first, end); return; }
     if (first < w->low) first = w->low;
     if (end > w->high) end = w->high;
     for (; first < end; first++) {
@@ -6451,10 +6458,7 @@ static void grf_walk_below(grf_walk *w, uint32_t node) {
         l[1].end = next;
         grf_enter(w, l + 1, l, l->places);
         l++;
-        if (w->outline && l->returned) {
-            if (w->outline->exits) w->outline->exits[w->outline->n_exits] = i;
-            w->outline->n_exits++;
-        }
+        if (w->outline && l->returned) grf_outline_exit(w, i);
         next = i + 1;
     }
 }
@@ -6463,31 +6467,27 @@ static void grf_walk_below(grf_walk *w, uint32_t node) {
 
 #define GRF_HEAVY_WALK 4096                 /* nodes that make an outline worthwhile */
 
-/* Walks the tree from a position whose calls are not known. */
-static void grf_walk_from(grf_walk *w, const griffin_grammar *g, int position, grf_outline *o) {
-    memset(w, 0, offsetof(grf_walk, place));
-    w->g = g;
-    w->high = g->n_written;
-    w->outline = o;
-    o->n_ranges = o->n_exits = o->last_end = 0;
-    grf_add_place(w, 0, (uint32_t)position, 0);
-    grf_enter(w, w->level, NULL, 0);
-    grf_walk_below(w, 0);
-}
-
-/* Walks twice, to count and to keep. Where almost every token has its own entry, nothing is won. */
-static int grf_outline_position(griffin_grammar *g, int position) {
-    grf_walk w;
+/* Walks the whole tree from a position whose calls are not known. The outline has room for as many
+ * numbers as half the tokens in either array; where that is too little, nothing would be won. */
+static int grf_outline_position(griffin_grammar *g, int position, grf_outline found) {
     grf_outline *o = &g->outlines[g->n_outlines];
-    uint32_t entries;
-    o->ranges = o->exits = NULL;
-    grf_walk_from(&w, g, position, o);
-    entries = 2 * o->n_ranges + o->n_exits;
-    if (w.full || w.visited < GRF_HEAVY_WALK || entries > g->n_written / 2) return GRIFFIN_OK;
-    o->ranges = (uint32_t *)grf_grammar_memory(g, entries, sizeof *o->ranges);
-    if (!o->ranges) return grf_no_memory(&g->host, entries * sizeof *o->ranges);
+    grf_walk w;
+    memset(&w, 0, offsetof(grf_walk, place));
+    w.g = g;
+    w.high = g->n_written;
+    w.outline = &found;
+    w.most = g->n_written / 2;
+    grf_add_place(&w, 0, (uint32_t)position, 0);
+    grf_enter(&w, w.level, NULL, 0);
+    grf_walk_below(&w, 0);
+    if (w.full || w.visited < GRF_HEAVY_WALK) return GRIFFIN_OK;
+    o->n_ranges = found.n_ranges;
+    o->n_exits  = found.n_exits;
+    o->ranges = (uint32_t *)grf_grammar_memory(g, 2 * (uint64_t)o->n_ranges + o->n_exits, 4);
+    if (!o->ranges) return grf_no_memory(&g->host, 8 * (uint64_t)o->n_ranges + 4 * o->n_exits);
     o->exits = o->ranges + 2 * o->n_ranges;
-    grf_walk_from(&w, g, position, o);
+    memcpy(o->ranges, found.ranges, 8 * (size_t)o->n_ranges);
+    memcpy(o->exits, found.exits, 4 * (size_t)o->n_exits);
     g->outline_of[position] = (uint16_t)++g->n_outlines;
     return GRIFFIN_OK;
 }
@@ -6495,18 +6495,24 @@ static int grf_outline_position(griffin_grammar *g, int position) {
 /* Of all positions where a text can be between two characters: where to go on behind each code,
  * and the beginning. */
 static int grf_build_outlines(griffin_grammar *g) {
-    uint8_t *done = (uint8_t *)grf_allocate(&g->host, (uint64_t)g->n_codes);
-    int i, error = done ? GRIFFIN_OK : grf_no_memory(&g->host, (uint64_t)g->n_codes);
-    if (done) memset(done, 0, (size_t)g->n_codes);
+    uint64_t codes = (uint64_t)g->n_codes, half = g->n_written / 2, size = 8 * half + codes;
+    uint32_t *scratch = (uint32_t *)grf_allocate(&g->host, size);
+    grf_outline found = { scratch, NULL, 0, 0 };
+    uint8_t *done;
+    int i, error = GRIFFIN_OK;
+    if (!scratch) return grf_no_memory(&g->host, size);
+    found.exits = scratch + half;
+    done = (uint8_t *)(scratch + 2 * half);
+    memset(done, 0, (size_t)codes);
     for (i = -1; i + 1 < g->n_codes && !error && g->n_outlines < GRF_MOST_OUTLINES; i++) {
         int at = i < 0 ? g->root : i + 1;
         if (i >= 0 && g->codes[i].kind >= GRF_SPLIT && g->codes[i].kind != GRF_CALL) continue;
         while (g->codes[at].kind == GRF_JUMP) at = g->codes[at].to;
         if (g->codes[at].kind == GRF_BYTE || g->codes[at].kind == GRF_RETURN || done[at]) continue;
         done[at] = 1;
-        error = grf_outline_position(g, at);
+        error = grf_outline_position(g, at, found);
     }
-    grf_release(&g->host, done);
+    grf_release(&g->host, scratch);
     return error;
 }
 
