@@ -4,6 +4,7 @@
 #     make run        the shipped model tells a tale
 #     make test       every test; gcc and make are all it takes
 #     make hello      the ten lines of the README
+#     make json_action    a character answers in JSON
 #     make check-all  what CI runs after the tests; wants what .ci/run installs
 #     make clean
 
@@ -49,10 +50,10 @@ PROMPT = Once upon a time there was a king who had three daughters,
 run: $(BUILD)/griffin
 	$(BUILD)/griffin run -m $(MODEL) -p "$(PROMPT)"
 
-hello: $(BUILD)/hello
-	$(BUILD)/hello $(MODEL)
+hello json_action: %: $(BUILD)/%
+	$(BUILD)/$* $(MODEL)
 
-$(BUILD)/hello: $(BUILD)/examples/hello.o
+$(BUILD)/hello $(BUILD)/json_action: $(BUILD)/%: $(BUILD)/examples/%.o
 	$(CC) $(CFLAGS) $(OPENMP) $^ -lm -o $@
 
 # ---- tests -------------------------------------------------------------------------------------
@@ -244,6 +245,6 @@ $(BUILD)/tests/fuzz_%.fuzzed: $(BUILD)/tests/fuzz_%
 clean:
 	rm -rf build
 
-.PHONY: all run hello test check-all same-bits platforms tests-elsewhere sanitizers valgrind \
-        lint fuzz run-fuzzers clean
+.PHONY: all run hello json_action test check-all same-bits platforms tests-elsewhere sanitizers \
+        valgrind lint fuzz run-fuzzers clean
 .SECONDARY:

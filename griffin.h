@@ -447,7 +447,7 @@ typedef struct griffin_sampler {
     uint32_t accepted;                      /* how many tokens were accepted so far */
     int32_t  recent[GRIFFIN_RECENT];        /* the last of them, a ring */
 
-    /* Yours: they must outlive the calls, copies of the struct share them, and no save holds them. */
+    /* Yours: they must outlive the calls; copies share them and no save holds them. */
     const griffin_bias    *biases;
     int                    bias_count;
     griffin_mask_function *mask;            /* null: none */
@@ -501,7 +501,7 @@ GRIFFIN_API int griffin_decode(const griffin_model *model, griffin_decoder *deco
 #define GRIFFIN_STOP_BYTES 128
 
 typedef struct griffin_stop {
-    const char *const *texts;               /* yours: UTF-8, each of 1 to GRIFFIN_STOP_BYTES bytes */
+    const char *const *texts;               /* yours: UTF-8, 1 to GRIFFIN_STOP_BYTES bytes each */
     int   count;
     int   found;                            /* 1 + the index of the text that the last call found,
                                              * the longest if several end there; 0: none */
@@ -550,7 +550,8 @@ GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *p
 
 typedef struct griffin_grammar griffin_grammar;
 
-#define GRIFFIN_GRAMMAR_FRAMES 512          /* open calls of rules, and alternatives, in a text */
+#define GRIFFIN_GRAMMAR_FRAMES 512          /* rules a text can be inside of, plus alternatives that
+                                             * have begun alike */
 
 typedef struct griffin_grammar_frame { uint16_t position, below; } griffin_grammar_frame;
 
@@ -5714,7 +5715,8 @@ static void grf_repeat(grf_compiler *c, int least, int most) {
     if (start < 0) grf_wrong(c, c->at, "there is nothing to repeat");
     if (c->error || !grf_room(c, (uint64_t)(length + 1) * (uint64_t)(copies + 1))) return;
     for (i = 0; i < copies; i++) {
-        if (i >= least) grf_emit(c, GRF_SPLIT, 0, most < 0 ? length + 2 : (most - i) * (length + 1));
+        int past = most < 0 ? length + 2 : (most - i) * (length + 1);
+        if (i >= least) grf_emit(c, GRF_SPLIT, 0, past);
         memcpy(c->codes + c->n_codes, c->codes + start, (size_t)length * sizeof(grf_code));
         c->n_codes += length;
     }
@@ -6080,6 +6082,7 @@ typedef struct grf_twig { uint32_t next_byte, first; } grf_twig;    /* next << 8
 typedef struct grf_outline {
     uint32_t *ranges, *exits;               /* one block of memory */
     uint32_t  n_ranges, n_exits;
+    int       returned;                     /* the calls around decide from the root on, too */
 } grf_outline;
 
 struct griffin_grammar {
@@ -6229,23 +6232,28 @@ static int grf_build_tree(griffin_grammar *g) {
     uint32_t *scratch = (uint32_t *)grf_allocate(&g->host, size);
     grf_sorter s;
     int error;
-    g->order = (int32_t *)grf_grammar_memory(g, count, sizeof *g->order);
+    if (!scratch) return grf_no_memory(&g->host, size);
     memset(&s, 0, sizeof s);
     s.starts = scratch;
     s.from = (int32_t *)scratch + count + 1;
     s.to = s.from + count;
-    error = scratch && g->order ? grf_order_tokens(g, &s) : grf_no_memory(&g->host, size);
+    g->order = (int32_t *)grf_grammar_memory(g, count, sizeof *g->order);
+    error = g->order ? grf_order_tokens(g, &s) : grf_no_memory(&g->host, 4 * count);
     grf_release(&g->host, s.bytes);
     grf_release(&g->host, scratch);
     return error;
 }
 
-/* ---- reading bytes ------------------------------------------------------------------------------ */
+/* ---- reading bytes --------------------------------------------------------------------------- */
 
 #define GRF_WALK_FRAMES 2048
 #define GRF_WALK_PLACES 4096
-#define GRF_WALK_BLOCK  32768               /* tokens marked at a time */
 #define GRF_WALK_CURSORS 8
+
+#ifndef GRF_WALK_BLOCK                      /* tests make these small */
+  #define GRF_WALK_BLOCK 32768              /* tokens marked at a time */
+  #define GRF_HEAVY_WALK 4096               /* nodes that make an outline worthwhile */
+#endif
 
 typedef griffin_grammar_frame grf_frame;
 
@@ -6366,13 +6374,14 @@ static void grf_read_byte(grf_walk *w, int from, grf_frame p, uint8_t byte) {
     if (inside && byte >> 6 != 2) return;
     entry = g->rows[inside ? p.position - g->n_codes : code->to + (byte >> 6)][byte & 63];
     if (entry == 0) return;
-    if (entry == 1) {
-        if (inside) grf_arrive(w, from, w->frame[p.below - 1].position, w->frame[p.below - 1].below);
-        else grf_arrive(w, from, p.position + 1u, p.below);
-        return;
+    if (entry > 1) {
+        grf_add_place(w, from, (uint32_t)(g->n_codes + entry - 2),
+                      inside ? p.below : grf_push_frame(w, p.position + 1u, p.below));
+    } else if (inside) {
+        grf_arrive(w, from, w->frame[p.below - 1].position, w->frame[p.below - 1].below);
+    } else {
+        grf_arrive(w, from, p.position + 1u, p.below);
     }
-    grf_add_place(w, from, (uint32_t)(g->n_codes + entry - 2),
-                  inside ? p.below : grf_push_frame(w, p.position + 1u, p.below));
 }
 
 static int grf_read(grf_walk *w, int open, int count, uint8_t byte) {
@@ -6382,7 +6391,7 @@ static int grf_read(grf_walk *w, int open, int count, uint8_t byte) {
     return w->n_places - from;
 }
 
-/* ---- walking down the tree ------------------------------------------------------------------------ */
+/* ---- walking down the tree ------------------------------------------------------------------- */
 
 /* An outline in the making has room for `most` numbers in either array. */
 static void grf_outline_range(grf_walk *w, uint32_t first, uint32_t end) {
@@ -6463,9 +6472,7 @@ static void grf_walk_below(grf_walk *w, uint32_t node) {
     }
 }
 
-/* ---- outlines --------------------------------------------------------------------------------------- */
-
-#define GRF_HEAVY_WALK 4096                 /* nodes that make an outline worthwhile */
+/* ---- outlines -------------------------------------------------------------------------------- */
 
 /* Walks the whole tree from a position whose calls are not known. The outline has room for as many
  * numbers as half the tokens in either array; where that is too little, nothing would be won. */
@@ -6483,6 +6490,7 @@ static int grf_outline_position(griffin_grammar *g, int position, grf_outline fo
     if (w.full || w.visited < GRF_HEAVY_WALK) return GRIFFIN_OK;
     o->n_ranges = found.n_ranges;
     o->n_exits  = found.n_exits;
+    o->returned = w.level[0].returned;
     o->ranges = (uint32_t *)grf_grammar_memory(g, 2 * (uint64_t)o->n_ranges + o->n_exits, 4);
     if (!o->ranges) return grf_no_memory(&g->host, 8 * (uint64_t)o->n_ranges + 4 * o->n_exits);
     o->exits = o->ranges + 2 * o->n_ranges;
@@ -6497,7 +6505,7 @@ static int grf_outline_position(griffin_grammar *g, int position, grf_outline fo
 static int grf_build_outlines(griffin_grammar *g) {
     uint64_t codes = (uint64_t)g->n_codes, half = g->n_written / 2, size = 8 * half + codes;
     uint32_t *scratch = (uint32_t *)grf_allocate(&g->host, size);
-    grf_outline found = { scratch, NULL, 0, 0 };
+    grf_outline found = { scratch, NULL, 0, 0, 0 };
     uint8_t *done;
     int i, error = GRIFFIN_OK;
     if (!scratch) return grf_no_memory(&g->host, size);
@@ -6516,7 +6524,7 @@ static int grf_build_outlines(griffin_grammar *g) {
     return error;
 }
 
-/* ---- opening -------------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static int grf_keep_program(griffin_grammar *g, const grf_compiler *c) {
     uint64_t codes = (uint64_t)c->n_codes, rows = (uint64_t)c->n_rows;
@@ -6606,7 +6614,7 @@ GRIFFIN_API uint64_t griffin_grammar_size(const griffin_grammar *grammar) {
     return grammar ? grammar->size : 0;
 }
 
-/* ---- states ---------------------------------------------------------------------------------------------- */
+/* ---- states ---------------------------------------------------------------------------------- */
 
 static int grf_check_frame(const griffin_grammar *g, grf_frame f, int positions, int frames) {
     return f.position < positions && f.below <= frames && (f.position < g->n_codes || f.below);
@@ -6643,7 +6651,7 @@ static int grf_resume(grf_walk *w, const griffin_grammar *g, const griffin_gramm
 
 /* Keeps the places from `from` on and the frames below them, equal ones once. */
 static int grf_suspend(const grf_walk *w, int from, griffin_grammar_state *s) {
-    uint16_t moved[GRF_WALK_FRAMES + 1];    /* of 1 + a frame: 1 + its new place; first: if needed */
+    uint16_t moved[GRF_WALK_FRAMES + 1];    /* of 1 + a frame: is it needed; then, 1 + where to */
     int i, j, old = s->frames, n = 0;
     memset(moved, 0, sizeof moved);
     for (i = from; i < w->n_places; i++) moved[w->place[i].below] = 1;
@@ -6672,7 +6680,7 @@ static int grf_suspend(const grf_walk *w, int from, griffin_grammar_state *s) {
     return GRIFFIN_OK;
 }
 
-/* ---- which tokens may follow ------------------------------------------------------------------------ */
+/* ---- which tokens may follow ----------------------------------------------------------------- */
 
 /* Brings places with outlines to the front. Returns how many of them. */
 static int grf_outlined_first(grf_walk *w) {
@@ -6703,6 +6711,7 @@ static void grf_use_outline(grf_walk *w, int k) {
     if (!below) return;
     grf_arrive(w, places, w->frame[below - 1].position, w->frame[below - 1].below);
     grf_enter(w, w->level, NULL, places);
+    if (o->returned) grf_walk_below(w, 0);
     i = w->cursor[k];
     while (i < o->n_exits && g->twigs[grf_twig_next(g, o->exits[i])].first <= w->low) i++;
     w->cursor[k] = i;
@@ -6716,7 +6725,11 @@ static int grf_mask_block(grf_walk *w, int outlined, float *logits) {
     int places = w->n_places, frames = w->n_frames, remaining = 0, k;
     uint32_t i;
     memset(w->marks, 0, GRF_WALK_BLOCK / 8);
-    for (k = 0; k < outlined; k++, w->n_places = places, w->n_frames = frames) grf_use_outline(w, k);
+    for (k = 0; k < outlined; k++) {
+        grf_use_outline(w, k);
+        w->n_places = places;
+        w->n_frames = frames;
+    }
     if (outlined < places) {
         grf_enter(w, w->level, NULL, outlined);
         grf_walk_below(w, 0);

@@ -46,11 +46,13 @@ typedef struct model_options {
     { "seed", "s", OPTION_SEED, &(s).seed, "N", "the same seed gives the same text" }
 
 /* What bounds an answer. */
-typedef struct control_options { text_list stops; } control_options;
+typedef struct control_options { const char *grammar, *schema; text_list stops; } control_options;
 
-#define CONTROL_DEFAULTS { { { 0 }, 0 } }
+#define CONTROL_DEFAULTS { 0, 0, { { 0 }, 0 } }
 
 #define CONTROL_OPTIONS(o) \
+    { "grammar", 0, OPTION_TEXT, &(o).grammar, "FILE", "write what this grammar (GBNF) allows" }, \
+    { "schema", 0, OPTION_TEXT, &(o).schema, "FILE", "write JSON that this schema describes" }, \
     { "stop", 0, OPTION_TEXTS, &(o).stops, "TEXT", "end before this text; may be repeated" }
 
 /* Checks what the table cannot and draws a seed where none was given. Returns -1, or 2. */
@@ -68,6 +70,11 @@ typedef struct session {
     griffin_decoder     decoder;
     griffin_stop        stop;               /* of an answer */
     griffin_bias        no_ends[2];         /* for --ignore-eos */
+    griffin_grammar    *grammar;            /* of an answer, or null */
+    griffin_grammar_state grammar_state;
+    int                 may_end;            /* as far as the grammar is concerned */
+    int                 masks;
+    double              mask_seconds, longest_mask;
     char                message[400];       /* the library's last error */
     uint64_t            seed;               /* of the sampler, for the statistics */
     int                 prompt_tokens, generated_tokens;
@@ -96,7 +103,8 @@ int session_show(session *s, int32_t token, int show);
 /* Feeds a prompt; with echo it is printed as the model reads it. */
 int session_feed(session *s, const token_list *tokens, griffin_sampler *sampler, int echo);
 
-/* Streams an answer to standard output until it ends, comes to a stop text, is interrupted, or has `limit` tokens. */
+/* Streams an answer to standard output until it ends, comes to a stop text, is interrupted, or has
+ * `limit` tokens. */
 int session_generate(session *s, griffin_sampler *sampler, int limit, int ignore_ends);
 
 #endif
