@@ -1,15 +1,15 @@
 /* test_json_action.c - examples/json_action.c prints actions that a game can read, the same ones
  * every time. */
 
+#define main example_main
+#include "../examples/json_action.c"
+#undef main
+
 #include "test.h"
 #include "../tools/json.h"
 
 #include <fcntl.h>
 #include <unistd.h>
-
-#define main example_main
-#include "../examples/json_action.c"
-#undef main
 
 /* What the program prints; to be freed. */
 static char *output(const char *path) {
