@@ -139,6 +139,16 @@ static size_t shown_by_search(const char *text, const char *const *texts, int co
     return *found ? end - 1 - best : length;
 }
 
+/* No byte is held back that could be shown. */
+static int holds_a_start(const griffin_stop *stop) {
+    int i, starts = stop->held_count == 0;
+    for (i = 0; i < stop->count; i++) {
+        starts |= (size_t)stop->held_count < strlen(stop->texts[i])
+               && memcmp(stop->held, stop->texts[i], (size_t)stop->held_count) == 0;
+    }
+    return starts;
+}
+
 /* Feeds a text in two parts and then byte by byte; through copies of the struct, as rewinding
  * would. Returns what was shown. */
 static size_t feed(const char *text, size_t cut, int by_bytes, griffin_stop *stop, char *shown) {
@@ -150,6 +160,7 @@ static size_t feed(const char *text, size_t cut, int by_bytes, griffin_stop *sto
         int written = griffin_stop_feed(&copy, text + at, n, shown + size, MOST - size);
         CHECK(written >= 0 && written <= (int)n + GRIFFIN_STOP_BYTES, "%d", written);
         CHECK(copy.found || copy.used == (int)n, "%d", copy.used);
+        CHECK(holds_a_start(&copy), "%.*s", copy.held_count, copy.held);
         at += (size_t)copy.used;
         size += (size_t)written;
         *stop = copy;
