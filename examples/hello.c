@@ -14,7 +14,7 @@ int main(int argc, char **argv) {
     const char *opening = "Once upon a time";
     griffin_model *model;
     griffin_context *context;
-    griffin_sampler sampler = { 2026, 0.7f, 0.9f, 0, 0, 0, 0, 0, { 0 } };
+    griffin_sampler sampler = { 0 };                                /* zero is greedy */
     griffin_decoder decoder = { { 0 }, 0, 0, 0, 0 };
     int32_t token, prompt[64];
     char text[512];
@@ -28,6 +28,9 @@ int main(int argc, char **argv) {
     void *memory = malloc(size);
     if (!state || !logits || !memory) return 1;
 
+    sampler.seed = 2026;
+    sampler.temperature = 0.7f;
+    sampler.top_p = 0.9f;
     griffin_context_init(&context, model, NULL, memory, size);
     int count = griffin_encode(model, NULL, opening, strlen(opening), prompt, 64);
     if (count < 0) { fprintf(stderr, "%s\n", griffin_error_string(count)); return 1; }

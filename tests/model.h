@@ -172,7 +172,7 @@ static inline void put(bytes *b, const void *data, size_t size) {
         b->capacity = (b->size + size) * 2;
         b->at = (unsigned char *)realloc(b->at, b->capacity);
     }
-    memcpy(b->at + b->size, data, size);
+    if (size) memcpy(b->at + b->size, data, size);
     b->size += size;
 }
 

@@ -410,8 +410,8 @@ static void test_info(void) {
 static void test_strings(void) {
     int i, j;
     for (i = -12; i <= 3; i++) CHECK(griffin_error_string(i)[0] != 0, "%d", i);
-    for (i = GRIFFIN_E_VOCABULARY; i <= 0; i++)
-        for (j = GRIFFIN_E_VOCABULARY; j < i; j++)
+    for (i = GRIFFIN_E_NO_TOKEN; i <= 0; i++)
+        for (j = GRIFFIN_E_NO_TOKEN; j < i; j++)
             CHECK(strcmp(griffin_error_string(i), griffin_error_string(j)) != 0, "%d and %d", i, j);
 }
 

@@ -166,11 +166,12 @@ static int check_turns(chat *c, const char *path) {
     return 0;
 }
 
-static int open_and_converse(const command *how, chat *c, const model_options *o) {
+static int open_and_converse(const command *how, chat *c, const model_options *o,
+                             const control_options *control) {
     int status = session_open(&c->s, how, o, NEEDS_TEXT);
     if (status) return status;
     c->s.seed = c->sampler.seed;
-    status = check_turns(c, o->path);
+    status = session_control(&c->s, control) || check_turns(c, o->path);
     if (!status) {
         status = converse(c);
         session_statistics(&c->s);
@@ -182,6 +183,7 @@ static int open_and_converse(const command *how, chat *c, const model_options *o
 int command_chat(int argc, char **argv) {
     model_options o = MODEL_DEFAULTS;
     griffin_sampler sampler = SAMPLER_DEFAULTS;
+    control_options control = CONTROL_DEFAULTS;
     const char *system = NULL;
     int limit = 512, raw = 0;
     const option table[] = {
@@ -189,6 +191,7 @@ int command_chat(int argc, char **argv) {
         { "n-predict", "n", OPTION_LIMIT, &limit, "N", "longest answer in tokens; -1: no limit" },
         { "predict", NULL, OPTION_LIMIT, &limit, "N", NULL },
         SAMPLER_OPTIONS(sampler),
+        CONTROL_OPTIONS(control),
         { "raw", NULL, OPTION_FLAG, &raw, NULL, "no turns: the model continues what you write" },
         { "system-prompt", "sys", OPTION_TEXT, &system, "TEXT", NULL },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
@@ -207,5 +210,5 @@ int command_chat(int argc, char **argv) {
     c.sampler = sampler;
     c.limit = limit;
     c.raw = raw;
-    return open_and_converse(&how, &c, &o);
+    return open_and_converse(&how, &c, &o, &control);
 }

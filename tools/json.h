@@ -48,7 +48,7 @@ void names_free(names *n);
 
 typedef struct json {
     json_kind kind;                 /* the current token ... */
-    size_t token;                   /* ... and where it starts in data */
+    size_t token, at;               /* ... where it starts in data, and the place behind it */
     const char *text;               /* KEY, STRING: unescaped bytes, valid until the next token */
     size_t length;
     int64_t integer;                /* INT: above 2^63 - 1 it is cut to that */
@@ -59,7 +59,7 @@ typedef struct json {
 
     /* private */
     const unsigned char *data;
-    size_t size, at;
+    size_t size;
     int expects;
     int depth;
     unsigned char open[JSON_DEPTH]; /* '{' or '[' of the containers around `at` */

@@ -48,6 +48,12 @@ static int parse_choice(const char *text, const char *words, int *value) {
     return 0;
 }
 
+static int add_text(text_list *list, const char *text) {
+    if (list->count == MOST_TEXTS) return 0;
+    list->at[list->count++] = text;
+    return 1;
+}
+
 static int parse_value(const option *o, const char *text) {
     switch (o->kind) {
     case OPTION_COUNT:    return parse_integer(text, 0, (int *)o->target);
@@ -57,6 +63,7 @@ static int parse_value(const option *o, const char *text) {
     case OPTION_SEED:     return parse_seed(text, (uint64_t *)o->target);
     case OPTION_CHOICE:   return parse_choice(text, o->value, (int *)o->target);
     case OPTION_TEXT:     *(const char **)o->target = text; return 1;
+    case OPTION_TEXTS:    return add_text((text_list *)o->target, text);
     case OPTION_FLAG: case OPTION_END: break;
     }
     return 0;
@@ -68,6 +75,7 @@ static const char *expectation(const option *o) {
     case OPTION_REAL:     return "a number that is not negative";
     case OPTION_FRACTION: return "a number from 0 to 1";
     case OPTION_CHOICE:   return o->value;
+    case OPTION_TEXTS:    return "one of at most 16";
     default:              return "a whole number that is not negative";
     }
 }
@@ -85,7 +93,7 @@ static void print_default(const option *o) {
         for (i = *(int *)o->target; i > 0; i--) word = strchr(word, '|') + 1;
         printf(" (default: %.*s)", (int)strcspn(word, "|"), word);
         break;
-    case OPTION_FLAG: case OPTION_TEXT: case OPTION_END: break;
+    case OPTION_FLAG: case OPTION_TEXT: case OPTION_TEXTS: case OPTION_END: break;
     }
 }
 

@@ -13,9 +13,14 @@ typedef enum option_kind {
     OPTION_FRACTION,                /* float: 0 to 1 */
     OPTION_SEED,                    /* uint64_t; -1, all ones, stands for a random one */
     OPTION_TEXT,                    /* const char * */
+    OPTION_TEXTS,                   /* text_list: may be given more than once */
     OPTION_CHOICE,                  /* int: which word of `value`, as in "one|two|three" */
     OPTION_END                      /* ends the table */
 } option_kind;
+
+enum { MOST_TEXTS = 16 };
+
+typedef struct text_list { const char *at[MOST_TEXTS]; int count; } text_list;
 
 typedef struct option {
     const char *name;               /* --name; null in the last row */

@@ -9,6 +9,7 @@
 typedef struct run_options {
     model_options model;
     griffin_sampler sampler;
+    control_options control;
     const char *prompt, *file;
     int limit, ignore_eos, hide_prompt;
 } run_options;
@@ -46,7 +47,7 @@ static int open_and_run(const command *c, run_options *o) {
     if (!status) status = session_open(&s, c, &o->model, NEEDS_TEXT);
     if (!status) {
         s.seed = o->sampler.seed;
-        status = run(&s, o, &prompt);
+        status = session_control(&s, &o->control) || run(&s, o, &prompt);
         session_close(&s);
     }
     file_close(&prompt);
@@ -54,7 +55,7 @@ static int open_and_run(const command *c, run_options *o) {
 }
 
 int command_run(int argc, char **argv) {
-    run_options o = { MODEL_DEFAULTS, SAMPLER_DEFAULTS, NULL, NULL, 256, 0, 0 };
+    run_options o = { MODEL_DEFAULTS, SAMPLER_DEFAULTS, CONTROL_DEFAULTS, NULL, NULL, 256, 0, 0 };
     const option table[] = {
         MODEL_OPTIONS(o.model),
         { "prompt", "p", OPTION_TEXT, &o.prompt, "TEXT", "how the text begins" },
@@ -62,6 +63,7 @@ int command_run(int argc, char **argv) {
         { "n-predict", "n", OPTION_LIMIT, &o.limit, "N", "tokens to write; -1: until the end" },
         { "predict", NULL, OPTION_LIMIT, &o.limit, "N", NULL },
         SAMPLER_OPTIONS(o.sampler),
+        CONTROL_OPTIONS(o.control),
         { "ignore-eos", NULL, OPTION_FLAG, &o.ignore_eos, NULL, "go on where the model would end" },
         { "no-display-prompt", NULL, OPTION_FLAG, &o.hide_prompt, NULL, "print only what is new" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }

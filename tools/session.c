@@ -2,8 +2,10 @@
 
 #include "session.h"
 #include "config.h"
+#include "json_schema.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,10 +101,42 @@ int session_open_memory(session *s, const void *data, size_t size, int threads) 
     return 1;
 }
 
+static int open_grammar(session *s, const char *path, const char *text, size_t size) {
+    int error = griffin_grammar_open(&s->grammar, s->model, text, size, NULL);
+    return error < 0 ? complain("%s: %s", path, s->message) : 0;
+}
+
+static int open_schema(session *s, const char *path, const file_bytes *file) {
+    report r = { "" };
+    char *text = json_schema_grammar(file->data, (size_t)file->size, &r);
+    int status = text ? open_grammar(s, path, text, strlen(text))
+                      : complain("%s: %s", path, r.text);
+    free(text);
+    return status;
+}
+
+int session_control(session *s, const control_options *o) {
+    char nothing[GRIFFIN_STOP_BYTES];
+    file_bytes file;
+    int status;
+    s->stop.texts = o->stops.at;
+    s->stop.count = o->stops.count;
+    if (griffin_stop_feed(&s->stop, "", 0, nothing, sizeof nothing) < 0)
+        return complain("--stop: a text must have 1 to %d bytes", GRIFFIN_STOP_BYTES);
+    if (o->grammar && o->schema) return complain("--grammar and --schema exclude each other");
+    if (!o->grammar && !o->schema) return 0;
+    if (text_open(&file, NULL, o->grammar ? o->grammar : o->schema)) return 1;
+    if (o->schema) status = open_schema(s, o->schema, &file);
+    else status = open_grammar(s, o->grammar, (const char *)file.data, (size_t)file.size);
+    file_close(&file);
+    return status;
+}
+
 void session_close(session *s) {
     free(s->logits);
     free(s->state);
     free(s->context_memory);
+    griffin_grammar_close(s->grammar);
     griffin_close(s->model);
     memset(s, 0, sizeof *s);
 }
@@ -157,13 +191,34 @@ int sampler_prepare(const command *c, griffin_sampler *sampler) {
     return -1;
 }
 
-int session_show(session *s, int32_t token, int show) {
-    char piece[2048];
-    int n = griffin_decode(s->model, &s->decoder, token, piece, sizeof piece);
-    if (n < 0) return session_error(s, n);
-    if (!show || n == 0) return 0;
+enum { PIECE = 2048 };
+
+static int print(const char *piece, int n) {
+    if (n == 0) return 0;
     fwrite(piece, 1, (size_t)n, stdout);
     return output_flush();
+}
+
+int session_show(session *s, int32_t token, int show) {
+    char piece[PIECE];
+    int n = griffin_decode(s->model, &s->decoder, token, piece, sizeof piece);
+    if (n < 0) return session_error(s, n);
+    return show ? print(piece, n) : 0;
+}
+
+/* A token of the answer, -1 to bring out what was held back. Returns 0 to go on, 1 after an error,
+ * 2 at a stop text. */
+static int say(session *s, int32_t token) {
+    char piece[PIECE], shown[PIECE + GRIFFIN_STOP_BYTES];
+    int n = griffin_decode(s->model, &s->decoder, token, piece, sizeof piece);
+    if (n < 0) return session_error(s, n);
+    n = griffin_stop_feed(&s->stop, piece, (size_t)n, shown, sizeof shown);
+    if (print(shown, n)) return 1;
+    if (s->stop.found) {
+        s->decoder.count = 0;               /* what follows the stop text is dropped */
+        return 2;
+    }
+    return token < 0 && print(shown, griffin_stop_feed(&s->stop, NULL, 0, shown, sizeof shown));
 }
 
 int session_feed(session *s, const token_list *tokens, griffin_sampler *sampler, int echo) {
@@ -185,19 +240,50 @@ int session_feed(session *s, const token_list *tokens, griffin_sampler *sampler,
     return 0;
 }
 
-static void forbid(session *s, int32_t token) {
-    if (token >= 0) s->logits[token] = -1e30f;
+static void forbid(session *s, griffin_sampler *sampler, int32_t token) {
+    griffin_bias *ban = &s->no_ends[sampler->bias_count];
+    if (token < 0) return;
+    ban->token = token;
+    ban->bias = -INFINITY;
+    sampler->biases = s->no_ends;
+    sampler->bias_count++;
+}
+
+/* The sampler's mask. */
+static int obey_grammar(float *logits, int vocab, void *user) {
+    session *s = (session *)user;
+    double start = seconds_now(), took;
+    int remaining = griffin_grammar_mask(s->grammar, &s->grammar_state, logits);
+    (void)vocab;
+    took = seconds_now() - start;
+    if (took > s->longest_mask) s->longest_mask = took;
+    s->mask_seconds += took;
+    s->masks++;
+    return remaining;
+}
+
+/* An answer starts at the start of the grammar. */
+static void start_grammar(session *s, griffin_sampler *sampler) {
+    if (!s->grammar) return;
+    memset(&s->grammar_state, 0, sizeof s->grammar_state);
+    s->may_end = 0;
+    sampler->mask = obey_grammar;
+    sampler->mask_user = s;
 }
 
 /* Samples, shows and feeds one token. Returns 0 to go on, 1 after an error, 2 at the end. */
-static int generate_one(session *s, griffin_sampler *sampler, int ignore_ends) {
+static int generate_one(session *s, griffin_sampler *sampler) {
     int32_t token;
-    int error;
-    if (ignore_ends) { forbid(s, s->info->eos); forbid(s, s->info->end_of_turn); }
+    int error, status;
     token = griffin_sample(s->model, sampler, s->logits);
+    if (token == GRIFFIN_E_NO_TOKEN && s->may_end) return 2;
     if (token < 0) return session_error(s, token);
     if (token == s->info->eos || token == s->info->end_of_turn) return 2;
-    if (session_show(s, token, 1)) return 1;
+    if (s->grammar) {
+        s->may_end = griffin_grammar_accept(s->grammar, &s->grammar_state, token);
+        if (s->may_end < 0) return session_error(s, s->may_end);
+    }
+    if ((status = say(s, token)) != 0) return status;
     if (s->first_seconds == 0) s->first_seconds = seconds_now() - s->start;
     error = griffin_step(s->context, s->state, token, s->logits);
     if (error < 0) return session_error(s, error);
@@ -208,11 +294,16 @@ static int generate_one(session *s, griffin_sampler *sampler, int ignore_ends) {
 int session_generate(session *s, griffin_sampler *sampler, int limit, int ignore_ends) {
     double start = seconds_now();
     int i, status = 0;
+    start_grammar(s, sampler);
+    sampler->bias_count = 0;
+    if (ignore_ends) {
+        forbid(s, sampler, s->info->eos);
+        forbid(s, sampler, s->info->end_of_turn);
+    }
     for (i = 0; i != limit && status == 0 && !interrupted(); i++)
-        status = generate_one(s, sampler, ignore_ends);
+        status = generate_one(s, sampler);
     s->generated_seconds += seconds_now() - start;
-    if (status == 1) return 1;
-    return session_show(s, -1, 1);
+    return status == 1 || say(s, -1) == 1;
 }
 
 static void print_rate(const char *what, int tokens, double seconds) {
@@ -225,6 +316,10 @@ void session_statistics(const session *s) {
     fprintf(stderr, "\n");
     print_rate("prompt    ", s->prompt_tokens, s->prompt_seconds);
     print_rate("generation", s->generated_tokens, s->generated_seconds);
+    if (s->masks > 0)
+        fprintf(stderr, "grammar    %6d masks, %.0f us each, at most %.0f us, %.0f KiB\n", s->masks,
+                s->mask_seconds / s->masks * 1e6, s->longest_mask * 1e6,
+                (double)griffin_grammar_size(s->grammar) / 1024);
     fprintf(stderr, "opened in %.2f s, ", s->open_seconds);
     if (s->generated_tokens > 0)
         fprintf(stderr, "first token after %.3f s, seed %llu, ", s->first_seconds,

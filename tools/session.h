@@ -36,7 +36,8 @@ typedef struct model_options {
       "config.json, for models without metadata" }, \
     { "preset", 0, OPTION_TEXT, &(o).preset, "NAME", "a published shape instead, such as 2b" }
 
-#define SAMPLER_DEFAULTS { UINT64_MAX, 0.8f, 0.95f, 0.05f, 40, 1.0f, GRIFFIN_RECENT, 0, { 0 } }
+#define SAMPLER_DEFAULTS { UINT64_MAX, 0.8f, 0.95f, 0.05f, 40, 1.0f, GRIFFIN_RECENT, 0, { 0 }, \
+                           NULL, 0, NULL, NULL }
 
 #define SAMPLER_OPTIONS(s) \
     { "temp", 0, OPTION_REAL, &(s).temperature, "T", "0: always the likeliest token" }, \
@@ -46,6 +47,16 @@ typedef struct model_options {
     { "repeat-penalty", 0, OPTION_REAL, &(s).repeat_penalty, "X", "1: off; 1.1 is mild" }, \
     { "repeat-last-n", 0, OPTION_COUNT, &(s).repeat_last, "N", "how far back it looks, to 64" }, \
     { "seed", "s", OPTION_SEED, &(s).seed, "N", "the same seed gives the same text" }
+
+/* What bounds an answer. */
+typedef struct control_options { const char *grammar, *schema; text_list stops; } control_options;
+
+#define CONTROL_DEFAULTS { 0, 0, { { 0 }, 0 } }
+
+#define CONTROL_OPTIONS(o) \
+    { "grammar", 0, OPTION_TEXT, &(o).grammar, "FILE", "write what this grammar (GBNF) allows" }, \
+    { "schema", 0, OPTION_TEXT, &(o).schema, "FILE", "write JSON that this schema describes" }, \
+    { "stop", 0, OPTION_TEXTS, &(o).stops, "TEXT", "end before this text; may be repeated" }
 
 /* Checks what the table cannot and draws a seed where none was given. Returns -1, or 2. */
 int sampler_prepare(const command *c, griffin_sampler *sampler);
@@ -60,6 +71,13 @@ typedef struct session {
     void               *context_memory;
     float              *logits;             /* [V], after the last token */
     griffin_decoder     decoder;
+    griffin_stop        stop;               /* of an answer */
+    griffin_bias        no_ends[2];         /* for --ignore-eos */
+    griffin_grammar    *grammar;            /* of an answer, or null */
+    griffin_grammar_state grammar_state;
+    int                 may_end;            /* as far as the grammar is concerned */
+    int                 masks;
+    double              mask_seconds, longest_mask;
     char                message[400];       /* the library's last error */
     uint64_t            seed;               /* of the sampler, for the statistics */
     int                 prompt_tokens, generated_tokens;
@@ -71,6 +89,7 @@ enum { NUMBERS_ONLY, NEEDS_TEXT };
 
 int  session_open(session *s, const command *c, const model_options *o, int needs);
 int  session_open_memory(session *s, const void *data, size_t size, int threads);   /* borrowed */
+int  session_control(session *s, const control_options *o);     /* o must outlive the session */
 void session_close(session *s);
 int  session_error(session *s, int error);              /* complains about a failed griffin call */
 void session_statistics(const session *s);              /* on stderr */
@@ -88,7 +107,8 @@ int session_show(session *s, int32_t token, int show);
 /* Feeds a prompt; with echo it is printed as the model reads it. */
 int session_feed(session *s, const token_list *tokens, griffin_sampler *sampler, int echo);
 
-/* Streams an answer to standard output until it ends, is interrupted, or has `limit` tokens. */
+/* Streams an answer to standard output until it ends, comes to a stop text, is interrupted, or has
+ * `limit` tokens. */
 int session_generate(session *s, griffin_sampler *sampler, int limit, int ignore_ends);
 
 #endif

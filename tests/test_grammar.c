@@ -1,0 +1,1013 @@
+/* test_grammar.c - a grammar lets exactly those tokens pass whose bytes it can derive next, at
+ * every place of a text, in every vocabulary; wrong grammars are refused where they are wrong.
+ *
+ * The judge is a matcher that shares nothing with the library: it reads GBNF into a tree and
+ * computes, for each part of the tree, the set of places where a match can end. */
+
+#define GRF_WALK_BLOCK 64                   /* so that small vocabularies have many blocks, */
+#define GRF_HEAVY_WALK 8                    /* and almost every place an outline */
+#include "model.h"
+#include "test.h"
+#include "../tools/json.h"
+#include "../tools/json_schema.h"
+
+/* ---- the judge ------------------------------------------------------------------------------ */
+
+#define MOST_BYTES 120                      /* of a text */
+#define MOST_TREE  4000
+
+typedef enum tree_kind { LITERAL, CLASS, RULE, SEQUENCE, CHOICE, REPEAT } tree_kind;
+
+/* Literals and classes are lists of ranges; the others have children. */
+typedef struct tree {
+    tree_kind kind;
+    int child, sibling;                     /* 0: none */
+    int least, most;                        /* of REPEAT; -1: no limit */
+    int negated, count;
+    uint32_t low[16], high[16];
+    char name[24];
+} tree;
+
+typedef struct ends { unsigned char at[MOST_BYTES + 1]; } ends;    /* 1: a match can end there */
+
+static tree nodes[MOST_TREE];
+static int n_nodes;
+static struct { char name[24]; int body; } rules[64];
+static int n_rules;
+static const char *gbnf;                    /* being read */
+static const char *subject;                 /* being matched */
+static int subject_length, can_go_on;
+
+static int read_choice(void);
+
+static void blank(void) {
+    for (; *gbnf && strchr(" \t\r\n#", *gbnf); gbnf++) {
+        if (*gbnf == '#') gbnf += strcspn(gbnf, "\n");
+    }
+}
+
+static int new_node(tree_kind kind) {
+    memset(&nodes[n_nodes], 0, sizeof nodes[0]);
+    nodes[n_nodes].kind = kind;
+    return n_nodes++;
+}
+
+static uint32_t read_character(void) {
+    const char *letters = "nrt\\\"[]", *values = "\n\r\t\\\"[]", *found;
+    int n = grf_utf8(gbnf, strlen(gbnf)), digits;
+    uint32_t c = grf_code_point(gbnf, n);
+    char hex[9] = "";
+    gbnf += n;
+    if (c != '\\') return c;
+    found = strchr(letters, *gbnf++);
+    if (found) return (uint32_t)values[found - letters];
+    digits = gbnf[-1] == 'x' ? 2 : gbnf[-1] == 'u' ? 4 : 8;
+    memcpy(hex, gbnf, (size_t)digits);
+    gbnf += digits;
+    return (uint32_t)strtoul(hex, NULL, 16);
+}
+
+static int read_range(int node, char end) {     /* 0 at the end */
+    tree *t = &nodes[node];
+    if (*gbnf == end) { gbnf++; return 0; }
+    t->low[t->count] = t->high[t->count] = read_character();
+    if (end == ']' && *gbnf == '-' && gbnf[1] != ']') {
+        gbnf++;
+        t->high[t->count] = read_character();
+    }
+    t->count++;
+    return 1;
+}
+
+static int read_atom(void) {
+    int node;
+    size_t n = strspn(gbnf, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_");
+    if (*gbnf == '(') { gbnf++; node = read_choice(); gbnf++; return node; }
+    if (*gbnf == '.') { gbnf++; node = new_node(CLASS); nodes[node].negated = 1; return node; }
+    if (*gbnf == '"' || *gbnf == '[') {
+        char end = *gbnf == '"' ? '"' : ']';
+        node = new_node(end == '"' ? LITERAL : CLASS);
+        gbnf++;
+        if (end == ']' && *gbnf == '^') { nodes[node].negated = 1; gbnf++; }
+        while (read_range(node, end)) { }
+        return node;
+    }
+    node = new_node(RULE);
+    memcpy(nodes[node].name, gbnf, n);
+    gbnf += n;
+    return node;
+}
+
+static int read_number(void) { return (int)strtol(gbnf, (char **)&gbnf, 10); }
+
+static int read_repeats(int node) {
+    for (blank(); *gbnf && strchr("*+?{", *gbnf); blank()) {
+        int outer = new_node(REPEAT);
+        nodes[outer].child = node;
+        nodes[outer].least = *gbnf == '+';
+        nodes[outer].most = *gbnf == '?' ? 1 : -1;
+        if (*gbnf++ == '{') {
+            nodes[outer].least = nodes[outer].most = read_number();
+            if (*gbnf == ',') nodes[outer].most = *++gbnf == '}' ? -1 : read_number();
+            gbnf++;
+        }
+        node = outer;
+    }
+    return node;
+}
+
+static int at_rule(void) {
+    size_t n = strspn(gbnf, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_");
+    return n && !strncmp(gbnf + n + strspn(gbnf + n, " "), "::=", 3);
+}
+
+static int read_sequence(void) {
+    int node = new_node(SEQUENCE), *last = &nodes[node].child;
+    for (blank(); *gbnf && *gbnf != '|' && *gbnf != ')' && !at_rule(); blank()) {
+        *last = read_repeats(read_atom());
+        last = &nodes[*last].sibling;
+    }
+    return node;
+}
+
+static int read_choice(void) {
+    int node = new_node(CHOICE), *last = &nodes[node].child;
+    for (;;) {
+        *last = read_sequence();
+        last = &nodes[*last].sibling;
+        if (*gbnf != '|') return node;
+        gbnf++;
+    }
+}
+
+static void read_grammar(const char *text) {
+    gbnf = text;
+    n_nodes = 1;                            /* 0 is no node */
+    n_rules = 0;
+    for (blank(); *gbnf; blank()) {
+        memset(rules[n_rules].name, 0, sizeof rules[0].name);
+        memcpy(rules[n_rules].name, gbnf, strcspn(gbnf, " :"));
+        gbnf = strstr(gbnf, "::=") + 3;
+        rules[n_rules++].body = read_choice();
+    }
+}
+
+static int in_class(const tree *t, uint32_t c) {
+    int i, in = 0;
+    for (i = 0; i < t->count; i++) in |= c >= t->low[i] && c <= t->high[i];
+    return in != t->negated && c <= 0x10FFFF && (c < 0xD800 || c > 0xDFFF);
+}
+
+/* Can what is left of the subject, too short for a character, become one of the class? */
+static int can_become(const tree *t, const char *text, int left) {
+    const unsigned char *p = (const unsigned char *)text;
+    int n = p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4, i;
+    uint32_t c = p[0] & (0x7Fu >> n), end, least = n == 2 ? 0x80 : n == 3 ? 0x800 : 0x10000;
+    for (i = 1; i < left; i++) c = c << 6 | (p[i] & 0x3F);
+    end = (c + 1) << 6 * (n - left);
+    for (c <<= 6 * (n - left); c < end; c++) if (c >= least && in_class(t, c)) return 1;
+    return 0;
+}
+
+/* Where one character read at `at` ends; -1: it does not match. */
+static int after_character(const tree *t, int at) {
+    int n, left = subject_length - at;
+    if (left == 0) { can_go_on = 1; return -1; }
+    n = grf_utf8(subject + at, (uint64_t)left);
+    if (n < 0 && !can_go_on) can_go_on = can_become(t, subject + at, left);
+    return n > 0 && in_class(t, grf_code_point(subject + at, n)) ? at + n : -1;
+}
+
+static int any(const ends *e) { return memchr(e->at, 1, sizeof e->at) != NULL; }
+
+static ends match(int node, const ends *starts);
+
+static ends match_characters(const tree *t, const ends *starts) {
+    ends out;
+    int at, i, to;
+    memset(&out, 0, sizeof out);
+    for (at = 0; at <= subject_length; at++) {
+        if (!starts->at[at]) continue;
+        if (t->kind == CLASS) {
+            to = after_character(t, at);
+        } else {
+            for (i = 0, to = at; i < t->count && to >= 0; i++) {
+                tree one = *t;
+                one.low[0] = one.high[0] = t->low[i];
+                one.count = 1;
+                to = after_character(&one, to);
+            }
+        }
+        if (to >= 0) out.at[to] = 1;
+    }
+    return out;
+}
+
+static ends match_repeat(const tree *t, const ends *starts) {
+    ends out, now = *starts, before;
+    int round, at;
+    memset(&out, 0, sizeof out);
+    for (round = 0; any(&now) && (t->most < 0 || round <= t->most); round++) {
+        before = out;
+        for (at = 0; round >= t->least && at <= subject_length; at++) out.at[at] |= now.at[at];
+        if (round > t->least && memcmp(&before, &out, sizeof out) == 0) break;
+        if (round == t->most) break;
+        now = match(t->child, &now);
+    }
+    return out;
+}
+
+static ends match_rule(const char *name, const ends *starts) {
+    ends none;
+    int i;
+    for (i = 0; i < n_rules; i++) {
+        if (!strcmp(rules[i].name, name)) return match(rules[i].body, starts);
+    }
+    memset(&none, 0, sizeof none);
+    return none;
+}
+
+static ends match(int node, const ends *starts) {
+    const tree *t = &nodes[node];
+    ends out = *starts, part;
+    int i, at;
+    if (!any(starts)) return out;
+    switch (t->kind) {
+    case LITERAL: case CLASS: return match_characters(t, starts);
+    case REPEAT: return match_repeat(t, starts);
+    case SEQUENCE:
+        for (i = t->child; i; i = nodes[i].sibling) out = match(i, &out);
+        return out;
+    case CHOICE:
+        memset(&out, 0, sizeof out);
+        for (i = t->child; i; i = nodes[i].sibling) {
+            part = match(i, starts);
+            for (at = 0; at <= subject_length; at++) out.at[at] |= part.at[at];
+        }
+        return out;
+    case RULE:
+        return match_rule(t->name, starts);
+    }
+    return out;
+}
+
+enum { DEAD, ALIVE, COMPLETE };             /* COMPLETE may be alive as well */
+
+/* Can the text be continued (or, COMPLETE, end)? *more: can it be continued? */
+static int judge(const char *text, int length, int *more) {
+    ends start, out;
+    memset(&start, 0, sizeof start);
+    start.at[0] = 1;
+    subject = text;
+    subject_length = length;
+    can_go_on = 0;
+    out = match_rule("root", &start);
+    *more = can_go_on;
+    return out.at[length] ? COMPLETE : can_go_on ? ALIVE : DEAD;
+}
+
+/* ---- vocabularies without a network ---------------------------------------------------------- */
+
+static griffin_model model;
+static unsigned char *file;
+static float *logits;
+static char message[400];
+static int ambiguous;                       /* the grammars may be */
+
+static void open_bytes(unsigned char *data, size_t size) {
+    memset(&model, 0, sizeof model);
+    model.host.error = message;
+    model.host.error_size = sizeof message;
+    file = data;
+    if (!data || grf_gguf_open(&model.file, data, size, &model.host) < 0
+        || grf_vocab_load(&model.vocab, &model.file, &model.host) < 0) {
+        printf("%s\n", message);
+        exit(1);
+    }
+    model.info.config.vocab = model.vocab.count + 3;        /* rows of an embedding may be padded */
+    logits = (float *)malloc((size_t)model.info.config.vocab * sizeof(float));
+}
+
+static void open_vocabulary(const char *name) {
+    char path[100];
+    size_t size = 0;
+    snprintf(path, sizeof path, "tests/data/tokenizer/%s.gguf", name);
+    file = test_read(path, &size);
+    open_bytes(file, size);
+}
+
+static void close_vocabulary(void) {
+    grf_vocab_free(&model.vocab, &model.host);
+    grf_gguf_close(&model.file, &model.host);
+    free(file);
+    free(logits);
+}
+
+/* "<s>" and "</s>", then these pieces. */
+static void open_pieces(const char *const *pieces, int count) {
+    gguf g;
+    size_t size;
+    int i;
+    memset(&g, 0, sizeof g);
+    gguf_text(&g, "tokenizer.ggml.model", "llama");
+    gguf_array(&g, "tokenizer.ggml.tokens", GRF_VALUE_STRING, count + 2);
+    put_text(&g.pairs, "<s>");
+    put_text(&g.pairs, "</s>");
+    for (i = 0; i < count; i++) put_text(&g.pairs, pieces[i]);
+    gguf_array(&g, "tokenizer.ggml.scores", GRF_VALUE_F32, count + 2);
+    for (i = 0; i < count + 2; i++) put_u32(&g.pairs, 0);
+    gguf_array(&g, "tokenizer.ggml.token_type", GRF_VALUE_I32, count + 2);
+    for (i = 0; i < count + 2; i++)
+        put_u32(&g.pairs, i < 2 ? GRIFFIN_TOKEN_CONTROL : GRIFFIN_TOKEN_NORMAL);
+    gguf_int(&g, "tokenizer.ggml.bos_token_id", 0);
+    gguf_int(&g, "tokenizer.ggml.eos_token_id", 1);
+    file = gguf_finish(&g, &size);
+    open_bytes(file, size);
+}
+
+static griffin_grammar *grammar_of(const char *text) {
+    griffin_grammar *g;
+    griffin_options options;
+    int error;
+    memset(&options, 0, sizeof options);
+    options.error = message;
+    options.error_size = sizeof message;
+    message[0] = 0;
+    error = griffin_grammar_open(&g, &model, text, strlen(text), &options);
+    CHECK((error == 0) == (g != NULL), "%d", error);
+    return g;
+}
+
+/* ---- exactness ------------------------------------------------------------------------------- */
+
+typedef struct writing {                    /* a text on its way */
+    griffin_grammar_state state;
+    char text[MOST_BYTES + 300];
+    int  length;
+} writing;
+
+static int is_end(int32_t token) { return token == model.vocab.eos || token == model.vocab.eot; }
+
+static int mask(const griffin_grammar *g, const griffin_grammar_state *s) {
+    int i;
+    for (i = 0; i < model.info.config.vocab; i++) logits[i] = (float)i;
+    return griffin_grammar_mask(g, s, logits);
+}
+
+/* The token's bytes after the text; the new length, or 0 if it has no text or is too long. */
+static int append(writing *w, int32_t token) {
+    int type = griffin_token_type(&model, token), n;
+    if (type == GRIFFIN_TOKEN_CONTROL || type == GRIFFIN_TOKEN_UNKNOWN || is_end(token)) return 0;
+    if (model.vocab.pieces[token].marker && type == GRIFFIN_TOKEN_USER_DEFINED) return 0;
+    if (token == model.vocab.bos || token == model.vocab.pad) return 0;
+    n = griffin_token_text(&model, token, w->text + w->length, 300);
+    return n > 0 ? w->length + n : 0;
+}
+
+/* What the library allows against the judge, for all tokens. Returns what mask did. */
+static int check_mask(const griffin_grammar *g, writing *w, const char *what) {
+    int remaining = mask(g, &w->state), i, more, wrong = 0, count = 0;
+    int complete = judge(w->text, w->length, &more) == COMPLETE;
+    if (remaining == GRIFFIN_E_SPACE && ambiguous) return remaining;
+    for (i = 0; i < model.info.config.vocab; i++) {
+        int length = i < model.vocab.count ? append(w, i) : 0, expected = 0;
+        if (i < model.vocab.count && is_end(i)) expected = complete;
+        else if (length > MOST_BYTES) expected = logits[i] != -INFINITY;
+        else if (length) expected = judge(w->text, length, &more) != DEAD;
+        count += expected;
+        if ((logits[i] != -INFINITY) == expected && (!expected || logits[i] == (float)i)) continue;
+        if (wrong++ < 3) {
+            CHECK(0, "%s: after '%.*s' token %d should %sbe allowed", what, w->length, w->text, i,
+                  expected ? "" : "not ");
+        }
+    }
+    CHECK(remaining == (count ? count : GRIFFIN_E_NO_TOKEN), "%s: %d, not %d", what, remaining,
+          count);
+    return remaining;
+}
+
+/* A random one of the tokens that remain; bytes and the end rarely. */
+static int32_t choose(void) {
+    int32_t best = -1;
+    uint32_t top = 0;
+    int i;
+    for (i = 0; i < model.vocab.count; i++) {
+        uint32_t draw = dice() >> 1;
+        if (griffin_token_type(&model, i) == GRIFFIN_TOKEN_BYTE || is_end(i)) draw >>= 6;
+        if (logits[i] != -INFINITY && draw >= top) { top = draw; best = i; }
+    }
+    return best;
+}
+
+static int check_accept(const griffin_grammar *g, writing *w, int32_t token) {
+    griffin_grammar_state before = w->state;
+    int length = append(w, token), ended, more, i;
+    for (i = 0; i < 20; i++) {              /* what was masked is refused */
+        int32_t other = (int32_t)(dice() % (uint32_t)model.vocab.count);
+        if (logits[other] != -INFINITY) continue;
+        CHECK(griffin_grammar_accept(g, &w->state, other) == GRIFFIN_E_ARGUMENT, "%d", other);
+        CHECK(memcmp(&before, &w->state, sizeof before) == 0, "a refused token changed the state");
+    }
+    ended = griffin_grammar_accept(g, &w->state, token);
+    if (ended == GRIFFIN_E_SPACE && ambiguous) return 0;
+    if (is_end(token)) { CHECK(ended == 1, "%d", ended); return 0; }
+    w->length = length;
+    if (length > MOST_BYTES) return 0;
+    CHECK(ended == (judge(w->text, length, &more) == COMPLETE), "'%.*s': %d", length, w->text,
+          ended);
+    return 1;
+}
+
+static void check_texts(const char *text, int texts, int tokens) {
+    griffin_grammar *g = grammar_of(text);
+    writing w;
+    int i, n;
+    CHECK(g != NULL, "%s\n%s", message, text);
+    if (!g) return;
+    read_grammar(text);
+    for (n = 0; n < texts; n++) {
+        memset(&w, 0, sizeof w);
+        for (i = 0; i < tokens && w.length < MOST_BYTES / 2; i++) {
+            if (check_mask(g, &w, text) < 0 || !check_accept(g, &w, choose())) break;
+        }
+    }
+    griffin_grammar_close(g);
+}
+
+static const char *const small[] = {
+    "root ::= \"yes\" | \"no\"",
+    "root ::= [a-z]+ (\" \" [a-z]+)* \".\"",
+    "root ::= \"a\"? \"b\"* \"c\"+ \"d\"{2} \"e\"{1,} \"f\"{0,2} \"g\"{2,4}",
+    "root ::= a b*\na ::= \"x\" a \"y\" | \"\" # nested\nb ::= [^xy\\n]{1,3} \"!\"",
+    "root ::= ( \"the \" | \"a \" ) ( \"cat\" | \"car\" | \"care\" | \"dog\" )+ | ",
+    "root ::= .* \"end\"",
+    "root ::= [\\u00e9\\u4e00-\\u4eff\\U0001F600-\\U0001F64F]+ [^\\x00-\\x7F]? \"caf\xC3\xA9\"",
+    "root ::= word-list\nword-list ::= word (\", \" word){0,2}\nword ::= [A-Z] [a-z]*\n",
+    "root ::= ((\"\")* [0-9]? (\"\" | \"-\"){0,3})*",
+    "root ::= \"\\\"\" ([^\\\"\\\\] | \"\\\\\" [\\\"\\\\nt])* \"\\\"\"",
+    "root ::= one two\none ::= \"a\"*\ntwo ::= \"a\"* \"b\"\nunused ::= \"q\"",
+    "root ::= list\nlist ::= \"(\" list* \")\" | [\\]\\[^-] | [^-\\]a-z]",
+    "root ::= \"\"", "root ::= [^^]{3}", "root ::= [a-z]{0,3} | ([0-9]{2,} \"x\"){2,3}"
+};
+
+static void test_exact(void) {
+    static const char *const vocabularies[] = { "gemma_like", "byte_level", "llama_like" };
+    int i, v;
+    for (v = 0; v < 3; v++) {
+        open_vocabulary(vocabularies[v]);
+        for (i = 0; i < (int)(sizeof small / sizeof small[0]); i++) {
+            check_texts(small[i], v ? 1 : 2, 8);
+        }
+        close_vocabulary();
+    }
+}
+
+/* ---- random grammars ------------------------------------------------------------------------- */
+
+static char random_text[4000];
+
+static void say(const char *text) { strncat(random_text, text, 3999 - strlen(random_text)); }
+
+static void random_choice(int depth);
+
+static void random_atom(int depth) {
+    static const char *const atoms[] = {
+        "\"a\"", "\"ab\"", "\"the\"", "\" \"", "[a-c]", "[^a-y]", "[ et]", ".", "\"\"",
+        "[\\u0400-\\u04ff]", "\"\xC3\xA9\"", "[^\\x00-\\x7f]", "one", "two", "three", "one", "two"
+    };
+    uint32_t draw = dice() % 20;
+    if (draw < 17 || depth > 3) { say(atoms[draw % 17]); return; }
+    say("(");
+    random_choice(depth + 1);
+    say(")");
+}
+
+static void random_choice(int depth) {
+    static const char *const repeats[] = {
+        "", "", "", "", "?", "*", "+", "{2}", "{1,3}", "{0,2}", "{2,}"
+    };
+    int alternatives = 1 + (int)(dice() % 3), items;
+    while (alternatives--) {
+        for (items = (int)(dice() % 4); items >= 0; items--) {
+            random_atom(depth);
+            say(repeats[dice() % 11]);
+            say(" ");
+        }
+        if (alternatives) say("| ");
+    }
+}
+
+static void test_random(void) {
+    static const char *const heads[] = { "root", "one", "two", "three" };
+    int round, i, used = 0;
+    griffin_grammar *g;
+    open_vocabulary("tiny300");
+    ambiguous = 1;
+    for (round = 0; round < 200; round++) {
+        random_text[0] = 0;
+        for (i = 0; i < 4; i++) {
+            say(heads[i]);
+            say(" ::= ");
+            random_choice(0);
+            say("\n");
+        }
+        g = grammar_of(random_text);
+        griffin_grammar_close(g);
+        CHECK(g || strstr(message, "left recursion"), "%s\n%s", message, random_text);
+        if (!g || (used++, 0)) continue;
+        check_texts(random_text, 1, 6);
+    }
+    ambiguous = 0;
+    CHECK(used > 25, "only %d of the grammars could be used", used);
+    close_vocabulary();
+}
+
+/* ---- states are plain bytes ------------------------------------------------------------------ */
+
+static const char json_rules[] =
+    "root ::= value\n"
+    "value ::= object | array | string | number | (\"true\" | \"false\" | \"null\") ws\n"
+    "object ::= \"{\" ws ( string \":\" ws value (\",\" ws string \":\" ws value)* )? \"}\" ws\n"
+    "array ::= \"[\" ws ( value (\",\" ws value)* )? \"]\" ws\n"
+    "string ::= \"\\\"\" ( [^\"\\\\\\x7F\\x00-\\x1F] | \"\\\\\" code )* \"\\\"\" ws\n"
+    "code ::= [\"\\\\bfnrt] | \"u\" [0-9a-fA-F]{4}\n"
+    "number ::= \"-\"? ([0-9] | [1-9] [0-9]{0,15}) (\".\" [0-9]+)? ([eE] [-+]? [0-9]{1,3})? ws\n"
+    "ws ::= | \" \" | \"\\n\" [ \\t]{0,20}\n";
+
+/* Writes bytes by byte tokens. Returns the last accept. */
+static int write_bytes(const griffin_grammar *g, griffin_grammar_state *s, const char *text) {
+    int moved = 0;
+    for (; *text && moved >= 0; text++) {
+        moved = griffin_grammar_accept(g, s, model.vocab.bytes[(unsigned char)*text]);
+    }
+    return moved;
+}
+
+static void test_rewind(void) {
+    static const char text[] =
+        "{\"a\": [1, 2.5e3, {\"b\\u00e9\": \"\xE4\xB8\x80\"}], \"c\": null} ";
+    griffin_grammar_state states[sizeof text], s;
+    griffin_grammar *g;
+    float *first;
+    size_t i, k, size;
+    open_vocabulary("gemma_like");
+    g = grammar_of(json_rules);
+    size = (size_t)model.info.config.vocab * sizeof(float);
+    first = (float *)malloc(size);
+    memset(states, 0, sizeof states);
+    for (i = 0; i + 1 < sizeof text; i++) {
+        char byte[2] = { text[i], 0 };
+        states[i + 1] = states[i];
+        CHECK(write_bytes(g, &states[i + 1], byte) == (i + 3 >= sizeof text), "at %d", (int)i);
+    }
+    for (k = 0; k < 200; k++) {             /* from anywhere to anywhere else */
+        size_t from = dice() % (sizeof text - 1), to = from + dice() % (sizeof text - from);
+        memcpy(&s, &states[from], sizeof s);
+        mask(g, &s);
+        memcpy(first, logits, size);
+        for (i = from; i < to; i++) {
+            char byte[2] = { text[i], 0 };
+            write_bytes(g, &s, byte);
+        }
+        CHECK(memcmp(&s, &states[to], sizeof s) == 0, "%d to %d", (int)from, (int)to);
+        memcpy(&s, &states[from], sizeof s);
+        mask(g, &s);
+        CHECK(memcmp(first, logits, size) == 0, "%d", (int)from);
+    }
+    free(first);
+    griffin_grammar_close(g);
+    close_vocabulary();
+}
+
+/* Any bytes may be in a state: an error or an answer, but no harm and no endless walk. */
+static void test_damaged_states(void) {
+    griffin_grammar_state s, good;
+    griffin_grammar *g, *other;
+    int round, refused = 0;
+    open_vocabulary("llama_like");
+    g = grammar_of(json_rules);
+    other = grammar_of("root ::= \"x\"*");
+    memset(&good, 0, sizeof good);
+    CHECK(write_bytes(g, &good, "[[{\"a\":\"\xC3\xA9") == 0, "%s", message);
+    CHECK(mask(other, &good) == GRIFFIN_E_MISMATCH, "another grammar");
+    CHECK(griffin_grammar_accept(other, &good, 9) == GRIFFIN_E_MISMATCH, "another grammar");
+    for (round = 0; round < 20000; round++) {
+        int flips = 1 + (int)(dice() % 4), used = 16 + 4 * (good.frames + good.places);
+        s = good;
+        while (flips--) {
+            ((unsigned char *)&s)[8 + dice() % (uint32_t)(used - 8)] = (unsigned char)dice();
+        }
+        if (mask(g, &s) == GRIFFIN_E_MISMATCH) refused++;
+        griffin_grammar_accept(g, &s, model.vocab.bytes[dice() & 255]);
+    }
+    CHECK(refused > 10000, "only %d of the damaged states were refused", refused);
+    griffin_grammar_close(g);
+    griffin_grammar_close(other);
+    close_vocabulary();
+}
+
+/* ---- limits ---------------------------------------------------------------------------------- */
+
+static void test_nesting(void) {
+    griffin_grammar *g;
+    griffin_grammar_state s, before;
+    int depth, moved = 0;
+    open_vocabulary("llama_like");
+    g = grammar_of("root ::= list\nlist ::= \"[\" list? \"]\"");
+    memset(&s, 0, sizeof s);
+    for (depth = 0; depth < 1000 && moved >= 0; depth++) {
+        before = s;
+        moved = write_bytes(g, &s, "[");
+    }
+    CHECK(moved == GRIFFIN_E_SPACE && depth > 500 && depth < 520, "%d at %d", moved, depth);
+    CHECK(memcmp(&s, &before, sizeof s) == 0, "the state changed");
+    for (depth--; depth > 0; depth--) {
+        CHECK(mask(g, &s) > 0, "depth %d", depth);
+        moved = write_bytes(g, &s, "]");
+    }
+    CHECK(moved == 1 && mask(g, &s) == 1, "closed again");
+    griffin_grammar_close(g);
+    close_vocabulary();
+}
+
+/* Right recursion is no nesting, and many alternatives are no problem. */
+static void test_long(void) {
+    static char many[40000];
+    griffin_grammar *g;
+    griffin_grammar_state s;
+    int i;
+    open_vocabulary("llama_like");
+    g = grammar_of("root ::= \"ab\" root | \"!\"");
+    memset(&s, 0, sizeof s);
+    for (i = 0; i < 3000; i++) CHECK(write_bytes(g, &s, "ab") == 0 && s.frames == 0, "at %d", i);
+    CHECK(write_bytes(g, &s, "!") == 1, "the end");
+    griffin_grammar_close(g);
+    strcpy(many, "root ::= \"word\"");
+    for (i = 0; i < 400; i++) sprintf(many + strlen(many), " | \"word number %d\"", i);
+    g = grammar_of(many);
+    memset(&s, 0, sizeof s);
+    CHECK(mask(g, &s) > 0, "%s", message);
+    CHECK(write_bytes(g, &s, "word") == 1 && write_bytes(g, &s, " number 3") == 1, "%s", message);
+    CHECK(mask(g, &s) > 10, "a digit or the end");
+    griffin_grammar_close(g);
+    for (i = 0, strcpy(many, "root ::= \"a\""); i < 5000; i++) strcat(many, "|\"a\"");
+    g = grammar_of(many);
+    memset(&s, 0, sizeof s);
+    CHECK(mask(g, &s) == GRIFFIN_E_SPACE, "thousands of ways");
+    CHECK(griffin_grammar_accept(g, &s, model.vocab.bytes['a']) == GRIFFIN_E_SPACE, "here too");
+    griffin_grammar_close(g);
+    close_vocabulary();
+}
+
+/* Vocabularies without a token for each byte can come to an end that no grammar asked for. */
+static void test_dead_ends(void) {
+    static const char *const pieces[] = { "ab", "b", "bc", "\xC3\xA9", "a" };
+    griffin_grammar *g;
+    griffin_grammar_state s;
+    open_pieces(pieces, 5);
+    memset(&s, 0, sizeof s);
+    g = grammar_of("root ::= \"abd\"");
+    model.host.error = message;
+    CHECK(mask(g, &s) == 2, "ab and a");
+    CHECK(griffin_grammar_accept(g, &s, 2) == 0, "ab");
+    CHECK(mask(g, &s) == GRIFFIN_E_NO_TOKEN, "no d");
+    griffin_grammar_close(g);
+    memset(&s, 0, sizeof s);
+    g = grammar_of("root ::= \"b\" | \"bc\"");
+    CHECK(mask(g, &s) == 2 && logits[3] == 3 && logits[4] == 4, "b and bc");
+    CHECK(griffin_grammar_accept(g, &s, 4) == 1, "bc");
+    CHECK(mask(g, &s) == 1 && logits[1] == 1, "the end");
+    CHECK(griffin_grammar_accept(g, &s, 1) == 1 && s.ended, "eos");
+    CHECK(mask(g, &s) == GRIFFIN_E_NO_TOKEN, "after the end");
+    CHECK(griffin_grammar_accept(g, &s, 1) == GRIFFIN_E_ARGUMENT, "nothing may follow");
+    model.vocab.eos = -1;
+    memset(&s, 0, sizeof s);
+    CHECK(griffin_grammar_accept(g, &s, 4) == 1, "complete");
+    CHECK(mask(g, &s) == GRIFFIN_E_NO_TOKEN, "complete, but there is no token to say so");
+    griffin_grammar_close(g);
+    close_vocabulary();
+}
+
+/* ---- what is refused ------------------------------------------------------------------------- */
+
+static void test_errors(void) {
+    static const struct { const char *text, *words; } wrong[] = {
+        { "", "line 1, column 1, at '': there is no rule 'root'" },
+        { "# nothing\n", "no rule 'root'" },
+        { "start ::= \"a\"", "no rule 'root'" },
+        { "\"a\"", "line 1, column 1, at '\"a\"': expected a rule" },
+        { "root = \"a\"", "line 1, column 1" },
+        { "root ::= \"a\"\nroot ::= \"b\"", "line 2, column 1, at 'root ::= \"b\"': "
+          "this rule is defined twice" },
+        { "root ::= a\n  b\n", "line 1, column 10, at 'a': there is no rule of this name" },
+        { "root ::= \"\xC3\xA9\" rest", "line 1, column 14, at 'rest'" },
+        { "root ::= \"a", "column 10, at '\"a': this literal is not closed" },
+        { "root ::= [a", "this class is not closed" },
+        { "root ::= []", "an empty class" },
+        { "root ::= [^\\x00-\\U0010FFFF]", "nothing is in this class" },
+        { "root ::= [z-a]", "wrong way round" },
+        { "root ::= (\"a\"", "column 10, at '(\"a\"': this group is not closed" },
+        { "root ::= (\"a\"\nb ::= \"c\"", "line 1, column 10" },
+        { "root ::= \"a\")", "column 13, at ')': there is no group to close" },
+        { "root ::= *", "nothing to repeat" },
+        { "root ::= \"a\" | +", "nothing to repeat" },
+        { "root ::= \"a\"{3,2}", "wrong way round" },
+        { "root ::= \"a\"{x}", "expected a number" },
+        { "root ::= \"a\"{2", "expected }" },
+        { "root ::= \"a\"{99999999999999999999}", "expected a number below" },
+        { "root ::= \"a\"{30000}{30000}", "too large" },
+        { "root ::= \"\\q\"", "column 11, at '\\q\"': expected \\x" },
+        { "root ::= \"\\x1\"", "more hexadecimal digits" },
+        { "root ::= \"\\uD800\"", "not a character" },
+        { "root ::= \"\\UFFFFFFFF\"", "not a character" },
+        { "root ::= \"\\", "expected \\x" },
+        { "root ::= \"\xFF\"", "column 11, at '\xFF\"': this is not UTF-8" },
+        { "root ::= \"a\" %", "column 14, at '%': expected a literal" },
+        { "root ::= root \"a\"", "column 10, at 'root \"a\"': left recursion" },
+        { "root ::= a\na ::= b? c\nb ::= \"x\"\nc ::= \"\" a \"y\"", "left recursion" },
+        { "root ::= (\"a\" | (\"b\"* root)) \"c\"", "at 'root)) \"c\"': left recursion" },
+        { "root ::= \"a\"\nx ::= y\ny ::= x", "left recursion" }
+    };
+    int i;
+    open_vocabulary("llama_like");
+    for (i = 0; i < (int)(sizeof wrong / sizeof wrong[0]); i++) {
+        griffin_grammar *g = grammar_of(wrong[i].text);
+        CHECK(!g && strstr(message, wrong[i].words), "'%s': '%s'", wrong[i].text, message);
+        griffin_grammar_close(g);
+    }
+    close_vocabulary();
+}
+
+/* Much of everything is refused or read, but quickly. */
+static void test_large(void) {
+    static const char *const parts[] = {
+        "(", "\"a\"|", "[a]", "a ", "a(", "\"a\"{9}", "[^a]{5}", "[\\u1000-\\u8000]"
+    };
+    static char text[400000];
+    int i;
+    open_vocabulary("llama_like");
+    for (i = 0; i < 8; i++) {
+        griffin_grammar *g;
+        strcpy(text, "root ::= ");
+        while (strlen(text) < 60000) {
+            size_t n = strlen(text), k;
+            for (k = 0; k < 1000; k++) { strcpy(text + n, parts[i]); n += strlen(parts[i]); }
+        }
+        g = grammar_of(text);
+        CHECK(g || message[0], "%d", i);
+        griffin_grammar_close(g);
+    }
+    memset(text, ' ', sizeof text - 1);
+    CHECK(!grammar_of(text) && strstr(message, "at most"), "%s", message);
+    close_vocabulary();
+}
+
+static int allowed_allocations, live;
+
+static void *allocate(size_t size, void *user) {
+    (void)user;
+    if (allowed_allocations-- <= 0) return NULL;
+    live++;
+    return malloc(size);
+}
+
+static void release(void *memory, void *user) {
+    (void)user;
+    live--;
+    free(memory);
+}
+
+static void test_allocator(void) {
+    griffin_options options;
+    griffin_grammar *g = NULL;
+    int n, error = -1;
+    open_vocabulary("gemma_like");
+    memset(&options, 0, sizeof options);
+    options.allocator.allocate = allocate;
+    options.allocator.release = release;
+    for (n = 0; error < 0 && n < 100; n++) {
+        allowed_allocations = n;
+        error = griffin_grammar_open(&g, &model, json_rules, sizeof json_rules - 1, &options);
+        CHECK(!error || (error == GRIFFIN_E_MEMORY && !g && !live), "%d: %d, %d left", n, error,
+              live);
+    }
+    CHECK(n > 5 && !error && griffin_grammar_size(g) > 10000, "%d allocations", n);
+    griffin_grammar_close(g);
+    CHECK(live == 0, "%d left", live);
+    close_vocabulary();
+}
+
+static void test_arguments(void) {
+    griffin_grammar_state s;
+    griffin_grammar *g;
+    float x[8];
+    open_vocabulary("llama_like");
+    memset(&s, 0, sizeof s);
+    CHECK(griffin_grammar_open(NULL, &model, "", 0, NULL) == GRIFFIN_E_ARGUMENT, "nowhere");
+    CHECK(griffin_grammar_open(&g, NULL, "", 0, NULL) == GRIFFIN_E_ARGUMENT && !g, "no model");
+    CHECK(griffin_grammar_open(&g, &model, NULL, 1, NULL) == GRIFFIN_E_ARGUMENT && !g, "no text");
+    g = grammar_of("root ::= \"a\"");
+    CHECK(griffin_grammar_mask(NULL, &s, x) == GRIFFIN_E_ARGUMENT, "no grammar");
+    CHECK(griffin_grammar_mask(g, NULL, x) == GRIFFIN_E_ARGUMENT, "no state");
+    CHECK(griffin_grammar_mask(g, &s, NULL) == GRIFFIN_E_ARGUMENT, "no logits");
+    CHECK(griffin_grammar_accept(NULL, &s, 1) == GRIFFIN_E_ARGUMENT, "no grammar");
+    CHECK(griffin_grammar_accept(g, NULL, 1) == GRIFFIN_E_ARGUMENT, "no state");
+    CHECK(griffin_grammar_accept(g, &s, -1) == GRIFFIN_E_ARGUMENT, "no token");
+    CHECK(griffin_grammar_accept(g, &s, 2000) == GRIFFIN_E_ARGUMENT, "no such token");
+    CHECK(griffin_grammar_accept(g, &s, 1) == GRIFFIN_E_ARGUMENT, "eos too early");
+    CHECK(griffin_grammar_size(NULL) == 0, "no grammar");
+    griffin_grammar_close(g);
+    griffin_grammar_close(NULL);
+    model.vocab.count = 0;
+    CHECK(griffin_grammar_open(&g, &model, "", 0, NULL) == GRIFFIN_E_VOCABULARY, "numbers only");
+    model.vocab.count = 2000;
+    close_vocabulary();
+}
+
+/* ---- JSON ------------------------------------------------------------------------------------ */
+
+/* A token that helps to come to an end: where q fits we are inside a string. */
+static int32_t closing(void) {
+    const char *c = logits[model.vocab.bytes['q']] != -INFINITY ? "\"" : "}]\"0:n";
+    if (logits[model.vocab.eos] != -INFINITY) return model.vocab.eos;
+    for (; *c; c++) {
+        int32_t token = model.vocab.bytes[(unsigned char)*c];
+        if (logits[token] != -INFINITY) return token;
+    }
+    return choose();
+}
+
+/* Random texts of a grammar, ended after `tokens` tokens; each must be good JSON. */
+static void check_json(const griffin_grammar *g, int texts, int tokens) {
+    static char text[20000];
+    int n, i, length;
+    for (n = 0; n < texts; n++) {
+        griffin_grammar_state s;
+        json_kind last;
+        json j;
+        memset(&s, 0, sizeof s);
+        for (i = 0, length = 0; !s.ended && i < 2000; i++) {
+            int32_t token;
+            CHECK(mask(g, &s) > 0, "%.*s", length, text);
+            token = i < tokens ? choose() : closing();
+            CHECK(griffin_grammar_accept(g, &s, token) >= 0, "%.*s", length, text);
+            if (!s.ended) length += griffin_token_text(&model, token, text + length, 300);
+        }
+        json_start(&j, text, (size_t)length);
+        while ((last = json_next(&j)) > JSON_END) { }
+        CHECK(s.ended && (last == JSON_END || strstr(j.error, "duplicate")
+                          || strstr(j.error, "too deeply")), "%s: %.*s", j.error, length, text);
+        json_stop(&j);
+    }
+}
+
+/* JSON in C is easier to read with ' for ". */
+static char *quoted(const char *text, size_t length, char out[400]) {
+    size_t i;
+    for (i = 0; i < length; i++) out[i] = (char)(text[i] == '\'' ? '"' : text[i]);
+    out[i] = 0;
+    return out;
+}
+
+static griffin_grammar *schema_grammar(const char *schema) {
+    char buffer[400];
+    report r = { "" };
+    char *text = json_schema_grammar(quoted(schema, strlen(schema), buffer), strlen(schema), &r);
+    griffin_grammar *g = text ? grammar_of(text) : NULL;
+    if (!text) snprintf(message, sizeof message, "%s", r.text);
+    free(text);
+    return g;
+}
+
+static void test_json(void) {
+    griffin_grammar *g;
+    open_vocabulary("gemma_like");
+    g = schema_grammar("{}");
+    CHECK(g != NULL, "%s", message);
+    check_json(g, 60, 60);
+    griffin_grammar_close(g);
+    close_vocabulary();
+}
+
+/* Texts that the schema describes, and texts that it does not, separated by line ends. */
+static void test_schemas(void) {
+    static const struct { const char *schema, *good, *bad; } cases[] = {
+        { "{}", "1\n'x'\n[]\n{'a': [true, null]}\n-0.5e7", "\n01\n[1,]\ntru\n{a:1}" },
+        { "true", "null", "nul" },
+        { "{'type': 'integer'}", "0\n-12", "1.5\n'1'\n007\n-" },
+        { "{'type': 'number'}", "0\n-12.25\n1e3", "1.\n.5\n+1" },
+        { "{'type': ['boolean', 'null']}", "true\nnull", "0" },
+        { "{'type': 'string', 'minLength': 2, 'maxLength': 3}",
+          "'ab'\n'\xC3\xA9\\n\xE4\xB8\x80'", "'a'\n'abcd'\nab" },
+        { "{'type': 'string', 'maxLength': 0}", "''", "'a'" },
+        { "{'type': 'string'}", "'\\u00e9\\'\\\\'", "'\\ud800'\n'\\x'\n'\t'" },
+        { "{'enum': ['a b', 3, null, {'q':[1]}]}", "'a b'\n3\nnull\n{'q':[1]}", "'a'\n4\n{}" },
+        { "{'const': 'a\\'\\u00e9\\n'}", "'a\\'\\u00e9\\n'", "'a'" },
+        { "{'type': 'array', 'items': {'type': 'integer'}, 'minItems': 1, 'maxItems': 3}",
+          "[1]\n[1, 2,3]\n[ 1 ]", "[]\n[1,2,3,4]\n['a']" },
+        { "{'type': 'array', 'maxItems': 0}", "[]\n[ ]", "[1]" },
+        { "{'minItems': 2}", "[1,'x']\n[[],{},3]", "[1]" },
+        { "{'type': 'object', 'properties': {'a': {'type': 'integer'}, 'b': {'const': 1}, "
+          "'c': true}, 'required': ['b']}",
+          "{'b': 1}\n{'a': 5, 'b': 1}\n{'a':5,'b':1,'c':[{}]}\n{'b':1, 'c': 0 }",
+          "{}\n{'a': 5}\n{'b': 1, 'a': 5}\n{'b':1,}\n{'b':1,'d':1}" },
+        { "{'properties': {'a': true, 'b': true}}",
+          "{}\n{ }\n{'a':1}\n{'b':1}\n{'a':1, 'b':2}", "{'b':1,'a':2}\n{,}" },
+        { "{'type': 'object', 'additionalProperties': false}", "{}", "{'a':1}" },
+        { "{'type': 'object'}", "{}\n{'x': {'y': 1}}", "[]" },
+        { "{'properties': {'say \\'\\\\\\u0001': {'const': 0}}, "
+          "'required': ['say \\'\\\\\\u0001']}",
+          "{'say \\'\\\\\\u0001':0}", "{'say':0}" },
+        { "{'anyOf': [{'type': 'integer'}, {'type': 'array', 'items': {'$ref': '#'}}]}",
+          "1\n[]\n[[1], [[2]]]", "'a'\n[true]" },
+        { "{'oneOf': [{'$ref': '#/$defs/a~1b~0/x'}], '$defs': {'a/b~': {'x': {'const': 5}}}}",
+          "5", "6" },
+        { "{'$ref': '#/definitions/tree', 'definitions': {'tree': {'title': 't', 'properties': "
+          "{'left': {'$ref': '#/definitions/tree'}, 'n': {'type': 'number'}}, "
+          "'required': ['n']}}}",
+          "{'n':1}\n{'left': {'left':{'n':2},'n':3}, 'n':1}", "{'left':{},'n':1}" }
+    };
+    int i, good, more;
+    open_vocabulary("llama_like");
+    for (i = 0; i < (int)(sizeof cases / sizeof cases[0]); i++) {
+        griffin_grammar *g = schema_grammar(cases[i].schema);
+        CHECK(g != NULL, "%s: %s", cases[i].schema, message);
+        for (good = 1; g && good >= 0; good--) {
+            const char *at = good ? cases[i].good : cases[i].bad;
+            for (more = 1; more; more = *at++) {
+                griffin_grammar_state s;
+                char line[400];
+                int complete;
+                memset(&s, 0, sizeof s);
+                complete = write_bytes(g, &s, quoted(at, strcspn(at, "\n"), line)) == 1;
+                at += strcspn(at, "\n");
+                CHECK(complete == good, "%s: %s", cases[i].schema, line);
+            }
+        }
+        if (g) check_json(g, 5, 20);
+        griffin_grammar_close(g);
+    }
+    close_vocabulary();
+}
+
+static void test_wrong_schemas(void) {
+    static const struct { const char *schema, *words; } wrong[] = {
+        { "", "offset 0" },
+        { "[1", "offset 2" },
+        { "[]", "expected a schema" },
+        { "false", "expected a schema" },
+        { "{'type': 'string', 'pattern': 'a'}", "byte 19: this keyword is not supported: pattern" },
+        { "{'type': 'number', 'minimum': 1}", "minimum" },
+        { "{'items': {'format': 'date'}}", "format" },
+        { "{'allOf': []}", "allOf" },
+        { "{'not': {}}", "not" },
+        { "{'uniqueItems': true}", "uniqueItems" },
+        { "{'type': 'text'}", "type: expected a name" },
+        { "{'type': []}", "type: expected" },
+        { "{'type': 3}", "type: expected" },
+        { "{'additionalProperties': {}}", "additionalProperties is only supported" },
+        { "{'required': ['a']}", "required, but not among the properties: a" },
+        { "{'properties': {}, 'required': [1]}", "required: expected names" },
+        { "{'properties': []}", "properties: expected an object" },
+        { "{'enum': []}", "something to choose from" },
+        { "{'anyOf': {}}", "expected an array" },
+        { "{'type': 'string', 'enum': [1]}", "not of the given type" },
+        { "{'const': 1, 'minLength': 3}", "not supported beside minLength" },
+        { "{'anyOf': [{}], 'type': 'null'}", "not supported beside type" },
+        { "{'minLength': -1}", "expected a number from 0" },
+        { "{'minLength': 'a'}", "expected a whole number" },
+        { "{'minLength': 3, 'maxLength': 2}", "less than minLength" },
+        { "{'minItems': 3, 'maxItems': 2}", "less than minItems" },
+        { "{'$ref': 'other.json'}", "starts with #" },
+        { "{'$ref': '#/x'}", "nothing is at #/x" },
+        { "{'$ref': '#x'}", "nothing is at" },
+        { "{'$ref': '#'}", "left recursion" },
+        { "{'type': 'string', 'maxLength': 30000}", "too large" }
+    };
+    int i;
+    open_vocabulary("llama_like");
+    for (i = 0; i < (int)(sizeof wrong / sizeof wrong[0]); i++) {
+        griffin_grammar *g = schema_grammar(wrong[i].schema);
+        CHECK(!g && strstr(message, wrong[i].words), "%s: '%s'", wrong[i].schema, message);
+        griffin_grammar_close(g);
+    }
+    close_vocabulary();
+}
+
+int main(void) {
+    RUN(test_exact);
+    RUN(test_random);
+    RUN(test_rewind);
+    RUN(test_damaged_states);
+    RUN(test_nesting);
+    RUN(test_long);
+    RUN(test_dead_ends);
+    RUN(test_errors);
+    RUN(test_large);
+    RUN(test_allocator);
+    RUN(test_arguments);
+    RUN(test_json);
+    RUN(test_schemas);
+    RUN(test_wrong_schemas);
+    return test_end();
+}
