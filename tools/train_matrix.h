@@ -25,8 +25,8 @@ typedef vec loose_vec;
 
 enum { LANES = sizeof(vec) / sizeof(real), COLS = 2 * LANES, ROWS = NET_ROWS };
 
-/* Puts numbers [depth][count], whose rows are `row` apart, into panels of `width`, which are `panel`
- * apart. Processors do not foresee short rows far apart, so rows are fetched AHEAD of their turn. */
+/* Puts numbers [depth][count], whose rows are `row` apart, into panels of `width`, `panel` apart.
+ * Processors do not foresee short rows far from each other; so they are fetched AHEAD. */
 enum { AHEAD = 8 };
 
 static inline void pack_rows(int width, int count, int depth, const real *from, size_t row,
@@ -190,7 +190,7 @@ static void add_rows(int rows, int cols, const real *x, size_t x_row, real *rest
 }
 
 /* c += a' b over all rows, for the STRIPE_ROWS x STRIPE_COLS numbers of c from row and col on.
- * scratch: GRADIENT_SCRATCH numbers; the panels are SPREAD apart, for what is a page apart crowds the
+ * scratch: GRADIENT_SCRATCH numbers; SPREAD is between panels, for what is a page apart crowds the
  * cache. */
 
 typedef struct outer {                      /* c [a_cols][b_cols] */
