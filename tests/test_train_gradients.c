@@ -4,7 +4,9 @@
  * larger than any block of the computation. */
 
 #define NET_REAL double
-#define GRIFFIN_SCALAR_ONLY                 /* the plain arithmetic is enough */
+#ifndef GRIFFIN_SCALAR_ONLY
+  #define GRIFFIN_SCALAR_ONLY               /* the plain arithmetic is enough */
+#endif
 #include "../tools/train_net.c"
 #include "../tools/train_plain.c"
 

@@ -165,25 +165,26 @@ static void gated_backward(size_t count, real *restrict g, const real *restrict 
 static void conv(int rows, int width, int K, const real *taps, const real *bias,
                  const int32_t *position, const real *z, real *restrict c, size_t row) {
     for (int t = 0; t < rows; t++, z += row, c += row) {
-        const real *w = taps, *from = z;
         memcpy(c, bias, (size_t)width * sizeof *c);
-        for (int s = 0; s < K && s <= position[t]; s++, w += width, from -= row)
+        for (int s = 0; s < K && s <= position[t]; s++) {
+            const real *w = taps + s * width, *from = z - (size_t)s * row;
             for (int j = 0; j < width; j++) c[j] += w[j] * from[j];
+        }
     }
 }
 
 /* dtaps: [K + 1][width], the bias after the taps; dz over z. */
 static void conv_backward(int rows, int width, int K, const real *taps, const int32_t *position,
-                          real *z, const real *dc, size_t row, real *restrict dtaps) {
+                          real *z, const real *dc, size_t row, real *dtaps) {
     for (int t = 0; t < rows; t++) {
         const real *d = dc + (size_t)t * row;
-        real *sum = dtaps;
-        for (int s = 0; s < K; s++, sum += width) {
-            if (s > position[t]) continue;      /* and there may be no row before this one */
+        real *bias = dtaps + K * width;
+        for (int s = 0; s < K && s <= position[t]; s++) {
+            real *restrict sum = dtaps + s * width;
             const real *from = z + (size_t)(t - s) * row;
             for (int j = 0; j < width; j++) sum[j] += d[j] * from[j];
         }
-        for (int j = 0; j < width; j++) sum[j] += d[j];
+        for (int j = 0; j < width; j++) bias[j] += d[j];
     }
     for (int t = 0; t < rows; t++) {
         real *restrict to = z + (size_t)t * row;

@@ -22,6 +22,8 @@ enum {
     QUERY = 48,                             /* rows of attention scores that do */
     DEPTH = 256,                            /* of a sum, before other sums get their turn */
     STRIPE_ROWS = 264, STRIPE_COLS = 384,   /* of a weight gradient in a piece of work */
+    SPREAD = 16,                            /* numbers between what would be a page apart */
+    GRADIENT_SCRATCH = (DEPTH + SPREAD) * (STRIPE_ROWS + STRIPE_COLS),
     CHUNK = 1 << 16,                        /* numbers updated in a piece of work */
     WIDEST = 32                             /* columns of a panel are a divisor of it */
 };
@@ -63,7 +65,7 @@ typedef struct work {
     real *c, *d_c;                          /* [M][E] convolution output */
     real *d_q, *d_k, *d_v;                  /* as queries, keys, values */
     real  *logits;                          /* [HEAD][logits_row], then their gradients */
-    size_t logits_row;                      /* V and a bit: rows a page apart crowd the cache */
+    size_t logits_row;                      /* V and SPREAD, at least */
     real *norm_sums;                        /* [2][M / BLOCK][D] gradients of norms by blocks */
     real *channel_sums;                     /* [sequences][K + 2][E] of taps, bias, a_param */
     double *losses;                         /* [M] */

@@ -244,7 +244,7 @@ static void lay_out_work(net *n, arena *a) {
     w->d_c = reals(a, M, E);
     w->d_k = reals(a, M, kv);
     w->d_v = reals(a, M, kv);
-    w->logits_row = (size_t)net_rounded(g->vocab, 16) + 16;
+    w->logits_row = (size_t)net_rounded(g->vocab, SPREAD) + SPREAD;
     w->logits = reals(a, HEAD * w->logits_row, 1);
     w->norm_sums = reals(a, 2 * (size_t)net_pieces(n->capacity, BLOCK), D);
     w->channel_sums = reals(a, M * (size_t)(K + 2), E);
@@ -261,8 +261,7 @@ static size_t scratch_needed(const net *n) {
     size_t rows = (size_t)BLOCK * (size_t)(g->width + g->mlp_width + g->lru_width);
     size_t attention = (size_t)T * (size_t)(3 * dim + 2 * QUERY);
     size_t recurrent = (size_t)(2 * g->conv_width + 8) * (size_t)g->lru_width;
-    size_t harvest = (size_t)DEPTH * (STRIPE_ROWS + STRIPE_COLS);
-    return rows + attention + recurrent + harvest + 256;
+    return rows + attention + recurrent + GRADIENT_SCRATCH + 256;
 }
 
 static void lay_out_update(net *n, arena *a) {

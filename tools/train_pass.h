@@ -182,7 +182,8 @@ static sight sight_of(const net *n, const view *a, int first) {
 /* s [rows][high - low] = q k', keys being in panels of a column for each */
 static void score(const view *a, const sight *s, const real *q, const real *key_panels,
                   real *scores) {
-    product p = { s->rows, s->high - s->low, a->dim, q, (size_t)a->D, NULL, 0, NULL, 0, scores, 0 };
+    product p = { s->rows, s->high - s->low, a->dim, q, (size_t)a->D, 0, NULL, 0, NULL, 0,
+                  scores, 0 };
     p.b = key_panels + at_row(s->low, a->dim);
     p.b_panel = (size_t)(a->dim * COLS);
     p.c_row = (size_t)p.cols;
@@ -192,7 +193,7 @@ static void score(const view *a, const sight *s, const real *q, const real *key_
 /* out [rows][dim] = factors [rows][high - low] times what the keys have, in panels of all keys */
 static void gather(const view *a, const sight *s, const real *factors, const real *panels,
                    real *out) {
-    product p = { s->rows, a->dim, s->high - s->low, factors, 0, NULL, 0, NULL, 0, out, 0 };
+    product p = { s->rows, a->dim, s->high - s->low, factors, 0, 0, NULL, 0, NULL, 0, out, 0 };
     p.a_row = (size_t)p.depth;
     p.b = panels + at_row(s->low, COLS);
     p.b_panel = at_row(a->T, COLS);
@@ -221,7 +222,7 @@ static real *pack_by_key(const view *a, const real *rows, real **scratch) {
 
 static real *pack_by_number(const view *a, const real *rows, real **scratch) {
     real *panels = take(scratch, panels_size(a->dim, a->T));
-    pack_rows(COLS, a->dim, a->T, rows, (size_t)a->keys_row, panels);
+    pack_rows(COLS, a->dim, a->T, rows, (size_t)a->keys_row, panels, at_row(a->T, COLS));
     return panels;
 }
 
@@ -542,13 +543,14 @@ static void logits_job(void *data, int index, real *scratch) {
     const head *h = (const head *)data;
     const net *n = h->n;
     int V = n->config.vocab, D = n->config.width, first = index * LOGITS;
-    product p = { h->rows, 0, D, NULL, (size_t)D, NULL, 0, NULL, 0, NULL, n->work.logits_row };
+    product p = { h->rows, 0, D, NULL, (size_t)D, 0, NULL, 0, NULL, 0, NULL, 0 };
     (void)scratch;
     p.cols = net_least(LOGITS, V - first);
     p.a = n->work.n1 + at_row(h->first, D);
     p.b = n->embedding.forward + at_row(first, D);
     p.b_panel = (size_t)(D * COLS);
     p.c = n->work.logits + first;
+    p.c_row = n->work.logits_row;
     multiply(&p);
 }
 
