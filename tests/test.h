@@ -43,6 +43,7 @@ static inline unsigned char *test_read(const char *path, size_t *size) {
     FILE *f = fopen(path, "rb");
     unsigned char *data;
     long n;
+    *size = 0;
     if (!f) return NULL;
     fseek(f, 0, SEEK_END);
     n = ftell(f);

@@ -1,6 +1,6 @@
 /* convert.c - griffin convert: checkpoint in, GGUF model out, one tensor at a time. */
 
-#include "convert.h"
+#include "parts.h"
 
 #include <limits.h>
 #include <math.h>

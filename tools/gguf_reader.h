@@ -3,7 +3,7 @@
 #ifndef GGUF_READER_H
 #define GGUF_READER_H
 
-#include "convert.h"
+#include "parts.h"
 
 /* Fills in zeroed parts, all but the list of tensors. Weights are f32, f16 or bf16, in rows or in
  * tiles; others are listed, but cannot be read. 0, or -1 with a message; then free what is there. */

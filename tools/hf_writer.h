@@ -3,7 +3,7 @@
 #ifndef HF_WRITER_H
 #define HF_WRITER_H
 
-#include "convert.h"
+#include "parts.h"
 
 /* config.json, model.safetensors (f32), tokenizer.model and tokenizer_config.json in a directory,
  * which is made if it is not there. Each file is replaced as a whole. 0, or 1 after a message. */

@@ -6,7 +6,7 @@
 #ifndef TRAIN_H
 #define TRAIN_H
 
-#include "convert.h"
+#include "parts.h"
 #include "session.h"
 #include "train_data.h"
 #include "train_net.h"

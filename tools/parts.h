@@ -1,0 +1,27 @@
+/* parts.h - the two halves of the converter, for models that come from elsewhere or go there. */
+
+#ifndef PARTS_H
+#define PARTS_H
+
+#include "config.h"
+#include "convert.h"
+#include "tensors.h"
+#include "vocabulary.h"
+#include "weights.h"
+
+typedef struct model_parts {
+    weights      w;
+    model_config config;
+    tensors      tensors;                   /* which of w they are, and their final names */
+    vocabulary   vocabulary;
+    int          has_vocabulary;
+} model_parts;
+
+int  parts_read(model_parts *m, const convert_options *options, report *r);
+void parts_free(model_parts *m);
+
+/* Without options->output *image becomes the file, to be freed. */
+int  parts_write(model_parts *m, const convert_options *options, char **image, size_t *size,
+                 report *r);
+
+#endif
