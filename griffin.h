@@ -314,7 +314,9 @@ typedef struct griffin_info {
 } griffin_info;
 
 /* Maps the file (or reads it where mapping is missing) and packs the weights.
- * options may be null. On failure *model is null and options->error says why. */
+ * options may be null. On failure *model is null and options->error says why.
+ * Windows: the path is fopen's, in the system's code page, which is UTF-8 if the
+ * program's manifest says so; else read the file and use griffin_open_memory. */
 #ifndef GRIFFIN_NO_STDIO
 GRIFFIN_API int griffin_open_file(griffin_model **model, const char *path,
                                   const griffin_options *options);
@@ -544,7 +546,8 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
   #endif
 #endif
 
-#ifdef _OPENMP
+#if defined(_OPENMP) && _OPENMP >= 201307  /* 4.0 has the atomics; /openmp of MSVC has not */
+  #define GRF_OPENMP 1
   #include <omp.h>
   #if defined(__unix__) || defined(__APPLE__)
     #define GRF_YIELD 1                     /* waiting threads give way to other programs */
@@ -731,7 +734,7 @@ static void *grf_take(grf_arena *arena, uint64_t size) {
 }
 
 static void *grf_align64(void *memory) {
-    return (unsigned char *)memory + (-(uintptr_t)memory & 63);
+    return (unsigned char *)memory + ((0 - (uintptr_t)memory) & 63);
 }
 
 /* ---- checked arithmetic: every product or sum of numbers from a file ---------- */
@@ -4003,28 +4006,37 @@ static void grf_unload_file(griffin_model *m) {
     if (m->mapped) munmap(m->mapped, (size_t)m->mapped_size);
 }
 #else
-/* Read in growing steps: the size of a stream is not known portably. */
+/* The long of fseek has 32 bits in Windows. */
+static int64_t grf_file_size(FILE *file) {
+#ifdef _WIN32
+    return _fseeki64(file, 0, SEEK_END) == 0 ? _ftelli64(file) : -1;
+#else
+    return fseek(file, 0, SEEK_END) == 0 ? ftell(file) : -1;
+#endif
+}
+
+/* Reading the first byte tells a folder from a file. */
+static int grf_read_file(griffin_model *m, FILE *file) {
+    int64_t size = fgetc(file) == EOF ? 0 : grf_file_size(file);
+    if (ferror(file) || size < 0) return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be read");
+    if (size == 0) return grf_fail(&m->host, GRIFFIN_E_FORMAT, "is empty");
+    m->mapped = grf_allocate(&m->host, (uint64_t)size);
+    if (!m->mapped) return grf_no_memory(&m->host, (uint64_t)size);
+    m->mapped_size = (uint64_t)size;
+    rewind(file);
+    if (fread(m->mapped, 1, (size_t)size, file) == (size_t)size) return GRIFFIN_OK;
+    return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be read");
+}
+
+#ifdef _MSC_VER
+  #pragma warning(suppress: 4996)           /* fopen is standard */
+#endif
 static int grf_load_file(griffin_model *m, const char *path) {
-    uint64_t capacity = 0;
-    size_t got = 1;
     FILE *file = fopen(path, "rb");
-    int error = file ? GRIFFIN_OK : grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be opened");
-    while (!error && got > 0) {
-        if (m->mapped_size == capacity) {
-            uint64_t larger = capacity ? capacity * 2 : 1 << 20;
-            void *grown = grf_allocate(&m->host, larger);
-            if (!grown) { error = grf_no_memory(&m->host, larger); break; }
-            if (m->mapped) memcpy(grown, m->mapped, (size_t)m->mapped_size);
-            grf_release(&m->host, m->mapped);
-            m->mapped = grown;
-            capacity = larger;
-        }
-        got =
-            fread((char *)m->mapped + m->mapped_size, 1, (size_t)(capacity - m->mapped_size), file);
-        m->mapped_size += got;
-    }
-    if (!error && ferror(file)) error = grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be read");
-    if (file) fclose(file);
+    int error;
+    if (!file) return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be opened");
+    error = grf_read_file(m, file);
+    fclose(file);
     return error;
 }
 
@@ -4567,7 +4579,7 @@ static void grf_run_piece(void *data, int index) {
     }
 }
 
-#ifdef _OPENMP
+#ifdef GRF_OPENMP
 /* A crew is the threads of one griffin_advance. The caller's thread leads: it walks through the
  * program and issues the pieces of each operation; all of them, it too, take pieces until none are
  * left. The leader then waits for the pieces that are still being worked on, not for threads: one
@@ -4644,7 +4656,7 @@ static void grf_follow(griffin_context *c) {
 static void grf_run_pieces(griffin_context *c, int64_t first, int count) {
     grf_piece_run run;
     int i;
-#ifdef _OPENMP
+#ifdef GRF_OPENMP
     if (count > 1 && c->crew) { grf_lead(c, first, count); return; }
 #endif
     run.context = c;
@@ -4666,7 +4678,7 @@ static void grf_run_units(griffin_context *c, int64_t units) {
     while (c->op < c->model->n_ops && grf_pieces(c, c->model->ops + c->op) == 0) c->op++;
 }
 
-#ifdef _OPENMP
+#ifdef GRF_OPENMP
 /* Pieces that threads could share among the next `units`. */
 static int64_t grf_shared_units(const griffin_context *c, int64_t units) {
     int64_t shared = 0, pieces;
@@ -4834,7 +4846,7 @@ GRIFFIN_API int griffin_advance(griffin_context *c, int units) {
     if (c->spans == 0) return 0;
     error = grf_check_flight(c);
     if (error) { grf_clear_flight(c); return error; }
-#ifdef _OPENMP
+#ifdef GRF_OPENMP
     if (!grf_run_with_crew(c, units))
 #endif
     grf_run_units(c, units);
