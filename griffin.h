@@ -142,7 +142,8 @@
  *
  * No -march or -m flag is needed: kernels for AVX2 and AVX-512 (with VNNI), or for NEON with and
  * without dot products, are compiled in and chosen when a model is opened. WebAssembly needs
- * -msimd128, since it cannot ask. -O2 matters; -fopenmp is welcome.
+ * -msimd128, since it cannot ask; gcc for 32-bit x86 needs -msse2 -mfpmath=sse, since the 387 keeps
+ * more bits than a float has. -O2 matters; -fopenmp is welcome.
  *
  *
  * LIMITS
@@ -523,6 +524,13 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
   #error "griffin.h: build without fast-math, it changes sums (see NUMBERS in the manual)"
 #endif
 
+/* Floats kept with more than their 24 bits, as the 387 and gcc's -std=c99 for s390x have it, are
+ * rounded where the compiler likes. 16 is gcc's way to say that only _Float16 is widened. */
+#if (defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0 && __FLT_EVAL_METHOD__ != 16) \
+    || (defined(_M_IX86_FP) && _M_IX86_FP < 2)
+  #error "griffin.h: floats must stay floats: -msse2 -mfpmath=sse (x86) or -fexcess-precision=fast"
+#endif
+
 #include <limits.h>
 #include <math.h>
 #include <stdarg.h>
@@ -792,12 +800,23 @@ static uint64_t grf_hash_number(uint64_t hash, uint64_t number) {
  * to something is written as an explicit fused multiply-add, or passes through a volatile, so that
  * no compiler setting can change its rounding. */
 
+/* GRF_FMAF is for functions compiled for a machine with the instruction; GRF_HAS_FMA: all are. gcc
+ * calls the C library when it does not optimise, and musl and Windows round twice there. */
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__OPTIMIZE__)
+  #define GRF_FMAF grf_fma
+#else
+  #define GRF_FMAF __builtin_fmaf
+  #if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__aarch64__)
+    #define GRF_HAS_FMA 1
+  #endif
+#endif
+
 /* fma(a, b, c) in floats. Without the instruction: the product of two floats is exact in a double,
  * so only p + c rounds; rounding it to odd first makes the second rounding, to float, the only one
  * that counts. */
 static float grf_fma(float a, float b, float c) {
-#if defined(__FMA__) || defined(__aarch64__)
-    return fmaf(a, b, c);
+#ifdef GRF_HAS_FMA
+    return GRF_FMAF(a, b, c);
 #else
     double p = (double)a * b, s = p + c, t = s - p;
     double lost = (p - (s - t)) + (c - t);
@@ -5555,7 +5574,7 @@ GV_WORD gi   gi_dot4(gi sum, gi u, gi s) { return _mm512_dpbusd_epi32(sum, u, s)
 GV_WORD void gi_store8(int8_t *p, gi a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a)); }
 GV_WORD int32_t gi_sum(gi a) { return _mm512_reduce_add_epi32(a); }
 GV_WORD void gv_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
-GV_WORD float g1_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
 
 /* ---- AVX2 (with FMA and F16C): a word is two registers -------------------------------------- */
 #elif defined(GRF_WORDS_AVX2)
@@ -5651,7 +5670,7 @@ GV_WORD int32_t gi_sum(gi a) {
     return _mm_cvtsi128_si32(_mm_add_epi32(c, _mm_shuffle_epi32(c, 0xb1)));
 }
 GV_WORD void gv_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
-GV_WORD float g1_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
 
 /* ---- NEON, of every 64-bit ARM: a word is four registers ------------------------------------ */
 #elif defined(GRF_WORDS_NEON)
@@ -5757,7 +5776,7 @@ GV_WORD int32_t gi_sum(gi a) {
     return vaddvq_s32(vaddq_s32(vaddq_s32(a.at[0], a.at[1]), vaddq_s32(a.at[2], a.at[3])));
 }
 GV_WORD void gv_prefetch(const void *p) { __builtin_prefetch(p); }
-GV_WORD float g1_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
 
 /* ---- WebAssembly's SIMD128: a word is four registers ---------------------------------------- */
 #elif defined(GRF_WORDS_WASM)
