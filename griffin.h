@@ -136,7 +136,8 @@
  *     GRIFFIN_API           what stands before every declaration, say for a DLL
  *     GRIFFIN_NO_STDIO      no griffin_open_file, no file access at all
  *     GRIFFIN_NO_MMAP       files are read rather than mapped
- *     GRIFFIN_NO_STDLIB     no malloc: griffin_options.allocator is then needed
+ *     GRIFFIN_NO_STDLIB     no malloc: griffin_options.allocator is then needed; with NO_STDIO what
+ *                           is left of libc is mem..., str..., frexp, ldexp and sqrtf
  *     GRIFFIN_SCALAR_ONLY   only the plain C kernels
  *     GRIFFIN_FILE          the quoted name of this file, if you renamed it: it includes itself
  *
@@ -148,9 +149,10 @@
  *
  * LIMITS
  *
- * Inference only. Vector kernels exist for x86-64, aarch64 and WebAssembly with gcc and clang;
- * elsewhere plain C runs, with the same bits and slowly, as do float weights in WebAssembly, which
- * has no fused multiply-add. Files with tiles are for little-endian machines. A context cannot
+ * Inference only. Vector kernels exist for x86-64, aarch64 and WebAssembly with gcc (for Windows
+ * since its version 12) and clang, and for x86-64 with Visual C++ 2022, tested with clang in its
+ * place; elsewhere plain C runs, with the same bits and slowly, as do float weights in WebAssembly,
+ * which has no fused multiply-add. Files with tiles are for little-endian machines. A context cannot
  * grow. Chat templates are not interpreted: tools/chat.c assembles RecurrentGemma's turns itself.
  */
 
@@ -563,10 +565,39 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
   #endif
 #endif
 
-/* Only gcc and clang can compile single functions for other instruction sets than the rest. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(GRIFFIN_SCALAR_ONLY)
+/* gcc for Windows places vectors of 32 and 64 bytes as if the stack were aligned for them (gcc bug
+ * 54412). It only aligns it in functions without unwind tables, which gcc 12 can be asked for. */
+#if defined(_WIN32) && defined(__GNUC__) && !defined(__clang__)
+  #define GRF_WINDOWS_GCC 1
+#endif
+
+/* Functions for other instruction sets than the rest: gcc and clang have to be told, MSVC takes the
+ * intrinsics anywhere. clang-cl leaves out of <immintrin.h> what /arch did not ask for. */
+#if defined(GRIFFIN_SCALAR_ONLY) || (defined(GRF_WINDOWS_GCC) && __GNUC__ < 12)
+#elif defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
   #define GRF_X86 1
+  #define GRF_TARGET(sets) __attribute__((target(sets)))
   #include <immintrin.h>
+  #ifdef _MSC_VER
+    #include <intrin.h>
+    #include <smmintrin.h>
+    #include <avxintrin.h>
+    #include <avx2intrin.h>
+    #include <f16cintrin.h>
+    #include <fmaintrin.h>
+    #include <avx512fintrin.h>
+    #include <avx512bwintrin.h>
+    #include <avx512dqintrin.h>
+    #include <avx512vlintrin.h>
+    #include <avx512vnniintrin.h>
+  #else
+    #include <cpuid.h>
+  #endif
+#elif defined(_M_X64) && !defined(_M_ARM64EC) && _MSC_VER >= 1930
+  #define GRF_X86 1
+  #define GRF_TARGET(sets)
+  #include <immintrin.h>
+  #include <intrin.h>
 #endif
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
@@ -5367,6 +5398,10 @@ GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *p
     #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
     #pragma GCC diagnostic ignored "-Wuninitialized"
   #endif
+  #ifdef GRF_WINDOWS_GCC
+    #pragma GCC push_options
+    #pragma GCC optimize ("no-asynchronous-unwind-tables", "no-unwind-tables")
+  #endif
   #define GRF_WORDS avx2
   #define GRF_WORDS_NAME "avx2"
   #define GRF_WORDS_AVX2
@@ -5375,6 +5410,9 @@ GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *p
   #define GRF_WORDS_NAME "avx512"
   #define GRF_WORDS_AVX512
   #include GRIFFIN_FILE
+  #ifdef GRF_WINDOWS_GCC
+    #pragma GCC pop_options
+  #endif
   #if defined(__GNUC__) && !defined(__clang__) && defined(__cplusplus)
     #pragma GCC diagnostic pop
   #endif
@@ -5401,17 +5439,48 @@ GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *p
   #include GRIFFIN_FILE
 #endif
 
+#ifdef GRF_X86
+static void grf_cpuid(uint32_t out[4], int leaf) {      /* eax, ebx, ecx, edx */
+#ifdef _MSC_VER
+    int registers[4];
+    __cpuidex(registers, leaf, 0);
+    memcpy(out, registers, sizeof registers);
+#else
+    __cpuid_count(leaf, 0, out[0], out[1], out[2], out[3]);
+#endif
+}
+
+/* Registers that the operating system saves: bits 1 and 2 SSE and AVX, 5 to 7 AVX-512. */
+static GRF_TARGET("xsave") uint64_t grf_saved_registers(void) {
+    return (uint64_t)_xgetbv(0);
+}
+
+/* The best set that both processor and system know. Leaf 1, ecx: 12 fma, 27 osxsave, 29 f16c.
+ * Leaf 7, ebx: 5 avx2, 16 f, 17 dq, 30 bw, 31 vl; ecx: 11 vnni. */
+static griffin_cpu grf_best_x86(void) {
+    const uint32_t avx2 = 1u << 12 | 1u << 27 | 1u << 29,
+                   avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
+    uint32_t top[4], one[4], seven[4];
+    uint64_t saved;
+    grf_cpuid(top, 0);
+    if (top[0] < 7) return GRIFFIN_CPU_SCALAR;
+    grf_cpuid(one, 1);
+    grf_cpuid(seven, 7);
+    if ((one[2] & avx2) != avx2 || !(seven[1] >> 5 & 1)) return GRIFFIN_CPU_SCALAR;
+    saved = grf_saved_registers();
+    if ((saved & 0x06) != 0x06) return GRIFFIN_CPU_SCALAR;
+    if ((saved & 0xe6) != 0xe6 || (seven[1] & avx512) != avx512 || !(seven[2] >> 11 & 1))
+        return GRIFFIN_CPU_AVX2;
+    return GRIFFIN_CPU_AVX512;
+}
+#endif
+
 static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 #ifdef GRF_X86
-    int avx2, avx512;
-    __builtin_cpu_init();
-    avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
-          && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")
-          && __builtin_cpu_supports("avx512vnni");
-    if (cpu == GRIFFIN_CPU_BEST) cpu = avx512 ? GRIFFIN_CPU_AVX512 : avx2 ? GRIFFIN_CPU_AVX2 : cpu;
-    if (cpu == GRIFFIN_CPU_AVX512) return avx512 ? &grf_kernels_avx512 : NULL;
-    if (cpu == GRIFFIN_CPU_AVX2) return avx2 ? &grf_kernels_avx2 : NULL;
+    griffin_cpu best = grf_best_x86();
+    if (cpu == GRIFFIN_CPU_BEST) cpu = best;
+    if (cpu == GRIFFIN_CPU_AVX512 && cpu <= best) return &grf_kernels_avx512;
+    if (cpu == GRIFFIN_CPU_AVX2 && cpu <= best) return &grf_kernels_avx2;
 #endif
 #ifdef GRF_NEON_DOT
     int dot = GRF_NEON_DOT == 1;
@@ -5500,8 +5569,7 @@ static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 
 /* ---- AVX-512 (F, BW, VL, DQ, VNNI): a word is a register ------------------------------------ */
 #if defined(GRF_WORDS_AVX512)
-#define GV_TARGET __attribute__((target( \
-            "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")))
+#define GV_TARGET GRF_TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
 #define GV_WORD   GRF_INLINE GV_TARGET
 #define GV_KERNEL static GV_TARGET
 #define GV_FLOAT_ROWS 12
@@ -5578,7 +5646,7 @@ GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
 
 /* ---- AVX2 (with FMA and F16C): a word is two registers -------------------------------------- */
 #elif defined(GRF_WORDS_AVX2)
-#define GV_TARGET __attribute__((target("avx2,fma,f16c")))
+#define GV_TARGET GRF_TARGET("avx2,fma,f16c")
 #define GV_WORD   GRF_INLINE GV_TARGET
 #define GV_KERNEL static GV_TARGET
 #define GV_FLOAT_ROWS 3
