@@ -116,9 +116,9 @@ build/bits/%: tests/test_bits.c tests/test.h griffin.h
 	@mkdir -p $(@D)
 	$(call part,1) $(language) $(optimiser) $(WARNINGS) -Werror $< -x none -lm -o $@
 
-# Other processors and systems, as far as Debian has compilers and emulators for them. Each must give
-# those bits too, pass the tests of what else may differ there (fewer where an emulator is slow) and
-# tell a tale as this machine does: by the program, or by hello.c where there is no POSIX.
+# Other processors and systems, as far as Debian has compilers and emulators for them. Each must
+# give those bits too, pass the tests of what else may differ there (fewer where an emulator is slow)
+# and tell a tale as this machine does: by the program, or by hello.c where there is no POSIX.
 WASI = clang --target=wasm32-wasi --sysroot=/usr -msimd128 \
        $(foreach e,SIGNAL MMAN PROCESS_CLOCKS GETPID,-D_WASI_EMULATED_$e) \
        $(foreach e,signal mman process-clocks getpid,-lwasi-emulated-$e)

@@ -152,8 +152,9 @@
  * Inference only. Vector kernels exist for x86-64, aarch64 and WebAssembly with gcc (for Windows
  * since its version 12) and clang, and for x86-64 with Visual C++ 2022, tested with clang in its
  * place; elsewhere plain C runs, with the same bits and slowly, as do float weights in WebAssembly,
- * which has no fused multiply-add. Files with tiles are for little-endian machines. A context cannot
- * grow. Chat templates are not interpreted: tools/chat.c assembles RecurrentGemma's turns itself.
+ * which has no fused multiply-add. Files with tiles are for little-endian machines. A context
+ * cannot grow. Chat templates are not interpreted: tools/chat.c assembles RecurrentGemma's turns
+ * itself.
  */
 
 /* ================================================================= >>api
@@ -4078,10 +4079,10 @@ static int grf_read_file(griffin_model *m, FILE *file) {
     return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be read");
 }
 
-#ifdef _MSC_VER
-  #pragma warning(suppress: 4996)           /* fopen is standard */
-#endif
 static int grf_load_file(griffin_model *m, const char *path) {
+#ifdef _MSC_VER
+    #pragma warning(suppress: 4996)         /* fopen is standard */
+#endif
     FILE *file = fopen(path, "rb");
     int error;
     if (!file) return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be opened");
