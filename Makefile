@@ -133,7 +133,7 @@ platform = $(eval PLATFORMS += build/platforms/$1.same)\
            $(eval build/platforms/$1.same: TESTED = bits $5)
 
 $(call platform,aarch64,aarch64-linux-gnu-gcc -static,qemu-aarch64,griffin,\
-    files formats math same_bits sampler state)
+    files formats same_bits sampler state)
 $(call platform,armv7,arm-linux-gnueabihf-gcc -static,qemu-arm,griffin,\
     files formats sampler state tokenizer)
 $(call platform,riscv64,riscv64-linux-gnu-gcc -static,qemu-riscv64,griffin,\
