@@ -172,21 +172,25 @@
  *     GRIFFIN_NO_STDIO      no griffin_open_file, no file access at all
  *     GRIFFIN_NO_MMAP       files are read rather than mapped
  *     GRIFFIN_NO_GRAMMAR    no grammars, 23 KB of code less
- *     GRIFFIN_NO_STDLIB     no malloc: griffin_options.allocator is then needed
+ *     GRIFFIN_NO_STDLIB     no malloc: griffin_options.allocator is then needed; with NO_STDIO what
+ *                           is left of libc is mem..., str..., frexp, ldexp and sqrtf
  *     GRIFFIN_SCALAR_ONLY   only the plain C kernels
  *     GRIFFIN_FILE          the quoted name of this file, if you renamed it: it includes itself
  *
  * No -march or -m flag is needed: kernels for AVX2 and AVX-512 (with VNNI), or for NEON with and
  * without dot products, are compiled in and chosen when a model is opened. WebAssembly needs
- * -msimd128, since it cannot ask. -O2 matters; -fopenmp is welcome.
+ * -msimd128, since it cannot ask; gcc for 32-bit x86 needs -msse2 -mfpmath=sse, since the 387 keeps
+ * more bits than a float has. -O2 matters; -fopenmp is welcome.
  *
  *
  * LIMITS
  *
- * Inference only. Vector kernels exist for x86-64, aarch64 and WebAssembly with gcc and clang;
- * elsewhere plain C runs, with the same bits and slowly, as do float weights in WebAssembly, which
- * has no fused multiply-add. Files with tiles are for little-endian machines. A context cannot
- * grow. Chat templates are not interpreted: tools/chat.c assembles RecurrentGemma's turns itself.
+ * Inference only. Vector kernels exist for x86-64, aarch64 and WebAssembly with gcc (for Windows
+ * since its version 12) and clang, and for x86-64 with Visual C++ 2022, tested with clang in its
+ * place; elsewhere plain C runs, with the same bits and slowly, as do float weights in WebAssembly,
+ * which has no fused multiply-add. Files with tiles are for little-endian machines. A context
+ * cannot grow. Chat templates are not interpreted: tools/chat.c assembles RecurrentGemma's turns
+ * itself.
  */
 
 /* ================================================================= >>api
@@ -407,7 +411,9 @@ typedef struct griffin_info {
 } griffin_info;
 
 /* Maps the file (or reads it where mapping is missing) and packs the weights.
- * options may be null. On failure *model is null and options->error says why. */
+ * options may be null. On failure *model is null and options->error says why.
+ * Windows: the path is fopen's, in the system's code page, which is UTF-8 if the
+ * program's manifest says so; else read the file and use griffin_open_memory. */
 #ifndef GRIFFIN_NO_STDIO
 GRIFFIN_API int griffin_open_file(griffin_model **model, const char *path,
                                   const griffin_options *options);
@@ -733,6 +739,13 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
   #error "griffin.h: build without fast-math, it changes sums (see NUMBERS in the manual)"
 #endif
 
+/* Floats kept with more than their 24 bits, as the 387 and gcc's -std=c99 for s390x have it, are
+ * rounded where the compiler likes. 16 is gcc's way to say that only _Float16 is widened. */
+#if (defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0 && __FLT_EVAL_METHOD__ != 16) \
+    || (defined(_M_IX86_FP) && _M_IX86_FP < 2)
+  #error "griffin.h: floats must stay floats: -msse2 -mfpmath=sse (x86) or -fexcess-precision=fast"
+#endif
+
 #include <limits.h>
 #include <math.h>
 #include <stdarg.h>
@@ -756,7 +769,8 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
   #endif
 #endif
 
-#ifdef _OPENMP
+#if defined(_OPENMP) && _OPENMP >= 201307  /* 4.0 has the atomics; /openmp of MSVC has not */
+  #define GRF_OPENMP 1
   #include <omp.h>
   #if defined(__unix__) || defined(__APPLE__)
     #define GRF_YIELD 1                     /* waiting threads give way to other programs */
@@ -764,10 +778,39 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
   #endif
 #endif
 
-/* Only gcc and clang can compile single functions for other instruction sets than the rest. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(GRIFFIN_SCALAR_ONLY)
+/* gcc for Windows places vectors of 32 and 64 bytes as if the stack were aligned for them (gcc bug
+ * 54412). It only aligns it in functions without unwind tables, which gcc 12 can be asked for. */
+#if defined(_WIN32) && defined(__GNUC__) && !defined(__clang__)
+  #define GRF_WINDOWS_GCC 1
+#endif
+
+/* Functions for other instruction sets than the rest: gcc and clang have to be told, MSVC takes the
+ * intrinsics anywhere. clang-cl leaves out of <immintrin.h> what /arch did not ask for. */
+#if defined(GRIFFIN_SCALAR_ONLY) || (defined(GRF_WINDOWS_GCC) && __GNUC__ < 12)
+#elif defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
   #define GRF_X86 1
+  #define GRF_TARGET(sets) __attribute__((target(sets)))
   #include <immintrin.h>
+  #ifdef _MSC_VER
+    #include <intrin.h>
+    #include <smmintrin.h>
+    #include <avxintrin.h>
+    #include <avx2intrin.h>
+    #include <f16cintrin.h>
+    #include <fmaintrin.h>
+    #include <avx512fintrin.h>
+    #include <avx512bwintrin.h>
+    #include <avx512dqintrin.h>
+    #include <avx512vlintrin.h>
+    #include <avx512vnniintrin.h>
+  #else
+    #include <cpuid.h>
+  #endif
+#elif defined(_M_X64) && !defined(_M_ARM64EC) && _MSC_VER >= 1930
+  #define GRF_X86 1
+  #define GRF_TARGET(sets)
+  #include <immintrin.h>
+  #include <intrin.h>
 #endif
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
@@ -943,7 +986,7 @@ static void *grf_take(grf_arena *arena, uint64_t size) {
 }
 
 static void *grf_align64(void *memory) {
-    return (unsigned char *)memory + (-(uintptr_t)memory & 63);
+    return (unsigned char *)memory + ((0 - (uintptr_t)memory) & 63);
 }
 
 /* ---- checked arithmetic: every product or sum of numbers from a file ---------- */
@@ -1009,12 +1052,23 @@ static uint64_t grf_hash_number(uint64_t hash, uint64_t number) {
  * to something is written as an explicit fused multiply-add, or passes through a volatile, so that
  * no compiler setting can change its rounding. */
 
+/* GRF_FMAF is for functions compiled for a machine with the instruction; GRF_HAS_FMA: all are. gcc
+ * calls the C library when it does not optimise, and musl and Windows round twice there. */
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__OPTIMIZE__)
+  #define GRF_FMAF grf_fma
+#else
+  #define GRF_FMAF __builtin_fmaf
+  #if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__aarch64__)
+    #define GRF_HAS_FMA 1
+  #endif
+#endif
+
 /* fma(a, b, c) in floats. Without the instruction: the product of two floats is exact in a double,
  * so only p + c rounds; rounding it to odd first makes the second rounding, to float, the only one
  * that counts. */
 static float grf_fma(float a, float b, float c) {
-#if defined(__FMA__) || defined(__aarch64__)
-    return fmaf(a, b, c);
+#ifdef GRF_HAS_FMA
+    return GRF_FMAF(a, b, c);
 #else
     double p = (double)a * b, s = p + c, t = s - p;
     double lost = (p - (s - t)) + (c - t);
@@ -4270,28 +4324,37 @@ static void grf_unload_file(griffin_model *m) {
     if (m->mapped) munmap(m->mapped, (size_t)m->mapped_size);
 }
 #else
-/* Read in growing steps: the size of a stream is not known portably. */
+/* The long of fseek has 32 bits in Windows. */
+static int64_t grf_file_size(FILE *file) {
+#ifdef _WIN32
+    return _fseeki64(file, 0, SEEK_END) == 0 ? _ftelli64(file) : -1;
+#else
+    return fseek(file, 0, SEEK_END) == 0 ? ftell(file) : -1;
+#endif
+}
+
+/* Reading the first byte tells a folder from a file. */
+static int grf_read_file(griffin_model *m, FILE *file) {
+    int64_t size = fgetc(file) == EOF ? 0 : grf_file_size(file);
+    if (ferror(file) || size < 0) return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be read");
+    if (size == 0) return grf_fail(&m->host, GRIFFIN_E_FORMAT, "is empty");
+    m->mapped = grf_allocate(&m->host, (uint64_t)size);
+    if (!m->mapped) return grf_no_memory(&m->host, (uint64_t)size);
+    m->mapped_size = (uint64_t)size;
+    rewind(file);
+    if (fread(m->mapped, 1, (size_t)size, file) == (size_t)size) return GRIFFIN_OK;
+    return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be read");
+}
+
 static int grf_load_file(griffin_model *m, const char *path) {
-    uint64_t capacity = 0;
-    size_t got = 1;
+#ifdef _MSC_VER
+    #pragma warning(suppress: 4996)         /* fopen is standard */
+#endif
     FILE *file = fopen(path, "rb");
-    int error = file ? GRIFFIN_OK : grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be opened");
-    while (!error && got > 0) {
-        if (m->mapped_size == capacity) {
-            uint64_t larger = capacity ? capacity * 2 : 1 << 20;
-            void *grown = grf_allocate(&m->host, larger);
-            if (!grown) { error = grf_no_memory(&m->host, larger); break; }
-            if (m->mapped) memcpy(grown, m->mapped, (size_t)m->mapped_size);
-            grf_release(&m->host, m->mapped);
-            m->mapped = grown;
-            capacity = larger;
-        }
-        got =
-            fread((char *)m->mapped + m->mapped_size, 1, (size_t)(capacity - m->mapped_size), file);
-        m->mapped_size += got;
-    }
-    if (!error && ferror(file)) error = grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be read");
-    if (file) fclose(file);
+    int error;
+    if (!file) return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be opened");
+    error = grf_read_file(m, file);
+    fclose(file);
     return error;
 }
 
@@ -4873,7 +4936,7 @@ static void grf_run_piece(void *data, int index) {
     }
 }
 
-#ifdef _OPENMP
+#ifdef GRF_OPENMP
 /* A crew is the threads of one griffin_advance. The caller's thread leads: it walks through the
  * program and deals out the pieces of each operation in runs, one for each lane, so that a thread
  * reads one stretch of weights. A thread takes the pieces of its own lane and then what is left in
@@ -4961,7 +5024,7 @@ static void grf_follow(griffin_context *c, int thread) {
 static void grf_run_pieces(griffin_context *c, int64_t first, int count) {
     grf_piece_run run;
     int i;
-#ifdef _OPENMP
+#ifdef GRF_OPENMP
     if (count > 1 && c->crew) { grf_lead(c, first, count); return; }
 #endif
     run.context = c;
@@ -4983,7 +5046,7 @@ static void grf_run_units(griffin_context *c, int64_t units) {
     while (c->op < c->model->n_ops && grf_pieces(c, c->model->ops + c->op) == 0) c->op++;
 }
 
-#ifdef _OPENMP
+#ifdef GRF_OPENMP
 /* Pieces that threads could share among the next `units`. */
 static int64_t grf_shared_units(const griffin_context *c, int64_t units) {
     int64_t shared = 0, pieces;
@@ -5158,7 +5221,7 @@ GRIFFIN_API int griffin_advance(griffin_context *c, int units) {
     if (c->spans == 0) return 0;
     error = grf_check_flight(c);
     if (error) { grf_clear_flight(c); return error; }
-#ifdef _OPENMP
+#ifdef GRF_OPENMP
     if (!grf_run_with_crew(c, units))
 #endif
     grf_run_units(c, units);
@@ -7233,6 +7296,10 @@ GRIFFIN_API int griffin_grammar_accept(const griffin_grammar *g, griffin_grammar
     #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
     #pragma GCC diagnostic ignored "-Wuninitialized"
   #endif
+  #ifdef GRF_WINDOWS_GCC
+    #pragma GCC push_options
+    #pragma GCC optimize ("no-asynchronous-unwind-tables", "no-unwind-tables")
+  #endif
   #define GRF_WORDS avx2
   #define GRF_WORDS_NAME "avx2"
   #define GRF_WORDS_AVX2
@@ -7241,6 +7308,9 @@ GRIFFIN_API int griffin_grammar_accept(const griffin_grammar *g, griffin_grammar
   #define GRF_WORDS_NAME "avx512"
   #define GRF_WORDS_AVX512
   #include GRIFFIN_FILE
+  #ifdef GRF_WINDOWS_GCC
+    #pragma GCC pop_options
+  #endif
   #if defined(__GNUC__) && !defined(__clang__) && defined(__cplusplus)
     #pragma GCC diagnostic pop
   #endif
@@ -7267,17 +7337,48 @@ GRIFFIN_API int griffin_grammar_accept(const griffin_grammar *g, griffin_grammar
   #include GRIFFIN_FILE
 #endif
 
+#ifdef GRF_X86
+static void grf_cpuid(uint32_t out[4], int leaf) {      /* eax, ebx, ecx, edx */
+#ifdef _MSC_VER
+    int registers[4];
+    __cpuidex(registers, leaf, 0);
+    memcpy(out, registers, sizeof registers);
+#else
+    __cpuid_count(leaf, 0, out[0], out[1], out[2], out[3]);
+#endif
+}
+
+/* Registers that the operating system saves: bits 1 and 2 SSE and AVX, 5 to 7 AVX-512. */
+static GRF_TARGET("xsave") uint64_t grf_saved_registers(void) {
+    return (uint64_t)_xgetbv(0);
+}
+
+/* The best set that both processor and system know. Leaf 1, ecx: 12 fma, 27 osxsave, 29 f16c.
+ * Leaf 7, ebx: 5 avx2, 16 f, 17 dq, 30 bw, 31 vl; ecx: 11 vnni. */
+static griffin_cpu grf_best_x86(void) {
+    const uint32_t avx2 = 1u << 12 | 1u << 27 | 1u << 29,
+                   avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
+    uint32_t top[4], one[4], seven[4];
+    uint64_t saved;
+    grf_cpuid(top, 0);
+    if (top[0] < 7) return GRIFFIN_CPU_SCALAR;
+    grf_cpuid(one, 1);
+    grf_cpuid(seven, 7);
+    if ((one[2] & avx2) != avx2 || !(seven[1] >> 5 & 1)) return GRIFFIN_CPU_SCALAR;
+    saved = grf_saved_registers();
+    if ((saved & 0x06) != 0x06) return GRIFFIN_CPU_SCALAR;
+    if ((saved & 0xe6) != 0xe6 || (seven[1] & avx512) != avx512 || !(seven[2] >> 11 & 1))
+        return GRIFFIN_CPU_AVX2;
+    return GRIFFIN_CPU_AVX512;
+}
+#endif
+
 static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 #ifdef GRF_X86
-    int avx2, avx512;
-    __builtin_cpu_init();
-    avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
-          && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")
-          && __builtin_cpu_supports("avx512vnni");
-    if (cpu == GRIFFIN_CPU_BEST) cpu = avx512 ? GRIFFIN_CPU_AVX512 : avx2 ? GRIFFIN_CPU_AVX2 : cpu;
-    if (cpu == GRIFFIN_CPU_AVX512) return avx512 ? &grf_kernels_avx512 : NULL;
-    if (cpu == GRIFFIN_CPU_AVX2) return avx2 ? &grf_kernels_avx2 : NULL;
+    griffin_cpu best = grf_best_x86();
+    if (cpu == GRIFFIN_CPU_BEST) cpu = best;
+    if (cpu == GRIFFIN_CPU_AVX512 && cpu <= best) return &grf_kernels_avx512;
+    if (cpu == GRIFFIN_CPU_AVX2 && cpu <= best) return &grf_kernels_avx2;
 #endif
 #ifdef GRF_NEON_DOT
     int dot = GRF_NEON_DOT == 1;
@@ -7366,8 +7467,7 @@ static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 
 /* ---- AVX-512 (F, BW, VL, DQ, VNNI): a word is a register ------------------------------------ */
 #if defined(GRF_WORDS_AVX512)
-#define GV_TARGET __attribute__((target( \
-            "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")))
+#define GV_TARGET GRF_TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
 #define GV_WORD   GRF_INLINE GV_TARGET
 #define GV_KERNEL static GV_TARGET
 #define GV_FLOAT_ROWS 12
@@ -7441,11 +7541,11 @@ GV_WORD gi   gi_dot4(gi sum, gi u, gi s) { return _mm512_dpbusd_epi32(sum, u, s)
 GV_WORD void gi_store8(int8_t *p, gi a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a)); }
 GV_WORD int32_t gi_sum(gi a) { return _mm512_reduce_add_epi32(a); }
 GV_WORD void gv_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
-GV_WORD float g1_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
 
 /* ---- AVX2 (with FMA and F16C): a word is two registers -------------------------------------- */
 #elif defined(GRF_WORDS_AVX2)
-#define GV_TARGET __attribute__((target("avx2,fma,f16c")))
+#define GV_TARGET GRF_TARGET("avx2,fma,f16c")
 #define GV_WORD   GRF_INLINE GV_TARGET
 #define GV_KERNEL static GV_TARGET
 #define GV_FLOAT_ROWS 2
@@ -7539,7 +7639,7 @@ GV_WORD int32_t gi_sum(gi a) {
     return _mm_cvtsi128_si32(_mm_add_epi32(c, _mm_shuffle_epi32(c, 0xb1)));
 }
 GV_WORD void gv_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
-GV_WORD float g1_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
 
 /* ---- NEON, of every 64-bit ARM: a word is four registers ------------------------------------ */
 #elif defined(GRF_WORDS_NEON)
@@ -7646,7 +7746,7 @@ GV_WORD int32_t gi_sum(gi a) {
     return vaddvq_s32(vaddq_s32(vaddq_s32(a.at[0], a.at[1]), vaddq_s32(a.at[2], a.at[3])));
 }
 GV_WORD void gv_prefetch(const void *p) { __builtin_prefetch(p); }
-GV_WORD float g1_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
 
 /* ---- WebAssembly's SIMD128: a word is four registers ---------------------------------------- */
 #elif defined(GRF_WORDS_WASM)

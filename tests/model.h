@@ -4,6 +4,16 @@
 #ifndef MODEL_H
 #define MODEL_H
 
+#ifdef _WIN32                               /* lacks aligned memory that free() takes */
+  #include <stdlib.h>
+  #include <malloc.h>
+  #define malloc(size)     _aligned_malloc(size, 64)
+  #define calloc(n, size)  memset(malloc((n) * (size)), 0, (n) * (size))
+  #define realloc(p, size) _aligned_realloc(p, size, 64)
+  #define free(p)          _aligned_free(p)
+  #define posix_memalign(memory, alignment, size) ((*(memory) = malloc(size)) == NULL)
+#endif
+
 #define GRIFFIN_IMPLEMENTATION
 #include "griffin.h"
 #include "npy.h"

@@ -223,7 +223,9 @@ static void test_opening(void) {
             "no such file");
     REFUSED(griffin_open_file(&m, "tests/data", &options), GRIFFIN_E_FILE, "tests/data");
     REFUSED(griffin_open_file(&m, "tests/test.h", &options), GRIFFIN_E_FORMAT, "GGUF");
+#ifdef GRF_MMAP                             /* read as a stream, it is just empty */
     REFUSED(griffin_open_file(&m, "/dev/null", &options), GRIFFIN_E_FILE, "/dev/null");
+#endif
     REFUSED(griffin_open_memory(&m, "GGUF", 4, &options), GRIFFIN_E_FORMAT, "header");
     REFUSED(griffin_open_memory(&m, "", 0, &options), GRIFFIN_E_FORMAT, "GGUF");
     options.attn_keys = -1;

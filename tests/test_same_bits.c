@@ -4,6 +4,10 @@
 
 #include "model.h"
 
+#ifdef _WIN32                               /* whose fmaf rounds twice */
+  #define fmaf grf_fma
+#endif
+
 /* ---- the instruction sets of this machine; the first is plain C ----------------------------- */
 
 static const grf_kernels *sets[GRIFFIN_CPU_WASM];
