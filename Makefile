@@ -194,21 +194,22 @@ platform = $(eval PLATFORMS += build/platforms/$1.same)\
            $(eval build/platforms/$1.same: TESTED = bits $5)
 
 $(call platform,aarch64,aarch64-linux-gnu-gcc -static,qemu-aarch64,griffin,\
-    files formats same_bits sampler state rewind kv)
+    files formats kv rewind same_bits sampler state)
 $(call platform,armv7,arm-linux-gnueabihf-gcc -static,qemu-arm,griffin,\
-    files formats sampler state rewind kv tokenizer)
+    files formats kv rewind sampler state tokenizer)
 $(call platform,riscv64,riscv64-linux-gnu-gcc -static,qemu-riscv64,griffin,\
-    files formats sampler state rewind kv tokenizer)
+    files formats kv rewind sampler state tokenizer)
 $(call platform,s390x,s390x-linux-gnu-gcc -static -fexcess-precision=fast,qemu-s390x,griffin,\
-    files formats sampler state rewind kv tokenizer)
+    files formats kv rewind sampler state tokenizer)
 $(call platform,i686,i686-linux-gnu-gcc -static -msse2 -mfpmath=sse,,griffin,\
-    arguments files formats math memory sampler state tokenizer)
+    arguments files formats grammar kv math memory rewind sampler state tokenizer)
 $(call platform,musl,musl-gcc -static,,griffin,\
-    arguments files formats math memory same_bits sampler state threads tokenizer)
+    arguments files formats kv math memory rewind same_bits sampler state threads tokenizer)
 $(call platform,wasm,$(WASI),$(NODE),griffin,\
-    files formats math same_bits sampler state rewind kv)
+    files formats kv math rewind same_bits sampler state)
 $(call platform,windows,x86_64-w64-mingw32-gcc -static -pthread,$(WINE),hello,\
-    arguments files formats math memory reference same_bits sampler state threads tokenizer)
+    arguments files formats kv math memory reference rewind same_bits sampler state threads \
+    tokenizer)
 $(call platform,clang-cl,sh tests/msvc.sh,$(WINE),hello,\
     formats)
 $(call platform,msvc,sh tests/msvc.sh -U__clang__ -march=x86-64-v4 -mavx512vnni,$(WINE),hello,\

@@ -8171,6 +8171,12 @@ GV_WORD gv GV(weights)(int type, const uint8_t *w) {
     }
 }
 
+/* Fetches the lines of a step of up to 136 bytes. */
+GV_WORD void GV(fetch)(const uint8_t *at, int step) {
+    gv_prefetch(at);
+    if (step > 72) gv_prefetch(at + 64);
+}
+
 /* `rows` rows of x times `count` columns of a tile, continuing the sums in out. rows and type are
  * constants at every call: the loops over rows unroll and the sums stay in registers. */
 GV_WORD void GV(float_rows)(const int rows, const int type, float *out, const uint8_t *w,
@@ -8183,7 +8189,7 @@ GV_WORD void GV(float_rows)(const int rows, const int type, float *out, const ui
     }
     for (; count > 0; count--, x++, w += 2 * size, ahead.at += ahead.step) {
         gv a = GV(weights)(type, w), b = GV(weights)(type, w + size);
-        if (rows > 1 || type != GRF_F32) gv_prefetch(ahead.at);
+        if (rows > 1 || type != GRF_F32) GV(fetch)(ahead.at, ahead.step);
         GV_UNROLL for (m = 0; m < rows; m++) {
             gv xm = gv_set(x[m * stride]);
             low[m] = gv_fma(a, xm, low[m]); high[m] = gv_fma(b, xm, high[m]);
@@ -8200,10 +8206,22 @@ GV_WORD int32_t GV(int_start)(int type, const grf_q8 *x) {
     return type == GRF_Q4_0 ? x->start4 : GV_BYTE_ZERO ? x->start8 : 0;
 }
 
+/* Four weights of each of 16 rows, and the four inputs they meet. */
+GV_WORD gi GV(int_weights)(int type, const uint8_t *at, int j) {
+    return type == GRF_Q8_0 ? gi_byte(gi_load(at)) : gi_nibble(gi_load(at), j >= 4);
+}
+
+GV_WORD gi GV(int_inputs)(const grf_q8 *x, int j) {
+    int32_t four;
+    memcpy(&four, x->q + 4 * j, 4);
+    return gi_set(four);
+}
+
 /* One group of columns: out += dx sum, continuing the sums in out. Returns what follows in w. */
 GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out, const uint8_t *w,
                                      const grf_q8 *x, int64_t stride, int blocks,
                                      grf_ahead ahead) {
+    const int apart = rows == GV_INT_ROWS;  /* the registers are full: one word of weights only */
     gv low[GV_INT_ROWS], high[GV_INT_ROWS];
     int m, j;
     GV_UNROLL for (m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
@@ -8214,15 +8232,19 @@ GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out,
             ilow[m] = ihigh[m] = gi_set(GV(int_start)(type, x + m * stride));
         GV_UNROLL_BLOCK for (j = 0; j < 8; j++) {
             const uint8_t *at = w + 64 + (type == GRF_Q8_0 ? j : j % 4) * 128;
-            gi a = gi_load(at), b;
-            int32_t four[GV_INT_ROWS];
-            if (rows > 1) gv_prefetch(ahead.at + j * ahead.step);
-            GV_UNROLL for (m = 0; m < rows; m++) memcpy(four + m, x[m * stride].q + 4 * j, 4);
-            a = type == GRF_Q8_0 ? gi_byte(a) : gi_nibble(a, j >= 4);
-            GV_UNROLL for (m = 0; m < rows; m++) ilow[m] = gi_dot4(ilow[m], a, gi_set(four[m]));
-            b = gi_load(at + 64);
-            b = type == GRF_Q8_0 ? gi_byte(b) : gi_nibble(b, j >= 4);
-            GV_UNROLL for (m = 0; m < rows; m++) ihigh[m] = gi_dot4(ihigh[m], b, gi_set(four[m]));
+            gi a = GV(int_weights)(type, at, j), b = a;
+            if (rows > 1) GV(fetch)(ahead.at + j * ahead.step, ahead.step);
+            if (!apart) b = GV(int_weights)(type, at + 64, j);
+            GV_UNROLL for (m = 0; m < rows; m++) {
+                gi four = GV(int_inputs)(x + m * stride, j);
+                ilow[m] = gi_dot4(ilow[m], a, four);
+                if (!apart) ihigh[m] = gi_dot4(ihigh[m], b, four);
+            }
+            if (apart) {
+                b = GV(int_weights)(type, at + 64, j);
+                GV_UNROLL for (m = 0; m < rows; m++)
+                    ihigh[m] = gi_dot4(ihigh[m], b, GV(int_inputs)(x + m * stride, j));
+            }
         }
         da = gv_f16(w);
         db = gv_f16(w + 32);
