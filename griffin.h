@@ -8233,7 +8233,7 @@ GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out,
         GV_UNROLL_BLOCK for (j = 0; j < 8; j++) {
             const uint8_t *at = w + 64 + (type == GRF_Q8_0 ? j : j % 4) * 128;
             gi a = GV(int_weights)(type, at, j), b = a;
-            if (rows > 1) GV(fetch)(ahead.at + j * ahead.step, ahead.step);
+            if (rows > 1) GV(fetch)(ahead.at + j * ahead.step, apart ? 0 : ahead.step);
             if (!apart) b = GV(int_weights)(type, at + 64, j);
             GV_UNROLL for (m = 0; m < rows; m++) {
                 gi four = GV(int_inputs)(x + m * stride, j);
