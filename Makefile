@@ -202,7 +202,7 @@ $(call platform,riscv64,riscv64-linux-gnu-gcc -static,qemu-riscv64,griffin,\
 $(call platform,s390x,s390x-linux-gnu-gcc -static -fexcess-precision=fast,qemu-s390x,griffin,\
     files formats kv rewind sampler state tokenizer)
 $(call platform,i686,i686-linux-gnu-gcc -static -msse2 -mfpmath=sse,,griffin,\
-    arguments files formats grammar kv math memory rewind sampler state tokenizer)
+    arguments files formats kv math memory rewind sampler state tokenizer)
 $(call platform,musl,musl-gcc -static,,griffin,\
     arguments files formats kv math memory rewind same_bits sampler state threads tokenizer)
 $(call platform,wasm,$(WASI),$(NODE),griffin,\
