@@ -257,7 +257,7 @@ static void test_attend(void) {
         { 5, 81, { 15, 16, 17 } }, { 2, 256, { 300, 0, 1 } }, { 20, 256, { 40, 7, 90 } },
         { 32, 48, { 1, 1, 1 } }, { 13, 160, { 33, 32, 31 } }
     };
-    float want[20 * 256], got[20 * 256];
+    static float want[20 * 256], got[20 * 256];     /* too much for the stack of WebAssembly */
     int i, set, alone;
     for (i = 0; i < GRF_COUNT(cases); i++) {
         attend_case t = cases[i], whole = t;
