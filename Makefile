@@ -321,7 +321,7 @@ $(BUILD)/tests/fuzz_%.fuzzed: $(BUILD)/tests/fuzz_%
 	@mkdir -p $<.corpus
 	@echo "fuzz_$*, $(SECONDS) s"
 	@$< -max_total_time=$(SECONDS) -rss_limit_mb=4096 -artifact_prefix=$<. $<.corpus \
-	    $$(grep -o 'tests/data/[a-z_/]*' tests/fuzz_$*.c | sort -u) > $<.log 2>&1 \
+	    $$(sed '/\*\//q' tests/fuzz_$*.c | grep -o 'tests/data/[a-z_/]*' | sort -u) > $<.log 2>&1 \
 	    || { tail -n 40 $<.log; exit 1; }
 
 clean:
