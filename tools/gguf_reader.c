@@ -33,24 +33,25 @@ static const unsigned char *after_items(const value *v) {
 }
 
 /* 0: there is no such key, or it has another type. */
-static int find_key(const unsigned char *file, const char *name, uint32_t type, value *v) {
+static int find_key(const unsigned char *file, const char *name, uint32_t type, value *found) {
     const unsigned char *p = file + 24, *key;
     uint64_t left = little_u64(file + 16);
-    for (; left; left--, p = after_items(v)) {
+    value v = { 0, 0, NULL };
+    for (; left; left--, p = after_items(&v)) {
         key = p;
         p = after_text(p);
-        v->type = little_u32(p);
-        v->count = 1;
-        v->at = p + 4;
-        if (v->type == GGUF_ARRAY) {
-            v->type = little_u32(p + 4);
-            v->count = little_u64(p + 8);
-            v->at = p + 16;
+        v.type = little_u32(p);
+        v.count = 1;
+        v.at = p + 4;
+        if (v.type == GGUF_ARRAY) {
+            v.type = little_u32(p + 4);
+            v.count = little_u64(p + 8);
+            v.at = p + 16;
         }
-        if (little_u64(key) == strlen(name) && !memcmp(key + 8, name, strlen(name)))
-            return v->type == type;
+        if (little_u64(key) == strlen(name) && !memcmp(key + 8, name, strlen(name))) break;
     }
-    return 0;
+    *found = v;
+    return left && v.type == type;
 }
 
 static int flag_of(const unsigned char *file, const char *name, int standard) {
