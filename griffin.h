@@ -139,10 +139,10 @@
  *
  * How many int8 inputs share a scale was measured: on the small model of the repository perplexity
  * is 28.495 with a scale for 32, 28.502 for 256 (28.489 in f32), and the products of a prompt are
- * a sixth faster with 256, since the float work for each block halves. Types of 6 and 4 bits with nested scales
- * were measured too: q4_k has the bytes of q4_0 and 28.66 for its 28.71, q6_k three quarters of
- * the bytes of q8_0 and 28.49. They are read, but have no tiles: q4_k would gain 0.2 % for an
- * eighth more arithmetic.
+ * a sixth faster with 256, since the float work for each block halves. Types of 6 and 4 bits with
+ * nested scales were measured too: q4_k has the bytes of q4_0 and 28.66 for its 28.71, q6_k three
+ * quarters of the bytes of q8_0 and 28.49. They are read, but have no tiles: q4_k would gain 0.2 %
+ * for an eighth more arithmetic.
  *
  *
  * FILES

@@ -400,17 +400,18 @@ static void test_a_paragraph_is_learned_by_heart(void) {
     CHECK(path_exists(WORK "heart.svg"), "a plot");
 }
 
-/* A text that fits into a sequence, so that both see all that comes before a token. */
+/* Both in the same stretches, so that both see the same before a token. */
 static void test_the_loss_is_the_librarys(void) {
     static const char held_out[] = "The cat said: \"a mill has no flour\", and was gone.";
     double loss, bits;
     write_file(WORK "valid.txt", held_out, sizeof held_out - 1);
-    CHECK(train(TEXT " -o " WORK "m.gguf --valid " WORK "valid.txt --steps 20 --length 64"
+    CHECK(train(TEXT " -o " WORK "m.gguf --valid " WORK "valid.txt --steps 20 --length 8"
                 " --reports 1")
           == 0, "trains");
     loss = logged("held out ");
     bits = logged("(");
-    CHECK(call(command_perplexity, "perplexity -m " WORK "m.gguf -f " WORK "valid.txt") == 0,
+    CHECK(call(command_perplexity,
+               "perplexity -m " WORK "m.gguf -f " WORK "valid.txt --length 8 -c 3") == 0,
           "measures");
     CHECK(fabs(loss - logged("nats per token")) < 1e-4, "%g, not %g", logged("nats per token"),
           loss);

@@ -1,7 +1,8 @@
 /* perplexity.c - griffin perplexity: how well a model predicts a text.
  *
  * The text is one document, fed in order. The state has a fixed size and is carried on, so every
- * token is predicted from all that came before, however long the text is.
+ * token is predicted from all that came before, however long the text is; or, with --length, from
+ * what came before in its stretch of so many tokens, which tells how much a model makes of them.
  *
  *     loss = sum over t of  log(sum_v exp(logits[t][v])) - logits[t][token[t + 1]]         nats
  */
@@ -33,8 +34,18 @@ static void show_progress(const score *r, int total) {
                 exp(r->nats / r->tokens));
 }
 
-/* Runs tokens [0, count - 1) and scores what each says about the one after it. */
-static int measure(session *s, const token_list *list, int chunk, score *r) {
+static int smaller(int a, int b) { return a < b ? a : b; }
+
+/* A stretch begins as a text does, and as sequences do in training: bos is where the token before
+ * it was. */
+static void start_stretch(session *s, int32_t *before) {
+    memset(s->state, 0, griffin_state_size(s->model));
+    if (s->info->add_bos) *before = s->info->bos;
+}
+
+/* Runs tokens [0, count - 1), in stretches of `length`, and scores what each says about the one
+ * after it. */
+static int measure(session *s, token_list *list, int chunk, int length, score *r) {
     int vocab = s->info->config.vocab, total = list->count - 1, i, k, error;
     float *logits = (float *)malloc((size_t)chunk * (size_t)vocab * sizeof(float));
     double start = seconds_now();
@@ -43,8 +54,9 @@ static int measure(session *s, const token_list *list, int chunk, score *r) {
     span.state = s->state;
     span.logits = logits;
     for (i = 0, error = 0; i < total && error >= 0; i += span.count) {
+        if (i % length == 0) start_stretch(s, list->data + i);
         span.tokens = list->data + i;
-        span.count = total - i < chunk ? total - i : chunk;
+        span.count = smaller(chunk, smaller(total - i, length - i % length));
         error = griffin_run(s->context, &span, 1);
         for (k = 0; k < span.count && error >= 0; k++)
             r->nats += loss(logits + (size_t)k * (size_t)vocab, vocab, list->data[i + k + 1]);
@@ -79,13 +91,14 @@ static int print_score(const score *r) {
     return output_flush();
 }
 
-static int score_text(session *s, const file_bytes *words, int chunk, int limit) {
+static int score_text(session *s, const file_bytes *words, int chunk, int length, int limit) {
     token_list list = { NULL, 0, 0 };
     score r = { 0, 0, 0, 0 };
     int status = tokens_add_text(&list, s, NULL, words->data, words->size);
     if (limit > 0 && limit < list.count - 1) list.count = limit + 1;
     if (!status && list.count < 2) status = complain("the text is too short to predict anything");
-    status = status || count_bytes(s, &list, &r) || measure(s, &list, chunk, &r);
+    if (length == 0) length = list.count;
+    status = status || count_bytes(s, &list, &r) || measure(s, &list, chunk, length, &r);
     status = status || print_score(&r);
     s->prompt_tokens = r.tokens;
     s->prompt_seconds = r.seconds;
@@ -99,11 +112,13 @@ int command_perplexity(int argc, char **argv) {
     session s;
     file_bytes words;
     const char *file = NULL;
-    int chunk = 128, limit = 0, status;
+    int chunk = 128, length = 0, limit = 0, status;
     const option table[] = {
         MODEL_OPTIONS(o),
         { "file", "f", OPTION_TEXT, &file, "FILE", "the text; without it, standard input" },
         { "chunk", "c", OPTION_COUNT, &chunk, "N", "tokens in one pass; changes no result" },
+        { "length", NULL, OPTION_COUNT, &length, "N",
+          "forget everything after so many tokens; 0: never" },
         { "limit", NULL, OPTION_COUNT, &limit, "N", "stop after so many tokens; 0: at the end" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
@@ -112,7 +127,7 @@ int command_perplexity(int argc, char **argv) {
     if ((status = options_parse(&c, argc, argv)) >= 0) return status;
     if (chunk == 0) return options_wrong(&c, "--chunk: at least 1");
     if ((status = session_open(&s, &c, &o, NEEDS_TEXT)) != 0) return status;
-    status = text_open(&words, NULL, file) || score_text(&s, &words, chunk, limit);
+    status = text_open(&words, NULL, file) || score_text(&s, &words, chunk, length, limit);
     file_close(&words);
     session_close(&s);
     return status;
