@@ -3048,13 +3048,14 @@ typedef struct grf_q8 {
 
 /* What to fetch while a block of columns is multiplied with many rows: if that takes several passes
  * over the block, the next block, a share of it in each; else the same block, a little ahead.
- * Single rows leave that to the machine, except of 16-bit weights, where it falls behind. */
+ * Single rows leave that to the machine, except of weights of 16 and 4 bits: there it falls
+ * behind. */
 typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
 
 static grf_ahead grf_look_ahead(const uint8_t *block, int64_t block_bytes, int step_bytes,
                                 int passes) {
     grf_ahead ahead;
-    ahead.at = block + (passes > 1 ? 2 * block_bytes : 4096);
+    ahead.at = block + (passes > 1 ? 2 * block_bytes : 6144);
     ahead.step = (step_bytes + passes - 1) / passes;
     return ahead;
 }
@@ -8207,13 +8208,13 @@ GV_WORD int32_t GV(int_start)(int type, const grf_q8 *x) {
 }
 
 /* Four weights of each of 16 rows, and the four inputs they meet. */
-GV_WORD gi GV(int_weights)(int type, const uint8_t *at, int j) {
-    return type == GRF_Q8_0 ? gi_byte(gi_load(at)) : gi_nibble(gi_load(at), j >= 4);
+GV_WORD gi GV(int_weights)(int type, const uint8_t *at, int k) {
+    return type == GRF_Q8_0 ? gi_byte(gi_load(at)) : gi_nibble(gi_load(at), k >= 4);
 }
 
-GV_WORD gi GV(int_inputs)(const grf_q8 *x, int j) {
+GV_WORD gi GV(int_inputs)(const grf_q8 *x, int k) {
     int32_t four;
-    memcpy(&four, x->q + 4 * j, 4);
+    memcpy(&four, x->q + 4 * k, 4);
     return gi_set(four);
 }
 
@@ -8231,19 +8232,21 @@ GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out,
         GV_UNROLL for (m = 0; m < rows; m++)
             ilow[m] = ihigh[m] = gi_set(GV(int_start)(type, x + m * stride));
         GV_UNROLL_BLOCK for (j = 0; j < 8; j++) {
-            const uint8_t *at = w + 64 + (type == GRF_Q8_0 ? j : j % 4) * 128;
-            gi a = GV(int_weights)(type, at, j), b = a;
-            if (rows > 1) GV(fetch)(ahead.at + j * ahead.step, apart ? 0 : ahead.step);
-            if (!apart) b = GV(int_weights)(type, at + 64, j);
+            const int k = type == GRF_Q8_0 ? j : j / 2 + j % 2 * 4;     /* both nibbles at once */
+            const uint8_t *at = w + 64 + (type == GRF_Q8_0 ? j : j / 2) * 128;
+            gi a = GV(int_weights)(type, at, k), b = a;
+            if (rows > 1 || type == GRF_Q4_0)
+                GV(fetch)(ahead.at + j * ahead.step, apart ? 0 : ahead.step);
+            if (!apart) b = GV(int_weights)(type, at + 64, k);
             GV_UNROLL for (m = 0; m < rows; m++) {
-                gi four = GV(int_inputs)(x + m * stride, j);
+                gi four = GV(int_inputs)(x + m * stride, k);
                 ilow[m] = gi_dot4(ilow[m], a, four);
                 if (!apart) ihigh[m] = gi_dot4(ihigh[m], b, four);
             }
             if (apart) {
-                b = GV(int_weights)(type, at + 64, j);
+                b = GV(int_weights)(type, at + 64, k);
                 GV_UNROLL for (m = 0; m < rows; m++)
-                    ihigh[m] = gi_dot4(ihigh[m], b, GV(int_inputs)(x + m * stride, j));
+                    ihigh[m] = gi_dot4(ihigh[m], b, GV(int_inputs)(x + m * stride, k));
             }
         }
         da = gv_f16(w);
