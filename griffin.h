@@ -836,12 +836,13 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
   #include <wasm_simd128.h>
 #endif
 
-/* Loops over register arrays must unroll, or the arrays live in memory. One loop more is worth it
- * for one compiler only (measured with gcc 12 and clang 14). */
+/* Loops over register arrays must unroll, or the arrays live in memory. For one loop more it
+ * depends on compiler and registers (measured with gcc 12 and clang 14): all of it, or two at a
+ * time, where clang would otherwise load everything at once and run out of them. */
 #if defined(__clang__)
   #define GRF_UNROLL _Pragma("clang loop unroll(full)")
   #define GRF_UNROLL_CLANG GRF_UNROLL
-  #define GRF_UNROLL_GCC
+  #define GRF_UNROLL_GCC _Pragma("clang loop unroll_count(2)")
 #elif defined(__GNUC__)
   #define GRF_UNROLL _Pragma("GCC unroll 16")
   #define GRF_UNROLL_CLANG
@@ -7453,7 +7454,7 @@ static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 
 /* GV_FLOAT_ROWS, GV_HALF_ROWS (16-bit weights) and GV_INT_ROWS: activation rows that one pass
  * over a tile keeps in registers, each with two words of sums. GV_UNROLL_BLOCK: for the groups of
- * a block of integers too, unless the compiler runs out of registers when it sees them all.
+ * a block of integers too, as far as the compiler has registers for it.
  *
  * gi_dot4 multiplies bytes of weights, as gi_byte or gi_nibble give them, with signed bytes. Tiles
  * hold weights of 8 bits + 128; gi_byte makes that + GV_BYTE_ZERO, which is 0 where the instruction
