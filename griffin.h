@@ -3047,10 +3047,9 @@ typedef struct grf_q8 {
     int8_t  q[32];
 } grf_q8;
 
-/* What to fetch while a block of columns is multiplied with many rows: if that takes several passes
- * over the block, the next block, a share of it in each; else the same block, a little ahead.
- * Single rows leave that to the machine, except of weights of 16 and 4 bits: there it falls
- * behind. */
+/* What to fetch while a block of columns is multiplied: if the rows take several passes over it, the
+ * next block, a share of it in each; else the same block, a little ahead, since the machine's own
+ * guesses fall behind. */
 typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
 
 static grf_ahead grf_look_ahead(const uint8_t *block, int64_t block_bytes, int step_bytes,
@@ -8191,7 +8190,7 @@ GV_WORD void GV(float_rows)(const int rows, const int type, float *out, const ui
     }
     for (; count > 0; count--, x++, w += 2 * size, ahead.at += ahead.step) {
         gv a = GV(weights)(type, w), b = GV(weights)(type, w + size);
-        if (rows > 1 || type != GRF_F32) GV(fetch)(ahead.at, ahead.step);
+        GV(fetch)(ahead.at, ahead.step);
         GV_UNROLL for (m = 0; m < rows; m++) {
             gv xm = gv_set(x[m * stride]);
             low[m] = gv_fma(a, xm, low[m]); high[m] = gv_fma(b, xm, high[m]);
@@ -8236,8 +8235,7 @@ GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out,
             const int k = type == GRF_Q8_0 ? j : j / 2 + j % 2 * 4;     /* both nibbles at once */
             const uint8_t *at = w + 64 + (type == GRF_Q8_0 ? j : j / 2) * 128;
             gi a = GV(int_weights)(type, at, k), b = a;
-            if (rows > 1 || type == GRF_Q4_0)
-                GV(fetch)(ahead.at + j * ahead.step, apart ? 0 : ahead.step);
+            GV(fetch)(ahead.at + j * ahead.step, apart ? 0 : ahead.step);
             if (!apart) b = GV(int_weights)(type, at + 64, k);
             GV_UNROLL for (m = 0; m < rows; m++) {
                 gi four = GV(int_inputs)(x + m * stride, k);
