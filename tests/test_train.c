@@ -400,6 +400,17 @@ static void test_a_paragraph_is_learned_by_heart(void) {
     CHECK(path_exists(WORK "heart.svg"), "a plot");
 }
 
+/* A rate at which the held-out text is soon predicted worse. */
+static void test_the_best_model_is_kept_or_the_last(void) {
+#define RASH TEXT " --name m --steps 8 --rate 1 -o " WORK
+    CHECK(train(RASH "best.gguf --reports 8") == 0, "trains");
+    CHECK(train(RASH "last.gguf --reports 8 --keep-last") == 0, "trains");
+    CHECK(train(RASH "once.gguf --reports 1") == 0, "trains");
+    CHECK(!same_files(WORK "best.gguf", WORK "last.gguf"), "two models");
+    CHECK(same_files(WORK "once.gguf", WORK "last.gguf"), "the only report's is the last");
+#undef RASH
+}
+
 /* Both in the same stretches, so that both see the same before a token. */
 static void test_the_loss_is_the_librarys(void) {
     static const char held_out[] = "The cat said: \"a mill has no flour\", and was gone.";
@@ -581,6 +592,7 @@ int main(int argc, char **argv) {
     RUN(test_an_epoch_is_every_token_once);
     RUN(test_answers_of_tasks_are_right);
     RUN(test_a_paragraph_is_learned_by_heart);
+    RUN(test_the_best_model_is_kept_or_the_last);
     RUN(test_the_loss_is_the_librarys);
     RUN(test_models_move_to_other_layouts_and_back);
     RUN(test_a_killed_run_goes_on_exactly);

@@ -301,6 +301,8 @@ static int prepare(const command *c, training *t) {
       "go on from the checkpoint if there is one" }, \
     { "reports", NULL, OPTION_COUNT, &(o).reports, "N", \
       "how often all of this is written and the loss measured" }, \
+    { "keep-last", NULL, OPTION_FLAG, &(o).keep_last, NULL, \
+      "keep the last model instead of the best" }, \
     { "plot", NULL, OPTION_TEXT, &(o).plot, "FILE", "draw the loss curve, an SVG file" }, \
     { "sample", NULL, OPTION_COUNT, &(o).sample, "N", "tokens to tell with each report" }, \
     { "prompt", "p", OPTION_TEXT, &(o).prompt, "TEXT", "how samples begin" }

@@ -19,7 +19,7 @@ typedef struct train_options {
     int   preset, kind, task, split;
     int   width, layers, heads, kv_heads, mlp, lru, window, vocab;
     int   length, batch;                    /* these and the sizes above, 0: as the preset has it */
-    int   steps, reports, sample, valid_limit, seed, threads, resume;
+    int   steps, reports, sample, valid_limit, seed, threads, resume, keep_last;
     float rate;                             /* 0: by the width */
     float end_rate, warmup, hold_out;       /* shares: of the rate, of the run, of the text */
     float beta1, beta2, eps, decay, clip;

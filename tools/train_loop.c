@@ -168,7 +168,7 @@ static int sample(training *t) {
     return status;
 }
 
-/* The model that predicted the held-out text best is the one that is kept. */
+/* The model that predicted the held-out text best is the one that is kept, or the last. */
 static int report_state(run *r) {
     training *t = r->t;
     train_progress *p = &t->progress;
@@ -177,6 +177,7 @@ static int report_state(run *r) {
         validate(r);
         better = p->best == 0 || r->loss < p->best;
         if (better) p->best = r->loss;
+        better |= t->o.keep_last;
     }
     if (isatty(STDERR_FILENO)) fprintf(stderr, "\r%100s\r", "");
     print_state(r, stdout);
