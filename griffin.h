@@ -837,20 +837,20 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
 #endif
 
 /* Loops over register arrays must unroll, or the arrays live in memory. For one loop more it
- * depends on compiler and registers (measured with gcc 12 and clang 14): all of it, or two at a
- * time, where clang would otherwise load everything at once and run out of them. */
+ * depends on compiler and width of registers (measured with gcc 12 and clang 14): all of it, none,
+ * or two at a time, where clang would otherwise load everything at once and run out of them. */
 #if defined(__clang__)
   #define GRF_UNROLL _Pragma("clang loop unroll(full)")
-  #define GRF_UNROLL_CLANG GRF_UNROLL
-  #define GRF_UNROLL_GCC _Pragma("clang loop unroll_count(2)")
+  #define GRF_UNROLL_256 GRF_UNROLL
+  #define GRF_UNROLL_512 _Pragma("clang loop unroll_count(2)")
 #elif defined(__GNUC__)
   #define GRF_UNROLL _Pragma("GCC unroll 16")
-  #define GRF_UNROLL_CLANG
-  #define GRF_UNROLL_GCC GRF_UNROLL
+  #define GRF_UNROLL_256
+  #define GRF_UNROLL_512 GRF_UNROLL
 #else
   #define GRF_UNROLL
-  #define GRF_UNROLL_CLANG
-  #define GRF_UNROLL_GCC
+  #define GRF_UNROLL_256
+  #define GRF_UNROLL_512
 #endif
 
 /* Keeps loads before it from moving behind it and the other way round. */
@@ -3054,9 +3054,9 @@ typedef struct grf_q8 {
     int8_t  q[32];
 } grf_q8;
 
-/* What to fetch while a block of columns is multiplied: if the rows take several passes over it, the
- * next block, a share of it in each; else the same block, a little ahead, since the machine's own
- * guesses fall behind. */
+/* What to fetch while a block of columns is multiplied: if the rows take several passes over it,
+ * the next block, a share of it in each; else the same block, a little ahead, since the machine's
+ * own guesses fall behind. */
 typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
 
 static grf_ahead grf_look_ahead(const uint8_t *block, int64_t block_bytes, int step_bytes,
@@ -7485,7 +7485,7 @@ static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 #define GV_QUERIES 4
 #define GV_BYTE_ZERO  128
 #define GV_UNROLL GRF_UNROLL
-#define GV_UNROLL_BLOCK GRF_UNROLL_GCC
+#define GV_UNROLL_BLOCK GRF_UNROLL_512
 
 typedef __m512  gv;
 typedef __m512i gi;
@@ -7563,7 +7563,7 @@ GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
 #define GV_QUERIES 1
 #define GV_BYTE_ZERO  0
 #define GV_UNROLL GRF_UNROLL
-#define GV_UNROLL_BLOCK GRF_UNROLL_CLANG
+#define GV_UNROLL_BLOCK GRF_UNROLL_256
 #define GV_BOTH(type, f_lo, f_hi) type r; r.lo = f_lo; r.hi = f_hi; return r
 #define GV_BOTH2(type, f) GV_BOTH(type, f(a.lo, b.lo), f(a.hi, b.hi))
 
@@ -8260,7 +8260,7 @@ GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out,
         db = gv_f16(w + 32);
         w += type == GRF_Q8_0 ? 1088 : 576;
         ahead.at += 8 * ahead.step;
-        GV(fetch)(ahead.at - 1, 0);
+        gv_prefetch(ahead.at - 1);
         GV_UNROLL for (m = 0; m < rows; m++) {
             low[m]  = gv_fma(da, gv_of_int(ilow[m]),  low[m]);
             high[m] = gv_fma(db, gv_of_int(ihigh[m]), high[m]);

@@ -1,8 +1,8 @@
 #!/bin/sh
 # tasks.sh - the two synthetic tasks of the Griffin paper's section 6.2, learned by tiny models of
 # three kinds from sequences of 64 tokens: how many answers are right in those, and in sequences up
-# to sixteen times as long? Prints the rows of the tables in README.md; about half an hour on two
-# cores. Run it from the top of the repository.
+# to sixteen times as long? Prints the rows of the table in README.md, one in some minutes. Run it
+# from the top of the repository.
 set -e
 mkdir -p build/training
 
