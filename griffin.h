@@ -838,19 +838,32 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
 
 /* Loops over register arrays must unroll, or the arrays live in memory. For one loop more it
  * depends on compiler and width of registers (measured with gcc 12 and clang 14): all of it, none,
- * or two at a time, where clang would otherwise load everything at once and run out of them. */
+ * or two at a time, where clang would otherwise load everything at once and run out of them. So it
+ * does whether that loop fetches in each step or before it for all. */
 #if defined(__clang__)
   #define GRF_UNROLL _Pragma("clang loop unroll(full)")
   #define GRF_UNROLL_256 GRF_UNROLL
   #define GRF_UNROLL_512 _Pragma("clang loop unroll_count(2)")
+  #define GRF_FETCH_BLOCK 0
 #elif defined(__GNUC__)
   #define GRF_UNROLL _Pragma("GCC unroll 16")
   #define GRF_UNROLL_256
   #define GRF_UNROLL_512 GRF_UNROLL
+  #define GRF_FETCH_BLOCK 1
 #else
   #define GRF_UNROLL
   #define GRF_UNROLL_256
   #define GRF_UNROLL_512
+  #define GRF_FETCH_BLOCK 0
+#endif
+
+/* Asks for a line of memory that is needed soon; any address will do. */
+#if defined(__GNUC__)
+  #define GRF_FETCH(p) __builtin_prefetch(p)
+#elif defined(GRF_X86)
+  #define GRF_FETCH(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#else
+  #define GRF_FETCH(p) ((void)(p))
 #endif
 
 /* Keeps loads before it from moving behind it and the other way round. */
@@ -4655,6 +4668,22 @@ static int64_t grf_tile_rows(const grf_linear *w, int64_t tile, int64_t *count) 
     return tile / per_block * rows + first;
 }
 
+static float *grf_target(const griffin_context *c, const grf_output *o, int64_t row) {
+    return o->then == GRF_CAP ? c->wanted[row].logits : grf_row(c, o->to, row);
+}
+
+/* What grf_finish_tile will read and write lies in single lines far apart, which nobody guesses:
+ * asked for before the product, they are there after it. */
+GRF_INLINE void grf_fetch_tile(const griffin_context *c, const grf_output *o, int64_t tile, int64_t row,
+                           int count) {
+    int64_t n, first = grf_tile_rows(o->w, tile, &n);
+    if (o->w->bias) { GRF_FETCH(o->w->bias + first); GRF_FETCH(o->w->bias + first + n - 1); }
+    for (; count > 0; count--, row++) {
+        const float *to = grf_target(c, o, row) + first;
+        GRF_FETCH(to); GRF_FETCH(to + n - 1);
+    }
+}
+
 static void grf_finish_tile(griffin_context *c, const grf_output *o, int64_t tile, int64_t row,
                             int count, float *out) {
     const griffin_config *config = &c->model->info.config;
@@ -4664,7 +4693,7 @@ static void grf_finish_tile(griffin_context *c, const grf_output *o, int64_t til
     if (o->then == GRF_CAP) {
         if (config->soft_cap > 0) kernels->soft_cap(out, config->soft_cap, count * GRF_TILE);
         for (; count > 0; count--, row++, out += GRF_TILE)
-            memcpy(c->wanted[row].logits + first, out, (size_t)n * 4);
+            memcpy(grf_target(c, o, row) + first, out, (size_t)n * 4);
         return;
     }
     if (o->then == GRF_ACTIVATE) {
@@ -4672,7 +4701,7 @@ static void grf_finish_tile(griffin_context *c, const grf_output *o, int64_t til
         kernels->activate(out, config->activation, count * GRF_TILE);
         bias = NULL;
     }
-    kernels->finish(grf_row(c, o->to, row) + first, c->model->layout.width[o->to], out, bias,
+    kernels->finish(grf_target(c, o, row) + first, c->model->layout.width[o->to], out, bias,
                     o->then == GRF_ADD, count, (int)n);
 }
 
@@ -4684,6 +4713,7 @@ static void grf_run_linear(griffin_context *c, const grf_op *op, int64_t from, i
         while (from - before >= o->w->tiles) { before += o->w->tiles; o++; }
         for (row = 0; row < rows; row += GRF_PANEL) {
             int count = (int)grf_min64(GRF_PANEL, rows - row);
+            grf_fetch_tile(c, o, from - before, row, count);
             grf_tile_product(c, op, o->w, from - before, row, count, out);
             grf_finish_tile(c, o, from - before, row, count, out);
         }
@@ -4700,6 +4730,8 @@ static void grf_run_gated(griffin_context *c, const grf_op *op, int64_t from, in
         int64_t first = grf_tile_rows(wg, from, &n);
         for (row = 0; row < c->rows; row += GRF_PANEL) {
             int count = (int)grf_min64(GRF_PANEL, c->rows - row);
+            grf_fetch_tile(c, &op->output[0], from, row, count);
+            grf_fetch_tile(c, &op->output[1], from, row, count);
             grf_tile_product(c, op, wg, from, row, count, gate);
             grf_tile_product(c, op, wu, from, row, count, up);
             if (wg->bias)
@@ -7456,7 +7488,6 @@ static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 #define gi_store8   GV(gi_store8)
 #define gi_sum      GV(gi_sum)
 #define g1_fma      GV(g1_fma)
-#define gv_prefetch GV(gv_prefetch)
 
 /* GV_FLOAT_ROWS, GV_HALF_ROWS (16-bit weights) and GV_INT_ROWS: activation rows that one pass
  * over a tile keeps in registers, each with two words of sums. GV_UNROLL_BLOCK: for the groups of
@@ -7482,10 +7513,11 @@ static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 #define GV_HALF_ROWS  12
 #define GV_INT_ROWS   6
 #define GV_VALUE_WORDS 8
-#define GV_QUERIES 4
+#define GV_QUERIES 5
 #define GV_BYTE_ZERO  128
 #define GV_UNROLL GRF_UNROLL
 #define GV_UNROLL_BLOCK GRF_UNROLL_512
+#define GV_FETCH_BLOCK GRF_FETCH_BLOCK
 
 typedef __m512  gv;
 typedef __m512i gi;
@@ -7548,7 +7580,6 @@ GV_WORD gi   gi_byte(gi a) { return a; }
 GV_WORD gi   gi_dot4(gi sum, gi u, gi s) { return _mm512_dpbusd_epi32(sum, u, s); }
 GV_WORD void gi_store8(int8_t *p, gi a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a)); }
 GV_WORD int32_t gi_sum(gi a) { return _mm512_reduce_add_epi32(a); }
-GV_WORD void gv_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
 
 /* ---- AVX2 (with FMA and F16C): a word is two registers -------------------------------------- */
@@ -7564,6 +7595,7 @@ GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
 #define GV_BYTE_ZERO  0
 #define GV_UNROLL GRF_UNROLL
 #define GV_UNROLL_BLOCK GRF_UNROLL_256
+#define GV_FETCH_BLOCK 0
 #define GV_BOTH(type, f_lo, f_hi) type r; r.lo = f_lo; r.hi = f_hi; return r
 #define GV_BOTH2(type, f) GV_BOTH(type, f(a.lo, b.lo), f(a.hi, b.hi))
 
@@ -7646,7 +7678,6 @@ GV_WORD int32_t gi_sum(gi a) {
     c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0x4e));
     return _mm_cvtsi128_si32(_mm_add_epi32(c, _mm_shuffle_epi32(c, 0xb1)));
 }
-GV_WORD void gv_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
 
 /* ---- NEON, of every 64-bit ARM: a word is four registers ------------------------------------ */
@@ -7668,6 +7699,7 @@ GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
 #define GV_BYTE_ZERO  0
 #define GV_UNROLL GRF_UNROLL
 #define GV_UNROLL_BLOCK
+#define GV_FETCH_BLOCK 0
 
 typedef struct { float32x4_t at[4]; } gv;
 typedef struct { int32x4_t   at[4]; } gi;
@@ -7753,7 +7785,6 @@ GV_WORD void gi_store8(int8_t *p, gi a) {
 GV_WORD int32_t gi_sum(gi a) {
     return vaddvq_s32(vaddq_s32(vaddq_s32(a.at[0], a.at[1]), vaddq_s32(a.at[2], a.at[3])));
 }
-GV_WORD void gv_prefetch(const void *p) { __builtin_prefetch(p); }
 GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
 
 /* ---- WebAssembly's SIMD128: a word is four registers ---------------------------------------- */
@@ -7768,6 +7799,7 @@ GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
 #define GV_BYTE_ZERO  128
 #define GV_UNROLL GRF_UNROLL
 #define GV_UNROLL_BLOCK
+#define GV_FETCH_BLOCK 0
 
 typedef struct { v128_t at[4]; } gv;
 typedef struct { v128_t at[4]; } gi;
@@ -7877,7 +7909,6 @@ GV_WORD int32_t gi_sum(gi a) {
     b = wasm_i32x4_add(b, wasm_i64x2_shuffle(b, b, 1, 1));
     return wasm_i32x4_extract_lane(wasm_i32x4_add(b, wasm_i32x4_shuffle(b, b, 1, 1, 1, 1)), 0);
 }
-GV_WORD void gv_prefetch(const void *p) { (void)p; }
 GV_WORD float g1_fma(float a, float b, float c) { return grf_fma(a, b, c); }
 
 /* ---- plain C: the reference ----------------------------------------------------------------- */
@@ -7892,6 +7923,7 @@ GV_WORD float g1_fma(float a, float b, float c) { return grf_fma(a, b, c); }
 #define GV_BYTE_ZERO  128
 #define GV_UNROLL
 #define GV_UNROLL_BLOCK
+#define GV_FETCH_BLOCK 0
 #define GV_EACH(type, value) type r; int i; for (i = 0; i < 16; i++) r.at[i] = value; return r
 
 typedef struct { float   at[16]; } gv;
@@ -7960,7 +7992,6 @@ GV_WORD int32_t gi_sum(gi a) {
     for (i = 0; i < 16; i++) sum = GV_WRAP(sum, +, a.at[i]);
     return sum;
 }
-GV_WORD void gv_prefetch(const void *p) { (void)p; }
 GV_WORD float g1_fma(float a, float b, float c) { return grf_fma(a, b, c); }
 #endif
 
@@ -8181,8 +8212,13 @@ GV_WORD gv GV(weights)(int type, const uint8_t *w) {
 
 /* Fetches a line, or two: most of a step of up to 72 or 136 bytes. */
 GV_WORD void GV(fetch)(const uint8_t *at, const int two) {
-    gv_prefetch(at);
-    if (two) gv_prefetch(at + 64);
+    GRF_FETCH(at);
+    if (two) GRF_FETCH(at + 64);
+}
+
+GV_WORD void GV(fetch_bytes)(const uint8_t *at, int bytes) {
+    const uint8_t *end = at + bytes;
+    do GRF_FETCH(at); while ((at += 64) < end);
 }
 
 /* `rows` rows of x times `count` columns of a tile, continuing the sums in out. rows and type are
@@ -8230,6 +8266,7 @@ GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out,
                                      const grf_q8 *x, int64_t stride, int blocks,
                                      grf_ahead ahead) {
     const int apart = rows == GV_INT_ROWS;  /* the registers are full: one word of weights only */
+    const int at_once = apart && GV_FETCH_BLOCK;
     gv low[GV_INT_ROWS], high[GV_INT_ROWS];
     int m, j;
     GV_UNROLL for (m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
@@ -8238,12 +8275,13 @@ GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out,
         gv da, db;
         GV_UNROLL for (m = 0; m < rows; m++)
             ilow[m] = ihigh[m] = gi_set(GV(int_start)(type, x + m * stride));
+        if (at_once) GV(fetch_bytes)(ahead.at, 8 * ahead.step);
         GV_UNROLL_BLOCK for (j = 0; j < 8; j++) {
             const int k = type == GRF_Q8_0 ? j : j / 2 + j % 2 * 4;     /* both nibbles at once */
             const uint8_t *at = w + 64 + (type == GRF_Q8_0 ? j : j / 2) * 128;
             gi a = GV(int_weights)(type, at, k), b = a;
             GRF_IN_ORDER;       /* lines read out of turn would cost a fifth of the rate */
-            GV(fetch)(ahead.at + j * ahead.step, type == GRF_Q8_0 && !apart);
+            if (!at_once) GV(fetch)(ahead.at + j * ahead.step, type == GRF_Q8_0 && !apart);
             if (!apart) b = GV(int_weights)(type, at + 64, k);
             GV_UNROLL for (m = 0; m < rows; m++) {
                 gi four = GV(int_inputs)(x + m * stride, k);
@@ -8260,7 +8298,7 @@ GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out,
         db = gv_f16(w + 32);
         w += type == GRF_Q8_0 ? 1088 : 576;
         ahead.at += 8 * ahead.step;
-        gv_prefetch(ahead.at - 1);
+        GRF_FETCH(ahead.at - 1);
         GV_UNROLL for (m = 0; m < rows; m++) {
             low[m]  = gv_fma(da, gv_of_int(ilow[m]),  low[m]);
             high[m] = gv_fma(db, gv_of_int(ihigh[m]), high[m]);
@@ -8419,6 +8457,31 @@ GV_KERNEL void GV(rope_head)(float *to, const float *from, const float *cosine, 
     for (j = 2 * half; j < head_dim; j++) to[j] = from[j] * scale;
 }
 
+/* Keys, and values, are fetched so many rows before their turn: rows of a few lines end before the
+ * machine's own guesses begin. */
+#define GV_ROWS_AHEAD 16
+
+/* Queries in groups that the registers hold. */
+#define GV_QUERIES_LOOP(n, body) \
+    for (i = 0; i < (n); i += m) { \
+        int left = (n) - i; \
+        m = (int)grf_min64(left % 5 ? 4 : 5, grf_min64(left, GV_QUERIES)); \
+        if (m == 3) m = 2; \
+        switch (m) { \
+        case 5:  if (GV_QUERIES >= 5) { body(5); } break; \
+        case 4:  if (GV_QUERIES >= 4) { body(4); } break; \
+        case 2:  if (GV_QUERIES >= 2) { body(2); } break; \
+        default: m = 1; body(1); break; \
+        } \
+    }
+
+#define GV_SCORES_BODY(M) \
+    GV(attend_four)(type, (M) < GV_QUERIES ? (M) : GV_QUERIES, a->query + i, at, k, a->stride, \
+                    a->head)
+#define GV_VALUES_BODY(M) \
+    GV(attend_values)(type, (M) < GV_QUERIES ? (M) : GV_QUERIES, query + i, j, v, a->stride, keys, \
+                      a->head)
+
 /* score[at + 0 .. 3] = q k for four keys and n queries: each number loaded is used several times */
 GV_WORD void GV(attend_four)(const int type, const int n, const grf_query *query, int64_t at,
                              const uint8_t *k, int64_t stride, int64_t head) {
@@ -8437,6 +8500,7 @@ GV_WORD void GV(attend_four)(const int type, const int n, const grf_query *query
             s[i][2] = gv_fma(x, k2, s[i][2]);
             s[i][3] = gv_fma(x, k3, s[i][3]);
         }
+        GV_UNROLL for (i = 0; i < 4; i++) GRF_FETCH(k + (GV_ROWS_AHEAD + i) * stride);
     }
     GV_UNROLL for (i = 0; i < n; i++)
         gv_sum4(query[i].score + at, s[i][0], s[i][1], s[i][2], s[i][3]);
@@ -8454,14 +8518,11 @@ GV_WORD float GV(attend_one)(const int type, const float *q, const uint8_t *k, i
 /* score[j] = q k[j] for all keys at hand; a key is read once for all queries. */
 GV_WORD void GV(attend_scores)(const int type, const grf_attention *a) {
     int64_t at = 0, j;
-    int part, i;
+    int part, i, m;
     for (part = 0; part < 3; part++) {
         const uint8_t *k = a->part[part].k;
         for (j = a->part[part].count; j >= 4; j -= 4, at += 4, k += 4 * a->stride) {
-            for (i = 0; i + GV_QUERIES <= a->queries; i += GV_QUERIES)
-                GV(attend_four)(type, GV_QUERIES, a->query + i, at, k, a->stride, a->head);
-            for (; i < a->queries; i++)
-                GV(attend_four)(type, 1, a->query + i, at, k, a->stride, a->head);
+            GV_QUERIES_LOOP(a->queries, GV_SCORES_BODY)
         }
         for (; j > 0; j--, at++, k += a->stride)
             for (i = 0; i < a->queries; i++)
@@ -8498,6 +8559,7 @@ GV_WORD void GV(attend_words)(const int type, const int n, const int words,
     for (j = at, v += d / 16 * word; j < at + keys; j++, v += stride)
         GV_UNROLL for (w = 0; w < words; w++) {
             gv value = GV(weights)(type, v + word * w);
+            GRF_FETCH(v + word * w + GV_ROWS_AHEAD * stride);
             GV_UNROLL for (i = 0; i < n; i++)
                 s[i][w] = gv_fma(gv_set(query[i].score[j]), value, s[i][w]);
         }
@@ -8507,28 +8569,25 @@ GV_WORD void GV(attend_words)(const int type, const int n, const int words,
 
 GV_WORD void GV(attend_values)(const int type, const int n, const grf_query *query, int64_t at,
                                const uint8_t *v, int64_t stride, int64_t keys, int64_t head) {
-    const int words = n == 1 ? GV_VALUE_WORDS : GV_VALUE_WORDS / 2;
+    const int words = n <= 2 ? GV_VALUE_WORDS : GV_VALUE_WORDS / 2;
     int64_t d = 0;
     for (; d + 16 * words <= head; d += 16 * words)
         GV(attend_words)(type, n, words, query, d, at, v, stride, keys);
     for (; d < head; d += 16) GV(attend_words)(type, n, 1, query, d, at, v, stride, keys);
 }
 
-/* Adds keys [from, to) of those at hand to the sums of n queries, 32 values at a time, so that all
- * queries find them in the first cache. */
+/* Adds keys [from, to) of those at hand to the sums of n queries, a few values at a time, so that
+ * all queries find them in the first cache. */
 GV_WORD void GV(attend_range)(const int type, const grf_attention *a, const grf_query *query, int n,
                               int64_t from, int64_t to) {
     int64_t start = 0, j, keys;
-    int part, i;
+    int part, i, m;
     for (part = 0; part < 3; start += a->part[part].count, part++) {
         int64_t end = grf_min64(to, start + a->part[part].count);
         for (j = grf_max64(from, start); j < end; j += keys) {
             const uint8_t *v = a->part[part].v + (j - start) * a->stride;
-            keys = grf_min64(32, end - j);
-            for (i = 0; i + GV_QUERIES <= n; i += GV_QUERIES)
-                GV(attend_values)(type, GV_QUERIES, query + i, j, v, a->stride, keys, a->head);
-            for (; i < n; i++)
-                GV(attend_values)(type, 1, query + i, j, v, a->stride, keys, a->head);
+            keys = grf_min64(GV_ROWS_AHEAD, end - j);
+            GV_QUERIES_LOOP(n, GV_VALUES_BODY)
         }
     }
 }
@@ -8603,7 +8662,6 @@ static const grf_kernels GV(kernels) = {
 #undef gi_store8
 #undef gi_sum
 #undef g1_fma
-#undef gv_prefetch
 #undef gv_exp
 #undef gv_expm1
 #undef gv_sigmoid
@@ -8615,11 +8673,16 @@ static const grf_kernels GV(kernels) = {
 #undef GV_KERNEL
 #undef GV_UNROLL
 #undef GV_UNROLL_BLOCK
+#undef GV_FETCH_BLOCK
 #undef GV_FLOAT_ROWS
 #undef GV_HALF_ROWS
 #undef GV_INT_ROWS
 #undef GV_VALUE_WORDS
 #undef GV_QUERIES
+#undef GV_ROWS_AHEAD
+#undef GV_QUERIES_LOOP
+#undef GV_SCORES_BODY
+#undef GV_VALUES_BODY
 #undef GV_SUM4
 #undef GV_BYTE_ZERO
 #undef GV_BOTH
