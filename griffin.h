@@ -837,24 +837,16 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
 #endif
 
 /* Loops over register arrays must unroll, or the arrays live in memory. For one loop more it
- * depends on compiler and width of registers (measured with gcc 12 and clang 14): all of it, none,
- * or two at a time, where clang would otherwise load everything at once and run out of them. So it
- * does whether that loop fetches in each step or before it for all. */
+ * depends, with few registers, on the compiler (measured with gcc 12 and clang 14). */
 #if defined(__clang__)
   #define GRF_UNROLL _Pragma("clang loop unroll(full)")
   #define GRF_UNROLL_256 GRF_UNROLL
-  #define GRF_UNROLL_512 _Pragma("clang loop unroll_count(2)")
-  #define GRF_FETCH_BLOCK 0
 #elif defined(__GNUC__)
   #define GRF_UNROLL _Pragma("GCC unroll 16")
   #define GRF_UNROLL_256
-  #define GRF_UNROLL_512 GRF_UNROLL
-  #define GRF_FETCH_BLOCK 1
 #else
   #define GRF_UNROLL
   #define GRF_UNROLL_256
-  #define GRF_UNROLL_512
-  #define GRF_FETCH_BLOCK 0
 #endif
 
 /* Asks for a line of memory that is needed soon; any address will do. */
@@ -3059,12 +3051,13 @@ typedef struct grf_linear {
     const float *bias;                      /* [pad(rows)] or null */
 } grf_linear;
 
-/* Activations for int8 and int4 weights: 32 of the GRF_GROUP that have a scale in common. Sums
- * with weights stored + 128 or + 8 start at -128 or -8 times the sum of the q. */
+/* Activations for int8 and int4 weights. Sums of 32 products with weights stored + 128 or + 8 start
+ * at -128 or -8 times the sum of the q. The groups of all rows lie side by side, [cols][rows]: what
+ * meets a block of columns is read in one stream. */
 typedef struct grf_q8 {
     float   scale;                          /* value = scale * q */
-    int32_t start8, start4;
-    int8_t  q[32];
+    int32_t start8[GRF_GROUP / 32], start4[GRF_GROUP / 32];
+    int8_t  q[GRF_GROUP];
 } grf_q8;
 
 /* What to fetch while a block of columns is multiplied: if the rows take several passes over it,
@@ -3105,10 +3098,12 @@ typedef struct grf_attention {
  * noted; x and y may be the same. The mathematics stands beside the code, at >>kernels. */
 typedef struct grf_kernels {
     const char *name;
-    /* out[rows][32] = tile of W times rows of x, floats or grf_q8; x_stride in bytes */
+    /* out[rows][32] = tile of W times rows of x. x_stride in bytes: of floats from a row to the
+     * next, of grf_q8 from the groups of some columns to those of the next */
     void (*linear)(float *out, const grf_linear *w, const uint8_t *tile, const void *x,
                    int64_t x_stride, int rows);
-    void (*quantise)(grf_q8 *y, const float *x, int64_t n);                      /* n % 32 == 0 */
+    /* the groups of a row lie `stride` apart; n % 32 == 0 */
+    void (*quantise)(grf_q8 *y, int64_t stride, const float *x, int64_t n);
     void (*norm)(float *y, const float *x, const float *gain, int64_t n, int width, float eps);
     void (*conv)(float *y, const float *const *z, const float *w, int64_t w_stride, const float *b,
                  int taps, int64_t n);
@@ -3204,7 +3199,7 @@ typedef struct grf_layout {                 /* sizes that follow from the config
     int64_t recurrent_floats, ring_bytes;   /* of all layers; of one attention layer */
     uint64_t past;                          /* where it starts in a state */
     int64_t width[GRF_BUFFERS];             /* floats in a row of each buffer */
-    int64_t q8_row;                         /* grf_q8 blocks in a quantised row, 0 if none needed */
+    int64_t q8_row;                         /* grf_q8 of a quantised row, 0 if none needed */
     uint64_t tag, saved_tag;                /* of states in memory; of saved ones: any rewind */
 } grf_layout;
 
@@ -4192,7 +4187,7 @@ static int grf_build(griffin_model *m, int copy) {
         grf_network(&b);
         m->ops = b.ops;
         m->n_ops = b.n_ops;
-        m->layout.q8_row = b.quantised_cols / 32;
+        m->layout.q8_row = (b.quantised_cols + GRF_GROUP - 1) / GRF_GROUP;
         m->info.parameters = b.parameters;
         m->info.type = grf_format_of(grf_most_used(&b))->name;
         m->info.weight_bytes = size;
@@ -4478,7 +4473,7 @@ struct griffin_context {
     int32_t     *token;                     /* [rows] */
     grf_wanted  *wanted;                    /* [rows] */
     float       *buffer[GRF_BUFFERS];       /* [rows][width] */
-    grf_q8      *quantised;                 /* [rows][q8_row] */
+    grf_q8      *quantised;                 /* [q8_row][rows of the pass] */
     float       *cosine, *sine;             /* [rows][rope_dims / 2] */
     float       *score;                     /* [rows][H][keys] */
     float       *recurrent;                 /* [spans][recurrent_floats] to be committed */
@@ -4640,7 +4635,7 @@ static void grf_run_norm(griffin_context *c, const grf_op *op, int64_t from, int
 static void grf_run_quantise(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
     const grf_layout *l = &c->model->layout;
     for (; from < to; from++)
-        c->model->kernels->quantise(c->quantised + from * l->q8_row, grf_row(c, op->from, from),
+        c->model->kernels->quantise(c->quantised + from, c->rows, grf_row(c, op->from, from),
                                     l->width[op->from]);
 }
 
@@ -4653,8 +4648,8 @@ static void grf_tile_product(const griffin_context *c, const grf_op *op, const g
     const uint8_t *weights = w->tile + (uint64_t)tile * w->tile_bytes;
     int64_t block = tile / (w->tiles / w->blocks);
     if (grf_is_quantised(w))
-        c->model->kernels->linear(out, w, weights, c->quantised + row * l->q8_row,
-                                  l->q8_row * (int64_t)sizeof(grf_q8), count);
+        c->model->kernels->linear(out, w, weights, c->quantised + row,
+                                  c->rows * (int64_t)sizeof(grf_q8), count);
     else
         c->model->kernels->linear(out, w, weights, grf_row(c, op->from, row) + block * w->cols,
                                   l->width[op->from] * 4, count);
@@ -4674,8 +4669,8 @@ static float *grf_target(const griffin_context *c, const grf_output *o, int64_t 
 
 /* What grf_finish_tile will read and write lies in single lines far apart, which nobody guesses:
  * asked for before the product, they are there after it. */
-GRF_INLINE void grf_fetch_tile(const griffin_context *c, const grf_output *o, int64_t tile, int64_t row,
-                           int count) {
+GRF_INLINE void grf_fetch_tile(const griffin_context *c, const grf_output *o, int64_t tile,
+                               int64_t row, int count) {
     int64_t n, first = grf_tile_rows(o->w, tile, &n);
     if (o->w->bias) { GRF_FETCH(o->w->bias + first); GRF_FETCH(o->w->bias + first + n - 1); }
     for (; count > 0; count--, row++) {
@@ -7490,8 +7485,9 @@ static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 #define g1_fma      GV(g1_fma)
 
 /* GV_FLOAT_ROWS, GV_HALF_ROWS (16-bit weights) and GV_INT_ROWS: activation rows that one pass
- * over a tile keeps in registers, each with two words of sums. GV_UNROLL_BLOCK: for the groups of
- * a block of integers too, as far as the compiler has registers for it.
+ * over a tile keeps in registers, each with two words of sums. GV_QUERIES: queries that meet four
+ * keys at once. GV_UNROLL_BLOCK: for the groups of a block of integers too, as far as the compiler
+ * has registers for it. GV_FETCH_BLOCK: what such a block fetches is asked for before its loop.
  *
  * gi_dot4 multiplies bytes of weights, as gi_byte or gi_nibble give them, with signed bytes. Tiles
  * hold weights of 8 bits + 128; gi_byte makes that + GV_BYTE_ZERO, which is 0 where the instruction
@@ -7516,8 +7512,8 @@ static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 #define GV_QUERIES 5
 #define GV_BYTE_ZERO  128
 #define GV_UNROLL GRF_UNROLL
-#define GV_UNROLL_BLOCK GRF_UNROLL_512
-#define GV_FETCH_BLOCK GRF_FETCH_BLOCK
+#define GV_UNROLL_BLOCK GRF_UNROLL
+#define GV_FETCH_BLOCK 1
 
 typedef __m512  gv;
 typedef __m512i gi;
@@ -8175,10 +8171,9 @@ GV_KERNEL void GV(norm_row)(float *y, const float *x, const float *gain, int64_t
 
 /* ---- quantising activations: scale = max|x| / 127, q = x / scale rounded to even ------------ */
 
-/* Blocks of 32, with one scale for as many as GRF_GROUP columns have. */
-GV_KERNEL void GV(quantise)(grf_q8 *y, const float *x, int64_t n) {
+GV_KERNEL void GV(quantise)(grf_q8 *y, int64_t stride, const float *x, int64_t n) {
     gv shift = gv_set(12582912.0f), sign = gv_set(-0.0f);
-    for (; n > 0; n -= GRF_GROUP) {
+    for (; n > 0; n -= GRF_GROUP, y += stride) {
         int64_t group = n < GRF_GROUP ? n : GRF_GROUP, j;
         gv size = gv_set(0), inverse;
         float scale;
@@ -8188,14 +8183,14 @@ GV_KERNEL void GV(quantise)(grf_q8 *y, const float *x, int64_t n) {
         }
         scale = gv_top(size) / 127;
         inverse = gv_set(scale < 1e-37f ? 0 : 1 / scale);
-        for (j = 0; j < group; j += 32, x += 32, y++) {
+        y->scale = scale;
+        for (j = 0; j < group; j += 32, x += 32) {
             gi a = gi_sub(gv_bits(gv_fma(gv_load(x), inverse, shift)), gv_bits(shift));
             gi b = gi_sub(gv_bits(gv_fma(gv_load(x + 16), inverse, shift)), gv_bits(shift));
-            gi_store8(y->q, a);
-            gi_store8(y->q + 16, b);
-            y->scale = scale;
-            y->start4 = -8 * gi_sum(gi_add(a, b));
-            y->start8 = 16 * y->start4;
+            gi_store8(y->q + j, a);
+            gi_store8(y->q + j + 16, b);
+            y->start4[j / 32] = -8 * gi_sum(gi_add(a, b));
+            y->start8[j / 32] = 16 * y->start4[j / 32];
         }
     }
 }
@@ -8246,8 +8241,8 @@ GV_WORD void GV(float_rows)(const int rows, const int type, float *out, const ui
 
 /* The same with blocks of 32 columns, all with one scale dx: sum += dx (dw (exact integer sum) +
  * ...). Weights arrive with GV_BYTE_ZERO (q8_0) or 8 (q4_0) added. */
-GV_WORD int32_t GV(int_start)(int type, const grf_q8 *x) {
-    return type == GRF_Q4_0 ? x->start4 : GV_BYTE_ZERO ? x->start8 : 0;
+GV_WORD int32_t GV(int_start)(int type, const grf_q8 *x, int block) {
+    return type == GRF_Q4_0 ? x->start4[block] : GV_BYTE_ZERO ? x->start8[block] : 0;
 }
 
 /* Four weights of each of 16 rows, and the four inputs they meet. */
@@ -8255,26 +8250,25 @@ GV_WORD gi GV(int_weights)(int type, const uint8_t *at, int k) {
     return type == GRF_Q8_0 ? gi_byte(gi_load(at)) : gi_nibble(gi_load(at), k >= 4);
 }
 
-GV_WORD gi GV(int_inputs)(const grf_q8 *x, int k) {
+GV_WORD gi GV(int_inputs)(const grf_q8 *x, int block, int k) {
     int32_t four;
-    memcpy(&four, x->q + 4 * k, 4);
+    memcpy(&four, x->q + 32 * block + 4 * k, 4);
     return gi_set(four);
 }
 
 /* One group of columns: out += dx sum, continuing the sums in out. Returns what follows in w. */
 GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out, const uint8_t *w,
-                                     const grf_q8 *x, int64_t stride, int blocks,
-                                     grf_ahead ahead) {
+                                     const grf_q8 *x, int blocks, grf_ahead ahead) {
     const int apart = rows == GV_INT_ROWS;  /* the registers are full: one word of weights only */
     const int at_once = apart && GV_FETCH_BLOCK;
     gv low[GV_INT_ROWS], high[GV_INT_ROWS];
-    int m, j;
+    int m, j, i;
     GV_UNROLL for (m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
-    for (; blocks > 0; blocks--, x++) {
+    for (i = 0; i < blocks; i++) {
         gi ilow[GV_INT_ROWS], ihigh[GV_INT_ROWS];
         gv da, db;
         GV_UNROLL for (m = 0; m < rows; m++)
-            ilow[m] = ihigh[m] = gi_set(GV(int_start)(type, x + m * stride));
+            ilow[m] = ihigh[m] = gi_set(GV(int_start)(type, x + m, i));
         if (at_once) GV(fetch_bytes)(ahead.at, 8 * ahead.step);
         GV_UNROLL_BLOCK for (j = 0; j < 8; j++) {
             const int k = type == GRF_Q8_0 ? j : j / 2 + j % 2 * 4;     /* both nibbles at once */
@@ -8284,14 +8278,14 @@ GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out,
             if (!at_once) GV(fetch)(ahead.at + j * ahead.step, type == GRF_Q8_0 && !apart);
             if (!apart) b = GV(int_weights)(type, at + 64, k);
             GV_UNROLL for (m = 0; m < rows; m++) {
-                gi four = GV(int_inputs)(x + m * stride, k);
+                gi four = GV(int_inputs)(x + m, i, k);
                 ilow[m] = gi_dot4(ilow[m], a, four);
                 if (!apart) ihigh[m] = gi_dot4(ihigh[m], b, four);
             }
             if (apart) {
                 b = GV(int_weights)(type, at + 64, k);
                 GV_UNROLL for (m = 0; m < rows; m++)
-                    ihigh[m] = gi_dot4(ihigh[m], b, GV(int_inputs)(x + m * stride, k));
+                    ihigh[m] = gi_dot4(ihigh[m], b, GV(int_inputs)(x + m, i, k));
             }
         }
         da = gv_f16(w);
@@ -8305,7 +8299,7 @@ GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out,
         }
     }
     GV_UNROLL for (m = 0; m < rows; m++) {
-        gv dx = gv_set(x[m * stride - 1].scale);
+        gv dx = gv_set(x[m].scale);
         float *sum = out + m * GRF_TILE;
         gv_store(sum,      gv_fma(dx, low[m],  gv_load(sum)));
         gv_store(sum + 16, gv_fma(dx, high[m], gv_load(sum + 16)));
@@ -8316,12 +8310,12 @@ GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out,
 GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint8_t *w,
                           const grf_q8 *x, int64_t stride, int64_t blocks, grf_ahead ahead) {
     const int most = GRF_GROUP / 32;
-    for (; blocks > 0; blocks -= most, x += most, ahead.at += 8 * most * ahead.step)
-        w = GV(int_group)(rows, type, out, w, x, stride, blocks < most ? (int)blocks : most, ahead);
+    for (; blocks > 0; blocks -= most, x += stride, ahead.at += 8 * most * ahead.step)
+        w = GV(int_group)(rows, type, out, w, x, blocks < most ? (int)blocks : most, ahead);
 }
 
 /* Rows in the largest groups the registers hold. */
-#define GV_ROWS_LOOP(limit, steps, body) \
+#define GV_ROWS_LOOP(limit, apart, steps, body) \
     while (rows > 0) { \
         int m = rows < limit ? rows : limit; \
         if (m > 6) m = m < 12 ? 6 : 12; \
@@ -8334,7 +8328,7 @@ GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint
         case 2:  if (limit >= 2)  { body(2); } break; \
         default: body(1); break; \
         } \
-        rows -= m; x += m * stride; out += m * GRF_TILE; \
+        rows -= m; x += m * apart; out += m * GRF_TILE; \
         ahead.at += count * steps * ahead.step; \
     }
 
@@ -8348,7 +8342,7 @@ GV_WORD void GV(float_part)(const int type, float *out, const uint8_t *w, const 
     const int most = type == GRF_F32 ? GV_FLOAT_ROWS : GV_HALF_ROWS;
     const int bytes = type == GRF_F32 ? 128 : 64;
     grf_ahead ahead = grf_look_ahead(w, count * bytes, bytes, (rows + most - 1) / most);
-    GV_ROWS_LOOP(most, 1, GV_FLOAT_BODY)
+    GV_ROWS_LOOP(most, stride, 1, GV_FLOAT_BODY)
 }
 
 GV_WORD void GV(int_part)(const int type, float *out, const uint8_t *w, const grf_q8 *x,
@@ -8356,7 +8350,7 @@ GV_WORD void GV(int_part)(const int type, float *out, const uint8_t *w, const gr
     const int bytes = type == GRF_Q8_0 ? 1088 : 576;
     const int passes = (rows + GV_INT_ROWS - 1) / GV_INT_ROWS;
     grf_ahead ahead = grf_look_ahead(w, count * bytes, bytes / 8, passes);
-    GV_ROWS_LOOP(GV_INT_ROWS, 8, GV_INT_BODY)
+    GV_ROWS_LOOP(GV_INT_ROWS, 1, 8, GV_INT_BODY)
 }
 
 /* Columns at a time: all if one pass over the tile is enough for the rows, since a long stream is
@@ -8368,7 +8362,7 @@ GV_WORD int64_t GV(linear_step)(const grf_linear *l, int rows) {
 
 GV_KERNEL void GV(linear_tile)(float *out, const grf_linear *l, const uint8_t *w,
                                const void *rows_x, int64_t x_stride, int rows) {
-    int64_t stride = x_stride / (int64_t)sizeof(float), blocks = x_stride / (int64_t)sizeof(grf_q8);
+    int64_t stride = x_stride / (int64_t)sizeof(float), apart = x_stride / (int64_t)sizeof(grf_q8);
     int64_t k, n, step = GV(linear_step)(l, rows);
     const float *x = (const float *)rows_x;
     const grf_q8 *q = (const grf_q8 *)rows_x;
@@ -8379,9 +8373,10 @@ GV_KERNEL void GV(linear_tile)(float *out, const grf_linear *l, const uint8_t *w
         case GRF_F32:  GV(float_part)(GRF_F32,  out, w, x + k, stride, n, rows); break;
         case GRF_F16:  GV(float_part)(GRF_F16,  out, w, x + k, stride, n, rows); break;
         case GRF_BF16: GV(float_part)(GRF_BF16, out, w, x + k, stride, n, rows); break;
-        case GRF_Q8_0: GV(int_part)(GRF_Q8_0, out, w, q + k / 32, blocks, n / 32, rows); break;
-        default:       GV(int_part)(GRF_Q4_0, out, w, q + k / 32, blocks, n / 32, rows); break;
+        case GRF_Q8_0: GV(int_part)(GRF_Q8_0, out, w, q, apart, n / 32, rows); break;
+        default:       GV(int_part)(GRF_Q4_0, out, w, q, apart, n / 32, rows); break;
         }
+        if (k + n < l->cols) q += apart;    /* one step is one group, or all of them */
         w += l->tile_bytes / (uint64_t)l->cols * (uint64_t)n;
     }
 }

@@ -99,35 +99,37 @@ static float naive_float(const matrix *m, int r, const float *x) {
     return acc;
 }
 
-static float naive_block(const matrix *m, int r, const grf_q8 *x) {
+static float naive_block(const matrix *m, int r, const grf_q8 *x, int64_t apart) {
     float acc = 0, part = 0;
     int blocks = m->w.cols / 32, j, i;
     for (j = 0; j < blocks; j++) {
         int32_t sum = 0;
-        for (i = 0; i < 32; i++) sum += (int32_t)m->value[(r * blocks + j) * 32 + i] * x[j].q[i];
+        for (i = 0; i < 32; i++)
+            sum += (int32_t)m->value[(r * blocks + j) * 32 + i] * x->q[j % 8 * 32 + i];
         part = fmaf(m->scale[r * blocks + j], (float)sum, part);
         if (j % 8 != 7 && j != blocks - 1) continue;
-        acc = fmaf(x[j].scale, part, acc);
+        acc = fmaf(x->scale, part, acc);
         part = 0;
+        x += apart;
     }
     return acc;
 }
 
-/* Rows of x, with a gap between them, as floats and quantised. */
+/* Rows of x as floats, with a gap between them, and quantised, with one between their groups. */
 static void check_linear(int type, int cols, int rows) {
     matrix m = random_matrix(type, cols);
-    int64_t stride = grf_pad(cols) + 32, blocks = stride / 32, i;
+    int64_t stride = grf_pad(cols) + 32, apart = rows + 3, i;
     float *x = random_floats(rows * stride, 2), *out = random_floats(rows * 32, 1);
-    grf_q8 *q = (grf_q8 *)calloc((size_t)(rows * blocks), sizeof *q);
+    grf_q8 *q = (grf_q8 *)calloc((size_t)(apart * (stride / GRF_GROUP + 1)), sizeof *q);
     int set, r, quantised = grf_is_quantised(&m.w);
-    for (i = 0; i < rows; i++) sets[0]->quantise(q + i * blocks, x + i * stride, stride);
+    for (i = 0; i < rows; i++) sets[0]->quantise(q + i, apart, x + i * stride, stride);
     for (set = 0; set < n_sets; set++) {
         int wrong = 0;
         sets[set]->linear(out, &m.w, m.tile, quantised ? (const void *)q : (const void *)x,
-                          quantised ? blocks * (int64_t)sizeof *q : stride * 4, rows);
+                          quantised ? apart * (int64_t)sizeof *q : stride * 4, rows);
         for (i = 0; i < rows; i++)
             for (r = 0; r < 32; r++) {
-                float want = quantised ? naive_block(&m, r, q + i * blocks)
+                float want = quantised ? naive_block(&m, r, q + i, apart)
                                        : naive_float(&m, r, x + i * stride);
                 wrong += memcmp(&want, &out[i * 32 + r], 4) != 0;
             }
@@ -166,7 +168,11 @@ static int64_t run_kernel(const grf_kernels *k, int which, float limit, float *o
     for (i = 0; i < 32; i++) turns[i] = (uint64_t)dice() << 32 | dice();
     memcpy(out, a, (size_t)n * 4);
     switch (which) {
-    case 0: k->quantise((grf_q8 *)(void *)out, a, 288); n = 99; break;
+    case 0:
+        n = 2 * (int64_t)sizeof(grf_q8) / 4;
+        memset(out, 0, (size_t)n * 4);
+        k->quantise((grf_q8 *)(void *)out, 1, a, 288);
+        break;
     case 1: k->norm(out, a, b, n, 260, 1e-6f); break;
     case 2: k->conv(out, z, a, n, b, 7, n); break;
     case 3: case 4:
