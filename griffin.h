@@ -517,8 +517,9 @@ GRIFFIN_API int griffin_run(griffin_context *context, const griffin_span *spans,
 GRIFFIN_API int griffin_begin  (griffin_context *context, const griffin_span *spans, int count);
 GRIFFIN_API int griffin_advance(griffin_context *context, int units);
 
-/* What the next unit does, for profiles: "embed", "norm", "quantise", "linear", "gated" (the inner
- * half of an MLP), "conv", "rglru", "rope" or "attend"; null when nothing is in flight. */
+/* What the next unit does, for profiles: "embed", "norm" (and quantise, where integers follow),
+ * "quantise", "linear", "gated" (the inner half of an MLP), "conv", "rglru", "rope" or "attend";
+ * null when nothing is in flight. */
 GRIFFIN_API const char *griffin_unit_name(const griffin_context *context);
 
 /* ---- sampling --------------------------------------------------------------
@@ -3166,6 +3167,7 @@ typedef struct grf_op {
     int           head;                     /* only rows whose logits are wanted */
     int           slot;                     /* which recurrent or attention layer, from 0 */
     const float  *gain;                     /* norm: [pad(D)] */
+    int           quantise;                 /* norm: quantise its rows, too */
     const float  *conv_w, *conv_b;          /* [K][pad(E)], [pad(E)] */
     const float  *log_decay;                /* [pad(E)]  -c softplus(recurrent parameter) */
 } grf_op;
@@ -3555,13 +3557,20 @@ static grf_output grf_output_of(const grf_linear *w, grf_buffer to, grf_then the
     return output;
 }
 
+/* Rows to read quantised: at once where a norm has just written them, else in a step of its own. */
+static void grf_add_quantise(grf_builder *b, grf_buffer from, int head) {
+    grf_op *last = b->ops ? b->ops + b->n_ops - 1 : &b->dropped;
+    if (last->kind == GRF_NORM) last->quantise = 1;
+    else grf_add(b, GRF_QUANTISE, from, from)->head = head;
+}
+
 /* Linear layers over the same rows; those with int8 or int4 weights read them quantised. */
 static grf_op *grf_add_linear(grf_builder *b, grf_kind kind, grf_buffer from,
                               const grf_output *outputs, int count, int head) {
     int i, quantised = 0;
     grf_op *op;
     for (i = 0; i < count; i++) quantised |= grf_is_quantised(outputs[i].w);
-    if (quantised) grf_add(b, GRF_QUANTISE, from, from)->head = head;
+    if (quantised) grf_add_quantise(b, from, head);
     op = grf_add(b, kind, from, outputs[0].to);
     memcpy(op->output, outputs, (size_t)count * sizeof *outputs);
     op->outputs = count;
@@ -4624,19 +4633,23 @@ static void grf_run_embed(griffin_context *c, const grf_op *op, int64_t from, in
     }
 }
 
-static void grf_run_norm(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
-    const griffin_model *m = c->model;
-    for (; from < to; from++)
-        m->kernels->norm(grf_row(c, op->to, from),
-                         grf_row(c, op->from, op->head ? c->wanted[from].row : from), op->gain,
-                         m->layout.width[op->from], m->info.config.width, m->info.config.eps);
+static void grf_quantise_row(griffin_context *c, grf_buffer buffer, int64_t row) {
+    c->model->kernels->quantise(c->quantised + row, c->rows, grf_row(c, buffer, row),
+                                c->model->layout.width[buffer]);
 }
 
 static void grf_run_quantise(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
-    const grf_layout *l = &c->model->layout;
-    for (; from < to; from++)
-        c->model->kernels->quantise(c->quantised + from, c->rows, grf_row(c, op->from, from),
-                                    l->width[op->from]);
+    for (; from < to; from++) grf_quantise_row(c, op->from, from);
+}
+
+static void grf_run_norm(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
+    const griffin_model *m = c->model;
+    for (; from < to; from++) {
+        m->kernels->norm(grf_row(c, op->to, from),
+                         grf_row(c, op->from, op->head ? c->wanted[from].row : from), op->gain,
+                         m->layout.width[op->from], m->info.config.width, m->info.config.eps);
+        if (op->quantise) grf_quantise_row(c, op->to, from);
+    }
 }
 
 /* ---- linear layers: items are the tiles of all outputs, one matrix after the other ----------- */
@@ -8319,7 +8332,7 @@ GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint
     while (rows > 0) { \
         int m = rows < limit ? rows : limit; \
         if (m > 6) m = m < 12 ? 6 : 12; \
-        if (m == 5) m = 4; \
+        if (m == 5 || (m == 6 && rows > 6 && rows < 9)) m = 4; \
         switch (m) { \
         case 12: if (limit >= 12) { body(12); } break; \
         case 6:  if (limit >= 6)  { body(6); } break; \

@@ -1,6 +1,6 @@
 # spills.awk - reads `objdump -d --no-show-raw-insn` of the compiled header and looks at the inner
 # loops of the kernels. Sums that do not fit the registers show there as vectors written to the
-# stack. A loop is a jump backwards; an inner one holds no other.
+# stack. A loop is a jump backwards to an address; an inner one holds no other.
 #
 # The sixteen registers of AVX2 hold the sums of one row in int8, but two rows are a fifth faster
 # with some of them on the stack: its linear layers and the RG-LRU, long chains of exp, are exempt.
@@ -39,7 +39,7 @@ function finish(    i, j, inner, stores, bad) {
 
 name && /^ *[0-9a-f]+:\t/ {
     at = number(substr($1, 1, length($1) - 1))
-    if ($2 ~ /^j/ && number($3) < at) { source[++jumps] = at; target[jumps] = number($3) }
+    if ($2 ~ /^j/ && $3 ~ /^[0-9a-f]+$/ && number($3) < at) { source[++jumps] = at; target[jumps] = number($3) }
     if ($2 ~ /^vmov/ && $0 ~ /%[xyz]mm[0-9]+,[-0-9a-fx]*\(%rsp\)/) spill[++spills] = at
 }
 
