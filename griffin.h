@@ -837,17 +837,13 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
   #include <wasm_simd128.h>
 #endif
 
-/* Loops over register arrays must unroll, or the arrays live in memory. For one loop more it
- * depends, with few registers, on the compiler (measured with gcc 12 and clang 14). */
+/* Loops over register arrays must unroll, or the arrays live in memory. */
 #if defined(__clang__)
   #define GRF_UNROLL _Pragma("clang loop unroll(full)")
-  #define GRF_UNROLL_256 GRF_UNROLL
 #elif defined(__GNUC__)
   #define GRF_UNROLL _Pragma("GCC unroll 16")
-  #define GRF_UNROLL_256
 #else
   #define GRF_UNROLL
-  #define GRF_UNROLL_256
 #endif
 
 /* Asks for a line of memory that is needed soon; any address will do. */
@@ -4681,7 +4677,8 @@ static float *grf_target(const griffin_context *c, const grf_output *o, int64_t 
 }
 
 /* What grf_finish_tile will read and write lies in single lines far apart, which nobody guesses:
- * asked for before the product, they are there after it. */
+ * asked for before the product, they are there after it. Inline, since gcc 12 takes a function that
+ * only fetches for one without effect, and drops the call. */
 GRF_INLINE void grf_fetch_tile(const griffin_context *c, const grf_output *o, int64_t tile,
                                int64_t row, int count) {
     int64_t n, first = grf_tile_rows(o->w, tile, &n);
@@ -7499,8 +7496,8 @@ static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 
 /* GV_FLOAT_ROWS, GV_HALF_ROWS (16-bit weights) and GV_INT_ROWS: activation rows that one pass
  * over a tile keeps in registers, each with two words of sums. GV_QUERIES: queries that meet four
- * keys at once. GV_UNROLL_BLOCK: for the groups of a block of integers too, as far as the compiler
- * has registers for it. GV_FETCH_BLOCK: what such a block fetches is asked for before its loop.
+ * keys at once. GV_UNROLL_BLOCK: where there are registers enough, for the steps of a block of
+ * integers too. GV_FETCH_BLOCK: what such a block fetches is asked for before its loop.
  *
  * gi_dot4 multiplies bytes of weights, as gi_byte or gi_nibble give them, with signed bytes. Tiles
  * hold weights of 8 bits + 128; gi_byte makes that + GV_BYTE_ZERO, which is 0 where the instruction
@@ -7603,7 +7600,7 @@ GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
 #define GV_QUERIES 1
 #define GV_BYTE_ZERO  0
 #define GV_UNROLL GRF_UNROLL
-#define GV_UNROLL_BLOCK GRF_UNROLL_256
+#define GV_UNROLL_BLOCK
 #define GV_FETCH_BLOCK 0
 #define GV_BOTH(type, f_lo, f_hi) type r; r.lo = f_lo; r.hi = f_hi; return r
 #define GV_BOTH2(type, f) GV_BOTH(type, f(a.lo, b.lo), f(a.hi, b.hi))
@@ -7675,6 +7672,16 @@ GV_WORD __m256i GV(dot4_half)(__m256i sum, __m256i u, __m256i s) {
 }
 GV_WORD gi   gi_dot4(gi sum, gi u, gi s) {
     GV_BOTH(gi, GV(dot4_half)(sum.lo, u.lo, s.lo), GV(dot4_half)(sum.hi, u.hi, s.hi));
+}
+/* Nibbles are unsigned, and the 8 pairs of a block fit 16 bits: at most 8 2 15 128. */
+#define GV_PAIRS 1
+GV_WORD gi GV(add_pairs)(gi pairs, gi u, gi s) {
+    GV_BOTH(gi, _mm256_add_epi16(pairs.lo, _mm256_maddubs_epi16(u.lo, s.lo)),
+                _mm256_add_epi16(pairs.hi, _mm256_maddubs_epi16(u.hi, s.hi)));
+}
+GV_WORD gi GV(sum_pairs)(gi pairs) {
+    const __m256i one = _mm256_set1_epi16(1);
+    GV_BOTH(gi, _mm256_madd_epi16(pairs.lo, one), _mm256_madd_epi16(pairs.hi, one));
 }
 GV_WORD void gi_store8(int8_t *p, gi a) {
     __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.lo, a.hi), 0xd8);
@@ -8253,14 +8260,34 @@ GV_WORD void GV(float_rows)(const int rows, const int type, float *out, const ui
 }
 
 /* The same with blocks of 32 columns, all with one scale dx: sum += dx (dw (exact integer sum) +
- * ...). Weights arrive with GV_BYTE_ZERO (q8_0) or 8 (q4_0) added. */
-GV_WORD int32_t GV(int_start)(int type, const grf_q8 *x, int block) {
-    return type == GRF_Q4_0 ? x->start4[block] : GV_BYTE_ZERO ? x->start8[block] : 0;
+ * ...). Weights arrive with GV_BYTE_ZERO (q8_0) or 8 (q4_0) added. Where nibbles leave room, the
+ * sums of a block stay pairs of products until its end. */
+#ifndef GV_PAIRS
+  #define GV_PAIRS 0
+  GV_WORD gi GV(add_pairs)(gi pairs, gi u, gi s) { (void)u; (void)s; return pairs; }
+  GV_WORD gi GV(sum_pairs)(gi pairs) { return pairs; }
+#endif
+#define GV_IN_PAIRS(type) (GV_PAIRS && (type) == GRF_Q4_0)
+
+GV_WORD gi GV(int_start)(int type, const grf_q8 *x, int block) {
+    return gi_set(type == GRF_Q4_0 ? x->start4[block] : GV_BYTE_ZERO ? x->start8[block] : 0);
+}
+
+GV_WORD gi GV(int_begin)(int type, const grf_q8 *x, int block) {
+    return GV_IN_PAIRS(type) ? gi_set(0) : GV(int_start)(type, x, block);
+}
+
+GV_WORD gi GV(int_add)(int type, gi sum, gi w, gi x) {
+    return GV_IN_PAIRS(type) ? GV(add_pairs)(sum, w, x) : gi_dot4(sum, w, x);
+}
+
+GV_WORD gi GV(int_sum)(int type, gi sum, const grf_q8 *x, int block) {
+    return GV_IN_PAIRS(type) ? gi_add(GV(int_start)(type, x, block), GV(sum_pairs)(sum)) : sum;
 }
 
 /* Four weights of each of 16 rows, and the four inputs they meet. */
-GV_WORD gi GV(int_weights)(int type, const uint8_t *at, int k) {
-    return type == GRF_Q8_0 ? gi_byte(gi_load(at)) : gi_nibble(gi_load(at), k >= 4);
+GV_WORD gi GV(int_weights)(int type, const uint8_t *at, int upper) {
+    return type == GRF_Q8_0 ? gi_byte(gi_load(at)) : gi_nibble(gi_load(at), upper);
 }
 
 GV_WORD gi GV(int_inputs)(const grf_q8 *x, int block, int k) {
@@ -8273,32 +8300,32 @@ GV_WORD gi GV(int_inputs)(const grf_q8 *x, int block, int k) {
 GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out, const uint8_t *w,
                                      const grf_q8 *x, int blocks, grf_ahead ahead) {
     const int apart = rows == GV_INT_ROWS;  /* the registers are full: one word of weights only */
-    const int at_once = apart && GV_FETCH_BLOCK;
+    const int at_once = apart && GV_FETCH_BLOCK, halves = type == GRF_Q8_0 ? 1 : 2;
     gv low[GV_INT_ROWS], high[GV_INT_ROWS];
-    int m, j, i;
+    int m, j, h, i;
     GV_UNROLL for (m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
     for (i = 0; i < blocks; i++) {
         gi ilow[GV_INT_ROWS], ihigh[GV_INT_ROWS];
         gv da, db;
         GV_UNROLL for (m = 0; m < rows; m++)
-            ilow[m] = ihigh[m] = gi_set(GV(int_start)(type, x + m, i));
+            ilow[m] = ihigh[m] = GV(int_begin)(type, x + m, i);
         if (at_once) GV(fetch_bytes)(ahead.at, 8 * ahead.step);
-        GV_UNROLL_BLOCK for (j = 0; j < 8; j++) {
-            const int k = type == GRF_Q8_0 ? j : j / 2 + j % 2 * 4;     /* both nibbles at once */
-            const uint8_t *at = w + 64 + (type == GRF_Q8_0 ? j : j / 2) * 128;
-            gi a = GV(int_weights)(type, at, k), b = a;
+        GV_UNROLL_BLOCK for (j = 0; j < 8; j += halves) GV_UNROLL for (h = 0; h < halves; h++) {
+            const int k = j / halves + 4 * h;
+            const uint8_t *at = w + 64 + j / halves * 128;
+            gi a = GV(int_weights)(type, at, h), b = a;
             GRF_IN_ORDER;       /* lines read out of turn would cost a fifth of the rate */
-            if (!at_once) GV(fetch)(ahead.at + j * ahead.step, type == GRF_Q8_0 && !apart);
-            if (!apart) b = GV(int_weights)(type, at + 64, k);
+            if (!at_once) GV(fetch)(ahead.at + (j + h) * ahead.step, type == GRF_Q8_0 && !apart);
+            if (!apart) b = GV(int_weights)(type, at + 64, h);
             GV_UNROLL for (m = 0; m < rows; m++) {
                 gi four = GV(int_inputs)(x + m, i, k);
-                ilow[m] = gi_dot4(ilow[m], a, four);
-                if (!apart) ihigh[m] = gi_dot4(ihigh[m], b, four);
+                ilow[m] = GV(int_add)(type, ilow[m], a, four);
+                if (!apart) ihigh[m] = GV(int_add)(type, ihigh[m], b, four);
             }
             if (apart) {
-                b = GV(int_weights)(type, at + 64, k);
+                b = GV(int_weights)(type, at + 64, h);
                 GV_UNROLL for (m = 0; m < rows; m++)
-                    ihigh[m] = gi_dot4(ihigh[m], b, GV(int_inputs)(x + m, i, k));
+                    ihigh[m] = GV(int_add)(type, ihigh[m], b, GV(int_inputs)(x + m, i, k));
             }
         }
         da = gv_f16(w);
@@ -8307,8 +8334,8 @@ GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out,
         ahead.at += 8 * ahead.step;
         GRF_FETCH(ahead.at - 1);
         GV_UNROLL for (m = 0; m < rows; m++) {
-            low[m]  = gv_fma(da, gv_of_int(ilow[m]),  low[m]);
-            high[m] = gv_fma(db, gv_of_int(ihigh[m]), high[m]);
+            low[m]  = gv_fma(da, gv_of_int(GV(int_sum)(type, ilow[m],  x + m, i)), low[m]);
+            high[m] = gv_fma(db, gv_of_int(GV(int_sum)(type, ihigh[m], x + m, i)), high[m]);
         }
     }
     GV_UNROLL for (m = 0; m < rows; m++) {
@@ -8682,6 +8709,8 @@ static const grf_kernels GV(kernels) = {
 #undef GV_UNROLL
 #undef GV_UNROLL_BLOCK
 #undef GV_FETCH_BLOCK
+#undef GV_PAIRS
+#undef GV_IN_PAIRS
 #undef GV_FLOAT_ROWS
 #undef GV_HALF_ROWS
 #undef GV_INT_ROWS
