@@ -8026,6 +8026,7 @@ GV_WORD void gv_sum4(float *to, gv a, gv b, gv c, gv d) {
 #define gv_expm1     GV(gv_expm1)
 #define gv_sigmoid   GV(gv_sigmoid)
 #define gv_tanh      GV(gv_tanh)
+#define gv_tanh_near GV(gv_tanh_near)
 #define gv_reduce    GV(gv_reduce)
 #define gv_neg       GV(gv_neg)
 
@@ -8084,18 +8085,23 @@ GV_WORD gv gv_sigmoid(gv x) {
     return gv_fma(gv_neg(s), lost, s);
 }
 
-/* tanh |x| = 1 - 2 / (1 + e^(2|x|)), which cancels near 0; there x + x^3 P(x^2), the polynomial of
- * Moshier's Cephes for |x| < 0.625. */
-GV_WORD gv gv_tanh(gv x) {
-    gv size = gv_less(x, gv_set(0), gv_neg(x), x), square = gv_mul(x, x), large, p;
-    large = gv_div(gv_set(-2), gv_add(gv_set(1), gv_exp(gv_add(size, size))));
-    large = gv_add(gv_set(1), large);
+/* x + x^3 P(x^2) for |x| < 0.625, with the polynomial of Moshier's Cephes. */
+GV_WORD gv gv_tanh_near(gv x) {
+    gv square = gv_mul(x, x), p;
     p = gv_fma(gv_set(-5.70498872745e-3f), square, gv_set(2.06390887954e-2f));
     p = gv_fma(p, square, gv_set(-5.37397155531e-2f));
     p = gv_fma(p, square, gv_set(1.33314422036e-1f));
     p = gv_fma(p, square, gv_set(-3.33332819422e-1f));
-    p = gv_fma(gv_mul(p, square), x, x);
-    return gv_less(size, gv_set(0.625f), p, gv_less(x, gv_set(0), gv_neg(large), large));
+    return gv_fma(gv_mul(p, square), x, x);
+}
+
+/* tanh |x| = 1 - 2 / (1 + e^(2|x|)), which cancels near 0. */
+GV_WORD gv gv_tanh(gv x) {
+    gv size = gv_less(x, gv_set(0), gv_neg(x), x), large;
+    large = gv_div(gv_set(-2), gv_add(gv_set(1), gv_exp(gv_add(size, size))));
+    large = gv_add(gv_set(1), large);
+    large = gv_less(x, gv_set(0), gv_neg(large), large);
+    return gv_less(size, gv_set(0.625f), gv_tanh_near(x), large);
 }
 
 /* ---- activations: x times the share of it that passes --------------------------------------- */
@@ -8156,10 +8162,24 @@ GV_KERNEL void GV(finish)(float *to, int64_t stride, const float *out, const flo
     }
 }
 
+/* y = cap tanh(y / cap). Few logits come near the cap: where none of some words does, tanh has no
+ * need of its exponential, whose bits would have been dropped. */
 GV_KERNEL void GV(soft_cap)(float *y, float cap, int64_t n) {
-    int64_t j;
-    for (j = 0; j < n; j += 16)
-        gv_store(y + j, gv_mul(gv_set(cap), gv_tanh(gv_div(gv_load(y + j), gv_set(cap)))));
+    for (; n > 0; n -= 64, y += 64) {
+        int64_t count = grf_min64(n, 64), j;
+        gv size = gv_set(0);
+        for (j = 0; j < count; j += 16) {
+            gv x = gv_div(gv_load(y + j), gv_set(cap));
+            size = gv_max(gv_max(x, gv_neg(x)), size);
+            gv_store(y + j, x);
+        }
+        if (gv_top(size) < 0.625f)
+            for (j = 0; j < count; j += 16)
+                gv_store(y + j, gv_mul(gv_set(cap), gv_tanh_near(gv_load(y + j))));
+        else
+            for (j = 0; j < count; j += 16)
+                gv_store(y + j, gv_mul(gv_set(cap), gv_tanh(gv_load(y + j))));
+    }
 }
 
 GV_KERNEL void GV(exp_shifted)(float *y, const float *x, float shift, int n) {
@@ -8701,6 +8721,7 @@ static const grf_kernels GV(kernels) = {
 #undef gv_expm1
 #undef gv_sigmoid
 #undef gv_tanh
+#undef gv_tanh_near
 #undef gv_reduce
 #undef gv_neg
 #undef GV_TARGET

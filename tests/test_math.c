@@ -125,7 +125,25 @@ static void test_limits(void) {
           "sigmoid");
     CHECK(at(f_tanh, 0) == 0 && at(f_tanh, 1e30f) == 1 && at(f_tanh, -INFINITY) == -1, "tanh");
     CHECK(at(f_root, 0) == 0 && at(f_root, -1e30f) == 1, "sqrt(1 - e^2x)");
-    CHECK(isnan(at(f_exp, NAN)) && isnan(at(f_sigmoid, NAN)), "NaN stays");
+    CHECK(isnan(at(f_exp, NAN)) && isnan(at(f_sigmoid, NAN)) && isnan(at(f_tanh, NAN)),
+          "NaN stays");
+}
+
+/* What stands beside a logit decides how its tanh is found, but not what it is. */
+static void test_soft_cap_in_company(void) {
+    float alone[16], company[80], x;
+    int i, k;
+    for (i = -2000; i <= 2000; i++) {
+        x = (float)i * 4e-4f;
+        for (k = 0; k < 16; k++) alone[k] = x;
+        for (k = 0; k < 80; k++) company[k] = x;
+        company[i & 63] = 3;
+        f_tanh(alone);
+        kernels->soft_cap(company, 1, 80);
+        for (k = 0; k < 80; k++)
+            CHECK(k == (i & 63) || memcmp(&alone[0], &company[k], 4) == 0, "tanh %g at %d is %g, "
+                  "alone %g", (double)x, k, (double)company[k], (double)alone[0]);
+    }
 }
 
 /* ---- activations: relative to the greatest slope, since they cross zero --------------------- */
@@ -258,6 +276,7 @@ int main(void) {
     kernels = grf_kernels_of(GRIFFIN_CPU_BEST);
     RUN(test_functions);
     RUN(test_limits);
+    RUN(test_soft_cap_in_company);
     RUN(test_activations);
     RUN(test_sine);
     RUN(test_angles);

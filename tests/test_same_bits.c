@@ -34,6 +34,15 @@ static float *random_floats(int64_t n, float limit) {
 
 /* ---- linear kernels against the naive loop -------------------------------------------------- */
 
+/* Integers from 0 to `most`, a power of 2 less 1. */
+typedef enum spread { EVEN, LEAST, MOST, EITHER_END, SPREADS } spread;
+
+static int throw_dice(spread s, int most) {
+    uint32_t n = dice();
+    if (s == EVEN) return (int)(n & (uint32_t)most);
+    return s == MOST || (s == EITHER_END && n & 1) ? most : 0;
+}
+
 typedef struct matrix {                     /* 32 rows, once as a tile, once as numbers */
     grf_linear w;
     uint8_t   *tile;
@@ -58,14 +67,14 @@ static void put_float(matrix *m, int64_t k, int r) {
 }
 
 /* Block j of row r, as at grf_linear in the header: 32 scales, then groups of 4 bytes a row. */
-static void put_block(matrix *m, int64_t j, int r) {
+static void put_block(matrix *m, int64_t j, int r, spread weights) {
     int nibbles = m->w.type == GRF_Q4_0, i;
     uint8_t *at = m->tile + j * 32 * (nibbles ? 18 : 34);
     uint16_t half = random_half(m->w.type);
     memcpy(at + 2 * r, &half, 2);
     m->scale[r * (m->w.cols / 32) + j] = grf_float_from_f16(half);
     for (i = 0; i < 32; i++) {
-        int q = (int)(dice() & (nibbles ? 15 : 255)), place = i % (nibbles ? 16 : 32);
+        int q = throw_dice(weights, nibbles ? 15 : 255), place = i % (nibbles ? 16 : 32);
         uint8_t *byte = at + 64 + place / 4 * 128 + r * 4 + place % 4;
         m->value[r * m->w.cols + j * 32 + i] = (float)(q - (nibbles ? 8 : 128));
         if (!nibbles)    *byte = (uint8_t)q;
@@ -74,7 +83,7 @@ static void put_block(matrix *m, int64_t j, int r) {
     }
 }
 
-static matrix random_matrix(int type, int cols) {
+static matrix random_matrix(int type, int cols, spread weights) {
     matrix m;
     int64_t k;
     int r;
@@ -87,7 +96,7 @@ static matrix random_matrix(int type, int cols) {
     for (r = 0; r < 32; r++)
         for (k = 0; k < cols; k++) {
             if (!grf_is_quantised(&m.w)) put_float(&m, k, r);
-            else if (k % 32 == 0) put_block(&m, k / 32, r);
+            else if (k % 32 == 0) put_block(&m, k / 32, r, weights);
         }
     return m;
 }
@@ -116,12 +125,13 @@ static float naive_block(const matrix *m, int r, const grf_q8 *x, int64_t apart)
 }
 
 /* Rows of x as floats, with a gap between them, and quantised, with one between their groups. */
-static void check_linear(int type, int cols, int rows) {
-    matrix m = random_matrix(type, cols);
+static void check_spread(int type, int cols, int rows, spread weights, spread inputs) {
+    matrix m = random_matrix(type, cols, weights);
     int64_t stride = grf_pad(cols) + 32, apart = rows + 3, i;
     float *x = random_floats(rows * stride, 2), *out = random_floats(rows * 32, 1);
     grf_q8 *q = (grf_q8 *)calloc((size_t)(apart * (stride / GRF_GROUP + 1)), sizeof *q);
     int set, r, quantised = grf_is_quantised(&m.w);
+    for (i = 0; inputs != EVEN && i < rows * stride; i++) x[i] = (float)throw_dice(inputs, 1) - 0.5f;
     for (i = 0; i < rows; i++) sets[0]->quantise(q + i, apart, x + i * stride, stride);
     for (set = 0; set < n_sets; set++) {
         int wrong = 0;
@@ -139,6 +149,10 @@ static void check_linear(int type, int cols, int rows) {
     free(m.tile); free(m.value); free(m.scale); free(x); free(out); free(q);
 }
 
+static void check_linear(int type, int cols, int rows) {
+    check_spread(type, cols, rows, EVEN, EVEN);
+}
+
 static void test_linear(void) {
     static const int types[] = { GRF_F32, GRF_F16, GRF_BF16, GRF_Q8_0, GRF_Q4_0 };
     static const int floats[] = { 1, 2, 31, 33, 257, 511, 513, 1031 };
@@ -151,6 +165,16 @@ static void test_linear(void) {
         check_linear(types[t], blocks ? 544 : 515, 97);
         check_linear(types[t], blocks ? 64 : 50, 300);
     }
+}
+
+/* Sums of many products at their limits, all of one sign or not, where 16 bits might not do. */
+static void test_extremes(void) {
+    int weights, inputs;
+    for (weights = LEAST; weights < SPREADS; weights++)
+        for (inputs = LEAST; inputs < SPREADS; inputs++) {
+            check_spread(GRF_Q8_0, 512, 7, (spread)weights, (spread)inputs);
+            check_spread(GRF_Q4_0, 512, 7, (spread)weights, (spread)inputs);
+        }
 }
 
 /* ---- all other kernels against plain C ------------------------------------------------------ */
@@ -445,6 +469,7 @@ static void test_company(void) {
 int main(void) {
     find_sets();
     RUN(test_linear);
+    RUN(test_extremes);
     RUN(test_kernels);
     RUN(test_attend);
     RUN(test_sets);
