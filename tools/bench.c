@@ -26,7 +26,7 @@ typedef struct settings {
     const char *path, *preset, *types, *compare, *plot;
     numbers     prompts, steps, depths, batches, threads, memory;
     int         repetitions, chunk, vocab, pure, copy, cpu, format, ops;
-    double      predicted;                  /* the most that a workload should have needed */
+    double      predicted;                  /* the most memory that was needed at once */
 } settings;
 
 /* ---- rows ------------------------------------------------------------------------------------ */
@@ -115,33 +115,65 @@ static void print_row(table *t, const runner *r) {
     for (i = 0; i < LISTS; i++) free(lists[i]);
 }
 
-static int measure_row(settings *s, bench_model *b, const workload *w, table *t) {
-    runner r;
-    int status = runner_open(&r, b, w) || runner_measure(&r, s->repetitions);
-    if ((double)r.memory > s->predicted) s->predicted = (double)r.memory;
-    if (!status) print_row(t, &r);
-    runner_close(&r);
+static double model_memory(const bench_model *b) {
+    return (double)b->data_size + (double)b->info->weight_bytes;
+}
+
+static void note_memory(settings *s, const bench_model *b, size_t beside_the_model) {
+    s->predicted = fmax(s->predicted, model_memory(b) + (double)beside_the_model);
+}
+
+/* Workloads without tokens are left out. */
+static void add_test(runner *tests, int *count, workload w, int64_t tokens) {
+    w.tokens = (int)tokens;
+    if (tokens) tests[(*count)++].w = w;
+}
+
+static int list_tests(const settings *s, runner *tests) {
+    int count = 0, t, i, d, k;
+    for (t = 0; t < s->threads.count; t++) {
+        workload prompt = { 1, 0, 0, 1, 0, 0 }, steps = { 0, 0, 0, 0, 0, 0 };
+        steps.threads = prompt.threads = (int)s->threads.at[t];
+        prompt.chunk = s->chunk;
+        for (i = 0; i < s->prompts.count; i++) add_test(tests, &count, prompt, s->prompts.at[i]);
+        for (i = 0; i < s->steps.count; i++)
+            for (d = 0; d < s->depths.count; d++)
+                for (k = 0; k < s->batches.count; k++) {
+                    steps.depth = s->depths.at[d];
+                    steps.batch = (int)s->batches.at[k];
+                    add_test(tests, &count, steps, s->steps.at[i]);
+                }
+    }
+    return count;
+}
+
+/* Tests of one model take turns, so that a slow minute of the machine is everybody's. */
+static int take_turns(settings *s, bench_model *b, runner *tests, int count) {
+    size_t memory = 0;
+    int i, k, status = 0;
+    for (i = 0; i < count && !status; i++) {
+        workload w = tests[i].w;
+        status = runner_open(&tests[i], b, &w);
+        memory += tests[i].memory;
+    }
+    note_memory(s, b, memory);
+    for (k = 0; k < s->repetitions; k++)
+        for (i = 0; i < count && !status; i++) status = runner_repeat(&tests[i]);
     return status;
 }
 
-static int measure_threads(settings *s, bench_model *b, int threads, table *t) {
-    workload w = { 1, 0, 0, 1, 0, 0 };
-    int i, d, k, status = 0;
-    w.threads = threads;
-    for (i = 0; i < s->prompts.count && !status; i++) {
-        w.tokens = (int)s->prompts.at[i];
-        w.chunk = s->chunk;
-        if (w.tokens) status = measure_row(s, b, &w, t);
+static int measure_tests(settings *s, bench_model *b, table *t) {
+    int most = s->prompts.count + s->steps.count * s->depths.count * s->batches.count, i, count;
+    runner *tests = (runner *)calloc((size_t)(s->threads.count * most), sizeof *tests);
+    int status;
+    if (!tests) return complain("out of memory");
+    count = list_tests(s, tests);
+    status = take_turns(s, b, tests, count);
+    for (i = 0; i < count; i++) {
+        if (!status) print_row(t, &tests[i]);
+        runner_close(&tests[i]);
     }
-    w.is_prompt = 0;
-    for (i = 0; i < s->steps.count; i++)
-        for (d = 0; d < s->depths.count; d++)
-            for (k = 0; k < s->batches.count && !status; k++) {
-                w.tokens = (int)s->steps.at[i];
-                w.depth = s->depths.at[d];
-                w.batch = (int)s->batches.at[k];
-                if (w.tokens) status = measure_row(s, b, &w, t);
-            }
+    free(tests);
     return status;
 }
 
@@ -225,7 +257,7 @@ static int measure_operations(settings *s, bench_model *b) {
     w.depth = s->depths.at[0];
     if (w.tokens == 0) return complain("--ops: how many steps? -n is 0");
     status = runner_open(&r, b, &w);
-    s->predicted = fmax(s->predicted, (double)r.memory);
+    note_memory(s, b, r.memory);
     if (!status) {
         units = griffin_begin(r.context, r.spans, w.batch);
         p.capacity = units < 0 ? 0 : units * w.tokens;
@@ -264,23 +296,25 @@ typedef struct comparison {                 /* by length, for each family */
 static int step_time(settings *s, bench_model *b, int64_t depth, int batch, double *seconds) {
     workload w = { 0, 4, 0, 0, 0, 0 };
     runner r;
-    int status;
+    int i, status;
     w.threads = (int)s->threads.at[0];
     w.batch = batch;
     w.depth = depth;
-    status = runner_open(&r, b, &w) || runner_measure(&r, s->repetitions);
+    status = runner_open(&r, b, &w);
+    for (i = 0; i < s->repetitions && !status; i++) status = runner_repeat(&r);
     if (!status) *seconds = batch / runner_median(&r, rate_of, 0);
-    s->predicted = fmax(s->predicted, (double)r.memory);
+    note_memory(s, b, r.memory);
     runner_close(&r);
     return status;
 }
 
 /* The most sequences that the memory holds beside the model; at most what a context can take. */
 static int largest_batch(const bench_model *b, int64_t memory) {
+    double room = (double)memory - model_memory(b);
     int low = 0, high = 65536;
     while (low < high) {
         int middle = (low + high + 1) / 2;
-        if (runner_memory(b, middle, middle) <= (uint64_t)memory) low = middle;
+        if ((double)runner_memory(b, middle, middle) <= room) low = middle;
         else high = middle - 1;
     }
     return low;
@@ -414,11 +448,8 @@ static void set_name(bench_model *b, const char *name) {
 }
 
 static int measure_model(settings *s, bench_model *b, table *t) {
-    int i, status = bench_open(b, (griffin_cpu)s->cpu, 0);
-    if (!status && s->ops) return measure_operations(s, b);
-    for (i = 0; i < s->threads.count && !status; i++)
-        status = measure_threads(s, b, (int)s->threads.at[i], t);
-    return status;
+    if (bench_open(b, (griffin_cpu)s->cpu, 0)) return 1;
+    return s->ops ? measure_operations(s, b) : measure_tests(s, b, t);
 }
 
 static int measure_file(settings *s, table *t) {
@@ -536,7 +567,8 @@ int command_bench(int argc, char **argv) {
     };
     const command c = { "bench", "-m MODEL | --preset NAMES | --compare SIZE [options]",
                         "Measures tokens a second beside what the machine allowed at that moment.\n"
-                        "Lists have commas between; k, M and G are powers of 1024.", options,
+                        "Lists have commas between; k, M and G are powers of 1024. The tests of a\n"
+                        "model take turns, so memory has to hold the states of all.", options,
                         NULL };
     int status;
     memset(&s, 0, sizeof s);

@@ -37,7 +37,7 @@ static size_t state_stride(const bench_model *b) {
 
 size_t runner_memory(const bench_model *b, int rows, int batch) {
     griffin_context_options options = context_options(1, rows, batch);
-    return (size_t)(b->data_size + b->info->weight_bytes) + griffin_context_size(b->model, &options)
+    return griffin_context_size(b->model, &options)
          + (size_t)batch * (state_stride(b) + 4 * (size_t)b->info->config.vocab);
 }
 
@@ -180,33 +180,38 @@ static void drop_disturbed(runner *r) {
         r->samples[i].dropped = r->samples[i].share < 0.9 || r->samples[i].cpu < 0.9 * best;
 }
 
-/* Tokens in a stretch: a chunk of a prompt, or steps for a quarter of a second. Warms up, too. */
-static int find_stretch(runner *r, int *stretch) {
-    int chunk = r->w.is_prompt ? (int)fmin(r->w.chunk, r->w.tokens) : 1;
+/* A stretch is a chunk of a prompt, or steps for a quarter of a second. Warms up, too. */
+static int find_stretch(runner *r) {
     double start;
-    if (run(r, 0, chunk)) return 1;
-    *stretch = chunk;
+    r->stretch = r->w.is_prompt ? (int)fmin(r->w.chunk, r->w.tokens) : 1;
+    if (run(r, 0, r->stretch)) return 1;
     if (r->w.is_prompt) return 0;
     start = seconds_now();
     if (run(r, 0, 1)) return 1;
-    *stretch = (int)fmin(r->w.tokens, 1 + 0.25 / (seconds_now() - start + 1e-6));
+    r->stretch = (int)fmin(r->w.tokens, 1 + 0.25 / (seconds_now() - start + 1e-6));
     return 0;
 }
 
-int runner_measure(runner *r, int repetitions) {
-    int stretch, i, at;
+static int make_room(runner *r) {
+    size_t size;
+    sample *samples;
+    r->stretches = (r->w.tokens + r->stretch - 1) / r->stretch;
+    size = ((size_t)r->count + (size_t)r->stretches) * sizeof *r->samples;
+    samples = (sample *)realloc(r->samples, size);
+    if (!samples) return complain("out of memory");
+    r->samples = samples;
+    return 0;
+}
+
+int runner_repeat(runner *r) {
     limits before;
-    if (find_stretch(r, &stretch)) return 1;
-    r->stretches = (r->w.tokens + stretch - 1) / stretch;
-    r->samples = (sample *)calloc((size_t)repetitions * (size_t)r->stretches, sizeof *r->samples);
-    if (!r->samples) return complain("out of memory");
-    for (i = 0; i < repetitions; i++) {
-        runner_reset(r);
-        before = probe(r);
-        for (at = 0; at < r->w.tokens; at += stretch) {
-            int count = r->w.tokens - at < stretch ? r->w.tokens - at : stretch;
-            if (take_sample(r, at, count, &before)) return 1;
-        }
+    int at;
+    if ((!r->stretch && find_stretch(r)) || make_room(r)) return 1;
+    runner_reset(r);
+    before = probe(r);
+    for (at = 0; at < r->w.tokens; at += r->stretch) {
+        int count = r->w.tokens - at < r->stretch ? r->w.tokens - at : r->stretch;
+        if (take_sample(r, at, count, &before)) return 1;
     }
     drop_disturbed(r);
     return 0;

@@ -41,18 +41,19 @@ typedef struct runner {
     int32_t         *tokens;
     float           *logits;
     double           saved_bytes;           /* of all states: what a step reads of them */
-    size_t           memory;                /* of model, states and all */
+    size_t           memory;                /* of all this */
     sample          *samples;               /* of all repetitions, each so many stretches */
     int              count, stretches;
+    int              stretch;               /* tokens of each sequence in a stretch */
 } runner;
 
 /* All return 0, or 1 after a message. Close a runner in any case. */
 int  runner_open(runner *r, bench_model *b, const workload *w);
-int  runner_measure(runner *r, int repetitions);
+int  runner_repeat(runner *r);              /* measures once more */
 void runner_reset(runner *r);               /* all sequences back to where they begin */
 void runner_close(runner *r);
 
-/* Of a model with so many sequences: what runner_open needs, model and all. */
+/* What runner_open needs for so many sequences, beside the model. */
 size_t runner_memory(const bench_model *b, int rows, int batch);
 
 /* What the samples say. */
