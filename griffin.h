@@ -7793,6 +7793,22 @@ GV_WORD gi   gi_dot4(gi sum, gi w, gi x) {
     GV_FOUR(gi, GV(dot4_quarter)(sum.at[i], vreinterpretq_s8_s32(w.at[i]),
                                  vreinterpretq_s8_s32(x.at[i])));
 }
+#ifndef GRF_WORDS_NEON_DOT
+/* Pairs of a block fit 16 bits, as those of AVX2 do. */
+#define GV_PAIRS 1
+GV_WORD int32x4_t GV(add_quarter)(int32x4_t pairs, int8x16_t w, int8x16_t x) {
+    int16x8_t low  = vmull_s8(vget_low_s8(w), vget_low_s8(x));
+    int16x8_t high = vmull_s8(vget_high_s8(w), vget_high_s8(x));
+    return vreinterpretq_s32_s16(vaddq_s16(vreinterpretq_s16_s32(pairs), vpaddq_s16(low, high)));
+}
+GV_WORD gi GV(add_pairs)(gi pairs, gi w, gi x) {
+    GV_FOUR(gi, GV(add_quarter)(pairs.at[i], vreinterpretq_s8_s32(w.at[i]),
+                                vreinterpretq_s8_s32(x.at[i])));
+}
+GV_WORD gi GV(sum_pairs)(gi pairs) {
+    GV_FOUR(gi, vpaddlq_s16(vreinterpretq_s16_s32(pairs.at[i])));
+}
+#endif
 GV_WORD void gi_store8(int8_t *p, gi a) {
     int16x8_t low  = vcombine_s16(vmovn_s32(a.at[0]), vmovn_s32(a.at[1]));
     int16x8_t high = vcombine_s16(vmovn_s32(a.at[2]), vmovn_s32(a.at[3]));
