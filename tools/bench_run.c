@@ -47,9 +47,10 @@ static int make_start(runner *r) {
     griffin_context_options options = context_options(r->w.threads, REAL, 1);
     griffin_context *context;
     void *memory = NULL;
-    r->start = (griffin_state *)big_allocate(griffin_state_size(r->b->model));
-    if (!r->start) return complain("out of memory");
     if (count == 0) return 0;
+    r->start = (griffin_state *)big_allocate(state_stride(r->b));
+    if (!r->start) return complain("out of memory");
+    r->memory += state_stride(r->b);
     error = open_context(r->b, &options, &memory, &context);
     if (!error) error = griffin_prefill(context, r->start, r->tokens, count, NULL);
     big_release(memory);
@@ -81,9 +82,12 @@ static void aim_spans(runner *r) {
 }
 
 void runner_reset(runner *r) {
+    size_t size = griffin_state_size(r->b->model);
     int i;
-    for (i = 0; i < r->w.batch; i++)
-        memcpy(r->spans[i].state, r->start, griffin_state_size(r->b->model));
+    for (i = 0; i < r->w.batch; i++) {
+        if (r->start) memcpy(r->spans[i].state, r->start, size);
+        else memset(r->spans[i].state, 0, size);
+    }
 }
 
 int runner_open(runner *r, bench_model *b, const workload *w) {
@@ -93,7 +97,7 @@ int runner_open(runner *r, bench_model *b, const workload *w) {
     memset(r, 0, sizeof *r);
     r->b = b;
     r->w = *w;
-    r->memory = runner_memory(b, rows, w->batch) + state_stride(b);
+    r->memory = runner_memory(b, rows, w->batch);
     r->states = big_allocate(batch * state_stride(b));
     r->logits = (float *)big_allocate(batch * (size_t)vocab * 4);
     r->spans = (griffin_span *)calloc(batch, sizeof *r->spans);
@@ -102,9 +106,9 @@ int runner_open(runner *r, bench_model *b, const workload *w) {
     for (i = 0; i < w->tokens + REAL; i++) r->tokens[i] = (int32_t)((int64_t)i * 7919 % vocab);
     aim_spans(r);
     if (open_context(b, &options, &r->context_memory, &r->context) || make_start(r)) return 1;
-    r->saved_bytes = (double)w->batch
-                   * (double)griffin_save(b->model, r->start, NULL, NULL, NULL, 0);
     runner_reset(r);
+    r->saved_bytes = (double)w->batch
+                   * (double)griffin_save(b->model, r->spans[0].state, NULL, NULL, NULL, 0);
     return 0;
 }
 

@@ -36,7 +36,7 @@ typedef struct runner {
     workload         w;
     griffin_context *context;
     void            *context_memory, *states;
-    griffin_state   *start;                 /* where every repetition begins */
+    griffin_state   *start;                 /* of every repetition; null: a fresh one */
     griffin_span    *spans;
     int32_t         *tokens;
     float           *logits;
