@@ -212,7 +212,7 @@ $(call platform,windows,x86_64-w64-mingw32-gcc -static -pthread,$(WINE),hello,\
     tokenizer)
 $(call platform,clang-cl,sh tests/msvc.sh,$(WINE),hello,\
     formats)
-$(call platform,msvc,sh tests/msvc.sh -U__clang__ -march=x86-64-v4 -mavx512vnni,$(WINE),hello,\
+$(call platform,msvc,sh tests/msvc.sh -U__clang__ -march=x86-64-v4 -mavx512vnni -mavxvnni,$(WINE),hello,\
     files formats same_bits state)
 
 platforms: $(PLATFORMS) windows-stack

@@ -177,10 +177,10 @@
  *     GRIFFIN_SCALAR_ONLY   only the plain C kernels
  *     GRIFFIN_FILE          the quoted name of this file, if you renamed it: it includes itself
  *
- * No -march or -m flag is needed: kernels for AVX2 and AVX-512 (with VNNI), or for NEON with and
- * without dot products, are compiled in and chosen when a model is opened. WebAssembly needs
- * -msimd128, since it cannot ask; gcc for 32-bit x86 needs -msse2 -mfpmath=sse, since the 387 keeps
- * more bits than a float has. -O2 matters; -fopenmp is welcome.
+ * No -march or -m flag is needed: kernels for AVX2, AVX-VNNI and AVX-512 (with VNNI), or for NEON
+ * with and without dot products, are compiled in and chosen when a model is opened. WebAssembly
+ * needs -msimd128, since it cannot ask; gcc for 32-bit x86 needs -msse2 -mfpmath=sse, since the 387
+ * keeps more bits than a float has. -O2 matters; -fopenmp is welcome.
  *
  *
  * LIMITS
@@ -324,6 +324,7 @@ typedef enum griffin_cpu {                  /* the best kernels a model may use 
     GRIFFIN_CPU_BEST,                       /* whatever this machine has */
     GRIFFIN_CPU_SCALAR,                     /* plain C, the reference */
     GRIFFIN_CPU_AVX2,
+    GRIFFIN_CPU_AVX_VNNI,                   /* AVX2 with dot products of bytes */
     GRIFFIN_CPU_AVX512,
     GRIFFIN_CPU_NEON,                       /* of 64-bit ARM */
     GRIFFIN_CPU_NEON_DOT,                   /* with dot products of bytes */
@@ -804,6 +805,7 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
     #include <avx512dqintrin.h>
     #include <avx512vlintrin.h>
     #include <avx512vnniintrin.h>
+    #include <avxvnniintrin.h>
   #else
     #include <cpuid.h>
   #endif
@@ -812,6 +814,10 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
   #define GRF_TARGET(sets)
   #include <immintrin.h>
   #include <intrin.h>
+#endif
+#if defined(GRF_X86) && (defined(__clang__) ? __clang_major__ >= 12 : \
+                         !defined(__GNUC__) || __GNUC__ >= 11)
+  #define GRF_AVX_VNNI 1
 #endif
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
@@ -3095,10 +3101,12 @@ typedef struct grf_attention {
  * noted; x and y may be the same. The mathematics stands beside the code, at >>kernels. */
 typedef struct grf_kernels {
     const char *name;
-    /* out[rows][32] = tile of W times rows of x. x_stride in bytes: of floats from a row to the
-     * next, of grf_q8 from the groups of some columns to those of the next */
-    void (*linear)(float *out, const grf_linear *w, const uint8_t *tile, const void *x,
-                   int64_t x_stride, int rows);
+    /* out[rows][32] = tile of W times rows of x. stride: from a row to the next, or from the
+     * groups of some columns to those of the next */
+    void (*float_tile)(float *out, const grf_linear *w, const uint8_t *tile, const float *x,
+                       int64_t stride, int rows);
+    void (*int_tile)(float *out, const grf_linear *w, const uint8_t *tile, const grf_q8 *x,
+                     int64_t stride, int rows);
     /* the groups of a row lie `stride` apart; n % 32 == 0 */
     void (*quantise)(grf_q8 *y, int64_t stride, const float *x, int64_t n);
     void (*norm)(float *y, const float *x, const float *gain, int64_t n, int width, float eps);
@@ -4657,11 +4665,11 @@ static void grf_tile_product(const griffin_context *c, const grf_op *op, const g
     const uint8_t *weights = w->tile + (uint64_t)tile * w->tile_bytes;
     int64_t block = tile / (w->tiles / w->blocks);
     if (grf_is_quantised(w))
-        c->model->kernels->linear(out, w, weights, c->quantised + row,
-                                  c->rows * (int64_t)sizeof(grf_q8), count);
+        c->model->kernels->int_tile(out, w, weights, c->quantised + row, c->rows, count);
     else
-        c->model->kernels->linear(out, w, weights, grf_row(c, op->from, row) + block * w->cols,
-                                  l->width[op->from] * 4, count);
+        c->model->kernels->float_tile(out, w, weights,
+                                      grf_row(c, op->from, row) + block * w->cols,
+                                      l->width[op->from], count);
 }
 
 /* First output row of a tile, and how many it has. */
@@ -7349,6 +7357,14 @@ GRIFFIN_API int griffin_grammar_accept(const griffin_grammar *g, griffin_grammar
   #define GRF_WORDS_NAME "avx2"
   #define GRF_WORDS_AVX2
   #include GRIFFIN_FILE
+  #ifdef GRF_AVX_VNNI
+    #define GRF_WORDS avx_vnni
+    #define GRF_WORDS_NAME "avx-vnni"
+    #define GRF_WORDS_BASE avx2
+    #define GRF_WORDS_AVX2
+    #define GRF_WORDS_AVX_VNNI
+    #include GRIFFIN_FILE
+  #endif
   #define GRF_WORDS avx512
   #define GRF_WORDS_NAME "avx512"
   #define GRF_WORDS_AVX512
@@ -7370,6 +7386,7 @@ GRIFFIN_API int griffin_grammar_accept(const griffin_grammar *g, griffin_grammar
 #ifdef GRF_NEON_DOT
   #define GRF_WORDS neon_dot
   #define GRF_WORDS_NAME "neon-dot"
+  #define GRF_WORDS_BASE neon
   #define GRF_WORDS_NEON
   #define GRF_WORDS_NEON_DOT
   #include GRIFFIN_FILE
@@ -7383,13 +7400,13 @@ GRIFFIN_API int griffin_grammar_accept(const griffin_grammar *g, griffin_grammar
 #endif
 
 #ifdef GRF_X86
-static void grf_cpuid(uint32_t out[4], int leaf) {      /* eax, ebx, ecx, edx */
+static void grf_cpuid(uint32_t out[4], int leaf, int part) {    /* eax, ebx, ecx, edx */
 #ifdef _MSC_VER
     int registers[4];
-    __cpuidex(registers, leaf, 0);
+    __cpuidex(registers, leaf, part);
     memcpy(out, registers, sizeof registers);
 #else
-    __cpuid_count(leaf, 0, out[0], out[1], out[2], out[3]);
+    __cpuid_count(leaf, part, out[0], out[1], out[2], out[3]);
 #endif
 }
 
@@ -7398,32 +7415,41 @@ static GRF_TARGET("xsave") uint64_t grf_saved_registers(void) {
     return (uint64_t)_xgetbv(0);
 }
 
-/* The best set that both processor and system know. Leaf 1, ecx: 12 fma, 27 osxsave, 29 f16c.
- * Leaf 7, ebx: 5 avx2, 16 f, 17 dq, 30 bw, 31 vl; ecx: 11 vnni. */
-static griffin_cpu grf_best_x86(void) {
+/* The sets that both processor and system know, a bit for each griffin_cpu. Leaf 1, ecx: 12 fma,
+ * 27 osxsave, 29 f16c. Leaf 7, ebx: 5 avx2, 16 f, 17 dq, 30 bw, 31 vl; ecx: 11 vnni; its part 1,
+ * eax: 4 avx-vnni. */
+static unsigned grf_x86_sets(void) {
     const uint32_t avx2 = 1u << 12 | 1u << 27 | 1u << 29,
                    avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
-    uint32_t top[4], one[4], seven[4];
+    uint32_t top[4], one[4], seven[4], more[4] = { 0, 0, 0, 0 };
+    unsigned sets = 0;
     uint64_t saved;
-    grf_cpuid(top, 0);
-    if (top[0] < 7) return GRIFFIN_CPU_SCALAR;
-    grf_cpuid(one, 1);
-    grf_cpuid(seven, 7);
-    if ((one[2] & avx2) != avx2 || !(seven[1] >> 5 & 1)) return GRIFFIN_CPU_SCALAR;
+    grf_cpuid(top, 0, 0);
+    if (top[0] < 7) return sets;
+    grf_cpuid(one, 1, 0);
+    grf_cpuid(seven, 7, 0);
+    if ((one[2] & avx2) != avx2 || !(seven[1] >> 5 & 1)) return sets;
     saved = grf_saved_registers();
-    if ((saved & 0x06) != 0x06) return GRIFFIN_CPU_SCALAR;
-    if ((saved & 0xe6) != 0xe6 || (seven[1] & avx512) != avx512 || !(seven[2] >> 11 & 1))
-        return GRIFFIN_CPU_AVX2;
-    return GRIFFIN_CPU_AVX512;
+    if ((saved & 0x06) != 0x06) return sets;
+    sets |= 1u << GRIFFIN_CPU_AVX2;
+    if (seven[0] >= 1) grf_cpuid(more, 7, 1);
+    if (more[0] >> 4 & 1) sets |= 1u << GRIFFIN_CPU_AVX_VNNI;
+    if ((saved & 0xe6) == 0xe6 && (seven[1] & avx512) == avx512 && seven[2] >> 11 & 1)
+        sets |= 1u << GRIFFIN_CPU_AVX512;
+    return sets;
 }
 #endif
 
 static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 #ifdef GRF_X86
-    griffin_cpu best = grf_best_x86();
-    if (cpu == GRIFFIN_CPU_BEST) cpu = best;
-    if (cpu == GRIFFIN_CPU_AVX512 && cpu <= best) return &grf_kernels_avx512;
-    if (cpu == GRIFFIN_CPU_AVX2 && cpu <= best) return &grf_kernels_avx2;
+    const unsigned sets = grf_x86_sets();
+    #define GRF_MAY_BE(set) ((cpu == GRIFFIN_CPU_BEST || cpu == set) && sets >> set & 1)
+    if (GRF_MAY_BE(GRIFFIN_CPU_AVX512)) return &grf_kernels_avx512;
+  #ifdef GRF_AVX_VNNI
+    if (GRF_MAY_BE(GRIFFIN_CPU_AVX_VNNI)) return &grf_kernels_avx_vnni;
+  #endif
+    if (GRF_MAY_BE(GRIFFIN_CPU_AVX2)) return &grf_kernels_avx2;
+    #undef GRF_MAY_BE
 #endif
 #ifdef GRF_NEON_DOT
     int dot = GRF_NEON_DOT == 1;
@@ -7458,6 +7484,14 @@ static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
 #define GRF_JOIN2(a, b) a##_##b
 #define GRF_JOIN(a, b)  GRF_JOIN2(a, b)
 #define GV(name)        GRF_JOIN(grf_##name, GRF_WORDS)     /* GV(gv_add) is grf_gv_add_avx2 */
+
+/* Where it is defined, GRF_WORDS names a set that has other products of bytes than the set
+ * GRF_WORDS_BASE, and shares all other kernels. */
+#ifdef GRF_WORDS_BASE
+  #define GV_BASE(name) GRF_JOIN(grf_##name, GRF_WORDS_BASE)
+#else
+  #define GV_BASE(name) GV(name)
+#endif
 
 #define gv          GV(gv)
 #define gi          GV(gi)
@@ -7590,7 +7624,15 @@ GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
 
 /* ---- AVX2 (with FMA and F16C): a word is two registers -------------------------------------- */
 #elif defined(GRF_WORDS_AVX2)
-#define GV_TARGET GRF_TARGET("avx2,fma,f16c")
+#ifdef GRF_WORDS_AVX_VNNI
+  #define GV_TARGET GRF_TARGET("avx2,avxvnni,fma,f16c")
+  #define GV_BYTE_ZERO 128
+  #define GV_UNROLL_BLOCK GRF_UNROLL
+#else
+  #define GV_TARGET GRF_TARGET("avx2,fma,f16c")
+  #define GV_BYTE_ZERO 0
+  #define GV_UNROLL_BLOCK                   /* the code would be half as long again, and slower */
+#endif
 #define GV_WORD   GRF_INLINE GV_TARGET
 #define GV_KERNEL static GV_TARGET
 #define GV_FLOAT_ROWS 2
@@ -7598,9 +7640,7 @@ GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
 #define GV_INT_ROWS   2
 #define GV_VALUE_WORDS 4
 #define GV_QUERIES 1
-#define GV_BYTE_ZERO  0
 #define GV_UNROLL GRF_UNROLL
-#define GV_UNROLL_BLOCK
 #define GV_FETCH_BLOCK 0
 #define GV_BOTH(type, f_lo, f_hi) type r; r.lo = f_lo; r.hi = f_hi; return r
 #define GV_BOTH2(type, f) GV_BOTH(type, f(a.lo, b.lo), f(a.hi, b.hi))
@@ -7661,6 +7701,13 @@ GV_WORD gi   gi_nibble(gi a, int upper) {
     if (upper) { a.lo = _mm256_srli_epi16(a.lo, 4); a.hi = _mm256_srli_epi16(a.hi, 4); }
     return gi_and(a, gi_set(0x0f0f0f0f));
 }
+#ifdef GRF_WORDS_AVX_VNNI
+GV_WORD gi   gi_byte(gi a) { return a; }
+GV_WORD gi   gi_dot4(gi sum, gi u, gi s) {
+    GV_BOTH(gi, _mm256_dpbusd_avx_epi32(sum.lo, u.lo, s.lo),
+                _mm256_dpbusd_avx_epi32(sum.hi, u.hi, s.hi));
+}
+#else
 GV_WORD gi   gi_byte(gi a) {
     const __m256i bit = _mm256_set1_epi8(-128);
     GV_BOTH(gi, _mm256_xor_si256(a.lo, bit), _mm256_xor_si256(a.hi, bit));
@@ -7683,6 +7730,7 @@ GV_WORD gi GV(sum_pairs)(gi pairs) {
     const __m256i one = _mm256_set1_epi16(1);
     GV_BOTH(gi, _mm256_madd_epi16(pairs.lo, one), _mm256_madd_epi16(pairs.hi, one));
 }
+#endif
 GV_WORD void gi_store8(int8_t *p, gi a) {
     __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.lo, a.hi), 0xd8);
     __m128i low = _mm256_castsi256_si128(words), high = _mm256_extracti128_si256(words, 1);
@@ -8036,6 +8084,39 @@ GV_WORD void gv_sum4(float *to, gv a, gv b, gv c, gv d) {
 /* ================================================================= >>kernels
  * Each kernel once, in words. */
 
+/* ---- what linear layers of both kinds need --------------------------------------------------- */
+
+/* Fetches a line, or two: most of a step of up to 72 or 136 bytes. */
+GV_WORD void GV(fetch)(const uint8_t *at, const int two) {
+    GRF_FETCH(at);
+    if (two) GRF_FETCH(at + 64);
+}
+
+GV_WORD void GV(fetch_bytes)(const uint8_t *at, int bytes) {
+    const uint8_t *end = at + bytes;
+    do GRF_FETCH(at); while ((at += 64) < end);
+}
+
+/* Rows in the largest groups the registers hold. */
+#define GV_ROWS_LOOP(limit, apart, steps, body) \
+    while (rows > 0) { \
+        int m = rows < limit ? rows : limit; \
+        if (m > 6) m = m < 12 ? 6 : 12; \
+        if (m == 5 || (m == 6 && rows > 6 && rows < 9)) m = 4; \
+        switch (m) { \
+        case 12: if (limit >= 12) { body(12); } break; \
+        case 6:  if (limit >= 6)  { body(6); } break; \
+        case 4:  if (limit >= 4)  { body(4); } break; \
+        case 3:  if (limit >= 3)  { body(3); } break; \
+        case 2:  if (limit >= 2)  { body(2); } break; \
+        default: body(1); break; \
+        } \
+        rows -= m; x += m * apart; out += m * GRF_TILE; \
+        ahead.at += count * steps * ahead.step; \
+    }
+
+#ifndef GRF_WORDS_BASE
+
 /* ---- functions of one word ------------------------------------------------------------------ */
 
 #define gv_exp       GV(gv_exp)
@@ -8261,17 +8342,6 @@ GV_WORD gv GV(weights)(int type, const uint8_t *w) {
     }
 }
 
-/* Fetches a line, or two: most of a step of up to 72 or 136 bytes. */
-GV_WORD void GV(fetch)(const uint8_t *at, const int two) {
-    GRF_FETCH(at);
-    if (two) GRF_FETCH(at + 64);
-}
-
-GV_WORD void GV(fetch_bytes)(const uint8_t *at, int bytes) {
-    const uint8_t *end = at + bytes;
-    do GRF_FETCH(at); while ((at += 64) < end);
-}
-
 /* `rows` rows of x times `count` columns of a tile, continuing the sums in out. rows and type are
  * constants at every call: the loops over rows unroll and the sums stay in registers. */
 GV_WORD void GV(float_rows)(const int rows, const int type, float *out, const uint8_t *w,
@@ -8295,123 +8365,8 @@ GV_WORD void GV(float_rows)(const int rows, const int type, float *out, const ui
     }
 }
 
-/* The same with blocks of 32 columns, all with one scale dx: sum += dx (dw (exact integer sum) +
- * ...). Weights arrive with GV_BYTE_ZERO (q8_0) or 8 (q4_0) added. Where nibbles leave room, the
- * sums of a block stay pairs of products until its end. */
-#ifndef GV_PAIRS
-  #define GV_PAIRS 0
-  GV_WORD gi GV(add_pairs)(gi pairs, gi u, gi s) { (void)u; (void)s; return pairs; }
-  GV_WORD gi GV(sum_pairs)(gi pairs) { return pairs; }
-#endif
-#define GV_IN_PAIRS(type) (GV_PAIRS && (type) == GRF_Q4_0)
-
-GV_WORD gi GV(int_start)(int type, const grf_q8 *x, int block) {
-    return gi_set(type == GRF_Q4_0 ? x->start4[block] : GV_BYTE_ZERO ? x->start8[block] : 0);
-}
-
-GV_WORD gi GV(int_begin)(int type, const grf_q8 *x, int block) {
-    return GV_IN_PAIRS(type) ? gi_set(0) : GV(int_start)(type, x, block);
-}
-
-GV_WORD gi GV(int_add)(int type, gi sum, gi w, gi x) {
-    return GV_IN_PAIRS(type) ? GV(add_pairs)(sum, w, x) : gi_dot4(sum, w, x);
-}
-
-GV_WORD gi GV(int_sum)(int type, gi sum, const grf_q8 *x, int block) {
-    return GV_IN_PAIRS(type) ? gi_add(GV(int_start)(type, x, block), GV(sum_pairs)(sum)) : sum;
-}
-
-/* Four weights of each of 16 rows, and the four inputs they meet. */
-GV_WORD gi GV(int_weights)(int type, const uint8_t *at, int upper) {
-    return type == GRF_Q8_0 ? gi_byte(gi_load(at)) : gi_nibble(gi_load(at), upper);
-}
-
-GV_WORD gi GV(int_inputs)(const grf_q8 *x, int block, int k) {
-    int32_t four;
-    memcpy(&four, x->q + 32 * block + 4 * k, 4);
-    return gi_set(four);
-}
-
-/* One group of columns: out += dx sum, continuing the sums in out. Returns what follows in w. */
-GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out, const uint8_t *w,
-                                     const grf_q8 *x, int blocks, grf_ahead ahead) {
-    const int apart = rows == GV_INT_ROWS;  /* the registers are full: one word of weights only */
-    const int at_once = apart && GV_FETCH_BLOCK, halves = type == GRF_Q8_0 ? 1 : 2;
-    gv low[GV_INT_ROWS], high[GV_INT_ROWS];
-    int m, j, h, i;
-    GV_UNROLL for (m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
-    for (i = 0; i < blocks; i++) {
-        gi ilow[GV_INT_ROWS], ihigh[GV_INT_ROWS];
-        gv da, db;
-        GV_UNROLL for (m = 0; m < rows; m++)
-            ilow[m] = ihigh[m] = GV(int_begin)(type, x + m, i);
-        if (at_once) GV(fetch_bytes)(ahead.at, 8 * ahead.step);
-        GV_UNROLL_BLOCK for (j = 0; j < 8; j += halves) GV_UNROLL for (h = 0; h < halves; h++) {
-            const int k = j / halves + 4 * h;
-            const uint8_t *at = w + 64 + j / halves * 128;
-            gi a = GV(int_weights)(type, at, h), b = a;
-            GRF_IN_ORDER;       /* lines read out of turn would cost a fifth of the rate */
-            if (!at_once) GV(fetch)(ahead.at + (j + h) * ahead.step, type == GRF_Q8_0 && !apart);
-            if (!apart) b = GV(int_weights)(type, at + 64, h);
-            GV_UNROLL for (m = 0; m < rows; m++) {
-                gi four = GV(int_inputs)(x + m, i, k);
-                ilow[m] = GV(int_add)(type, ilow[m], a, four);
-                if (!apart) ihigh[m] = GV(int_add)(type, ihigh[m], b, four);
-            }
-            if (apart) {
-                b = GV(int_weights)(type, at + 64, h);
-                GV_UNROLL for (m = 0; m < rows; m++)
-                    ihigh[m] = GV(int_add)(type, ihigh[m], b, GV(int_inputs)(x + m, i, k));
-            }
-        }
-        da = gv_f16(w);
-        db = gv_f16(w + 32);
-        w += type == GRF_Q8_0 ? 1088 : 576;
-        ahead.at += 8 * ahead.step;
-        GRF_FETCH(ahead.at - 1);
-        GV_UNROLL for (m = 0; m < rows; m++) {
-            low[m]  = gv_fma(da, gv_of_int(GV(int_sum)(type, ilow[m],  x + m, i)), low[m]);
-            high[m] = gv_fma(db, gv_of_int(GV(int_sum)(type, ihigh[m], x + m, i)), high[m]);
-        }
-    }
-    GV_UNROLL for (m = 0; m < rows; m++) {
-        gv dx = gv_set(x[m].scale);
-        float *sum = out + m * GRF_TILE;
-        gv_store(sum,      gv_fma(dx, low[m],  gv_load(sum)));
-        gv_store(sum + 16, gv_fma(dx, high[m], gv_load(sum + 16)));
-    }
-    return w;
-}
-
-GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint8_t *w,
-                          const grf_q8 *x, int64_t stride, int64_t blocks, grf_ahead ahead) {
-    const int most = GRF_GROUP / 32;
-    for (; blocks > 0; blocks -= most, x += stride, ahead.at += 8 * most * ahead.step)
-        w = GV(int_group)(rows, type, out, w, x, blocks < most ? (int)blocks : most, ahead);
-}
-
-/* Rows in the largest groups the registers hold. */
-#define GV_ROWS_LOOP(limit, apart, steps, body) \
-    while (rows > 0) { \
-        int m = rows < limit ? rows : limit; \
-        if (m > 6) m = m < 12 ? 6 : 12; \
-        if (m == 5 || (m == 6 && rows > 6 && rows < 9)) m = 4; \
-        switch (m) { \
-        case 12: if (limit >= 12) { body(12); } break; \
-        case 6:  if (limit >= 6)  { body(6); } break; \
-        case 4:  if (limit >= 4)  { body(4); } break; \
-        case 3:  if (limit >= 3)  { body(3); } break; \
-        case 2:  if (limit >= 2)  { body(2); } break; \
-        default: body(1); break; \
-        } \
-        rows -= m; x += m * apart; out += m * GRF_TILE; \
-        ahead.at += count * steps * ahead.step; \
-    }
-
 #define GV_FLOAT_BODY(M) \
     GV(float_rows)((M) < GV_FLOAT_ROWS ? (M) : GV_FLOAT_ROWS, type, out, w, x, stride, count, ahead)
-#define GV_INT_BODY(M) \
-    GV(int_rows)((M) < GV_INT_ROWS ? (M) : GV_INT_ROWS, type, out, w, x, stride, count, ahead)
 
 GV_WORD void GV(float_part)(const int type, float *out, const uint8_t *w, const float *x,
                             int64_t stride, int64_t count, int rows) {
@@ -8421,39 +8376,21 @@ GV_WORD void GV(float_part)(const int type, float *out, const uint8_t *w, const 
     GV_ROWS_LOOP(most, stride, 1, GV_FLOAT_BODY)
 }
 
-GV_WORD void GV(int_part)(const int type, float *out, const uint8_t *w, const grf_q8 *x,
-                          int64_t stride, int64_t count, int rows) {
-    const int bytes = type == GRF_Q8_0 ? 1088 : 576;
-    const int passes = (rows + GV_INT_ROWS - 1) / GV_INT_ROWS;
-    grf_ahead ahead = grf_look_ahead(w, count * bytes, bytes / 8, passes);
-    GV_ROWS_LOOP(GV_INT_ROWS, 1, 8, GV_INT_BODY)
-}
-
 /* Columns at a time: all if one pass over the tile is enough for the rows, since a long stream is
  * read best; else as many as stay in the first cache until all passes are done. */
-GV_WORD int64_t GV(linear_step)(const grf_linear *l, int rows) {
-    if (grf_is_quantised(l)) return rows <= GV_INT_ROWS ? l->cols : GRF_GROUP;
-    return rows <= (l->type == GRF_F32 ? GV_FLOAT_ROWS : GV_HALF_ROWS) ? l->cols : 512;
-}
-
-GV_KERNEL void GV(linear_tile)(float *out, const grf_linear *l, const uint8_t *w,
-                               const void *rows_x, int64_t x_stride, int rows) {
-    int64_t stride = x_stride / (int64_t)sizeof(float), apart = x_stride / (int64_t)sizeof(grf_q8);
-    int64_t k, n, step = GV(linear_step)(l, rows);
-    const float *x = (const float *)rows_x;
-    const grf_q8 *q = (const grf_q8 *)rows_x;
+GV_KERNEL void GV(float_tile)(float *out, const grf_linear *l, const uint8_t *w, const float *x,
+                              int64_t stride, int rows) {
+    int one_pass = rows <= (l->type == GRF_F32 ? GV_FLOAT_ROWS : GV_HALF_ROWS);
+    int64_t k, n, step = one_pass ? l->cols : 512;
     memset(out, 0, (size_t)rows * GRF_TILE * 4);
     for (k = 0; k < l->cols; k += step) {
         n = grf_min64(step, l->cols - k);
         switch (l->type) {
-        case GRF_F32:  GV(float_part)(GRF_F32,  out, w, x + k, stride, n, rows); break;
-        case GRF_F16:  GV(float_part)(GRF_F16,  out, w, x + k, stride, n, rows); break;
-        case GRF_BF16: GV(float_part)(GRF_BF16, out, w, x + k, stride, n, rows); break;
-        case GRF_Q8_0: GV(int_part)(GRF_Q8_0, out, w, q, apart, n / 32, rows); break;
-        default:       GV(int_part)(GRF_Q4_0, out, w, q, apart, n / 32, rows); break;
+        case GRF_F32: GV(float_part)(GRF_F32,  out, w, x + k, stride, n, rows); break;
+        case GRF_F16: GV(float_part)(GRF_F16,  out, w, x + k, stride, n, rows); break;
+        default:      GV(float_part)(GRF_BF16, out, w, x + k, stride, n, rows); break;
         }
-        if (k + n < l->cols) q += apart;    /* one step is one group, or all of them */
-        w += l->tile_bytes / (uint64_t)l->cols * (uint64_t)n;
+        w += n * (l->type == GRF_F32 ? 128 : 64);
     }
 }
 
@@ -8690,13 +8627,135 @@ GV_KERNEL void GV(attend)(grf_attention *a) {
     else GV(attend_as)(GRF_BF16, a);
 }
 
+#endif /* GRF_WORDS_BASE */
+
+/* ---- the same with blocks of 32 columns, all with one scale dx ------------------------------ */
+
+/* sum += dx (dw (exact integer sum) +
+ * ...). Weights arrive with GV_BYTE_ZERO (q8_0) or 8 (q4_0) added. Where nibbles leave room, the
+ * sums of a block stay pairs of products until its end. */
+#ifndef GV_PAIRS
+  #define GV_PAIRS 0
+  GV_WORD gi GV(add_pairs)(gi pairs, gi u, gi s) { (void)u; (void)s; return pairs; }
+  GV_WORD gi GV(sum_pairs)(gi pairs) { return pairs; }
+#endif
+#define GV_IN_PAIRS(type) (GV_PAIRS && (type) == GRF_Q4_0)
+
+GV_WORD gi GV(int_start)(int type, const grf_q8 *x, int block) {
+    return gi_set(type == GRF_Q4_0 ? x->start4[block] : GV_BYTE_ZERO ? x->start8[block] : 0);
+}
+
+GV_WORD gi GV(int_begin)(int type, const grf_q8 *x, int block) {
+    return GV_IN_PAIRS(type) ? gi_set(0) : GV(int_start)(type, x, block);
+}
+
+GV_WORD gi GV(int_add)(int type, gi sum, gi w, gi x) {
+    return GV_IN_PAIRS(type) ? GV(add_pairs)(sum, w, x) : gi_dot4(sum, w, x);
+}
+
+GV_WORD gi GV(int_sum)(int type, gi sum, const grf_q8 *x, int block) {
+    return GV_IN_PAIRS(type) ? gi_add(GV(int_start)(type, x, block), GV(sum_pairs)(sum)) : sum;
+}
+
+/* Four weights of each of 16 rows, and the four inputs they meet. */
+GV_WORD gi GV(int_weights)(int type, const uint8_t *at, int upper) {
+    return type == GRF_Q8_0 ? gi_byte(gi_load(at)) : gi_nibble(gi_load(at), upper);
+}
+
+GV_WORD gi GV(int_inputs)(const grf_q8 *x, int block, int k) {
+    int32_t four;
+    memcpy(&four, x->q + 32 * block + 4 * k, 4);
+    return gi_set(four);
+}
+
+/* One group of columns: out += dx sum, continuing the sums in out. Returns what follows in w. */
+GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out, const uint8_t *w,
+                                     const grf_q8 *x, int blocks, grf_ahead ahead) {
+    const int apart = rows == GV_INT_ROWS;  /* the registers are full: one word of weights only */
+    const int at_once = apart && GV_FETCH_BLOCK, halves = type == GRF_Q8_0 ? 1 : 2;
+    gv low[GV_INT_ROWS], high[GV_INT_ROWS];
+    int m, j, h, i;
+    GV_UNROLL for (m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
+    for (i = 0; i < blocks; i++) {
+        gi ilow[GV_INT_ROWS], ihigh[GV_INT_ROWS];
+        gv da, db;
+        GV_UNROLL for (m = 0; m < rows; m++)
+            ilow[m] = ihigh[m] = GV(int_begin)(type, x + m, i);
+        if (at_once) GV(fetch_bytes)(ahead.at, 8 * ahead.step);
+        GV_UNROLL_BLOCK for (j = 0; j < 8; j += halves) GV_UNROLL for (h = 0; h < halves; h++) {
+            const int k = j / halves + 4 * h;
+            const uint8_t *at = w + 64 + j / halves * 128;
+            gi a = GV(int_weights)(type, at, h), b = a;
+            GRF_IN_ORDER;       /* lines read out of turn would cost a fifth of the rate */
+            if (!at_once) GV(fetch)(ahead.at + (j + h) * ahead.step, type == GRF_Q8_0 && !apart);
+            if (!apart) b = GV(int_weights)(type, at + 64, h);
+            GV_UNROLL for (m = 0; m < rows; m++) {
+                gi four = GV(int_inputs)(x + m, i, k);
+                ilow[m] = GV(int_add)(type, ilow[m], a, four);
+                if (!apart) ihigh[m] = GV(int_add)(type, ihigh[m], b, four);
+            }
+            if (apart) {
+                b = GV(int_weights)(type, at + 64, h);
+                GV_UNROLL for (m = 0; m < rows; m++)
+                    ihigh[m] = GV(int_add)(type, ihigh[m], b, GV(int_inputs)(x + m, i, k));
+            }
+        }
+        da = gv_f16(w);
+        db = gv_f16(w + 32);
+        w += type == GRF_Q8_0 ? 1088 : 576;
+        ahead.at += 8 * ahead.step;
+        GRF_FETCH(ahead.at - 1);
+        GV_UNROLL for (m = 0; m < rows; m++) {
+            low[m]  = gv_fma(da, gv_of_int(GV(int_sum)(type, ilow[m],  x + m, i)), low[m]);
+            high[m] = gv_fma(db, gv_of_int(GV(int_sum)(type, ihigh[m], x + m, i)), high[m]);
+        }
+    }
+    GV_UNROLL for (m = 0; m < rows; m++) {
+        gv dx = gv_set(x[m].scale);
+        float *sum = out + m * GRF_TILE;
+        gv_store(sum,      gv_fma(dx, low[m],  gv_load(sum)));
+        gv_store(sum + 16, gv_fma(dx, high[m], gv_load(sum + 16)));
+    }
+    return w;
+}
+
+GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint8_t *w,
+                          const grf_q8 *x, int64_t stride, int64_t blocks, grf_ahead ahead) {
+    const int most = GRF_GROUP / 32;
+    for (; blocks > 0; blocks -= most, x += stride, ahead.at += 8 * most * ahead.step)
+        w = GV(int_group)(rows, type, out, w, x, blocks < most ? (int)blocks : most, ahead);
+}
+
+#define GV_INT_BODY(M) \
+    GV(int_rows)((M) < GV_INT_ROWS ? (M) : GV_INT_ROWS, type, out, w, x, stride, count, ahead)
+
+GV_WORD void GV(int_part)(const int type, float *out, const uint8_t *w, const grf_q8 *x,
+                          int64_t stride, int64_t count, int rows) {
+    const int bytes = type == GRF_Q8_0 ? 1088 : 576;
+    const int passes = (rows + GV_INT_ROWS - 1) / GV_INT_ROWS;
+    grf_ahead ahead = grf_look_ahead(w, count * bytes, bytes / 8, passes);
+    GV_ROWS_LOOP(GV_INT_ROWS, 1, 8, GV_INT_BODY)
+}
+
+GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, const grf_q8 *x,
+                            int64_t stride, int rows) {
+    int64_t blocks = l->cols / 32, step = rows <= GV_INT_ROWS ? blocks : GRF_GROUP / 32, n;
+    memset(out, 0, (size_t)rows * GRF_TILE * 4);
+    for (; blocks > 0; blocks -= step, x += stride) {   /* one step is one group, or all of them */
+        n = grf_min64(step, blocks);
+        if (l->type == GRF_Q8_0) GV(int_part)(GRF_Q8_0, out, w, x, stride, n, rows);
+        else                     GV(int_part)(GRF_Q4_0, out, w, x, stride, n, rows);
+        w += n * (l->type == GRF_Q8_0 ? 1088 : 576);
+    }
+}
+
 /* ---- the table, and nothing left behind ----------------------------------------------------- */
 
 static const grf_kernels GV(kernels) = {
     GRF_WORDS_NAME,
-    GV(linear_tile), GV(quantise), GV(norm_row), GV(conv_row),
-    GV(rglru_row), GV(rope_angles), GV(rope_head), GV(attend),
-    GV(activate), GV(multiply), GV(finish), GV(soft_cap), GV(exp_shifted)
+    GV_BASE(float_tile), GV(int_tile), GV_BASE(quantise), GV_BASE(norm_row), GV_BASE(conv_row),
+    GV_BASE(rglru_row), GV_BASE(rope_angles), GV_BASE(rope_head), GV_BASE(attend),
+    GV_BASE(activate), GV_BASE(multiply), GV_BASE(finish), GV_BASE(soft_cap), GV_BASE(exp_shifted)
 };
 
 #undef gv
@@ -8770,9 +8829,12 @@ static const grf_kernels GV(kernels) = {
 #undef GRF_JOIN2
 #undef GRF_JOIN
 #undef GV
+#undef GV_BASE
 #undef GRF_WORDS
 #undef GRF_WORDS_NAME
+#undef GRF_WORDS_BASE
 #undef GRF_WORDS_AVX2
+#undef GRF_WORDS_AVX_VNNI
 #undef GRF_WORDS_AVX512
 #undef GRF_WORDS_NEON
 #undef GRF_WORDS_NEON_DOT

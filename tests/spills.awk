@@ -3,7 +3,7 @@
 # stack. A loop is a jump backwards to an address; an inner one holds no other.
 #
 # The sixteen registers of AVX2 hold the sums of one row in int8, but two rows are a fifth faster
-# with some of them on the stack: its linear layers and the RG-LRU, long chains of exp, are exempt.
+# with some of them on the stack: those layers and the RG-LRU, long chains of exp, are exempt.
 #
 # Prints a line for each loop that spills, and "N passed, N failed": kernels.
 
@@ -31,8 +31,8 @@ function finish(    i, j, inner, stores, bad) {
 /^[0-9a-f]+ <.*>:$/ {
     if (name) finish()
     name = substr($2, 2, length($2) - 3)
-    if (name !~ /^grf_(linear_tile|attend|norm_row|conv_row|rglru_row)_avx/ || \
-        name ~ /^grf_(linear_tile|rglru_row)_avx2/) name = ""
+    if (name !~ /^grf_((float|int)_tile|attend|norm_row|conv_row|rglru_row)_avx/ || \
+        name ~ /^grf_(int_tile|rglru_row)_avx(2|_vnni)/) name = ""
     jumps = spills = 0
     next
 }

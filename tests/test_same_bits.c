@@ -131,12 +131,13 @@ static void check_spread(int type, int cols, int rows, spread weights, spread in
     float *x = random_floats(rows * stride, 2), *out = random_floats(rows * 32, 1);
     grf_q8 *q = (grf_q8 *)calloc((size_t)(apart * (stride / GRF_GROUP + 1)), sizeof *q);
     int set, r, quantised = grf_is_quantised(&m.w);
-    for (i = 0; inputs != EVEN && i < rows * stride; i++) x[i] = (float)throw_dice(inputs, 1) - 0.5f;
+    for (i = 0; i < rows * stride; i++)
+        if (inputs != EVEN) x[i] = (float)throw_dice(inputs, 1) - 0.5f;
     for (i = 0; i < rows; i++) sets[0]->quantise(q + i, apart, x + i * stride, stride);
     for (set = 0; set < n_sets; set++) {
         int wrong = 0;
-        sets[set]->linear(out, &m.w, m.tile, quantised ? (const void *)q : (const void *)x,
-                          quantised ? apart * (int64_t)sizeof *q : stride * 4, rows);
+        if (quantised) sets[set]->int_tile(out, &m.w, m.tile, q, apart, rows);
+        else           sets[set]->float_tile(out, &m.w, m.tile, x, stride, rows);
         for (i = 0; i < rows; i++)
             for (r = 0; r < 32; r++) {
                 float want = quantised ? naive_block(&m, r, q + i, apart)

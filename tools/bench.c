@@ -553,7 +553,7 @@ int command_bench(int argc, char **argv) {
         { "threads", "t", OPTION_TEXT, &s.threads.text, "LIST", "(default: one for each core)" },
         { "repetitions", "r", OPTION_COUNT, &s.repetitions, "N", "of every test" },
         { "chunk", "c", OPTION_COUNT, &s.chunk, "N", "tokens of a prompt in one pass" },
-        { "cpu", NULL, OPTION_CHOICE, &s.cpu, "best|scalar|avx2|avx512|neon|neon-dot|wasm",
+        { "cpu", NULL, OPTION_CHOICE, &s.cpu, "best|scalar|avx2|avx-vnni|avx512|neon|neon-dot|wasm",
           "the instructions to use" },
         { "output", "o", OPTION_CHOICE, &s.format, "md|csv|json",
           "the last two have every stretch" },

@@ -88,6 +88,13 @@ READ_LOOP(read_avx2, AVX2, __m256i, AVX2_LOAD, _mm256_or_si256, AVX2_LOW)
 PEAK_LOOP(f32_avx2, AVX2, __m256, AVX2_FLOAT, AVX2_FMA, _mm256_add_ps, AVX2_FLOAT_LOW)
 PEAK_LOOP(int8_avx2, AVX2, __m256i, _mm256_set1_epi32, AVX2_DOT, _mm256_add_epi32, AVX2_LOW)
 
+#if defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11
+  #define PROBE_VNNI 1
+  #define AVX_VNNI __attribute__((target("avx2,avxvnni")))
+PEAK_LOOP(int8_vnni, AVX_VNNI, __m256i, _mm256_set1_epi32, _mm256_dpbusd_avx_epi32,
+          _mm256_add_epi32, AVX2_LOW)
+#endif
+
 #define AVX512 __attribute__((target("avx512f,avx512vnni")))
 #define AVX512_LOAD(p)          _mm512_loadu_si512(p)
 #define AVX512_LOW(a)           _mm_cvtsi128_si32(_mm512_castsi512_si128(a))
@@ -137,6 +144,9 @@ static const struct probe_set {
     { "scalar", read_plain,  { f32_plain,  int8_plain },  { 1, 1 } },
 #ifdef PROBE_X86
     { "avx2",   read_avx2,   { f32_avx2,   int8_avx2 },   { 8, 16 } },
+#ifdef PROBE_VNNI
+    { "avx-vnni", read_avx2, { f32_avx2,  int8_vnni },    { 8, 32 } },
+#endif
     { "avx512", read_avx512, { f32_avx512, int8_avx512 }, { 16, 64 } },
 #endif
 #ifdef PROBE_NEON

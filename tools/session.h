@@ -26,7 +26,7 @@ typedef struct model_options {
 #define MODEL_OPTIONS(o) \
     { "model", "m", OPTION_TEXT, &(o).path, "FILE", "the model, a GGUF file" }, \
     { "threads", "t", OPTION_COUNT, &(o).threads, "N", "threads; 0: one for each core" }, \
-    { "cpu", 0, OPTION_CHOICE, &(o).cpu, "best|scalar|avx2|avx512|neon|neon-dot|wasm", \
+    { "cpu", 0, OPTION_CHOICE, &(o).cpu, "best|scalar|avx2|avx-vnni|avx512|neon|neon-dot|wasm", \
       "the instructions to use" }, \
     { "attn-keys", 0, OPTION_COUNT, &(o).attn_keys, "N", \
       "keys a token sees, itself included; 0: window + 1" }, \
