@@ -474,7 +474,7 @@ GRIFFIN_API int    griffin_rewind(const griffin_model *model, griffin_state *sta
 typedef struct griffin_context griffin_context;
 
 typedef struct griffin_context_options {
-    int          rows;                      /* most tokens in one pass; 0: 64 */
+    int          rows;                      /* most tokens in one pass; 0: 64; 96 is fastest */
     int          states;                    /* most sequences in one pass; 0: 1 */
     griffin_jobs jobs;
 } griffin_context_options;
@@ -4958,7 +4958,7 @@ static int64_t grf_item_cost(const griffin_context *c, const grf_op *op) {
     case GRF_ATTEND: return grf_score_keys(c->model) * l->head * l->head_block * 2
                           * grf_attend_rows(c);
     case GRF_EMBED:  return l->width[GRF_X] * 32;
-    default:         return l->width[op->from] * 4;
+    default:         return l->width[op->from] * 12;
     }
 }
 
@@ -8631,9 +8631,8 @@ GV_KERNEL void GV(attend)(grf_attention *a) {
 
 /* ---- the same with blocks of 32 columns, all with one scale dx ------------------------------ */
 
-/* sum += dx (dw (exact integer sum) +
- * ...). Weights arrive with GV_BYTE_ZERO (q8_0) or 8 (q4_0) added. Where nibbles leave room, the
- * sums of a block stay pairs of products until its end. */
+/* sum += dx (dw (exact integer sum) + ...). Weights arrive with GV_BYTE_ZERO (q8_0) or 8 (q4_0)
+ * added. Where nibbles leave room, the sums of a block stay pairs of products until its end. */
 #ifndef GV_PAIRS
   #define GV_PAIRS 0
   GV_WORD gi GV(add_pairs)(gi pairs, gi u, gi s) { (void)u; (void)s; return pairs; }

@@ -552,7 +552,7 @@ int command_bench(int argc, char **argv) {
         { "batch", "b", OPTION_TEXT, &s.batches.text, "LIST", "sequences at once (default: 1)" },
         { "threads", "t", OPTION_TEXT, &s.threads.text, "LIST", "(default: one for each core)" },
         { "repetitions", "r", OPTION_COUNT, &s.repetitions, "N", "of every test" },
-        { "chunk", "c", OPTION_COUNT, &s.chunk, "N", "tokens of a prompt in one pass" },
+        { "chunk", "c", OPTION_COUNT, &s.chunk, "N", "tokens of a prompt in one pass (default: 96)" },
         { "cpu", NULL, OPTION_CHOICE, &s.cpu, "best|scalar|avx2|avx-vnni|avx512|neon|neon-dot|wasm",
           "the instructions to use" },
         { "output", "o", OPTION_CHOICE, &s.format, "md|csv|json",
@@ -577,7 +577,7 @@ int command_bench(int argc, char **argv) {
     s.prompts.text = "512"; s.steps.text = "64"; s.batches.text = "1"; s.memory.text = "8G";
     s.threads.text = threads;
     s.repetitions = 3;
-    s.chunk = 128;
+    s.chunk = 96;
     if ((status = options_parse(&c, argc, argv)) >= 0) return status;
     if (!s.depths.text) s.depths.text = s.compare ? "512,1k,2k,4k,8k,16k,32k" : "0";
     if ((status = check(&c, &s)) >= 0) return status;
