@@ -313,7 +313,11 @@ static void test_json(void) {
     const char *const rows[] = { "bench", "-m", MODEL, "-p", "8,3", "-n", "2", "-d", "0,1k",
                                  "-b", "1,2", "-r", "1", "-t", "1", "-o", "json", NULL };
     const char *const ops[] = { "bench", "-m", MODEL, "-n", "2", "--ops", "-o", "json", NULL };
+    const char *const families[] = { "bench", "--compare", "100m", "--vocab", "99", "--type",
+                                     "q4_0", "-d", "3,5", "-r", "1", "-t", "1", "--memory", "1",
+                                     "-o", "json", NULL };
     check_json(rows, 6);
+    check_json(families, 6);
     check_json(ops, 10);
 }
 

@@ -119,44 +119,43 @@ static double model_memory(const bench_model *b) {
     return (double)b->data_size + (double)b->info->weight_bytes;
 }
 
-static void note_memory(settings *s, const bench_model *b, size_t beside_the_model) {
-    s->predicted = fmax(s->predicted, model_memory(b) + (double)beside_the_model);
-}
-
 /* Workloads without tokens are left out. */
-static void add_test(runner *tests, int *count, workload w, int64_t tokens) {
+static void add_test(runner *tests, int *count, bench_model *b, workload w, int64_t tokens) {
     w.tokens = (int)tokens;
-    if (tokens) tests[(*count)++].w = w;
+    if (tokens == 0) return;
+    tests[*count].b = b;
+    tests[(*count)++].w = w;
 }
 
-static int list_tests(const settings *s, runner *tests) {
+static int list_tests(const settings *s, bench_model *b, runner *tests) {
     int count = 0, t, i, d, k;
     for (t = 0; t < s->threads.count; t++) {
         workload prompt = { 1, 0, 0, 1, 0, 0 }, steps = { 0, 0, 0, 0, 0, 0 };
         steps.threads = prompt.threads = (int)s->threads.at[t];
         prompt.chunk = s->chunk;
-        for (i = 0; i < s->prompts.count; i++) add_test(tests, &count, prompt, s->prompts.at[i]);
+        for (i = 0; i < s->prompts.count; i++) add_test(tests, &count, b, prompt, s->prompts.at[i]);
         for (i = 0; i < s->steps.count; i++)
             for (d = 0; d < s->depths.count; d++)
                 for (k = 0; k < s->batches.count; k++) {
                     steps.depth = s->depths.at[d];
                     steps.batch = (int)s->batches.at[k];
-                    add_test(tests, &count, steps, s->steps.at[i]);
+                    add_test(tests, &count, b, steps, s->steps.at[i]);
                 }
     }
     return count;
 }
 
-/* Tests of one model take turns, so that a slow minute of the machine is everybody's. */
-static int take_turns(settings *s, bench_model *b, runner *tests, int count) {
-    size_t memory = 0;
+/* Tests take turns, so that a slow minute of the machine is everybody's. */
+static int take_turns(settings *s, double models, runner *tests, int count) {
+    double memory = models;
     int i, k, status = 0;
     for (i = 0; i < count && !status; i++) {
+        bench_model *b = tests[i].b;
         workload w = tests[i].w;
         status = runner_open(&tests[i], b, &w);
-        memory += tests[i].memory;
+        memory += (double)tests[i].memory;
     }
-    note_memory(s, b, memory);
+    s->predicted = fmax(s->predicted, memory);
     for (k = 0; k < s->repetitions; k++)
         for (i = 0; i < count && !status; i++) status = runner_repeat(&tests[i]);
     return status;
@@ -167,8 +166,8 @@ static int measure_tests(settings *s, bench_model *b, table *t) {
     runner *tests = (runner *)calloc((size_t)(s->threads.count * most), sizeof *tests);
     int status;
     if (!tests) return complain("out of memory");
-    count = list_tests(s, tests);
-    status = take_turns(s, b, tests, count);
+    count = list_tests(s, b, tests);
+    status = take_turns(s, model_memory(b), tests, count);
     for (i = 0; i < count; i++) {
         if (!status) print_row(t, &tests[i]);
         runner_close(&tests[i]);
@@ -257,7 +256,7 @@ static int measure_operations(settings *s, bench_model *b) {
     w.depth = s->depths.at[0];
     if (w.tokens == 0) return complain("--ops: how many steps? -n is 0");
     status = runner_open(&r, b, &w);
-    note_memory(s, b, r.memory);
+    s->predicted = fmax(s->predicted, model_memory(b) + (double)r.memory);
     if (!status) {
         units = griffin_begin(r.context, r.spans, w.batch);
         p.capacity = units < 0 ? 0 : units * w.tokens;
@@ -286,25 +285,34 @@ static int random_image(const settings *s, bench_model *b, griffin_config *confi
 
 static const char *const families[] = { "griffin", "hawk", "mqa" };
 
-enum { FAMILIES = sizeof families / sizeof families[0], SMALL = 16, LARGE = 64 };
+enum { FAMILIES = sizeof families / sizeof families[0], MQA = FAMILIES - 1 };
+enum { SMALL = 16, LARGE = 64 };            /* batches */
 
 typedef struct comparison {                 /* by length, for each family */
     double length[LONGEST], latency[FAMILIES][LONGEST], throughput[FAMILIES][LONGEST];
 } comparison;
 
-/* Seconds of a step of `batch` sequences. */
-static int step_time(settings *s, bench_model *b, int64_t depth, int batch, double *seconds) {
-    workload w = { 0, 4, 0, 0, 0, 0 };
-    runner r;
-    int i, status;
-    w.threads = (int)s->threads.at[0];
-    w.batch = batch;
-    w.depth = depth;
-    status = runner_open(&r, b, &w);
-    for (i = 0; i < s->repetitions && !status; i++) status = runner_repeat(&r);
-    if (!status) *seconds = batch / runner_median(&r, rate_of, 0);
-    note_memory(s, b, r.memory);
-    runner_close(&r);
+/* Seconds of a step of so many sequences, one after another family taking its turn. */
+static int step_times(settings *s, bench_model *b, int64_t depth, const int *batch,
+                      double *seconds) {
+    double models = 0;
+    runner tests[FAMILIES];
+    int f, status, count = 0;
+    memset(tests, 0, sizeof tests);
+    for (f = 0; f < FAMILIES; f++) {
+        workload w = { 0, 4, 0, 0, 0, 0 };
+        w.threads = (int)s->threads.at[0];
+        w.batch = batch[f];
+        w.depth = depth;
+        models += model_memory(&b[f]);
+        if (batch[f]) add_test(tests, &count, &b[f], w, w.tokens);
+    }
+    status = take_turns(s, models, tests, count);
+    for (f = count - 1; f >= 0; f--) {
+        double rate = status ? 0 : runner_median(&tests[f], rate_of, 0);
+        seconds[tests[f].b - b] = tests[f].w.batch / rate;
+        runner_close(&tests[f]);
+    }
     return status;
 }
 
@@ -322,56 +330,64 @@ static int largest_batch(const bench_model *b, int64_t memory) {
 
 /* Up to LARGE sequences are measured. Beyond, arithmetic is the limit, and the time is a line
  * through those of SMALL and LARGE. */
-static int throughput(settings *s, bench_model *b, int64_t depth, int batch, double *rate) {
-    double seconds = 0, less = 0;
-    int most = batch < LARGE ? batch : LARGE;
-    if (step_time(s, b, depth, most, &seconds)) return 1;
-    if (batch > LARGE) {
-        if (step_time(s, b, depth, SMALL, &less)) return 1;
-        seconds += (batch - LARGE) * fmax(0, seconds - less) / (LARGE - SMALL);
+static int throughput(settings *s, bench_model *b, int64_t depth, const int *batch, double *rate) {
+    double seconds[FAMILIES], less[FAMILIES];
+    int most[FAMILIES], small[FAMILIES], f;
+    for (f = 0; f < FAMILIES; f++) {
+        most[f] = batch[f] < LARGE ? batch[f] : LARGE;
+        small[f] = batch[f] > LARGE ? SMALL : 0;
     }
-    *rate = batch / seconds;
+    if (step_times(s, b, depth, most, seconds) || step_times(s, b, depth, small, less)) return 1;
+    for (f = 0; f < FAMILIES; f++) {
+        double slope = small[f] ? fmax(0, seconds[f] - less[f]) / (LARGE - SMALL) : 0;
+        rate[f] = batch[f] ? batch[f] / (seconds[f] + (batch[f] - most[f]) * slope) : 0;
+    }
     return 0;
+}
+
+static void print_comparison(table *t, const bench_model *b, int64_t length, double seconds,
+                             int batch, double rate) {
+    const cell cells[] = {
+        word_cell(b->name), word_cell(b->type), count_cell(length), number_cell(1000 * seconds),
+        number_cell((double)b->info->state_bytes / (1 << 20)), number_cell(batch),
+        number_cell(rate),
+        word_cell(batch > LARGE ? "computed" : batch > 0 ? "measured" : "does not fit")
+    };
+    const char *texts[8];
+    int k;
+    for (k = 0; k < 8; k++) texts[k] = cells[k].text;
+    table_row(t, texts);
 }
 
 /* A Transformer has to see the whole sequence, so its window is as long. */
-static int compare_length(settings *s, bench_model *b, int family, int i, comparison *c,
-                          table *t) {
+static int compare_length(settings *s, bench_model *b, int i, comparison *c, table *t) {
+    static const int one[FAMILIES] = { 1, 1, 1 };
     int64_t length = s->depths.at[i];
-    int is_mqa = family == FAMILIES - 1, batch, k;
-    const char *texts[8];
-    double *rate = &c->throughput[family][i], *latency = &c->latency[family][i];
-    if (bench_open(b, (griffin_cpu)s->cpu, is_mqa ? (int)length : 0)) return 1;
-    batch = largest_batch(b, s->memory.at[0]);
+    double seconds[FAMILIES], rate[FAMILIES];
+    int batch[FAMILIES], f;
+    for (f = 0; f < FAMILIES; f++) {
+        if (bench_open(&b[f], (griffin_cpu)s->cpu, f == MQA ? (int)length : 0)) return 1;
+        batch[f] = largest_batch(&b[f], s->memory.at[0]);
+    }
+    if (step_times(s, b, length, one, seconds) || throughput(s, b, length, batch, rate)) return 1;
     c->length[i] = (double)length;
-    *rate = 0;
-    if (step_time(s, b, length, 1, latency)) return 1;
-    *latency *= 1000;
-    if (batch > 0 && throughput(s, b, length, batch, rate)) return 1;
-    const cell cells[] = {
-        word_cell(b->name), word_cell(b->type), count_cell(length), number_cell(*latency),
-        number_cell((double)b->info->state_bytes / (1 << 20)), number_cell(batch),
-        number_cell(*rate),
-        word_cell(batch > LARGE ? "computed" : batch > 0 ? "measured" : "does not fit")
-    };
-    for (k = 0; k < 8; k++) texts[k] = cells[k].text;
-    table_row(t, texts);
+    for (f = 0; f < FAMILIES; f++) {
+        c->latency[f][i] = 1000 * seconds[f];
+        c->throughput[f][i] = rate[f];
+        print_comparison(t, &b[f], length, seconds[f], batch[f], rate[f]);
+    }
     return 0;
 }
 
-static int compare_family(settings *s, int family, comparison *c, table *t) {
+static int make_family(const settings *s, bench_model *b, const char *family) {
     griffin_config config;
-    bench_model b;
     char name[48];
-    int i, status;
-    snprintf(name, sizeof name, "%s-%s", families[family], s->compare);
+    int status;
+    snprintf(name, sizeof name, "%s-%s", family, s->compare);
     if (griffin_preset(&config, name) < 0)
         return complain("--compare: sizes are 100m 200m 400m 1.3b 3b 7b 14b");
-    status = random_image(s, &b, &config, s->types);
-    memcpy(b.name, name, sizeof name);
-    for (i = 0; i < s->depths.count && !status; i++)
-        status = compare_length(s, &b, family, i, c, t);
-    bench_close(&b);
+    status = random_image(s, b, &config, s->types);
+    memcpy(b->name, name, sizeof name);
     return status;
 }
 
@@ -400,12 +416,16 @@ static int compare(settings *s) {
         { "largest batch", COLUMN_NUMBER }, { "t/s", COLUMN_NUMBER }, { "how", COLUMN_WORD },
         { NULL, COLUMN_WORD }
     };
+    bench_model models[FAMILIES];
     comparison c;
     table t;
     int i, status = 0;
+    memset(models, 0, sizeof models);
+    for (i = 0; i < FAMILIES && !status; i++) status = make_family(s, &models[i], families[i]);
     table_begin(&t, (table_format)s->format, columns);
-    for (i = 0; i < FAMILIES && !status; i++) status = compare_family(s, i, &c, &t);
+    for (i = 0; i < s->depths.count && !status; i++) status = compare_length(s, models, i, &c, &t);
     table_end(&t);
+    for (i = 0; i < FAMILIES; i++) bench_close(&models[i]);
     if (!status && s->plot) status = write_plot(s, &c);
     return status;
 }
@@ -552,7 +572,7 @@ int command_bench(int argc, char **argv) {
         { "batch", "b", OPTION_TEXT, &s.batches.text, "LIST", "sequences at once (default: 1)" },
         { "threads", "t", OPTION_TEXT, &s.threads.text, "LIST", "(default: one for each core)" },
         { "repetitions", "r", OPTION_COUNT, &s.repetitions, "N", "of every test" },
-        { "chunk", "c", OPTION_COUNT, &s.chunk, "N", "tokens of a prompt in one pass (default: 96)" },
+        { "chunk", "c", OPTION_COUNT, &s.chunk, "N", "of a prompt in one pass (default: 96)" },
         { "cpu", NULL, OPTION_CHOICE, &s.cpu, "best|scalar|avx2|avx-vnni|avx512|neon|neon-dot|wasm",
           "the instructions to use" },
         { "output", "o", OPTION_CHOICE, &s.format, "md|csv|json",
