@@ -146,7 +146,7 @@ static int list_tests(const settings *s, bench_model *b, runner *tests) {
 }
 
 /* Tests take turns, so that a slow minute of the machine is everybody's. */
-static int take_turns(settings *s, double models, runner *tests, int count) {
+static int take_turns(settings *s, double models, runner *tests, int count, int repetitions) {
     double memory = models;
     int i, k, status = 0;
     for (i = 0; i < count && !status; i++) {
@@ -156,7 +156,7 @@ static int take_turns(settings *s, double models, runner *tests, int count) {
         memory += (double)tests[i].memory;
     }
     s->predicted = fmax(s->predicted, memory);
-    for (k = 0; k < s->repetitions; k++)
+    for (k = 0; k < repetitions; k++)
         for (i = 0; i < count && !status; i++) status = runner_repeat(&tests[i]);
     return status;
 }
@@ -167,7 +167,7 @@ static int measure_tests(settings *s, bench_model *b, table *t) {
     int status;
     if (!tests) return complain("out of memory");
     count = list_tests(s, b, tests);
-    status = take_turns(s, model_memory(b), tests, count);
+    status = take_turns(s, model_memory(b), tests, count, s->repetitions);
     for (i = 0; i < count; i++) {
         if (!status) print_row(t, &tests[i]);
         runner_close(&tests[i]);
@@ -288,8 +288,16 @@ static const char *const families[] = { "griffin", "hawk", "mqa" };
 enum { FAMILIES = sizeof families / sizeof families[0], MQA = FAMILIES - 1 };
 enum { SMALL = 16, LARGE = 64 };            /* batches */
 
-typedef struct comparison {                 /* by length, for each family */
-    double length[LONGEST], latency[FAMILIES][LONGEST], throughput[FAMILIES][LONGEST];
+enum { ROUNDS = 64 };                       /* over all lengths, at most */
+
+typedef struct contestant {                 /* of a family, at a length */
+    double milliseconds[ROUNDS], rate[ROUNDS], state;
+    int    batch;
+} contestant;
+
+typedef struct comparison {                 /* by length, for each family; medians of the rounds */
+    contestant at[FAMILIES][LONGEST];
+    double     length[LONGEST], latency[FAMILIES][LONGEST], throughput[FAMILIES][LONGEST];
 } comparison;
 
 /* Seconds of a step of so many sequences, one after another family taking its turn. */
@@ -307,7 +315,7 @@ static int step_times(settings *s, bench_model *b, int64_t depth, const int *bat
         models += model_memory(&b[f]);
         if (batch[f]) add_test(tests, &count, &b[f], w, w.tokens);
     }
-    status = take_turns(s, models, tests, count);
+    status = take_turns(s, models, tests, count, 1);
     for (f = count - 1; f >= 0; f--) {
         double rate = status ? 0 : runner_median(&tests[f], rate_of, 0);
         seconds[tests[f].b - b] = tests[f].w.batch / rate;
@@ -345,22 +353,8 @@ static int throughput(settings *s, bench_model *b, int64_t depth, const int *bat
     return 0;
 }
 
-static void print_comparison(table *t, const bench_model *b, int64_t length, double seconds,
-                             int batch, double rate) {
-    const cell cells[] = {
-        word_cell(b->name), word_cell(b->type), count_cell(length), number_cell(1000 * seconds),
-        number_cell((double)b->info->state_bytes / (1 << 20)), number_cell(batch),
-        number_cell(rate),
-        word_cell(batch > LARGE ? "computed" : batch > 0 ? "measured" : "does not fit")
-    };
-    const char *texts[8];
-    int k;
-    for (k = 0; k < 8; k++) texts[k] = cells[k].text;
-    table_row(t, texts);
-}
-
 /* A Transformer has to see the whole sequence, so its window is as long. */
-static int compare_length(settings *s, bench_model *b, int i, comparison *c, table *t) {
+static int compare_length(settings *s, bench_model *b, int i, comparison *c, int round) {
     static const int one[FAMILIES] = { 1, 1, 1 };
     int64_t length = s->depths.at[i];
     double seconds[FAMILIES], rate[FAMILIES];
@@ -370,13 +364,37 @@ static int compare_length(settings *s, bench_model *b, int i, comparison *c, tab
         batch[f] = largest_batch(&b[f], s->memory.at[0]);
     }
     if (step_times(s, b, length, one, seconds) || throughput(s, b, length, batch, rate)) return 1;
-    c->length[i] = (double)length;
     for (f = 0; f < FAMILIES; f++) {
-        c->latency[f][i] = 1000 * seconds[f];
-        c->throughput[f][i] = rate[f];
-        print_comparison(t, &b[f], length, seconds[f], batch[f], rate[f]);
+        contestant *at = &c->at[f][i];
+        at->milliseconds[round] = 1000 * seconds[f];
+        at->rate[round] = rate[f];
+        at->state = (double)b[f].info->state_bytes;
+        at->batch = batch[f];
     }
     return 0;
+}
+
+static void print_comparison(const settings *s, const bench_model *b, comparison *c, table *t) {
+    int i, f, k;
+    for (i = 0; i < s->depths.count; i++) {
+        c->length[i] = (double)s->depths.at[i];
+        for (f = 0; f < FAMILIES; f++) {
+            contestant *at = &c->at[f][i];
+            double *latency = &c->latency[f][i], *rate = &c->throughput[f][i];
+            const char *texts[8];
+            *latency = quantile(at->milliseconds, s->repetitions, 0.5);
+            *rate = quantile(at->rate, s->repetitions, 0.5);
+            const cell cells[] = {
+                word_cell(b[f].name), word_cell(b[f].type), count_cell(s->depths.at[i]),
+                number_cell(*latency), number_cell(at->state / (1 << 20)),
+                number_cell(at->batch), number_cell(*rate),
+                word_cell(at->batch > LARGE ? "computed"
+                          : at->batch > 0 ? "measured" : "does not fit")
+            };
+            for (k = 0; k < 8; k++) texts[k] = cells[k].text;
+            table_row(t, texts);
+        }
+    }
 }
 
 static int make_family(const settings *s, bench_model *b, const char *family) {
@@ -417,16 +435,20 @@ static int compare(settings *s) {
         { NULL, COLUMN_WORD }
     };
     bench_model models[FAMILIES];
-    comparison c;
+    comparison *c = (comparison *)malloc(sizeof *c);
     table t;
-    int i, status = 0;
+    int i, k, status = c ? 0 : complain("out of memory");
     memset(models, 0, sizeof models);
     for (i = 0; i < FAMILIES && !status; i++) status = make_family(s, &models[i], families[i]);
     table_begin(&t, (table_format)s->format, columns);
-    for (i = 0; i < s->depths.count && !status; i++) status = compare_length(s, models, i, &c, &t);
+    for (k = 0; k < s->repetitions; k++)
+        for (i = 0; i < s->depths.count && !status; i++)
+            status = compare_length(s, models, i, c, k);
+    if (!status) print_comparison(s, models, c, &t);
     table_end(&t);
     for (i = 0; i < FAMILIES; i++) bench_close(&models[i]);
-    if (!status && s->plot) status = write_plot(s, &c);
+    if (!status && s->plot) status = write_plot(s, c);
+    free(c);
     return status;
 }
 
@@ -546,6 +568,8 @@ static int check(const command *c, settings *s) {
         return options_wrong(c, "one of -m, --preset and --compare says what to measure");
     if (s->compare && strchr(s->types, ','))
         return options_wrong(c, "--compare takes one type");
+    if (s->compare && s->repetitions > ROUNDS)
+        return options_wrong(c, "--compare takes at most %d repetitions", ROUNDS);
     if (s->repetitions < 1 || s->chunk < 1)
         return options_wrong(c, "-r and --chunk: at least 1");
     return -1;
