@@ -8115,7 +8115,7 @@ GV_WORD void GV(fetch_bytes)(const uint8_t *at, int bytes) {
         ahead.at += count * steps * ahead.step; \
     }
 
-#ifndef GRF_WORDS_BASE
+#ifndef GRF_WORDS_BASE                      /* as far as #endif: a base has it already */
 
 /* ---- functions of one word ------------------------------------------------------------------ */
 
@@ -8629,10 +8629,11 @@ GV_KERNEL void GV(attend)(grf_attention *a) {
 
 #endif /* GRF_WORDS_BASE */
 
-/* ---- the same with blocks of 32 columns, all with one scale dx ------------------------------ */
+/* ---- linear in integers: exact sums of 32 products, then one step of the chain in float ------ */
 
-/* sum += dx (dw (exact integer sum) + ...). Weights arrive with GV_BYTE_ZERO (q8_0) or 8 (q4_0)
- * added. Where nibbles leave room, the sums of a block stay pairs of products until its end. */
+/* sum += dx (dw (exact integer sum) + ...): dx of a group of columns, dw of a block. Weights arrive
+ * with GV_BYTE_ZERO (q8_0) or 8 (q4_0) added. Where nibbles leave room, the sums of a block stay
+ * pairs of products until its end. */
 #ifndef GV_PAIRS
   #define GV_PAIRS 0
   GV_WORD gi GV(add_pairs)(gi pairs, gi u, gi s) { (void)u; (void)s; return pairs; }
