@@ -474,7 +474,7 @@ GRIFFIN_API int    griffin_rewind(const griffin_model *model, griffin_state *sta
 typedef struct griffin_context griffin_context;
 
 typedef struct griffin_context_options {
-    int          rows;                      /* most tokens in one pass; 0: 64; 96 is fastest */
+    int          rows;                      /* most tokens in one pass; 0: 64 */
     int          states;                    /* most sequences in one pass; 0: 1 */
     griffin_jobs jobs;
 } griffin_context_options;
@@ -4958,7 +4958,7 @@ static int64_t grf_item_cost(const griffin_context *c, const grf_op *op) {
     case GRF_ATTEND: return grf_score_keys(c->model) * l->head * l->head_block * 2
                           * grf_attend_rows(c);
     case GRF_EMBED:  return l->width[GRF_X] * 32;
-    default:         return l->width[op->from] * 12;
+    default:         return l->width[op->from] * 12;    /* as a norm that quantises, measured */
     }
 }
 
@@ -7631,7 +7631,7 @@ GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
 #else
   #define GV_TARGET GRF_TARGET("avx2,fma,f16c")
   #define GV_BYTE_ZERO 0
-  #define GV_UNROLL_BLOCK                   /* the code would be half as long again, and slower */
+  #define GV_UNROLL_BLOCK                   /* unrolled, q4_0 is up to a fifth slower (gcc 12) */
 #endif
 #define GV_WORD   GRF_INLINE GV_TARGET
 #define GV_KERNEL static GV_TARGET
@@ -8259,8 +8259,8 @@ GV_KERNEL void GV(finish)(float *to, int64_t stride, const float *out, const flo
     }
 }
 
-/* y = cap tanh(y / cap). Few logits come near the cap: where none of some words does, tanh has no
- * need of its exponential, whose bits would have been dropped. */
+/* y = cap tanh(y / cap). Where no logit of some words comes near the cap, tanh has no need of its
+ * exponential, whose bits would be dropped. */
 GV_KERNEL void GV(soft_cap)(float *y, float cap, int64_t n) {
     for (; n > 0; n -= 64, y += 64) {
         int64_t count = grf_min64(n, 64), j;
