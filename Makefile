@@ -28,20 +28,20 @@ all: $(BUILD)/griffin
 # Everything but main is in a library, so that tests link to whatever of it they need.
 
 LIBRARY = $(BUILD)/libtools.a
-SOURCES = $(filter-out tools/griffin.c,$(wildcard tools/*.c))
+SOURCES = $(wildcard tools/*/*.c)
 OBJECTS = $(SOURCES:%.c=$(BUILD)/%.o)
 
 $(BUILD)/griffin: $(BUILD)/tools/griffin.o $(LIBRARY)
 	$(CC) $(CFLAGS) $(OPENMP) $^ -lm -o $@
 
 $(LIBRARY): $(OBJECTS)
-	rm -f $@ && ar rcs $@ $^
+	rm -f $@ && ar qcs $@ $^
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(STANDARD) $(CFLAGS) $(WARNINGS) $(OPENMP) -pthread -I. -MMD -c $< -o $@
 
--include $(wildcard $(BUILD)/*/*.d)
+-include $(wildcard $(BUILD)/*/*.d $(BUILD)/*/*/*.d)
 
 # ---- using it ----------------------------------------------------------------------------------
 
@@ -173,7 +173,7 @@ symbols: $(foreach c,gcc clang,$(COPIES:%=build/symbols/$c_%.o))
 	    || { echo "not in the list of what may be needed"; exit 1; }
 	@echo "$(words $^) passed, 0 failed"
 
-build/symbols/%.o: tools/engine.c griffin.h
+build/symbols/%.o: tools/shared/engine.c griffin.h
 	@mkdir -p $(@D)
 	$(firstword $(subst _, ,$*)) -std=c99 -D_POSIX_C_SOURCE=200809L -O2 -fno-pie $(COPY) -c $< -o $@
 
@@ -219,7 +219,7 @@ platforms: $(PLATFORMS) windows-stack
 
 TELL_griffin = run -m $(MODEL) -p "$(PROMPT)" -n 8 --seed 1
 TELL_hello   = $(MODEL)
-SOURCE_griffin = tools/*.c
+SOURCE_griffin = tools/*.c tools/*/*.c
 SOURCE_hello   = examples/hello.c
 HERE_griffin   = build/griffin
 HERE_hello     = build/examples/hello
@@ -296,7 +296,7 @@ lint:
 # Sums stay in registers: reads the machine code of the kernels for x86-64.
 spills: build/spills_gcc.checked build/spills_clang.checked
 
-build/spills_%.checked: tools/engine.c griffin.h tests/spills.awk
+build/spills_%.checked: tools/shared/engine.c griffin.h tests/spills.awk
 	$* -std=c99 -D_POSIX_C_SOURCE=200809L -O2 -c $< -o $(@:.checked=.o)
 	@objdump -d --no-show-raw-insn $(@:.checked=.o) | awk -f tests/spills.awk
 	@touch $@

@@ -13,10 +13,16 @@
  *                          NUMBERS, FILES, ERRORS, BUILD OPTIONS, LIMITS
  *     >>api                declarations
  *     >>platform >>basics >>numbers      compilers, errors, memory, bytes, our own exp and log
- *     >>formats >>gguf >>vocabulary      what is in a file
- *     >>shapes >>network >>config >>model    the network, as in the paper, and how it is opened
- *     >>context >>operations >>steps >>state     running it
- *     >>sampler >>text >>grammar     choosing tokens; text to tokens and back; what may be written
+ *   ONE, the network
+ *     >>shapes >>network                 what it computes, as in the paper
+ *     >>context >>operations >>steps     running it
+ *     >>state >>sampler                  its memory of a text; choosing tokens
+ *   TWO, files and text
+ *     >>formats >>gguf >>config          what is in a file
+ *     >>vocabulary >>text                text to tokens and back
+ *     >>model                            opening
+ *     >>grammar                          what may be written
+ *   THREE, silicon
  *     >>dispatch >>words >>kernels       instruction sets; the inner loops, once for all of them
  *
  *
@@ -189,7 +195,7 @@
  * since its version 12) and clang, and for x86-64 with Visual C++ 2022, tested with clang in its
  * place; elsewhere plain C runs, with the same bits and slowly, as do float weights in WebAssembly,
  * which has no fused multiply-add. Files with tiles are for little-endian machines. A context
- * cannot grow. Chat templates are not interpreted: tools/chat.c assembles RecurrentGemma's turns
+ * cannot grow. Chat templates are not interpreted: tools/commands/chat.c assembles RecurrentGemma's turns
  * itself.
  */
 
@@ -894,7 +900,7 @@ static int64_t grf_max64(int64_t a, int64_t b) { return a > b ? a : b; }
 
 typedef struct grf_line { char text[320]; size_t length; } grf_line;
 
-static void grf_put(grf_line *line, const char *text, size_t length) {
+static void grf_line_put(grf_line *line, const char *text, size_t length) {
     size_t i;
     for (i = 0; i < length && line->length + 1 < sizeof line->text; i++) {
         unsigned char c = (unsigned char)text[i];
@@ -903,32 +909,32 @@ static void grf_put(grf_line *line, const char *text, size_t length) {
     line->text[line->length] = 0;
 }
 
-static void grf_put_number(grf_line *line, uint64_t value, unsigned base) {
+static void grf_line_number(grf_line *line, uint64_t value, unsigned base) {
     char digits[24];
     size_t at = sizeof digits;
     do { digits[--at] = "0123456789abcdef"[value % base]; value /= base; } while (value);
-    grf_put(line, digits + at, sizeof digits - at);
+    grf_line_put(line, digits + at, sizeof digits - at);
 }
 
-static void grf_put_format(grf_line *line, const char *format, va_list values) {
+static void grf_line_format(grf_line *line, const char *format, va_list values) {
     const char *text;
     int64_t number;
     for (; *format; format++) {
-        if (*format != '%') { grf_put(line, format, 1); continue; }
+        if (*format != '%') { grf_line_put(line, format, 1); continue; }
         switch (*++format) {
-        case 's': text = va_arg(values, const char *); grf_put(line, text, strlen(text)); break;
+        case 's': text = va_arg(values, const char *); grf_line_put(line, text, strlen(text)); break;
         case 't':
             text = va_arg(values, const char *);
-            grf_put(line, text, va_arg(values, size_t));
+            grf_line_put(line, text, va_arg(values, size_t));
             break;
-        case 'u': grf_put_number(line, va_arg(values, uint64_t), 10); break;
-        case 'x': grf_put(line, "0x", 2); grf_put_number(line, va_arg(values, uint64_t), 16); break;
+        case 'u': grf_line_number(line, va_arg(values, uint64_t), 10); break;
+        case 'x': grf_line_put(line, "0x", 2); grf_line_number(line, va_arg(values, uint64_t), 16); break;
         case 'd':
             number = va_arg(values, int);
-            if (number < 0) grf_put(line, "-", 1);
-            grf_put_number(line, (uint64_t)(number < 0 ? -number : number), 10);
+            if (number < 0) grf_line_put(line, "-", 1);
+            grf_line_number(line, (uint64_t)(number < 0 ? -number : number), 10);
             break;
-        default: grf_put(line, format, 1); break;
+        default: grf_line_put(line, format, 1); break;
         }
     }
 }
@@ -942,11 +948,11 @@ typedef struct grf_host {
     size_t            error_size;
 } grf_host;
 
-static int grf_tell(const grf_host *host, int error, const char *format, va_list values) {
+static int grf_report(const grf_host *host, int error, const char *format, va_list values) {
     grf_line line;
     line.length = 0;
-    if (host->file) { grf_put(&line, host->file, strlen(host->file)); grf_put(&line, ": ", 2); }
-    grf_put_format(&line, format, values);
+    if (host->file) { grf_line_put(&line, host->file, strlen(host->file)); grf_line_put(&line, ": ", 2); }
+    grf_line_format(&line, format, values);
     if (host->logger.message) host->logger.message(error, line.text, host->logger.user);
     if (error < 0 && host->error && host->error_size) {
         size_t n = line.length < host->error_size ? line.length : host->error_size - 1;
@@ -960,14 +966,14 @@ static int grf_tell(const grf_host *host, int error, const char *format, va_list
 static int grf_fail(const grf_host *host, int error, const char *format, ...) {
     va_list values;
     va_start(values, format);
-    grf_tell(host, error, format, values);
+    grf_report(host, error, format, values);
     va_end(values);
     return error;
 }
 
 /* ---- memory ---------------------------------------------------------------- */
 
-static void *grf_allocate(const grf_host *host, uint64_t size) {
+static void *grf_host_allocate(const grf_host *host, uint64_t size) {
     if (size == 0) size = 1;
     if (size > (uint64_t)((size_t)-1 >> 1)) return NULL;
     if (host->allocator.allocate)
@@ -979,7 +985,7 @@ static void *grf_allocate(const grf_host *host, uint64_t size) {
 #endif
 }
 
-static void grf_release(const grf_host *host, void *memory) {
+static void grf_host_release(const grf_host *host, void *memory) {
     if (!memory) return;
     if (host->allocator.allocate) { host->allocator.release(memory, host->allocator.user); return; }
 #ifndef GRIFFIN_NO_STDLIB
@@ -987,7 +993,7 @@ static void grf_release(const grf_host *host, void *memory) {
 #endif
 }
 
-static int grf_no_memory(const grf_host *host, uint64_t size) {
+static int grf_fail_memory(const grf_host *host, uint64_t size) {
     return grf_fail(host, GRIFFIN_E_MEMORY, "the allocator could not give %u bytes", size);
 }
 
@@ -995,7 +1001,7 @@ static int grf_no_memory(const grf_host *host, uint64_t size) {
  * function both measures and lays out whatever is built with it. */
 typedef struct grf_arena { unsigned char *base; uint64_t used; } grf_arena;
 
-static void *grf_take(grf_arena *arena, uint64_t size) {
+static void *grf_arena_take(grf_arena *arena, uint64_t size) {
     void *part = arena->base ? arena->base + arena->used : NULL;
     arena->used += (size + 63) & ~(uint64_t)63;
     return part;
@@ -1007,7 +1013,7 @@ static void *grf_align64(void *memory) {
 
 /* ---- checked arithmetic: every product or sum of numbers from a file ---------- */
 
-static int grf_mul_ok(uint64_t a, uint64_t b, uint64_t *product) {
+static int grf_multiply_checked(uint64_t a, uint64_t b, uint64_t *product) {
     if (a != 0 && b > UINT64_MAX / a) return 0;
     *product = a * b;
     return 1;
@@ -1015,12 +1021,12 @@ static int grf_mul_ok(uint64_t a, uint64_t b, uint64_t *product) {
 
 /* ---- little-endian bytes on any machine ---------------------------------------- */
 
-static uint16_t grf_u16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
-static uint32_t grf_u32(const uint8_t *p) {
-    return (uint32_t)grf_u16(p) | (uint32_t)grf_u16(p + 2) << 16;
+static uint16_t grf_get_u16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
+static uint32_t grf_get_u32(const uint8_t *p) {
+    return (uint32_t)grf_get_u16(p) | (uint32_t)grf_get_u16(p + 2) << 16;
 }
-static uint64_t grf_u64(const uint8_t *p) {
-    return (uint64_t)grf_u32(p) | (uint64_t)grf_u32(p + 4) << 32;
+static uint64_t grf_get_u64(const uint8_t *p) {
+    return (uint64_t)grf_get_u32(p) | (uint64_t)grf_get_u32(p + 4) << 32;
 }
 
 static void grf_put_u32(uint8_t *p, uint32_t v) {
@@ -1033,16 +1039,16 @@ static void grf_put_u64(uint8_t *p, uint64_t v) {
 }
 
 /* Turns a number of 2 or 4 bytes from a file into the machine's, in place, and back. */
-static void grf_reorder(uint8_t *p, int size) {
-    uint32_t wide = size == 4 ? grf_u32(p) : 0;
-    uint16_t narrow = grf_u16(p);
+static void grf_native_order(uint8_t *p, int size) {
+    uint32_t wide = size == 4 ? grf_get_u32(p) : 0;
+    uint16_t narrow = grf_get_u16(p);
     if (size == 4) memcpy(p, &wide, 4);
     else memcpy(p, &narrow, 2);
 }
 
-static float    grf_float_of(uint32_t bits) { float f; memcpy(&f, &bits, 4); return f; }
-static uint32_t grf_bits_of(float f) { uint32_t bits; memcpy(&bits, &f, 4); return bits; }
-static float    grf_f32(const uint8_t *p) { return grf_float_of(grf_u32(p)); }
+static float    grf_float_from_bits(uint32_t bits) { float f; memcpy(&f, &bits, 4); return f; }
+static uint32_t grf_bits_from_float(float f) { uint32_t bits; memcpy(&bits, &f, 4); return bits; }
+static float    grf_get_f32(const uint8_t *p) { return grf_float_from_bits(grf_get_u32(p)); }
 
 /* FNV-1a, 64 bits, a word at a time where it can: for tables and checksums, not for secrets. */
 #define GRF_HASH_START 0xcbf29ce484222325u
@@ -1050,7 +1056,7 @@ static float    grf_f32(const uint8_t *p) { return grf_float_of(grf_u32(p)); }
 static uint64_t grf_hash(uint64_t hash, const void *data, size_t size) {
     const uint8_t *p = (const uint8_t *)data;
     for (; size >= 8; p += 8, size -= 8) {
-        hash = (hash ^ grf_u64(p)) * 0x100000001b3u;
+        hash = (hash ^ grf_get_u64(p)) * 0x100000001b3u;
         hash ^= hash >> 29;
     }
     for (; size; p++, size--) hash = (hash ^ *p) * 0x100000001b3u;
@@ -1061,6 +1067,12 @@ static uint64_t grf_hash_number(uint64_t hash, uint64_t number) {
     uint8_t bytes[8];
     grf_put_u64(bytes, number);
     return grf_hash(hash, bytes, sizeof bytes);
+}
+
+/* A 32-bit number that is larger for a larger float. */
+static uint32_t grf_float_key(float x) {
+    uint32_t bits = grf_bits_from_float(x + 0.0f);  /* -0 becomes 0 */
+    return bits >> 31 ? ~bits : bits | 0x80000000u;
 }
 
 /* ================================================================= >>numbers
@@ -1134,52 +1146,6 @@ static double grf_softplus(double v) {
     return (v > 0 ? v : 0) + grf_two_atanh(u / (2 + u));
 }
 
-/* ================================================================= >>formats
- * The number formats of weights in a file, and how to read them.
- *
- * A row of a tensor is a sequence of blocks; all numbers are little-endian and nothing is
- * aligned. h is an IEEE half. Elements of a block are x[0], x[1], ... ; j runs over 0 .. 15,
- * l over 0 .. 31. The sizes are in grf_formats below.
- *
- *   f32    float x
- *   f16    h x
- *   bf16   the upper two bytes of a float
- *
- *   q8_0   0: h d      2: i8 q[32]                        x[l] = q[l] d
- *   q4_0   0: h d                          2: u8 q[16]    x[j] = (v - 8) d
- *   q4_1   0: h d      2: h m              4: u8 q[16]    x[j] = v d + m
- *   q5_0   0: h d                2: u32 H  6: u8 q[16]    x[j] = (v - 16) d
- *   q5_1   0: h d      2: h m    4: u32 H  8: u8 q[16]    x[j] = v d + m
- *          v of element j is the low nibble of q[j], of element j + 16 its high nibble; in
- *          q5 bit i of H is worth 16 in the v of element i.
- *
- *   q4_k   0: h d      2: h dmin    4: u8 s[12]                  16: u8 q[128]
- *   q5_k   0: h d      2: h dmin    4: u8 s[12]    16: u8 H[32]  48: u8 q[128]
- *          Eight sub-blocks i of 32:  x[32 i + l] = (d scale(i)) v - (dmin min(i)).
- *          v is a nibble of q[32 (i / 2) + l], the low one for even i, the high one for odd;
- *          in q5_k bit i of H[l] adds 16. The 6-bit numbers scale(i) and min(i) lie in s:
- *              i < 4    scale = s[i] & 63                           min = s[i + 4] & 63
- *              i >= 4   scale = s[i + 4] & 15 | s[i - 4] >> 6 << 4
- *                                                      min = s[i + 4] >> 4 | s[i] >> 6 << 4
- *
- *   q6_k   0: u8 q[128]    128: u8 H[64]    192: i8 s[16]    208: h d
- *          Two halves of 128, each with 64 bytes of q, 32 of H and 8 of s. In a half the
- *          element e = 32 k + l has the low four bits of v in q[l + 32 (k & 1)], the low
- *          nibble for k < 2 and the high one otherwise; bits 2k and 2k + 1 of H[l] are its
- *          upper two:   x[e] = (d s[e / 16]) (v - 32).
- *
- * Decoding is the same bits on every compiler, also where it fuses a product with a sum: a
- * product of a half (11 bits), a scale (at most 7) and a code (at most 5 and a sign) fits into
- * the 24 bits of a float, so it is exact, and only the sum rounds. */
-
-/* The type numbers of GGUF that can be weights here. */
-enum grf_type {
-    GRF_F32 = 0, GRF_F16 = 1, GRF_BF16 = 30, GRF_I8 = 24,   /* i8: tiles only */
-    GRF_Q4_0 = 2, GRF_Q4_1 = 3, GRF_Q5_0 = 6, GRF_Q5_1 = 7, GRF_Q8_0 = 8,
-    GRF_Q4_K = 12, GRF_Q5_K = 13, GRF_Q6_K = 14,
-    GRF_TYPES = 31
-};
-
 /* ---- single numbers --------------------------------------------------------- */
 
 /* Exact for every half; the payload of a NaN moves up. */
@@ -1187,1831 +1153,19 @@ static float grf_float_from_f16(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16;
     uint32_t exponent = h >> 10 & 31, fraction = h & 1023;
     if (exponent == 0) {                    /* zero or subnormal: fraction * 2^-24 */
-        return grf_float_of(sign | grf_bits_of((float)fraction * 5.9604644775390625e-8f));
+        return grf_float_from_bits(sign | grf_bits_from_float((float)fraction * 5.9604644775390625e-8f));
     }
     exponent = exponent == 31 ? 255 : exponent + 112;
-    return grf_float_of(sign | exponent << 23 | fraction << 13);
+    return grf_float_from_bits(sign | exponent << 23 | fraction << 13);
 }
 
-static float grf_float_from_bf16(uint16_t b) { return grf_float_of((uint32_t)b << 16); }
+static float grf_float_from_bf16(uint16_t b) { return grf_float_from_bits((uint32_t)b << 16); }
 
 /* The nearest, the even one of two; NaN stays NaN. */
 static uint16_t grf_bf16_from_float(float x) {
-    uint32_t bits = grf_bits_of(x);
+    uint32_t bits = grf_bits_from_float(x);
     if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-/* ---- blocks: each function decodes n of them, one after the other --------------- */
-
-static void grf_decode_f32(const uint8_t *p, float *x, uint64_t n) {
-    for (; n; n--, p += 4) *x++ = grf_f32(p);
-}
-
-static void grf_decode_f16(const uint8_t *p, float *x, uint64_t n) {
-    for (; n; n--, p += 2) *x++ = grf_float_from_f16(grf_u16(p));
-}
-
-static void grf_decode_bf16(const uint8_t *p, float *x, uint64_t n) {
-    for (; n; n--, p += 2) *x++ = grf_float_from_bf16(grf_u16(p));
-}
-
-static void grf_decode_q8_0(const uint8_t *p, float *x, uint64_t n) {
-    int l;
-    for (; n; n--, p += 34, x += 32) {
-        float d = grf_float_from_f16(grf_u16(p));
-        for (l = 0; l < 32; l++) x[l] = (float)(int8_t)p[2 + l] * d;
-    }
-}
-
-/* q4_0, q4_1, q5_0, q5_1: the same parts in the same order, some of them absent. */
-GRF_INLINE void grf_nibbles(const uint8_t *p, float *x, uint64_t n, int has_min,
-                            int has_fifth) {
-    int j, zero = has_min ? 0 : has_fifth ? 16 : 8;
-    for (; n; n--, p += 16, x += 32) {
-        float    d = grf_float_from_f16(grf_u16(p));
-        float    m = has_min ? grf_float_from_f16(grf_u16(p + 2)) : 0;
-        uint32_t fifth = 0;
-        p += has_min ? 4 : 2;
-        if (has_fifth) { fifth = grf_u32(p); p += 4; }
-        for (j = 0; j < 16; j++) {
-            int low  = (p[j] & 15) | (int)(fifth >> j & 1) << 4;
-            int high = (p[j] >> 4) | (int)(fifth >> (j + 16) & 1) << 4;
-            x[j]      = (float)(low - zero) * d;
-            x[j + 16] = (float)(high - zero) * d;
-        }
-        if (has_min) for (j = 0; j < 32; j++) x[j] += m;    /* else -0 must stay -0 */
-    }
-}
-
-static void grf_decode_q4_0(const uint8_t *p, float *x, uint64_t n) { grf_nibbles(p, x, n, 0, 0); }
-static void grf_decode_q4_1(const uint8_t *p, float *x, uint64_t n) { grf_nibbles(p, x, n, 1, 0); }
-static void grf_decode_q5_0(const uint8_t *p, float *x, uint64_t n) { grf_nibbles(p, x, n, 0, 1); }
-static void grf_decode_q5_1(const uint8_t *p, float *x, uint64_t n) { grf_nibbles(p, x, n, 1, 1); }
-
-/* Unpacks scale and minimum of sub-block i from the twelve bytes s of q4_k and q5_k. */
-static void grf_k_scale(const uint8_t *s, int i, int *scale, int *min) {
-    if (i < 4) {
-        *scale = s[i] & 63;
-        *min   = s[i + 4] & 63;
-    } else {
-        *scale = (s[i + 4] & 15) | (s[i - 4] >> 6) << 4;
-        *min   = (s[i + 4] >> 4) | (s[i] >> 6) << 4;
-    }
-}
-
-/* q4_k and q5_k. */
-GRF_INLINE void grf_k_blocks(const uint8_t *p, float *x, uint64_t n, int has_fifth) {
-    int i, l, scale, min;
-    for (; n; n--, p += has_fifth ? 176 : 144) {
-        float d = grf_float_from_f16(grf_u16(p)), dmin = grf_float_from_f16(grf_u16(p + 2));
-        for (i = 0; i < 8; i++) {
-            const uint8_t *q = p + (has_fifth ? 48 : 16) + 32 * (i / 2);
-            float step, base;
-            grf_k_scale(p + 4, i, &scale, &min);
-            step = d * (float)scale;
-            base = dmin * (float)min;
-            for (l = 0; l < 32; l++) {
-                int v = q[l] >> 4 * (i & 1) & 15;
-                if (has_fifth) v |= (p[16 + l] >> i & 1) << 4;
-                *x++ = step * (float)v - base;
-            }
-        }
-    }
-}
-
-static void grf_decode_q4_k(const uint8_t *p, float *x, uint64_t n) { grf_k_blocks(p, x, n, 0); }
-static void grf_decode_q5_k(const uint8_t *p, float *x, uint64_t n) { grf_k_blocks(p, x, n, 1); }
-
-static void grf_decode_q6_k(const uint8_t *p, float *x, uint64_t n) {
-    int e;
-    for (; n; n--, p += 210) {
-        float d = grf_float_from_f16(grf_u16(p + 208));
-        for (e = 0; e < 256; e++) {
-            int half = e / 128, k = e / 32 % 4, l = e % 32;
-            int low  = p[64 * half + 32 * (k & 1) + l] >> 4 * (k / 2) & 15;
-            int high = p[128 + 32 * half + l] >> 2 * k & 3;
-            float step = d * (float)(int8_t)p[192 + e / 16];
-            *x++ = step * (float)((low | high << 4) - 32);
-        }
-    }
-}
-
-/* ---- all of them --------------------------------------------------------------- */
-
-typedef struct grf_format {
-    uint32_t    id;                         /* in GGUF */
-    const char *name;
-    uint32_t    block_elems, block_bytes;
-    void      (*decode)(const uint8_t *blocks, float *x, uint64_t n);  /* null: no weights */
-} grf_format;
-
-static const grf_format grf_formats[] = {
-    { GRF_F32,  "f32",     1,   4, grf_decode_f32 },
-    { GRF_F16,  "f16",     1,   2, grf_decode_f16 },
-    { GRF_BF16, "bf16",    1,   2, grf_decode_bf16 },
-    { GRF_Q8_0, "q8_0",   32,  34, grf_decode_q8_0 },
-    { GRF_Q4_0, "q4_0",   32,  18, grf_decode_q4_0 },
-    { GRF_Q4_1, "q4_1",   32,  20, grf_decode_q4_1 },
-    { GRF_Q5_0, "q5_0",   32,  22, grf_decode_q5_0 },
-    { GRF_Q5_1, "q5_1",   32,  24, grf_decode_q5_1 },
-    { GRF_Q4_K, "q4_k",  256, 144, grf_decode_q4_k },
-    { GRF_Q5_K, "q5_k",  256, 176, grf_decode_q5_k },
-    { GRF_Q6_K, "q6_k",  256, 210, grf_decode_q6_k },
-    {  9, "q8_1",  32,  36, NULL }, { 10, "q2_k", 256,  84, NULL }, { 11, "q3_k", 256, 110, NULL },
-    { 15, "q8_k", 256, 292, NULL }, { GRF_I8, "i8", 1, 1, NULL }, { 25, "i16",    1,   2, NULL },
-    { 26, "i32",    1,   4, NULL }, { 27, "i64",    1,   8, NULL }, { 28, "f64",    1,   8, NULL }
-};
-
-/* Null for a number that means nothing here. */
-static const grf_format *grf_format_of(uint32_t id) {
-    int i;
-    for (i = 0; i < GRF_COUNT(grf_formats); i++) {
-        if (grf_formats[i].id == id) return &grf_formats[i];
-    }
-    return NULL;
-}
-
-/* The type can be decoded, and `elements` are whole blocks: grf_gguf_open has seen to both. */
-static void grf_dequantise(uint32_t type, const uint8_t *blocks, float *out, uint64_t elements) {
-    const grf_format *format = grf_format_of(type);
-    format->decode(blocks, out, elements / format->block_elems);
-}
-
-/* ================================================================= >>gguf
- * The container of a model file: GGUF, versions 2 and 3, which differ in nothing but the number.
- *
- *   bytes 0..3   "GGUF"
- *   u32          version, 3 (2 is read as well)
- *   u64          number of tensors
- *   u64          number of metadata pairs
- *
- *   for each pair:
- *     text       key: 1 to 65535 printable ASCII characters, no two keys alike
- *     u32        type of the value
- *     ...        the value
- *
- *   for each tensor:
- *     text       name: 1 to 63 bytes, none of them zero, no two names alike
- *     u32        rank, 1 to 4
- *     u64[rank]  ne, the sizes; ne[0] is the row length and runs fastest, so a matrix of R rows
- *                and C columns has ne = { C, R }
- *     u32        number format (>>formats); ne[0] must be a whole number of blocks
- *     u64        offset of its data from the data section, a multiple of the alignment
- *
- *   zero bytes up to a multiple of the alignment, counted from the start of the file
- *   data section: the tensors at their offsets, rows of blocks; zero bytes fill the gaps
- *
- * Numbers are little-endian, and nothing before the data section is aligned. A text is a u64
- * length and so many bytes, without a zero at the end. Values:
- *
- *   0 u8   1 i8   2 u16   3 i16   4 u32   5 i32   6 f32   10 u64   11 i64   12 f64
- *   7 bool, one byte, 0 or 1      8 text
- *   9 array: u32 type of the elements, u64 count, then the bare elements; no arrays of arrays
- *
- * The alignment is the u32 of key general.alignment, a power of two from 8 to 65536, or 32 if
- * there is no such key. A writer puts tensors in the order of their infos, each padded to the
- * alignment; the reader takes any order without overlap, and no padding after the last.
- *
- * Everything is checked when a file is opened, before anyone sees a pointer into it. Afterwards
- * lengths, counts, types, shapes and offsets can be trusted. What is allocated is a small
- * multiple of the file's size at most, whatever the counts in it say. */
-
-#define GRF_GGUF_ITEMS  65536               /* most tensors, and most metadata pairs */
-#define GRF_GGUF_TEXT   ((uint64_t)1 << 30) /* bytes in the longest text */
-#define GRF_GGUF_SIZE   ((uint64_t)1 << 40) /* in one dimension */
-#define GRF_GGUF_ELEMS  ((uint64_t)1 << 48) /* in one tensor */
-
-enum grf_value {
-    GRF_VALUE_U8, GRF_VALUE_I8, GRF_VALUE_U16, GRF_VALUE_I16, GRF_VALUE_U32, GRF_VALUE_I32,
-    GRF_VALUE_F32, GRF_VALUE_BOOL, GRF_VALUE_STRING, GRF_VALUE_ARRAY,
-    GRF_VALUE_U64, GRF_VALUE_I64, GRF_VALUE_F64, GRF_VALUES
-};
-
-/* bytes: the fewest that one takes as the element of an array; 0 if it cannot be one. */
-static const struct { const char *name; uint32_t bytes; } grf_values[GRF_VALUES] = {
-    { "u8", 1 }, { "i8", 1 }, { "u16", 2 }, { "i16", 2 }, { "u32", 4 }, { "i32", 4 },
-    { "f32", 4 }, { "bool", 1 }, { "string", 8 }, { "array", 0 },
-    { "u64", 8 }, { "i64", 8 }, { "f64", 8 }
-};
-
-/* A single value is stored like an array of one: element_type is type and count is 1. */
-typedef struct grf_kv {
-    const char *key;
-    uint64_t    key_length;
-    uint32_t    type, element_type;
-    uint64_t    count;
-    uint64_t    offset;                     /* of element 0 in the file */
-} grf_kv;
-
-typedef struct grf_tensor {
-    const char *name;
-    uint32_t    name_length;
-    uint32_t    type;
-    int         rank;
-    uint64_t    ne[4];                      /* ne[0] runs fastest; 1 from ne[rank] on */
-    uint64_t    offset, bytes;              /* in the file */
-    uint64_t    elements;
-} grf_tensor;
-
-typedef struct grf_gguf {
-    const uint8_t *data;                    /* the file; keys, names and texts point into it */
-    uint64_t       size;
-    uint32_t       version;
-    uint64_t       n_kv, n_tensors;
-    grf_kv        *kv;                      /* in the order of the file */
-    grf_tensor    *tensors;
-    const void   **kv_sorted;               /* by key */
-    const void   **tensors_sorted;          /* by name */
-    void          *memory;
-} grf_gguf;
-
-/* ---- sorted pointers ----------------------------------------------------------- */
-
-typedef int (*grf_compare)(const void *a, const void *b);   /* negative: a comes first */
-
-/* Heapsort: no recursion, no memory, and no input makes it slow. First the items become a
- * heap, the greatest on top, from the last parent down to the root; then the top goes to the
- * end and the heap shrinks. */
-static void grf_sort(const void **items, uint64_t count, grf_compare compare) {
-    uint64_t start = count / 2, end = count, parent, child;
-    while (end > 1) {
-        const void *item;
-        if (start > 0) {
-            item = items[--start];
-        } else {
-            item = items[--end];
-            items[end] = items[0];
-        }
-        for (parent = start; (child = 2 * parent + 1) < end; parent = child) {
-            if (child + 1 < end && compare(items[child], items[child + 1]) < 0) child++;
-            if (compare(item, items[child]) >= 0) break;
-            items[parent] = items[child];
-        }
-        items[parent] = item;
-    }
-}
-
-/* An item that equals its neighbour in a sorted list, or null. */
-static const void *grf_twice(const void *const *items, uint64_t count, grf_compare compare) {
-    uint64_t i;
-    for (i = 1; i < count; i++) {
-        if (compare(items[i - 1], items[i]) == 0) return items[i];
-    }
-    return NULL;
-}
-
-/* The item that compares equal, or null. */
-static const void *grf_search(const void *const *items, uint64_t count, const void *wanted,
-                              grf_compare compare) {
-    uint64_t low = 0, high = count;
-    while (low < high) {
-        uint64_t middle = low + (high - low) / 2;
-        int order = compare(wanted, items[middle]);
-        if (order == 0) return items[middle];
-        if (order < 0) high = middle; else low = middle + 1;
-    }
-    return NULL;
-}
-
-static int grf_compare_text(const char *a, uint64_t a_length, const char *b, uint64_t b_length) {
-    int order = memcmp(a, b, (size_t)(a_length < b_length ? a_length : b_length));
-    return order ? order : (a_length > b_length) - (a_length < b_length);
-}
-
-static int grf_compare_kv(const void *a, const void *b) {
-    const grf_kv *p = (const grf_kv *)a, *q = (const grf_kv *)b;
-    return grf_compare_text(p->key, p->key_length, q->key, q->key_length);
-}
-
-static int grf_compare_tensor(const void *a, const void *b) {
-    const grf_tensor *p = (const grf_tensor *)a, *q = (const grf_tensor *)b;
-    return grf_compare_text(p->name, p->name_length, q->name, q->name_length);
-}
-
-static int grf_compare_offset(const void *a, const void *b) {
-    const grf_tensor *p = (const grf_tensor *)a, *q = (const grf_tensor *)b;
-    return (p->offset > q->offset) - (p->offset < q->offset);
-}
-
-/* ---- a cursor over hostile bytes ------------------------------------------------- */
-
-/* After the first step that does not fit, every read gives zeros: ask `ended` once per record. */
-typedef struct grf_cursor { const uint8_t *data; uint64_t at, size; int ended; } grf_cursor;
-
-static const uint8_t *grf_next(grf_cursor *c, uint64_t count) {
-    const uint8_t *p = c->data + c->at;
-    if (c->ended || count > c->size - c->at) { c->ended = 1; return NULL; }
-    c->at += count;
-    return p;
-}
-
-static uint32_t grf_next_u32(grf_cursor *c) {
-    const uint8_t *p = grf_next(c, 4);
-    return p ? grf_u32(p) : 0;
-}
-
-static uint64_t grf_next_u64(grf_cursor *c) {
-    const uint8_t *p = grf_next(c, 8);
-    return p ? grf_u64(p) : 0;
-}
-
-static const char *grf_next_text(grf_cursor *c, uint64_t *length) {
-    const char *text;
-    *length = grf_next_u64(c);
-    if (*length > GRF_GGUF_TEXT) c->ended = 1;
-    text = (const char *)grf_next(c, *length);
-    if (!text) *length = 0;
-    return text;
-}
-
-/* ---- opening ------------------------------------------------------------------------ */
-
-static int grf_gguf_read_header(grf_gguf *g, grf_cursor *c, const grf_host *host) {
-    const uint8_t *magic = grf_next(c, 4);
-    if (!magic || memcmp(magic, "GGUF", 4) != 0)
-        return grf_fail(host, GRIFFIN_E_FORMAT, "byte 0: not a GGUF file, expected \"GGUF\"");
-    g->version   = grf_next_u32(c);
-    g->n_tensors = grf_next_u64(c);
-    g->n_kv      = grf_next_u64(c);
-    if (c->ended)
-        return grf_fail(host, GRIFFIN_E_FORMAT, "%u bytes, expected a header of 24", c->size);
-    if (g->version && (g->version & 0xffff) == 0)
-        return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "byte 4: wrong byte order, a big-endian file");
-    if (g->version != 2 && g->version != 3)
-        return grf_fail(host, GRIFFIN_E_VERSION, "byte 4: GGUF version %u, expected 2 or 3",
-                        (uint64_t)g->version);
-    /* The shortest pair has 13 bytes, the shortest tensor 24: no count can claim more memory
-     * than the file has bytes to back it. */
-    if (g->n_kv > GRF_GGUF_ITEMS || g->n_tensors > GRF_GGUF_ITEMS
-        || g->n_kv * 13 + g->n_tensors * 24 > c->size - c->at)
-        return grf_fail(host, GRIFFIN_E_FORMAT, "byte 8: %u tensors and %u metadata pairs are "
-                        "more than %u bytes can hold", g->n_tensors, g->n_kv, c->size);
-    return GRIFFIN_OK;
-}
-
-static void grf_gguf_lay_out(grf_gguf *g, grf_arena *arena) {
-    g->kv             = (grf_kv *)grf_take(arena, g->n_kv * sizeof *g->kv);
-    g->tensors        = (grf_tensor *)grf_take(arena, g->n_tensors * sizeof *g->tensors);
-    g->kv_sorted      = (const void **)grf_take(arena, g->n_kv * sizeof *g->kv_sorted);
-    g->tensors_sorted = (const void **)grf_take(arena, g->n_tensors * sizeof *g->tensors_sorted);
-}
-
-static int grf_gguf_allocate(grf_gguf *g, const grf_host *host) {
-    grf_arena arena = { NULL, 0 };
-    uint64_t size;
-    grf_gguf_lay_out(g, &arena);
-    size = arena.used + 63;
-    g->memory = grf_allocate(host, size);
-    if (!g->memory) return grf_no_memory(host, size);
-    arena.base = (unsigned char *)grf_align64(g->memory);
-    arena.used = 0;
-    grf_gguf_lay_out(g, &arena);
-    return GRIFFIN_OK;
-}
-
-/* Each checker returns what is wrong, or null. */
-static const char *grf_gguf_check_key(const grf_kv *kv) {
-    uint64_t i;
-    if (kv->key_length < 1 || kv->key_length > 65535) return "the key must have 1 to 65535 bytes";
-    for (i = 0; i < kv->key_length; i++) {
-        if (kv->key[i] < 32 || kv->key[i] > 126) return "the key must be printable ASCII";
-    }
-    if (kv->type >= GRF_VALUES) return "the type of the value must be 0 to 12";
-    if (kv->element_type >= GRF_VALUES || !grf_values[kv->element_type].bytes)
-        return "the type of the elements must be 0 to 12 and no array";
-    return NULL;
-}
-
-/* Moves the cursor over the elements. */
-static const char *grf_gguf_check_value(grf_cursor *c, const grf_kv *kv) {
-    const uint8_t *p;
-    uint64_t i, length, bytes = grf_values[kv->element_type].bytes;
-    if (kv->count > (c->size - c->at) / bytes) {
-        c->ended = 1;
-    } else if (kv->element_type == GRF_VALUE_STRING) {
-        for (i = 0; i < kv->count && !c->ended; i++) grf_next_text(c, &length);
-    } else {
-        p = grf_next(c, kv->count * bytes);
-        for (i = 0; kv->element_type == GRF_VALUE_BOOL && i < kv->count; i++) {
-            if (p[i] > 1) return "a bool must be 0 or 1";
-        }
-    }
-    return c->ended ? "the value reaches past the end of the file, or a text past 1 GiB" : NULL;
-}
-
-static int grf_gguf_read_kv(grf_cursor *c, grf_kv *kv, const grf_host *host) {
-    uint64_t start = c->at;
-    const char *wrong;
-    kv->key   = grf_next_text(c, &kv->key_length);
-    kv->type  = kv->element_type = grf_next_u32(c);
-    kv->count = 1;
-    if (kv->type == GRF_VALUE_ARRAY) {
-        kv->element_type = grf_next_u32(c);
-        kv->count = grf_next_u64(c);
-    }
-    kv->offset = c->at;
-    wrong = c->ended ? "it reaches past the end of the file" : grf_gguf_check_key(kv);
-    if (!wrong) wrong = grf_gguf_check_value(c, kv);
-    if (!wrong) return GRIFFIN_OK;
-    return grf_fail(host, GRIFFIN_E_FORMAT, "metadata at byte %u: %s (key '%t')", start, wrong,
-                    kv->key, (size_t)kv->key_length);
-}
-
-static int grf_gguf_read_tensor(grf_cursor *c, grf_tensor *t, const grf_host *host) {
-    uint64_t start = c->at, length;
-    uint32_t i, rank;
-    const char *wrong = NULL;
-    t->name = grf_next_text(c, &length);
-    rank    = grf_next_u32(c);
-    if (length < 1 || length > 63 || memchr(t->name, 0, (size_t)length))
-        wrong = "the name must have 1 to 63 bytes and no zero among them";
-    else if (rank < 1 || rank > 4)
-        wrong = "the number of dimensions must be 1 to 4";
-    else
-        for (i = 0; i < 4; i++) t->ne[i] = i < rank ? grf_next_u64(c) : 1;
-    t->type   = grf_next_u32(c);
-    t->offset = grf_next_u64(c);
-    t->rank        = (int)rank;
-    t->name_length = (uint32_t)length;
-    if (c->ended) wrong = "it reaches past the end of the file";
-    if (!wrong) return GRIFFIN_OK;
-    return grf_fail(host, GRIFFIN_E_FORMAT, "tensor at byte %u: %s (name '%t')", start, wrong,
-                    t->name, (size_t)(length < 64 ? length : 64));
-}
-
-/* grf_fail for a tensor that has a name. */
-static int grf_tensor_fail(const grf_host *host, int error, const grf_tensor *t,
-                           const char *format, ...) {
-    grf_line line;
-    va_list values;
-    line.length = 0;
-    va_start(values, format);
-    grf_put_format(&line, format, values);
-    va_end(values);
-    return grf_fail(host, error, "tensor '%t': %t", t->name, (size_t)t->name_length,
-                    line.text, line.length);
-}
-
-/* Weights already in tiles (see >>network) are bytes to this reader. */
-static int grf_is_tiled(const grf_tensor *t) {
-    return t->type == GRF_I8 && t->name_length > 4
-        && memcmp(t->name + t->name_length - 4, ".t32", 4) == 0;
-}
-
-/* Number format and shape; works out elements and bytes, which cannot wrap below 2^48. */
-static int grf_gguf_check_shape(grf_tensor *t, const grf_host *host) {
-    const grf_format *format = grf_format_of(t->type);
-    int i;
-    if (!format || (!format->decode && !grf_is_tiled(t)))
-        return grf_tensor_fail(host, GRIFFIN_E_UNSUPPORTED, t, "number format %u (%s) cannot be "
-                               "read", (uint64_t)t->type, format ? format->name : "unknown");
-    t->elements = 1;
-    for (i = 0; i < 4; i++) {
-        if (t->ne[i] < 1 || t->ne[i] > GRF_GGUF_SIZE
-            || !grf_mul_ok(t->elements, t->ne[i], &t->elements) || t->elements >= GRF_GGUF_ELEMS)
-            return grf_tensor_fail(host, GRIFFIN_E_FORMAT, t, "dimension %d has size %u, expected "
-                                   "1 to 2^40 and fewer than 2^48 elements", i, t->ne[i]);
-    }
-    if (t->ne[0] % format->block_elems)
-        return grf_tensor_fail(host, GRIFFIN_E_FORMAT, t, "row length %u is not a multiple of %u "
-                               "(type %s)", t->ne[0], (uint64_t)format->block_elems, format->name);
-    t->bytes = t->elements / format->block_elems * format->block_bytes;
-    return GRIFFIN_OK;
-}
-
-/* Turns the offset into one from the start of the file. */
-static int grf_gguf_place(const grf_gguf *g, grf_tensor *t, uint64_t data_start,
-                          uint64_t alignment, const grf_host *host) {
-    uint64_t room = g->size - data_start;
-    if (t->offset % alignment)
-        return grf_tensor_fail(host, GRIFFIN_E_FORMAT, t, "offset %u is not a multiple of %u",
-                               t->offset, alignment);
-    if (t->offset > room || t->bytes > room - t->offset)
-        return grf_tensor_fail(host, GRIFFIN_E_FORMAT, t, "%u bytes at offset %u reach past the "
-                               "end of the data section, which has %u", t->bytes, t->offset, room);
-    t->offset += data_start;
-    return GRIFFIN_OK;
-}
-
-static const grf_kv *grf_gguf_find(const grf_gguf *g, const char *key) {
-    grf_kv wanted;
-    wanted.key = key;
-    wanted.key_length = strlen(key);
-    return (const grf_kv *)grf_search(g->kv_sorted, g->n_kv, &wanted, grf_compare_kv);
-}
-
-static int grf_gguf_alignment(const grf_gguf *g, uint64_t *alignment, const grf_host *host) {
-    const grf_kv *kv = grf_gguf_find(g, "general.alignment");
-    *alignment = 32;
-    if (!kv) return GRIFFIN_OK;
-    *alignment = kv->type == GRF_VALUE_U32 ? grf_u32(g->data + kv->offset) : 0;
-    if (*alignment < 8 || *alignment > 65536 || (*alignment & (*alignment - 1)))
-        return grf_fail(host, GRIFFIN_E_FORMAT, "metadata 'general.alignment' at byte %u must be a "
-                        "power of two from 8 to 65536, as u32", kv->offset);
-    return GRIFFIN_OK;
-}
-
-static int grf_gguf_read_metadata(grf_gguf *g, grf_cursor *c, const grf_host *host) {
-    const grf_kv *twice;
-    uint64_t i;
-    for (i = 0; i < g->n_kv; i++) {
-        int result = grf_gguf_read_kv(c, &g->kv[i], host);
-        if (result < 0) return result;
-        g->kv_sorted[i] = &g->kv[i];
-    }
-    grf_sort(g->kv_sorted, g->n_kv, grf_compare_kv);
-    twice = (const grf_kv *)grf_twice(g->kv_sorted, g->n_kv, grf_compare_kv);
-    if (!twice) return GRIFFIN_OK;
-    return grf_fail(host, GRIFFIN_E_FORMAT, "metadata at byte %u: key '%t' is there twice",
-                    twice->offset, twice->key, (size_t)twice->key_length);
-}
-
-static int grf_gguf_read_tensors(grf_gguf *g, grf_cursor *c, const grf_host *host) {
-    uint64_t i, alignment, data_start;
-    int result = grf_gguf_alignment(g, &alignment, host);
-    for (i = 0; i < g->n_tensors && result == GRIFFIN_OK; i++) {
-        result = grf_gguf_read_tensor(c, &g->tensors[i], host);
-        if (result == GRIFFIN_OK) result = grf_gguf_check_shape(&g->tensors[i], host);
-    }
-    if (result < 0 || g->n_tensors == 0) return result;
-    data_start = c->at + (-c->at & (alignment - 1));
-    if (data_start > g->size)
-        return grf_fail(host, GRIFFIN_E_FORMAT, "the file ends at byte %u, before its data section "
-                        "at byte %u", g->size, data_start);
-    for (i = 0; i < g->n_tensors; i++) {
-        result = grf_gguf_place(g, &g->tensors[i], data_start, alignment, host);
-        if (result < 0) return result;
-        g->tensors_sorted[i] = &g->tensors[i];
-    }
-    return GRIFFIN_OK;
-}
-
-/* No two tensors share a byte or a name. Leaves the pointers sorted by name. */
-static int grf_gguf_check_tensors(grf_gguf *g, const grf_host *host) {
-    const grf_tensor *a, *b;
-    uint64_t i;
-    grf_sort(g->tensors_sorted, g->n_tensors, grf_compare_offset);
-    for (i = 1; i < g->n_tensors; i++) {
-        a = (const grf_tensor *)g->tensors_sorted[i - 1];
-        b = (const grf_tensor *)g->tensors_sorted[i];
-        if (a->bytes > b->offset - a->offset)
-            return grf_tensor_fail(host, GRIFFIN_E_FORMAT, a, "overlaps '%t' at byte %u",
-                                   b->name, (size_t)b->name_length, b->offset);
-    }
-    grf_sort(g->tensors_sorted, g->n_tensors, grf_compare_tensor);
-    a = (const grf_tensor *)grf_twice(g->tensors_sorted, g->n_tensors, grf_compare_tensor);
-    return a ? grf_tensor_fail(host, GRIFFIN_E_FORMAT, a, "the name is there twice") : GRIFFIN_OK;
-}
-
-static void grf_gguf_close(grf_gguf *g, const grf_host *host) {
-    grf_release(host, g->memory);
-    memset(g, 0, sizeof *g);
-}
-
-/* Borrows the data until grf_gguf_close. After a failure there is nothing to close. */
-static int grf_gguf_open(grf_gguf *g, const void *data, uint64_t size, const grf_host *host) {
-    grf_cursor cursor = { (const uint8_t *)data, 0, size, 0 };
-    int result;
-    memset(g, 0, sizeof *g);
-    g->data = cursor.data;
-    g->size = size;
-    result = grf_gguf_read_header(g, &cursor, host);
-    if (result == GRIFFIN_OK) result = grf_gguf_allocate(g, host);
-    if (result == GRIFFIN_OK) result = grf_gguf_read_metadata(g, &cursor, host);
-    if (result == GRIFFIN_OK) result = grf_gguf_read_tensors(g, &cursor, host);
-    if (result == GRIFFIN_OK) result = grf_gguf_check_tensors(g, host);
-    if (result != GRIFFIN_OK) grf_gguf_close(g, host);
-    return result;
-}
-
-/* ---- looking things up -------------------------------------------------------------- */
-
-static const grf_tensor *grf_gguf_tensor(const grf_gguf *g, const char *name) {
-    size_t length = strlen(name);
-    grf_tensor wanted;
-    if (length > 63) return NULL;
-    wanted.name = name;
-    wanted.name_length = (uint32_t)length;
-    return (const grf_tensor *)grf_search(g->tensors_sorted, g->n_tensors, &wanted,
-                                          grf_compare_tensor);
-}
-
-/* Gives the text at `at`, the start of its length, and returns where the next element starts. */
-static const uint8_t *grf_gguf_next_string(const uint8_t *at, const char **text,
-                                           uint64_t *length) {
-    *length = grf_u64(at);
-    *text   = (const char *)at + 8;
-    return at + 8 + *length;
-}
-
-/* The getters return 1 and set *value if the key is there, return 0 and leave *value alone if
- * it is not, and fail if it holds something else than asked for. */
-
-static int grf_gguf_wrong(const grf_kv *kv, const char *expected, const grf_host *host) {
-    return grf_fail(host, GRIFFIN_E_FORMAT, "metadata '%t' at byte %u is %s%s, expected %s",
-                    kv->key, (size_t)kv->key_length, kv->offset, grf_values[kv->element_type].name,
-                    kv->type == GRF_VALUE_ARRAY ? " array" : "", expected);
-}
-
-static int grf_value_is_integer(uint32_t type) {
-    return type <= GRF_VALUE_I32 || type == GRF_VALUE_U64 || type == GRF_VALUE_I64;
-}
-
-/* An integer of any type as 64 bits in two's complement; *negative says how to take them. The
- * signed types have the odd numbers. */
-static uint64_t grf_gguf_integer(const grf_gguf *g, const grf_kv *kv, int *negative) {
-    uint32_t i, bytes = grf_values[kv->type].bytes;
-    const uint8_t *p = g->data + kv->offset;
-    uint64_t value;
-    *negative = (kv->type & 1) && p[bytes - 1] >> 7;
-    value = *negative ? UINT64_MAX : 0;
-    for (i = bytes; i-- > 0; ) value = value << 8 | p[i];
-    return value;
-}
-
-static int grf_gguf_get_uint(const grf_gguf *g, const char *key, uint64_t max, uint64_t *value,
-                             const grf_host *host) {
-    const grf_kv *kv = grf_gguf_find(g, key);
-    int negative;
-    uint64_t number;
-    if (!kv) return 0;
-    if (!grf_value_is_integer(kv->type)) return grf_gguf_wrong(kv, "an integer", host);
-    number = grf_gguf_integer(g, kv, &negative);
-    if (negative || number > max)
-        return grf_fail(host, GRIFFIN_E_FORMAT, "metadata '%s' at byte %u: %s%u, expected 0 to %u",
-                        key, kv->offset, negative ? "-" : "", negative ? 0 - number : number,
-                        max);
-    *value = number;
-    return 1;
-}
-
-static int grf_gguf_get_float(const grf_gguf *g, const char *key, float *value,
-                              const grf_host *host) {
-    const grf_kv *kv = grf_gguf_find(g, key);
-    const double largest = 3.4028234663852886e38;           /* of the floats */
-    double number;
-    int negative;
-    uint64_t bits;
-    if (!kv) return 0;
-    if (kv->type == GRF_VALUE_F32) {
-        number = grf_f32(g->data + kv->offset);
-    } else if (kv->type == GRF_VALUE_F64) {
-        bits = grf_u64(g->data + kv->offset);
-        memcpy(&number, &bits, 8);
-    } else if (grf_value_is_integer(kv->type)) {
-        bits = grf_gguf_integer(g, kv, &negative);
-        number = negative ? -(double)(0 - bits) : (double)bits;
-    } else {
-        return grf_gguf_wrong(kv, "a number", host);
-    }
-    if (!(number >= -largest && number <= largest))
-        return grf_gguf_wrong(kv, "a finite number", host);
-    *value = (float)number;
-    return 1;
-}
-
-static int grf_gguf_get_bool(const grf_gguf *g, const char *key, int *value,
-                             const grf_host *host) {
-    const grf_kv *kv = grf_gguf_find(g, key);
-    if (!kv) return 0;
-    if (kv->type != GRF_VALUE_BOOL) return grf_gguf_wrong(kv, "bool", host);
-    *value = g->data[kv->offset];
-    return 1;
-}
-
-static int grf_gguf_get_string(const grf_gguf *g, const char *key, const char **text,
-                               uint64_t *length, const grf_host *host) {
-    const grf_kv *kv = grf_gguf_find(g, key);
-    if (!kv) return 0;
-    if (kv->type != GRF_VALUE_STRING) return grf_gguf_wrong(kv, "string", host);
-    grf_gguf_next_string(g->data + kv->offset, text, length);
-    return 1;
-}
-
-/* The elements are at g->data + (*array)->offset. */
-static int grf_gguf_get_array(const grf_gguf *g, const char *key, uint32_t element_type,
-                              const grf_kv **array, const grf_host *host) {
-    const grf_kv *kv = grf_gguf_find(g, key);
-    if (!kv) return 0;
-    if (kv->type != GRF_VALUE_ARRAY) return grf_gguf_wrong(kv, "an array", host);
-    if (kv->element_type != element_type)
-        return grf_gguf_wrong(kv, grf_values[element_type].name, host);
-    *array = kv;
-    return 1;
-}
-
-/* ================================================================= >>vocabulary
- * Pieces of text and the numbers of their tokens: how a vocabulary is read from the metadata of
- * a file, and how text becomes tokens. Three kinds share one loop of byte pair encoding:
- *
- *     GRF_BY_SCORE    SentencePiece: the pair with the best score first
- *     GRF_BY_RANK     the same pieces with a list of merges: the earliest merge first
- *     GRF_BYTE_LEVEL  GPT-2: a list of merges over bytes, inside words
- *
- * In a file, byte-level pieces spell each byte as one printable character. */
-
-#define GRF_MOST_TOKENS 2097152
-#define GRF_MOST_MERGES 16777216
-#define GRF_MOST_TEXT   (INT32_MAX - 1)     /* bytes of normalised text */
-#define GRF_SPACE       "\xE2\x96\x81"      /* U+2581 stands for a space in pieces */
-#define GRF_BROKEN      "\xEF\xBF\xBD"      /* U+FFFD stands for a byte that is not UTF-8 */
-
-enum grf_bpe { GRF_BY_SCORE, GRF_BY_RANK, GRF_BYTE_LEVEL };
-
-/* Sets of griffin_token_kind: what text may merge into, and what only rules produce. A text may
- * occur once in each of the two. */
-#define GRF_MERGEABLE (1 << GRIFFIN_TOKEN_NORMAL | 1 << GRIFFIN_TOKEN_USER_DEFINED \
-                       | 1 << GRIFFIN_TOKEN_UNUSED)
-#define GRF_RESERVED  (1 << GRIFFIN_TOKEN_UNKNOWN | 1 << GRIFFIN_TOKEN_CONTROL \
-                       | 1 << GRIFFIN_TOKEN_BYTE)
-
-typedef struct grf_piece {
-    const char *text;                       /* in the file, or in grf_vocab.repaired */
-    uint32_t    length;
-    uint32_t    order;                      /* by score: the lowest merges first */
-    int32_t     number;                     /* of an unused piece: its place among those */
-    uint8_t     type;                       /* griffin_token_kind */
-    uint8_t     marker;                     /* no_special keeps text from becoming this token */
-} grf_piece;
-
-typedef struct grf_merge { int32_t left, right, merged; } grf_merge;
-
-typedef struct grf_slot  { uint32_t hash, index; } grf_slot;    /* index + 1; 0: free */
-typedef struct grf_table { grf_slot *slots; uint32_t mask; } grf_table;
-
-/* A tree of bytes: the pieces that are looked for in text before anything else. */
-typedef struct grf_node { uint32_t child, sibling; int32_t id; uint8_t byte; } grf_node;
-
-typedef struct grf_vocab {
-    int          count;                     /* tokens; 0: no vocabulary */
-    int          kind;                      /* enum grf_bpe */
-    int32_t      bos, eos, eot, pad, unknown;   /* -1: none */
-    int          add_bos, add_eos;
-    int          dummy_prefix;              /* text starts with a space of its own, */
-    int          as_suffix;                 /* or ends with it */
-    int          trim;                      /* runs of spaces shrink to one, none at the ends */
-    int          escape;                    /* space becomes U+2581 */
-    int          byte_fallback;             /* unknown characters become byte tokens */
-    const char  *unk_surface;               /* what the unknown token decodes to */
-    uint64_t     unk_length;
-
-    grf_piece   *pieces;                    /* [count] */
-    grf_table    texts;                     /* of pieces, by text */
-    uint32_t     longest;                   /* bytes of a piece */
-    int          unused;                    /* pieces of this type */
-    int32_t      bytes[256];                /* the token of a byte, or -1 */
-    grf_node    *special;                   /* [0] is the root */
-    grf_merge   *merges;                    /* the earliest first */
-    grf_table    pairs;                     /* of merges, by left and right */
-    char        *repaired;                  /* texts that differ from the file's */
-
-    const uint8_t *map_units;               /* the character map, see grf_map */
-    uint32_t     map_count;
-    const char  *map_texts;
-    uint32_t     map_size;
-    uint32_t     growth;                    /* most bytes that one byte can become in it */
-} grf_vocab;
-
-/* ---- UTF-8 --------------------------------------------------------------------- */
-
-/* Bytes of the character at `text`, of which left >= 1 are there: 1 to 4; 0 if no valid
- * character starts so; -1 if one may, but the text ends first. Valid means no overlong form, no
- * surrogate, at most U+10FFFF. */
-static int grf_utf8(const char *text, uint64_t left) {
-    const unsigned char *p = (const unsigned char *)text;
-    unsigned low = 0x80, high = 0xBF;       /* of the second byte */
-    int length, i;
-    if (p[0] < 0x80) return 1;
-    if (p[0] < 0xC2 || p[0] > 0xF4) return 0;
-    length = p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4;
-    if (p[0] == 0xE0) low  = 0xA0;
-    if (p[0] == 0xED) high = 0x9F;
-    if (p[0] == 0xF0) low  = 0x90;
-    if (p[0] == 0xF4) high = 0x8F;
-    for (i = 1; i < length; i++, low = 0x80, high = 0xBF) {
-        if ((uint64_t)i == left) return -1;
-        if (p[i] < low || p[i] > high) return 0;
-    }
-    return length;
-}
-
-static int grf_is_utf8(const char *text, uint64_t length) {
-    while (length) {
-        int n = grf_utf8(text, length);
-        if (n <= 0) return 0;
-        text += n;
-        length -= (uint64_t)n;
-    }
-    return 1;
-}
-
-/* The code point of a valid character of n bytes. */
-static uint32_t grf_code_point(const char *text, int n) {
-    const unsigned char *p = (const unsigned char *)text;
-    uint32_t c = n == 1 ? p[0] : p[0] & (0x7Fu >> n);
-    int i;
-    for (i = 1; i < n; i++) c = c << 6 | (p[i] & 0x3F);
-    return c;
-}
-
-/* Text that is written as far as there is room, and always counted. */
-typedef struct grf_text { char *at; uint64_t capacity, length, characters; } grf_text;
-
-static void grf_append(grf_text *text, const char *bytes, uint64_t n) {
-    uint64_t i;
-    if (n && n <= text->capacity && text->length <= text->capacity - n) {
-        memcpy(text->at + text->length, bytes, (size_t)n);
-    }
-    for (i = 0; i < n; i++) text->characters += ((unsigned char)bytes[i] & 0xC0) != 0x80;
-    text->length += n;
-}
-
-/* ---- the characters of byte-level pieces ------------------------------------------
- * GPT-2 shows printable Latin-1 bytes as themselves and numbers the other 68 from U+0100. */
-
-static int32_t grf_byte_of_character(uint32_t c) {
-    int hidden = c <= 32 || (c >= 127 && c <= 160) || c == 173;
-    if (c < 256) return hidden ? -1 : (int32_t)c;
-    c -= 256;
-    return c < 33 ? (int32_t)c : c < 67 ? (int32_t)c - 33 + 127 : c == 67 ? 173 : -1;
-}
-
-/* The value of a piece spelled <0x00> to <0xFF>, in capitals; -1 for any other. */
-static int grf_byte_of_piece(const grf_piece *piece) {
-    const char *digits = "0123456789ABCDEF", *high, *low;
-    if (piece->length != 6 || memcmp(piece->text, "<0x", 3) || piece->text[5] != '>') return -1;
-    high = (const char *)memchr(digits, piece->text[3], 16);
-    low  = (const char *)memchr(digits, piece->text[4], 16);
-    return high && low ? (int)(high - digits) * 16 + (int)(low - digits) : -1;
-}
-
-/* ---- tables ---------------------------------------------------------------------
- * Open addressing. A file made to collide is refused before it becomes slow. */
-
-static int grf_table_make(grf_table *table, uint64_t count, const grf_host *host) {
-    uint64_t size = 16;
-    while (size < 2 * count) size *= 2;
-    table->slots = (grf_slot *)grf_allocate(host, size * sizeof(grf_slot));
-    if (!table->slots) return grf_no_memory(host, size * sizeof(grf_slot));
-    memset(table->slots, 0, (size_t)size * sizeof(grf_slot));
-    table->mask = (uint32_t)(size - 1);
-    return GRIFFIN_OK;
-}
-
-static int grf_table_add(grf_table *table, uint32_t hash, int index, const grf_host *host) {
-    uint32_t at = hash & table->mask, steps;
-    for (steps = 0; table->slots[at].index; steps++) {
-        if (steps == 1000) return grf_fail(host, GRIFFIN_E_FORMAT, "vocabulary made to collide");
-        at = (at + 1) & table->mask;
-    }
-    table->slots[at].hash  = hash;
-    table->slots[at].index = (uint32_t)index + 1;
-    return GRIFFIN_OK;
-}
-
-static uint32_t grf_text_hash(const char *text, uint64_t length) {
-    return (uint32_t)grf_hash(GRF_HASH_START, text, (size_t)length);
-}
-
-/* The piece of one of `kinds` whose text is this, or -1. */
-static int32_t grf_find(const grf_vocab *v, const char *text, uint64_t length, int kinds) {
-    uint32_t hash, at;
-    if (length > v->longest) return -1;
-    hash = grf_text_hash(text, length);
-    for (at = hash & v->texts.mask; v->texts.slots[at].index; at = (at + 1) & v->texts.mask) {
-        int32_t id = (int32_t)v->texts.slots[at].index - 1;
-        const grf_piece *piece = &v->pieces[id];
-        if (v->texts.slots[at].hash == hash && piece->length == length
-            && (kinds >> piece->type & 1) && memcmp(piece->text, text, (size_t)length) == 0) {
-            return id;
-        }
-    }
-    return -1;
-}
-
-static int32_t grf_find_any(const grf_vocab *v, const char *text, uint64_t length) {
-    int32_t id = grf_find(v, text, length, GRF_MERGEABLE);
-    return id >= 0 ? id : grf_find(v, text, length, GRF_RESERVED);
-}
-
-static uint32_t grf_pair_hash(int32_t left, int32_t right) {
-    uint64_t pair = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9E3779B97F4A7C15u;
-    return (uint32_t)((pair ^ pair >> 29) * 0xBF58476D1CE4E5B9u >> 32);
-}
-
-/* The place of a merge in the list, which is its rank; -1: there is none. */
-static int32_t grf_find_merge(const grf_vocab *v, int32_t left, int32_t right) {
-    uint32_t hash = grf_pair_hash(left, right), at;
-    for (at = hash & v->pairs.mask; v->pairs.slots[at].index; at = (at + 1) & v->pairs.mask) {
-        int32_t rank = (int32_t)v->pairs.slots[at].index - 1;
-        if (v->merges[rank].left == left && v->merges[rank].right == right) return rank;
-    }
-    return -1;
-}
-
-static uint32_t grf_child(const grf_vocab *v, uint32_t parent, char byte) {
-    uint32_t node = v->special[parent].child;
-    while (node && v->special[node].byte != (uint8_t)byte) node = v->special[node].sibling;
-    return node;
-}
-
-/* The longest special piece that the text starts with, or -1. */
-static int32_t grf_match(const grf_vocab *v, const char *text, uint64_t left, int no_special) {
-    int32_t best = -1;
-    uint32_t node = 0;
-    for (; left; text++, left--) {
-        int32_t id;
-        if ((node = grf_child(v, node, *text)) == 0) break;
-        id = v->special[node].id;
-        if (id >= 0 && !(no_special && v->pieces[id].marker)) best = id;
-    }
-    return best;
-}
-
-/* A 32-bit number that is larger for a larger float. */
-static uint32_t grf_order(float x) {
-    uint32_t bits = grf_bits_of(x + 0.0f);  /* -0 becomes 0 */
-    return bits >> 31 ? ~bits : bits | 0x80000000u;
-}
-
-/* ---- loading ----------------------------------------------------------------------- */
-
-static int grf_load_texts(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
-                          const grf_host *host) {
-    const uint8_t *at = g->data + tokens->offset;
-    uint64_t length;
-    int id;
-    for (id = 0; id < v->count; id++) {
-        grf_piece *piece = &v->pieces[id];
-        at = grf_gguf_next_string(at, &piece->text, &length);
-        if (length < 1 || length > 65535 || !grf_is_utf8(piece->text, length)) {
-            return grf_fail(host, GRIFFIN_E_FORMAT,
-                            "tokenizer.ggml.tokens: token %d is not 1 to 65535 bytes of UTF-8", id);
-        }
-        piece->length = (uint32_t)length;
-        piece->type   = GRIFFIN_TOKEN_NORMAL;
-    }
-    return GRIFFIN_OK;
-}
-
-/* An array with one number of 4 bytes for each token, or null if there is none. */
-static int grf_load_column(const grf_vocab *v, const grf_gguf *g, const char *key, uint32_t type,
-                           const uint8_t **column, const grf_host *host) {
-    const grf_kv *array = NULL;
-    int found = grf_gguf_get_array(g, key, type, &array, host);
-    *column = NULL;
-    if (found <= 0) return found;
-    if (array->count != (uint64_t)v->count) {
-        return grf_fail(host, GRIFFIN_E_FORMAT, "%s: %u entries for %d tokens",
-                        key, array->count, v->count);
-    }
-    *column = g->data + array->offset;
-    return GRIFFIN_OK;
-}
-
-static int grf_load_types(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const uint8_t *types;
-    int id, error = grf_load_column(v, g, "tokenizer.ggml.token_type", GRF_VALUE_I32, &types,
-                                    host);
-    for (id = 0; types && id < v->count; id++) {
-        grf_piece *piece = &v->pieces[id];
-        uint32_t type = grf_u32(types + 4 * (size_t)id);
-        if (type < 1 || type > 6) {
-            return grf_fail(host, GRIFFIN_E_FORMAT,
-                            "tokenizer.ggml.token_type: token %d is not of type 1 to 6", id);
-        }
-        piece->type = (uint8_t)type;
-        if (type == GRIFFIN_TOKEN_UNUSED) piece->number = v->unused++;
-        if (type == GRIFFIN_TOKEN_BYTE && grf_byte_of_piece(piece) < 0) {
-            return grf_fail(host, GRIFFIN_E_FORMAT, "token %d '%t' is not a byte <0x00> to <0xFF>",
-                            id, piece->text, (size_t)piece->length);
-        }
-    }
-    return error;
-}
-
-static int grf_load_scores(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const uint8_t *scores;
-    int id, error = grf_load_column(v, g, "tokenizer.ggml.scores", GRF_VALUE_F32, &scores, host);
-    if (error) return error;
-    if (!scores && v->kind == GRF_BY_SCORE) v->kind = GRF_BY_RANK;
-    for (id = 0; scores && id < v->count; id++) {
-        uint32_t bits = grf_u32(scores + 4 * (size_t)id);
-        if ((bits & 0x7F800000) == 0x7F800000) {
-            return grf_fail(host, GRIFFIN_E_FORMAT, "tokenizer.ggml.scores: token %d has %s", id,
-                            "a score that is not finite");
-        }
-        v->pieces[id].order = ~grf_order(grf_float_of(bits));
-    }
-    return GRIFFIN_OK;
-}
-
-/* Some writers put plain spaces into user-defined pieces where U+2581 is meant. */
-static int grf_repair_texts(grf_vocab *v, const grf_host *host) {
-    grf_text text = { NULL, 0, 0, 0 };
-    int id;
-    uint32_t i;
-    for (id = 0; id < v->count; id++) {
-        const grf_piece *piece = &v->pieces[id];
-        if (piece->type == GRIFFIN_TOKEN_USER_DEFINED && memchr(piece->text, ' ', piece->length)) {
-            text.capacity += 3 * (uint64_t)piece->length;
-        }
-    }
-    if (!text.capacity || !v->escape || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
-    v->repaired = text.at = (char *)grf_allocate(host, text.capacity);
-    if (!text.at) return grf_no_memory(host, text.capacity);
-    for (id = 0; id < v->count; id++) {
-        grf_piece *piece = &v->pieces[id];
-        uint64_t start = text.length;
-        if (piece->type != GRIFFIN_TOKEN_USER_DEFINED
-            || !memchr(piece->text, ' ', piece->length)) continue;
-        for (i = 0; i < piece->length; i++) {
-            if (piece->text[i] == ' ') grf_append(&text, GRF_SPACE, 3);
-            else grf_append(&text, piece->text + i, 1);
-        }
-        piece->text   = text.at + start;
-        piece->length = (uint32_t)(text.length - start);
-    }
-    return GRIFFIN_OK;
-}
-
-static int grf_index_texts(grf_vocab *v, const grf_host *host) {
-    int id, error = grf_table_make(&v->texts, (uint64_t)v->count, host);
-    for (id = 0; id < v->count; id++) {
-        if (v->pieces[id].length > v->longest) v->longest = v->pieces[id].length;
-    }
-    for (id = 0; !error && id < v->count; id++) {
-        const grf_piece *piece = &v->pieces[id];
-        int kinds = GRF_MERGEABLE >> piece->type & 1 ? GRF_MERGEABLE : GRF_RESERVED;
-        if (grf_find(v, piece->text, piece->length, kinds) >= 0) {
-            return grf_fail(host, GRIFFIN_E_FORMAT, "token %d '%t' occurs twice", id, piece->text,
-                            (size_t)piece->length);
-        }
-        error = grf_table_add(&v->texts, grf_text_hash(piece->text, piece->length), id, host);
-    }
-    return error;
-}
-
-/* The byte that a token stands for, or -1. */
-static int grf_byte_of_token(const grf_vocab *v, const grf_piece *piece) {
-    int n;
-    if (v->kind != GRF_BYTE_LEVEL) {
-        return piece->type == GRIFFIN_TOKEN_BYTE ? grf_byte_of_piece(piece) : -1;
-    }
-    n = grf_utf8(piece->text, piece->length);
-    if (piece->length != (uint32_t)n || !(GRF_MERGEABLE >> piece->type & 1)) return -1;
-    return (int)grf_byte_of_character(grf_code_point(piece->text, n));
-}
-
-static int grf_index_bytes(grf_vocab *v, const grf_host *host) {
-    int id, b, bytes = 0;
-    for (b = 0; b < 256; b++) v->bytes[b] = -1;
-    for (id = 0; id < v->count; id++) {
-        if ((b = grf_byte_of_token(v, &v->pieces[id])) < 0) continue;
-        bytes += v->bytes[b] < 0;
-        v->bytes[b] = id;
-    }
-    v->byte_fallback = v->kind == GRF_BY_SCORE && bytes;
-    if (bytes == 256 || (!v->byte_fallback && v->kind != GRF_BYTE_LEVEL)) return GRIFFIN_OK;
-    return grf_fail(host, GRIFFIN_E_FORMAT, "the vocabulary has tokens for %d of 256 bytes", bytes);
-}
-
-/* The piece of type unknown is the unknown token, whatever the key says. */
-static int grf_index_unknown(grf_vocab *v, const grf_host *host) {
-    int32_t id, unknown = -1;
-    for (id = 0; id < v->count; id++) {
-        if (v->pieces[id].type != GRIFFIN_TOKEN_UNKNOWN) continue;
-        if (unknown >= 0) {
-            return grf_fail(host, GRIFFIN_E_FORMAT, "tokens %d and %d are both of type unknown",
-                            unknown, id);
-        }
-        unknown = id;
-    }
-    if (unknown >= 0) v->unknown = unknown;
-    return GRIFFIN_OK;
-}
-
-/* A user-defined piece is taken for a turn marker if a key names it, or if it is spelled like
- * <start_of_turn> or <|im_end|>. HTML tags, which vocabularies also define, have no _ and no |. */
-static int grf_is_marker(const grf_vocab *v, int32_t id) {
-    const grf_piece *piece = &v->pieces[id];
-    if (GRF_RESERVED >> piece->type & 1) return 1;
-    if (piece->type != GRIFFIN_TOKEN_USER_DEFINED) return 0;
-    if (id == v->bos || id == v->eos || id == v->eot) return 1;
-    return piece->text[0] == '<' && piece->text[piece->length - 1] == '>'
-        && (memchr(piece->text, '_', piece->length) || memchr(piece->text, '|', piece->length));
-}
-
-/* With ranks, control tokens are found in text too; with scores only user-defined ones. */
-static int grf_is_special(const grf_vocab *v, const grf_piece *piece) {
-    if (piece->type == GRIFFIN_TOKEN_USER_DEFINED) return 1;
-    return v->kind != GRF_BY_SCORE
-        && (piece->type == GRIFFIN_TOKEN_CONTROL || piece->type == GRIFFIN_TOKEN_UNKNOWN);
-}
-
-static int grf_index_special(grf_vocab *v, const grf_host *host) {
-    uint64_t nodes = 1;
-    uint32_t used = 1, node, next, i;
-    int32_t id;
-    for (id = 0; id < v->count; id++) {
-        v->pieces[id].marker = (uint8_t)grf_is_marker(v, id);
-        if (grf_is_special(v, &v->pieces[id])) nodes += v->pieces[id].length;
-    }
-    if (nodes <= UINT32_MAX) v->special = (grf_node *)grf_allocate(host, nodes * sizeof(grf_node));
-    if (!v->special) return grf_no_memory(host, nodes * sizeof(grf_node));
-    memset(v->special, 0, (size_t)nodes * sizeof(grf_node));
-    for (id = 0; id < v->count; id++) {
-        const grf_piece *piece = &v->pieces[id];
-        if (!grf_is_special(v, piece)) continue;
-        for (i = 0, node = 0; i < piece->length; i++, node = next) {
-            if ((next = grf_child(v, node, piece->text[i])) != 0) continue;
-            next = used++;
-            v->special[next].byte    = (uint8_t)piece->text[i];
-            v->special[next].id      = -1;
-            v->special[next].sibling = v->special[node].child;
-            v->special[node].child   = next;
-        }
-        v->special[node].id = id;
-    }
-    return GRIFFIN_OK;
-}
-
-/* Splits "left right" and finds the three tokens; `joined` has room for the longest piece. */
-static int grf_load_merge(const grf_vocab *v, grf_merge *merge, const char *text, uint64_t length,
-                          char *joined) {
-    const char *space = (const char *)memchr(text, ' ', (size_t)length);
-    uint64_t left, right;
-    if (!space || length - 1 > v->longest) return 0;
-    left  = (uint64_t)(space - text);
-    right = length - 1 - left;
-    if (!left || !right || memchr(space + 1, ' ', (size_t)right)) return 0;
-    memcpy(joined, text, (size_t)left);
-    memcpy(joined + left, space + 1, (size_t)right);
-    merge->left   = grf_find_any(v, joined, left);
-    merge->right  = grf_find_any(v, joined + left, right);
-    merge->merged = grf_find_any(v, joined, left + right);
-    return merge->left >= 0 && merge->right >= 0 && merge->merged >= 0;
-}
-
-static int grf_load_merges(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const char *key = "tokenizer.ggml.merges", *text;
-    const grf_kv *array = NULL;
-    const uint8_t *at;
-    uint64_t length;
-    int i, error = GRIFFIN_OK, found = grf_gguf_get_array(g, key, GRF_VALUE_STRING, &array, host);
-    char *joined;
-    if (v->kind == GRF_BY_SCORE || found < 0) return found < 0 ? found : GRIFFIN_OK;
-    if (!found || array->count > GRF_MOST_MERGES) {
-        return grf_fail(host, GRIFFIN_E_FORMAT, "%s: expected 0 to %d merges%s", key,
-                        GRF_MOST_MERGES, found ? "" : ", as there are no scores");
-    }
-    v->merges = (grf_merge *)grf_allocate(host, array->count * sizeof(grf_merge));
-    if (!v->merges) return grf_no_memory(host, array->count * sizeof(grf_merge));
-    if ((error = grf_table_make(&v->pairs, array->count, host)) < 0) return error;
-    joined = (char *)grf_allocate(host, v->longest);
-    if (!joined) return grf_no_memory(host, v->longest);
-    at = g->data + array->offset;
-    for (i = 0; !error && i < (int)array->count; i++) {
-        grf_merge *m = &v->merges[i];
-        at = grf_gguf_next_string(at, &text, &length);
-        if (!grf_load_merge(v, m, text, length, joined)
-            || grf_find_merge(v, m->left, m->right) >= 0) {
-            error = grf_fail(host, GRIFFIN_E_FORMAT, "%s: entry %d '%t' is not two tokens that make"
-                             " a third, for the first time", key, i, text, (size_t)length);
-        } else {
-            error = grf_table_add(&v->pairs, grf_pair_hash(m->left, m->right), i, host);
-        }
-    }
-    grf_release(host, joined);
-    return error;
-}
-
-/* The character map of SentencePiece: u32 n, n bytes of units (u32), then texts that end with 0.
- * What a match may become is needed to size scratch memory. */
-static int grf_load_map(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const char *key = "tokenizer.ggml.precompiled_charsmap";
-    const grf_kv *kv = grf_gguf_find(g, key);
-    const uint8_t *data;
-    uint32_t bytes, i, run = 0;
-    if (!kv || kv->count == 0 || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
-    data  = g->data + kv->offset;
-    bytes = kv->count > 4 && kv->count <= INT32_MAX ? grf_u32(data) : 0;
-    if (kv->type != GRF_VALUE_ARRAY || kv->element_type > GRF_VALUE_I8 || bytes < 4 || bytes % 4
-        || bytes >= kv->count - 4 || data[kv->count - 1]
-        || !grf_is_utf8((const char *)data + 4 + bytes, kv->count - 4 - bytes)) {
-        return grf_fail(host, GRIFFIN_E_FORMAT, "%s at byte %u is not a character map", key,
-                        kv->offset);
-    }
-    v->map_units = data + 4;
-    v->map_count = bytes / 4;
-    v->map_texts = (const char *)data + 4 + bytes;
-    v->map_size  = (uint32_t)kv->count - 4 - bytes;
-    for (i = 0; i < v->map_size; i++) {
-        run = v->map_texts[i] ? run + 1 : 0;
-        if (run > v->growth) v->growth = run;
-    }
-    return GRIFFIN_OK;
-}
-
-static int grf_load_kind(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const char *model = "", *pre = "default";
-    uint64_t length = 0, pre_length = 7;
-    int found = grf_gguf_get_string(g, "tokenizer.ggml.model", &model, &length, host);
-    if (found < 0) return found;
-    if (length == 5 && memcmp(model, "llama", 5) == 0) return GRIFFIN_OK;
-    if (length != 4 || memcmp(model, "gpt2", 4) != 0) {
-        return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "tokenizer.ggml.model '%t': only 'llama' and "
-                        "'gpt2' are supported", model, (size_t)length);
-    }
-    v->kind = GRF_BYTE_LEVEL;
-    found = grf_gguf_get_string(g, "tokenizer.ggml.pre", &pre, &pre_length, host);
-    if (found < 0) return found;
-    if ((pre_length == 7 && memcmp(pre, "default", 7) == 0)
-        || (pre_length == 5 && memcmp(pre, "gpt-2", 5) == 0)
-        || (pre_length == 4 && memcmp(pre, "gpt2", 4) == 0)) return GRIFFIN_OK;
-    return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "tokenizer.ggml.pre '%t': only 'default' and "
-                    "'gpt-2' are supported", pre, (size_t)pre_length);
-}
-
-/* -1 in add_bos: not said. */
-static int grf_load_flags(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    int by_pieces = v->kind != GRF_BYTE_LEVEL, i;
-    const struct { const char *key; int *value, absent; } flags[] = {
-        { "tokenizer.ggml.add_bos_token",                 &v->add_bos,     -1 },
-        { "tokenizer.ggml.add_eos_token",                 &v->add_eos,      0 },
-        { "tokenizer.ggml.add_space_prefix",              &v->dummy_prefix, by_pieces },
-        { "tokenizer.ggml.remove_extra_whitespaces",      &v->trim,         0 },
-        { "griffin.tokenizer.escape_whitespaces",         &v->escape,       1 },
-        { "griffin.tokenizer.treat_whitespace_as_suffix", &v->as_suffix,    0 }
-    };
-    for (i = 0; i < GRF_COUNT(flags); i++) {
-        int found;
-        *flags[i].value = flags[i].absent;
-        found = grf_gguf_get_bool(g, flags[i].key, flags[i].value, host);
-        if (found < 0) return found;
-    }
-    if (v->kind != GRF_BY_SCORE) v->trim = v->as_suffix = 0;
-    if (v->kind != GRF_BYTE_LEVEL) return GRIFFIN_OK;
-    v->escape = 0;
-    if (!v->dummy_prefix) return GRIFFIN_OK;
-    return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "tokenizer.ggml.add_space_prefix with 'gpt2'");
-}
-
-static int grf_load_ids(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    int32_t other;                          /* checked, not used */
-    const struct { const char *key; int32_t *id; } ids[] = {
-        { "tokenizer.ggml.bos_token_id",       &v->bos },
-        { "tokenizer.ggml.eos_token_id",       &v->eos },
-        { "tokenizer.ggml.eot_token_id",       &v->eot },
-        { "tokenizer.ggml.padding_token_id",   &v->pad },
-        { "tokenizer.ggml.unknown_token_id",   &v->unknown },
-        { "tokenizer.ggml.seperator_token_id", &other },
-        { "tokenizer.ggml.mask_token_id",      &other }
-    };
-    int i;
-    for (i = 0; i < GRF_COUNT(ids); i++) {
-        uint64_t value = 0;
-        int found = grf_gguf_get_uint(g, ids[i].key, (uint64_t)v->count - 1, &value, host);
-        if (found < 0) return found;
-        *ids[i].id = found ? (int32_t)value : -1;
-    }
-    if (v->add_bos < 0) v->add_bos = v->kind != GRF_BYTE_LEVEL;
-    v->add_bos = v->add_bos && v->bos >= 0;
-    return GRIFFIN_OK;
-}
-
-static int grf_load_surface(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const char *key = "griffin.tokenizer.unk_surface";
-    int found;
-    v->unk_surface = " \xE2\x81\x87 ";
-    v->unk_length  = 5;
-    found = grf_gguf_get_string(g, key, &v->unk_surface, &v->unk_length, host);
-    if (found < 0) return found;
-    if (grf_is_utf8(v->unk_surface, v->unk_length)) return GRIFFIN_OK;
-    return grf_fail(host, GRIFFIN_E_FORMAT, "%s is not UTF-8", key);
-}
-
-static int grf_load_vocab(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
-                          const grf_host *host) {
-    const char *end_of_turn = "<end_of_turn>";
-    int error = grf_load_kind(v, g, host);
-    if (!error) error = grf_load_texts(v, g, tokens, host);
-    if (!error) error = grf_load_types(v, g, host);
-    if (!error) error = grf_load_scores(v, g, host);
-    if (!error) error = grf_load_flags(v, g, host);
-    if (!error) error = grf_load_ids(v, g, host);
-    if (!error) error = grf_load_surface(v, g, host);
-    if (!error) error = grf_load_map(v, g, host);
-    if (!error) error = grf_repair_texts(v, host);
-    if (!error) error = grf_index_texts(v, host);
-    if (!error) error = grf_index_bytes(v, host);
-    if (!error) error = grf_index_unknown(v, host);
-    if (error) return error;
-    if (v->eot < 0) v->eot = grf_find_any(v, end_of_turn, strlen(end_of_turn));
-    error = grf_index_special(v, host);
-    return error ? error : grf_load_merges(v, g, host);
-}
-
-static void grf_vocab_free(grf_vocab *v, const grf_host *host) {
-    grf_release(host, v->pieces);
-    grf_release(host, v->texts.slots);
-    grf_release(host, v->special);
-    grf_release(host, v->merges);
-    grf_release(host, v->pairs.slots);
-    grf_release(host, v->repaired);
-    memset(v, 0, sizeof *v);
-}
-
-/* A file without tokens gives no vocabulary, and no error. */
-static int grf_vocab_load(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const grf_kv *tokens = NULL;
-    int error = grf_gguf_get_array(g, "tokenizer.ggml.tokens", GRF_VALUE_STRING, &tokens, host);
-    memset(v, 0, sizeof *v);
-    if (error <= 0) return error;
-    if (tokens->count < 1 || tokens->count > GRF_MOST_TOKENS) {
-        return grf_fail(host, GRIFFIN_E_FORMAT, "tokenizer.ggml.tokens: %u tokens, expected 1 to "
-                        "%d", tokens->count, GRF_MOST_TOKENS);
-    }
-    v->count  = (int)tokens->count;
-    v->growth = 1;
-    v->pieces = (grf_piece *)grf_allocate(host, tokens->count * sizeof(grf_piece));
-    if (!v->pieces) {
-        v->count = 0;
-        return grf_no_memory(host, tokens->count * sizeof(grf_piece));
-    }
-    memset(v->pieces, 0, (size_t)v->count * sizeof(grf_piece));
-    error = grf_load_vocab(v, g, tokens, host);
-    if (error) grf_vocab_free(v, host);
-    return error;
-}
-
-/* ---- text to symbols ----------------------------------------------------------------
- * A symbol is a stretch of text that becomes one token unless it merges with its neighbour.
- * Neighbours that must not merge are not linked: special pieces, and words of GPT-2. */
-
-typedef struct grf_symbol { uint32_t start, length; int32_t prev, next, id; } grf_symbol;
-
-/* A possible merge: of the symbol in the lower half of `order` and its next, into `id`. */
-typedef struct grf_pair { uint64_t order; uint32_t length; int32_t id; } grf_pair;
-
-typedef struct grf_encoder {
-    const grf_vocab *v;
-    int         no_special, continues;
-    grf_text    text;                       /* normalised */
-    grf_symbol *symbols;                    /* null while the text is only measured */
-    int32_t     count;
-    int         apart;                      /* the next symbol starts a new chain */
-    grf_pair   *heap;                       /* the lowest order on top */
-    uint64_t    waiting;
-    uint32_t   *cuts;                       /* of unused pieces: length of the left part, or 0 */
-    int32_t    *tokens;
-    int64_t     capacity, written;
-    int         after_unknown;
-} grf_encoder;
-
-/* The next piece of raw text to copy: what it becomes, and how many bytes it takes. */
-typedef struct grf_unit { const char *text; uint64_t length, used; } grf_unit;
-
-/* The longest match of the character map. Units are a double array: bits 10..31 are the offset
- * to the children (in steps of 256 with bit 9), bit 8 says that a match ends here, and the lower
- * eight are the byte that led here. */
-static int grf_map(const grf_vocab *v, const char *text, uint64_t left, grf_unit *unit) {
-    uint32_t at = 0, u = v->map_count ? grf_u32(v->map_units) : 0, value;
-    uint64_t i;
-    unit->used = 0;
-    for (i = 0; i < left; i++) {
-        at ^= (u >> 10 << ((u & 0x200) >> 6)) ^ (uint8_t)text[i];
-        if (at >= v->map_count) break;
-        u = grf_u32(v->map_units + 4 * (size_t)at);
-        if ((u & 0x800000FF) != (uint8_t)text[i]) break;
-        if (!(u >> 8 & 1)) continue;
-        value = at ^ (u >> 10 << ((u & 0x200) >> 6));
-        if (value >= v->map_count) break;
-        value = grf_u32(v->map_units + 4 * (size_t)value) & 0x7FFFFFFF;
-        if (value >= v->map_size || (value && v->map_texts[value - 1])) break;
-        unit->text = v->map_texts + value;
-        unit->used = i + 1;
-    }
-    if (unit->used) unit->length = strlen(unit->text);
-    return unit->used > 0;
-}
-
-static grf_unit grf_next_unit(const grf_encoder *e, const char *text, uint64_t left) {
-    grf_unit unit = { text, 0, 0 };
-    int32_t id = e->v->kind == GRF_BY_SCORE ? grf_match(e->v, text, left, e->no_special) : -1;
-    int n;
-    if (id >= 0) {
-        unit.length = unit.used = e->v->pieces[id].length;
-    } else if (!grf_map(e->v, text, left, &unit)) {
-        n = grf_utf8(text, left);
-        if (n <= 0) unit.text = GRF_BROKEN;
-        unit.used   = n > 0 ? (uint64_t)n : 1;
-        unit.length = n > 0 ? (uint64_t)n : 3;
-    }
-    return unit;
-}
-
-static void grf_append_escaped(grf_encoder *e, const char *text, uint64_t length) {
-    for (; length; text++, length--) {
-        if (*text == ' ' && e->v->escape) grf_append(&e->text, GRF_SPACE, 3);
-        else grf_append(&e->text, text, 1);
-    }
-}
-
-static void grf_trim_end(grf_encoder *e) {
-    const char *space = e->v->escape ? GRF_SPACE : " ";
-    uint64_t n = strlen(space);
-    while (e->symbols && e->text.length >= n
-           && memcmp(e->text.at + e->text.length - n, space, (size_t)n) == 0) e->text.length -= n;
-}
-
-/* Raw text to normalised text. `first`: nothing comes before it. */
-static void grf_normalise(grf_encoder *e, const char *text, uint64_t length, int first) {
-    const grf_vocab *v = e->v;
-    const char *end = text + length;
-    int drop = v->trim && first;            /* spaces that follow are left out */
-    grf_unit unit;
-    for (; drop && text < end; text += unit.used) {
-        unit = grf_next_unit(e, text, (uint64_t)(end - text));
-        if (unit.length != 1 || unit.text[0] != ' ') break;
-    }
-    if (text == end) return;
-    if (first && v->dummy_prefix && !v->as_suffix) grf_append_escaped(e, " ", 1);
-    for (; text < end; text += unit.used) {
-        unit = grf_next_unit(e, text, (uint64_t)(end - text));
-        while (drop && unit.length && unit.text[0] == ' ') { unit.text++; unit.length--; }
-        grf_append_escaped(e, unit.text, unit.length);
-        if (unit.length) drop = v->trim && unit.text[unit.length - 1] == ' ';
-    }
-    if (v->trim) grf_trim_end(e);
-    if (v->dummy_prefix && v->as_suffix) grf_append_escaped(e, " ", 1);
-}
-
-static void grf_add_symbol(grf_encoder *e, uint64_t start, uint64_t length, int32_t id) {
-    grf_symbol *s = &e->symbols[e->count];
-    s->start  = (uint32_t)start;
-    s->length = (uint32_t)length;
-    s->id     = id;
-    s->next   = -1;
-    s->prev   = e->apart ? -1 : e->count - 1;
-    if (!e->apart) e->symbols[s->prev].next = e->count;
-    e->apart = 0;
-    e->count++;
-}
-
-/* A symbol with no neighbours. */
-static void grf_add_special(grf_encoder *e, uint64_t start, uint64_t length, int32_t id) {
-    e->apart = 1;
-    grf_add_symbol(e, start, length, id);
-    e->apart = 1;
-}
-
-/* The piece that a stretch of normalised text is, or -1. */
-static int32_t grf_piece_at(const grf_encoder *e, uint64_t start, uint64_t length, int kinds) {
-    int32_t id = grf_find(e->v, e->text.at + start, length, kinds);
-    return id >= 0 && e->no_special && e->v->pieces[id].marker ? -1 : id;
-}
-
-/* By rank, a character that is no piece becomes the tokens of its bytes, if there are all. */
-static void grf_add_character(grf_encoder *e, uint64_t start, uint64_t length) {
-    const uint8_t *bytes = (const uint8_t *)e->text.at + start;
-    int32_t id = -1;
-    uint64_t i, known = 0;
-    if (e->v->kind == GRF_BY_RANK) id = grf_piece_at(e, start, length, GRF_MERGEABLE);
-    if (e->v->kind == GRF_BY_RANK && id < 0) {
-        for (i = 0; i < length; i++) known += e->v->bytes[bytes[i]] >= 0;
-    }
-    if (known < length) { grf_add_symbol(e, start, length, id); return; }
-    for (i = 0; i < length; i++) grf_add_symbol(e, start + i, 1, e->v->bytes[bytes[i]]);
-}
-
-static void grf_split_characters(grf_encoder *e, uint64_t from) {
-    uint64_t at, length;
-    for (at = from; at < e->text.length; at += length) {
-        uint64_t left = e->text.length - at;
-        int32_t id = e->v->kind == GRF_BY_SCORE ? grf_match(e->v, e->text.at + at, left,
-                                                            e->no_special) : -1;
-        length = id >= 0 ? e->v->pieces[id].length : (uint64_t)grf_utf8(e->text.at + at, left);
-        if (id >= 0) grf_add_special(e, at, length, id);
-        else grf_add_character(e, at, length);
-    }
-}
-
-/* ---- words of GPT-2 --------------------------------------------------------------------
- *     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+           */
-
-enum grf_class { GRF_OTHER, GRF_LETTER, GRF_NUMBER, GRF_BLANK };
-
-/* Runs of code points, Unicode 14: how many are skipped, how many belong, and so on. */
-static const uint16_t grf_blanks[] = {
-    9,5,18,1,100,1,26,1,5599,1,2431,11,29,2,5,1,47,1,4000,1
-};
-static const uint16_t grf_letters[] = {
-    65,26,6,26,47,1,10,1,4,1,5,23,1,31,1,458,4,12,14,5,7,1,1,1,129,5,1,2,2,4,1,1,6,1,1,3,1,1,1,20,1,
-    83,1,139,8,166,1,38,2,1,6,41,71,27,4,4,45,43,35,2,1,99,1,1,15,2,7,2,10,3,2,1,16,1,1,30,29,89,11,
-    1,24,33,9,2,4,1,5,22,4,1,9,1,3,1,23,25,7,11,5,24,1,6,17,42,58,54,3,1,18,1,7,10,15,16,4,8,2,2,2,
-    22,1,7,1,1,3,4,3,1,16,1,13,2,1,3,14,2,10,1,8,6,4,2,2,22,1,7,1,2,1,2,1,2,31,4,1,1,19,3,16,9,1,3,
-    1,22,1,7,1,2,1,5,3,1,18,1,15,2,23,1,11,8,2,2,2,22,1,7,1,2,1,5,3,1,30,2,1,3,15,1,17,1,1,6,3,3,1,
-    4,3,2,1,1,1,2,3,2,3,3,3,12,22,1,52,8,1,3,1,23,1,16,3,1,26,3,2,1,2,2,30,1,4,8,1,3,1,23,1,10,1,5,
-    3,1,31,2,1,2,15,2,17,9,1,3,1,41,2,1,16,1,5,3,8,3,24,6,5,18,3,24,1,9,1,1,2,7,58,48,1,2,12,7,58,2,
-    1,1,1,5,1,24,1,1,1,10,1,2,9,1,2,5,1,1,21,4,32,1,63,8,1,36,27,5,115,43,20,1,16,6,4,4,3,1,3,2,7,3,
-    4,13,12,1,17,38,1,1,5,1,2,43,1,333,1,4,2,7,1,1,1,4,2,41,1,4,2,33,1,4,2,7,1,1,1,4,2,15,1,57,1,4,
-    2,67,37,16,16,86,2,6,3,620,2,17,1,26,5,75,6,8,7,18,13,19,14,18,14,13,1,3,15,52,35,1,4,1,67,89,7,
-    5,2,34,1,1,5,70,10,31,49,30,2,5,11,44,4,26,54,23,9,53,82,1,93,47,17,8,54,30,13,2,10,44,26,36,41,
-    3,10,36,2,9,7,43,2,3,41,4,1,6,1,2,3,1,5,192,64,278,2,6,2,38,2,6,2,8,1,1,1,1,1,1,1,31,2,53,1,7,1,
-    1,3,3,1,7,3,4,2,6,4,13,5,3,1,7,116,1,13,1,16,13,101,1,4,1,2,10,1,1,3,5,6,1,1,1,1,1,1,4,1,11,2,4,
-    5,5,4,1,52,2,2683,229,6,4,3,2,12,38,1,1,5,1,2,56,7,1,16,23,9,7,1,7,1,7,1,7,1,7,1,7,1,7,1,7,80,1,
-    469,2,42,5,5,2,4,86,6,3,1,90,1,4,5,43,1,94,17,32,48,16,512,6592,64,22157,67,46,2,269,3,16,10,2,
-    20,47,16,31,2,70,49,9,2,103,2,64,5,2,1,1,1,5,24,16,1,3,1,4,1,23,29,52,14,50,62,6,3,1,1,2,11,28,
-    10,23,25,29,7,47,28,1,16,5,1,10,10,5,1,41,23,3,1,8,20,23,3,1,3,50,1,1,3,2,2,5,2,1,1,1,24,3,2,11,
-    7,3,12,6,2,6,2,6,9,7,1,7,1,43,1,14,6,115,29,11172,12,23,4,49,8452,366,2,106,38,7,12,5,5,1,1,10,
-    1,13,1,5,1,1,1,2,1,2,1,108,33,363,18,64,2,54,40,12,116,5,1,135,36,26,6,26,11,89,3,6,2,6,2,6,2,3,
-    35,12,1,26,1,19,1,2,1,15,2,14,34,123,389,29,3,49,47,32,13,20,1,8,6,38,10,30,2,36,4,8,48,158,18,
-    36,4,36,4,40,8,52,12,11,1,15,1,7,1,2,1,11,1,15,1,7,1,2,67,311,9,22,10,8,24,6,1,42,1,9,69,6,2,1,
-    1,44,1,2,3,1,2,23,10,23,9,31,65,19,1,2,10,22,10,26,70,56,6,2,64,1,15,4,1,3,1,29,42,29,3,29,35,8,
-    1,28,27,54,10,22,10,19,13,18,110,73,55,51,13,51,13,36,348,42,6,2,78,29,10,1,8,22,42,18,46,21,27,
-    23,12,53,57,2,2,1,13,45,32,25,26,36,29,1,2,1,8,35,3,1,12,48,14,4,21,1,1,1,35,18,1,25,84,7,1,1,1,
-    4,1,15,1,10,7,47,38,8,2,2,2,22,1,7,1,2,1,5,3,1,18,1,12,5,158,53,18,4,20,3,30,48,20,2,1,1,184,47,
-    41,4,36,48,20,1,59,43,13,1,71,27,37,7,185,44,116,64,31,8,2,1,2,8,1,2,1,24,15,1,1,1,94,8,2,39,16,
-    1,1,1,28,1,10,40,7,1,21,1,11,46,19,1,18,73,263,9,1,37,17,1,49,30,112,7,1,2,1,38,21,1,25,6,1,2,1,
-    32,14,1,327,19,189,1,79,922,230,196,2636,97,15,1071,4049,583,8633,569,7,31,17,79,17,30,18,48,16,
-    4,31,21,5,19,688,64,128,75,5,1,66,13,64,2,1,1,28,6136,8,1238,42,9,8935,4,1,7,1,2,1,291,45,3,17,
-    4,8,396,2308,107,5,13,3,9,7,10,5990,85,1,71,1,2,2,1,2,2,2,4,1,12,1,1,1,7,1,65,1,4,2,8,1,7,1,28,
-    1,4,1,5,1,1,3,7,1,340,2,25,1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,8,1844,31,481,45,10,7,
-    16,1,321,30,18,44,1268,7,1,4,1,2,1,15,1,197,59,68,7,1,1204,4,1,27,1,2,1,1,2,1,1,10,1,4,1,1,1,1,
-    6,1,4,1,1,1,1,1,1,3,1,2,1,1,2,1,1,1,1,1,1,1,1,1,1,2,1,1,2,4,1,7,1,4,1,4,1,1,1,10,1,17,5,3,1,5,1,
-    17,4420,42720,32,4153,7,222,2,5762,14,7473,3103,542,1506,4939
-};
-static const uint16_t grf_numbers[] = {
-    48,10,120,2,5,1,2,3,1441,10,134,10,198,10,412,10,118,10,4,6,108,10,118,10,118,10,2,6,110,13,115,
-    10,8,7,103,10,104,7,7,19,109,10,96,10,118,10,70,20,268,10,70,10,719,20,881,3,239,10,6,10,22,10,
-    300,10,128,11,165,10,6,10,182,10,86,10,134,10,6,10,1046,1,3,6,6,10,198,51,2,5,726,60,78,22,630,
-    30,1385,1,777,1,25,9,14,3,343,4,138,10,30,8,1,15,32,10,39,15,29536,10,188,10,320,6,154,10,38,10,
-    198,10,22,10,86,10,406,10,21270,10,493,45,12,57,17,2,341,27,36,4,29,1,8,1,134,5,202,10,942,8,25,
-    7,39,9,75,5,22,6,160,2,2,16,2,46,64,9,52,2,30,3,75,5,104,8,24,8,41,7,330,6,48,10,294,31,158,10,
-    42,4,112,7,134,30,128,10,60,10,144,10,7,20,251,10,342,10,118,10,374,10,102,10,102,12,420,19,93,
-    10,758,29,227,10,70,10,534,21,1067,111,17905,10,86,10,134,10,1,7,798,23,25673,20,108,25,1109,50,
-    2368,10,422,10,1485,9,128,10,791,59,1,3,1,4,76,45,1,15,962,13,2787,10
-};
-
-static int grf_in_runs(const uint16_t *runs, int count, uint32_t c) {
-    uint32_t at = 0;
-    int i;
-    for (i = 0; i < count; i++) {
-        at += runs[i];
-        if (c < at) return i & 1;
-    }
-    return 0;
-}
-
-static int grf_class_of(uint32_t c) {
-    if (grf_in_runs(grf_blanks,  GRF_COUNT(grf_blanks),  c)) return GRF_BLANK;
-    if (grf_in_runs(grf_letters, GRF_COUNT(grf_letters), c)) return GRF_LETTER;
-    if (grf_in_runs(grf_numbers, GRF_COUNT(grf_numbers), c)) return GRF_NUMBER;
-    return GRF_OTHER;
-}
-
-/* The end of the characters of one class from `at` on; *last is where the last of them starts. */
-static uint64_t grf_run_end(const grf_text *text, uint64_t at, int kind, uint64_t *last) {
-    while (at < text->length) {
-        int n = grf_utf8(text->at + at, text->length - at);
-        if (grf_class_of(grf_code_point(text->at + at, n)) != kind) break;
-        *last = at;
-        at += (uint64_t)n;
-    }
-    return at;
-}
-
-static uint64_t grf_contraction(const char *text, uint64_t left) {
-    if (left < 2 || text[0] != '\'') return 0;
-    if (strchr("stmd", text[1]) && text[1]) return 2;
-    if (left < 3) return 0;
-    return memcmp(text, "'re", 3) == 0 || memcmp(text, "'ve", 3) == 0
-        || memcmp(text, "'ll", 3) == 0 ? 3 : 0;
-}
-
-static uint64_t grf_word_end(const grf_text *text, uint64_t start) {
-    uint64_t n = grf_contraction(text->at + start, text->length - start);
-    uint64_t at = start + (text->at[start] == ' '), last = start, end;
-    int kind = GRF_BLANK;
-    if (n) return start + n;
-    if (at < text->length) {
-        n = (uint64_t)grf_utf8(text->at + at, text->length - at);
-        kind = grf_class_of(grf_code_point(text->at + at, (int)n));
-    }
-    if (kind != GRF_BLANK) return grf_run_end(text, at, kind, &last);
-    end = grf_run_end(text, start, GRF_BLANK, &last);
-    return end < text->length && last > start ? last : end;
-}
-
-static void grf_split_words(grf_encoder *e, uint64_t from) {
-    uint64_t at = from, end;
-    while (at < e->text.length) {
-        end = grf_word_end(&e->text, at);
-        e->apart = 1;
-        for (; at < end; at++) grf_add_symbol(e, at, 1, e->v->bytes[(uint8_t)e->text.at[at]]);
-    }
-    e->apart = 1;
-}
-
-/* ---- symbols to tokens -------------------------------------------------------------- */
-
-static void grf_encode_stretch(grf_encoder *e, const char *text, uint64_t length, int first) {
-    uint64_t from = e->text.length;
-    grf_normalise(e, text, length, first);
-    if (!e->symbols) return;
-    if (e->v->kind == GRF_BYTE_LEVEL) grf_split_words(e, from);
-    else grf_split_characters(e, from);
-}
-
-/* Normalises the text and, if there is memory for them, makes its symbols. By rank, special
- * pieces are cut out of the raw text before; each leaves one byte in the normalised text, so
- * that there are never more symbols than bytes. */
-static void grf_prepare(grf_encoder *e, const char *text, uint64_t length) {
-    uint64_t at = 0, from = 0;
-    e->text.length = e->text.characters = 0;
-    e->apart = 1;
-    while (e->v->kind != GRF_BY_SCORE && at < length) {
-        int32_t id = grf_match(e->v, text + at, length - at, e->no_special);
-        if (id < 0) { at++; continue; }
-        grf_encode_stretch(e, text + from, at - from, from == 0 && !e->continues);
-        if (e->symbols) grf_add_special(e, e->text.length, 1, id);
-        grf_append(&e->text, text + at, 1);
-        at += e->v->pieces[id].length;
-        from = at;
-    }
-    grf_encode_stretch(e, text + from, length - from, from == 0 && !e->continues);
-}
-
-static void grf_push(grf_encoder *e, grf_pair pair) {
-    uint64_t at = e->waiting++;
-    for (; at && pair.order < e->heap[(at - 1) / 2].order; at = (at - 1) / 2) {
-        e->heap[at] = e->heap[(at - 1) / 2];
-    }
-    e->heap[at] = pair;
-}
-
-static grf_pair grf_pop(grf_encoder *e) {
-    grf_pair top = e->heap[0], last = e->heap[--e->waiting];
-    uint64_t at = 0, child;
-    while ((child = 2 * at + 1) < e->waiting) {
-        if (child + 1 < e->waiting && e->heap[child + 1].order < e->heap[child].order) child++;
-        if (last.order <= e->heap[child].order) break;
-        e->heap[at] = e->heap[child];
-        at = child;
-    }
-    e->heap[at] = last;
-    return top;
-}
-
-/* Pushes the merge of a symbol with the next, if there is one. */
-static void grf_consider(grf_encoder *e, int32_t left) {
-    const grf_vocab *v = e->v;
-    const grf_symbol *a = &e->symbols[left], *b;
-    uint32_t order;
-    grf_pair pair;
-    if (a->next < 0) return;
-    b = &e->symbols[a->next];
-    pair.length = a->length + b->length;
-    if (v->kind == GRF_BY_SCORE) {
-        pair.id = grf_piece_at(e, a->start, pair.length, GRF_MERGEABLE);
-        if (pair.id < 0) return;
-        order = v->pieces[pair.id].order;
-        if (v->pieces[pair.id].type == GRIFFIN_TOKEN_UNUSED) {
-            e->cuts[v->pieces[pair.id].number] = a->length;
-        }
-    } else {
-        int32_t rank = grf_find_merge(v, a->id, b->id);
-        if (rank < 0) return;
-        order   = (uint32_t)rank;
-        pair.id = v->merges[rank].merged;
-        if (e->no_special && v->pieces[pair.id].marker) return;
-    }
-    pair.order = (uint64_t)order << 32 | (uint32_t)left;
-    grf_push(e, pair);
-}
-
-/* A pair is out of date if its symbol is gone or one of the two has grown. Every merge takes one
- * pair off the heap and puts at most two there, so that it never holds more than 2 count. */
-static void grf_merge_symbols(grf_encoder *e) {
-    int32_t i;
-    for (i = 0; i < e->count; i++) grf_consider(e, i);
-    while (e->waiting) {
-        grf_pair pair = grf_pop(e);
-        int32_t left = (int32_t)(uint32_t)pair.order;
-        grf_symbol *a = &e->symbols[left], *b;
-        if (!a->length || a->next < 0) continue;
-        b = &e->symbols[a->next];
-        if (a->length + b->length != pair.length) continue;
-        a->length = pair.length;
-        a->id     = pair.id;
-        a->next   = b->next;
-        b->length = 0;
-        if (a->next >= 0) e->symbols[a->next].prev = left;
-        if (a->prev >= 0) grf_consider(e, a->prev);
-        grf_consider(e, left);
-    }
-}
-
-static void grf_put_token(grf_encoder *e, int32_t id) {
-    if (e->written < e->capacity) e->tokens[e->written] = id;
-    e->written++;
-    e->after_unknown = 0;
-}
-
-/* Neighbouring unknown symbols share one token. */
-static void grf_put_unknown(grf_encoder *e, uint64_t start, uint64_t length) {
-    if (e->v->byte_fallback) {
-        for (; length; start++, length--) grf_put_token(e, e->v->bytes[(uint8_t)e->text.at[start]]);
-    } else if (e->v->unknown >= 0 && !e->after_unknown) {
-        grf_put_token(e, e->v->unknown);
-        e->after_unknown = 1;
-    }
-}
-
-/* By score, the text decides. An unused piece falls apart again into what it was merged from;
- * the heap is empty by now, and its memory is the stack for that. */
-static void grf_put_text(grf_encoder *e, uint32_t start, uint32_t length) {
-    uint64_t depth = 1;
-    e->heap[0].order  = start;
-    e->heap[0].length = length;
-    while (depth) {
-        grf_pair part = e->heap[--depth];
-        int32_t id = grf_piece_at(e, part.order, part.length, GRF_RESERVED);
-        uint32_t cut = 0;
-        if (id < 0) id = grf_piece_at(e, part.order, part.length, GRF_MERGEABLE);
-        if (id >= 0 && e->v->pieces[id].type == GRIFFIN_TOKEN_UNUSED) {
-            cut = e->cuts[e->v->pieces[id].number];
-        }
-        if (cut) {
-            e->heap[depth].order    = part.order + cut;
-            e->heap[depth++].length = part.length - cut;
-            e->heap[depth].order    = part.order;
-            e->heap[depth++].length = cut;
-        } else if (id < 0 || id == e->v->unknown) {
-            grf_put_unknown(e, part.order, part.length);
-        } else {
-            grf_put_token(e, id);
-        }
-    }
-}
-
-static void grf_put_symbols(grf_encoder *e) {
-    int32_t i;
-    for (i = 0; i < e->count; i++) {
-        const grf_symbol *s = &e->symbols[i];
-        if (!s->length) continue;
-        if (e->v->kind == GRF_BY_SCORE) grf_put_text(e, s->start, s->length);
-        else if (s->id < 0) grf_put_unknown(e, s->start, s->length);
-        else grf_put_token(e, s->id);
-    }
-}
-
-/* Places everything in scratch memory, or only measures it with base null. Returns the bytes
- * needed, 63 of them to align the base. */
-static uint64_t grf_encoder_memory(grf_encoder *e, void *base, uint64_t bytes, uint64_t symbols) {
-    grf_arena arena;
-    arena.base = base ? (unsigned char *)grf_align64(base) : NULL;
-    arena.used = 0;
-    e->heap    = (grf_pair *)grf_take(&arena, (2 * symbols + 2) * sizeof(grf_pair));
-    e->symbols = (grf_symbol *)grf_take(&arena, (symbols + 1) * sizeof(grf_symbol));
-    e->cuts    = (uint32_t *)grf_take(&arena, (uint64_t)e->v->unused * sizeof(uint32_t));
-    e->text.at = (char *)grf_take(&arena, bytes);
-    e->text.capacity = base ? bytes : 0;
-    return arena.used + 63;
-}
-
-/* Enough for any text of this length: a byte becomes at most three (a space, or a broken byte),
- * or what the character map makes of it. Only by score, symbols are whole characters. */
-static uint64_t grf_encode_bound(const grf_vocab *v, uint64_t length) {
-    uint64_t symbols = (uint64_t)grf_min64((int64_t)length, GRF_MOST_TEXT - 1) + 1, bytes;
-    grf_encoder e;
-    memset(&e, 0, sizeof e);
-    e.v = v;
-    symbols = (uint64_t)grf_min64((int64_t)(symbols * v->growth), GRF_MOST_TEXT);
-    bytes   = (uint64_t)grf_min64((int64_t)(3 * symbols), GRF_MOST_TEXT);
-    return grf_encoder_memory(&e, NULL, bytes, v->kind == GRF_BY_SCORE ? symbols : bytes);
-}
-
-/* The bytes of scratch that this very text needs; 0: it is too long. */
-static uint64_t grf_encode_measure(grf_encoder *e, const char *text, uint64_t length) {
-    e->symbols = NULL;
-    e->text.capacity = 0;
-    grf_prepare(e, text, length);
-    if (e->text.length > GRF_MOST_TEXT) return 0;
-    return grf_encoder_memory(e, NULL, e->text.length, e->v->kind == GRF_BY_SCORE
-                              ? e->text.characters : e->text.length);
-}
-
-/* After grf_encode_measure of the same text, in memory of the size that it said. */
-static void grf_encode_text(grf_encoder *e, const char *text, uint64_t length, void *memory) {
-    uint64_t bytes = e->text.length;
-    grf_encoder_memory(e, memory, bytes, e->v->kind == GRF_BY_SCORE ? e->text.characters : bytes);
-    memset(e->cuts, 0, (size_t)e->v->unused * sizeof(uint32_t));
-    grf_prepare(e, text, length);
-    grf_merge_symbols(e);
-    grf_put_symbols(e);
 }
 
 /* ================================================================= >>shapes
@@ -3033,6 +1187,14 @@ static void grf_encode_text(grf_encoder *e, const char *text, uint64_t length, v
 #define GRF_WORTH_WAKING 16                 /* fewer pieces than this are not worth other threads */
 
 static int64_t grf_pad(int64_t n) { return (n + GRF_TILE - 1) / GRF_TILE * GRF_TILE; }
+
+/* The type numbers of GGUF that can be weights here. */
+enum grf_type {
+    GRF_F32 = 0, GRF_F16 = 1, GRF_BF16 = 30, GRF_I8 = 24,   /* i8: tiles only */
+    GRF_Q4_0 = 2, GRF_Q4_1 = 3, GRF_Q5_0 = 6, GRF_Q5_1 = 7, GRF_Q8_0 = 8,
+    GRF_Q4_K = 12, GRF_Q5_K = 13, GRF_Q6_K = 14,
+    GRF_TYPES = 31
+};
 
 /* A linear layer y = W x + b, W [rows, cols], as tiles of 32 output rows, ascending in k:
  *
@@ -3128,7 +1290,7 @@ typedef struct grf_kernels {
     void (*exp_shifted)(float *y, const float *x, float shift, int n);             /* any n */
 } grf_kernels;
 
-static const grf_kernels *grf_kernels_of(griffin_cpu cpu);   /* null: not on this machine */
+static const grf_kernels *grf_kernels_find(griffin_cpu cpu);   /* null: not on this machine */
 
 /* ---- the program ---------------------------------------------------------------
  * At open the layers become a flat list of operations over named buffers. An operation is a
@@ -3209,12 +1371,16 @@ typedef struct grf_layout {                 /* sizes that follow from the config
     uint64_t tag, saved_tag;                /* of states in memory; of saved ones: any rewind */
 } grf_layout;
 
+typedef struct grf_gguf   grf_gguf;         /* >>gguf: the directory of a file, */
+typedef struct grf_tensor grf_tensor;       /* and an entry of it */
+typedef struct grf_vocab  grf_vocab;        /* >>vocabulary */
+
 struct griffin_model {
     grf_host           host;
     griffin_info       info;
     const grf_kernels *kernels;
     grf_layout         layout;
-    grf_gguf           file;
+    grf_gguf          *file;
     void              *mapped;              /* file bytes to give back at close, or null */
     uint64_t           mapped_size;
     void              *weights;             /* the arena's block */
@@ -3223,7 +1389,7 @@ struct griffin_model {
     const uint64_t    *turns;               /* [rope_dims / 2] turns per position, in 2^-64 */
     const grf_op      *ops;
     int                n_ops;
-    grf_vocab          vocab;
+    grf_vocab         *vocab;
 };
 
 /* ================================================================= >>network
@@ -3259,290 +1425,16 @@ typedef struct grf_builder {
     int        error;                       /* the first one; later steps do nothing */
 } grf_builder;
 
-/* ---- tensors by name ------------------------------------------------------------ */
-
-static void grf_layer_name(const grf_builder *b, const char *name, grf_line *line) {
-    line->length = 0;
-    grf_put(line, b->prefix, strlen(b->prefix));
-    if (b->layer >= 0) {
-        grf_put(line, "layers.", 7);
-        grf_put_number(line, (uint64_t)b->layer, 10);
-        grf_put(line, ".", 1);
-    }
-    grf_put(line, name, strlen(name));
-}
-
-static const grf_tensor *grf_lookup(const grf_builder *b, const char *name) {
-    grf_line line;
-    grf_layer_name(b, name, &line);
-    return grf_gguf_tensor(&b->model->file, line.text);
-}
-
-static const grf_tensor *grf_lookup_tiles(const grf_builder *b, const char *name) {
-    grf_line line;
-    grf_layer_name(b, name, &line);
-    grf_put(&line, ".t32", 4);
-    return b->error ? NULL : grf_gguf_tensor(&b->model->file, line.text);
-}
-
-static void grf_shape_text(grf_line *line, const uint64_t *ne, int rank) {
-    int i;
-    line->length = 0;
-    for (i = rank - 1; i >= 0; i--) {
-        grf_put(line, i == rank - 1 ? "[" : ", ", i == rank - 1 ? 1 : 2);
-        grf_put_number(line, ne[i], 10);
-    }
-    grf_put(line, "]", 1);
-}
-
-/* The tensor of this name, which must be exactly [d0, d1, d2] (row-major; 0 ends the list). */
-static const grf_tensor *grf_bind(grf_builder *b, const char *name, int d0, int d1, int d2) {
-    int shape[3], rank = d1 == 0 ? 1 : d2 == 0 ? 2 : 3, i;
-    uint64_t want[3];
-    const grf_tensor *t;
-    if (b->error) return NULL;
-    shape[0] = d0; shape[1] = d1; shape[2] = d2;
-    for (i = 0; i < rank; i++) want[rank - 1 - i] = (uint64_t)shape[i];
-    t = grf_lookup(b, name);
-    if (!t || t->rank != rank || memcmp(t->ne, want, (size_t)rank * sizeof want[0]) != 0) {
-        grf_line full, expected, found;
-        grf_layer_name(b, name, &full);
-        grf_shape_text(&expected, want, rank);
-        if (!t) b->error = grf_fail(&b->model->host, GRIFFIN_E_FORMAT,
-                                    "tensor '%s' %s is missing", full.text, expected.text);
-        else {
-            grf_shape_text(&found, t->ne, t->rank);
-            b->error = grf_fail(&b->model->host, GRIFFIN_E_FORMAT, "tensor '%s' is %s, expected %s",
-                                full.text, found.text, expected.text);
-        }
-        return NULL;
-    }
-    b->used[t - b->model->file.tensors] = 1;
-    return t;
-}
-
-static void grf_tensor_floats(const grf_builder *b, const grf_tensor *t, uint64_t first,
-                              uint64_t count, float *out) {
-    const grf_format *f = grf_format_of(t->type);
-    grf_dequantise(t->type,
-                   b->model->file.data + t->offset + first / f->block_elems * f->block_bytes, out,
-                   count);
-}
-
-/* A parameter vector in floats, padded with zeros. */
-static float *grf_vector(grf_builder *b, const char *name, int d0, int d1, int d2) {
-    const grf_tensor *t = grf_bind(b, name, d0, d1, d2);
-    uint64_t padded;
-    float *v;
-    if (!t) return NULL;
-    padded = (uint64_t)grf_pad((int64_t)t->elements);
-    v = (float *)grf_take(&b->arena, 4 * padded);
-    if (!v) { b->parameters += t->elements; return NULL; }
-    grf_tensor_floats(b, t, 0, t->elements, v);
-    memset(v + t->elements, 0, (size_t)(padded - t->elements) * 4);
-    return v;
-}
-
-/* ---- packing row-major tensors into tiles ------------------------------------------ */
-
-static uint64_t grf_tile_bytes(int type, uint64_t cols) {
-    switch (type) {
-    case GRF_F32:  return cols * 4 * GRF_TILE;
-    case GRF_Q8_0: return cols / 32 * 34 * GRF_TILE;
-    case GRF_Q4_0: return cols / 32 * 18 * GRF_TILE;
-    default:       return cols * 2 * GRF_TILE;
-    }
-}
-
-/* Weights stay in their own type where a kernel knows it; all others are widened, exactly. */
-static int grf_packed_type(uint32_t type) {
-    switch (type) {
-    case GRF_F16: case GRF_BF16: case GRF_Q8_0: case GRF_Q4_0: return (int)type;
-    default: return GRF_F32;
-    }
-}
-
-/* Rows of 16-bit or 32-bit elements; a block of 32 k at a time keeps both sides in cache. */
-static void grf_pack_elements(uint8_t *tile, const uint8_t *rows, int count, int cols, int size) {
-    int64_t k0, k, r;
-    for (k0 = 0; k0 < cols; k0 += 32)
-        for (r = 0; r < count; r++)
-            for (k = k0; k < cols && k < k0 + 32; k++) {
-                const uint8_t *from = rows + (r * cols + k) * size;
-                uint32_t wide = size == 4 ? grf_u32(from) : 0;
-                uint16_t narrow = size == 2 ? grf_u16(from) : (uint16_t)0;
-                if (size == 4) memcpy(tile + (k * GRF_TILE + r) * 4, &wide, 4);
-                else           memcpy(tile + (k * GRF_TILE + r) * 2, &narrow, 2);
-            }
-}
-
-/* Rows of q8_0 (34 bytes a block) or q4_0 (18): scales first, then groups of 4 bytes of each row.
- * A byte of q4_0 holds k = i and k = i + 16 in the file as in the tile. */
-static void grf_pack_blocks(uint8_t *tile, const uint8_t *rows, int count, int cols, int bytes,
-                            int flip) {
-    int64_t blocks = cols / 32, j, r, i;
-    for (j = 0; j < blocks; j++, tile += bytes * GRF_TILE)
-        for (r = 0; r < count; r++) {
-            const uint8_t *from = rows + (r * blocks + j) * bytes;
-            uint16_t scale = grf_u16(from);
-            memcpy(tile + 2 * r, &scale, 2);
-            for (i = 0; i < bytes - 2; i++)
-                tile[2 * GRF_TILE + i / 4 * 4 * GRF_TILE + r * 4 + i % 4] =
-                    (uint8_t)(from[2 + i] ^ flip);
-        }
-}
-
-static void grf_pack_rows(uint8_t *tile, int type, const uint8_t *rows, int count, int cols) {
-    switch (type) {
-    case GRF_Q8_0: grf_pack_blocks(tile, rows, count, cols, 34, 0x80); break;
-    case GRF_Q4_0: grf_pack_blocks(tile, rows, count, cols, 18, 0); break;
-    case GRF_F32:  grf_pack_elements(tile, rows, count, cols, 4); break;
-    default:       grf_pack_elements(tile, rows, count, cols, 2); break;
-    }
-}
-
-/* One tile from `count` rows of t, beginning with row `first`. */
-static void grf_pack_tile(const grf_builder *b, uint8_t *tile, const grf_linear *w,
-                          const grf_tensor *t, uint64_t first, int count) {
-    uint64_t row_bytes = t->bytes / (t->elements / (uint64_t)w->cols);
-    const uint8_t *rows = b->model->file.data + t->offset + first * row_bytes;
-    int r;
-    if (grf_packed_type(t->type) == (int)t->type) {
-        grf_pack_rows(tile, w->type, rows, count, w->cols);
-        return;
-    }
-    for (r = 0; r < count; r++)
-        grf_tensor_floats(b, t, (first + (uint64_t)r) * (uint64_t)w->cols, (uint64_t)w->cols,
-                          b->row + (int64_t)r * w->cols);
-    for (r = 0; r < count; r++) {
-        int k;
-        for (k = 0; k < w->cols; k++)
-            memcpy(tile + ((int64_t)k * GRF_TILE + r) * 4, b->row + (int64_t)r * w->cols + k, 4);
-    }
-}
-
-static int grf_is_quantised(const grf_linear *w) {
-    return w && (w->type == GRF_Q8_0 || w->type == GRF_Q4_0);
-}
-
-/* What is known of the weights after measuring: how many there are of which type, and the longest
- * row that must be quantised. */
-static void grf_count_linear(grf_builder *b, const grf_linear *w) {
-    uint64_t weights = (uint64_t)w->rows * (uint64_t)w->cols;
-    b->parameters += weights;
-    b->weights_of[w->type] += weights;
-    if (grf_is_quantised(w) && b->quantised_cols < w->cols) b->quantised_cols = w->cols;
-}
-
-/* A linear layer whose tiles are at `tile`, or, if that is null, in the arena. */
-static grf_linear *grf_new_linear(grf_builder *b, int type, int rows, int cols, int blocks,
-                                  const float *bias, const uint8_t *tile) {
-    grf_linear shape, *w = (grf_linear *)grf_take(&b->arena, sizeof *w);
-    shape.type = type; shape.rows = rows; shape.cols = cols; shape.blocks = blocks;
-    shape.tiles = (int)(grf_pad(rows / blocks) / GRF_TILE) * blocks;
-    shape.tile_bytes = grf_tile_bytes(type, (uint64_t)cols);
-    shape.bias = bias;
-    shape.tile = tile ? tile : (const uint8_t *)
-        grf_take(&b->arena, (uint64_t)shape.tiles * shape.tile_bytes);
-    if (b->row_floats < (uint64_t)cols * GRF_TILE) b->row_floats = (uint64_t)cols * GRF_TILE;
-    if (!w) {
-        grf_count_linear(b, &shape);
-        return NULL;
-    }
-    *w = shape;
-    return w;
-}
-
-/* From the little-endian bytes of a file to the machine's, and back. Plain numbers all have an
- * order; of blocks only the scales, which are the first 64 bytes. */
-static void grf_order_tiles(uint8_t *tiles, uint64_t bytes, int type) {
-    uint64_t block = type == GRF_Q8_0 ? 34 * GRF_TILE : type == GRF_Q4_0 ? 18 * GRF_TILE : 64, i;
-    int size = type == GRF_F32 ? 4 : 2;
-    if (!GRF_BIG_ENDIAN) return;
-    for (i = 0; i < bytes; i += (uint64_t)size) if (i % block < 64) grf_reorder(tiles + i, size);
-}
-
-/* Tiles in the file are used where they are. A tensor NAME.t32 holds them: f32, f16 and bf16 as
- * [tiles, cols, 32] of that type, q8_0 and q4_0 as bytes [tiles, bytes of a tile]. */
-static int grf_tiled_type(const grf_tensor *t, uint64_t cols, uint64_t tiles) {
-    int plain = t->type == GRF_F32 || t->type == GRF_F16 || t->type == GRF_BF16;
-    if (plain && t->rank == 3 && t->ne[0] == GRF_TILE && t->ne[1] == cols && t->ne[2] == tiles)
-        return (int)t->type;
-    if (t->type != GRF_I8 || t->rank != 2 || t->ne[1] != tiles || cols % 32 != 0) return -1;
-    return t->ne[0] == grf_tile_bytes(GRF_Q8_0, cols) ? GRF_Q8_0
-         : t->ne[0] == grf_tile_bytes(GRF_Q4_0, cols) ? GRF_Q4_0 : -1;
-}
-
-static const grf_linear *grf_tiled(grf_builder *b, const grf_tensor *t, int rows, int cols,
-                                   int blocks, const float *bias) {
-    int tiles = (int)(grf_pad(rows / blocks) / GRF_TILE) * blocks;
-    int type = grf_tiled_type(t, (uint64_t)cols, (uint64_t)tiles);
-    grf_linear *w;
-    if (type < 0) {
-        b->error = grf_tensor_fail(&b->model->host, GRIFFIN_E_FORMAT, t,
-                                   "expected %d tiles of %d columns", tiles, cols);
-        return NULL;
-    }
-    b->used[t - b->model->file.tensors] = 1;
-    if (!b->copy && !GRF_BIG_ENDIAN)
-        return grf_new_linear(b, type, rows, cols, blocks, bias, b->model->file.data + t->offset);
-    w = grf_new_linear(b, type, rows, cols, blocks, bias, NULL);
-    if (!w) return NULL;
-    memcpy((uint8_t *)w->tile, b->model->file.data + t->offset, (size_t)t->bytes);
-    grf_order_tiles((uint8_t *)w->tile, t->bytes, type);
-    return w;
-}
-
-/* name.weight [rows, cols] and, if has_bias, name.bias [rows]. */
+/* Defined where files are opened (>>model): the weights of a file, by name. */
+static const grf_tensor *grf_gguf_tensor(const grf_gguf *g, const char *name);
+static const grf_tensor *grf_lookup(const grf_builder *b, const char *name);
+static const grf_tensor *grf_lookup_tiles(const grf_builder *b, const char *name);
+static float *grf_vector(grf_builder *b, const char *name, int d0, int d1, int d2);
+static float *grf_conv_taps(grf_builder *b);
 static const grf_linear *grf_dense(grf_builder *b, const char *name, int rows, int cols,
-                                   int has_bias) {
-    grf_line weight, bias;
-    const grf_tensor *t;
-    const float *bias_vector;
-    grf_linear *w;
-    int i;
-    weight.length = bias.length = 0;
-    grf_put(&weight, name, strlen(name)); grf_put(&weight, ".weight", 7);
-    grf_put(&bias,   name, strlen(name)); grf_put(&bias,   ".bias",   5);
-    bias_vector = has_bias ? grf_vector(b, bias.text, rows, 0, 0) : NULL;
-    t = grf_lookup_tiles(b, weight.text);
-    if (t) return grf_tiled(b, t, rows, cols, 1, bias_vector);
-    t = grf_bind(b, weight.text, rows, cols, 0);
-    if (!t) return NULL;
-    w = grf_new_linear(b, grf_packed_type(t->type), rows, cols, 1, bias_vector, NULL);
-    for (i = 0; w && i < w->tiles; i++) {
-        uint8_t *tile = (uint8_t *)w->tile + (uint64_t)i * w->tile_bytes;
-        int64_t first = (int64_t)i * GRF_TILE, count = grf_min64(GRF_TILE, rows - first);
-        if (count < GRF_TILE) memset(tile, 0, (size_t)w->tile_bytes);
-        grf_pack_tile(b, tile, w, t, (uint64_t)first, (int)count);
-    }
-    return w;
-}
-
-/* The RG-LRU's block-diagonal gates: weight [B, in, out], whose rows already ascend in k = in; bias
- * [B, out]. */
-static const grf_linear *grf_gate(grf_builder *b, const char *weight, const char *bias) {
-    int B = b->config->gate_blocks, n = b->config->lru_width / B,
-        tiles = (int)(grf_pad(n) / GRF_TILE);
-    const float *bias_vector = grf_vector(b, bias, B, n, 0);
-    const grf_tensor *t = grf_lookup_tiles(b, weight);
-    grf_linear *w;
-    int64_t row, i;
-    if (t) return grf_tiled(b, t, n * B, n, B, bias_vector);
-    t = grf_bind(b, weight, B, n, n);
-    if (!t) return NULL;
-    w = grf_new_linear(b, GRF_F32, n * B, n, B, bias_vector, NULL);
-    if (!w) return NULL;
-    memset((uint8_t *)w->tile, 0, (size_t)((uint64_t)w->tiles * w->tile_bytes));
-    for (row = 0; row < (int64_t)B * n; row++) {
-        grf_tensor_floats(b, t, (uint64_t)row * (uint64_t)n, (uint64_t)n, b->row);
-        for (i = 0; i < tiles; i++)
-            memcpy((uint8_t *)w->tile + (uint64_t)(row / n * tiles + i) * w->tile_bytes
-                       + (uint64_t)(row % n) * 4 * GRF_TILE,
-                   b->row + i * GRF_TILE, (size_t)grf_min64(GRF_TILE, n - i * GRF_TILE) * 4);
-    }
-    return w;
-}
+                                   int has_bias);
+static const grf_linear *grf_gate(grf_builder *b, const char *weight, const char *bias);
+static int grf_is_quantised(const grf_linear *w);
 
 /* ---- adding operations ---------------------------------------------------------------- */
 
@@ -3599,19 +1491,6 @@ static void grf_norm(grf_builder *b, const char *name, int head) {
     op->head = head;
 }
 
-/* conv_1d.weight [E, 1, K] as [K][pad(E)]; the last tap belongs to the current token. */
-static float *grf_conv_taps(grf_builder *b) {
-    int E = b->config->lru_width, K = b->config->conv_width, e, k;
-    const grf_tensor *t = grf_bind(b, "temporal_block.conv_1d.weight", E, 1, K);
-    float *taps = (float *)grf_take(&b->arena, 4 * (uint64_t)(K * grf_pad(E)));
-    if (t && !taps) b->parameters += t->elements;
-    if (!t || !taps) return NULL;
-    memset(taps, 0, (size_t)(K * grf_pad(E)) * 4);
-    grf_tensor_floats(b, t, 0, t->elements, b->row);
-    for (e = 0; e < E; e++)
-        for (k = 0; k < K; k++) taps[k * grf_pad(E) + e] = b->row[e * K + k];
-    return taps;
-}
 
 /* The recurrent block, u = norm(x):
  *
@@ -3684,7 +1563,7 @@ static void grf_mlp_block(grf_builder *b) {
 
 static void grf_embedding(grf_builder *b) {
     int i, half = b->config->rope_dims / 2;
-    uint64_t *turns = (uint64_t *)grf_take(&b->arena, 8 * (uint64_t)half);
+    uint64_t *turns = (uint64_t *)grf_arena_take(&b->arena, 8 * (uint64_t)half);
     b->model->embedding = grf_dense(b, "embed_tokens", b->config->vocab, b->config->width, 0);
     b->model->turns = turns;
     grf_add(b, GRF_EMBED, GRF_X, GRF_X);
@@ -3713,7 +1592,7 @@ static void grf_head(grf_builder *b) {
 static void grf_network(grf_builder *b) {
     const griffin_config *config = b->config;
     b->layer = -1;
-    b->prefix = grf_gguf_tensor(&b->model->file, "model.final_norm.weight") ? "model." : "";
+    b->prefix = grf_gguf_tensor(b->model->file, "model.final_norm.weight") ? "model." : "";
     grf_embedding(b);
     for (b->layer = 0; b->layer < config->layers && !b->error; b->layer++) {
         grf_norm(b, "temporal_pre_norm.weight", 0);
@@ -3726,739 +1605,6 @@ static void grf_network(grf_builder *b) {
         grf_mlp_block(b);
     }
     grf_head(b);
-}
-
-/* ---- for writers of model files -------------------------------------------------------------- */
-
-static int grf_tile_type(const char *name) {
-    static const int types[] = { GRF_F32, GRF_F16, GRF_BF16, GRF_Q8_0, GRF_Q4_0 };
-    int i;
-    for (i = 0; name && i < GRF_COUNT(types); i++)
-        if (strcmp(name, grf_format_of((uint32_t)types[i])->name) == 0) return types[i];
-    return -1;
-}
-
-GRIFFIN_API int64_t griffin_tile_size(const char *type, int cols) {
-    int known = grf_tile_type(type);
-    if (cols < 1) return GRIFFIN_E_ARGUMENT;
-    if (known < 0 || (uint32_t)cols % grf_format_of((uint32_t)known)->block_elems != 0)
-        return GRIFFIN_E_UNSUPPORTED;
-    return (int64_t)grf_tile_bytes(known, (uint64_t)cols);
-}
-
-GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, int count,
-                                  void *tile) {
-    int64_t size = griffin_tile_size(type, cols);
-    if (size < 0) return (int)size;
-    if (!rows || !tile || count < 1 || count > GRF_TILE) return GRIFFIN_E_ARGUMENT;
-    memset(tile, 0, (size_t)size);
-    grf_pack_rows((uint8_t *)tile, grf_tile_type(type), (const uint8_t *)rows, count, cols);
-    grf_order_tiles((uint8_t *)tile, (uint64_t)size, grf_tile_type(type));
-    return GRIFFIN_OK;
-}
-
-/* ================================================================= >>config
- * The sizes of the network: from a published name, from the file's metadata, or from the caller. */
-
-static void grf_family_defaults(griffin_config *g) {
-    memset(g, 0, sizeof *g);
-    g->conv_width = 4;
-    g->kv_heads = 1;
-    g->rope_base = 10000;
-    g->eps = 1e-6f;
-    g->norm_offset = 1;
-    g->embedding_scale = 1;
-    g->decay = 8;
-}
-
-static void grf_repeat_blocks(griffin_config *g, const char *pattern) {
-    int i, n = (int)strlen(pattern);
-    for (i = 0; i < g->layers && i < GRIFFIN_MAX_LAYERS; i++) g->blocks[i] = pattern[i % n];
-    g->blocks[i] = 0;
-}
-
-/* Griffin paper, appendix C, table 2: heads of 128, MLP 3 D, 16 gate blocks, window 1024. */
-static int grf_paper_preset(griffin_config *g, const char *size) {
-    static const struct { const char *name; int D, E, N; } table[] = {
-        { "100m",  768, 1024, 12 }, { "200m", 1024, 1536, 12 }, { "400m", 1536, 2048, 12 },
-        { "1.3b", 2048, 2560, 24 }, { "3b",   3072, 4096, 24 }, { "7b",   4096, 5632, 32 },
-        { "14b",  5120, 8192, 40 }
-    };
-    int i;
-    for (i = 0; i < GRF_COUNT(table) && strcmp(size, table[i].name) != 0; i++) {}
-    if (i == GRF_COUNT(table)) return GRIFFIN_E_ARGUMENT;
-    g->vocab = 32000;
-    g->width = table[i].D;
-    g->lru_width = table[i].E;
-    g->layers = table[i].N;
-    g->gate_blocks = 16;
-    g->head_dim = 128;
-    g->window = 1024;
-    return GRIFFIN_OK;
-}
-
-/* RecurrentGemma report: a Griffin with scaled embedding and capped logits. */
-static int grf_gemma_preset(griffin_config *g, const char *size) {
-    int large = strcmp(size, "9b") == 0;
-    if (!large && strcmp(size, "2b") != 0) return GRIFFIN_E_ARGUMENT;
-    g->vocab = 256000;
-    g->width = g->lru_width = large ? 4096 : 2560;
-    g->layers = large ? 38 : 26;
-    g->gate_blocks = large ? 16 : 10;
-    g->head_dim = 256;
-    g->window = 2048;
-    g->soft_cap = 30;
-    g->embedding_scale = large ? 64.0f : 50.5f;         /* sqrt(D) rounded to bf16 */
-    return GRIFFIN_OK;
-}
-
-GRIFFIN_API int griffin_preset(griffin_config *config, const char *name) {
-    static const struct { const char *prefix, *blocks; } families[] = {
-        { "griffin-", "rra" }, { "hawk-", "r" }, { "mqa-", "a" }
-    };
-    const char *blocks = "rra";
-    int i, error = GRIFFIN_E_ARGUMENT;
-    if (!config || !name) return GRIFFIN_E_ARGUMENT;
-    grf_family_defaults(config);
-    for (i = 0; i < GRF_COUNT(families) && error; i++) {
-        size_t n = strlen(families[i].prefix);
-        if (strncmp(name, families[i].prefix, n) != 0) continue;
-        blocks = families[i].blocks;
-        error = grf_paper_preset(config, name + n);
-    }
-    if (error)
-        error =
-            grf_gemma_preset(config, strncmp(name, "recurrentgemma-", 15) == 0 ? name + 15 : name);
-    if (error) return error;
-    config->mlp_width = 3 * config->width;
-    config->heads = config->width / config->head_dim;
-    config->rope_dims = config->head_dim / 2;
-    grf_repeat_blocks(config, blocks);
-    return GRIFFIN_OK;
-}
-
-/* ---- from metadata ----------------------------------------------------------------- */
-
-typedef struct grf_reading {                /* keys of one file, under one architecture's prefix */
-    const grf_gguf *file;
-    const grf_host *host;
-    const char     *prefix;
-    int             error;                  /* the first one */
-} grf_reading;
-
-static void grf_key(const grf_reading *r, const char *ending, grf_line *key) {
-    key->length = 0;
-    grf_put(key, r->prefix, strlen(r->prefix));
-    grf_put(key, ending, strlen(ending));
-}
-
-/* Absent is an error unless there is a default to keep. */
-static void grf_absent(grf_reading *r, const grf_line *key) {
-    r->error = grf_fail(r->host, GRIFFIN_E_FORMAT, "metadata key '%s' is missing", key->text);
-}
-
-enum { GRF_OPTIONAL, GRF_REQUIRED };
-
-static void grf_read_int(grf_reading *r, const char *ending, int required, int *value) {
-    grf_line key;
-    uint64_t wide = 0;
-    int found;
-    if (r->error) return;
-    grf_key(r, ending, &key);
-    found = grf_gguf_get_uint(r->file, key.text, 1 << 24, &wide, r->host);
-    if (found < 0) r->error = found;
-    else if (found) *value = (int)wide;
-    else if (required) grf_absent(r, &key);
-}
-
-static void grf_read_float(grf_reading *r, const char *ending, int required, float *value) {
-    grf_line key;
-    int found;
-    if (r->error) return;
-    grf_key(r, ending, &key);
-    found = grf_gguf_get_float(r->file, key.text, value, r->host);
-    if (found < 0) r->error = found;
-    else if (!found && required) grf_absent(r, &key);
-}
-
-static void grf_read_activation(grf_reading *r, griffin_activation *activation) {
-    static const struct { const char *name; griffin_activation value; } table[] = {
-        { "gelu_pytorch_tanh", GRIFFIN_GELU_TANH }, { "gelu_new", GRIFFIN_GELU_TANH },
-        { "gelu", GRIFFIN_GELU_ERF }, { "silu", GRIFFIN_SILU }, { "swish", GRIFFIN_SILU },
-        { "relu", GRIFFIN_RELU }
-    };
-    grf_line key;
-    const char *text = NULL;
-    uint64_t length = 0;
-    int i, found;
-    if (r->error) return;
-    grf_key(r, "hidden_activation", &key);
-    found = grf_gguf_get_string(r->file, key.text, &text, &length, r->host);
-    if (found < 0) { r->error = found; return; }
-    if (!found) return;
-    for (i = 0; i < GRF_COUNT(table); i++)
-        if (strlen(table[i].name) == length && memcmp(table[i].name, text, (size_t)length) == 0) {
-            *activation = table[i].value;
-            return;
-        }
-    r->error = grf_fail(r->host, GRIFFIN_E_UNSUPPORTED,
-                        "%s is '%t'; known are gelu_pytorch_tanh, gelu, silu, relu", key.text, text,
-                        (size_t)length);
-}
-
-/* One name for each layer; without the key, the kind follows from the tensors. */
-static void grf_read_blocks(grf_reading *r, griffin_config *g) {
-    grf_line key;
-    const grf_kv *array = NULL;
-    const uint8_t *at;
-    int i, found;
-    if (r->error) return;
-    grf_key(r, "block_types", &key);
-    found = grf_gguf_get_array(r->file, key.text, GRF_VALUE_STRING, &array, r->host);
-    if (found < 0) { r->error = found; return; }
-    if (!found) return;
-    if (array->count != (uint64_t)g->layers) {
-        r->error = grf_fail(r->host, GRIFFIN_E_FORMAT, "%s has %u entries for %d layers",
-                            key.text, array->count, g->layers);
-        return;
-    }
-    at = r->file->data + array->offset;
-    for (i = 0; i < g->layers; i++) {
-        const char *text;
-        uint64_t length;
-        at = grf_gguf_next_string(at, &text, &length);
-        if (length == 9 && memcmp(text, "recurrent", 9) == 0) g->blocks[i] = 'r';
-        else if (length == 9 && memcmp(text, "attention", 9) == 0) g->blocks[i] = 'a';
-        else {
-            r->error = grf_fail(r->host, GRIFFIN_E_UNSUPPORTED,
-                                "%s: layer %d is '%t', known are recurrent and attention",
-                                key.text, i, text, (size_t)length);
-            return;
-        }
-    }
-}
-
-/* 1 if the file says what it is, 0 if it has no metadata of ours, or an error. */
-static int grf_architecture(grf_reading *r) {
-    static const char *const known[] = {
-        "griffin.", "recurrentgemma.", "recurrent_gemma.", "recurrent-gemma."
-    };
-    const char *text = NULL;
-    uint64_t length = 0;
-    int i, found = grf_gguf_get_string(r->file, "general.architecture", &text, &length, r->host);
-    if (found <= 0) return found;
-    for (i = 0; i < GRF_COUNT(known); i++)
-        if (strlen(known[i]) == length + 1 && memcmp(known[i], text, (size_t)length) == 0) {
-            r->prefix = known[i];
-            return 1;
-        }
-    return grf_fail(r->host, GRIFFIN_E_UNSUPPORTED, "architecture '%t'; this library runs griffin",
-                    text, (size_t)length);
-}
-
-/* Keys of spec 3.3. Window, cap and embedding scale change results without a trace, so they have
- * no default. */
-static int grf_read_config(grf_reading *r, griffin_config *g) {
-    grf_family_defaults(g);
-    grf_read_int(r, "embedding_length", GRF_REQUIRED, &g->width);
-    grf_read_int(r, "block_count", GRF_REQUIRED, &g->layers);
-    grf_read_int(r, "feed_forward_length", GRF_REQUIRED, &g->mlp_width);
-    grf_read_int(r, "attention.head_count", GRF_REQUIRED, &g->heads);
-    grf_read_int(r, "attention.head_count_kv", GRF_OPTIONAL, &g->kv_heads);
-    grf_read_int(r, "attention.sliding_window", GRF_REQUIRED, &g->window);
-    grf_read_float(r, "final_logit_softcapping", GRF_REQUIRED, &g->soft_cap);
-    grf_read_float(r, "embedding_scale", GRF_REQUIRED, &g->embedding_scale);
-    grf_read_float(r, "attention.layer_norm_rms_epsilon", GRF_OPTIONAL, &g->eps);
-    grf_read_float(r, "rope.freq_base", GRF_OPTIONAL, &g->rope_base);
-    grf_read_float(r, "rglru.c", GRF_OPTIONAL, &g->decay);
-    grf_read_float(r, "norm_weight_offset", GRF_OPTIONAL, &g->norm_offset);
-    grf_read_int(r, "ssm.conv_kernel", GRF_OPTIONAL, &g->conv_width);
-    if (r->error) return r->error;
-    g->vocab = 0;                           /* 0: as the embedding has it */
-    g->lru_width = g->width;
-    g->gate_blocks = g->heads;
-    g->head_dim = g->heads > 0 ? g->width / g->heads : 0;
-    grf_read_int(r, "vocab_size", GRF_OPTIONAL, &g->vocab);
-    grf_read_int(r, "ssm.inner_size", GRF_OPTIONAL, &g->lru_width);
-    grf_read_int(r, "ssm.group_count", GRF_OPTIONAL, &g->gate_blocks);
-    grf_read_int(r, "attention.key_length", GRF_OPTIONAL, &g->head_dim);
-    g->rope_dims = g->head_dim / 2;
-    grf_read_int(r, "rope.dimension_count", GRF_OPTIONAL, &g->rope_dims);
-    grf_read_activation(r, &g->activation);
-    if (!r->error && (g->layers < 1 || g->layers > GRIFFIN_MAX_LAYERS))
-        r->error = grf_fail(r->host, GRIFFIN_E_FORMAT, "%d layers; 1 to %d are possible",
-                            g->layers, GRIFFIN_MAX_LAYERS);
-    grf_read_blocks(r, g);
-    return r->error;
-}
-
-/* What the tensors themselves tell: vocabulary, kinds of layers, biases of q, k and v. */
-static void grf_complete_config(const grf_gguf *file, griffin_config *g) {
-    const char *prefix = grf_gguf_tensor(file, "model.final_norm.weight") ? "model." : "";
-    const grf_tensor *embedding;
-    int i;
-    grf_line name;
-    name.length = 0;
-    grf_put(&name, prefix, strlen(prefix));
-    grf_put(&name, "embed_tokens.weight", 19);
-    embedding = grf_gguf_tensor(file, name.text);
-    if (g->vocab == 0 && embedding && embedding->ne[1] <= 1 << 21) g->vocab = (int)embedding->ne[1];
-    for (i = 0; i < g->layers && i < GRIFFIN_MAX_LAYERS; i++) {
-        size_t start;
-        name.length = 0;
-        grf_put(&name, prefix, strlen(prefix));
-        grf_put(&name, "layers.", 7);
-        grf_put_number(&name, (uint64_t)i, 10);
-        start = name.length;
-        grf_put(&name, ".temporal_block.q_proj.bias", 27);
-        if (grf_gguf_tensor(file, name.text)) g->qkv_bias = 1;
-        name.length = start;
-        grf_put(&name, ".temporal_block.rg_lru.recurrent_param", 38);
-        if (g->blocks[i] == 0) g->blocks[i] = grf_gguf_tensor(file, name.text) ? 'r' : 'a';
-    }
-    g->blocks[i] = 0;
-}
-
-/* The rules that everything after this relies on; null if they hold, else the one that does not. */
-static const char *grf_broken_rule(const griffin_config *g) {
-    int i, n = 0;
-    while (n <= GRIFFIN_MAX_LAYERS && g->blocks[n]) n++;
-    if (g->layers < 1 || g->layers > GRIFFIN_MAX_LAYERS || n != g->layers)
-        return "one block kind for each of 1 to 1024 layers";
-    for (i = 0; i < n; i++)
-        if (g->blocks[i] != 'r' && g->blocks[i] != 'a') return "block kinds are 'r' and 'a'";
-    if (g->vocab < 1 || g->vocab > 1 << 21)
-        return "1 <= vocabulary (rows of embed_tokens.weight) <= 2^21";
-    if (g->width < 1 || g->width > 1 << 20) return "1 <= width <= 2^20";
-    if (g->mlp_width < 1 || g->mlp_width > 1 << 22) return "1 <= MLP width <= 2^22";
-    if (g->lru_width < 1 || g->lru_width > 1 << 20) return "1 <= recurrent width <= 2^20";
-    if (g->heads < 1 || g->kv_heads < 1 || g->heads % g->kv_heads != 0)
-        return "heads a multiple of key/value heads";
-    if (g->head_dim < 1 || (int64_t)g->head_dim * g->heads != g->width)
-        return "heads times head_dim equal to width";
-    if (g->gate_blocks < 1 || g->lru_width % g->gate_blocks != 0)
-        return "recurrent width a multiple of gate blocks";
-    if (g->conv_width < 1 || g->conv_width > 16) return "1 <= convolution width <= 16";
-    if (g->window < 1 || g->window > 1 << 20) return "1 <= window <= 2^20";
-    if (g->rope_dims < 0 || g->rope_dims % 2 != 0 || g->rope_dims > g->head_dim)
-        return "rotated dimensions even, at most head_dim";
-    if (!(g->eps > 0 && g->eps < 1)) return "0 < eps < 1";
-    if (!(g->rope_base >= 1 && g->rope_base < 1e12f)) return "1 <= rope base < 10^12";
-    if (!(g->decay > 0 && g->decay < 1e6f)) return "0 < decay < 10^6";
-    if (!(g->soft_cap >= 0 && g->soft_cap < 1e30f)) return "soft cap 0 or positive";
-    if (!(g->embedding_scale > 0 && g->embedding_scale < 1e30f)) return "embedding scale positive";
-    if (!(g->norm_offset > -1e6f && g->norm_offset < 1e6f)) return "norm offset a number";
-    if ((int)g->activation < 0 || g->activation > GRIFFIN_RELU) return "a known activation";
-    return NULL;
-}
-
-static int grf_find_config(const griffin_options *options, const grf_gguf *file,
-                           const grf_host *host, griffin_config *g) {
-    grf_reading r;
-    const char *broken;
-    int found;
-    r.file = file; r.host = host; r.prefix = ""; r.error = 0;
-    found = grf_architecture(&r);
-    if (found < 0) return found;
-    if (found) {
-        int error = grf_read_config(&r, g);
-        if (error) return error;
-    } else if (options && options->config) {
-        *g = *options->config;
-    } else {
-        return grf_fail(host, GRIFFIN_E_FORMAT, "no general.architecture in the metadata; "
-                        "give the configuration with the model (griffin_options.config)");
-    }
-    grf_complete_config(file, g);
-    broken = grf_broken_rule(g);
-    if (broken) return grf_fail(host, GRIFFIN_E_FORMAT, "configuration: expected %s", broken);
-    return GRIFFIN_OK;
-}
-
-/* ================================================================= >>model
- * Opening: file bytes, directory, configuration, vocabulary, then the network's builder twice. */
-
-static int grf_is_attention(const griffin_config *g, int layer) { return g->blocks[layer] == 'a'; }
-
-static void grf_lay_out(griffin_model *m) {
-    const griffin_config *g = &m->info.config;
-    grf_layout *l = &m->layout;
-    int i;
-    for (i = 0; i < g->layers; i++)
-        if (grf_is_attention(g, i)) l->attention_layers++; else l->recurrent_layers++;
-    l->rewind = m->info.rewind;
-    l->slots = m->info.attn_keys - 1 + l->rewind;
-    l->kv_type = m->info.kv_type == GRIFFIN_KV_BF16 ? GRF_BF16 : GRF_F32;
-    l->kv_size = l->kv_type == GRF_BF16 ? 2 : 4;
-    l->head = (g->head_dim + 15) / 16 * 16;
-    l->heads_per_kv = g->heads / g->kv_heads;
-    l->head_blocks = (l->heads_per_kv + GRF_HEAD_BLOCK - 1) / GRF_HEAD_BLOCK;
-    l->head_block = (l->heads_per_kv + l->head_blocks - 1) / l->head_blocks;
-    l->kv_row = (int64_t)g->kv_heads * l->head * l->kv_size;
-    l->lane = grf_pad(g->lru_width);
-    l->recurrent_row = g->conv_width * l->lane;
-    l->recurrent_floats = l->recurrent_layers * l->recurrent_row;
-    l->ring_bytes = 2 * (int64_t)l->slots * l->kv_row;
-    for (i = 0; i < GRF_BUFFERS; i++) l->width[i] = grf_pad(g->width);
-    for (i = GRF_Y; i <= GRF_R; i++) l->width[i] = l->lane;
-    l->width[GRF_K] = l->width[GRF_V] = grf_pad((int64_t)g->kv_heads * g->head_dim);
-    l->width[GRF_QR] = grf_pad((int64_t)g->heads * l->head);
-    l->width[GRF_M] = grf_pad(g->mlp_width);
-    l->past = sizeof(griffin_state)
-        + (uint64_t)(4 * l->recurrent_floats + l->attention_layers * l->ring_bytes);
-    m->info.state_bytes = l->past + 8 * (uint64_t)l->rewind;
-    m->info.mark_bytes = sizeof(griffin_state) + 4 * (uint64_t)l->recurrent_floats;
-}
-
-/* Directory, a sample of every tensor, and the configuration: another file or fine-tune differs. */
-static uint64_t grf_fingerprint(const griffin_model *m) {
-    const griffin_config *g = &m->info.config;
-    const uint64_t numbers[] = {
-        (uint64_t)g->window, (uint64_t)g->heads, (uint64_t)g->kv_heads, (uint64_t)g->rope_dims,
-        (uint64_t)g->activation, grf_bits_of(g->rope_base), grf_bits_of(g->eps),
-        grf_bits_of(g->norm_offset), grf_bits_of(g->embedding_scale), grf_bits_of(g->soft_cap),
-        grf_bits_of(g->decay)
-    };
-    uint64_t hash = GRF_HASH_START, i;
-    for (i = 0; i < m->file.n_tensors; i++) {
-        const grf_tensor *t = m->file.tensors + i;
-        const uint8_t *data = m->file.data + t->offset;
-        size_t n = (size_t)(t->bytes < 256 ? t->bytes : 256);
-        hash = grf_hash(hash, t->name, t->name_length);
-        hash = grf_hash(hash, data, n);
-        hash = grf_hash(hash, data + t->bytes / 2,
-                        (size_t)(t->bytes - t->bytes / 2 < n ? t->bytes - t->bytes / 2 : n));
-        hash = grf_hash(hash, data + t->bytes - n, n);
-    }
-    for (i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
-        hash = grf_hash_number(hash, numbers[i]);
-    return grf_hash(hash, g->blocks, (size_t)g->layers);
-}
-
-static void grf_report_unused(const griffin_model *m, const unsigned char *used) {
-    uint64_t i, count = 0;
-    const grf_tensor *first = NULL;
-    for (i = 0; i < m->file.n_tensors; i++)
-        if (!used[i] && !count++) first = m->file.tensors + i;
-    if (first)
-        grf_fail(&m->host, GRIFFIN_OK,
-                 "%u tensors are not part of the network and were ignored, the first is '%t'",
-                 count, first->name, (size_t)first->name_length);
-}
-
-static const griffin_config *grf_start_builder(grf_builder *b, griffin_model *m,
-                                               unsigned char *base) {
-    b->model = m;
-    b->config = &m->info.config;
-    b->arena.base = base;
-    b->arena.used = 0;
-    b->recurrent = b->attention = b->n_ops = 0;
-    b->ops = (grf_op *)grf_take(&b->arena, GRF_LAYER_OPS * (uint64_t)(m->info.config.layers + 1)
-                                               * sizeof(grf_op));
-    return b->config;
-}
-
-static uint32_t grf_most_used(const grf_builder *b) {
-    uint32_t type, most = 0;
-    for (type = 1; type < GRF_TYPES; type++)
-        if (b->weights_of[type] > b->weights_of[most]) most = type;
-    return most;
-}
-
-/* Asks for huge pages behind memory that came from malloc: a host's allocator knows better. */
-static void grf_advise(const grf_host *host, void *memory, uint64_t size) {
-#if defined(GRF_MMAP) && defined(MADV_HUGEPAGE)
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE),
-              from = ((uintptr_t)memory + page - 1) & ~(page - 1);
-    uintptr_t to = ((uintptr_t)memory + (uintptr_t)size) & ~(page - 1);
-    if (!host->allocator.allocate && to > from + (1 << 22))
-        madvise((void *)from, to - from, MADV_HUGEPAGE);
-#else
-    (void)host; (void)memory; (void)size;
-#endif
-}
-
-static int grf_build(griffin_model *m, int copy) {
-    grf_builder b;
-    uint64_t size;
-    memset(&b, 0, sizeof b);
-    b.used = (unsigned char *)grf_allocate(&m->host, m->file.n_tensors);
-    if (!b.used) return grf_no_memory(&m->host, m->file.n_tensors);
-    memset(b.used, 0, (size_t)m->file.n_tensors);
-    b.copy = copy;
-    grf_start_builder(&b, m, NULL);
-    grf_network(&b);
-    size = b.arena.used + 64;
-    if (!b.error) {
-        m->weights = grf_allocate(&m->host, size);
-        if (m->weights) grf_advise(&m->host, m->weights, size);
-        b.row = (float *)grf_allocate(&m->host, 4 * b.row_floats);
-        if (!m->weights || !b.row) b.error = grf_no_memory(&m->host, size + 4 * b.row_floats);
-    }
-    if (!b.error) {
-        grf_start_builder(&b, m, (unsigned char *)grf_align64(m->weights));
-        grf_network(&b);
-        m->ops = b.ops;
-        m->n_ops = b.n_ops;
-        m->layout.q8_row = (b.quantised_cols + GRF_GROUP - 1) / GRF_GROUP;
-        m->info.parameters = b.parameters;
-        m->info.type = grf_format_of(grf_most_used(&b))->name;
-        m->info.weight_bytes = size;
-        grf_report_unused(m, b.used);
-    }
-    grf_release(&m->host, b.row);
-    grf_release(&m->host, b.used);
-    return b.error;
-}
-
-/* ---- facts for griffin_get_info ------------------------------------------------------- */
-
-/* A metadata string as a C string in memory of the model's; "" if the file has none. */
-static int grf_copy_string(griffin_model *m, const char *key, char **memory, const char **text) {
-    const char *found = NULL;
-    uint64_t length = 0;
-    int error = grf_gguf_get_string(&m->file, key, &found, &length, &m->host);
-    if (error < 0) return error;
-    *memory = (char *)grf_allocate(&m->host, length + 1);
-    if (!*memory) return grf_no_memory(&m->host, length + 1);
-    if (length) memcpy(*memory, found, (size_t)length);
-    (*memory)[length] = 0;
-    *text = *memory;
-    return GRIFFIN_OK;
-}
-
-static int grf_describe(griffin_model *m) {
-    int error = grf_copy_string(m, "general.name", &m->name, &m->info.name);
-    if (!error)
-        error = grf_copy_string(m, "tokenizer.chat_template", &m->chat_template,
-                                &m->info.chat_template);
-    m->info.tensors = (int)m->file.n_tensors;
-    m->info.kernels = m->kernels->name;
-    m->info.file_bytes = m->file.size;
-    m->info.has_vocabulary = m->vocab.count > 0;
-    m->info.bos         = m->vocab.count ? m->vocab.bos : -1;
-    m->info.eos         = m->vocab.count ? m->vocab.eos : -1;
-    m->info.end_of_turn = m->vocab.count ? m->vocab.eot : -1;
-    m->info.pad         = m->vocab.count ? m->vocab.pad : -1;
-    m->info.add_bos = m->vocab.add_bos;
-    m->info.fingerprint = grf_fingerprint(m);
-    m->layout.saved_tag = 1 | grf_hash_number(m->info.fingerprint, (uint64_t)m->info.attn_keys
-                                                  | (uint64_t)m->info.kv_type << 32);
-    m->layout.tag = grf_hash_number(m->layout.saved_tag, (uint64_t)m->layout.rewind) | 1;
-    return error;
-}
-
-/* ---- open and close --------------------------------------------------------------------- */
-
-/* Notes what is asked of the attention. */
-static int grf_check_options(griffin_model *m, const griffin_options *options) {
-    m->info.rewind = GRF_REWIND;
-    if (!options) return GRIFFIN_OK;
-    if (options->attn_keys < 0 || options->attn_keys > 1 << 20)
-        return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "attn_keys is %d, expected 0 to 2^20",
-                        options->attn_keys);
-    if (options->rewind < 0 || options->rewind > 1 << 20)
-        return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "rewind is %d, expected 0 to 2^20",
-                        options->rewind);
-    if (options->kv_type != GRIFFIN_KV_F32 && options->kv_type != GRIFFIN_KV_BF16)
-        return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "kv_type is %d, expected f32 or bf16",
-                        (int)options->kv_type);
-    m->info.attn_keys = options->attn_keys;
-    m->info.kv_type = options->kv_type;
-    if (options->rewind) m->info.rewind = options->rewind;
-    return GRIFFIN_OK;
-}
-
-static int grf_open(griffin_model *m, const void *data, uint64_t size,
-                    const griffin_options *options) {
-    int error;
-    m->kernels = grf_kernels_of(options ? options->cpu : GRIFFIN_CPU_BEST);
-    if (!m->kernels)
-        return grf_fail(&m->host, GRIFFIN_E_UNSUPPORTED,
-                        "this machine or build lacks the kernels asked for");
-    error = grf_check_options(m, options);
-    if (!error) error = grf_gguf_open(&m->file, data, size, &m->host);
-    if (!error) error = grf_find_config(options, &m->file, &m->host, &m->info.config);
-    if (!error) error = grf_vocab_load(&m->vocab, &m->file, &m->host);
-    if (!error && m->vocab.count > m->info.config.vocab)
-        error = grf_fail(&m->host, GRIFFIN_E_FORMAT,
-                         "%d tokens in the vocabulary, but %d rows in the embedding",
-                         m->vocab.count, m->info.config.vocab);
-    if (error) return error;
-    if (!m->info.attn_keys) m->info.attn_keys = m->info.config.window + 1;
-    grf_lay_out(m);
-    error = grf_build(m, options && options->copy_weights);
-    return error ? error : grf_describe(m);
-}
-
-static int grf_new_model(griffin_model **model, const griffin_options *options, const char *file) {
-    grf_host host;
-    memset(&host, 0, sizeof host);
-    if (options) {
-        host.allocator = options->allocator; host.logger = options->logger;
-        host.error = options->error; host.error_size = options->error_size;
-    }
-    host.file = file;
-    if (!host.allocator.allocate != !host.allocator.release)
-        return grf_fail(&host, GRIFFIN_E_ARGUMENT, "the allocator needs both functions or neither");
-    *model = (griffin_model *)grf_allocate(&host, sizeof **model);
-    if (!*model) return grf_no_memory(&host, sizeof **model);
-    memset(*model, 0, sizeof **model);
-    (*model)->host = host;
-    return GRIFFIN_OK;
-}
-
-/* After opening, messages no longer go to the caller's buffer, which may be gone by then. */
-static int grf_finish_open(griffin_model *m, int error, griffin_model **model) {
-    if (error) { griffin_close(m); return error; }
-    m->host.file = NULL;
-    m->host.error = NULL;
-    *model = m;
-    return GRIFFIN_OK;
-}
-
-GRIFFIN_API int griffin_open_memory(griffin_model **model, const void *data, size_t size,
-                                    const griffin_options *options) {
-    griffin_model *m;
-    int error;
-    if (!model) return GRIFFIN_E_ARGUMENT;
-    *model = NULL;
-    error = grf_new_model(&m, options, NULL);
-    if (error) return error;
-    error = data ? grf_open(m, data, size, options)
-                 : grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the data are null");
-    return grf_finish_open(m, error, model);
-}
-
-#ifndef GRIFFIN_NO_STDIO
-
-#ifdef GRF_MMAP
-static int grf_load_file(griffin_model *m, const char *path) {
-    struct stat info;
-    int file = open(path, O_RDONLY), ok;
-    if (file < 0) return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be opened");
-    ok = fstat(file, &info) == 0 && S_ISREG(info.st_mode);
-    m->mapped_size = ok ? (uint64_t)info.st_size : 0;
-    if (m->mapped_size && (uint64_t)(size_t)m->mapped_size == m->mapped_size) {
-        void *map = mmap(NULL, (size_t)m->mapped_size, PROT_READ, MAP_PRIVATE, file, 0);
-        m->mapped = map == MAP_FAILED ? NULL : map;
-    }
-    close(file);
-    if (!ok) return grf_fail(&m->host, GRIFFIN_E_FILE, "is not a regular file");
-    if (m->mapped_size == 0) return grf_fail(&m->host, GRIFFIN_E_FORMAT, "is empty");
-    return m->mapped ? GRIFFIN_OK : grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be mapped");
-}
-
-static void grf_unload_file(griffin_model *m) {
-    if (m->mapped) munmap(m->mapped, (size_t)m->mapped_size);
-}
-#else
-/* The long of fseek has 32 bits in Windows. */
-static int64_t grf_file_size(FILE *file) {
-#ifdef _WIN32
-    return _fseeki64(file, 0, SEEK_END) == 0 ? _ftelli64(file) : -1;
-#else
-    return fseek(file, 0, SEEK_END) == 0 ? ftell(file) : -1;
-#endif
-}
-
-/* Reading the first byte tells a folder from a file. */
-static int grf_read_file(griffin_model *m, FILE *file) {
-    int64_t size = fgetc(file) == EOF ? 0 : grf_file_size(file);
-    if (ferror(file) || size < 0) return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be read");
-    if (size == 0) return grf_fail(&m->host, GRIFFIN_E_FORMAT, "is empty");
-    m->mapped = grf_allocate(&m->host, (uint64_t)size);
-    if (!m->mapped) return grf_no_memory(&m->host, (uint64_t)size);
-    m->mapped_size = (uint64_t)size;
-    rewind(file);
-    if (fread(m->mapped, 1, (size_t)size, file) == (size_t)size) return GRIFFIN_OK;
-    return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be read");
-}
-
-static int grf_load_file(griffin_model *m, const char *path) {
-#ifdef _MSC_VER
-    #pragma warning(suppress: 4996)         /* fopen is standard */
-#endif
-    FILE *file = fopen(path, "rb");
-    int error;
-    if (!file) return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be opened");
-    error = grf_read_file(m, file);
-    fclose(file);
-    return error;
-}
-
-static void grf_unload_file(griffin_model *m) { grf_release(&m->host, m->mapped); }
-#endif
-
-GRIFFIN_API int griffin_open_file(griffin_model **model, const char *path,
-                                  const griffin_options *options) {
-    griffin_model *m;
-    int error;
-    if (!model) return GRIFFIN_E_ARGUMENT;
-    *model = NULL;
-    error = grf_new_model(&m, options, path);
-    if (error) return error;
-    error = path ? grf_load_file(m, path)
-                 : grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the path is null");
-    if (!error) error = grf_open(m, m->mapped, m->mapped_size, options);
-    return grf_finish_open(m, error, model);
-}
-#endif
-
-GRIFFIN_API void griffin_close(griffin_model *m) {
-    grf_host host;
-    if (!m) return;
-    host = m->host;
-    grf_vocab_free(&m->vocab, &host);
-    grf_gguf_close(&m->file, &host);
-    grf_release(&host, m->weights);
-    grf_release(&host, m->name);
-    grf_release(&host, m->chat_template);
-#ifndef GRIFFIN_NO_STDIO
-    grf_unload_file(m);
-#endif
-    grf_release(&host, m);
-}
-
-GRIFFIN_API const griffin_info *griffin_get_info(const griffin_model *model) {
-    return model ? &model->info : NULL;
-}
-
-GRIFFIN_API int griffin_get_tensor(const griffin_model *model, int index, griffin_tensor *tensor) {
-    const grf_tensor *t;
-    int i;
-    if (!model) return GRIFFIN_E_ARGUMENT;
-    if (!tensor || index < 0 || index >= model->info.tensors)
-        return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "tensor %d of %d", index,
-                        model->info.tensors);
-    t = model->file.tensors + index;
-    memset(tensor, 0, sizeof *tensor);
-    memcpy(tensor->name, t->name, t->name_length);
-    tensor->type = grf_format_of(t->type)->name;
-    tensor->rank = t->rank;
-    for (i = 0; i < t->rank; i++) tensor->shape[i] = t->ne[t->rank - 1 - i];
-    tensor->offset = t->offset;
-    tensor->bytes = t->bytes;
-    return GRIFFIN_OK;
-}
-
-GRIFFIN_API int griffin_version(void) { return GRIFFIN_VERSION; }
-
-GRIFFIN_API const char *griffin_error_string(int error) {
-    switch ((griffin_error)error) {
-    case GRIFFIN_OK:            return "no error";
-    case GRIFFIN_E_ARGUMENT:    return "an argument is null or out of range";
-    case GRIFFIN_E_FILE:        return "the file cannot be opened or read";
-    case GRIFFIN_E_FORMAT:      return "not a valid model, state or grammar, or damaged";
-    case GRIFFIN_E_VERSION:     return "written in a version of the format that is not known here";
-    case GRIFFIN_E_UNSUPPORTED: return "uses a feature that is not built in";
-    case GRIFFIN_E_MEMORY:      return "out of memory";
-    case GRIFFIN_E_SPACE:       return "a buffer or context is too small";
-    case GRIFFIN_E_MISMATCH:    return "state, context and model do not belong together";
-    case GRIFFIN_E_VOCABULARY:  return "the model carries no vocabulary";
-    case GRIFFIN_E_NO_TOKEN:    return "every token is forbidden";
-    }
-    return error > 0 ? "no error" : "unknown error";
 }
 
 /* ================================================================= >>context
@@ -4519,19 +1665,19 @@ static void grf_context_lay_out(griffin_context *c, grf_arena *arena) {
     uint64_t attends = l->attention_layers > 0;
     uint64_t angles = attends * R * (uint64_t)(c->model->info.config.rope_dims / 2);
     int i;
-    c->flight  = (grf_flight *)grf_take(arena, S * sizeof *c->flight);
-    c->span_of = (int *)       grf_take(arena, R * sizeof *c->span_of);
-    c->token   = (int32_t *)   grf_take(arena, R * sizeof *c->token);
-    c->wanted  = (grf_wanted *)grf_take(arena, R * sizeof *c->wanted);
+    c->flight  = (grf_flight *)grf_arena_take(arena, S * sizeof *c->flight);
+    c->span_of = (int *)       grf_arena_take(arena, R * sizeof *c->span_of);
+    c->token   = (int32_t *)   grf_arena_take(arena, R * sizeof *c->token);
+    c->wanted  = (grf_wanted *)grf_arena_take(arena, R * sizeof *c->wanted);
     for (i = 0; i < GRF_BUFFERS; i++)
-        c->buffer[i] = (float *)grf_take(arena, R * (uint64_t)l->width[i] * 4);
-    c->quantised = (grf_q8 *)grf_take(arena, R * (uint64_t)l->q8_row * sizeof *c->quantised);
-    c->cosine    = (float *) grf_take(arena, angles * 4);
-    c->sine      = (float *) grf_take(arena, angles * 4);
-    c->score     = (float *) grf_take(arena, attends * R * (uint64_t)c->model->info.config.heads
+        c->buffer[i] = (float *)grf_arena_take(arena, R * (uint64_t)l->width[i] * 4);
+    c->quantised = (grf_q8 *)grf_arena_take(arena, R * (uint64_t)l->q8_row * sizeof *c->quantised);
+    c->cosine    = (float *) grf_arena_take(arena, angles * 4);
+    c->sine      = (float *) grf_arena_take(arena, angles * 4);
+    c->score     = (float *) grf_arena_take(arena, attends * R * (uint64_t)c->model->info.config.heads
                                                  * (uint64_t)grf_score_keys(c->model) * 4);
-    c->recurrent = (float *) grf_take(arena, S * (uint64_t)l->recurrent_floats * 4);
-    c->keys      = (uint8_t *)grf_take(arena, R * 2 * (uint64_t)l->attention_layers
+    c->recurrent = (float *) grf_arena_take(arena, S * (uint64_t)l->recurrent_floats * 4);
+    c->keys      = (uint8_t *)grf_arena_take(arena, R * 2 * (uint64_t)l->attention_layers
                                                   * (uint64_t)l->kv_row);
 }
 
@@ -4540,7 +1686,7 @@ GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
     griffin_context c;
     grf_arena count = { NULL, 0 };
     if (!model || !grf_context_limits(model, options, &c)) return 0;
-    grf_take(&count, sizeof c);
+    grf_arena_take(&count, sizeof c);
     grf_context_lay_out(&c, &count);
     count.used += 64;                       /* to align what the host gives */
     return count.used > (uint64_t)((size_t)-1) ? 0 : (size_t)count.used;
@@ -4563,7 +1709,7 @@ GRIFFIN_API int griffin_context_init(griffin_context **context, const griffin_mo
     memset(memory, 0, needed);              /* the padding of every row stays zero from here on */
     grf_context_limits(model, options, &limits);
     arena.base = (unsigned char *)grf_align64(memory);
-    *context = (griffin_context *)grf_take(&arena, sizeof **context);
+    *context = (griffin_context *)grf_arena_take(&arena, sizeof **context);
     **context = limits;
     grf_context_lay_out(*context, &arena);
     return GRIFFIN_OK;
@@ -5441,7 +2587,7 @@ static int64_t grf_saved_piece(const griffin_model *m, griffin_state *s, int64_t
 static void grf_copy_ordered(uint8_t *to, const uint8_t *from, int64_t bytes, int size) {
     int64_t i;
     memcpy(to, from, (size_t)bytes);
-    for (i = 0; GRF_BIG_ENDIAN && i < bytes; i += size) grf_reorder(to + i, size);
+    for (i = 0; GRF_BIG_ENDIAN && i < bytes; i += size) grf_native_order(to + i, size);
 }
 
 static uint8_t *grf_save_state(const griffin_model *m, griffin_state *s, int parts, uint8_t *p) {
@@ -5466,9 +2612,9 @@ static const uint8_t *grf_load_state(const griffin_model *m, griffin_state *s, c
     int64_t i, n;
     uint8_t *piece;
     memset(s, 0, griffin_state_size(m));
-    s->position = s->oldest = (int64_t)grf_u64(p + 24);
+    s->position = s->oldest = (int64_t)grf_get_u64(p + 24);
     s->tag = s->position ? m->layout.tag : 0;
-    s->history = grf_u64(p + 32);
+    s->history = grf_get_u64(p + 32);
     p += GRF_SAVE_HEADER;
     for (i = 0; i < grf_saved_pieces(m, s->position); i++, p += n) {
         n = grf_saved_piece(m, s, i, &piece);
@@ -5480,11 +2626,11 @@ static const uint8_t *grf_load_state(const griffin_model *m, griffin_state *s, c
 static uint8_t *grf_save_sampler(const griffin_sampler *s, uint8_t *p) {
     int i;
     grf_put_u64(p, s->seed);
-    grf_put_u32(p + 8,  grf_bits_of(s->temperature));
-    grf_put_u32(p + 12, grf_bits_of(s->top_p));
-    grf_put_u32(p + 16, grf_bits_of(s->min_p));
+    grf_put_u32(p + 8,  grf_bits_from_float(s->temperature));
+    grf_put_u32(p + 12, grf_bits_from_float(s->top_p));
+    grf_put_u32(p + 16, grf_bits_from_float(s->min_p));
     grf_put_u32(p + 20, (uint32_t)s->top_k);
-    grf_put_u32(p + 24, grf_bits_of(s->repeat_penalty));
+    grf_put_u32(p + 24, grf_bits_from_float(s->repeat_penalty));
     grf_put_u32(p + 28, (uint32_t)s->repeat_last);
     grf_put_u32(p + 32, s->accepted);
     for (i = 0; i < GRIFFIN_RECENT; i++) grf_put_u32(p + 36 + 4 * i, (uint32_t)s->recent[i]);
@@ -5494,15 +2640,15 @@ static uint8_t *grf_save_sampler(const griffin_sampler *s, uint8_t *p) {
 /* Whatever the numbers are: griffin_sample looks at them at every call. */
 static void grf_load_sampler(griffin_sampler *s, const uint8_t *p) {
     int i;
-    s->seed = grf_u64(p);
-    s->temperature    = grf_f32(p + 8);
-    s->top_p          = grf_f32(p + 12);
-    s->min_p          = grf_f32(p + 16);
-    s->top_k          = (int)grf_u32(p + 20);
-    s->repeat_penalty = grf_f32(p + 24);
-    s->repeat_last    = (int)grf_u32(p + 28);
-    s->accepted       = grf_u32(p + 32);
-    for (i = 0; i < GRIFFIN_RECENT; i++) s->recent[i] = (int32_t)grf_u32(p + 36 + 4 * i);
+    s->seed = grf_get_u64(p);
+    s->temperature    = grf_get_f32(p + 8);
+    s->top_p          = grf_get_f32(p + 12);
+    s->min_p          = grf_get_f32(p + 16);
+    s->top_k          = (int)grf_get_u32(p + 20);
+    s->repeat_penalty = grf_get_f32(p + 24);
+    s->repeat_last    = (int)grf_get_u32(p + 28);
+    s->accepted       = grf_get_u32(p + 32);
+    for (i = 0; i < GRIFFIN_RECENT; i++) s->recent[i] = (int32_t)grf_get_u32(p + 36 + 4 * i);
 }
 
 GRIFFIN_API int64_t griffin_save(const griffin_model *m, const griffin_state *state,
@@ -5530,21 +2676,21 @@ static int grf_check_save(const griffin_model *m, const uint8_t *p, size_t size)
     uint64_t position, bytes;
     if (size < GRF_SAVE_HEADER + 8 || memcmp(p, "GRIFSTAT", 8) != 0)
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: not a saved state");
-    if (grf_u32(p + 8) != GRF_SAVE_VERSION)
+    if (grf_get_u32(p + 8) != GRF_SAVE_VERSION)
         return grf_fail(&m->host, GRIFFIN_E_VERSION, "load: version %u of the format, expected %d",
-                        (uint64_t)grf_u32(p + 8), GRF_SAVE_VERSION);
-    if (grf_u64(p + size - 8) != grf_hash(GRF_HASH_START, p, size - 8))
+                        (uint64_t)grf_get_u32(p + 8), GRF_SAVE_VERSION);
+    if (grf_get_u64(p + size - 8) != grf_hash(GRF_HASH_START, p, size - 8))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT,
                         "load: the checksum does not match, the bytes are damaged or cut");
-    position = grf_u64(p + 24);
-    if (position > INT64_MAX / 2 || (position == 0) != (grf_u64(p + 16) == 0))
+    position = grf_get_u64(p + 24);
+    if (position > INT64_MAX / 2 || (position == 0) != (grf_get_u64(p + 16) == 0))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: position %u is not possible", position);
-    if (position && grf_u64(p + 16) != m->layout.saved_tag)
+    if (position && grf_get_u64(p + 16) != m->layout.saved_tag)
         return grf_fail(&m->host, GRIFFIN_E_MISMATCH,
                         "load: saved with another model, or other attn_keys or kv_type");
     bytes = (uint64_t)grf_saved_bytes(m, (int64_t)position);
-    if (grf_u64(p + 40) != bytes || grf_u32(p + 12) > (GRF_HAS_SAMPLER | GRF_HAS_DECODER)
-        || size != (uint64_t)grf_save_size((int64_t)bytes, (int)grf_u32(p + 12)))
+    if (grf_get_u64(p + 40) != bytes || grf_get_u32(p + 12) > (GRF_HAS_SAMPLER | GRF_HAS_DECODER)
+        || size != (uint64_t)grf_save_size((int64_t)bytes, (int)grf_get_u32(p + 12)))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: %u bytes do not fit what they hold",
                         (uint64_t)size);
     return GRIFFIN_OK;
@@ -5559,7 +2705,7 @@ GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state,
     if (!state || !data) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "load: a pointer is null");
     error = grf_check_save(m, p, size);
     if (error) return error;
-    has = (int)grf_u32(p + 12);
+    has = (int)grf_get_u32(p + 12);
     if ((sampler && !(has & GRF_HAS_SAMPLER)) || (decoder && !(has & GRF_HAS_DECODER)))
         return grf_fail(&m->host, GRIFFIN_E_MISMATCH, "load: saved without a %s",
                         sampler && !(has & GRF_HAS_SAMPLER) ? "sampler" : "decoder");
@@ -5590,7 +2736,7 @@ static void grf_keep(float *x, int n, double target, int by_value, float none) {
     for (shift = 24; shift >= 0; shift -= 8) {
         for (bucket = 0; bucket < 256; bucket++) weights[bucket] = 0;
         for (i = 0; i < n; i++) {
-            uint32_t key = grf_order(x[i]);
+            uint32_t key = grf_float_key(x[i]);
             if (shift < 24 && (key ^ threshold) >> (shift + 8)) continue;
             weights[key >> shift & 255] += by_value ? (double)x[i] : 1;
         }
@@ -5600,7 +2746,7 @@ static void grf_keep(float *x, int n, double target, int by_value, float none) {
         threshold |= (uint32_t)bucket << shift;
     }
     for (i = 0; i < n; i++) {
-        uint32_t key = grf_order(x[i]);
+        uint32_t key = grf_float_key(x[i]);
         if (key > threshold) continue;
         if (key == threshold && above < target) above += by_value ? (double)x[i] : 1;
         else x[i] = none;
@@ -5731,12 +2877,2174 @@ GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *
     return token;
 }
 
+/* ================================================================= >>formats
+ * The number formats of weights in a file, and how to read them.
+ *
+ * A row of a tensor is a sequence of blocks; all numbers are little-endian and nothing is
+ * aligned. h is an IEEE half. Elements of a block are x[0], x[1], ... ; j runs over 0 .. 15,
+ * l over 0 .. 31. The sizes are in grf_formats below.
+ *
+ *   f32    float x
+ *   f16    h x
+ *   bf16   the upper two bytes of a float
+ *
+ *   q8_0   0: h d      2: i8 q[32]                        x[l] = q[l] d
+ *   q4_0   0: h d                          2: u8 q[16]    x[j] = (v - 8) d
+ *   q4_1   0: h d      2: h m              4: u8 q[16]    x[j] = v d + m
+ *   q5_0   0: h d                2: u32 H  6: u8 q[16]    x[j] = (v - 16) d
+ *   q5_1   0: h d      2: h m    4: u32 H  8: u8 q[16]    x[j] = v d + m
+ *          v of element j is the low nibble of q[j], of element j + 16 its high nibble; in
+ *          q5 bit i of H is worth 16 in the v of element i.
+ *
+ *   q4_k   0: h d      2: h dmin    4: u8 s[12]                  16: u8 q[128]
+ *   q5_k   0: h d      2: h dmin    4: u8 s[12]    16: u8 H[32]  48: u8 q[128]
+ *          Eight sub-blocks i of 32:  x[32 i + l] = (d scale(i)) v - (dmin min(i)).
+ *          v is a nibble of q[32 (i / 2) + l], the low one for even i, the high one for odd;
+ *          in q5_k bit i of H[l] adds 16. The 6-bit numbers scale(i) and min(i) lie in s:
+ *              i < 4    scale = s[i] & 63                           min = s[i + 4] & 63
+ *              i >= 4   scale = s[i + 4] & 15 | s[i - 4] >> 6 << 4
+ *                                                      min = s[i + 4] >> 4 | s[i] >> 6 << 4
+ *
+ *   q6_k   0: u8 q[128]    128: u8 H[64]    192: i8 s[16]    208: h d
+ *          Two halves of 128, each with 64 bytes of q, 32 of H and 8 of s. In a half the
+ *          element e = 32 k + l has the low four bits of v in q[l + 32 (k & 1)], the low
+ *          nibble for k < 2 and the high one otherwise; bits 2k and 2k + 1 of H[l] are its
+ *          upper two:   x[e] = (d s[e / 16]) (v - 32).
+ *
+ * Decoding is the same bits on every compiler, also where it fuses a product with a sum: a
+ * product of a half (11 bits), a scale (at most 7) and a code (at most 5 and a sign) fits into
+ * the 24 bits of a float, so it is exact, and only the sum rounds. */
+
+/* ---- blocks: each function decodes n of them, one after the other --------------- */
+
+static void grf_decode_f32(const uint8_t *p, float *x, uint64_t n) {
+    for (; n; n--, p += 4) *x++ = grf_get_f32(p);
+}
+
+static void grf_decode_f16(const uint8_t *p, float *x, uint64_t n) {
+    for (; n; n--, p += 2) *x++ = grf_float_from_f16(grf_get_u16(p));
+}
+
+static void grf_decode_bf16(const uint8_t *p, float *x, uint64_t n) {
+    for (; n; n--, p += 2) *x++ = grf_float_from_bf16(grf_get_u16(p));
+}
+
+static void grf_decode_q8_0(const uint8_t *p, float *x, uint64_t n) {
+    int l;
+    for (; n; n--, p += 34, x += 32) {
+        float d = grf_float_from_f16(grf_get_u16(p));
+        for (l = 0; l < 32; l++) x[l] = (float)(int8_t)p[2 + l] * d;
+    }
+}
+
+/* q4_0, q4_1, q5_0, q5_1: the same parts in the same order, some of them absent. */
+GRF_INLINE void grf_nibbles(const uint8_t *p, float *x, uint64_t n, int has_min,
+                            int has_fifth) {
+    int j, zero = has_min ? 0 : has_fifth ? 16 : 8;
+    for (; n; n--, p += 16, x += 32) {
+        float    d = grf_float_from_f16(grf_get_u16(p));
+        float    m = has_min ? grf_float_from_f16(grf_get_u16(p + 2)) : 0;
+        uint32_t fifth = 0;
+        p += has_min ? 4 : 2;
+        if (has_fifth) { fifth = grf_get_u32(p); p += 4; }
+        for (j = 0; j < 16; j++) {
+            int low  = (p[j] & 15) | (int)(fifth >> j & 1) << 4;
+            int high = (p[j] >> 4) | (int)(fifth >> (j + 16) & 1) << 4;
+            x[j]      = (float)(low - zero) * d;
+            x[j + 16] = (float)(high - zero) * d;
+        }
+        if (has_min) for (j = 0; j < 32; j++) x[j] += m;    /* else -0 must stay -0 */
+    }
+}
+
+static void grf_decode_q4_0(const uint8_t *p, float *x, uint64_t n) { grf_nibbles(p, x, n, 0, 0); }
+static void grf_decode_q4_1(const uint8_t *p, float *x, uint64_t n) { grf_nibbles(p, x, n, 1, 0); }
+static void grf_decode_q5_0(const uint8_t *p, float *x, uint64_t n) { grf_nibbles(p, x, n, 0, 1); }
+static void grf_decode_q5_1(const uint8_t *p, float *x, uint64_t n) { grf_nibbles(p, x, n, 1, 1); }
+
+/* Unpacks scale and minimum of sub-block i from the twelve bytes s of q4_k and q5_k. */
+static void grf_k_scale(const uint8_t *s, int i, int *scale, int *min) {
+    if (i < 4) {
+        *scale = s[i] & 63;
+        *min   = s[i + 4] & 63;
+    } else {
+        *scale = (s[i + 4] & 15) | (s[i - 4] >> 6) << 4;
+        *min   = (s[i + 4] >> 4) | (s[i] >> 6) << 4;
+    }
+}
+
+/* q4_k and q5_k. */
+GRF_INLINE void grf_k_blocks(const uint8_t *p, float *x, uint64_t n, int has_fifth) {
+    int i, l, scale, min;
+    for (; n; n--, p += has_fifth ? 176 : 144) {
+        float d = grf_float_from_f16(grf_get_u16(p)), dmin = grf_float_from_f16(grf_get_u16(p + 2));
+        for (i = 0; i < 8; i++) {
+            const uint8_t *q = p + (has_fifth ? 48 : 16) + 32 * (i / 2);
+            float step, base;
+            grf_k_scale(p + 4, i, &scale, &min);
+            step = d * (float)scale;
+            base = dmin * (float)min;
+            for (l = 0; l < 32; l++) {
+                int v = q[l] >> 4 * (i & 1) & 15;
+                if (has_fifth) v |= (p[16 + l] >> i & 1) << 4;
+                *x++ = step * (float)v - base;
+            }
+        }
+    }
+}
+
+static void grf_decode_q4_k(const uint8_t *p, float *x, uint64_t n) { grf_k_blocks(p, x, n, 0); }
+static void grf_decode_q5_k(const uint8_t *p, float *x, uint64_t n) { grf_k_blocks(p, x, n, 1); }
+
+static void grf_decode_q6_k(const uint8_t *p, float *x, uint64_t n) {
+    int e;
+    for (; n; n--, p += 210) {
+        float d = grf_float_from_f16(grf_get_u16(p + 208));
+        for (e = 0; e < 256; e++) {
+            int half = e / 128, k = e / 32 % 4, l = e % 32;
+            int low  = p[64 * half + 32 * (k & 1) + l] >> 4 * (k / 2) & 15;
+            int high = p[128 + 32 * half + l] >> 2 * k & 3;
+            float step = d * (float)(int8_t)p[192 + e / 16];
+            *x++ = step * (float)((low | high << 4) - 32);
+        }
+    }
+}
+
+/* ---- all of them --------------------------------------------------------------- */
+
+typedef struct grf_format {
+    uint32_t    id;                         /* in GGUF */
+    const char *name;
+    uint32_t    block_elems, block_bytes;
+    void      (*decode)(const uint8_t *blocks, float *x, uint64_t n);  /* null: no weights */
+} grf_format;
+
+static const grf_format grf_formats[] = {
+    { GRF_F32,  "f32",     1,   4, grf_decode_f32 },
+    { GRF_F16,  "f16",     1,   2, grf_decode_f16 },
+    { GRF_BF16, "bf16",    1,   2, grf_decode_bf16 },
+    { GRF_Q8_0, "q8_0",   32,  34, grf_decode_q8_0 },
+    { GRF_Q4_0, "q4_0",   32,  18, grf_decode_q4_0 },
+    { GRF_Q4_1, "q4_1",   32,  20, grf_decode_q4_1 },
+    { GRF_Q5_0, "q5_0",   32,  22, grf_decode_q5_0 },
+    { GRF_Q5_1, "q5_1",   32,  24, grf_decode_q5_1 },
+    { GRF_Q4_K, "q4_k",  256, 144, grf_decode_q4_k },
+    { GRF_Q5_K, "q5_k",  256, 176, grf_decode_q5_k },
+    { GRF_Q6_K, "q6_k",  256, 210, grf_decode_q6_k },
+    {  9, "q8_1",  32,  36, NULL }, { 10, "q2_k", 256,  84, NULL }, { 11, "q3_k", 256, 110, NULL },
+    { 15, "q8_k", 256, 292, NULL }, { GRF_I8, "i8", 1, 1, NULL }, { 25, "i16",    1,   2, NULL },
+    { 26, "i32",    1,   4, NULL }, { 27, "i64",    1,   8, NULL }, { 28, "f64",    1,   8, NULL }
+};
+
+/* Null for a number that means nothing here. */
+static const grf_format *grf_format_find(uint32_t id) {
+    int i;
+    for (i = 0; i < GRF_COUNT(grf_formats); i++) {
+        if (grf_formats[i].id == id) return &grf_formats[i];
+    }
+    return NULL;
+}
+
+/* The type can be decoded, and `elements` are whole blocks: grf_gguf_open has seen to both. */
+static void grf_dequantise(uint32_t type, const uint8_t *blocks, float *out, uint64_t elements) {
+    const grf_format *format = grf_format_find(type);
+    format->decode(blocks, out, elements / format->block_elems);
+}
+
+/* ================================================================= >>gguf
+ * The container of a model file: GGUF, versions 2 and 3, which differ in nothing but the number.
+ *
+ *   bytes 0..3   "GGUF"
+ *   u32          version, 3 (2 is read as well)
+ *   u64          number of tensors
+ *   u64          number of metadata pairs
+ *
+ *   for each pair:
+ *     text       key: 1 to 65535 printable ASCII characters, no two keys alike
+ *     u32        type of the value
+ *     ...        the value
+ *
+ *   for each tensor:
+ *     text       name: 1 to 63 bytes, none of them zero, no two names alike
+ *     u32        rank, 1 to 4
+ *     u64[rank]  ne, the sizes; ne[0] is the row length and runs fastest, so a matrix of R rows
+ *                and C columns has ne = { C, R }
+ *     u32        number format (>>formats); ne[0] must be a whole number of blocks
+ *     u64        offset of its data from the data section, a multiple of the alignment
+ *
+ *   zero bytes up to a multiple of the alignment, counted from the start of the file
+ *   data section: the tensors at their offsets, rows of blocks; zero bytes fill the gaps
+ *
+ * Numbers are little-endian, and nothing before the data section is aligned. A text is a u64
+ * length and so many bytes, without a zero at the end. Values:
+ *
+ *   0 u8   1 i8   2 u16   3 i16   4 u32   5 i32   6 f32   10 u64   11 i64   12 f64
+ *   7 bool, one byte, 0 or 1      8 text
+ *   9 array: u32 type of the elements, u64 count, then the bare elements; no arrays of arrays
+ *
+ * The alignment is the u32 of key general.alignment, a power of two from 8 to 65536, or 32 if
+ * there is no such key. A writer puts tensors in the order of their infos, each padded to the
+ * alignment; the reader takes any order without overlap, and no padding after the last.
+ *
+ * Everything is checked when a file is opened, before anyone sees a pointer into it. Afterwards
+ * lengths, counts, types, shapes and offsets can be trusted. What is allocated is a small
+ * multiple of the file's size at most, whatever the counts in it say. */
+
+#define GRF_GGUF_ITEMS  65536               /* most tensors, and most metadata pairs */
+#define GRF_GGUF_TEXT   ((uint64_t)1 << 30) /* bytes in the longest text */
+#define GRF_GGUF_SIZE   ((uint64_t)1 << 40) /* in one dimension */
+#define GRF_GGUF_ELEMS  ((uint64_t)1 << 48) /* in one tensor */
+
+enum grf_value {
+    GRF_VALUE_U8, GRF_VALUE_I8, GRF_VALUE_U16, GRF_VALUE_I16, GRF_VALUE_U32, GRF_VALUE_I32,
+    GRF_VALUE_F32, GRF_VALUE_BOOL, GRF_VALUE_STRING, GRF_VALUE_ARRAY,
+    GRF_VALUE_U64, GRF_VALUE_I64, GRF_VALUE_F64, GRF_VALUES
+};
+
+/* bytes: the fewest that one takes as the element of an array; 0 if it cannot be one. */
+static const struct { const char *name; uint32_t bytes; } grf_values[GRF_VALUES] = {
+    { "u8", 1 }, { "i8", 1 }, { "u16", 2 }, { "i16", 2 }, { "u32", 4 }, { "i32", 4 },
+    { "f32", 4 }, { "bool", 1 }, { "string", 8 }, { "array", 0 },
+    { "u64", 8 }, { "i64", 8 }, { "f64", 8 }
+};
+
+/* A single value is stored like an array of one: element_type is type and count is 1. */
+typedef struct grf_kv {
+    const char *key;
+    uint64_t    key_length;
+    uint32_t    type, element_type;
+    uint64_t    count;
+    uint64_t    offset;                     /* of element 0 in the file */
+} grf_kv;
+
+struct grf_tensor {
+    const char *name;
+    uint32_t    name_length;
+    uint32_t    type;
+    int         rank;
+    uint64_t    ne[4];                      /* ne[0] runs fastest; 1 from ne[rank] on */
+    uint64_t    offset, bytes;              /* in the file */
+    uint64_t    elements;
+};
+
+struct grf_gguf {
+    const uint8_t *data;                    /* the file; keys, names and texts point into it */
+    uint64_t       size;
+    uint32_t       version;
+    uint64_t       n_kv, n_tensors;
+    grf_kv        *kv;                      /* in the order of the file */
+    grf_tensor    *tensors;
+    const void   **kv_sorted;               /* by key */
+    const void   **tensors_sorted;          /* by name */
+    void          *memory;
+};
+
+/* ---- sorted pointers ----------------------------------------------------------- */
+
+typedef int (*grf_compare)(const void *a, const void *b);   /* negative: a comes first */
+
+/* Heapsort: no recursion, no memory, and no input makes it slow. First the items become a
+ * heap, the greatest on top, from the last parent down to the root; then the top goes to the
+ * end and the heap shrinks. */
+static void grf_sort(const void **items, uint64_t count, grf_compare compare) {
+    uint64_t start = count / 2, end = count, parent, child;
+    while (end > 1) {
+        const void *item;
+        if (start > 0) {
+            item = items[--start];
+        } else {
+            item = items[--end];
+            items[end] = items[0];
+        }
+        for (parent = start; (child = 2 * parent + 1) < end; parent = child) {
+            if (child + 1 < end && compare(items[child], items[child + 1]) < 0) child++;
+            if (compare(item, items[child]) >= 0) break;
+            items[parent] = items[child];
+        }
+        items[parent] = item;
+    }
+}
+
+/* An item that equals its neighbour in a sorted list, or null. */
+static const void *grf_twice(const void *const *items, uint64_t count, grf_compare compare) {
+    uint64_t i;
+    for (i = 1; i < count; i++) {
+        if (compare(items[i - 1], items[i]) == 0) return items[i];
+    }
+    return NULL;
+}
+
+/* The item that compares equal, or null. */
+static const void *grf_search(const void *const *items, uint64_t count, const void *wanted,
+                              grf_compare compare) {
+    uint64_t low = 0, high = count;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        int order = compare(wanted, items[middle]);
+        if (order == 0) return items[middle];
+        if (order < 0) high = middle; else low = middle + 1;
+    }
+    return NULL;
+}
+
+static int grf_compare_text(const char *a, uint64_t a_length, const char *b, uint64_t b_length) {
+    int order = memcmp(a, b, (size_t)(a_length < b_length ? a_length : b_length));
+    return order ? order : (a_length > b_length) - (a_length < b_length);
+}
+
+static int grf_compare_kv(const void *a, const void *b) {
+    const grf_kv *p = (const grf_kv *)a, *q = (const grf_kv *)b;
+    return grf_compare_text(p->key, p->key_length, q->key, q->key_length);
+}
+
+static int grf_compare_tensor(const void *a, const void *b) {
+    const grf_tensor *p = (const grf_tensor *)a, *q = (const grf_tensor *)b;
+    return grf_compare_text(p->name, p->name_length, q->name, q->name_length);
+}
+
+static int grf_compare_offset(const void *a, const void *b) {
+    const grf_tensor *p = (const grf_tensor *)a, *q = (const grf_tensor *)b;
+    return (p->offset > q->offset) - (p->offset < q->offset);
+}
+
+/* ---- a cursor over hostile bytes ------------------------------------------------- */
+
+/* After the first step that does not fit, every read gives zeros: ask `ended` once per record. */
+typedef struct grf_cursor { const uint8_t *data; uint64_t at, size; int ended; } grf_cursor;
+
+static const uint8_t *grf_next(grf_cursor *c, uint64_t count) {
+    const uint8_t *p = c->data + c->at;
+    if (c->ended || count > c->size - c->at) { c->ended = 1; return NULL; }
+    c->at += count;
+    return p;
+}
+
+static uint32_t grf_next_u32(grf_cursor *c) {
+    const uint8_t *p = grf_next(c, 4);
+    return p ? grf_get_u32(p) : 0;
+}
+
+static uint64_t grf_next_u64(grf_cursor *c) {
+    const uint8_t *p = grf_next(c, 8);
+    return p ? grf_get_u64(p) : 0;
+}
+
+static const char *grf_next_text(grf_cursor *c, uint64_t *length) {
+    const char *text;
+    *length = grf_next_u64(c);
+    if (*length > GRF_GGUF_TEXT) c->ended = 1;
+    text = (const char *)grf_next(c, *length);
+    if (!text) *length = 0;
+    return text;
+}
+
+/* ---- opening ------------------------------------------------------------------------ */
+
+static int grf_gguf_read_header(grf_gguf *g, grf_cursor *c, const grf_host *host) {
+    const uint8_t *magic = grf_next(c, 4);
+    if (!magic || memcmp(magic, "GGUF", 4) != 0)
+        return grf_fail(host, GRIFFIN_E_FORMAT, "byte 0: not a GGUF file, expected \"GGUF\"");
+    g->version   = grf_next_u32(c);
+    g->n_tensors = grf_next_u64(c);
+    g->n_kv      = grf_next_u64(c);
+    if (c->ended)
+        return grf_fail(host, GRIFFIN_E_FORMAT, "%u bytes, expected a header of 24", c->size);
+    if (g->version && (g->version & 0xffff) == 0)
+        return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "byte 4: wrong byte order, a big-endian file");
+    if (g->version != 2 && g->version != 3)
+        return grf_fail(host, GRIFFIN_E_VERSION, "byte 4: GGUF version %u, expected 2 or 3",
+                        (uint64_t)g->version);
+    /* The shortest pair has 13 bytes, the shortest tensor 24: no count can claim more memory
+     * than the file has bytes to back it. */
+    if (g->n_kv > GRF_GGUF_ITEMS || g->n_tensors > GRF_GGUF_ITEMS
+        || g->n_kv * 13 + g->n_tensors * 24 > c->size - c->at)
+        return grf_fail(host, GRIFFIN_E_FORMAT, "byte 8: %u tensors and %u metadata pairs are "
+                        "more than %u bytes can hold", g->n_tensors, g->n_kv, c->size);
+    return GRIFFIN_OK;
+}
+
+static void grf_gguf_lay_out(grf_gguf *g, grf_arena *arena) {
+    g->kv             = (grf_kv *)grf_arena_take(arena, g->n_kv * sizeof *g->kv);
+    g->tensors        = (grf_tensor *)grf_arena_take(arena, g->n_tensors * sizeof *g->tensors);
+    g->kv_sorted      = (const void **)grf_arena_take(arena, g->n_kv * sizeof *g->kv_sorted);
+    g->tensors_sorted = (const void **)grf_arena_take(arena, g->n_tensors * sizeof *g->tensors_sorted);
+}
+
+static int grf_gguf_allocate(grf_gguf *g, const grf_host *host) {
+    grf_arena arena = { NULL, 0 };
+    uint64_t size;
+    grf_gguf_lay_out(g, &arena);
+    size = arena.used + 63;
+    g->memory = grf_host_allocate(host, size);
+    if (!g->memory) return grf_fail_memory(host, size);
+    arena.base = (unsigned char *)grf_align64(g->memory);
+    arena.used = 0;
+    grf_gguf_lay_out(g, &arena);
+    return GRIFFIN_OK;
+}
+
+/* Each checker returns what is wrong, or null. */
+static const char *grf_gguf_check_key(const grf_kv *kv) {
+    uint64_t i;
+    if (kv->key_length < 1 || kv->key_length > 65535) return "the key must have 1 to 65535 bytes";
+    for (i = 0; i < kv->key_length; i++) {
+        if (kv->key[i] < 32 || kv->key[i] > 126) return "the key must be printable ASCII";
+    }
+    if (kv->type >= GRF_VALUES) return "the type of the value must be 0 to 12";
+    if (kv->element_type >= GRF_VALUES || !grf_values[kv->element_type].bytes)
+        return "the type of the elements must be 0 to 12 and no array";
+    return NULL;
+}
+
+/* Moves the cursor over the elements. */
+static const char *grf_gguf_check_value(grf_cursor *c, const grf_kv *kv) {
+    const uint8_t *p;
+    uint64_t i, length, bytes = grf_values[kv->element_type].bytes;
+    if (kv->count > (c->size - c->at) / bytes) {
+        c->ended = 1;
+    } else if (kv->element_type == GRF_VALUE_STRING) {
+        for (i = 0; i < kv->count && !c->ended; i++) grf_next_text(c, &length);
+    } else {
+        p = grf_next(c, kv->count * bytes);
+        for (i = 0; kv->element_type == GRF_VALUE_BOOL && i < kv->count; i++) {
+            if (p[i] > 1) return "a bool must be 0 or 1";
+        }
+    }
+    return c->ended ? "the value reaches past the end of the file, or a text past 1 GiB" : NULL;
+}
+
+static int grf_gguf_read_kv(grf_cursor *c, grf_kv *kv, const grf_host *host) {
+    uint64_t start = c->at;
+    const char *wrong;
+    kv->key   = grf_next_text(c, &kv->key_length);
+    kv->type  = kv->element_type = grf_next_u32(c);
+    kv->count = 1;
+    if (kv->type == GRF_VALUE_ARRAY) {
+        kv->element_type = grf_next_u32(c);
+        kv->count = grf_next_u64(c);
+    }
+    kv->offset = c->at;
+    wrong = c->ended ? "it reaches past the end of the file" : grf_gguf_check_key(kv);
+    if (!wrong) wrong = grf_gguf_check_value(c, kv);
+    if (!wrong) return GRIFFIN_OK;
+    return grf_fail(host, GRIFFIN_E_FORMAT, "metadata at byte %u: %s (key '%t')", start, wrong,
+                    kv->key, (size_t)kv->key_length);
+}
+
+static int grf_gguf_read_tensor(grf_cursor *c, grf_tensor *t, const grf_host *host) {
+    uint64_t start = c->at, length;
+    uint32_t i, rank;
+    const char *wrong = NULL;
+    t->name = grf_next_text(c, &length);
+    rank    = grf_next_u32(c);
+    if (length < 1 || length > 63 || memchr(t->name, 0, (size_t)length))
+        wrong = "the name must have 1 to 63 bytes and no zero among them";
+    else if (rank < 1 || rank > 4)
+        wrong = "the number of dimensions must be 1 to 4";
+    else
+        for (i = 0; i < 4; i++) t->ne[i] = i < rank ? grf_next_u64(c) : 1;
+    t->type   = grf_next_u32(c);
+    t->offset = grf_next_u64(c);
+    t->rank        = (int)rank;
+    t->name_length = (uint32_t)length;
+    if (c->ended) wrong = "it reaches past the end of the file";
+    if (!wrong) return GRIFFIN_OK;
+    return grf_fail(host, GRIFFIN_E_FORMAT, "tensor at byte %u: %s (name '%t')", start, wrong,
+                    t->name, (size_t)(length < 64 ? length : 64));
+}
+
+/* grf_fail for a tensor that has a name. */
+static int grf_tensor_fail(const grf_host *host, int error, const grf_tensor *t,
+                           const char *format, ...) {
+    grf_line line;
+    va_list values;
+    line.length = 0;
+    va_start(values, format);
+    grf_line_format(&line, format, values);
+    va_end(values);
+    return grf_fail(host, error, "tensor '%t': %t", t->name, (size_t)t->name_length,
+                    line.text, line.length);
+}
+
+/* Weights already in tiles (see >>network) are bytes to this reader. */
+static int grf_is_tiled(const grf_tensor *t) {
+    return t->type == GRF_I8 && t->name_length > 4
+        && memcmp(t->name + t->name_length - 4, ".t32", 4) == 0;
+}
+
+/* Number format and shape; works out elements and bytes, which cannot wrap below 2^48. */
+static int grf_gguf_check_shape(grf_tensor *t, const grf_host *host) {
+    const grf_format *format = grf_format_find(t->type);
+    int i;
+    if (!format || (!format->decode && !grf_is_tiled(t)))
+        return grf_tensor_fail(host, GRIFFIN_E_UNSUPPORTED, t, "number format %u (%s) cannot be "
+                               "read", (uint64_t)t->type, format ? format->name : "unknown");
+    t->elements = 1;
+    for (i = 0; i < 4; i++) {
+        if (t->ne[i] < 1 || t->ne[i] > GRF_GGUF_SIZE
+            || !grf_multiply_checked(t->elements, t->ne[i], &t->elements) || t->elements >= GRF_GGUF_ELEMS)
+            return grf_tensor_fail(host, GRIFFIN_E_FORMAT, t, "dimension %d has size %u, expected "
+                                   "1 to 2^40 and fewer than 2^48 elements", i, t->ne[i]);
+    }
+    if (t->ne[0] % format->block_elems)
+        return grf_tensor_fail(host, GRIFFIN_E_FORMAT, t, "row length %u is not a multiple of %u "
+                               "(type %s)", t->ne[0], (uint64_t)format->block_elems, format->name);
+    t->bytes = t->elements / format->block_elems * format->block_bytes;
+    return GRIFFIN_OK;
+}
+
+/* Turns the offset into one from the start of the file. */
+static int grf_gguf_place(const grf_gguf *g, grf_tensor *t, uint64_t data_start,
+                          uint64_t alignment, const grf_host *host) {
+    uint64_t room = g->size - data_start;
+    if (t->offset % alignment)
+        return grf_tensor_fail(host, GRIFFIN_E_FORMAT, t, "offset %u is not a multiple of %u",
+                               t->offset, alignment);
+    if (t->offset > room || t->bytes > room - t->offset)
+        return grf_tensor_fail(host, GRIFFIN_E_FORMAT, t, "%u bytes at offset %u reach past the "
+                               "end of the data section, which has %u", t->bytes, t->offset, room);
+    t->offset += data_start;
+    return GRIFFIN_OK;
+}
+
+static const grf_kv *grf_gguf_find(const grf_gguf *g, const char *key) {
+    grf_kv wanted;
+    wanted.key = key;
+    wanted.key_length = strlen(key);
+    return (const grf_kv *)grf_search(g->kv_sorted, g->n_kv, &wanted, grf_compare_kv);
+}
+
+static int grf_gguf_alignment(const grf_gguf *g, uint64_t *alignment, const grf_host *host) {
+    const grf_kv *kv = grf_gguf_find(g, "general.alignment");
+    *alignment = 32;
+    if (!kv) return GRIFFIN_OK;
+    *alignment = kv->type == GRF_VALUE_U32 ? grf_get_u32(g->data + kv->offset) : 0;
+    if (*alignment < 8 || *alignment > 65536 || (*alignment & (*alignment - 1)))
+        return grf_fail(host, GRIFFIN_E_FORMAT, "metadata 'general.alignment' at byte %u must be a "
+                        "power of two from 8 to 65536, as u32", kv->offset);
+    return GRIFFIN_OK;
+}
+
+static int grf_gguf_read_metadata(grf_gguf *g, grf_cursor *c, const grf_host *host) {
+    const grf_kv *twice;
+    uint64_t i;
+    for (i = 0; i < g->n_kv; i++) {
+        int result = grf_gguf_read_kv(c, &g->kv[i], host);
+        if (result < 0) return result;
+        g->kv_sorted[i] = &g->kv[i];
+    }
+    grf_sort(g->kv_sorted, g->n_kv, grf_compare_kv);
+    twice = (const grf_kv *)grf_twice(g->kv_sorted, g->n_kv, grf_compare_kv);
+    if (!twice) return GRIFFIN_OK;
+    return grf_fail(host, GRIFFIN_E_FORMAT, "metadata at byte %u: key '%t' is there twice",
+                    twice->offset, twice->key, (size_t)twice->key_length);
+}
+
+static int grf_gguf_read_tensors(grf_gguf *g, grf_cursor *c, const grf_host *host) {
+    uint64_t i, alignment, data_start;
+    int result = grf_gguf_alignment(g, &alignment, host);
+    for (i = 0; i < g->n_tensors && result == GRIFFIN_OK; i++) {
+        result = grf_gguf_read_tensor(c, &g->tensors[i], host);
+        if (result == GRIFFIN_OK) result = grf_gguf_check_shape(&g->tensors[i], host);
+    }
+    if (result < 0 || g->n_tensors == 0) return result;
+    data_start = c->at + (-c->at & (alignment - 1));
+    if (data_start > g->size)
+        return grf_fail(host, GRIFFIN_E_FORMAT, "the file ends at byte %u, before its data section "
+                        "at byte %u", g->size, data_start);
+    for (i = 0; i < g->n_tensors; i++) {
+        result = grf_gguf_place(g, &g->tensors[i], data_start, alignment, host);
+        if (result < 0) return result;
+        g->tensors_sorted[i] = &g->tensors[i];
+    }
+    return GRIFFIN_OK;
+}
+
+/* No two tensors share a byte or a name. Leaves the pointers sorted by name. */
+static int grf_gguf_check_tensors(grf_gguf *g, const grf_host *host) {
+    const grf_tensor *a, *b;
+    uint64_t i;
+    grf_sort(g->tensors_sorted, g->n_tensors, grf_compare_offset);
+    for (i = 1; i < g->n_tensors; i++) {
+        a = (const grf_tensor *)g->tensors_sorted[i - 1];
+        b = (const grf_tensor *)g->tensors_sorted[i];
+        if (a->bytes > b->offset - a->offset)
+            return grf_tensor_fail(host, GRIFFIN_E_FORMAT, a, "overlaps '%t' at byte %u",
+                                   b->name, (size_t)b->name_length, b->offset);
+    }
+    grf_sort(g->tensors_sorted, g->n_tensors, grf_compare_tensor);
+    a = (const grf_tensor *)grf_twice(g->tensors_sorted, g->n_tensors, grf_compare_tensor);
+    return a ? grf_tensor_fail(host, GRIFFIN_E_FORMAT, a, "the name is there twice") : GRIFFIN_OK;
+}
+
+static void grf_gguf_close(grf_gguf *g, const grf_host *host) {
+    grf_host_release(host, g->memory);
+    memset(g, 0, sizeof *g);
+}
+
+/* Borrows the data until grf_gguf_close. After a failure there is nothing to close. */
+static int grf_gguf_open(grf_gguf *g, const void *data, uint64_t size, const grf_host *host) {
+    grf_cursor cursor = { (const uint8_t *)data, 0, size, 0 };
+    int result;
+    memset(g, 0, sizeof *g);
+    g->data = cursor.data;
+    g->size = size;
+    result = grf_gguf_read_header(g, &cursor, host);
+    if (result == GRIFFIN_OK) result = grf_gguf_allocate(g, host);
+    if (result == GRIFFIN_OK) result = grf_gguf_read_metadata(g, &cursor, host);
+    if (result == GRIFFIN_OK) result = grf_gguf_read_tensors(g, &cursor, host);
+    if (result == GRIFFIN_OK) result = grf_gguf_check_tensors(g, host);
+    if (result != GRIFFIN_OK) grf_gguf_close(g, host);
+    return result;
+}
+
+/* ---- looking things up -------------------------------------------------------------- */
+
+static const grf_tensor *grf_gguf_tensor(const grf_gguf *g, const char *name) {
+    size_t length = strlen(name);
+    grf_tensor wanted;
+    if (length > 63) return NULL;
+    wanted.name = name;
+    wanted.name_length = (uint32_t)length;
+    return (const grf_tensor *)grf_search(g->tensors_sorted, g->n_tensors, &wanted,
+                                          grf_compare_tensor);
+}
+
+/* Gives the text at `at`, the start of its length, and returns where the next element starts. */
+static const uint8_t *grf_gguf_next_string(const uint8_t *at, const char **text,
+                                           uint64_t *length) {
+    *length = grf_get_u64(at);
+    *text   = (const char *)at + 8;
+    return at + 8 + *length;
+}
+
+/* The getters return 1 and set *value if the key is there, return 0 and leave *value alone if
+ * it is not, and fail if it holds something else than asked for. */
+
+static int grf_gguf_wrong(const grf_kv *kv, const char *expected, const grf_host *host) {
+    return grf_fail(host, GRIFFIN_E_FORMAT, "metadata '%t' at byte %u is %s%s, expected %s",
+                    kv->key, (size_t)kv->key_length, kv->offset, grf_values[kv->element_type].name,
+                    kv->type == GRF_VALUE_ARRAY ? " array" : "", expected);
+}
+
+static int grf_value_is_integer(uint32_t type) {
+    return type <= GRF_VALUE_I32 || type == GRF_VALUE_U64 || type == GRF_VALUE_I64;
+}
+
+/* An integer of any type as 64 bits in two's complement; *negative says how to take them. The
+ * signed types have the odd numbers. */
+static uint64_t grf_gguf_integer(const grf_gguf *g, const grf_kv *kv, int *negative) {
+    uint32_t i, bytes = grf_values[kv->type].bytes;
+    const uint8_t *p = g->data + kv->offset;
+    uint64_t value;
+    *negative = (kv->type & 1) && p[bytes - 1] >> 7;
+    value = *negative ? UINT64_MAX : 0;
+    for (i = bytes; i-- > 0; ) value = value << 8 | p[i];
+    return value;
+}
+
+static int grf_gguf_get_uint(const grf_gguf *g, const char *key, uint64_t max, uint64_t *value,
+                             const grf_host *host) {
+    const grf_kv *kv = grf_gguf_find(g, key);
+    int negative;
+    uint64_t number;
+    if (!kv) return 0;
+    if (!grf_value_is_integer(kv->type)) return grf_gguf_wrong(kv, "an integer", host);
+    number = grf_gguf_integer(g, kv, &negative);
+    if (negative || number > max)
+        return grf_fail(host, GRIFFIN_E_FORMAT, "metadata '%s' at byte %u: %s%u, expected 0 to %u",
+                        key, kv->offset, negative ? "-" : "", negative ? 0 - number : number,
+                        max);
+    *value = number;
+    return 1;
+}
+
+static int grf_gguf_get_float(const grf_gguf *g, const char *key, float *value,
+                              const grf_host *host) {
+    const grf_kv *kv = grf_gguf_find(g, key);
+    const double largest = 3.4028234663852886e38;           /* of the floats */
+    double number;
+    int negative;
+    uint64_t bits;
+    if (!kv) return 0;
+    if (kv->type == GRF_VALUE_F32) {
+        number = grf_get_f32(g->data + kv->offset);
+    } else if (kv->type == GRF_VALUE_F64) {
+        bits = grf_get_u64(g->data + kv->offset);
+        memcpy(&number, &bits, 8);
+    } else if (grf_value_is_integer(kv->type)) {
+        bits = grf_gguf_integer(g, kv, &negative);
+        number = negative ? -(double)(0 - bits) : (double)bits;
+    } else {
+        return grf_gguf_wrong(kv, "a number", host);
+    }
+    if (!(number >= -largest && number <= largest))
+        return grf_gguf_wrong(kv, "a finite number", host);
+    *value = (float)number;
+    return 1;
+}
+
+static int grf_gguf_get_bool(const grf_gguf *g, const char *key, int *value,
+                             const grf_host *host) {
+    const grf_kv *kv = grf_gguf_find(g, key);
+    if (!kv) return 0;
+    if (kv->type != GRF_VALUE_BOOL) return grf_gguf_wrong(kv, "bool", host);
+    *value = g->data[kv->offset];
+    return 1;
+}
+
+static int grf_gguf_get_string(const grf_gguf *g, const char *key, const char **text,
+                               uint64_t *length, const grf_host *host) {
+    const grf_kv *kv = grf_gguf_find(g, key);
+    if (!kv) return 0;
+    if (kv->type != GRF_VALUE_STRING) return grf_gguf_wrong(kv, "string", host);
+    grf_gguf_next_string(g->data + kv->offset, text, length);
+    return 1;
+}
+
+/* The elements are at g->data + (*array)->offset. */
+static int grf_gguf_get_array(const grf_gguf *g, const char *key, uint32_t element_type,
+                              const grf_kv **array, const grf_host *host) {
+    const grf_kv *kv = grf_gguf_find(g, key);
+    if (!kv) return 0;
+    if (kv->type != GRF_VALUE_ARRAY) return grf_gguf_wrong(kv, "an array", host);
+    if (kv->element_type != element_type)
+        return grf_gguf_wrong(kv, grf_values[element_type].name, host);
+    *array = kv;
+    return 1;
+}
+
+/* ================================================================= >>config
+ * The sizes of the network: from a published name, from the file's metadata, or from the caller. */
+
+static void grf_family_defaults(griffin_config *g) {
+    memset(g, 0, sizeof *g);
+    g->conv_width = 4;
+    g->kv_heads = 1;
+    g->rope_base = 10000;
+    g->eps = 1e-6f;
+    g->norm_offset = 1;
+    g->embedding_scale = 1;
+    g->decay = 8;
+}
+
+static void grf_repeat_blocks(griffin_config *g, const char *pattern) {
+    int i, n = (int)strlen(pattern);
+    for (i = 0; i < g->layers && i < GRIFFIN_MAX_LAYERS; i++) g->blocks[i] = pattern[i % n];
+    g->blocks[i] = 0;
+}
+
+/* Griffin paper, appendix C, table 2: heads of 128, MLP 3 D, 16 gate blocks, window 1024. */
+static int grf_paper_preset(griffin_config *g, const char *size) {
+    static const struct { const char *name; int D, E, N; } table[] = {
+        { "100m",  768, 1024, 12 }, { "200m", 1024, 1536, 12 }, { "400m", 1536, 2048, 12 },
+        { "1.3b", 2048, 2560, 24 }, { "3b",   3072, 4096, 24 }, { "7b",   4096, 5632, 32 },
+        { "14b",  5120, 8192, 40 }
+    };
+    int i;
+    for (i = 0; i < GRF_COUNT(table) && strcmp(size, table[i].name) != 0; i++) {}
+    if (i == GRF_COUNT(table)) return GRIFFIN_E_ARGUMENT;
+    g->vocab = 32000;
+    g->width = table[i].D;
+    g->lru_width = table[i].E;
+    g->layers = table[i].N;
+    g->gate_blocks = 16;
+    g->head_dim = 128;
+    g->window = 1024;
+    return GRIFFIN_OK;
+}
+
+/* RecurrentGemma report: a Griffin with scaled embedding and capped logits. */
+static int grf_gemma_preset(griffin_config *g, const char *size) {
+    int large = strcmp(size, "9b") == 0;
+    if (!large && strcmp(size, "2b") != 0) return GRIFFIN_E_ARGUMENT;
+    g->vocab = 256000;
+    g->width = g->lru_width = large ? 4096 : 2560;
+    g->layers = large ? 38 : 26;
+    g->gate_blocks = large ? 16 : 10;
+    g->head_dim = 256;
+    g->window = 2048;
+    g->soft_cap = 30;
+    g->embedding_scale = large ? 64.0f : 50.5f;         /* sqrt(D) rounded to bf16 */
+    return GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_preset(griffin_config *config, const char *name) {
+    static const struct { const char *prefix, *blocks; } families[] = {
+        { "griffin-", "rra" }, { "hawk-", "r" }, { "mqa-", "a" }
+    };
+    const char *blocks = "rra";
+    int i, error = GRIFFIN_E_ARGUMENT;
+    if (!config || !name) return GRIFFIN_E_ARGUMENT;
+    grf_family_defaults(config);
+    for (i = 0; i < GRF_COUNT(families) && error; i++) {
+        size_t n = strlen(families[i].prefix);
+        if (strncmp(name, families[i].prefix, n) != 0) continue;
+        blocks = families[i].blocks;
+        error = grf_paper_preset(config, name + n);
+    }
+    if (error)
+        error =
+            grf_gemma_preset(config, strncmp(name, "recurrentgemma-", 15) == 0 ? name + 15 : name);
+    if (error) return error;
+    config->mlp_width = 3 * config->width;
+    config->heads = config->width / config->head_dim;
+    config->rope_dims = config->head_dim / 2;
+    grf_repeat_blocks(config, blocks);
+    return GRIFFIN_OK;
+}
+
+/* ---- from metadata ----------------------------------------------------------------- */
+
+typedef struct grf_reading {                /* keys of one file, under one architecture's prefix */
+    const grf_gguf *file;
+    const grf_host *host;
+    const char     *prefix;
+    int             error;                  /* the first one */
+} grf_reading;
+
+static void grf_key(const grf_reading *r, const char *ending, grf_line *key) {
+    key->length = 0;
+    grf_line_put(key, r->prefix, strlen(r->prefix));
+    grf_line_put(key, ending, strlen(ending));
+}
+
+/* Absent is an error unless there is a default to keep. */
+static void grf_absent(grf_reading *r, const grf_line *key) {
+    r->error = grf_fail(r->host, GRIFFIN_E_FORMAT, "metadata key '%s' is missing", key->text);
+}
+
+enum { GRF_OPTIONAL, GRF_REQUIRED };
+
+static void grf_read_int(grf_reading *r, const char *ending, int required, int *value) {
+    grf_line key;
+    uint64_t wide = 0;
+    int found;
+    if (r->error) return;
+    grf_key(r, ending, &key);
+    found = grf_gguf_get_uint(r->file, key.text, 1 << 24, &wide, r->host);
+    if (found < 0) r->error = found;
+    else if (found) *value = (int)wide;
+    else if (required) grf_absent(r, &key);
+}
+
+static void grf_read_float(grf_reading *r, const char *ending, int required, float *value) {
+    grf_line key;
+    int found;
+    if (r->error) return;
+    grf_key(r, ending, &key);
+    found = grf_gguf_get_float(r->file, key.text, value, r->host);
+    if (found < 0) r->error = found;
+    else if (!found && required) grf_absent(r, &key);
+}
+
+static void grf_read_activation(grf_reading *r, griffin_activation *activation) {
+    static const struct { const char *name; griffin_activation value; } table[] = {
+        { "gelu_pytorch_tanh", GRIFFIN_GELU_TANH }, { "gelu_new", GRIFFIN_GELU_TANH },
+        { "gelu", GRIFFIN_GELU_ERF }, { "silu", GRIFFIN_SILU }, { "swish", GRIFFIN_SILU },
+        { "relu", GRIFFIN_RELU }
+    };
+    grf_line key;
+    const char *text = NULL;
+    uint64_t length = 0;
+    int i, found;
+    if (r->error) return;
+    grf_key(r, "hidden_activation", &key);
+    found = grf_gguf_get_string(r->file, key.text, &text, &length, r->host);
+    if (found < 0) { r->error = found; return; }
+    if (!found) return;
+    for (i = 0; i < GRF_COUNT(table); i++)
+        if (strlen(table[i].name) == length && memcmp(table[i].name, text, (size_t)length) == 0) {
+            *activation = table[i].value;
+            return;
+        }
+    r->error = grf_fail(r->host, GRIFFIN_E_UNSUPPORTED,
+                        "%s is '%t'; known are gelu_pytorch_tanh, gelu, silu, relu", key.text, text,
+                        (size_t)length);
+}
+
+/* One name for each layer; without the key, the kind follows from the tensors. */
+static void grf_read_blocks(grf_reading *r, griffin_config *g) {
+    grf_line key;
+    const grf_kv *array = NULL;
+    const uint8_t *at;
+    int i, found;
+    if (r->error) return;
+    grf_key(r, "block_types", &key);
+    found = grf_gguf_get_array(r->file, key.text, GRF_VALUE_STRING, &array, r->host);
+    if (found < 0) { r->error = found; return; }
+    if (!found) return;
+    if (array->count != (uint64_t)g->layers) {
+        r->error = grf_fail(r->host, GRIFFIN_E_FORMAT, "%s has %u entries for %d layers",
+                            key.text, array->count, g->layers);
+        return;
+    }
+    at = r->file->data + array->offset;
+    for (i = 0; i < g->layers; i++) {
+        const char *text;
+        uint64_t length;
+        at = grf_gguf_next_string(at, &text, &length);
+        if (length == 9 && memcmp(text, "recurrent", 9) == 0) g->blocks[i] = 'r';
+        else if (length == 9 && memcmp(text, "attention", 9) == 0) g->blocks[i] = 'a';
+        else {
+            r->error = grf_fail(r->host, GRIFFIN_E_UNSUPPORTED,
+                                "%s: layer %d is '%t', known are recurrent and attention",
+                                key.text, i, text, (size_t)length);
+            return;
+        }
+    }
+}
+
+/* 1 if the file says what it is, 0 if it has no metadata of ours, or an error. */
+static int grf_architecture(grf_reading *r) {
+    static const char *const known[] = {
+        "griffin.", "recurrentgemma.", "recurrent_gemma.", "recurrent-gemma."
+    };
+    const char *text = NULL;
+    uint64_t length = 0;
+    int i, found = grf_gguf_get_string(r->file, "general.architecture", &text, &length, r->host);
+    if (found <= 0) return found;
+    for (i = 0; i < GRF_COUNT(known); i++)
+        if (strlen(known[i]) == length + 1 && memcmp(known[i], text, (size_t)length) == 0) {
+            r->prefix = known[i];
+            return 1;
+        }
+    return grf_fail(r->host, GRIFFIN_E_UNSUPPORTED, "architecture '%t'; this library runs griffin",
+                    text, (size_t)length);
+}
+
+/* Keys of spec 3.3. Window, cap and embedding scale change results without a trace, so they have
+ * no default. */
+static int grf_read_config(grf_reading *r, griffin_config *g) {
+    grf_family_defaults(g);
+    grf_read_int(r, "embedding_length", GRF_REQUIRED, &g->width);
+    grf_read_int(r, "block_count", GRF_REQUIRED, &g->layers);
+    grf_read_int(r, "feed_forward_length", GRF_REQUIRED, &g->mlp_width);
+    grf_read_int(r, "attention.head_count", GRF_REQUIRED, &g->heads);
+    grf_read_int(r, "attention.head_count_kv", GRF_OPTIONAL, &g->kv_heads);
+    grf_read_int(r, "attention.sliding_window", GRF_REQUIRED, &g->window);
+    grf_read_float(r, "final_logit_softcapping", GRF_REQUIRED, &g->soft_cap);
+    grf_read_float(r, "embedding_scale", GRF_REQUIRED, &g->embedding_scale);
+    grf_read_float(r, "attention.layer_norm_rms_epsilon", GRF_OPTIONAL, &g->eps);
+    grf_read_float(r, "rope.freq_base", GRF_OPTIONAL, &g->rope_base);
+    grf_read_float(r, "rglru.c", GRF_OPTIONAL, &g->decay);
+    grf_read_float(r, "norm_weight_offset", GRF_OPTIONAL, &g->norm_offset);
+    grf_read_int(r, "ssm.conv_kernel", GRF_OPTIONAL, &g->conv_width);
+    if (r->error) return r->error;
+    g->vocab = 0;                           /* 0: as the embedding has it */
+    g->lru_width = g->width;
+    g->gate_blocks = g->heads;
+    g->head_dim = g->heads > 0 ? g->width / g->heads : 0;
+    grf_read_int(r, "vocab_size", GRF_OPTIONAL, &g->vocab);
+    grf_read_int(r, "ssm.inner_size", GRF_OPTIONAL, &g->lru_width);
+    grf_read_int(r, "ssm.group_count", GRF_OPTIONAL, &g->gate_blocks);
+    grf_read_int(r, "attention.key_length", GRF_OPTIONAL, &g->head_dim);
+    g->rope_dims = g->head_dim / 2;
+    grf_read_int(r, "rope.dimension_count", GRF_OPTIONAL, &g->rope_dims);
+    grf_read_activation(r, &g->activation);
+    if (!r->error && (g->layers < 1 || g->layers > GRIFFIN_MAX_LAYERS))
+        r->error = grf_fail(r->host, GRIFFIN_E_FORMAT, "%d layers; 1 to %d are possible",
+                            g->layers, GRIFFIN_MAX_LAYERS);
+    grf_read_blocks(r, g);
+    return r->error;
+}
+
+/* What the tensors themselves tell: vocabulary, kinds of layers, biases of q, k and v. */
+static void grf_complete_config(const grf_gguf *file, griffin_config *g) {
+    const char *prefix = grf_gguf_tensor(file, "model.final_norm.weight") ? "model." : "";
+    const grf_tensor *embedding;
+    int i;
+    grf_line name;
+    name.length = 0;
+    grf_line_put(&name, prefix, strlen(prefix));
+    grf_line_put(&name, "embed_tokens.weight", 19);
+    embedding = grf_gguf_tensor(file, name.text);
+    if (g->vocab == 0 && embedding && embedding->ne[1] <= 1 << 21) g->vocab = (int)embedding->ne[1];
+    for (i = 0; i < g->layers && i < GRIFFIN_MAX_LAYERS; i++) {
+        size_t start;
+        name.length = 0;
+        grf_line_put(&name, prefix, strlen(prefix));
+        grf_line_put(&name, "layers.", 7);
+        grf_line_number(&name, (uint64_t)i, 10);
+        start = name.length;
+        grf_line_put(&name, ".temporal_block.q_proj.bias", 27);
+        if (grf_gguf_tensor(file, name.text)) g->qkv_bias = 1;
+        name.length = start;
+        grf_line_put(&name, ".temporal_block.rg_lru.recurrent_param", 38);
+        if (g->blocks[i] == 0) g->blocks[i] = grf_gguf_tensor(file, name.text) ? 'r' : 'a';
+    }
+    g->blocks[i] = 0;
+}
+
+/* The rules that everything after this relies on; null if they hold, else the one that does not. */
+static const char *grf_broken_rule(const griffin_config *g) {
+    int i, n = 0;
+    while (n <= GRIFFIN_MAX_LAYERS && g->blocks[n]) n++;
+    if (g->layers < 1 || g->layers > GRIFFIN_MAX_LAYERS || n != g->layers)
+        return "one block kind for each of 1 to 1024 layers";
+    for (i = 0; i < n; i++)
+        if (g->blocks[i] != 'r' && g->blocks[i] != 'a') return "block kinds are 'r' and 'a'";
+    if (g->vocab < 1 || g->vocab > 1 << 21)
+        return "1 <= vocabulary (rows of embed_tokens.weight) <= 2^21";
+    if (g->width < 1 || g->width > 1 << 20) return "1 <= width <= 2^20";
+    if (g->mlp_width < 1 || g->mlp_width > 1 << 22) return "1 <= MLP width <= 2^22";
+    if (g->lru_width < 1 || g->lru_width > 1 << 20) return "1 <= recurrent width <= 2^20";
+    if (g->heads < 1 || g->kv_heads < 1 || g->heads % g->kv_heads != 0)
+        return "heads a multiple of key/value heads";
+    if (g->head_dim < 1 || (int64_t)g->head_dim * g->heads != g->width)
+        return "heads times head_dim equal to width";
+    if (g->gate_blocks < 1 || g->lru_width % g->gate_blocks != 0)
+        return "recurrent width a multiple of gate blocks";
+    if (g->conv_width < 1 || g->conv_width > 16) return "1 <= convolution width <= 16";
+    if (g->window < 1 || g->window > 1 << 20) return "1 <= window <= 2^20";
+    if (g->rope_dims < 0 || g->rope_dims % 2 != 0 || g->rope_dims > g->head_dim)
+        return "rotated dimensions even, at most head_dim";
+    if (!(g->eps > 0 && g->eps < 1)) return "0 < eps < 1";
+    if (!(g->rope_base >= 1 && g->rope_base < 1e12f)) return "1 <= rope base < 10^12";
+    if (!(g->decay > 0 && g->decay < 1e6f)) return "0 < decay < 10^6";
+    if (!(g->soft_cap >= 0 && g->soft_cap < 1e30f)) return "soft cap 0 or positive";
+    if (!(g->embedding_scale > 0 && g->embedding_scale < 1e30f)) return "embedding scale positive";
+    if (!(g->norm_offset > -1e6f && g->norm_offset < 1e6f)) return "norm offset a number";
+    if ((int)g->activation < 0 || g->activation > GRIFFIN_RELU) return "a known activation";
+    return NULL;
+}
+
+static int grf_find_config(const griffin_options *options, const grf_gguf *file,
+                           const grf_host *host, griffin_config *g) {
+    grf_reading r;
+    const char *broken;
+    int found;
+    r.file = file; r.host = host; r.prefix = ""; r.error = 0;
+    found = grf_architecture(&r);
+    if (found < 0) return found;
+    if (found) {
+        int error = grf_read_config(&r, g);
+        if (error) return error;
+    } else if (options && options->config) {
+        *g = *options->config;
+    } else {
+        return grf_fail(host, GRIFFIN_E_FORMAT, "no general.architecture in the metadata; "
+                        "give the configuration with the model (griffin_options.config)");
+    }
+    grf_complete_config(file, g);
+    broken = grf_broken_rule(g);
+    if (broken) return grf_fail(host, GRIFFIN_E_FORMAT, "configuration: expected %s", broken);
+    return GRIFFIN_OK;
+}
+
+/* ================================================================= >>vocabulary
+ * Pieces of text and the numbers of their tokens: how a vocabulary is read from the metadata of
+ * a file, and how text becomes tokens. Three kinds share one loop of byte pair encoding:
+ *
+ *     GRF_BY_SCORE    SentencePiece: the pair with the best score first
+ *     GRF_BY_RANK     the same pieces with a list of merges: the earliest merge first
+ *     GRF_BYTE_LEVEL  GPT-2: a list of merges over bytes, inside words
+ *
+ * In a file, byte-level pieces spell each byte as one printable character. */
+
+#define GRF_MOST_TOKENS 2097152
+#define GRF_MOST_MERGES 16777216
+#define GRF_MOST_TEXT   (INT32_MAX - 1)     /* bytes of normalised text */
+#define GRF_SPACE       "\xE2\x96\x81"      /* U+2581 stands for a space in pieces */
+#define GRF_BROKEN      "\xEF\xBF\xBD"      /* U+FFFD stands for a byte that is not UTF-8 */
+
+enum grf_bpe { GRF_BY_SCORE, GRF_BY_RANK, GRF_BYTE_LEVEL };
+
+/* Sets of griffin_token_kind: what text may merge into, and what only rules produce. A text may
+ * occur once in each of the two. */
+#define GRF_MERGEABLE (1 << GRIFFIN_TOKEN_NORMAL | 1 << GRIFFIN_TOKEN_USER_DEFINED \
+                       | 1 << GRIFFIN_TOKEN_UNUSED)
+#define GRF_RESERVED  (1 << GRIFFIN_TOKEN_UNKNOWN | 1 << GRIFFIN_TOKEN_CONTROL \
+                       | 1 << GRIFFIN_TOKEN_BYTE)
+
+typedef struct grf_piece {
+    const char *text;                       /* in the file, or in grf_vocab.repaired */
+    uint32_t    length;
+    uint32_t    order;                      /* by score: the lowest merges first */
+    int32_t     number;                     /* of an unused piece: its place among those */
+    uint8_t     type;                       /* griffin_token_kind */
+    uint8_t     marker;                     /* no_special keeps text from becoming this token */
+} grf_piece;
+
+typedef struct grf_merge { int32_t left, right, merged; } grf_merge;
+
+typedef struct grf_slot  { uint32_t hash, index; } grf_slot;    /* index + 1; 0: free */
+typedef struct grf_table { grf_slot *slots; uint32_t mask; } grf_table;
+
+/* A tree of bytes: the pieces that are looked for in text before anything else. */
+typedef struct grf_node { uint32_t child, sibling; int32_t id; uint8_t byte; } grf_node;
+
+struct grf_vocab {
+    int          count;                     /* tokens; 0: no vocabulary */
+    int          kind;                      /* enum grf_bpe */
+    int32_t      bos, eos, eot, pad, unknown;   /* -1: none */
+    int          add_bos, add_eos;
+    int          dummy_prefix;              /* text starts with a space of its own, */
+    int          as_suffix;                 /* or ends with it */
+    int          trim;                      /* runs of spaces shrink to one, none at the ends */
+    int          escape;                    /* space becomes U+2581 */
+    int          byte_fallback;             /* unknown characters become byte tokens */
+    const char  *unk_surface;               /* what the unknown token decodes to */
+    uint64_t     unk_length;
+
+    grf_piece   *pieces;                    /* [count] */
+    grf_table    texts;                     /* of pieces, by text */
+    uint32_t     longest;                   /* bytes of a piece */
+    int          unused;                    /* pieces of this type */
+    int32_t      bytes[256];                /* the token of a byte, or -1 */
+    grf_node    *special;                   /* [0] is the root */
+    grf_merge   *merges;                    /* the earliest first */
+    grf_table    pairs;                     /* of merges, by left and right */
+    char        *repaired;                  /* texts that differ from the file's */
+
+    const uint8_t *map_units;               /* the character map, see grf_map */
+    uint32_t     map_count;
+    const char  *map_texts;
+    uint32_t     map_size;
+    uint32_t     growth;                    /* most bytes that one byte can become in it */
+};
+
+/* ---- UTF-8 --------------------------------------------------------------------- */
+
+/* Bytes of the character at `text`, of which left >= 1 are there: 1 to 4; 0 if no valid
+ * character starts so; -1 if one may, but the text ends first. Valid means no overlong form, no
+ * surrogate, at most U+10FFFF. */
+static int grf_utf8_length(const char *text, uint64_t left) {
+    const unsigned char *p = (const unsigned char *)text;
+    unsigned low = 0x80, high = 0xBF;       /* of the second byte */
+    int length, i;
+    if (p[0] < 0x80) return 1;
+    if (p[0] < 0xC2 || p[0] > 0xF4) return 0;
+    length = p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4;
+    if (p[0] == 0xE0) low  = 0xA0;
+    if (p[0] == 0xED) high = 0x9F;
+    if (p[0] == 0xF0) low  = 0x90;
+    if (p[0] == 0xF4) high = 0x8F;
+    for (i = 1; i < length; i++, low = 0x80, high = 0xBF) {
+        if ((uint64_t)i == left) return -1;
+        if (p[i] < low || p[i] > high) return 0;
+    }
+    return length;
+}
+
+static int grf_utf8_valid(const char *text, uint64_t length) {
+    while (length) {
+        int n = grf_utf8_length(text, length);
+        if (n <= 0) return 0;
+        text += n;
+        length -= (uint64_t)n;
+    }
+    return 1;
+}
+
+/* The code point of a valid character of n bytes. */
+static uint32_t grf_utf8_code_point(const char *text, int n) {
+    const unsigned char *p = (const unsigned char *)text;
+    uint32_t c = n == 1 ? p[0] : p[0] & (0x7Fu >> n);
+    int i;
+    for (i = 1; i < n; i++) c = c << 6 | (p[i] & 0x3F);
+    return c;
+}
+
+/* Text that is written as far as there is room, and always counted. */
+typedef struct grf_text { char *at; uint64_t capacity, length, characters; } grf_text;
+
+static void grf_append(grf_text *text, const char *bytes, uint64_t n) {
+    uint64_t i;
+    if (n && n <= text->capacity && text->length <= text->capacity - n) {
+        memcpy(text->at + text->length, bytes, (size_t)n);
+    }
+    for (i = 0; i < n; i++) text->characters += ((unsigned char)bytes[i] & 0xC0) != 0x80;
+    text->length += n;
+}
+
+/* ---- the characters of byte-level pieces ------------------------------------------
+ * GPT-2 shows printable Latin-1 bytes as themselves and numbers the other 68 from U+0100. */
+
+static int32_t grf_byte_of_character(uint32_t c) {
+    int hidden = c <= 32 || (c >= 127 && c <= 160) || c == 173;
+    if (c < 256) return hidden ? -1 : (int32_t)c;
+    c -= 256;
+    return c < 33 ? (int32_t)c : c < 67 ? (int32_t)c - 33 + 127 : c == 67 ? 173 : -1;
+}
+
+/* The value of a piece spelled <0x00> to <0xFF>, in capitals; -1 for any other. */
+static int grf_byte_of_piece(const grf_piece *piece) {
+    const char *digits = "0123456789ABCDEF", *high, *low;
+    if (piece->length != 6 || memcmp(piece->text, "<0x", 3) || piece->text[5] != '>') return -1;
+    high = (const char *)memchr(digits, piece->text[3], 16);
+    low  = (const char *)memchr(digits, piece->text[4], 16);
+    return high && low ? (int)(high - digits) * 16 + (int)(low - digits) : -1;
+}
+
+/* ---- tables ---------------------------------------------------------------------
+ * Open addressing. A file made to collide is refused before it becomes slow. */
+
+static int grf_table_make(grf_table *table, uint64_t count, const grf_host *host) {
+    uint64_t size = 16;
+    while (size < 2 * count) size *= 2;
+    table->slots = (grf_slot *)grf_host_allocate(host, size * sizeof(grf_slot));
+    if (!table->slots) return grf_fail_memory(host, size * sizeof(grf_slot));
+    memset(table->slots, 0, (size_t)size * sizeof(grf_slot));
+    table->mask = (uint32_t)(size - 1);
+    return GRIFFIN_OK;
+}
+
+static int grf_table_add(grf_table *table, uint32_t hash, int index, const grf_host *host) {
+    uint32_t at = hash & table->mask, steps;
+    for (steps = 0; table->slots[at].index; steps++) {
+        if (steps == 1000) return grf_fail(host, GRIFFIN_E_FORMAT, "vocabulary made to collide");
+        at = (at + 1) & table->mask;
+    }
+    table->slots[at].hash  = hash;
+    table->slots[at].index = (uint32_t)index + 1;
+    return GRIFFIN_OK;
+}
+
+static uint32_t grf_text_hash(const char *text, uint64_t length) {
+    return (uint32_t)grf_hash(GRF_HASH_START, text, (size_t)length);
+}
+
+/* The piece of one of `kinds` whose text is this, or -1. */
+static int32_t grf_find(const grf_vocab *v, const char *text, uint64_t length, int kinds) {
+    uint32_t hash, at;
+    if (length > v->longest) return -1;
+    hash = grf_text_hash(text, length);
+    for (at = hash & v->texts.mask; v->texts.slots[at].index; at = (at + 1) & v->texts.mask) {
+        int32_t id = (int32_t)v->texts.slots[at].index - 1;
+        const grf_piece *piece = &v->pieces[id];
+        if (v->texts.slots[at].hash == hash && piece->length == length
+            && (kinds >> piece->type & 1) && memcmp(piece->text, text, (size_t)length) == 0) {
+            return id;
+        }
+    }
+    return -1;
+}
+
+static int32_t grf_find_any(const grf_vocab *v, const char *text, uint64_t length) {
+    int32_t id = grf_find(v, text, length, GRF_MERGEABLE);
+    return id >= 0 ? id : grf_find(v, text, length, GRF_RESERVED);
+}
+
+static uint32_t grf_pair_hash(int32_t left, int32_t right) {
+    uint64_t pair = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9E3779B97F4A7C15u;
+    return (uint32_t)((pair ^ pair >> 29) * 0xBF58476D1CE4E5B9u >> 32);
+}
+
+/* The place of a merge in the list, which is its rank; -1: there is none. */
+static int32_t grf_find_merge(const grf_vocab *v, int32_t left, int32_t right) {
+    uint32_t hash = grf_pair_hash(left, right), at;
+    for (at = hash & v->pairs.mask; v->pairs.slots[at].index; at = (at + 1) & v->pairs.mask) {
+        int32_t rank = (int32_t)v->pairs.slots[at].index - 1;
+        if (v->merges[rank].left == left && v->merges[rank].right == right) return rank;
+    }
+    return -1;
+}
+
+static uint32_t grf_child(const grf_vocab *v, uint32_t parent, char byte) {
+    uint32_t node = v->special[parent].child;
+    while (node && v->special[node].byte != (uint8_t)byte) node = v->special[node].sibling;
+    return node;
+}
+
+/* The longest special piece that the text starts with, or -1. */
+static int32_t grf_match(const grf_vocab *v, const char *text, uint64_t left, int no_special) {
+    int32_t best = -1;
+    uint32_t node = 0;
+    for (; left; text++, left--) {
+        int32_t id;
+        if ((node = grf_child(v, node, *text)) == 0) break;
+        id = v->special[node].id;
+        if (id >= 0 && !(no_special && v->pieces[id].marker)) best = id;
+    }
+    return best;
+}
+
+/* ---- loading ----------------------------------------------------------------------- */
+
+static int grf_load_texts(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
+                          const grf_host *host) {
+    const uint8_t *at = g->data + tokens->offset;
+    uint64_t length;
+    int id;
+    for (id = 0; id < v->count; id++) {
+        grf_piece *piece = &v->pieces[id];
+        at = grf_gguf_next_string(at, &piece->text, &length);
+        if (length < 1 || length > 65535 || !grf_utf8_valid(piece->text, length)) {
+            return grf_fail(host, GRIFFIN_E_FORMAT,
+                            "tokenizer.ggml.tokens: token %d is not 1 to 65535 bytes of UTF-8", id);
+        }
+        piece->length = (uint32_t)length;
+        piece->type   = GRIFFIN_TOKEN_NORMAL;
+    }
+    return GRIFFIN_OK;
+}
+
+/* An array with one number of 4 bytes for each token, or null if there is none. */
+static int grf_load_column(const grf_vocab *v, const grf_gguf *g, const char *key, uint32_t type,
+                           const uint8_t **column, const grf_host *host) {
+    const grf_kv *array = NULL;
+    int found = grf_gguf_get_array(g, key, type, &array, host);
+    *column = NULL;
+    if (found <= 0) return found;
+    if (array->count != (uint64_t)v->count) {
+        return grf_fail(host, GRIFFIN_E_FORMAT, "%s: %u entries for %d tokens",
+                        key, array->count, v->count);
+    }
+    *column = g->data + array->offset;
+    return GRIFFIN_OK;
+}
+
+static int grf_load_types(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const uint8_t *types;
+    int id, error = grf_load_column(v, g, "tokenizer.ggml.token_type", GRF_VALUE_I32, &types,
+                                    host);
+    for (id = 0; types && id < v->count; id++) {
+        grf_piece *piece = &v->pieces[id];
+        uint32_t type = grf_get_u32(types + 4 * (size_t)id);
+        if (type < 1 || type > 6) {
+            return grf_fail(host, GRIFFIN_E_FORMAT,
+                            "tokenizer.ggml.token_type: token %d is not of type 1 to 6", id);
+        }
+        piece->type = (uint8_t)type;
+        if (type == GRIFFIN_TOKEN_UNUSED) piece->number = v->unused++;
+        if (type == GRIFFIN_TOKEN_BYTE && grf_byte_of_piece(piece) < 0) {
+            return grf_fail(host, GRIFFIN_E_FORMAT, "token %d '%t' is not a byte <0x00> to <0xFF>",
+                            id, piece->text, (size_t)piece->length);
+        }
+    }
+    return error;
+}
+
+static int grf_load_scores(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const uint8_t *scores;
+    int id, error = grf_load_column(v, g, "tokenizer.ggml.scores", GRF_VALUE_F32, &scores, host);
+    if (error) return error;
+    if (!scores && v->kind == GRF_BY_SCORE) v->kind = GRF_BY_RANK;
+    for (id = 0; scores && id < v->count; id++) {
+        uint32_t bits = grf_get_u32(scores + 4 * (size_t)id);
+        if ((bits & 0x7F800000) == 0x7F800000) {
+            return grf_fail(host, GRIFFIN_E_FORMAT, "tokenizer.ggml.scores: token %d has %s", id,
+                            "a score that is not finite");
+        }
+        v->pieces[id].order = ~grf_float_key(grf_float_from_bits(bits));
+    }
+    return GRIFFIN_OK;
+}
+
+/* Some writers put plain spaces into user-defined pieces where U+2581 is meant. */
+static int grf_repair_texts(grf_vocab *v, const grf_host *host) {
+    grf_text text = { NULL, 0, 0, 0 };
+    int id;
+    uint32_t i;
+    for (id = 0; id < v->count; id++) {
+        const grf_piece *piece = &v->pieces[id];
+        if (piece->type == GRIFFIN_TOKEN_USER_DEFINED && memchr(piece->text, ' ', piece->length)) {
+            text.capacity += 3 * (uint64_t)piece->length;
+        }
+    }
+    if (!text.capacity || !v->escape || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
+    v->repaired = text.at = (char *)grf_host_allocate(host, text.capacity);
+    if (!text.at) return grf_fail_memory(host, text.capacity);
+    for (id = 0; id < v->count; id++) {
+        grf_piece *piece = &v->pieces[id];
+        uint64_t start = text.length;
+        if (piece->type != GRIFFIN_TOKEN_USER_DEFINED
+            || !memchr(piece->text, ' ', piece->length)) continue;
+        for (i = 0; i < piece->length; i++) {
+            if (piece->text[i] == ' ') grf_append(&text, GRF_SPACE, 3);
+            else grf_append(&text, piece->text + i, 1);
+        }
+        piece->text   = text.at + start;
+        piece->length = (uint32_t)(text.length - start);
+    }
+    return GRIFFIN_OK;
+}
+
+static int grf_index_texts(grf_vocab *v, const grf_host *host) {
+    int id, error = grf_table_make(&v->texts, (uint64_t)v->count, host);
+    for (id = 0; id < v->count; id++) {
+        if (v->pieces[id].length > v->longest) v->longest = v->pieces[id].length;
+    }
+    for (id = 0; !error && id < v->count; id++) {
+        const grf_piece *piece = &v->pieces[id];
+        int kinds = GRF_MERGEABLE >> piece->type & 1 ? GRF_MERGEABLE : GRF_RESERVED;
+        if (grf_find(v, piece->text, piece->length, kinds) >= 0) {
+            return grf_fail(host, GRIFFIN_E_FORMAT, "token %d '%t' occurs twice", id, piece->text,
+                            (size_t)piece->length);
+        }
+        error = grf_table_add(&v->texts, grf_text_hash(piece->text, piece->length), id, host);
+    }
+    return error;
+}
+
+/* The byte that a token stands for, or -1. */
+static int grf_byte_of_token(const grf_vocab *v, const grf_piece *piece) {
+    int n;
+    if (v->kind != GRF_BYTE_LEVEL) {
+        return piece->type == GRIFFIN_TOKEN_BYTE ? grf_byte_of_piece(piece) : -1;
+    }
+    n = grf_utf8_length(piece->text, piece->length);
+    if (piece->length != (uint32_t)n || !(GRF_MERGEABLE >> piece->type & 1)) return -1;
+    return (int)grf_byte_of_character(grf_utf8_code_point(piece->text, n));
+}
+
+static int grf_index_bytes(grf_vocab *v, const grf_host *host) {
+    int id, b, bytes = 0;
+    for (b = 0; b < 256; b++) v->bytes[b] = -1;
+    for (id = 0; id < v->count; id++) {
+        if ((b = grf_byte_of_token(v, &v->pieces[id])) < 0) continue;
+        bytes += v->bytes[b] < 0;
+        v->bytes[b] = id;
+    }
+    v->byte_fallback = v->kind == GRF_BY_SCORE && bytes;
+    if (bytes == 256 || (!v->byte_fallback && v->kind != GRF_BYTE_LEVEL)) return GRIFFIN_OK;
+    return grf_fail(host, GRIFFIN_E_FORMAT, "the vocabulary has tokens for %d of 256 bytes", bytes);
+}
+
+/* The piece of type unknown is the unknown token, whatever the key says. */
+static int grf_index_unknown(grf_vocab *v, const grf_host *host) {
+    int32_t id, unknown = -1;
+    for (id = 0; id < v->count; id++) {
+        if (v->pieces[id].type != GRIFFIN_TOKEN_UNKNOWN) continue;
+        if (unknown >= 0) {
+            return grf_fail(host, GRIFFIN_E_FORMAT, "tokens %d and %d are both of type unknown",
+                            unknown, id);
+        }
+        unknown = id;
+    }
+    if (unknown >= 0) v->unknown = unknown;
+    return GRIFFIN_OK;
+}
+
+/* A user-defined piece is taken for a turn marker if a key names it, or if it is spelled like
+ * <start_of_turn> or <|im_end|>. HTML tags, which vocabularies also define, have no _ and no |. */
+static int grf_is_marker(const grf_vocab *v, int32_t id) {
+    const grf_piece *piece = &v->pieces[id];
+    if (GRF_RESERVED >> piece->type & 1) return 1;
+    if (piece->type != GRIFFIN_TOKEN_USER_DEFINED) return 0;
+    if (id == v->bos || id == v->eos || id == v->eot) return 1;
+    return piece->text[0] == '<' && piece->text[piece->length - 1] == '>'
+        && (memchr(piece->text, '_', piece->length) || memchr(piece->text, '|', piece->length));
+}
+
+/* With ranks, control tokens are found in text too; with scores only user-defined ones. */
+static int grf_is_special(const grf_vocab *v, const grf_piece *piece) {
+    if (piece->type == GRIFFIN_TOKEN_USER_DEFINED) return 1;
+    return v->kind != GRF_BY_SCORE
+        && (piece->type == GRIFFIN_TOKEN_CONTROL || piece->type == GRIFFIN_TOKEN_UNKNOWN);
+}
+
+static int grf_index_special(grf_vocab *v, const grf_host *host) {
+    uint64_t nodes = 1;
+    uint32_t used = 1, node, next, i;
+    int32_t id;
+    for (id = 0; id < v->count; id++) {
+        v->pieces[id].marker = (uint8_t)grf_is_marker(v, id);
+        if (grf_is_special(v, &v->pieces[id])) nodes += v->pieces[id].length;
+    }
+    if (nodes <= UINT32_MAX) v->special = (grf_node *)grf_host_allocate(host, nodes * sizeof(grf_node));
+    if (!v->special) return grf_fail_memory(host, nodes * sizeof(grf_node));
+    memset(v->special, 0, (size_t)nodes * sizeof(grf_node));
+    for (id = 0; id < v->count; id++) {
+        const grf_piece *piece = &v->pieces[id];
+        if (!grf_is_special(v, piece)) continue;
+        for (i = 0, node = 0; i < piece->length; i++, node = next) {
+            if ((next = grf_child(v, node, piece->text[i])) != 0) continue;
+            next = used++;
+            v->special[next].byte    = (uint8_t)piece->text[i];
+            v->special[next].id      = -1;
+            v->special[next].sibling = v->special[node].child;
+            v->special[node].child   = next;
+        }
+        v->special[node].id = id;
+    }
+    return GRIFFIN_OK;
+}
+
+/* Splits "left right" and finds the three tokens; `joined` has room for the longest piece. */
+static int grf_load_merge(const grf_vocab *v, grf_merge *merge, const char *text, uint64_t length,
+                          char *joined) {
+    const char *space = (const char *)memchr(text, ' ', (size_t)length);
+    uint64_t left, right;
+    if (!space || length - 1 > v->longest) return 0;
+    left  = (uint64_t)(space - text);
+    right = length - 1 - left;
+    if (!left || !right || memchr(space + 1, ' ', (size_t)right)) return 0;
+    memcpy(joined, text, (size_t)left);
+    memcpy(joined + left, space + 1, (size_t)right);
+    merge->left   = grf_find_any(v, joined, left);
+    merge->right  = grf_find_any(v, joined + left, right);
+    merge->merged = grf_find_any(v, joined, left + right);
+    return merge->left >= 0 && merge->right >= 0 && merge->merged >= 0;
+}
+
+static int grf_load_merges(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const char *key = "tokenizer.ggml.merges", *text;
+    const grf_kv *array = NULL;
+    const uint8_t *at;
+    uint64_t length;
+    int i, error = GRIFFIN_OK, found = grf_gguf_get_array(g, key, GRF_VALUE_STRING, &array, host);
+    char *joined;
+    if (v->kind == GRF_BY_SCORE || found < 0) return found < 0 ? found : GRIFFIN_OK;
+    if (!found || array->count > GRF_MOST_MERGES) {
+        return grf_fail(host, GRIFFIN_E_FORMAT, "%s: expected 0 to %d merges%s", key,
+                        GRF_MOST_MERGES, found ? "" : ", as there are no scores");
+    }
+    v->merges = (grf_merge *)grf_host_allocate(host, array->count * sizeof(grf_merge));
+    if (!v->merges) return grf_fail_memory(host, array->count * sizeof(grf_merge));
+    if ((error = grf_table_make(&v->pairs, array->count, host)) < 0) return error;
+    joined = (char *)grf_host_allocate(host, v->longest);
+    if (!joined) return grf_fail_memory(host, v->longest);
+    at = g->data + array->offset;
+    for (i = 0; !error && i < (int)array->count; i++) {
+        grf_merge *m = &v->merges[i];
+        at = grf_gguf_next_string(at, &text, &length);
+        if (!grf_load_merge(v, m, text, length, joined)
+            || grf_find_merge(v, m->left, m->right) >= 0) {
+            error = grf_fail(host, GRIFFIN_E_FORMAT, "%s: entry %d '%t' is not two tokens that make"
+                             " a third, for the first time", key, i, text, (size_t)length);
+        } else {
+            error = grf_table_add(&v->pairs, grf_pair_hash(m->left, m->right), i, host);
+        }
+    }
+    grf_host_release(host, joined);
+    return error;
+}
+
+/* The character map of SentencePiece: u32 n, n bytes of units (u32), then texts that end with 0.
+ * What a match may become is needed to size scratch memory. */
+static int grf_load_map(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const char *key = "tokenizer.ggml.precompiled_charsmap";
+    const grf_kv *kv = grf_gguf_find(g, key);
+    const uint8_t *data;
+    uint32_t bytes, i, run = 0;
+    if (!kv || kv->count == 0 || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
+    data  = g->data + kv->offset;
+    bytes = kv->count > 4 && kv->count <= INT32_MAX ? grf_get_u32(data) : 0;
+    if (kv->type != GRF_VALUE_ARRAY || kv->element_type > GRF_VALUE_I8 || bytes < 4 || bytes % 4
+        || bytes >= kv->count - 4 || data[kv->count - 1]
+        || !grf_utf8_valid((const char *)data + 4 + bytes, kv->count - 4 - bytes)) {
+        return grf_fail(host, GRIFFIN_E_FORMAT, "%s at byte %u is not a character map", key,
+                        kv->offset);
+    }
+    v->map_units = data + 4;
+    v->map_count = bytes / 4;
+    v->map_texts = (const char *)data + 4 + bytes;
+    v->map_size  = (uint32_t)kv->count - 4 - bytes;
+    for (i = 0; i < v->map_size; i++) {
+        run = v->map_texts[i] ? run + 1 : 0;
+        if (run > v->growth) v->growth = run;
+    }
+    return GRIFFIN_OK;
+}
+
+static int grf_load_kind(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const char *model = "", *pre = "default";
+    uint64_t length = 0, pre_length = 7;
+    int found = grf_gguf_get_string(g, "tokenizer.ggml.model", &model, &length, host);
+    if (found < 0) return found;
+    if (length == 5 && memcmp(model, "llama", 5) == 0) return GRIFFIN_OK;
+    if (length != 4 || memcmp(model, "gpt2", 4) != 0) {
+        return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "tokenizer.ggml.model '%t': only 'llama' and "
+                        "'gpt2' are supported", model, (size_t)length);
+    }
+    v->kind = GRF_BYTE_LEVEL;
+    found = grf_gguf_get_string(g, "tokenizer.ggml.pre", &pre, &pre_length, host);
+    if (found < 0) return found;
+    if ((pre_length == 7 && memcmp(pre, "default", 7) == 0)
+        || (pre_length == 5 && memcmp(pre, "gpt-2", 5) == 0)
+        || (pre_length == 4 && memcmp(pre, "gpt2", 4) == 0)) return GRIFFIN_OK;
+    return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "tokenizer.ggml.pre '%t': only 'default' and "
+                    "'gpt-2' are supported", pre, (size_t)pre_length);
+}
+
+/* -1 in add_bos: not said. */
+static int grf_load_flags(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    int by_pieces = v->kind != GRF_BYTE_LEVEL, i;
+    const struct { const char *key; int *value, absent; } flags[] = {
+        { "tokenizer.ggml.add_bos_token",                 &v->add_bos,     -1 },
+        { "tokenizer.ggml.add_eos_token",                 &v->add_eos,      0 },
+        { "tokenizer.ggml.add_space_prefix",              &v->dummy_prefix, by_pieces },
+        { "tokenizer.ggml.remove_extra_whitespaces",      &v->trim,         0 },
+        { "griffin.tokenizer.escape_whitespaces",         &v->escape,       1 },
+        { "griffin.tokenizer.treat_whitespace_as_suffix", &v->as_suffix,    0 }
+    };
+    for (i = 0; i < GRF_COUNT(flags); i++) {
+        int found;
+        *flags[i].value = flags[i].absent;
+        found = grf_gguf_get_bool(g, flags[i].key, flags[i].value, host);
+        if (found < 0) return found;
+    }
+    if (v->kind != GRF_BY_SCORE) v->trim = v->as_suffix = 0;
+    if (v->kind != GRF_BYTE_LEVEL) return GRIFFIN_OK;
+    v->escape = 0;
+    if (!v->dummy_prefix) return GRIFFIN_OK;
+    return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "tokenizer.ggml.add_space_prefix with 'gpt2'");
+}
+
+static int grf_load_ids(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    int32_t other;                          /* checked, not used */
+    const struct { const char *key; int32_t *id; } ids[] = {
+        { "tokenizer.ggml.bos_token_id",       &v->bos },
+        { "tokenizer.ggml.eos_token_id",       &v->eos },
+        { "tokenizer.ggml.eot_token_id",       &v->eot },
+        { "tokenizer.ggml.padding_token_id",   &v->pad },
+        { "tokenizer.ggml.unknown_token_id",   &v->unknown },
+        { "tokenizer.ggml.seperator_token_id", &other },
+        { "tokenizer.ggml.mask_token_id",      &other }
+    };
+    int i;
+    for (i = 0; i < GRF_COUNT(ids); i++) {
+        uint64_t value = 0;
+        int found = grf_gguf_get_uint(g, ids[i].key, (uint64_t)v->count - 1, &value, host);
+        if (found < 0) return found;
+        *ids[i].id = found ? (int32_t)value : -1;
+    }
+    if (v->add_bos < 0) v->add_bos = v->kind != GRF_BYTE_LEVEL;
+    v->add_bos = v->add_bos && v->bos >= 0;
+    return GRIFFIN_OK;
+}
+
+static int grf_load_surface(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const char *key = "griffin.tokenizer.unk_surface";
+    int found;
+    v->unk_surface = " \xE2\x81\x87 ";
+    v->unk_length  = 5;
+    found = grf_gguf_get_string(g, key, &v->unk_surface, &v->unk_length, host);
+    if (found < 0) return found;
+    if (grf_utf8_valid(v->unk_surface, v->unk_length)) return GRIFFIN_OK;
+    return grf_fail(host, GRIFFIN_E_FORMAT, "%s is not UTF-8", key);
+}
+
+static int grf_load_vocab(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
+                          const grf_host *host) {
+    const char *end_of_turn = "<end_of_turn>";
+    int error = grf_load_kind(v, g, host);
+    if (!error) error = grf_load_texts(v, g, tokens, host);
+    if (!error) error = grf_load_types(v, g, host);
+    if (!error) error = grf_load_scores(v, g, host);
+    if (!error) error = grf_load_flags(v, g, host);
+    if (!error) error = grf_load_ids(v, g, host);
+    if (!error) error = grf_load_surface(v, g, host);
+    if (!error) error = grf_load_map(v, g, host);
+    if (!error) error = grf_repair_texts(v, host);
+    if (!error) error = grf_index_texts(v, host);
+    if (!error) error = grf_index_bytes(v, host);
+    if (!error) error = grf_index_unknown(v, host);
+    if (error) return error;
+    if (v->eot < 0) v->eot = grf_find_any(v, end_of_turn, strlen(end_of_turn));
+    error = grf_index_special(v, host);
+    return error ? error : grf_load_merges(v, g, host);
+}
+
+static void grf_vocab_free(grf_vocab *v, const grf_host *host) {
+    grf_host_release(host, v->pieces);
+    grf_host_release(host, v->texts.slots);
+    grf_host_release(host, v->special);
+    grf_host_release(host, v->merges);
+    grf_host_release(host, v->pairs.slots);
+    grf_host_release(host, v->repaired);
+    memset(v, 0, sizeof *v);
+}
+
+/* A file without tokens gives no vocabulary, and no error. */
+static int grf_vocab_load(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const grf_kv *tokens = NULL;
+    int error = grf_gguf_get_array(g, "tokenizer.ggml.tokens", GRF_VALUE_STRING, &tokens, host);
+    memset(v, 0, sizeof *v);
+    if (error <= 0) return error;
+    if (tokens->count < 1 || tokens->count > GRF_MOST_TOKENS) {
+        return grf_fail(host, GRIFFIN_E_FORMAT, "tokenizer.ggml.tokens: %u tokens, expected 1 to "
+                        "%d", tokens->count, GRF_MOST_TOKENS);
+    }
+    v->count  = (int)tokens->count;
+    v->growth = 1;
+    v->pieces = (grf_piece *)grf_host_allocate(host, tokens->count * sizeof(grf_piece));
+    if (!v->pieces) {
+        v->count = 0;
+        return grf_fail_memory(host, tokens->count * sizeof(grf_piece));
+    }
+    memset(v->pieces, 0, (size_t)v->count * sizeof(grf_piece));
+    error = grf_load_vocab(v, g, tokens, host);
+    if (error) grf_vocab_free(v, host);
+    return error;
+}
+
+/* ---- text to symbols ----------------------------------------------------------------
+ * A symbol is a stretch of text that becomes one token unless it merges with its neighbour.
+ * Neighbours that must not merge are not linked: special pieces, and words of GPT-2. */
+
+typedef struct grf_symbol { uint32_t start, length; int32_t prev, next, id; } grf_symbol;
+
+/* A possible merge: of the symbol in the lower half of `order` and its next, into `id`. */
+typedef struct grf_pair { uint64_t order; uint32_t length; int32_t id; } grf_pair;
+
+typedef struct grf_encoder {
+    const grf_vocab *v;
+    int         no_special, continues;
+    grf_text    text;                       /* normalised */
+    grf_symbol *symbols;                    /* null while the text is only measured */
+    int32_t     count;
+    int         apart;                      /* the next symbol starts a new chain */
+    grf_pair   *heap;                       /* the lowest order on top */
+    uint64_t    waiting;
+    uint32_t   *cuts;                       /* of unused pieces: length of the left part, or 0 */
+    int32_t    *tokens;
+    int64_t     capacity, written;
+    int         after_unknown;
+} grf_encoder;
+
+/* The next piece of raw text to copy: what it becomes, and how many bytes it takes. */
+typedef struct grf_unit { const char *text; uint64_t length, used; } grf_unit;
+
+/* The longest match of the character map. Units are a double array: bits 10..31 are the offset
+ * to the children (in steps of 256 with bit 9), bit 8 says that a match ends here, and the lower
+ * eight are the byte that led here. */
+static int grf_map(const grf_vocab *v, const char *text, uint64_t left, grf_unit *unit) {
+    uint32_t at = 0, u = v->map_count ? grf_get_u32(v->map_units) : 0, value;
+    uint64_t i;
+    unit->used = 0;
+    for (i = 0; i < left; i++) {
+        at ^= (u >> 10 << ((u & 0x200) >> 6)) ^ (uint8_t)text[i];
+        if (at >= v->map_count) break;
+        u = grf_get_u32(v->map_units + 4 * (size_t)at);
+        if ((u & 0x800000FF) != (uint8_t)text[i]) break;
+        if (!(u >> 8 & 1)) continue;
+        value = at ^ (u >> 10 << ((u & 0x200) >> 6));
+        if (value >= v->map_count) break;
+        value = grf_get_u32(v->map_units + 4 * (size_t)value) & 0x7FFFFFFF;
+        if (value >= v->map_size || (value && v->map_texts[value - 1])) break;
+        unit->text = v->map_texts + value;
+        unit->used = i + 1;
+    }
+    if (unit->used) unit->length = strlen(unit->text);
+    return unit->used > 0;
+}
+
+static grf_unit grf_next_unit(const grf_encoder *e, const char *text, uint64_t left) {
+    grf_unit unit = { text, 0, 0 };
+    int32_t id = e->v->kind == GRF_BY_SCORE ? grf_match(e->v, text, left, e->no_special) : -1;
+    int n;
+    if (id >= 0) {
+        unit.length = unit.used = e->v->pieces[id].length;
+    } else if (!grf_map(e->v, text, left, &unit)) {
+        n = grf_utf8_length(text, left);
+        if (n <= 0) unit.text = GRF_BROKEN;
+        unit.used   = n > 0 ? (uint64_t)n : 1;
+        unit.length = n > 0 ? (uint64_t)n : 3;
+    }
+    return unit;
+}
+
+static void grf_append_escaped(grf_encoder *e, const char *text, uint64_t length) {
+    for (; length; text++, length--) {
+        if (*text == ' ' && e->v->escape) grf_append(&e->text, GRF_SPACE, 3);
+        else grf_append(&e->text, text, 1);
+    }
+}
+
+static void grf_trim_end(grf_encoder *e) {
+    const char *space = e->v->escape ? GRF_SPACE : " ";
+    uint64_t n = strlen(space);
+    while (e->symbols && e->text.length >= n
+           && memcmp(e->text.at + e->text.length - n, space, (size_t)n) == 0) e->text.length -= n;
+}
+
+/* Raw text to normalised text. `first`: nothing comes before it. */
+static void grf_normalise(grf_encoder *e, const char *text, uint64_t length, int first) {
+    const grf_vocab *v = e->v;
+    const char *end = text + length;
+    int drop = v->trim && first;            /* spaces that follow are left out */
+    grf_unit unit;
+    for (; drop && text < end; text += unit.used) {
+        unit = grf_next_unit(e, text, (uint64_t)(end - text));
+        if (unit.length != 1 || unit.text[0] != ' ') break;
+    }
+    if (text == end) return;
+    if (first && v->dummy_prefix && !v->as_suffix) grf_append_escaped(e, " ", 1);
+    for (; text < end; text += unit.used) {
+        unit = grf_next_unit(e, text, (uint64_t)(end - text));
+        while (drop && unit.length && unit.text[0] == ' ') { unit.text++; unit.length--; }
+        grf_append_escaped(e, unit.text, unit.length);
+        if (unit.length) drop = v->trim && unit.text[unit.length - 1] == ' ';
+    }
+    if (v->trim) grf_trim_end(e);
+    if (v->dummy_prefix && v->as_suffix) grf_append_escaped(e, " ", 1);
+}
+
+static void grf_add_symbol(grf_encoder *e, uint64_t start, uint64_t length, int32_t id) {
+    grf_symbol *s = &e->symbols[e->count];
+    s->start  = (uint32_t)start;
+    s->length = (uint32_t)length;
+    s->id     = id;
+    s->next   = -1;
+    s->prev   = e->apart ? -1 : e->count - 1;
+    if (!e->apart) e->symbols[s->prev].next = e->count;
+    e->apart = 0;
+    e->count++;
+}
+
+/* A symbol with no neighbours. */
+static void grf_add_special(grf_encoder *e, uint64_t start, uint64_t length, int32_t id) {
+    e->apart = 1;
+    grf_add_symbol(e, start, length, id);
+    e->apart = 1;
+}
+
+/* The piece that a stretch of normalised text is, or -1. */
+static int32_t grf_piece_at(const grf_encoder *e, uint64_t start, uint64_t length, int kinds) {
+    int32_t id = grf_find(e->v, e->text.at + start, length, kinds);
+    return id >= 0 && e->no_special && e->v->pieces[id].marker ? -1 : id;
+}
+
+/* By rank, a character that is no piece becomes the tokens of its bytes, if there are all. */
+static void grf_add_character(grf_encoder *e, uint64_t start, uint64_t length) {
+    const uint8_t *bytes = (const uint8_t *)e->text.at + start;
+    int32_t id = -1;
+    uint64_t i, known = 0;
+    if (e->v->kind == GRF_BY_RANK) id = grf_piece_at(e, start, length, GRF_MERGEABLE);
+    if (e->v->kind == GRF_BY_RANK && id < 0) {
+        for (i = 0; i < length; i++) known += e->v->bytes[bytes[i]] >= 0;
+    }
+    if (known < length) { grf_add_symbol(e, start, length, id); return; }
+    for (i = 0; i < length; i++) grf_add_symbol(e, start + i, 1, e->v->bytes[bytes[i]]);
+}
+
+static void grf_split_characters(grf_encoder *e, uint64_t from) {
+    uint64_t at, length;
+    for (at = from; at < e->text.length; at += length) {
+        uint64_t left = e->text.length - at;
+        int32_t id = e->v->kind == GRF_BY_SCORE ? grf_match(e->v, e->text.at + at, left,
+                                                            e->no_special) : -1;
+        length = id >= 0 ? e->v->pieces[id].length : (uint64_t)grf_utf8_length(e->text.at + at, left);
+        if (id >= 0) grf_add_special(e, at, length, id);
+        else grf_add_character(e, at, length);
+    }
+}
+
+/* ---- words of GPT-2 --------------------------------------------------------------------
+ *     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+           */
+
+enum grf_class { GRF_OTHER, GRF_LETTER, GRF_NUMBER, GRF_BLANK };
+
+/* Runs of code points, Unicode 14: how many are skipped, how many belong, and so on. */
+static const uint16_t grf_blanks[] = {
+    9,5,18,1,100,1,26,1,5599,1,2431,11,29,2,5,1,47,1,4000,1
+};
+static const uint16_t grf_letters[] = {
+    65,26,6,26,47,1,10,1,4,1,5,23,1,31,1,458,4,12,14,5,7,1,1,1,129,5,1,2,2,4,1,1,6,1,1,3,1,1,1,20,1,
+    83,1,139,8,166,1,38,2,1,6,41,71,27,4,4,45,43,35,2,1,99,1,1,15,2,7,2,10,3,2,1,16,1,1,30,29,89,11,
+    1,24,33,9,2,4,1,5,22,4,1,9,1,3,1,23,25,7,11,5,24,1,6,17,42,58,54,3,1,18,1,7,10,15,16,4,8,2,2,2,
+    22,1,7,1,1,3,4,3,1,16,1,13,2,1,3,14,2,10,1,8,6,4,2,2,22,1,7,1,2,1,2,1,2,31,4,1,1,19,3,16,9,1,3,
+    1,22,1,7,1,2,1,5,3,1,18,1,15,2,23,1,11,8,2,2,2,22,1,7,1,2,1,5,3,1,30,2,1,3,15,1,17,1,1,6,3,3,1,
+    4,3,2,1,1,1,2,3,2,3,3,3,12,22,1,52,8,1,3,1,23,1,16,3,1,26,3,2,1,2,2,30,1,4,8,1,3,1,23,1,10,1,5,
+    3,1,31,2,1,2,15,2,17,9,1,3,1,41,2,1,16,1,5,3,8,3,24,6,5,18,3,24,1,9,1,1,2,7,58,48,1,2,12,7,58,2,
+    1,1,1,5,1,24,1,1,1,10,1,2,9,1,2,5,1,1,21,4,32,1,63,8,1,36,27,5,115,43,20,1,16,6,4,4,3,1,3,2,7,3,
+    4,13,12,1,17,38,1,1,5,1,2,43,1,333,1,4,2,7,1,1,1,4,2,41,1,4,2,33,1,4,2,7,1,1,1,4,2,15,1,57,1,4,
+    2,67,37,16,16,86,2,6,3,620,2,17,1,26,5,75,6,8,7,18,13,19,14,18,14,13,1,3,15,52,35,1,4,1,67,89,7,
+    5,2,34,1,1,5,70,10,31,49,30,2,5,11,44,4,26,54,23,9,53,82,1,93,47,17,8,54,30,13,2,10,44,26,36,41,
+    3,10,36,2,9,7,43,2,3,41,4,1,6,1,2,3,1,5,192,64,278,2,6,2,38,2,6,2,8,1,1,1,1,1,1,1,31,2,53,1,7,1,
+    1,3,3,1,7,3,4,2,6,4,13,5,3,1,7,116,1,13,1,16,13,101,1,4,1,2,10,1,1,3,5,6,1,1,1,1,1,1,4,1,11,2,4,
+    5,5,4,1,52,2,2683,229,6,4,3,2,12,38,1,1,5,1,2,56,7,1,16,23,9,7,1,7,1,7,1,7,1,7,1,7,1,7,1,7,80,1,
+    469,2,42,5,5,2,4,86,6,3,1,90,1,4,5,43,1,94,17,32,48,16,512,6592,64,22157,67,46,2,269,3,16,10,2,
+    20,47,16,31,2,70,49,9,2,103,2,64,5,2,1,1,1,5,24,16,1,3,1,4,1,23,29,52,14,50,62,6,3,1,1,2,11,28,
+    10,23,25,29,7,47,28,1,16,5,1,10,10,5,1,41,23,3,1,8,20,23,3,1,3,50,1,1,3,2,2,5,2,1,1,1,24,3,2,11,
+    7,3,12,6,2,6,2,6,9,7,1,7,1,43,1,14,6,115,29,11172,12,23,4,49,8452,366,2,106,38,7,12,5,5,1,1,10,
+    1,13,1,5,1,1,1,2,1,2,1,108,33,363,18,64,2,54,40,12,116,5,1,135,36,26,6,26,11,89,3,6,2,6,2,6,2,3,
+    35,12,1,26,1,19,1,2,1,15,2,14,34,123,389,29,3,49,47,32,13,20,1,8,6,38,10,30,2,36,4,8,48,158,18,
+    36,4,36,4,40,8,52,12,11,1,15,1,7,1,2,1,11,1,15,1,7,1,2,67,311,9,22,10,8,24,6,1,42,1,9,69,6,2,1,
+    1,44,1,2,3,1,2,23,10,23,9,31,65,19,1,2,10,22,10,26,70,56,6,2,64,1,15,4,1,3,1,29,42,29,3,29,35,8,
+    1,28,27,54,10,22,10,19,13,18,110,73,55,51,13,51,13,36,348,42,6,2,78,29,10,1,8,22,42,18,46,21,27,
+    23,12,53,57,2,2,1,13,45,32,25,26,36,29,1,2,1,8,35,3,1,12,48,14,4,21,1,1,1,35,18,1,25,84,7,1,1,1,
+    4,1,15,1,10,7,47,38,8,2,2,2,22,1,7,1,2,1,5,3,1,18,1,12,5,158,53,18,4,20,3,30,48,20,2,1,1,184,47,
+    41,4,36,48,20,1,59,43,13,1,71,27,37,7,185,44,116,64,31,8,2,1,2,8,1,2,1,24,15,1,1,1,94,8,2,39,16,
+    1,1,1,28,1,10,40,7,1,21,1,11,46,19,1,18,73,263,9,1,37,17,1,49,30,112,7,1,2,1,38,21,1,25,6,1,2,1,
+    32,14,1,327,19,189,1,79,922,230,196,2636,97,15,1071,4049,583,8633,569,7,31,17,79,17,30,18,48,16,
+    4,31,21,5,19,688,64,128,75,5,1,66,13,64,2,1,1,28,6136,8,1238,42,9,8935,4,1,7,1,2,1,291,45,3,17,
+    4,8,396,2308,107,5,13,3,9,7,10,5990,85,1,71,1,2,2,1,2,2,2,4,1,12,1,1,1,7,1,65,1,4,2,8,1,7,1,28,
+    1,4,1,5,1,1,3,7,1,340,2,25,1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,8,1844,31,481,45,10,7,
+    16,1,321,30,18,44,1268,7,1,4,1,2,1,15,1,197,59,68,7,1,1204,4,1,27,1,2,1,1,2,1,1,10,1,4,1,1,1,1,
+    6,1,4,1,1,1,1,1,1,3,1,2,1,1,2,1,1,1,1,1,1,1,1,1,1,2,1,1,2,4,1,7,1,4,1,4,1,1,1,10,1,17,5,3,1,5,1,
+    17,4420,42720,32,4153,7,222,2,5762,14,7473,3103,542,1506,4939
+};
+static const uint16_t grf_numbers[] = {
+    48,10,120,2,5,1,2,3,1441,10,134,10,198,10,412,10,118,10,4,6,108,10,118,10,118,10,2,6,110,13,115,
+    10,8,7,103,10,104,7,7,19,109,10,96,10,118,10,70,20,268,10,70,10,719,20,881,3,239,10,6,10,22,10,
+    300,10,128,11,165,10,6,10,182,10,86,10,134,10,6,10,1046,1,3,6,6,10,198,51,2,5,726,60,78,22,630,
+    30,1385,1,777,1,25,9,14,3,343,4,138,10,30,8,1,15,32,10,39,15,29536,10,188,10,320,6,154,10,38,10,
+    198,10,22,10,86,10,406,10,21270,10,493,45,12,57,17,2,341,27,36,4,29,1,8,1,134,5,202,10,942,8,25,
+    7,39,9,75,5,22,6,160,2,2,16,2,46,64,9,52,2,30,3,75,5,104,8,24,8,41,7,330,6,48,10,294,31,158,10,
+    42,4,112,7,134,30,128,10,60,10,144,10,7,20,251,10,342,10,118,10,374,10,102,10,102,12,420,19,93,
+    10,758,29,227,10,70,10,534,21,1067,111,17905,10,86,10,134,10,1,7,798,23,25673,20,108,25,1109,50,
+    2368,10,422,10,1485,9,128,10,791,59,1,3,1,4,76,45,1,15,962,13,2787,10
+};
+
+static int grf_in_runs(const uint16_t *runs, int count, uint32_t c) {
+    uint32_t at = 0;
+    int i;
+    for (i = 0; i < count; i++) {
+        at += runs[i];
+        if (c < at) return i & 1;
+    }
+    return 0;
+}
+
+static int grf_class_of(uint32_t c) {
+    if (grf_in_runs(grf_blanks,  GRF_COUNT(grf_blanks),  c)) return GRF_BLANK;
+    if (grf_in_runs(grf_letters, GRF_COUNT(grf_letters), c)) return GRF_LETTER;
+    if (grf_in_runs(grf_numbers, GRF_COUNT(grf_numbers), c)) return GRF_NUMBER;
+    return GRF_OTHER;
+}
+
+/* The end of the characters of one class from `at` on; *last is where the last of them starts. */
+static uint64_t grf_run_end(const grf_text *text, uint64_t at, int kind, uint64_t *last) {
+    while (at < text->length) {
+        int n = grf_utf8_length(text->at + at, text->length - at);
+        if (grf_class_of(grf_utf8_code_point(text->at + at, n)) != kind) break;
+        *last = at;
+        at += (uint64_t)n;
+    }
+    return at;
+}
+
+static uint64_t grf_contraction(const char *text, uint64_t left) {
+    if (left < 2 || text[0] != '\'') return 0;
+    if (strchr("stmd", text[1]) && text[1]) return 2;
+    if (left < 3) return 0;
+    return memcmp(text, "'re", 3) == 0 || memcmp(text, "'ve", 3) == 0
+        || memcmp(text, "'ll", 3) == 0 ? 3 : 0;
+}
+
+static uint64_t grf_word_end(const grf_text *text, uint64_t start) {
+    uint64_t n = grf_contraction(text->at + start, text->length - start);
+    uint64_t at = start + (text->at[start] == ' '), last = start, end;
+    int kind = GRF_BLANK;
+    if (n) return start + n;
+    if (at < text->length) {
+        n = (uint64_t)grf_utf8_length(text->at + at, text->length - at);
+        kind = grf_class_of(grf_utf8_code_point(text->at + at, (int)n));
+    }
+    if (kind != GRF_BLANK) return grf_run_end(text, at, kind, &last);
+    end = grf_run_end(text, start, GRF_BLANK, &last);
+    return end < text->length && last > start ? last : end;
+}
+
+static void grf_split_words(grf_encoder *e, uint64_t from) {
+    uint64_t at = from, end;
+    while (at < e->text.length) {
+        end = grf_word_end(&e->text, at);
+        e->apart = 1;
+        for (; at < end; at++) grf_add_symbol(e, at, 1, e->v->bytes[(uint8_t)e->text.at[at]]);
+    }
+    e->apart = 1;
+}
+
+/* ---- symbols to tokens -------------------------------------------------------------- */
+
+static void grf_encode_stretch(grf_encoder *e, const char *text, uint64_t length, int first) {
+    uint64_t from = e->text.length;
+    grf_normalise(e, text, length, first);
+    if (!e->symbols) return;
+    if (e->v->kind == GRF_BYTE_LEVEL) grf_split_words(e, from);
+    else grf_split_characters(e, from);
+}
+
+/* Normalises the text and, if there is memory for them, makes its symbols. By rank, special
+ * pieces are cut out of the raw text before; each leaves one byte in the normalised text, so
+ * that there are never more symbols than bytes. */
+static void grf_prepare(grf_encoder *e, const char *text, uint64_t length) {
+    uint64_t at = 0, from = 0;
+    e->text.length = e->text.characters = 0;
+    e->apart = 1;
+    while (e->v->kind != GRF_BY_SCORE && at < length) {
+        int32_t id = grf_match(e->v, text + at, length - at, e->no_special);
+        if (id < 0) { at++; continue; }
+        grf_encode_stretch(e, text + from, at - from, from == 0 && !e->continues);
+        if (e->symbols) grf_add_special(e, e->text.length, 1, id);
+        grf_append(&e->text, text + at, 1);
+        at += e->v->pieces[id].length;
+        from = at;
+    }
+    grf_encode_stretch(e, text + from, length - from, from == 0 && !e->continues);
+}
+
+static void grf_push(grf_encoder *e, grf_pair pair) {
+    uint64_t at = e->waiting++;
+    for (; at && pair.order < e->heap[(at - 1) / 2].order; at = (at - 1) / 2) {
+        e->heap[at] = e->heap[(at - 1) / 2];
+    }
+    e->heap[at] = pair;
+}
+
+static grf_pair grf_pop(grf_encoder *e) {
+    grf_pair top = e->heap[0], last = e->heap[--e->waiting];
+    uint64_t at = 0, child;
+    while ((child = 2 * at + 1) < e->waiting) {
+        if (child + 1 < e->waiting && e->heap[child + 1].order < e->heap[child].order) child++;
+        if (last.order <= e->heap[child].order) break;
+        e->heap[at] = e->heap[child];
+        at = child;
+    }
+    e->heap[at] = last;
+    return top;
+}
+
+/* Pushes the merge of a symbol with the next, if there is one. */
+static void grf_consider(grf_encoder *e, int32_t left) {
+    const grf_vocab *v = e->v;
+    const grf_symbol *a = &e->symbols[left], *b;
+    uint32_t order;
+    grf_pair pair;
+    if (a->next < 0) return;
+    b = &e->symbols[a->next];
+    pair.length = a->length + b->length;
+    if (v->kind == GRF_BY_SCORE) {
+        pair.id = grf_piece_at(e, a->start, pair.length, GRF_MERGEABLE);
+        if (pair.id < 0) return;
+        order = v->pieces[pair.id].order;
+        if (v->pieces[pair.id].type == GRIFFIN_TOKEN_UNUSED) {
+            e->cuts[v->pieces[pair.id].number] = a->length;
+        }
+    } else {
+        int32_t rank = grf_find_merge(v, a->id, b->id);
+        if (rank < 0) return;
+        order   = (uint32_t)rank;
+        pair.id = v->merges[rank].merged;
+        if (e->no_special && v->pieces[pair.id].marker) return;
+    }
+    pair.order = (uint64_t)order << 32 | (uint32_t)left;
+    grf_push(e, pair);
+}
+
+/* A pair is out of date if its symbol is gone or one of the two has grown. Every merge takes one
+ * pair off the heap and puts at most two there, so that it never holds more than 2 count. */
+static void grf_merge_symbols(grf_encoder *e) {
+    int32_t i;
+    for (i = 0; i < e->count; i++) grf_consider(e, i);
+    while (e->waiting) {
+        grf_pair pair = grf_pop(e);
+        int32_t left = (int32_t)(uint32_t)pair.order;
+        grf_symbol *a = &e->symbols[left], *b;
+        if (!a->length || a->next < 0) continue;
+        b = &e->symbols[a->next];
+        if (a->length + b->length != pair.length) continue;
+        a->length = pair.length;
+        a->id     = pair.id;
+        a->next   = b->next;
+        b->length = 0;
+        if (a->next >= 0) e->symbols[a->next].prev = left;
+        if (a->prev >= 0) grf_consider(e, a->prev);
+        grf_consider(e, left);
+    }
+}
+
+static void grf_put_token(grf_encoder *e, int32_t id) {
+    if (e->written < e->capacity) e->tokens[e->written] = id;
+    e->written++;
+    e->after_unknown = 0;
+}
+
+/* Neighbouring unknown symbols share one token. */
+static void grf_put_unknown(grf_encoder *e, uint64_t start, uint64_t length) {
+    if (e->v->byte_fallback) {
+        for (; length; start++, length--) grf_put_token(e, e->v->bytes[(uint8_t)e->text.at[start]]);
+    } else if (e->v->unknown >= 0 && !e->after_unknown) {
+        grf_put_token(e, e->v->unknown);
+        e->after_unknown = 1;
+    }
+}
+
+/* By score, the text decides. An unused piece falls apart again into what it was merged from;
+ * the heap is empty by now, and its memory is the stack for that. */
+static void grf_put_text(grf_encoder *e, uint32_t start, uint32_t length) {
+    uint64_t depth = 1;
+    e->heap[0].order  = start;
+    e->heap[0].length = length;
+    while (depth) {
+        grf_pair part = e->heap[--depth];
+        int32_t id = grf_piece_at(e, part.order, part.length, GRF_RESERVED);
+        uint32_t cut = 0;
+        if (id < 0) id = grf_piece_at(e, part.order, part.length, GRF_MERGEABLE);
+        if (id >= 0 && e->v->pieces[id].type == GRIFFIN_TOKEN_UNUSED) {
+            cut = e->cuts[e->v->pieces[id].number];
+        }
+        if (cut) {
+            e->heap[depth].order    = part.order + cut;
+            e->heap[depth++].length = part.length - cut;
+            e->heap[depth].order    = part.order;
+            e->heap[depth++].length = cut;
+        } else if (id < 0 || id == e->v->unknown) {
+            grf_put_unknown(e, part.order, part.length);
+        } else {
+            grf_put_token(e, id);
+        }
+    }
+}
+
+static void grf_put_symbols(grf_encoder *e) {
+    int32_t i;
+    for (i = 0; i < e->count; i++) {
+        const grf_symbol *s = &e->symbols[i];
+        if (!s->length) continue;
+        if (e->v->kind == GRF_BY_SCORE) grf_put_text(e, s->start, s->length);
+        else if (s->id < 0) grf_put_unknown(e, s->start, s->length);
+        else grf_put_token(e, s->id);
+    }
+}
+
+/* Places everything in scratch memory, or only measures it with base null. Returns the bytes
+ * needed, 63 of them to align the base. */
+static uint64_t grf_encoder_memory(grf_encoder *e, void *base, uint64_t bytes, uint64_t symbols) {
+    grf_arena arena;
+    arena.base = base ? (unsigned char *)grf_align64(base) : NULL;
+    arena.used = 0;
+    e->heap    = (grf_pair *)grf_arena_take(&arena, (2 * symbols + 2) * sizeof(grf_pair));
+    e->symbols = (grf_symbol *)grf_arena_take(&arena, (symbols + 1) * sizeof(grf_symbol));
+    e->cuts    = (uint32_t *)grf_arena_take(&arena, (uint64_t)e->v->unused * sizeof(uint32_t));
+    e->text.at = (char *)grf_arena_take(&arena, bytes);
+    e->text.capacity = base ? bytes : 0;
+    return arena.used + 63;
+}
+
+/* Enough for any text of this length: a byte becomes at most three (a space, or a broken byte),
+ * or what the character map makes of it. Only by score, symbols are whole characters. */
+static uint64_t grf_encode_bound(const grf_vocab *v, uint64_t length) {
+    uint64_t symbols = (uint64_t)grf_min64((int64_t)length, GRF_MOST_TEXT - 1) + 1, bytes;
+    grf_encoder e;
+    memset(&e, 0, sizeof e);
+    e.v = v;
+    symbols = (uint64_t)grf_min64((int64_t)(symbols * v->growth), GRF_MOST_TEXT);
+    bytes   = (uint64_t)grf_min64((int64_t)(3 * symbols), GRF_MOST_TEXT);
+    return grf_encoder_memory(&e, NULL, bytes, v->kind == GRF_BY_SCORE ? symbols : bytes);
+}
+
+/* The bytes of scratch that this very text needs; 0: it is too long. */
+static uint64_t grf_encode_measure(grf_encoder *e, const char *text, uint64_t length) {
+    e->symbols = NULL;
+    e->text.capacity = 0;
+    grf_prepare(e, text, length);
+    if (e->text.length > GRF_MOST_TEXT) return 0;
+    return grf_encoder_memory(e, NULL, e->text.length, e->v->kind == GRF_BY_SCORE
+                              ? e->text.characters : e->text.length);
+}
+
+/* After grf_encode_measure of the same text, in memory of the size that it said. */
+static void grf_encode_text(grf_encoder *e, const char *text, uint64_t length, void *memory) {
+    uint64_t bytes = e->text.length;
+    grf_encoder_memory(e, memory, bytes, e->v->kind == GRF_BY_SCORE ? e->text.characters : bytes);
+    memset(e->cuts, 0, (size_t)e->v->unused * sizeof(uint32_t));
+    grf_prepare(e, text, length);
+    grf_merge_symbols(e);
+    grf_put_symbols(e);
+}
+
 /* ================================================================= >>text
  * Text to tokens and back. */
 
 static int grf_text_check(const griffin_model *model, int arguments_ok, const char *function) {
     if (!model) return GRIFFIN_E_ARGUMENT;
-    if (model->vocab.count == 0) {
+    if (model->vocab->count == 0) {
         return grf_fail(&model->host, GRIFFIN_E_VOCABULARY, "%s: the model has no vocabulary",
                         function);
     }
@@ -5745,8 +5053,8 @@ static int grf_text_check(const griffin_model *model, int arguments_ok, const ch
 }
 
 GRIFFIN_API size_t griffin_encode_size(const griffin_model *model, size_t length) {
-    if (!model || model->vocab.count == 0) return 0;
-    return (size_t)grf_min64((int64_t)grf_encode_bound(&model->vocab, length),
+    if (!model || model->vocab->count == 0) return 0;
+    return (size_t)grf_min64((int64_t)grf_encode_bound(model->vocab, length),
                              (int64_t)((size_t)-1 >> 1));
 }
 
@@ -5762,7 +5070,7 @@ GRIFFIN_API int griffin_encode(const griffin_model *model, const griffin_encodin
     memset(&plain, 0, sizeof plain);
     if (!encoding) encoding = &plain;
     memset(&e, 0, sizeof e);
-    e.v = &model->vocab;
+    e.v = model->vocab;
     e.no_special = encoding->no_special;
     e.continues  = encoding->continues;
     e.tokens     = tokens;
@@ -5773,11 +5081,11 @@ GRIFFIN_API int griffin_encode(const griffin_model *model, const griffin_encodin
         return grf_fail(&model->host, GRIFFIN_E_SPACE, "griffin_encode: %u bytes of scratch, but "
                         "the text needs %u", (uint64_t)encoding->scratch_size, size);
     }
-    memory = encoding->scratch ? encoding->scratch : grf_allocate(&model->host, size);
-    if (!memory) return grf_no_memory(&model->host, size);
+    memory = encoding->scratch ? encoding->scratch : grf_host_allocate(&model->host, size);
+    if (!memory) return grf_fail_memory(&model->host, size);
     if (e.v->add_bos && !encoding->no_bos && !encoding->continues) grf_put_token(&e, e.v->bos);
     grf_encode_text(&e, text, length, memory);
-    if (!encoding->scratch) grf_release(&model->host, memory);
+    if (!encoding->scratch) grf_host_release(&model->host, memory);
     return (int)e.written;
 }
 
@@ -5803,13 +5111,13 @@ static int grf_is_byte_level(const grf_vocab *v, int32_t id) {
 /* The bytes that the next character of a surface stands for: 1 to 4 of them. */
 static int grf_next_bytes(const grf_vocab *v, int32_t id, const char *text, uint64_t length,
                           uint64_t *at, char bytes[4]) {
-    int n = grf_utf8(text + *at, length - *at);
+    int n = grf_utf8_length(text + *at, length - *at);
     int32_t byte = -1;
     if (v->pieces[id].type == GRIFFIN_TOKEN_BYTE) {
         byte = grf_byte_of_piece(&v->pieces[id]);
         n = (int)length;
     } else if (grf_is_byte_level(v, id)) {
-        byte = grf_byte_of_character(grf_code_point(text + *at, n));
+        byte = grf_byte_of_character(grf_utf8_code_point(text + *at, n));
     } else if (v->kind != GRF_BYTE_LEVEL && n == 3 && memcmp(text + *at, GRF_SPACE, 3) == 0) {
         byte = ' ';
     }
@@ -5823,7 +5131,7 @@ static int grf_next_bytes(const grf_vocab *v, int32_t id, const char *text, uint
 static void grf_decode_byte(griffin_decoder *d, char byte, grf_text *out) {
     d->held[d->count++] = (unsigned char)byte;
     while (d->count) {
-        int n = grf_utf8((const char *)d->held, d->count);
+        int n = grf_utf8_length((const char *)d->held, d->count);
         if (n < 0) return;
         if (n) grf_append(out, (const char *)d->held, (uint64_t)n);
         else grf_append(out, GRF_BROKEN, 3);
@@ -5865,11 +5173,11 @@ GRIFFIN_API int griffin_decode(const griffin_model *model, griffin_decoder *deco
     griffin_decoder d;
     grf_text out = { text, capacity, 0, 0 };
     int error = grf_text_check(model, decoder && text && decoder->count < 4 && token >= -1
-                               && token < (model ? model->vocab.count : 0), "griffin_decode");
+                               && token < (model ? model->vocab->count : 0), "griffin_decode");
     if (error) return error;
     d = *decoder;
     if (token < 0) grf_decode_flush(&d, &out);
-    else grf_decode_token(&model->vocab, &d, token, &out);
+    else grf_decode_token(model->vocab, &d, token, &out);
     if (out.length) d.any_output = 1;
     if (out.length >= capacity) return GRIFFIN_E_SPACE;
     text[out.length] = 0;
@@ -5939,7 +5247,7 @@ GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t l
 
 static int grf_token_check(const griffin_model *model, int32_t token, int more,
                            const char *function) {
-    return grf_text_check(model, more && token >= 0 && token < (model ? model->vocab.count : 0),
+    return grf_text_check(model, more && token >= 0 && token < (model ? model->vocab->count : 0),
                           function);
 }
 
@@ -5951,9 +5259,9 @@ GRIFFIN_API int griffin_token_text(const griffin_model *model, int32_t token,
     char bytes[4];
     int error = grf_token_check(model, token, text || !capacity, "griffin_token_text");
     if (error) return error;
-    surface = grf_surface(&model->vocab, token, &length);
+    surface = grf_surface(model->vocab, token, &length);
     while (at < length) {
-        int n = grf_next_bytes(&model->vocab, token, surface, length, &at, bytes), i;
+        int n = grf_next_bytes(model->vocab, token, surface, length, &at, bytes), i;
         for (i = 0; i < n; i++) grf_append(&out, &bytes[i], 1);
     }
     return (int)out.length;
@@ -5961,13 +5269,737 @@ GRIFFIN_API int griffin_token_text(const griffin_model *model, int32_t token,
 
 GRIFFIN_API int griffin_token_type(const griffin_model *model, int32_t token) {
     int error = grf_token_check(model, token, 1, "griffin_token_type");
-    return error ? error : model->vocab.pieces[token].type;
+    return error ? error : model->vocab->pieces[token].type;
 }
 
 GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *piece,
                                        size_t length) {
     int error = grf_text_check(model, piece != NULL, "griffin_find_token");
-    return error ? error : grf_find_any(&model->vocab, piece, length);
+    return error ? error : grf_find_any(model->vocab, piece, length);
+}
+
+/* ================================================================= >>model
+ * Opening: file bytes, directory, configuration, vocabulary, then the network's builder twice. */
+
+/* ---- tensors by name ------------------------------------------------------------ */
+
+static void grf_layer_name(const grf_builder *b, const char *name, grf_line *line) {
+    line->length = 0;
+    grf_line_put(line, b->prefix, strlen(b->prefix));
+    if (b->layer >= 0) {
+        grf_line_put(line, "layers.", 7);
+        grf_line_number(line, (uint64_t)b->layer, 10);
+        grf_line_put(line, ".", 1);
+    }
+    grf_line_put(line, name, strlen(name));
+}
+
+static const grf_tensor *grf_lookup(const grf_builder *b, const char *name) {
+    grf_line line;
+    grf_layer_name(b, name, &line);
+    return grf_gguf_tensor(b->model->file, line.text);
+}
+
+static const grf_tensor *grf_lookup_tiles(const grf_builder *b, const char *name) {
+    grf_line line;
+    grf_layer_name(b, name, &line);
+    grf_line_put(&line, ".t32", 4);
+    return b->error ? NULL : grf_gguf_tensor(b->model->file, line.text);
+}
+
+static void grf_shape_text(grf_line *line, const uint64_t *ne, int rank) {
+    int i;
+    line->length = 0;
+    for (i = rank - 1; i >= 0; i--) {
+        grf_line_put(line, i == rank - 1 ? "[" : ", ", i == rank - 1 ? 1 : 2);
+        grf_line_number(line, ne[i], 10);
+    }
+    grf_line_put(line, "]", 1);
+}
+
+/* The tensor of this name, which must be exactly [d0, d1, d2] (row-major; 0 ends the list). */
+static const grf_tensor *grf_bind(grf_builder *b, const char *name, int d0, int d1, int d2) {
+    int shape[3], rank = d1 == 0 ? 1 : d2 == 0 ? 2 : 3, i;
+    uint64_t want[3];
+    const grf_tensor *t;
+    if (b->error) return NULL;
+    shape[0] = d0; shape[1] = d1; shape[2] = d2;
+    for (i = 0; i < rank; i++) want[rank - 1 - i] = (uint64_t)shape[i];
+    t = grf_lookup(b, name);
+    if (!t || t->rank != rank || memcmp(t->ne, want, (size_t)rank * sizeof want[0]) != 0) {
+        grf_line full, expected, found;
+        grf_layer_name(b, name, &full);
+        grf_shape_text(&expected, want, rank);
+        if (!t) b->error = grf_fail(&b->model->host, GRIFFIN_E_FORMAT,
+                                    "tensor '%s' %s is missing", full.text, expected.text);
+        else {
+            grf_shape_text(&found, t->ne, t->rank);
+            b->error = grf_fail(&b->model->host, GRIFFIN_E_FORMAT, "tensor '%s' is %s, expected %s",
+                                full.text, found.text, expected.text);
+        }
+        return NULL;
+    }
+    b->used[t - b->model->file->tensors] = 1;
+    return t;
+}
+
+static void grf_tensor_floats(const grf_builder *b, const grf_tensor *t, uint64_t first,
+                              uint64_t count, float *out) {
+    const grf_format *f = grf_format_find(t->type);
+    grf_dequantise(t->type,
+                   b->model->file->data + t->offset + first / f->block_elems * f->block_bytes, out,
+                   count);
+}
+
+/* A parameter vector in floats, padded with zeros. */
+static float *grf_vector(grf_builder *b, const char *name, int d0, int d1, int d2) {
+    const grf_tensor *t = grf_bind(b, name, d0, d1, d2);
+    uint64_t padded;
+    float *v;
+    if (!t) return NULL;
+    padded = (uint64_t)grf_pad((int64_t)t->elements);
+    v = (float *)grf_arena_take(&b->arena, 4 * padded);
+    if (!v) { b->parameters += t->elements; return NULL; }
+    grf_tensor_floats(b, t, 0, t->elements, v);
+    memset(v + t->elements, 0, (size_t)(padded - t->elements) * 4);
+    return v;
+}
+
+/* ---- packing row-major tensors into tiles ------------------------------------------ */
+
+static uint64_t grf_tile_bytes(int type, uint64_t cols) {
+    switch (type) {
+    case GRF_F32:  return cols * 4 * GRF_TILE;
+    case GRF_Q8_0: return cols / 32 * 34 * GRF_TILE;
+    case GRF_Q4_0: return cols / 32 * 18 * GRF_TILE;
+    default:       return cols * 2 * GRF_TILE;
+    }
+}
+
+/* Weights stay in their own type where a kernel knows it; all others are widened, exactly. */
+static int grf_packed_type(uint32_t type) {
+    switch (type) {
+    case GRF_F16: case GRF_BF16: case GRF_Q8_0: case GRF_Q4_0: return (int)type;
+    default: return GRF_F32;
+    }
+}
+
+/* Rows of 16-bit or 32-bit elements; a block of 32 k at a time keeps both sides in cache. */
+static void grf_pack_elements(uint8_t *tile, const uint8_t *rows, int count, int cols, int size) {
+    int64_t k0, k, r;
+    for (k0 = 0; k0 < cols; k0 += 32)
+        for (r = 0; r < count; r++)
+            for (k = k0; k < cols && k < k0 + 32; k++) {
+                const uint8_t *from = rows + (r * cols + k) * size;
+                uint32_t wide = size == 4 ? grf_get_u32(from) : 0;
+                uint16_t narrow = size == 2 ? grf_get_u16(from) : (uint16_t)0;
+                if (size == 4) memcpy(tile + (k * GRF_TILE + r) * 4, &wide, 4);
+                else           memcpy(tile + (k * GRF_TILE + r) * 2, &narrow, 2);
+            }
+}
+
+/* Rows of q8_0 (34 bytes a block) or q4_0 (18): scales first, then groups of 4 bytes of each row.
+ * A byte of q4_0 holds k = i and k = i + 16 in the file as in the tile. */
+static void grf_pack_blocks(uint8_t *tile, const uint8_t *rows, int count, int cols, int bytes,
+                            int flip) {
+    int64_t blocks = cols / 32, j, r, i;
+    for (j = 0; j < blocks; j++, tile += bytes * GRF_TILE)
+        for (r = 0; r < count; r++) {
+            const uint8_t *from = rows + (r * blocks + j) * bytes;
+            uint16_t scale = grf_get_u16(from);
+            memcpy(tile + 2 * r, &scale, 2);
+            for (i = 0; i < bytes - 2; i++)
+                tile[2 * GRF_TILE + i / 4 * 4 * GRF_TILE + r * 4 + i % 4] =
+                    (uint8_t)(from[2 + i] ^ flip);
+        }
+}
+
+static void grf_pack_rows(uint8_t *tile, int type, const uint8_t *rows, int count, int cols) {
+    switch (type) {
+    case GRF_Q8_0: grf_pack_blocks(tile, rows, count, cols, 34, 0x80); break;
+    case GRF_Q4_0: grf_pack_blocks(tile, rows, count, cols, 18, 0); break;
+    case GRF_F32:  grf_pack_elements(tile, rows, count, cols, 4); break;
+    default:       grf_pack_elements(tile, rows, count, cols, 2); break;
+    }
+}
+
+/* One tile from `count` rows of t, beginning with row `first`. */
+static void grf_pack_tile(const grf_builder *b, uint8_t *tile, const grf_linear *w,
+                          const grf_tensor *t, uint64_t first, int count) {
+    uint64_t row_bytes = t->bytes / (t->elements / (uint64_t)w->cols);
+    const uint8_t *rows = b->model->file->data + t->offset + first * row_bytes;
+    int r;
+    if (grf_packed_type(t->type) == (int)t->type) {
+        grf_pack_rows(tile, w->type, rows, count, w->cols);
+        return;
+    }
+    for (r = 0; r < count; r++)
+        grf_tensor_floats(b, t, (first + (uint64_t)r) * (uint64_t)w->cols, (uint64_t)w->cols,
+                          b->row + (int64_t)r * w->cols);
+    for (r = 0; r < count; r++) {
+        int k;
+        for (k = 0; k < w->cols; k++)
+            memcpy(tile + ((int64_t)k * GRF_TILE + r) * 4, b->row + (int64_t)r * w->cols + k, 4);
+    }
+}
+
+static int grf_is_quantised(const grf_linear *w) {
+    return w && (w->type == GRF_Q8_0 || w->type == GRF_Q4_0);
+}
+
+/* What is known of the weights after measuring: how many there are of which type, and the longest
+ * row that must be quantised. */
+static void grf_count_linear(grf_builder *b, const grf_linear *w) {
+    uint64_t weights = (uint64_t)w->rows * (uint64_t)w->cols;
+    b->parameters += weights;
+    b->weights_of[w->type] += weights;
+    if (grf_is_quantised(w) && b->quantised_cols < w->cols) b->quantised_cols = w->cols;
+}
+
+/* A linear layer whose tiles are at `tile`, or, if that is null, in the arena. */
+static grf_linear *grf_new_linear(grf_builder *b, int type, int rows, int cols, int blocks,
+                                  const float *bias, const uint8_t *tile) {
+    grf_linear shape, *w = (grf_linear *)grf_arena_take(&b->arena, sizeof *w);
+    shape.type = type; shape.rows = rows; shape.cols = cols; shape.blocks = blocks;
+    shape.tiles = (int)(grf_pad(rows / blocks) / GRF_TILE) * blocks;
+    shape.tile_bytes = grf_tile_bytes(type, (uint64_t)cols);
+    shape.bias = bias;
+    shape.tile = tile ? tile : (const uint8_t *)
+        grf_arena_take(&b->arena, (uint64_t)shape.tiles * shape.tile_bytes);
+    if (b->row_floats < (uint64_t)cols * GRF_TILE) b->row_floats = (uint64_t)cols * GRF_TILE;
+    if (!w) {
+        grf_count_linear(b, &shape);
+        return NULL;
+    }
+    *w = shape;
+    return w;
+}
+
+/* From the little-endian bytes of a file to the machine's, and back. Plain numbers all have an
+ * order; of blocks only the scales, which are the first 64 bytes. */
+static void grf_tiles_native_order(uint8_t *tiles, uint64_t bytes, int type) {
+    uint64_t block = type == GRF_Q8_0 ? 34 * GRF_TILE : type == GRF_Q4_0 ? 18 * GRF_TILE : 64, i;
+    int size = type == GRF_F32 ? 4 : 2;
+    if (!GRF_BIG_ENDIAN) return;
+    for (i = 0; i < bytes; i += (uint64_t)size) if (i % block < 64) grf_native_order(tiles + i, size);
+}
+
+/* Tiles in the file are used where they are. A tensor NAME.t32 holds them: f32, f16 and bf16 as
+ * [tiles, cols, 32] of that type, q8_0 and q4_0 as bytes [tiles, bytes of a tile]. */
+static int grf_tiled_type(const grf_tensor *t, uint64_t cols, uint64_t tiles) {
+    int plain = t->type == GRF_F32 || t->type == GRF_F16 || t->type == GRF_BF16;
+    if (plain && t->rank == 3 && t->ne[0] == GRF_TILE && t->ne[1] == cols && t->ne[2] == tiles)
+        return (int)t->type;
+    if (t->type != GRF_I8 || t->rank != 2 || t->ne[1] != tiles || cols % 32 != 0) return -1;
+    return t->ne[0] == grf_tile_bytes(GRF_Q8_0, cols) ? GRF_Q8_0
+         : t->ne[0] == grf_tile_bytes(GRF_Q4_0, cols) ? GRF_Q4_0 : -1;
+}
+
+static const grf_linear *grf_tiled(grf_builder *b, const grf_tensor *t, int rows, int cols,
+                                   int blocks, const float *bias) {
+    int tiles = (int)(grf_pad(rows / blocks) / GRF_TILE) * blocks;
+    int type = grf_tiled_type(t, (uint64_t)cols, (uint64_t)tiles);
+    grf_linear *w;
+    if (type < 0) {
+        b->error = grf_tensor_fail(&b->model->host, GRIFFIN_E_FORMAT, t,
+                                   "expected %d tiles of %d columns", tiles, cols);
+        return NULL;
+    }
+    b->used[t - b->model->file->tensors] = 1;
+    if (!b->copy && !GRF_BIG_ENDIAN)
+        return grf_new_linear(b, type, rows, cols, blocks, bias, b->model->file->data + t->offset);
+    w = grf_new_linear(b, type, rows, cols, blocks, bias, NULL);
+    if (!w) return NULL;
+    memcpy((uint8_t *)w->tile, b->model->file->data + t->offset, (size_t)t->bytes);
+    grf_tiles_native_order((uint8_t *)w->tile, t->bytes, type);
+    return w;
+}
+
+/* name.weight [rows, cols] and, if has_bias, name.bias [rows]. */
+static const grf_linear *grf_dense(grf_builder *b, const char *name, int rows, int cols,
+                                   int has_bias) {
+    grf_line weight, bias;
+    const grf_tensor *t;
+    const float *bias_vector;
+    grf_linear *w;
+    int i;
+    weight.length = bias.length = 0;
+    grf_line_put(&weight, name, strlen(name)); grf_line_put(&weight, ".weight", 7);
+    grf_line_put(&bias,   name, strlen(name)); grf_line_put(&bias,   ".bias",   5);
+    bias_vector = has_bias ? grf_vector(b, bias.text, rows, 0, 0) : NULL;
+    t = grf_lookup_tiles(b, weight.text);
+    if (t) return grf_tiled(b, t, rows, cols, 1, bias_vector);
+    t = grf_bind(b, weight.text, rows, cols, 0);
+    if (!t) return NULL;
+    w = grf_new_linear(b, grf_packed_type(t->type), rows, cols, 1, bias_vector, NULL);
+    for (i = 0; w && i < w->tiles; i++) {
+        uint8_t *tile = (uint8_t *)w->tile + (uint64_t)i * w->tile_bytes;
+        int64_t first = (int64_t)i * GRF_TILE, count = grf_min64(GRF_TILE, rows - first);
+        if (count < GRF_TILE) memset(tile, 0, (size_t)w->tile_bytes);
+        grf_pack_tile(b, tile, w, t, (uint64_t)first, (int)count);
+    }
+    return w;
+}
+
+/* The RG-LRU's block-diagonal gates: weight [B, in, out], whose rows already ascend in k = in; bias
+ * [B, out]. */
+static const grf_linear *grf_gate(grf_builder *b, const char *weight, const char *bias) {
+    int B = b->config->gate_blocks, n = b->config->lru_width / B,
+        tiles = (int)(grf_pad(n) / GRF_TILE);
+    const float *bias_vector = grf_vector(b, bias, B, n, 0);
+    const grf_tensor *t = grf_lookup_tiles(b, weight);
+    grf_linear *w;
+    int64_t row, i;
+    if (t) return grf_tiled(b, t, n * B, n, B, bias_vector);
+    t = grf_bind(b, weight, B, n, n);
+    if (!t) return NULL;
+    w = grf_new_linear(b, GRF_F32, n * B, n, B, bias_vector, NULL);
+    if (!w) return NULL;
+    memset((uint8_t *)w->tile, 0, (size_t)((uint64_t)w->tiles * w->tile_bytes));
+    for (row = 0; row < (int64_t)B * n; row++) {
+        grf_tensor_floats(b, t, (uint64_t)row * (uint64_t)n, (uint64_t)n, b->row);
+        for (i = 0; i < tiles; i++)
+            memcpy((uint8_t *)w->tile + (uint64_t)(row / n * tiles + i) * w->tile_bytes
+                       + (uint64_t)(row % n) * 4 * GRF_TILE,
+                   b->row + i * GRF_TILE, (size_t)grf_min64(GRF_TILE, n - i * GRF_TILE) * 4);
+    }
+    return w;
+}
+
+/* conv_1d.weight [E, 1, K] as [K][pad(E)]; the last tap belongs to the current token. */
+static float *grf_conv_taps(grf_builder *b) {
+    int E = b->config->lru_width, K = b->config->conv_width, e, k;
+    const grf_tensor *t = grf_bind(b, "temporal_block.conv_1d.weight", E, 1, K);
+    float *taps = (float *)grf_arena_take(&b->arena, 4 * (uint64_t)(K * grf_pad(E)));
+    if (t && !taps) b->parameters += t->elements;
+    if (!t || !taps) return NULL;
+    memset(taps, 0, (size_t)(K * grf_pad(E)) * 4);
+    grf_tensor_floats(b, t, 0, t->elements, b->row);
+    for (e = 0; e < E; e++)
+        for (k = 0; k < K; k++) taps[k * grf_pad(E) + e] = b->row[e * K + k];
+    return taps;
+}
+
+/* ---- for writers of model files -------------------------------------------------------------- */
+
+static int grf_tile_type(const char *name) {
+    static const int types[] = { GRF_F32, GRF_F16, GRF_BF16, GRF_Q8_0, GRF_Q4_0 };
+    int i;
+    for (i = 0; name && i < GRF_COUNT(types); i++)
+        if (strcmp(name, grf_format_find((uint32_t)types[i])->name) == 0) return types[i];
+    return -1;
+}
+
+GRIFFIN_API int64_t griffin_tile_size(const char *type, int cols) {
+    int known = grf_tile_type(type);
+    if (cols < 1) return GRIFFIN_E_ARGUMENT;
+    if (known < 0 || (uint32_t)cols % grf_format_find((uint32_t)known)->block_elems != 0)
+        return GRIFFIN_E_UNSUPPORTED;
+    return (int64_t)grf_tile_bytes(known, (uint64_t)cols);
+}
+
+GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, int count,
+                                  void *tile) {
+    int64_t size = griffin_tile_size(type, cols);
+    if (size < 0) return (int)size;
+    if (!rows || !tile || count < 1 || count > GRF_TILE) return GRIFFIN_E_ARGUMENT;
+    memset(tile, 0, (size_t)size);
+    grf_pack_rows((uint8_t *)tile, grf_tile_type(type), (const uint8_t *)rows, count, cols);
+    grf_tiles_native_order((uint8_t *)tile, (uint64_t)size, grf_tile_type(type));
+    return GRIFFIN_OK;
+}
+
+/* ---- sizes ------------------------------------------------------------------------------- */
+
+static int grf_is_attention(const griffin_config *g, int layer) { return g->blocks[layer] == 'a'; }
+
+static void grf_lay_out(griffin_model *m) {
+    const griffin_config *g = &m->info.config;
+    grf_layout *l = &m->layout;
+    int i;
+    for (i = 0; i < g->layers; i++)
+        if (grf_is_attention(g, i)) l->attention_layers++; else l->recurrent_layers++;
+    l->rewind = m->info.rewind;
+    l->slots = m->info.attn_keys - 1 + l->rewind;
+    l->kv_type = m->info.kv_type == GRIFFIN_KV_BF16 ? GRF_BF16 : GRF_F32;
+    l->kv_size = l->kv_type == GRF_BF16 ? 2 : 4;
+    l->head = (g->head_dim + 15) / 16 * 16;
+    l->heads_per_kv = g->heads / g->kv_heads;
+    l->head_blocks = (l->heads_per_kv + GRF_HEAD_BLOCK - 1) / GRF_HEAD_BLOCK;
+    l->head_block = (l->heads_per_kv + l->head_blocks - 1) / l->head_blocks;
+    l->kv_row = (int64_t)g->kv_heads * l->head * l->kv_size;
+    l->lane = grf_pad(g->lru_width);
+    l->recurrent_row = g->conv_width * l->lane;
+    l->recurrent_floats = l->recurrent_layers * l->recurrent_row;
+    l->ring_bytes = 2 * (int64_t)l->slots * l->kv_row;
+    for (i = 0; i < GRF_BUFFERS; i++) l->width[i] = grf_pad(g->width);
+    for (i = GRF_Y; i <= GRF_R; i++) l->width[i] = l->lane;
+    l->width[GRF_K] = l->width[GRF_V] = grf_pad((int64_t)g->kv_heads * g->head_dim);
+    l->width[GRF_QR] = grf_pad((int64_t)g->heads * l->head);
+    l->width[GRF_M] = grf_pad(g->mlp_width);
+    l->past = sizeof(griffin_state)
+        + (uint64_t)(4 * l->recurrent_floats + l->attention_layers * l->ring_bytes);
+    m->info.state_bytes = l->past + 8 * (uint64_t)l->rewind;
+    m->info.mark_bytes = sizeof(griffin_state) + 4 * (uint64_t)l->recurrent_floats;
+}
+
+/* Directory, a sample of every tensor, and the configuration: another file or fine-tune differs. */
+static uint64_t grf_fingerprint(const griffin_model *m) {
+    const griffin_config *g = &m->info.config;
+    const uint64_t numbers[] = {
+        (uint64_t)g->window, (uint64_t)g->heads, (uint64_t)g->kv_heads, (uint64_t)g->rope_dims,
+        (uint64_t)g->activation, grf_bits_from_float(g->rope_base), grf_bits_from_float(g->eps),
+        grf_bits_from_float(g->norm_offset), grf_bits_from_float(g->embedding_scale), grf_bits_from_float(g->soft_cap),
+        grf_bits_from_float(g->decay)
+    };
+    uint64_t hash = GRF_HASH_START, i;
+    for (i = 0; i < m->file->n_tensors; i++) {
+        const grf_tensor *t = m->file->tensors + i;
+        const uint8_t *data = m->file->data + t->offset;
+        size_t n = (size_t)(t->bytes < 256 ? t->bytes : 256);
+        hash = grf_hash(hash, t->name, t->name_length);
+        hash = grf_hash(hash, data, n);
+        hash = grf_hash(hash, data + t->bytes / 2,
+                        (size_t)(t->bytes - t->bytes / 2 < n ? t->bytes - t->bytes / 2 : n));
+        hash = grf_hash(hash, data + t->bytes - n, n);
+    }
+    for (i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        hash = grf_hash_number(hash, numbers[i]);
+    return grf_hash(hash, g->blocks, (size_t)g->layers);
+}
+
+static void grf_report_unused(const griffin_model *m, const unsigned char *used) {
+    uint64_t i, count = 0;
+    const grf_tensor *first = NULL;
+    for (i = 0; i < m->file->n_tensors; i++)
+        if (!used[i] && !count++) first = m->file->tensors + i;
+    if (first)
+        grf_fail(&m->host, GRIFFIN_OK,
+                 "%u tensors are not part of the network and were ignored, the first is '%t'",
+                 count, first->name, (size_t)first->name_length);
+}
+
+static const griffin_config *grf_start_builder(grf_builder *b, griffin_model *m,
+                                               unsigned char *base) {
+    b->model = m;
+    b->config = &m->info.config;
+    b->arena.base = base;
+    b->arena.used = 0;
+    b->recurrent = b->attention = b->n_ops = 0;
+    b->ops = (grf_op *)grf_arena_take(&b->arena, GRF_LAYER_OPS * (uint64_t)(m->info.config.layers + 1)
+                                               * sizeof(grf_op));
+    return b->config;
+}
+
+static uint32_t grf_most_used(const grf_builder *b) {
+    uint32_t type, most = 0;
+    for (type = 1; type < GRF_TYPES; type++)
+        if (b->weights_of[type] > b->weights_of[most]) most = type;
+    return most;
+}
+
+/* Asks for huge pages behind memory that came from malloc: a host's allocator knows better. */
+static void grf_advise(const grf_host *host, void *memory, uint64_t size) {
+#if defined(GRF_MMAP) && defined(MADV_HUGEPAGE)
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE),
+              from = ((uintptr_t)memory + page - 1) & ~(page - 1);
+    uintptr_t to = ((uintptr_t)memory + (uintptr_t)size) & ~(page - 1);
+    if (!host->allocator.allocate && to > from + (1 << 22))
+        madvise((void *)from, to - from, MADV_HUGEPAGE);
+#else
+    (void)host; (void)memory; (void)size;
+#endif
+}
+
+static int grf_build(griffin_model *m, int copy) {
+    grf_builder b;
+    uint64_t size;
+    memset(&b, 0, sizeof b);
+    b.used = (unsigned char *)grf_host_allocate(&m->host, m->file->n_tensors);
+    if (!b.used) return grf_fail_memory(&m->host, m->file->n_tensors);
+    memset(b.used, 0, (size_t)m->file->n_tensors);
+    b.copy = copy;
+    grf_start_builder(&b, m, NULL);
+    grf_network(&b);
+    size = b.arena.used + 64;
+    if (!b.error) {
+        m->weights = grf_host_allocate(&m->host, size);
+        if (m->weights) grf_advise(&m->host, m->weights, size);
+        b.row = (float *)grf_host_allocate(&m->host, 4 * b.row_floats);
+        if (!m->weights || !b.row) b.error = grf_fail_memory(&m->host, size + 4 * b.row_floats);
+    }
+    if (!b.error) {
+        grf_start_builder(&b, m, (unsigned char *)grf_align64(m->weights));
+        grf_network(&b);
+        m->ops = b.ops;
+        m->n_ops = b.n_ops;
+        m->layout.q8_row = (b.quantised_cols + GRF_GROUP - 1) / GRF_GROUP;
+        m->info.parameters = b.parameters;
+        m->info.type = grf_format_find(grf_most_used(&b))->name;
+        m->info.weight_bytes = size;
+        grf_report_unused(m, b.used);
+    }
+    grf_host_release(&m->host, b.row);
+    grf_host_release(&m->host, b.used);
+    return b.error;
+}
+
+/* ---- facts for griffin_get_info ------------------------------------------------------- */
+
+/* A metadata string as a C string in memory of the model's; "" if the file has none. */
+static int grf_copy_string(griffin_model *m, const char *key, char **memory, const char **text) {
+    const char *found = NULL;
+    uint64_t length = 0;
+    int error = grf_gguf_get_string(m->file, key, &found, &length, &m->host);
+    if (error < 0) return error;
+    *memory = (char *)grf_host_allocate(&m->host, length + 1);
+    if (!*memory) return grf_fail_memory(&m->host, length + 1);
+    if (length) memcpy(*memory, found, (size_t)length);
+    (*memory)[length] = 0;
+    *text = *memory;
+    return GRIFFIN_OK;
+}
+
+static int grf_describe(griffin_model *m) {
+    int error = grf_copy_string(m, "general.name", &m->name, &m->info.name);
+    if (!error)
+        error = grf_copy_string(m, "tokenizer.chat_template", &m->chat_template,
+                                &m->info.chat_template);
+    m->info.tensors = (int)m->file->n_tensors;
+    m->info.kernels = m->kernels->name;
+    m->info.file_bytes = m->file->size;
+    m->info.has_vocabulary = m->vocab->count > 0;
+    m->info.bos         = m->vocab->count ? m->vocab->bos : -1;
+    m->info.eos         = m->vocab->count ? m->vocab->eos : -1;
+    m->info.end_of_turn = m->vocab->count ? m->vocab->eot : -1;
+    m->info.pad         = m->vocab->count ? m->vocab->pad : -1;
+    m->info.add_bos = m->vocab->add_bos;
+    m->info.fingerprint = grf_fingerprint(m);
+    m->layout.saved_tag = 1 | grf_hash_number(m->info.fingerprint, (uint64_t)m->info.attn_keys
+                                                  | (uint64_t)m->info.kv_type << 32);
+    m->layout.tag = grf_hash_number(m->layout.saved_tag, (uint64_t)m->layout.rewind) | 1;
+    return error;
+}
+
+/* ---- open and close --------------------------------------------------------------------- */
+
+/* Notes what is asked of the attention. */
+static int grf_check_options(griffin_model *m, const griffin_options *options) {
+    m->info.rewind = GRF_REWIND;
+    if (!options) return GRIFFIN_OK;
+    if (options->attn_keys < 0 || options->attn_keys > 1 << 20)
+        return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "attn_keys is %d, expected 0 to 2^20",
+                        options->attn_keys);
+    if (options->rewind < 0 || options->rewind > 1 << 20)
+        return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "rewind is %d, expected 0 to 2^20",
+                        options->rewind);
+    if (options->kv_type != GRIFFIN_KV_F32 && options->kv_type != GRIFFIN_KV_BF16)
+        return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "kv_type is %d, expected f32 or bf16",
+                        (int)options->kv_type);
+    m->info.attn_keys = options->attn_keys;
+    m->info.kv_type = options->kv_type;
+    if (options->rewind) m->info.rewind = options->rewind;
+    return GRIFFIN_OK;
+}
+
+static int grf_open(griffin_model *m, const void *data, uint64_t size,
+                    const griffin_options *options) {
+    int error;
+    m->kernels = grf_kernels_find(options ? options->cpu : GRIFFIN_CPU_BEST);
+    if (!m->kernels)
+        return grf_fail(&m->host, GRIFFIN_E_UNSUPPORTED,
+                        "this machine or build lacks the kernels asked for");
+    error = grf_check_options(m, options);
+    if (!error) error = grf_gguf_open(m->file, data, size, &m->host);
+    if (!error) error = grf_find_config(options, m->file, &m->host, &m->info.config);
+    if (!error) error = grf_vocab_load(m->vocab, m->file, &m->host);
+    if (!error && m->vocab->count > m->info.config.vocab)
+        error = grf_fail(&m->host, GRIFFIN_E_FORMAT,
+                         "%d tokens in the vocabulary, but %d rows in the embedding",
+                         m->vocab->count, m->info.config.vocab);
+    if (error) return error;
+    if (!m->info.attn_keys) m->info.attn_keys = m->info.config.window + 1;
+    grf_lay_out(m);
+    error = grf_build(m, options && options->copy_weights);
+    return error ? error : grf_describe(m);
+}
+
+/* A model together with what it points to. */
+typedef struct grf_opened { griffin_model model; grf_gguf file; grf_vocab vocab; } grf_opened;
+
+static int grf_new_model(griffin_model **model, const griffin_options *options, const char *file) {
+    grf_opened *opened;
+    grf_host host;
+    *model = NULL;
+    memset(&host, 0, sizeof host);
+    if (options) {
+        host.allocator = options->allocator; host.logger = options->logger;
+        host.error = options->error; host.error_size = options->error_size;
+    }
+    host.file = file;
+    if (!host.allocator.allocate != !host.allocator.release)
+        return grf_fail(&host, GRIFFIN_E_ARGUMENT, "the allocator needs both functions or neither");
+    opened = (grf_opened *)grf_host_allocate(&host, sizeof *opened);
+    if (!opened) return grf_fail_memory(&host, sizeof *opened);
+    memset(opened, 0, sizeof *opened);
+    *model = &opened->model;
+    (*model)->host = host;
+    (*model)->file = &opened->file;
+    (*model)->vocab = &opened->vocab;
+    return GRIFFIN_OK;
+}
+
+/* After opening, messages no longer go to the caller's buffer, which may be gone by then. */
+static int grf_finish_open(griffin_model *m, int error, griffin_model **model) {
+    if (error) { griffin_close(m); return error; }
+    m->host.file = NULL;
+    m->host.error = NULL;
+    *model = m;
+    return GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_open_memory(griffin_model **model, const void *data, size_t size,
+                                    const griffin_options *options) {
+    griffin_model *m;
+    int error;
+    if (!model) return GRIFFIN_E_ARGUMENT;
+    *model = NULL;
+    error = grf_new_model(&m, options, NULL);
+    if (error) return error;
+    error = data ? grf_open(m, data, size, options)
+                 : grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the data are null");
+    return grf_finish_open(m, error, model);
+}
+
+#ifndef GRIFFIN_NO_STDIO
+
+#ifdef GRF_MMAP
+static int grf_load_file(griffin_model *m, const char *path) {
+    struct stat info;
+    int file = open(path, O_RDONLY), ok;
+    if (file < 0) return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be opened");
+    ok = fstat(file, &info) == 0 && S_ISREG(info.st_mode);
+    m->mapped_size = ok ? (uint64_t)info.st_size : 0;
+    if (m->mapped_size && (uint64_t)(size_t)m->mapped_size == m->mapped_size) {
+        void *map = mmap(NULL, (size_t)m->mapped_size, PROT_READ, MAP_PRIVATE, file, 0);
+        m->mapped = map == MAP_FAILED ? NULL : map;
+    }
+    close(file);
+    if (!ok) return grf_fail(&m->host, GRIFFIN_E_FILE, "is not a regular file");
+    if (m->mapped_size == 0) return grf_fail(&m->host, GRIFFIN_E_FORMAT, "is empty");
+    return m->mapped ? GRIFFIN_OK : grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be mapped");
+}
+
+static void grf_unload_file(griffin_model *m) {
+    if (m->mapped) munmap(m->mapped, (size_t)m->mapped_size);
+}
+#else
+/* The long of fseek has 32 bits in Windows. */
+static int64_t grf_file_size(FILE *file) {
+#ifdef _WIN32
+    return _fseeki64(file, 0, SEEK_END) == 0 ? _ftelli64(file) : -1;
+#else
+    return fseek(file, 0, SEEK_END) == 0 ? ftell(file) : -1;
+#endif
+}
+
+/* Reading the first byte tells a folder from a file. */
+static int grf_read_file(griffin_model *m, FILE *file) {
+    int64_t size = fgetc(file) == EOF ? 0 : grf_file_size(file);
+    if (ferror(file) || size < 0) return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be read");
+    if (size == 0) return grf_fail(&m->host, GRIFFIN_E_FORMAT, "is empty");
+    m->mapped = grf_host_allocate(&m->host, (uint64_t)size);
+    if (!m->mapped) return grf_fail_memory(&m->host, (uint64_t)size);
+    m->mapped_size = (uint64_t)size;
+    rewind(file);
+    if (fread(m->mapped, 1, (size_t)size, file) == (size_t)size) return GRIFFIN_OK;
+    return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be read");
+}
+
+static int grf_load_file(griffin_model *m, const char *path) {
+#ifdef _MSC_VER
+    #pragma warning(suppress: 4996)         /* fopen is standard */
+#endif
+    FILE *file = fopen(path, "rb");
+    int error;
+    if (!file) return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be opened");
+    error = grf_read_file(m, file);
+    fclose(file);
+    return error;
+}
+
+static void grf_unload_file(griffin_model *m) { grf_host_release(&m->host, m->mapped); }
+#endif
+
+GRIFFIN_API int griffin_open_file(griffin_model **model, const char *path,
+                                  const griffin_options *options) {
+    griffin_model *m;
+    int error;
+    if (!model) return GRIFFIN_E_ARGUMENT;
+    *model = NULL;
+    error = grf_new_model(&m, options, path);
+    if (error) return error;
+    error = path ? grf_load_file(m, path)
+                 : grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the path is null");
+    if (!error) error = grf_open(m, m->mapped, m->mapped_size, options);
+    return grf_finish_open(m, error, model);
+}
+#endif
+
+GRIFFIN_API void griffin_close(griffin_model *m) {
+    grf_host host;
+    if (!m) return;
+    host = m->host;
+    grf_vocab_free(m->vocab, &host);
+    grf_gguf_close(m->file, &host);
+    grf_host_release(&host, m->weights);
+    grf_host_release(&host, m->name);
+    grf_host_release(&host, m->chat_template);
+#ifndef GRIFFIN_NO_STDIO
+    grf_unload_file(m);
+#endif
+    grf_host_release(&host, m);
+}
+
+GRIFFIN_API const griffin_info *griffin_get_info(const griffin_model *model) {
+    return model ? &model->info : NULL;
+}
+
+GRIFFIN_API int griffin_get_tensor(const griffin_model *model, int index, griffin_tensor *tensor) {
+    const grf_tensor *t;
+    int i;
+    if (!model) return GRIFFIN_E_ARGUMENT;
+    if (!tensor || index < 0 || index >= model->info.tensors)
+        return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "tensor %d of %d", index,
+                        model->info.tensors);
+    t = model->file->tensors + index;
+    memset(tensor, 0, sizeof *tensor);
+    memcpy(tensor->name, t->name, t->name_length);
+    tensor->type = grf_format_find(t->type)->name;
+    tensor->rank = t->rank;
+    for (i = 0; i < t->rank; i++) tensor->shape[i] = t->ne[t->rank - 1 - i];
+    tensor->offset = t->offset;
+    tensor->bytes = t->bytes;
+    return GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_version(void) { return GRIFFIN_VERSION; }
+
+GRIFFIN_API const char *griffin_error_string(int error) {
+    switch ((griffin_error)error) {
+    case GRIFFIN_OK:            return "no error";
+    case GRIFFIN_E_ARGUMENT:    return "an argument is null or out of range";
+    case GRIFFIN_E_FILE:        return "the file cannot be opened or read";
+    case GRIFFIN_E_FORMAT:      return "not a valid model, state or grammar, or damaged";
+    case GRIFFIN_E_VERSION:     return "written in a version of the format that is not known here";
+    case GRIFFIN_E_UNSUPPORTED: return "uses a feature that is not built in";
+    case GRIFFIN_E_MEMORY:      return "out of memory";
+    case GRIFFIN_E_SPACE:       return "a buffer or context is too small";
+    case GRIFFIN_E_MISMATCH:    return "state, context and model do not belong together";
+    case GRIFFIN_E_VOCABULARY:  return "the model carries no vocabulary";
+    case GRIFFIN_E_NO_TOKEN:    return "every token is forbidden";
+    }
+    return error > 0 ? "no error" : "unknown error";
 }
 
 /* ================================================================= >>grammar
@@ -6241,8 +6273,8 @@ static uint32_t grf_hex_here(grf_compiler *c, int digits) {
 
 /* The next character of a literal or class, which must not be the end of the text. */
 static uint32_t grf_character_here(grf_compiler *c) {
-    int n = grf_utf8(c->text + c->at, c->length - c->at);
-    uint32_t character = grf_code_point(c->text + c->at, n);
+    int n = grf_utf8_length(c->text + c->at, c->length - c->at);
+    uint32_t character = grf_utf8_code_point(c->text + c->at, n);
     c->at += (uint32_t)n;
     if (character != '\\') return character;
     c->at++;
@@ -6525,7 +6557,7 @@ static int grf_compile(grf_compiler *c) {
     int i;
     c->rule = c->atom = -1;
     for (c->at = 0; c->at < c->length; c->at += (uint32_t)i) {
-        i = grf_utf8(c->text + c->at, c->length - c->at);
+        i = grf_utf8_length(c->text + c->at, c->length - c->at);
         if (i <= 0) { grf_wrong(c, c->at, "this is not UTF-8"); return c->error; }
     }
     c->at = 0;
@@ -6582,7 +6614,7 @@ static uint32_t grf_twig_next(const griffin_grammar *g, uint32_t i) {
 }
 
 static void *grf_grammar_memory(griffin_grammar *g, uint64_t count, size_t each) {
-    void *memory = grf_allocate(&g->host, count * each);
+    void *memory = grf_host_allocate(&g->host, count * each);
     if (memory) g->size += count * each;
     return memory;
 }
@@ -6644,9 +6676,9 @@ static int grf_grow_twigs(griffin_grammar *g, const grf_sorter *s) {
         count += grf_token_bytes(s, g->order[i], &bytes);
         if (i) count -= grf_shared(s, g->order[i - 1], g->order[i]);
     }
-    if (count >= GRF_MOST_TWIGS) return grf_no_memory(&g->host, count);
+    if (count >= GRF_MOST_TWIGS) return grf_fail_memory(&g->host, count);
     g->twigs = (grf_twig *)grf_grammar_memory(g, count + 1, sizeof(grf_twig));
-    if (!g->twigs) return grf_no_memory(&g->host, count * sizeof(grf_twig));
+    if (!g->twigs) return grf_fail_memory(&g->host, count * sizeof(grf_twig));
     open[0] = 0;
     g->twigs[0].first = 0;
     g->n_twigs = 1;
@@ -6668,7 +6700,7 @@ static int grf_grow_twigs(griffin_grammar *g, const grf_sorter *s) {
 
 /* The bytes of all tokens, one after another; those without text have none. */
 static int grf_collect_bytes(griffin_grammar *g, grf_sorter *s) {
-    const grf_vocab *v = &g->model->vocab;
+    const grf_vocab *v = g->model->vocab;
     uint64_t total = 0;
     int32_t id;
     for (id = 0; id < v->count; id++) {
@@ -6681,8 +6713,8 @@ static int grf_collect_bytes(griffin_grammar *g, grf_sorter *s) {
         total += (uint64_t)n;
     }
     s->starts[id] = (uint32_t)total;
-    s->bytes = (char *)grf_allocate(&g->host, total);
-    if (!s->bytes) return grf_no_memory(&g->host, total);
+    s->bytes = (char *)grf_host_allocate(&g->host, total);
+    if (!s->bytes) return grf_fail_memory(&g->host, total);
     for (id = 0; id < v->count; id++) {
         size_t n = s->starts[id + 1] - s->starts[id];
         if (n) griffin_token_text(g->model, id, s->bytes + s->starts[id], n);
@@ -6691,7 +6723,7 @@ static int grf_collect_bytes(griffin_grammar *g, grf_sorter *s) {
 }
 
 static int grf_order_tokens(griffin_grammar *g, grf_sorter *s) {
-    int32_t count = g->model->vocab.count, id, others = count;
+    int32_t count = g->model->vocab->count, id, others = count;
     int error = grf_collect_bytes(g, s);
     if (error) return error;
     for (id = 0; id < count; id++) {
@@ -6704,19 +6736,19 @@ static int grf_order_tokens(griffin_grammar *g, grf_sorter *s) {
 }
 
 static int grf_build_tree(griffin_grammar *g) {
-    uint64_t count = (uint64_t)g->model->vocab.count, size = count * 12 + 4;
-    uint32_t *scratch = (uint32_t *)grf_allocate(&g->host, size);
+    uint64_t count = (uint64_t)g->model->vocab->count, size = count * 12 + 4;
+    uint32_t *scratch = (uint32_t *)grf_host_allocate(&g->host, size);
     grf_sorter s;
     int error;
-    if (!scratch) return grf_no_memory(&g->host, size);
+    if (!scratch) return grf_fail_memory(&g->host, size);
     memset(&s, 0, sizeof s);
     s.starts = scratch;
     s.from = (int32_t *)scratch + count + 1;
     s.to = s.from + count;
     g->order = (int32_t *)grf_grammar_memory(g, count, sizeof *g->order);
-    error = g->order ? grf_order_tokens(g, &s) : grf_no_memory(&g->host, 4 * count);
-    grf_release(&g->host, s.bytes);
-    grf_release(&g->host, scratch);
+    error = g->order ? grf_order_tokens(g, &s) : grf_fail_memory(&g->host, 4 * count);
+    grf_host_release(&g->host, s.bytes);
+    grf_host_release(&g->host, scratch);
     return error;
 }
 
@@ -6968,7 +7000,7 @@ static int grf_outline_position(griffin_grammar *g, int position, grf_outline fo
     o->n_exits  = found.n_exits;
     o->returned = w.level[0].returned;
     o->ranges = (uint32_t *)grf_grammar_memory(g, 2 * (uint64_t)o->n_ranges + o->n_exits, 4);
-    if (!o->ranges) return grf_no_memory(&g->host, 8 * (uint64_t)o->n_ranges + 4 * o->n_exits);
+    if (!o->ranges) return grf_fail_memory(&g->host, 8 * (uint64_t)o->n_ranges + 4 * o->n_exits);
     o->exits = o->ranges + 2 * o->n_ranges;
     memcpy(o->ranges, found.ranges, 8 * (size_t)o->n_ranges);
     memcpy(o->exits, found.exits, 4 * (size_t)o->n_exits);
@@ -6980,11 +7012,11 @@ static int grf_outline_position(griffin_grammar *g, int position, grf_outline fo
  * and the beginning. */
 static int grf_build_outlines(griffin_grammar *g) {
     uint64_t codes = (uint64_t)g->n_codes, half = g->n_written / 2, size = 8 * half + codes;
-    uint32_t *scratch = (uint32_t *)grf_allocate(&g->host, size);
+    uint32_t *scratch = (uint32_t *)grf_host_allocate(&g->host, size);
     grf_outline found = { scratch, NULL, 0, 0, 0 };
     uint8_t *done;
     int i, error = GRIFFIN_OK;
-    if (!scratch) return grf_no_memory(&g->host, size);
+    if (!scratch) return grf_fail_memory(&g->host, size);
     found.exits = scratch + half;
     done = (uint8_t *)(scratch + 2 * half);
     memset(done, 0, (size_t)codes);
@@ -6996,7 +7028,7 @@ static int grf_build_outlines(griffin_grammar *g) {
         done[at] = 1;
         error = grf_outline_position(g, at, found);
     }
-    grf_release(&g->host, scratch);
+    grf_host_release(&g->host, scratch);
     return error;
 }
 
@@ -7007,7 +7039,7 @@ static int grf_keep_program(griffin_grammar *g, const grf_compiler *c) {
     g->codes = (grf_code *)grf_grammar_memory(g, codes, sizeof *g->codes);
     g->rows = (uint16_t (*)[64])grf_grammar_memory(g, rows, sizeof *g->rows);
     g->outline_of = (uint16_t *)grf_grammar_memory(g, codes, sizeof *g->outline_of);
-    if (!g->codes || !g->rows || !g->outline_of) return grf_no_memory(&g->host, g->size);
+    if (!g->codes || !g->rows || !g->outline_of) return grf_fail_memory(&g->host, g->size);
     memcpy(g->codes, c->codes, (size_t)codes * sizeof *g->codes);
     memcpy(g->rows, c->rows, (size_t)rows * sizeof *g->rows);
     memset(g->outline_of, 0, (size_t)codes * sizeof *g->outline_of);
@@ -7024,15 +7056,15 @@ static int grf_compile_text(griffin_grammar *g, const char *text, size_t length)
         return grf_fail(&g->host, GRIFFIN_E_FORMAT, "grammar: %u bytes, at most %d are read",
                         (uint64_t)length, GRF_MOST_GRAMMAR);
     }
-    c = (grf_compiler *)grf_allocate(&g->host, sizeof *c);
-    if (!c) return grf_no_memory(&g->host, sizeof *c);
+    c = (grf_compiler *)grf_host_allocate(&g->host, sizeof *c);
+    if (!c) return grf_fail_memory(&g->host, sizeof *c);
     memset(c, 0, sizeof *c);
     c->host = &g->host;
     c->text = text;
     c->length = (uint32_t)length;
     error = grf_compile(c);
     if (!error) error = grf_keep_program(g, c);
-    grf_release(&g->host, c);
+    grf_host_release(&g->host, c);
     return error;
 }
 
@@ -7041,13 +7073,13 @@ GRIFFIN_API void griffin_grammar_close(griffin_grammar *g) {
     int i;
     if (!g) return;
     host = g->host;
-    for (i = 0; i < g->n_outlines; i++) grf_release(&host, g->outlines[i].ranges);
-    grf_release(&host, g->codes);
-    grf_release(&host, g->rows);
-    grf_release(&host, g->outline_of);
-    grf_release(&host, g->twigs);
-    grf_release(&host, g->order);
-    grf_release(&host, g);
+    for (i = 0; i < g->n_outlines; i++) grf_host_release(&host, g->outlines[i].ranges);
+    grf_host_release(&host, g->codes);
+    grf_host_release(&host, g->rows);
+    grf_host_release(&host, g->outline_of);
+    grf_host_release(&host, g->twigs);
+    grf_host_release(&host, g->order);
+    grf_host_release(&host, g);
 }
 
 static grf_host grf_grammar_host(const griffin_model *model, const griffin_options *options) {
@@ -7070,8 +7102,8 @@ GRIFFIN_API int griffin_grammar_open(griffin_grammar **grammar, const griffin_mo
     if (grammar) *grammar = NULL;
     if (error) return error;
     host = grf_grammar_host(model, options);
-    g = (griffin_grammar *)grf_allocate(&host, sizeof *g);
-    if (!g) return grf_no_memory(&host, sizeof *g);
+    g = (griffin_grammar *)grf_host_allocate(&host, sizeof *g);
+    if (!g) return grf_fail_memory(&host, sizeof *g);
     memset(g, 0, sizeof *g);
     g->model = model;
     g->host  = host;
@@ -7248,12 +7280,12 @@ GRIFFIN_API int griffin_grammar_mask(const griffin_grammar *g, const griffin_gra
     if (!g) return GRIFFIN_E_ARGUMENT;
     if (!state || !logits) return grf_fail(&g->host, GRIFFIN_E_ARGUMENT, "grammar: null pointer");
     if ((error = grf_check_places(g, state, "griffin_grammar_mask")) < 0) return error;
-    ends[0] = g->model->vocab.eos;
-    ends[1] = g->model->vocab.eot == ends[0] ? -1 : g->model->vocab.eot;
+    ends[0] = g->model->vocab->eos;
+    ends[1] = g->model->vocab->eot == ends[0] ? -1 : g->model->vocab->eot;
     for (i = 0; i < 2; i++) kept[i] = ends[i] < 0 ? 0 : logits[ends[i]];
     may_end = grf_may_end(&w, g, state);
     remaining = grf_mask_all(&w, logits);
-    for (i = (int32_t)g->n_written; i < g->model->vocab.count; i++) logits[g->order[i]] = -INFINITY;
+    for (i = (int32_t)g->n_written; i < g->model->vocab->count; i++) logits[g->order[i]] = -INFINITY;
     for (; i < g->model->info.config.vocab; i++) logits[i] = -INFINITY;
     for (i = 0; i < 2 && may_end; i++) {
         if (ends[i] < 0) continue;
@@ -7292,7 +7324,7 @@ static int grf_accept_end(grf_walk *w, const griffin_grammar *g, griffin_grammar
 
 static int grf_accept_token(grf_walk *w, const griffin_grammar *g, griffin_grammar_state *s,
                             int32_t token) {
-    const grf_vocab *v = &g->model->vocab;
+    const grf_vocab *v = g->model->vocab;
     char bytes[GRF_LONGEST_TOKEN];
     int i, n, moved = 0;
     if (token == v->eos || token == v->eot) return grf_accept_end(w, g, s);
@@ -7310,7 +7342,7 @@ GRIFFIN_API int griffin_grammar_accept(const griffin_grammar *g, griffin_grammar
     grf_walk w;
     int moved;
     if (!g) return GRIFFIN_E_ARGUMENT;
-    if (!state || token < 0 || token >= g->model->vocab.count) {
+    if (!state || token < 0 || token >= g->model->vocab->count) {
         return grf_fail(&g->host, GRIFFIN_E_ARGUMENT, "griffin_grammar_accept: argument out of "
                         "range");
     }
@@ -7440,7 +7472,7 @@ static unsigned grf_x86_sets(void) {
 }
 #endif
 
-static const grf_kernels *grf_kernels_of(griffin_cpu cpu) {
+static const grf_kernels *grf_kernels_find(griffin_cpu cpu) {
 #ifdef GRF_X86
     const unsigned sets = grf_x86_sets();
     #define GRF_MAY_BE(set) ((cpu == GRIFFIN_CPU_BEST || cpu == set) && sets >> set & 1)

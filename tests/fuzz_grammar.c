@@ -9,21 +9,23 @@
 #include "griffin.h"
 #include "test.h"
 
-static griffin_model model;                 /* no more than a vocabulary */
+/* no more than a vocabulary */
+static grf_opened opened = { .model = { .vocab = &opened.vocab, .file = &opened.file } };
+#define model opened.model
 static float logits[2000];
 
 static void open_vocabulary(void) {
     size_t size = 0;
     const unsigned char *data = test_read("tests/data/tokenizer/llama_like.gguf", &size);
-    if (!data || grf_gguf_open(&model.file, data, size, &model.host) < 0) abort();
-    if (grf_vocab_load(&model.vocab, &model.file, &model.host) < 0) abort();
-    if ((model.info.config.vocab = model.vocab.count) > 2000) abort();
+    if (!data || grf_gguf_open(&opened.file, data, size, &model.host) < 0) abort();
+    if (grf_vocab_load(&opened.vocab, &opened.file, &model.host) < 0) abort();
+    if ((model.info.config.vocab = opened.vocab.count) > 2000) abort();
 }
 
 /* The n-th of the tokens that remain. */
 static int32_t remaining_token(int n) {
     int i;
-    for (i = 0; i < model.vocab.count; i++) if (logits[i] != -INFINITY && n-- == 0) return i;
+    for (i = 0; i < opened.vocab.count; i++) if (logits[i] != -INFINITY && n-- == 0) return i;
     abort();
 }
 
@@ -46,7 +48,7 @@ static void write_text(const griffin_grammar *g, uint32_t dice) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     griffin_grammar *g;
-    if (!model.vocab.count) open_vocabulary();
+    if (!opened.vocab.count) open_vocabulary();
     if (size == 0 || size > 4096) return 0;
     if (griffin_grammar_open(&g, &model, (const char *)data + 1, size - 1, NULL) < 0) return 0;
     write_text(g, data[0]);

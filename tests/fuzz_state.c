@@ -31,7 +31,7 @@ static void start(void) {
 /* A save of the right size and opening for a position of the input's choice, with the rest of the
  * input as its contents, over and over: few inputs would get that far by themselves. */
 static uint8_t *well_formed(const uint8_t *data, size_t *size) {
-    uint64_t position = grf_u64(data);
+    uint64_t position = grf_get_u64(data);
     int64_t bytes = position < INT64_MAX ? grf_saved_bytes(model, (int64_t)position) : 0, i;
     int parts = data[9] & 3;
     uint8_t *p;
@@ -41,14 +41,14 @@ static uint8_t *well_formed(const uint8_t *data, size_t *size) {
     grf_put_u32(p + 12, (uint32_t)parts + (data[8] == 4));
     grf_put_u64(p + 16, position && data[8] != 2 ? model->layout.saved_tag : 0);
     grf_put_u64(p + 24, position);
-    grf_put_u64(p + 32, grf_u64(data));
+    grf_put_u64(p + 32, grf_get_u64(data));
     grf_put_u64(p + 40, (uint64_t)bytes + (data[8] == 3));
     for (i = 48; i < (int64_t)*size - 8; i++) p[i] = data[i % 16];
     return p;
 }
 
 static void load(const uint8_t *data, size_t size) {
-    int parts = size < 16 ? 0 : (int)grf_u32(data + 12);
+    int parts = size < 16 ? 0 : (int)grf_get_u32(data + 12);
     griffin_sampler sampler, *s = parts & GRF_HAS_SAMPLER ? &sampler : NULL;
     griffin_decoder decoder, *d = parts & GRF_HAS_DECODER ? &decoder : NULL;
     float logits[19];

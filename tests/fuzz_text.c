@@ -9,7 +9,7 @@
 #include "griffin.h"
 #include "test.h"
 
-static griffin_model models[7];
+static grf_opened models[7];
 
 static void open_all(void) {
     static const char *names[] = { "gemma_like", "llama_like", "tiny300", "unused", "nfkc",
@@ -19,9 +19,11 @@ static void open_all(void) {
     for (i = 0; i < 7; i++) {
         snprintf(path, sizeof path, "tests/data/tokenizer/%s.gguf", names[i]);
         const unsigned char *data = test_read(path, &size);
-        griffin_model *m = &models[i];
-        if (!data || grf_gguf_open(&m->file, data, size, &m->host) < 0) abort();
-        if (grf_vocab_load(&m->vocab, &m->file, &m->host) < 0) abort();
+        grf_opened *o = &models[i];
+        o->model.file = &o->file;
+        o->model.vocab = &o->vocab;
+        if (!data || grf_gguf_open(&o->file, data, size, &o->model.host) < 0) abort();
+        if (grf_vocab_load(&o->vocab, &o->file, &o->model.host) < 0) abort();
     }
 }
 
@@ -34,7 +36,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     int i, n, written, length = 0;
     if (!models[0].vocab.count) open_all();
     if (size == 0 || size > 2048) return 0;
-    const griffin_model *m = &models[data[0] % 7];
+    const griffin_model *m = &models[data[0] % 7].model;
     memset(&encoding, 0, sizeof encoding);
     memset(&decoder, 0, sizeof decoder);
     encoding.no_bos     = data[0] / 7 & 1;
@@ -47,11 +49,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (n < 0 || n > 1 << 16) abort();
     for (i = 0; i <= n; i++) {
         written = griffin_decode(m, &decoder, i < n ? tokens[i] : -1, text + length, 512);
-        if (written < 0 || !grf_is_utf8(text + length, (uint64_t)written)) abort();
+        if (written < 0 || !grf_utf8_valid(text + length, (uint64_t)written)) abort();
         length += written;
     }
     /* Gemma's text comes back as it was, but for U+2581 and control tokens. */
-    if (data[0] % 7 == 0 && grf_is_utf8((const char *)data + 1, size - 1)) {
+    if (data[0] % 7 == 0 && grf_utf8_valid((const char *)data + 1, size - 1)) {
         for (i = 1; i + 2 < (int)size && memcmp(data + i, GRF_SPACE, 3) != 0; i++) { }
         if (i + 2 < (int)size) return 0;
         if (length != (int)size - 1 || memcmp(text, data + 1, size - 1) != 0) abort();

@@ -1,12 +1,12 @@
 /* Feeds the readers of the converter from memory. Seeds are the test data:
  *
  *     clang -g -O1 -fsanitize=fuzzer,address,undefined -o fuzz_weights tests/fuzz_weights.c \
- *         tools/json.c tools/weights.c tools/safetensors.c tools/torch.c tools/zip.c tools/report.c
+ *         tools/convert/{weights,safetensors,torch,zip}.c tools/shared/{json,report}.c
  *     ./fuzz_weights -max_len=8192 corpus tests/data/safetensors tests/data/pt
  */
 
-#include "../tools/json.h"
-#include "../tools/weights.h"
+#include "../tools/shared/json.h"
+#include "../tools/convert/weights.h"
 
 #include <stdlib.h>
 

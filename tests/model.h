@@ -206,7 +206,7 @@ static inline void gguf_int(gguf *g, const char *key, int value) {
 }
 
 static inline void gguf_float(gguf *g, const char *key, float value) {
-    if (gguf_key(g, key, GRF_VALUE_F32)) put_u32(&g->pairs, grf_bits_of(value));
+    if (gguf_key(g, key, GRF_VALUE_F32)) put_u32(&g->pairs, grf_bits_from_float(value));
 }
 
 static inline void gguf_text(gguf *g, const char *key, const char *value) {
@@ -232,7 +232,7 @@ static inline void gguf_tensor(gguf *g, const char *name, const int *shape, int 
     put_u32(&g->infos, GRF_F32);
     put_u64(&g->infos, g->data.size);
     g->n_tensors++;
-    for (i = 0; i < count; i++) put_u32(&g->data, grf_bits_of(values[i]));
+    for (i = 0; i < count; i++) put_u32(&g->data, grf_bits_from_float(values[i]));
     while (g->data.size % 32) put(&g->data, "", 1);
 }
 
@@ -450,7 +450,7 @@ static inline void write_vocabulary(gguf *g) {
     gguf_array(g, "tokenizer.ggml.tokens", GRF_VALUE_STRING, n);
     for (i = 0; i < n; i++) put_text(&g->pairs, pieces[i].text);
     gguf_array(g, "tokenizer.ggml.scores", GRF_VALUE_F32, n);
-    for (i = 0; i < n; i++) put_u32(&g->pairs, grf_bits_of(pieces[i].score));
+    for (i = 0; i < n; i++) put_u32(&g->pairs, grf_bits_from_float(pieces[i].score));
     gguf_array(g, "tokenizer.ggml.token_type", GRF_VALUE_I32, n);
     for (i = 0; i < n; i++) put_u32(&g->pairs, (uint32_t)pieces[i].type);
 }

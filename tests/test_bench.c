@@ -7,12 +7,12 @@
 
 #include "griffin.h"
 #include "test.h"
-#include "tools/bench_probe.h"
-#include "tools/bench_run.h"
-#include "tools/convert.h"
-#include "tools/json.h"
-#include "tools/plot.h"
-#include "tools/table.h"
+#include "tools/bench/probe.h"
+#include "tools/bench/run.h"
+#include "tools/convert/convert.h"
+#include "tools/shared/json.h"
+#include "tools/shared/plot.h"
+#include "tools/shared/table.h"
 
 int command_bench(int argc, char **argv);
 

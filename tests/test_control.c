@@ -280,7 +280,7 @@ static void test_wrong_stops(void) {
 
 int main(void) {
     model.info.config.vocab = V;
-    model.kernels = grf_kernels_of(GRIFFIN_CPU_SCALAR);
+    model.kernels = grf_kernels_find(GRIFFIN_CPU_SCALAR);
     RUN(test_biases);
     RUN(test_bans);
     RUN(test_all_banned);

@@ -12,9 +12,9 @@
 
 #include "griffin.h"
 #include "test.h"
-#include "tools/convert.h"
-#include "tools/json.h"
-#include "tools/weights.h"
+#include "tools/convert/convert.h"
+#include "tools/shared/json.h"
+#include "tools/convert/weights.h"
 
 #define DATA "tests/data/"
 #define WORK "build/tmp/convert"

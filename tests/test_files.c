@@ -120,9 +120,9 @@ static void check_tensor(const grf_gguf *g, uint64_t index, char **field) {
           (unsigned)t->elements);
     x = (float *)malloc((size_t)t->elements * sizeof *x);
     grf_dequantise(t->type, g->data + t->offset, x, t->elements);
-    CHECK(grf_bits_of(x[0]) == strtoul(field[10], NULL, 16), "%s: starts with %g", field[1],
+    CHECK(grf_bits_from_float(x[0]) == strtoul(field[10], NULL, 16), "%s: starts with %g", field[1],
           (double)x[0]);
-    CHECK(grf_bits_of(x[t->elements - 1]) == strtoul(field[11], NULL, 16), "%s: ends with %g",
+    CHECK(grf_bits_from_float(x[t->elements - 1]) == strtoul(field[11], NULL, 16), "%s: ends with %g",
           field[1], (double)x[t->elements - 1]);
     free(x);
 }
@@ -234,7 +234,7 @@ static void check_getters(const grf_gguf *g) {
     CHECK(grf_gguf_get_array(g, "t.a_u8", GRF_VALUE_I8, &array, &host) == wrong, "%s", message);
     CHECK(grf_gguf_get_array(g, "t.u8", GRF_VALUE_U8, &array, &host) == wrong, "%s", message);
     CHECK(grf_gguf_get_array(g, "t.a_i32", GRF_VALUE_I32, &array, &host) == 1, "%s", message);
-    CHECK(array && array->count == 2 && grf_u32(g->data + array->offset) == 0u - 7, "t.a_i32");
+    CHECK(array && array->count == 2 && grf_get_u32(g->data + array->offset) == 0u - 7, "t.a_i32");
     CHECK(grf_gguf_get_array(g, "t.a_empty_str", GRF_VALUE_STRING, &array, &host) == 1, "%s",
           message);
     CHECK(array && array->count == 0, "t.a_empty_str");

@@ -35,7 +35,7 @@ static void check_decoding(const grf_format *format, const char *packed, const c
         grf_dequantise(format->id, p + i * format->block_bytes, one + i * format->block_elems,
                        format->block_elems);
     }
-    for (i = 0; i < decoded_size / 4; i++) bad += grf_bits_of(all[i]) != grf_u32(expected + 4 * i);
+    for (i = 0; i < decoded_size / 4; i++) bad += grf_bits_from_float(all[i]) != grf_get_u32(expected + 4 * i);
     CHECK(bad == 0, "%s%s: %d of %d values differ", format->name, packed, (int)bad,
           (int)decoded_size / 4);
     CHECK(memcmp(all, one, decoded_size) == 0, "%s: blocks depend on each other", format->name);
@@ -65,8 +65,8 @@ static void test_every_half(void) {
         bytes[0] = (uint8_t)i;
         bytes[1] = (uint8_t)(i >> 8);
         grf_dequantise(GRF_F16, bytes, &x, 1);
-        CHECK(grf_bits_of(x) == grf_u32(expected + 4 * i), "half %04x is %08x, expected %08x",
-              (unsigned)i, (unsigned)grf_bits_of(x), (unsigned)grf_u32(expected + 4 * i));
+        CHECK(grf_bits_from_float(x) == grf_get_u32(expected + 4 * i), "half %04x is %08x, expected %08x",
+              (unsigned)i, (unsigned)grf_bits_from_float(x), (unsigned)grf_get_u32(expected + 4 * i));
     }
     free(expected);
 }
@@ -81,10 +81,10 @@ static void test_bf16(void) {
     count /= 4;
     CHECK(size == 2 * count, "%d bytes for %d values", (int)size, (int)count);
     for (i = 0; i < count; i++) {
-        uint32_t bits = grf_u32(f32 + 4 * i), back;
+        uint32_t bits = grf_get_u32(f32 + 4 * i), back;
         if ((bits & 0x7fffffff) > 0x7f800000) continue;
         grf_dequantise(GRF_BF16, bf16 + 2 * i, &x, 1);
-        back = grf_bits_of(x);
+        back = grf_bits_from_float(x);
         CHECK(back - bits + 0x8000 <= 0x10000, "%08x came back as %08x", (unsigned)bits,
               (unsigned)back);
         if ((bits & 0xffff) == 0) {
@@ -101,8 +101,8 @@ static void test_f32(void) {
     float x[3];
     grf_dequantise(GRF_F32, bytes, x, 3);
     CHECK(x[0] == 3.5f, "%g", (double)x[0]);
-    CHECK(grf_bits_of(x[1]) == 0x80000001u, "%08x", (unsigned)grf_bits_of(x[1]));
-    CHECK(grf_bits_of(x[2]) == 0xff800000u, "%08x", (unsigned)grf_bits_of(x[2]));
+    CHECK(grf_bits_from_float(x[1]) == 0x80000001u, "%08x", (unsigned)grf_bits_from_float(x[1]));
+    CHECK(grf_bits_from_float(x[2]) == 0xff800000u, "%08x", (unsigned)grf_bits_from_float(x[2]));
 }
 
 /* Formats that cannot be weights are known by name, numbers without meaning are not. */
@@ -112,14 +112,14 @@ static void test_table(void) {
     };
     int i;
     for (i = 0; i < GRF_COUNT(unknown); i++) {
-        CHECK(!grf_format_of(unknown[i]), "type %u has a name", (unsigned)unknown[i]);
+        CHECK(!grf_format_find(unknown[i]), "type %u has a name", (unsigned)unknown[i]);
     }
     for (i = 0; i < GRF_COUNT(grf_formats); i++) {
-        CHECK(grf_format_of(grf_formats[i].id) == &grf_formats[i], "%s: its number is not unique",
+        CHECK(grf_format_find(grf_formats[i].id) == &grf_formats[i], "%s: its number is not unique",
               grf_formats[i].name);
     }
-    CHECK(grf_format_of(15) && !grf_format_of(15)->decode, "q8_k is for activations only");
-    CHECK(strcmp(grf_format_of(GRF_Q6_K)->name, "q6_k") == 0, "%s", grf_format_of(GRF_Q6_K)->name);
+    CHECK(grf_format_find(15) && !grf_format_find(15)->decode, "q8_k is for activations only");
+    CHECK(strcmp(grf_format_find(GRF_Q6_K)->name, "q6_k") == 0, "%s", grf_format_find(GRF_Q6_K)->name);
 }
 
 int main(void) {

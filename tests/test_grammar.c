@@ -8,8 +8,8 @@
 #define GRF_HEAVY_WALK 8                    /* and almost every place an outline */
 #include "model.h"
 #include "test.h"
-#include "../tools/json.h"
-#include "../tools/json_schema.h"
+#include "../tools/shared/json.h"
+#include "../tools/shared/json_schema.h"
 
 /* ---- the judge ------------------------------------------------------------------------------ */
 
@@ -54,8 +54,8 @@ static int new_node(tree_kind kind) {
 
 static uint32_t read_character(void) {
     const char *letters = "nrt\\\"[]", *values = "\n\r\t\\\"[]", *found;
-    int n = grf_utf8(gbnf, strlen(gbnf)), digits;
-    uint32_t c = grf_code_point(gbnf, n);
+    int n = grf_utf8_length(gbnf, strlen(gbnf)), digits;
+    uint32_t c = grf_utf8_code_point(gbnf, n);
     char hex[9] = "";
     gbnf += n;
     if (c != '\\') return c;
@@ -173,9 +173,9 @@ static int can_become(const tree *t, const char *text, int left) {
 static int after_character(const tree *t, int at) {
     int n, left = subject_length - at;
     if (left == 0) { can_go_on = 1; return -1; }
-    n = grf_utf8(subject + at, (uint64_t)left);
+    n = grf_utf8_length(subject + at, (uint64_t)left);
     if (n < 0 && !can_go_on) can_go_on = can_become(t, subject + at, left);
-    return n > 0 && in_class(t, grf_code_point(subject + at, n)) ? at + n : -1;
+    return n > 0 && in_class(t, grf_utf8_code_point(subject + at, n)) ? at + n : -1;
 }
 
 static int any(const ends *e) { return memchr(e->at, 1, sizeof e->at) != NULL; }
@@ -268,23 +268,26 @@ static int judge(const char *text, int length, int *more) {
 
 /* ---- vocabularies without a network ---------------------------------------------------------- */
 
-static griffin_model model;
+static grf_opened opened = { .model = { .vocab = &opened.vocab, .file = &opened.file } };
+#define model opened.model
 static unsigned char *file;
 static float *logits;
 static char message[400];
 static int ambiguous;                       /* the grammars may be */
 
 static void open_bytes(unsigned char *data, size_t size) {
-    memset(&model, 0, sizeof model);
+    memset(&opened, 0, sizeof opened);
+    model.file = &opened.file;
+    model.vocab = &opened.vocab;
     model.host.error = message;
     model.host.error_size = sizeof message;
     file = data;
-    if (!data || grf_gguf_open(&model.file, data, size, &model.host) < 0
-        || grf_vocab_load(&model.vocab, &model.file, &model.host) < 0) {
+    if (!data || grf_gguf_open(&opened.file, data, size, &model.host) < 0
+        || grf_vocab_load(&opened.vocab, &opened.file, &model.host) < 0) {
         printf("%s\n", message);
         exit(1);
     }
-    model.info.config.vocab = model.vocab.count + 3;        /* rows of an embedding may be padded */
+    model.info.config.vocab = opened.vocab.count + 3;        /* rows of an embedding may be padded */
     logits = (float *)malloc((size_t)model.info.config.vocab * sizeof(float));
 }
 
@@ -297,8 +300,8 @@ static void open_vocabulary(const char *name) {
 }
 
 static void close_vocabulary(void) {
-    grf_vocab_free(&model.vocab, &model.host);
-    grf_gguf_close(&model.file, &model.host);
+    grf_vocab_free(&opened.vocab, &model.host);
+    grf_gguf_close(&opened.file, &model.host);
     free(file);
     free(logits);
 }
@@ -346,7 +349,7 @@ typedef struct writing {                    /* a text on its way */
     int  length;
 } writing;
 
-static int is_end(int32_t token) { return token == model.vocab.eos || token == model.vocab.eot; }
+static int is_end(int32_t token) { return token == opened.vocab.eos || token == opened.vocab.eot; }
 
 static int mask(const griffin_grammar *g, const griffin_grammar_state *s) {
     int i;
@@ -358,8 +361,8 @@ static int mask(const griffin_grammar *g, const griffin_grammar_state *s) {
 static int append(writing *w, int32_t token) {
     int type = griffin_token_type(&model, token), n;
     if (type == GRIFFIN_TOKEN_CONTROL || type == GRIFFIN_TOKEN_UNKNOWN || is_end(token)) return 0;
-    if (model.vocab.pieces[token].marker && type == GRIFFIN_TOKEN_USER_DEFINED) return 0;
-    if (token == model.vocab.bos || token == model.vocab.pad) return 0;
+    if (opened.vocab.pieces[token].marker && type == GRIFFIN_TOKEN_USER_DEFINED) return 0;
+    if (token == opened.vocab.bos || token == opened.vocab.pad) return 0;
     n = griffin_token_text(&model, token, w->text + w->length, 300);
     return n > 0 ? w->length + n : 0;
 }
@@ -370,8 +373,8 @@ static int check_mask(const griffin_grammar *g, writing *w, const char *what) {
     int complete = judge(w->text, w->length, &more) == COMPLETE;
     if (remaining == GRIFFIN_E_SPACE && ambiguous) return remaining;
     for (i = 0; i < model.info.config.vocab; i++) {
-        int length = i < model.vocab.count ? append(w, i) : 0, expected = 0;
-        if (i < model.vocab.count && is_end(i)) expected = complete;
+        int length = i < opened.vocab.count ? append(w, i) : 0, expected = 0;
+        if (i < opened.vocab.count && is_end(i)) expected = complete;
         else if (length > MOST_BYTES) expected = logits[i] != -INFINITY;
         else if (length) expected = judge(w->text, length, &more) != DEAD;
         count += expected;
@@ -391,7 +394,7 @@ static int32_t choose(void) {
     int32_t best = -1;
     uint32_t top = 0;
     int i;
-    for (i = 0; i < model.vocab.count; i++) {
+    for (i = 0; i < opened.vocab.count; i++) {
         uint32_t draw = dice() >> 1;
         if (griffin_token_type(&model, i) == GRIFFIN_TOKEN_BYTE || is_end(i)) draw >>= 6;
         if (logits[i] != -INFINITY && draw >= top) { top = draw; best = i; }
@@ -403,7 +406,7 @@ static int check_accept(const griffin_grammar *g, writing *w, int32_t token) {
     griffin_grammar_state before = w->state;
     int length = append(w, token), ended, more, i;
     for (i = 0; i < 20; i++) {              /* what was masked is refused */
-        int32_t other = (int32_t)(dice() % (uint32_t)model.vocab.count);
+        int32_t other = (int32_t)(dice() % (uint32_t)opened.vocab.count);
         if (logits[other] != -INFINITY) continue;
         CHECK(griffin_grammar_accept(g, &w->state, other) == GRIFFIN_E_ARGUMENT, "%d", other);
         CHECK(memcmp(&before, &w->state, sizeof before) == 0, "a refused token changed the state");
@@ -538,7 +541,7 @@ static const char json_rules[] =
 static int write_bytes(const griffin_grammar *g, griffin_grammar_state *s, const char *text) {
     int moved = 0;
     for (; *text && moved >= 0; text++) {
-        moved = griffin_grammar_accept(g, s, model.vocab.bytes[(unsigned char)*text]);
+        moved = griffin_grammar_accept(g, s, opened.vocab.bytes[(unsigned char)*text]);
     }
     return moved;
 }
@@ -598,7 +601,7 @@ static void test_damaged_states(void) {
             ((unsigned char *)&s)[8 + dice() % (uint32_t)(used - 8)] = (unsigned char)dice();
         }
         if (mask(g, &s) == GRIFFIN_E_MISMATCH) refused++;
-        griffin_grammar_accept(g, &s, model.vocab.bytes[dice() & 255]);
+        griffin_grammar_accept(g, &s, opened.vocab.bytes[dice() & 255]);
     }
     CHECK(refused > 10000, "only %d of the damaged states were refused", refused);
     griffin_grammar_close(g);
@@ -654,7 +657,7 @@ static void test_long(void) {
     g = grammar_of(many);
     memset(&s, 0, sizeof s);
     CHECK(mask(g, &s) == GRIFFIN_E_SPACE, "thousands of ways");
-    CHECK(griffin_grammar_accept(g, &s, model.vocab.bytes['a']) == GRIFFIN_E_SPACE, "here too");
+    CHECK(griffin_grammar_accept(g, &s, opened.vocab.bytes['a']) == GRIFFIN_E_SPACE, "here too");
     griffin_grammar_close(g);
     close_vocabulary();
 }
@@ -680,7 +683,7 @@ static void test_dead_ends(void) {
     CHECK(griffin_grammar_accept(g, &s, 1) == 1 && s.ended, "eos");
     CHECK(mask(g, &s) == GRIFFIN_E_NO_TOKEN, "after the end");
     CHECK(griffin_grammar_accept(g, &s, 1) == GRIFFIN_E_ARGUMENT, "nothing may follow");
-    model.vocab.eos = -1;
+    opened.vocab.eos = -1;
     memset(&s, 0, sizeof s);
     CHECK(griffin_grammar_accept(g, &s, 4) == 1, "complete");
     CHECK(mask(g, &s) == GRIFFIN_E_NO_TOKEN, "complete, but there is no token to say so");
@@ -818,9 +821,9 @@ static void test_arguments(void) {
     CHECK(griffin_grammar_size(NULL) == 0, "no grammar");
     griffin_grammar_close(g);
     griffin_grammar_close(NULL);
-    model.vocab.count = 0;
+    opened.vocab.count = 0;
     CHECK(griffin_grammar_open(&g, &model, "", 0, NULL) == GRIFFIN_E_VOCABULARY, "numbers only");
-    model.vocab.count = 2000;
+    opened.vocab.count = 2000;
     close_vocabulary();
 }
 
@@ -828,10 +831,10 @@ static void test_arguments(void) {
 
 /* A token that helps to come to an end: where q fits we are inside a string. */
 static int32_t closing(void) {
-    const char *c = logits[model.vocab.bytes['q']] != -INFINITY ? "\"" : "}]\"0:n";
-    if (logits[model.vocab.eos] != -INFINITY) return model.vocab.eos;
+    const char *c = logits[opened.vocab.bytes['q']] != -INFINITY ? "\"" : "}]\"0:n";
+    if (logits[opened.vocab.eos] != -INFINITY) return opened.vocab.eos;
     for (; *c; c++) {
-        int32_t token = model.vocab.bytes[(unsigned char)*c];
+        int32_t token = opened.vocab.bytes[(unsigned char)*c];
         if (logits[token] != -INFINITY) return token;
     }
     return choose();

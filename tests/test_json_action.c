@@ -6,7 +6,7 @@
 #undef main
 
 #include "test.h"
-#include "../tools/json.h"
+#include "../tools/shared/json.h"
 
 #include <fcntl.h>
 #include <unistd.h>

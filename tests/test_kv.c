@@ -7,7 +7,7 @@
 
 /* Of the two bf16 around x the nearer one, by exact distances in double. */
 static uint16_t nearest(float x) {
-    uint16_t below = (uint16_t)(grf_bits_of(x) >> 16), above = (uint16_t)(below + 1);
+    uint16_t below = (uint16_t)(grf_bits_from_float(x) >> 16), above = (uint16_t)(below + 1);
     double to_below = fabs((double)x - (double)grf_float_from_bf16(below));
     double to_above = fabs((double)grf_float_from_bf16(above) - (double)x);
     if ((above & 0x7fff) == 0x7f80)                     /* as if the numbers went on */
@@ -22,7 +22,7 @@ static void test_rounding(void) {
     int i, wrong = 0;
     for (high = 0; high < 0x10000; high++)
         for (i = 0; i < GRF_COUNT(low); i++) {
-            float x = grf_float_of(high << 16 | low[i]);
+            float x = grf_float_from_bits(high << 16 | low[i]);
             uint16_t got = grf_bf16_from_float(x);
             if (x != x) wrong += (got & 0x7fff) <= 0x7f80;
             else if (x - x != 0) wrong += got != high;  /* infinite */

@@ -88,7 +88,7 @@ static void sweep(const char *name, function f, double (*truth)(double), float l
     uint64_t i;
     int n = 0;
     for (i = 0; i <= 0xffffffff; i += 509) {
-        x[n] = grf_float_of((uint32_t)i);
+        x[n] = grf_float_from_bits((uint32_t)i);
         if (x[n] >= low && x[n] <= high) n++;
         if (n == 16) { visit(&w, f, truth, x); n = 0; }
     }
@@ -235,10 +235,10 @@ static float nasty_float(void) {
         0x7f7fffff, 0x7f800000, 0xff800000, 0x33800000, 0xb3800001, 0x3effffff, 0x00000003
     };
     uint32_t bits = dice();
-    if (bits % 4 == 0) return grf_float_of(special[dice() % 16]);
-    if (bits % 4 == 1) return grf_float_of((bits & 0x807fffff) | (100 + dice() % 56) << 23);
-    if (bits % 4 == 2) return grf_float_of((bits & 0x80600003) | (110 + dice() % 34) << 23);
-    return grf_float_of((bits & 0x7f800000) == 0x7f800000 ? bits & 0xbfffffff : bits);
+    if (bits % 4 == 0) return grf_float_from_bits(special[dice() % 16]);
+    if (bits % 4 == 1) return grf_float_from_bits((bits & 0x807fffff) | (100 + dice() % 56) << 23);
+    if (bits % 4 == 2) return grf_float_from_bits((bits & 0x80600003) | (110 + dice() % 34) << 23);
+    return grf_float_from_bits((bits & 0x7f800000) == 0x7f800000 ? bits & 0xbfffffff : bits);
 }
 
 /* musl's and WASI's fmaf round twice where the result is subnormal, that of Windows everywhere:
@@ -273,7 +273,7 @@ static void test_fma(void) {
 }
 
 int main(void) {
-    kernels = grf_kernels_of(GRIFFIN_CPU_BEST);
+    kernels = grf_kernels_find(GRIFFIN_CPU_BEST);
     RUN(test_functions);
     RUN(test_limits);
     RUN(test_soft_cap_in_company);

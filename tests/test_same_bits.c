@@ -17,7 +17,7 @@ static int n_sets;
 static void find_sets(void) {
     int i;
     for (i = GRIFFIN_CPU_SCALAR; i <= GRIFFIN_CPU_WASM; i++) {
-        const grf_kernels *k = grf_kernels_of((griffin_cpu)i);
+        const grf_kernels *k = grf_kernels_find((griffin_cpu)i);
         if (!k) continue;
         cpus[n_sets] = (griffin_cpu)i;
         sets[n_sets++] = k;

@@ -227,11 +227,11 @@ static void test_kernels(void) {
         griffin_sampler s = sampler_of(9, 0.8f), t = s;
         int32_t token = sample(&s, x, MOST);
         memcpy(weights, logits, sizeof weights);
-        model.kernels = grf_kernels_of((griffin_cpu)cpu);
+        model.kernels = grf_kernels_find((griffin_cpu)cpu);
         i = model.kernels == NULL || (sample(&t, x, MOST) == token
                                       && memcmp(weights, logits, sizeof weights) == 0);
         CHECK(i, "kernels %d differ", cpu);
-        model.kernels = grf_kernels_of(GRIFFIN_CPU_SCALAR);
+        model.kernels = grf_kernels_find(GRIFFIN_CPU_SCALAR);
     }
 }
 
@@ -266,7 +266,7 @@ static void test_penalty(void) {
 
 int main(void) {
     memset(&model, 0, sizeof model);
-    model.kernels = grf_kernels_of(GRIFFIN_CPU_SCALAR);
+    model.kernels = grf_kernels_find(GRIFFIN_CPU_SCALAR);
     RUN(test_greedy);
     RUN(test_broken_logits);
     RUN(test_arguments);

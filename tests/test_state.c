@@ -288,10 +288,10 @@ static void test_bytes_of_save(void) {
     data = saved(w, w->s, &size);
     CHECK(size == (size_t)(48 + 4 * floats + 8), "%lu bytes", (unsigned long)size);
     CHECK(memcmp(data, "GRIFSTAT\2\0\0\0\0\0\0", 16) == 0, "start");
-    CHECK(grf_u64(data + 24) == 3 && grf_u64(data + 40) == 4 * (uint64_t)floats, "numbers");
-    CHECK(grf_f32(data + 48) == recurrent[0] && grf_f32(data + 48 + 4 * 64) == recurrent[64],
+    CHECK(grf_get_u64(data + 24) == 3 && grf_get_u64(data + 40) == 4 * (uint64_t)floats, "numbers");
+    CHECK(grf_get_f32(data + 48) == recurrent[0] && grf_get_f32(data + 48 + 4 * 64) == recurrent[64],
           "floats");
-    CHECK(grf_u64(data + size - 8) == grf_hash(GRF_HASH_START, data, size - 8), "checksum");
+    CHECK(grf_get_u64(data + size - 8) == grf_hash(GRF_HASH_START, data, size - 8), "checksum");
     free(data);
     scene_free(w);
 }
@@ -308,9 +308,9 @@ static void test_portable(void) {
     run_chunks(w->c, w->s, w->tokens, MOST, 0, NULL);
     size = griffin_save(w->m, w->s, &sampler, &decoder, data, sizeof data);
     CHECK(size == 48 + 4 * (3 * 4 * 64 + 2 * 4 * 16) + 292 + 8 + 8, "%d bytes", (int)size);
-    CHECK(size > 8 && grf_u64(data + size - 8) == 0xa81743c370babae7u, "checksum %08lx%08lx",
-          (unsigned long)(grf_u64(data + size - 8) >> 32),
-          (unsigned long)(grf_u64(data + size - 8) & 0xffffffffu));
+    CHECK(size > 8 && grf_get_u64(data + size - 8) == 0xa81743c370babae7u, "checksum %08lx%08lx",
+          (unsigned long)(grf_get_u64(data + size - 8) >> 32),
+          (unsigned long)(grf_get_u64(data + size - 8) & 0xffffffffu));
     scene_free(w);
 }
 

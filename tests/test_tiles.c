@@ -4,7 +4,7 @@
 #include <sys/stat.h>
 
 #include "model.h"
-#include "tools/convert.h"
+#include "tools/convert/convert.h"
 
 #define FOLDER "build/tmp/tiles"
 

@@ -15,7 +15,9 @@
 #define DATA "tests/data/tokenizer/"
 #define FIELDS 5
 
-static griffin_model model;                 /* no more than a vocabulary */
+/* no more than a vocabulary */
+static grf_opened opened = { .model = { .vocab = &opened.vocab, .file = &opened.file } };
+#define model opened.model
 static unsigned char *file;
 static grf_gguf gguf;
 static char message[400];
@@ -28,12 +30,14 @@ static int open_bytes(const unsigned char *data, size_t size) {
     model.host.error_size = sizeof message;
     message[0] = 0;
     error = grf_gguf_open(&gguf, data, size, &model.host);
-    return error ? error : grf_vocab_load(&model.vocab, &gguf, &model.host);
+    return error ? error : grf_vocab_load(&opened.vocab, &gguf, &model.host);
 }
 
 static int open_vocabulary(const char *path) {
     size_t size = 0;
-    memset(&model, 0, sizeof model);
+    memset(&opened, 0, sizeof opened);
+    model.file = &opened.file;
+    model.vocab = &opened.vocab;
     memset(&gguf, 0, sizeof gguf);
     file = test_read(path, &size);
     CHECK(file != NULL, "%s", path);
@@ -41,7 +45,7 @@ static int open_vocabulary(const char *path) {
 }
 
 static void close_vocabulary(void) {
-    grf_vocab_free(&model.vocab, &model.host);
+    grf_vocab_free(&opened.vocab, &model.host);
     grf_gguf_close(&gguf, &model.host);
     free(file);
     file = NULL;
@@ -110,7 +114,7 @@ static bytes decode(const int32_t *ids, int count) {
                                4 * ROOM - b.length);
         CHECK(n >= 0, "token %d of %d: %d", i, count, n);
         if (n < 0) break;
-        CHECK(grf_is_utf8(output + b.length, (uint64_t)n), "token %d breaks a character", i);
+        CHECK(grf_utf8_valid(output + b.length, (uint64_t)n), "token %d breaks a character", i);
         CHECK(output[b.length + (size_t)n] == 0, "no NUL after token %d", i);
         b.length += (size_t)n;
     }
@@ -198,8 +202,8 @@ static void test_options(void) {
     bytes text = { (char *)(uintptr_t)forged, strlen(forged) };
     int n;
     CHECK(open_vocabulary(DATA "gemma_like.gguf") == 0, "%s", message);
-    CHECK(model.vocab.bos == 2 && model.vocab.eos == 1 && model.vocab.eot == 107
-          && model.vocab.pad == 0 && model.vocab.add_bos, "special ids");
+    CHECK(opened.vocab.bos == 2 && opened.vocab.eos == 1 && opened.vocab.eot == 107
+          && opened.vocab.pad == 0 && opened.vocab.add_bos, "special ids");
     n = griffin_encode(&model, NULL, "", 0, tokens, ROOM);
     CHECK(n == 1 && tokens[0] == 2, "an empty prompt is bos");
     CHECK(encode_with("", 1, 0, 0) == 0 && encode_with("", 0, 0, 1) == 0, "no bos");
@@ -296,7 +300,9 @@ static void test_space(void) {
 static void test_no_vocabulary(void) {
     griffin_decoder decoder;
     char text[4];
-    memset(&model, 0, sizeof model);
+    memset(&opened, 0, sizeof opened);
+    model.file = &opened.file;
+    model.vocab = &opened.vocab;
     memset(&decoder, 0, sizeof decoder);
     CHECK(griffin_encode(&model, NULL, "x", 1, tokens, 1) == GRIFFIN_E_VOCABULARY, "encode");
     CHECK(griffin_decode(&model, &decoder, 0, text, 4) == GRIFFIN_E_VOCABULARY, "decode");
@@ -331,10 +337,10 @@ static void test_long_runs(void) {
             encoding.scratch = malloc(encoding.scratch_size);
             n = griffin_encode(&model, &encoding, text, length, tokens, ROOM);
             CHECK(n >= 0, "%s: run of %s: %d", vocabularies[v], units[u], n);
-            CHECK(model.vocab.growth > 1 || encoding.scratch_size < 64 * length + 16384
-                  || model.vocab.kind != GRF_BY_SCORE, "%d bytes", (int)encoding.scratch_size);
+            CHECK(opened.vocab.growth > 1 || encoding.scratch_size < 64 * length + 16384
+                  || opened.vocab.kind != GRF_BY_SCORE, "%d bytes", (int)encoding.scratch_size);
             free(encoding.scratch);
-            if (unit > 1 || u == 1 || u == 2 || model.vocab.trim) continue;
+            if (unit > 1 || u == 1 || u == 2 || opened.vocab.trim) continue;
             decode(tokens, n);
             CHECK(memcmp(output + (output[0] == ' '), text, length) == 0, "%s: run of %s",
                   vocabularies[v], units[u]);
@@ -411,7 +417,9 @@ static void test_allocator(void) {
     size_t v, size;
     for (v = 0; v < sizeof vocabularies / sizeof *vocabularies; v++) {
         int most, error = GRIFFIN_E_MEMORY;
-        memset(&model, 0, sizeof model);
+        memset(&opened, 0, sizeof opened);
+        model.file = &opened.file;
+        model.vocab = &opened.vocab;
         model.host.allocator.allocate = allocate_some;
         model.host.allocator.release  = release_some;
         file = test_read(vocabularies[v], &size);
@@ -446,7 +454,7 @@ static void test_malformed(void) {
     for (i = 0; i < sizeof names / sizeof *names; i++) {
         snprintf(path, sizeof path, "tests/data/gguf/malformed_vocab/%s.gguf", names[i]);
         CHECK(open_vocabulary(path) == GRIFFIN_E_FORMAT, "%s accepted", names[i]);
-        CHECK(gguf.data && message[0] && model.vocab.count == 0, "%s: '%s'", names[i], message);
+        CHECK(gguf.data && message[0] && opened.vocab.count == 0, "%s: '%s'", names[i], message);
         close_vocabulary();
     }
 }
@@ -499,7 +507,9 @@ static void make_start(const char *kind) {
 
 static void check_made(int error, const char *what) {
     int got;
-    memset(&model, 0, sizeof model);
+    memset(&opened, 0, sizeof opened);
+    model.file = &opened.file;
+    model.vocab = &opened.vocab;
     memset(&gguf, 0, sizeof gguf);
     got = open_bytes(made, made_size);
     CHECK(got == error, "%s: %d, expected %d: %s", what, got, error, message);

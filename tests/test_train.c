@@ -16,9 +16,9 @@
 
 #include "griffin.h"
 #include "test.h"
-#include "tools/bpe.h"
-#include "tools/json.h"
-#include "tools/train.h"
+#include "tools/train/bpe.h"
+#include "tools/shared/json.h"
+#include "tools/train/train.h"
 
 #define WORK  "build/tmp/train/"
 #define TEXT  WORK "text.txt"

@@ -7,8 +7,8 @@
 #ifndef GRIFFIN_SCALAR_ONLY
   #define GRIFFIN_SCALAR_ONLY               /* the plain arithmetic is enough */
 #endif
-#include "../tools/train_net.c"
-#include "../tools/train_plain.c"
+#include "../tools/train/net.c"
+#include "../tools/train/plain.c"
 
 #include "test.h"
 

@@ -3,7 +3,7 @@
  * threads the same bits; and a net learns. */
 
 #include "model.h"
-#include "../tools/train_model.h"
+#include "../tools/train/model.h"
 
 #ifdef _OPENMP
   #include <omp.h>

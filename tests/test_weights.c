@@ -4,9 +4,9 @@
 
 #include "test.h"
 
-#include "../tools/checked.h"
-#include "../tools/json.h"
-#include "../tools/weights.h"
+#include "../tools/shared/checked.h"
+#include "../tools/shared/json.h"
+#include "../tools/convert/weights.h"
 
 #include <math.h>
 

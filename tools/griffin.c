@@ -1,7 +1,7 @@
 /* griffin.c - the command line program: griffin COMMAND [options], one source file for each. */
 
 #include "../griffin.h"
-#include "host.h"
+#include "shared/host.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,0 +1,633 @@
+/* bench.c - griffin bench: how fast models run, of a file or of any shape with random weights,
+ * beside what the machine could do at that moment; see run.h. */
+
+#include "run.h"
+#include "../shared/host.h"
+#include "../shared/options.h"
+#include "../shared/plot.h"
+#include "../shared/table.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef _OPENMP
+  #include <omp.h>
+#endif
+
+int command_bench(int argc, char **argv);
+
+enum { LONGEST = 16 };                      /* list on the command line */
+
+typedef struct numbers { const char *text; int64_t at[LONGEST]; int count; } numbers;
+
+typedef struct settings {
+    const char *path, *preset, *types, *compare, *plot;
+    numbers     prompts, steps, depths, batches, threads, memory;
+    int         repetitions, chunk, vocab, pure, copy, cpu, format, ops;
+    double      predicted;                  /* the most memory that was needed at once */
+} settings;
+
+/* ---- rows ------------------------------------------------------------------------------------ */
+
+static const column row_columns[] = {
+    { "model", COLUMN_WORD }, { "type", COLUMN_WORD }, { "params", COLUMN_NUMBER },
+    { "size GiB", COLUMN_NUMBER }, { "threads", COLUMN_NUMBER }, { "test", COLUMN_WORD },
+    { "t/s", COLUMN_NUMBER }, { "deviation", COLUMN_NUMBER }, { "limited by", COLUMN_WORD },
+    { "read GB/s", COLUMN_NUMBER }, { "peak Gop/s", COLUMN_NUMBER }, { "limit t/s", COLUMN_NUMBER },
+    { "of limit", COLUMN_NUMBER }, { "stretches", COLUMN_NUMBER }, { "dropped", COLUMN_NUMBER },
+    { "all t/s", COLUMN_LIST }, { "all limits", COLUMN_LIST }, { "all read GB/s", COLUMN_LIST },
+    { "all peak Gop/s", COLUMN_LIST }, { NULL, COLUMN_WORD }
+};
+
+enum { COLUMNS = sizeof row_columns / sizeof row_columns[0] - 1, LISTS = 4 };
+
+typedef struct cell { char text[64]; } cell;
+
+/* Nothing for what is no number. */
+static cell number_cell(double value) {
+    cell c = { "" };
+    int digits = fabs(value) < 10 ? 3 : fabs(value) < 1000 ? 2 : 0;
+    if (isfinite(value))
+        snprintf(c.text, sizeof c.text, "%.*f", value == floor(value) ? 0 : digits, value);
+    return c;
+}
+
+static cell word_cell(const char *word) {
+    cell c;
+    snprintf(c.text, sizeof c.text, "%s", word);
+    return c;
+}
+
+static cell count_cell(int64_t n) {
+    int shift = n == 0 ? 0 : n % (1 << 20) == 0 ? 20 : n % (1 << 10) == 0 ? 10 : 0;
+    cell c;
+    snprintf(c.text, sizeof c.text, "%lld%s", (long long)(n >> shift),
+             shift == 20 ? "M" : shift == 10 ? "k" : "");
+    return c;
+}
+
+static cell test_cell(const workload *w) {
+    cell c, depth = count_cell(w->depth);
+    int n = snprintf(c.text, sizeof c.text, w->is_prompt ? "pp%d" : "tg%d", w->tokens);
+    if (!w->is_prompt && w->depth > 0)
+        n += snprintf(c.text + n, sizeof c.text - (size_t)n, "@d%s", depth.text);
+    if (w->batch > 1) snprintf(c.text + n, sizeof c.text - (size_t)n, " b%d", w->batch);
+    return c;
+}
+
+/* One value of every stretch, with spaces between; to be freed, null if out of memory. */
+static char *list_of(const runner *r, double (*of)(const sample *), double unit) {
+    size_t room = 16 * (size_t)r->count + 1, at = 0;
+    char *text = (char *)calloc(room, 1);
+    int i;
+    for (i = 0; text && i < r->count; i++)
+        at += (size_t)snprintf(text + at, room - at, i ? " %.6g" : "%.6g",
+                               of(&r->samples[i]) / unit);
+    return text;
+}
+
+static void print_row(table *t, const runner *r) {
+    const griffin_info *info = r->b->info;
+    int by_memory = r->samples[0].by_memory, i;
+    double mean, deviation;
+    const char *cells[COLUMNS];
+    char *lists[LISTS];
+    runner_rate(r, &mean, &deviation);
+    const cell plain[COLUMNS - LISTS] = {
+        word_cell(r->b->name), word_cell(r->b->type), number_cell((double)info->parameters),
+        number_cell(r->b->step_bytes / (1 << 30)), number_cell(r->w.threads), test_cell(&r->w),
+        number_cell(mean), number_cell(deviation),
+        word_cell(by_memory ? "read" : r->b->type[0] == 'q' ? "int8" : "f32"),
+        number_cell(runner_median(r, read_of, 0) * 1e-9),
+        number_cell(runner_median(r, peak_of, 0) * 1e-9),
+        number_cell(runner_median(r, limit_of, 0)), number_cell(runner_median(r, ratio_of, 1)),
+        number_cell(r->count), number_cell(r->count - runner_kept(r))
+    };
+    lists[0] = list_of(r, rate_of, 1);
+    lists[1] = list_of(r, limit_of, 1);
+    lists[2] = list_of(r, read_of, 1e9);
+    lists[3] = list_of(r, peak_of, 1e9);
+    for (i = 0; i < COLUMNS - LISTS; i++) cells[i] = plain[i].text;
+    for (i = 0; i < LISTS; i++) cells[COLUMNS - LISTS + i] = lists[i] ? lists[i] : "";
+    table_row(t, cells);
+    for (i = 0; i < LISTS; i++) free(lists[i]);
+}
+
+static double model_memory(const bench_model *b) {
+    return (double)b->data_size + (double)b->info->weight_bytes;
+}
+
+/* Workloads without tokens are left out. */
+static void add_test(runner *tests, int *count, bench_model *b, workload w, int64_t tokens) {
+    w.tokens = (int)tokens;
+    if (tokens == 0) return;
+    tests[*count].b = b;
+    tests[(*count)++].w = w;
+}
+
+static int list_tests(const settings *s, bench_model *b, runner *tests) {
+    int count = 0, t, i, d, k;
+    for (t = 0; t < s->threads.count; t++) {
+        workload prompt = { 1, 0, 0, 1, 0, 0 }, steps = { 0, 0, 0, 0, 0, 0 };
+        steps.threads = prompt.threads = (int)s->threads.at[t];
+        prompt.chunk = s->chunk;
+        for (i = 0; i < s->prompts.count; i++) add_test(tests, &count, b, prompt, s->prompts.at[i]);
+        for (i = 0; i < s->steps.count; i++)
+            for (d = 0; d < s->depths.count; d++)
+                for (k = 0; k < s->batches.count; k++) {
+                    steps.depth = s->depths.at[d];
+                    steps.batch = (int)s->batches.at[k];
+                    add_test(tests, &count, b, steps, s->steps.at[i]);
+                }
+    }
+    return count;
+}
+
+/* Tests take turns, so that a slow minute of the machine is everybody's. */
+static int take_turns(settings *s, double models, runner *tests, int count, int repetitions) {
+    double memory = models;
+    int i, k, status = 0;
+    for (i = 0; i < count && !status; i++) {
+        bench_model *b = tests[i].b;
+        workload w = tests[i].w;
+        status = runner_open(&tests[i], b, &w);
+        memory += (double)tests[i].memory;
+    }
+    s->predicted = fmax(s->predicted, memory);
+    for (k = 0; k < repetitions; k++)
+        for (i = 0; i < count && !status; i++) status = runner_repeat(&tests[i]);
+    return status;
+}
+
+static int measure_tests(settings *s, bench_model *b, table *t) {
+    int most = s->prompts.count + s->steps.count * s->depths.count * s->batches.count, i, count;
+    runner *tests = (runner *)calloc((size_t)(s->threads.count * most), sizeof *tests);
+    int status;
+    if (!tests) return complain("out of memory");
+    count = list_tests(s, b, tests);
+    status = take_turns(s, model_memory(b), tests, count, s->repetitions);
+    for (i = 0; i < count; i++) {
+        if (!status) print_row(t, &tests[i]);
+        runner_close(&tests[i]);
+    }
+    free(tests);
+    return status;
+}
+
+/* ---- single operations ----------------------------------------------------------------------- */
+
+typedef struct operation { const char *name; double seconds; int units; } operation;
+
+typedef struct profile {
+    operation at[16];
+    double   *units;                        /* seconds of each unit of all steps */
+    int       count, steps, capacity;
+} profile;
+
+static operation *find_operation(profile *p, const char *name) {
+    int i;
+    for (i = 0; i < 15 && p->at[i].name && strcmp(p->at[i].name, name); i++) {}
+    p->at[i].name = name;
+    return &p->at[i];
+}
+
+static int profile_step(runner *r, profile *p) {
+    int left = griffin_begin(r->context, r->spans, r->w.batch);
+    while (left > 0) {
+        operation *o = find_operation(p, griffin_unit_name(r->context));
+        double start = seconds_now(), seconds;
+        left = griffin_advance(r->context, 1);
+        seconds = seconds_now() - start;
+        o->seconds += seconds;
+        o->units++;
+        if (p->count < p->capacity) p->units[p->count++] = seconds;
+    }
+    p->steps++;
+    return left < 0 ? bench_error(r->b, left) : 0;
+}
+
+static void print_profile(const runner *r, profile *p, int format) {
+    static const column columns[] = {
+        { "model", COLUMN_WORD }, { "type", COLUMN_WORD }, { "test", COLUMN_WORD },
+        { "operation", COLUMN_WORD }, { "units", COLUMN_NUMBER }, { "us a step", COLUMN_NUMBER },
+        { "%", COLUMN_NUMBER }, { "us p50", COLUMN_NUMBER }, { "us p99", COLUMN_NUMBER },
+        { "us max", COLUMN_NUMBER }, { NULL, COLUMN_WORD }
+    };
+    operation *all = &p->at[15];
+    double us = 1e6 / p->steps;
+    table t;
+    int i, k;
+    all->name = "all";
+    for (i = 0; i < 15 && p->at[i].name; i++) {
+        all->seconds += p->at[i].seconds;
+        all->units += p->at[i].units;
+    }
+    table_begin(&t, (table_format)format, columns);
+    for (i = 0; i < 16; i++) {
+        const operation *o = &p->at[i];
+        int is_all = o == all;
+        const cell cells[] = {
+            word_cell(r->b->name), word_cell(r->b->type), test_cell(&r->w),
+            word_cell(o->name ? o->name : ""), number_cell((double)o->units / p->steps),
+            number_cell(o->seconds * us), number_cell(100 * o->seconds / all->seconds),
+            number_cell(is_all ? 1e6 * quantile(p->units, p->count, 0.5) : NAN),
+            number_cell(is_all ? 1e6 * quantile(p->units, p->count, 0.99) : NAN),
+            number_cell(is_all ? 1e6 * quantile(p->units, p->count, 1) : NAN)
+        };
+        const char *texts[10];
+        for (k = 0; k < 10; k++) texts[k] = cells[k].text;
+        if (o->name) table_row(&t, texts);
+    }
+    table_end(&t);
+}
+
+/* The units of a step one by one, as a host with a frame budget runs them: on one thread, each with
+ * the cost of the call. */
+static int measure_operations(settings *s, bench_model *b) {
+    workload w = { 0, 0, 1, 0, 0, 0 };
+    profile p;
+    runner r;
+    int i, status, units;
+    memset(&p, 0, sizeof p);
+    w.tokens = (int)s->steps.at[0];
+    w.batch = (int)s->batches.at[0];
+    w.depth = s->depths.at[0];
+    if (w.tokens == 0) return complain("--ops: how many steps? -n is 0");
+    status = runner_open(&r, b, &w);
+    s->predicted = fmax(s->predicted, model_memory(b) + (double)r.memory);
+    if (!status) {
+        units = griffin_begin(r.context, r.spans, w.batch);
+        p.capacity = units < 0 ? 0 : units * w.tokens;
+        p.units = (double *)malloc(((size_t)p.capacity + 1) * sizeof *p.units);
+        status = p.units ? 0 : complain("out of memory");
+    }
+    for (i = 0; i < w.tokens && !status; i++) status = profile_step(&r, &p);
+    if (!status) print_profile(&r, &p, s->format);
+    free(p.units);
+    runner_close(&r);
+    return status;
+}
+
+/* ---- random models --------------------------------------------------------------------------- */
+
+/* Like the converter's files: with q4_0 the embedding is q8_0. */
+static int random_image(const settings *s, bench_model *b, griffin_config *config,
+                        const char *type) {
+    const char *table_type = !s->pure && !strcmp(type, "q4_0") ? "q8_0" : type;
+    uint64_t seed = 1;
+    if (s->vocab) config->vocab = s->vocab;
+    return bench_image(b, config, type, table_type, bench_random, &seed);
+}
+
+/* ---- comparing families ---------------------------------------------------------------------- */
+
+static const char *const families[] = { "griffin", "hawk", "mqa" };
+
+enum { FAMILIES = sizeof families / sizeof families[0], MQA = FAMILIES - 1 };
+enum { SMALL = 16, LARGE = 64 };            /* batches */
+
+enum { ROUNDS = 64 };                       /* over all lengths, at most */
+
+typedef struct contestant {                 /* of a family, at a length */
+    double milliseconds[ROUNDS], rate[ROUNDS], state;
+    int    batch;
+} contestant;
+
+typedef struct comparison {                 /* by length, for each family; medians of the rounds */
+    contestant at[FAMILIES][LONGEST];
+    double     length[LONGEST], latency[FAMILIES][LONGEST], throughput[FAMILIES][LONGEST];
+} comparison;
+
+/* Seconds of a step of so many sequences, one after another family taking its turn. */
+static int step_times(settings *s, bench_model *b, int64_t depth, const int *batch,
+                      double *seconds) {
+    double models = 0;
+    runner tests[FAMILIES];
+    int f, status, count = 0;
+    memset(tests, 0, sizeof tests);
+    for (f = 0; f < FAMILIES; f++) {
+        workload w = { 0, 4, 0, 0, 0, 0 };
+        w.threads = (int)s->threads.at[0];
+        w.batch = batch[f];
+        w.depth = depth;
+        models += model_memory(&b[f]);
+        if (batch[f]) add_test(tests, &count, &b[f], w, w.tokens);
+    }
+    status = take_turns(s, models, tests, count, 1);
+    for (f = count - 1; f >= 0; f--) {
+        double rate = status ? 0 : runner_median(&tests[f], rate_of, 0);
+        seconds[tests[f].b - b] = tests[f].w.batch / rate;
+        runner_close(&tests[f]);
+    }
+    return status;
+}
+
+/* The most sequences that the memory holds beside the model; at most what a context can take. */
+static int largest_batch(const bench_model *b, int64_t memory) {
+    double room = (double)memory - model_memory(b);
+    int low = 0, high = 65536;
+    while (low < high) {
+        int middle = (low + high + 1) / 2;
+        if ((double)runner_memory(b, middle, middle) <= room) low = middle;
+        else high = middle - 1;
+    }
+    return low;
+}
+
+/* Up to LARGE sequences are measured. Beyond, arithmetic is the limit, and the time is a line
+ * through those of SMALL and LARGE. */
+static int throughput(settings *s, bench_model *b, int64_t depth, const int *batch, double *rate) {
+    double seconds[FAMILIES], less[FAMILIES];
+    int most[FAMILIES], small[FAMILIES], f;
+    for (f = 0; f < FAMILIES; f++) {
+        most[f] = batch[f] < LARGE ? batch[f] : LARGE;
+        small[f] = batch[f] > LARGE ? SMALL : 0;
+    }
+    if (step_times(s, b, depth, most, seconds) || step_times(s, b, depth, small, less)) return 1;
+    for (f = 0; f < FAMILIES; f++) {
+        double slope = small[f] ? fmax(0, seconds[f] - less[f]) / (LARGE - SMALL) : 0;
+        rate[f] = batch[f] ? batch[f] / (seconds[f] + (batch[f] - most[f]) * slope) : 0;
+    }
+    return 0;
+}
+
+/* A Transformer has to see the whole sequence, so its window is as long. */
+static int compare_length(settings *s, bench_model *b, int i, comparison *c, int round) {
+    static const int one[FAMILIES] = { 1, 1, 1 };
+    int64_t length = s->depths.at[i];
+    double seconds[FAMILIES], rate[FAMILIES];
+    int batch[FAMILIES], f;
+    for (f = 0; f < FAMILIES; f++) {
+        if (bench_open(&b[f], (griffin_cpu)s->cpu, f == MQA ? (int)length : 0)) return 1;
+        batch[f] = largest_batch(&b[f], s->memory.at[0]);
+    }
+    if (step_times(s, b, length, one, seconds) || throughput(s, b, length, batch, rate)) return 1;
+    for (f = 0; f < FAMILIES; f++) {
+        contestant *at = &c->at[f][i];
+        at->milliseconds[round] = 1000 * seconds[f];
+        at->rate[round] = rate[f];
+        at->state = (double)b[f].info->state_bytes;
+        at->batch = batch[f];
+    }
+    return 0;
+}
+
+static void print_comparison(const settings *s, const bench_model *b, comparison *c, table *t) {
+    int i, f, k;
+    for (i = 0; i < s->depths.count; i++) {
+        c->length[i] = (double)s->depths.at[i];
+        for (f = 0; f < FAMILIES; f++) {
+            contestant *at = &c->at[f][i];
+            double *latency = &c->latency[f][i], *rate = &c->throughput[f][i];
+            const char *texts[8];
+            *latency = quantile(at->milliseconds, s->repetitions, 0.5);
+            *rate = quantile(at->rate, s->repetitions, 0.5);
+            const cell cells[] = {
+                word_cell(b[f].name), word_cell(b[f].type), count_cell(s->depths.at[i]),
+                number_cell(*latency), number_cell(at->state / (1 << 20)),
+                number_cell(at->batch), number_cell(*rate),
+                word_cell(at->batch > LARGE ? "computed"
+                          : at->batch > 0 ? "measured" : "does not fit")
+            };
+            for (k = 0; k < 8; k++) texts[k] = cells[k].text;
+            table_row(t, texts);
+        }
+    }
+}
+
+static int make_family(const settings *s, bench_model *b, const char *family) {
+    griffin_config config;
+    char name[48];
+    int status;
+    snprintf(name, sizeof name, "%s-%s", family, s->compare);
+    if (griffin_preset(&config, name) < 0)
+        return complain("--compare: sizes are 100m 200m 400m 1.3b 3b 7b 14b");
+    status = random_image(s, b, &config, s->types);
+    memcpy(b->name, name, sizeof name);
+    return status;
+}
+
+static int write_plot(const settings *s, const comparison *c) {
+    plot_line latency[FAMILIES], rates[FAMILIES];
+    char rate_title[80];
+    const plot plots[] = {
+        { "time of a step", "tokens before", "milliseconds", latency, FAMILIES },
+        { rate_title, "tokens before", "tokens/s", rates, FAMILIES }
+    };
+    int i;
+    snprintf(rate_title, sizeof rate_title, "largest batch in %.1f GiB",
+             (double)s->memory.at[0] / (1 << 30));
+    for (i = 0; i < FAMILIES; i++) {
+        const plot_line line = { families[i], c->length, c->latency[i], s->depths.count };
+        latency[i] = rates[i] = line;
+        rates[i].y = c->throughput[i];
+    }
+    return plot_write(s->plot, plots, 2);
+}
+
+static int compare(settings *s) {
+    static const column columns[] = {
+        { "model", COLUMN_WORD }, { "type", COLUMN_WORD }, { "length", COLUMN_WORD },
+        { "ms a token", COLUMN_NUMBER }, { "MiB state", COLUMN_NUMBER },
+        { "largest batch", COLUMN_NUMBER }, { "t/s", COLUMN_NUMBER }, { "how", COLUMN_WORD },
+        { NULL, COLUMN_WORD }
+    };
+    bench_model models[FAMILIES];
+    comparison *c = (comparison *)malloc(sizeof *c);
+    table t;
+    int i, k, status = c ? 0 : complain("out of memory");
+    memset(models, 0, sizeof models);
+    for (i = 0; i < FAMILIES && !status; i++) status = make_family(s, &models[i], families[i]);
+    table_begin(&t, (table_format)s->format, columns);
+    for (k = 0; k < s->repetitions; k++)
+        for (i = 0; i < s->depths.count && !status; i++)
+            status = compare_length(s, models, i, c, k);
+    if (!status) print_comparison(s, models, c, &t);
+    table_end(&t);
+    for (i = 0; i < FAMILIES; i++) bench_close(&models[i]);
+    if (!status && s->plot) status = write_plot(s, c);
+    free(c);
+    return status;
+}
+
+/* ---- the command ----------------------------------------------------------------------------- */
+
+/* "512,2k,1M": k is 2^10, M 2^20, G 2^30. */
+static int read_numbers(numbers *list, double least, double most) {
+    static const char units[] = "kMG";
+    const char *text = list->text;
+    for (list->count = 0; list->count < LONGEST; text++) {
+        char *end;
+        double value = strtod(text, &end);
+        const char *unit = end > text && *end ? strchr(units, *end) : NULL;
+        if (unit) { value = ldexp(value, 10 * (int)(unit - units + 1)); end++; }
+        if (end == text || !(value >= least && value <= most) || value != floor(value)) return 0;
+        list->at[list->count++] = (int64_t)value;
+        text = end;
+        if (*text != ',') return !*text;
+    }
+    return 0;
+}
+
+/* Copies the next word of a list and moves behind it; 0 at the end. */
+static int next_word(const char **list, char *word, size_t size) {
+    size_t length = strcspn(*list, ",");
+    if (length == 0 || length >= size) return 0;
+    memcpy(word, *list, length);
+    word[length] = 0;
+    *list += length + ((*list)[length] == ',');
+    return 1;
+}
+
+/* Names in tables have no quotes or commas. */
+static void set_name(bench_model *b, const char *name) {
+    size_t i;
+    snprintf(b->name, sizeof b->name, "%s", name);
+    for (i = 0; b->name[i]; i++)
+        if (b->name[i] < ' ' || strchr("\"\\,|", b->name[i])) b->name[i] = '_';
+}
+
+static int measure_model(settings *s, bench_model *b, table *t) {
+    if (bench_open(b, (griffin_cpu)s->cpu, 0)) return 1;
+    return s->ops ? measure_operations(s, b) : measure_tests(s, b, t);
+}
+
+static int measure_file(settings *s, table *t) {
+    const char *slash = strrchr(s->path, '/');
+    bench_model b;
+    int status = bench_file(&b, s->path);
+    set_name(&b, slash ? slash + 1 : s->path);
+    b.copy = s->copy;
+    if (!status) status = measure_model(s, &b, t);
+    bench_close(&b);
+    return status;
+}
+
+/* Every preset in every type. */
+static int measure_random(settings *s, table *t) {
+    const char *presets = s->preset, *types;
+    char preset[48], type[16];
+    griffin_config config;
+    bench_model b;
+    int status = 0;
+    while (!status && next_word(&presets, preset, sizeof preset)) {
+        if (griffin_preset(&config, preset) < 0)
+            return complain("there is no preset '%s'; known are 2b, 9b, and griffin-, hawk- or "
+                            "mqa- with 100m 200m 400m 1.3b 3b 7b 14b", preset);
+        for (types = s->types; !status && next_word(&types, type, sizeof type);) {
+            status = random_image(s, &b, &config, type);
+            set_name(&b, preset);
+            if (!status) status = measure_model(s, &b, t);
+            bench_close(&b);
+        }
+    }
+    return status;
+}
+
+static int measure_all(settings *s) {
+    table t;
+    int status;
+    if (s->compare) return compare(s);
+    if (!s->ops) table_begin(&t, (table_format)s->format, row_columns);
+    status = s->path ? measure_file(s, &t) : measure_random(s, &t);
+    if (!s->ops) table_end(&t);
+    return status;
+}
+
+/* Without OpenMP the library stays on one thread. */
+#ifdef _OPENMP
+enum { MOST_THREADS = 1024 };
+static int cores(void) { return omp_get_num_procs(); }
+#else
+enum { MOST_THREADS = 1 };
+static int cores(void) { return 1; }
+#endif
+
+/* Returns -1, or 2 after a message about what the table cannot check. */
+static int check(const command *c, settings *s) {
+    const struct { const char *name; numbers *list; double least, most; } lists[] = {
+        { "prompt", &s->prompts, 0, 1 << 20 }, { "steps", &s->steps, 0, 1 << 20 },
+        { "depth", &s->depths, s->compare ? 1 : 0, s->compare ? 1 << 20 : 1e15 },
+        { "batch", &s->batches, 1, 65536 }, { "threads", &s->threads, 1, MOST_THREADS },
+        { "memory", &s->memory, 1, 1e15 }
+    };
+    const char *types = s->types;
+    char type[16];
+    size_t i;
+    for (i = 0; i < sizeof lists / sizeof lists[0]; i++)
+        if (!read_numbers(lists[i].list, lists[i].least, lists[i].most))
+            return options_wrong(c, "--%s: '%s' is not a list of numbers from %g to %g",
+                                 lists[i].name, lists[i].list->text, lists[i].least, lists[i].most);
+    while (next_word(&types, type, sizeof type))
+        if (griffin_tile_size(type, 32) < 0)
+            return options_wrong(c, "--type: '%s' is not f32, f16, bf16, q8_0 or q4_0", type);
+    if (*types) return options_wrong(c, "--type: '%s' is not a list of types", s->types);
+    if (!!s->path + !!s->preset + !!s->compare != 1)
+        return options_wrong(c, "one of -m, --preset and --compare says what to measure");
+    if (s->compare && strchr(s->types, ','))
+        return options_wrong(c, "--compare takes one type");
+    if (s->compare && s->repetitions > ROUNDS)
+        return options_wrong(c, "--compare takes at most %d repetitions", ROUNDS);
+    if (s->repetitions < 1 || s->chunk < 1)
+        return options_wrong(c, "-r and --chunk: at least 1");
+    return -1;
+}
+
+int command_bench(int argc, char **argv) {
+    char threads[16];
+    settings s;
+    const option options[] = {
+        { "model", "m", OPTION_TEXT, &s.path, "FILE", "a model, a GGUF file; or:" },
+        { "copy", NULL, OPTION_FLAG, &s.copy, NULL, "copy its weights into huge pages" },
+        { "preset", NULL, OPTION_TEXT, &s.preset, "NAMES",
+          "shapes with random weights: 2b, 9b, griffin-1.3b, ..." },
+        { "type", NULL, OPTION_TEXT, &s.types, "TYPES",
+          "their weights: f32, f16, bf16, q8_0, q4_0 (default: q8_0)" },
+        { "pure", NULL, OPTION_FLAG, &s.pure, NULL,
+          "q4_0 in the embedding too, which the converter makes q8_0" },
+        { "vocab", NULL, OPTION_COUNT, &s.vocab, "N", "their vocabulary; 0: as the shape has it" },
+        { "prompt", "p", OPTION_TEXT, &s.prompts.text, "LIST",
+          "tokens of a prompt (default: 512)" },
+        { "steps", "n", OPTION_TEXT, &s.steps.text, "LIST", "tokens one by one (default: 64)" },
+        { "depth", "d", OPTION_TEXT, &s.depths.text, "LIST",
+          "tokens before them, as in 0,2k,1M (default: 0)" },
+        { "batch", "b", OPTION_TEXT, &s.batches.text, "LIST", "sequences at once (default: 1)" },
+        { "threads", "t", OPTION_TEXT, &s.threads.text, "LIST", "(default: one for each core)" },
+        { "repetitions", "r", OPTION_COUNT, &s.repetitions, "N", "of every test" },
+        { "chunk", "c", OPTION_COUNT, &s.chunk, "N", "of a prompt in one pass (default: 96)" },
+        { "cpu", NULL, OPTION_CHOICE, &s.cpu, "best|scalar|avx2|avx-vnni|avx512|neon|neon-dot|wasm",
+          "the instructions to use" },
+        { "output", "o", OPTION_CHOICE, &s.format, "md|csv|json",
+          "the last two have every stretch" },
+        { "ops", NULL, OPTION_FLAG, &s.ops, NULL, "time the operations of a step instead" },
+        { "compare", NULL, OPTION_TEXT, &s.compare, "SIZE",
+          "griffin, hawk and mqa by depth: 100m to 14b" },
+        { "memory", NULL, OPTION_TEXT, &s.memory.text, "BYTES",
+          "for the largest batch of --compare (default: 8G)" },
+        { "plot", NULL, OPTION_TEXT, &s.plot, "FILE", "draw --compare as SVG" },
+        { NULL, NULL, OPTION_END, NULL, NULL, NULL }
+    };
+    const command c = { "bench", "-m MODEL | --preset NAMES | --compare SIZE [options]",
+                        "Measures tokens a second beside what the machine allowed at that moment.\n"
+                        "Lists have commas between; k, M and G are powers of 1024. The tests of a\n"
+                        "model take turns, so memory has to hold the states of all.", options,
+                        NULL };
+    int status;
+    memset(&s, 0, sizeof s);
+    snprintf(threads, sizeof threads, "%d", cores());
+    s.types = "q8_0";
+    s.prompts.text = "512"; s.steps.text = "64"; s.batches.text = "1"; s.memory.text = "8G";
+    s.threads.text = threads;
+    s.repetitions = 3;
+    s.chunk = 96;
+    if ((status = options_parse(&c, argc, argv)) >= 0) return status;
+    if (!s.depths.text) s.depths.text = s.compare ? "512,1k,2k,4k,8k,16k,32k" : "0";
+    if ((status = check(&c, &s)) >= 0) return status;
+    status = measure_all(&s);
+    if (!status)
+        fprintf(stderr, "\nmemory: %.0f MiB by the sizes of model, states, contexts and logits; "
+                "at most %.0f MiB were used\n", s.predicted / (1 << 20), peak_mebibytes());
+    return status;
+}

@@ -1,0 +1,434 @@
+/* model.c - models and states to measure; see model.h. */
+
+#if !defined(_DEFAULT_SOURCE) && defined(__linux__)
+  #define _DEFAULT_SOURCE                   /* madvise */
+#endif
+
+#include "model.h"
+#include "../convert/gguf_writer.h"
+#include "../shared/host.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+#ifndef MAP_ANONYMOUS
+  #define MAP_ANONYMOUS MAP_ANON
+#endif
+
+enum { HUGE_PAGE = 2 << 20 };
+
+typedef struct big_block { void *base; size_t size; } big_block;    /* stands before the memory */
+
+void *big_allocate(size_t size) {
+    size_t whole = size + 2 * HUGE_PAGE;
+    big_block block;
+    unsigned char *memory;
+    if (whole < size) return NULL;
+    block.size = whole;
+    block.base = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (block.base == MAP_FAILED) return NULL;
+    memory = (unsigned char *)block.base + sizeof block;
+    memory += -(uintptr_t)memory & (HUGE_PAGE - 1);
+    memcpy(memory - sizeof block, &block, sizeof block);
+#ifdef MADV_HUGEPAGE
+    if (size >= 2 * HUGE_PAGE) madvise(memory, size, MADV_HUGEPAGE);
+#endif
+    return memory;
+}
+
+void big_release(void *memory) {
+    big_block block;
+    if (!memory) return;
+    memcpy(&block, (unsigned char *)memory - sizeof block, sizeof block);
+    munmap(block.base, block.size);
+}
+
+/* ---- random weights -----------------------------------------------------------------------------
+ * A float gets random sign and fraction and a fixed exponent e: its magnitude is even in
+ * [2^e, 2^(e+1)), whose root mean square is 2^e sqrt(7/3). Blocks get random bytes and a scale so
+ * made. A root mean square of 1 / sqrt(n), n weights in a row, keeps the scale of their input. */
+
+static uint64_t mix(uint64_t *s) {          /* splitmix64 */
+    uint64_t z = *s += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+static unsigned char *fill_words(unsigned char *p, size_t bytes, uint64_t keep, uint64_t set,
+                                 uint64_t *s) {
+    size_t i;
+    for (i = 0; i < bytes; i += 8) {
+        uint64_t word = (mix(s) & keep) | set;
+        memcpy(p + i, &word, 8);
+    }
+    return p + bytes;
+}
+
+static uint64_t exponent(double rms, int bias) {
+    int e = bias + (int)floor(log2(rms / sqrt(7.0 / 3)) + 0.5);
+    return (uint64_t)(e < 1 ? 1 : e);
+}
+
+static const uint64_t twice = 0x0000000100000001u, four_times = 0x0001000100010001u;
+
+static void fill_tile(const bench_tensor *t, unsigned char *tile, uint64_t seed) {
+    const unsigned char *end = tile + t->tile_bytes;
+    size_t all = (size_t)t->tile_bytes, scales = 64, codes = strcmp(t->type, "q8_0") ? 512 : 1024;
+    double rms = 1 / sqrt(t->cols), of_codes = codes == 512 ? 4.6 : 74;   /* of v - 8 and v - 128 */
+    if (!strcmp(t->type, "f32"))
+        fill_words(tile, all, 0x807fffff * twice, (exponent(rms, 127) << 23) * twice, &seed);
+    else if (!strcmp(t->type, "bf16"))
+        fill_words(tile, all, 0x807f * four_times, (exponent(rms, 127) << 7) * four_times, &seed);
+    else if (!strcmp(t->type, "f16"))
+        fill_words(tile, all, 0x83ff * four_times, (exponent(rms, 15) << 10) * four_times, &seed);
+    else while (tile < end) {               /* blocks of 32 columns: scales, then codes */
+        tile = fill_words(tile, scales, 0x03ff * four_times,
+                          (exponent(rms / of_codes, 15) << 10) * four_times, &seed);
+        tile = fill_words(tile, codes, ~(uint64_t)0, 0, &seed);
+    }
+}
+
+void bench_random(const bench_tensor *t, int number, unsigned char *data, void *user) {
+    uint64_t seed = *(const uint64_t *)user + ((uint64_t)number << 32);
+    int i;
+    for (i = 0; !t->type && i < t->rows; i++) {
+        float value = t->centre + t->spread * ((float)(mix(&seed) >> 40) * 0x1p-23f - 1);
+        memcpy(data + 4 * (size_t)i, &value, 4);
+    }
+    if (!t->type) return;
+#ifdef _OPENMP
+    #pragma omp parallel for schedule(static)
+#endif
+    for (i = 0; i < t->tiles; i++) {
+        uint64_t own = seed + (uint64_t)i;
+        fill_tile(t, data + (uint64_t)i * t->tile_bytes, mix(&own));
+    }
+}
+
+/* ---- the image ----------------------------------------------------------------------------------
+ * It has no metadata but the alignment: the shape is given when it is opened. Letters of the sizes
+ * are those of the manual, with g = G head_dim, n = E / B. */
+
+enum { VECTOR, MATRIX, TABLE, GATE };
+
+static const struct recipe {
+    const char *name, *sizes;
+    int   kind;
+    char  where;                            /* 'r', 'a': such layers; 'l': all; 'q'; '1': once */
+    float centre, spread;
+} recipes[] = {
+    { "embed_tokens.weight",                          "VD",  TABLE,  '1', 0, 0 },
+    { "final_norm.weight",                            "D",   VECTOR, '1', 0, 0.1f },
+    { "temporal_pre_norm.weight",                     "D",   VECTOR, 'l', 0, 0.1f },
+    { "temporal_block.linear_y.weight",               "ED",  MATRIX, 'r', 0, 0 },
+    { "temporal_block.linear_y.bias",                 "E",   VECTOR, 'r', 0, 0.01f },
+    { "temporal_block.linear_x.weight",               "ED",  MATRIX, 'r', 0, 0 },
+    { "temporal_block.linear_x.bias",                 "E",   VECTOR, 'r', 0, 0.01f },
+    { "temporal_block.conv_1d.weight",                "E1K", VECTOR, 'r', 0, 0.5f },
+    { "temporal_block.conv_1d.bias",                  "E",   VECTOR, 'r', 0, 0.01f },
+    { "temporal_block.rg_lru.input_gate_weight",      "Bnn", GATE,   'r', 0, 0 },
+    { "temporal_block.rg_lru.input_gate_bias",        "Bn",  VECTOR, 'r', 0, 0.01f },
+    { "temporal_block.rg_lru.recurrent_gate_weight",  "Bnn", GATE,   'r', 0, 0 },
+    { "temporal_block.rg_lru.recurrent_gate_bias",    "Bn",  VECTOR, 'r', 0, 0.01f },
+    { "temporal_block.rg_lru.recurrent_param",        "E",   VECTOR, 'r', -4, 2 },
+    { "temporal_block.linear_out.weight",             "DE",  MATRIX, 'r', 0, 0 },
+    { "temporal_block.linear_out.bias",               "D",   VECTOR, 'r', 0, 0.01f },
+    { "temporal_block.q_proj.weight",                 "DD",  MATRIX, 'a', 0, 0 },
+    { "temporal_block.k_proj.weight",                 "gD",  MATRIX, 'a', 0, 0 },
+    { "temporal_block.v_proj.weight",                 "gD",  MATRIX, 'a', 0, 0 },
+    { "temporal_block.q_proj.bias",                   "D",   VECTOR, 'q', 0, 0.01f },
+    { "temporal_block.k_proj.bias",                   "g",   VECTOR, 'q', 0, 0.01f },
+    { "temporal_block.v_proj.bias",                   "g",   VECTOR, 'q', 0, 0.01f },
+    { "temporal_block.o_proj.weight",                 "DD",  MATRIX, 'a', 0, 0 },
+    { "temporal_block.o_proj.bias",                   "D",   VECTOR, 'a', 0, 0.01f },
+    { "channel_pre_norm.weight",                      "D",   VECTOR, 'l', 0, 0.1f },
+    { "mlp_block.gate_proj.weight",                   "FD",  MATRIX, 'l', 0, 0 },
+    { "mlp_block.gate_proj.bias",                     "F",   VECTOR, 'l', 0, 0.01f },
+    { "mlp_block.up_proj.weight",                     "FD",  MATRIX, 'l', 0, 0 },
+    { "mlp_block.up_proj.bias",                       "F",   VECTOR, 'l', 0, 0.01f },
+    { "mlp_block.down_proj.weight",                   "DF",  MATRIX, 'l', 0, 0 },
+    { "mlp_block.down_proj.bias",                     "D",   VECTOR, 'l', 0, 0.01f }
+};
+
+enum { RECIPES = sizeof recipes / sizeof recipes[0], TILE = 32, IMAGE_HEAD = 24 };
+
+static int size_of(const griffin_config *c, char letter) {
+    switch (letter) {
+    case 'V': return c->vocab;
+    case 'D': return c->width;
+    case 'E': return c->lru_width;
+    case 'F': return c->mlp_width;
+    case 'B': return c->gate_blocks;
+    case 'K': return c->conv_width;
+    case 'n': return c->lru_width / c->gate_blocks;
+    case 'g': return c->kv_heads * c->head_dim;
+    default:  return 1;
+    }
+}
+
+typedef struct drawing {
+    gguf_writer   file;
+    bench_tensor *tensors;
+    int           count;
+    const char   *types[4];                 /* by kind */
+} drawing;
+
+/* A NAME.t32 of tiles: floats as [tiles, cols, 32], blocks as bytes [tiles, bytes of a tile]. */
+static void draw_tiles(drawing *d, bench_tensor *t) {
+    static const quant_type bytes = { "i8", 24, 0, 1, 1, NULL };
+    char name[sizeof t->name + 4];
+    uint64_t shape[3];
+    int plain;
+    if (griffin_tile_size(t->type, t->cols) < 0) t->type = "f32";
+    plain = t->type[0] != 'q';
+    t->tile_bytes = (uint64_t)griffin_tile_size(t->type, t->cols);
+    t->tiles = (t->rows / t->blocks + TILE - 1) / TILE * t->blocks;
+    shape[0] = (uint64_t)t->tiles;
+    shape[1] = plain ? (uint64_t)t->cols : t->tile_bytes;
+    shape[2] = TILE;
+    strcat(strcpy(name, t->name), ".t32");
+    t->bytes = gguf_tensor(&d->file, name, plain ? 3 : 2, shape,
+                           plain ? quant_find(t->type) : &bytes);
+}
+
+static void draw(drawing *d, const griffin_config *c, const struct recipe *r, int layer) {
+    bench_tensor *t = &d->tensors[d->count++];
+    uint64_t shape[3] = { 1, 1, 1 };
+    int i, rank = (int)strlen(r->sizes);
+    memset(t, 0, sizeof *t);
+    if (layer < 0) snprintf(t->name, sizeof t->name, "%s", r->name);
+    else snprintf(t->name, sizeof t->name, "layers.%d.%s", layer, r->name);
+    for (i = 0; i < rank; i++) shape[i] = (uint64_t)size_of(c, r->sizes[i]);
+    t->blocks = r->kind == GATE ? c->gate_blocks : 1;
+    t->cols = r->kind == VECTOR ? 1 : (int)shape[rank - 1];
+    for (t->rows = 1, i = 0; i < rank - (r->kind != VECTOR); i++) t->rows *= (int)shape[i];
+    t->centre = r->centre;
+    t->spread = r->spread;
+    t->type = d->types[r->kind];
+    t->offset = d->file.data_size;
+    if (t->type) draw_tiles(d, t);
+    else t->bytes = gguf_tensor(&d->file, t->name, rank, shape, quant_find("f32"));
+}
+
+static void draw_all(drawing *d, const griffin_config *c) {
+    int layer, i;
+    for (layer = -1; layer < c->layers; layer++)
+        for (i = 0; i < RECIPES; i++) {
+            char where = recipes[i].where, kind = layer < 0 ? '1' : c->blocks[layer];
+            if (where == kind || (where == 'l' && layer >= 0)
+                || (where == 'q' && kind == 'a' && c->qkv_bias)) draw(d, c, &recipes[i], layer);
+        }
+}
+
+static unsigned char *put_number(unsigned char *p, uint64_t value, int bytes) {
+    for (; bytes > 0; bytes--, value >>= 8) *p++ = (unsigned char)value;
+    return p;
+}
+
+/* Returns where the data begin. */
+static unsigned char *write_image(bench_model *b, const gguf_writer *g) {
+    size_t head = IMAGE_HEAD + g->keys.size + g->infos.size;
+    size_t start = (head + GGUF_ALIGNMENT - 1) / GGUF_ALIGNMENT * GGUF_ALIGNMENT;
+    unsigned char *p;
+    b->data_size = start + (size_t)g->data_size;
+    b->data = b->image = big_allocate(b->data_size);
+    if (!b->image) return NULL;
+    p = (unsigned char *)b->image;
+    memcpy(p, "GGUF\3\0\0\0", 8);
+    p = put_number(p + 8, g->tensor_count, 8);
+    p = put_number(p, g->key_count, 8);
+    if (g->keys.size) memcpy(p, g->keys.data, g->keys.size);
+    memcpy(p + g->keys.size, g->infos.data, g->infos.size);
+    return (unsigned char *)b->image + start;
+}
+
+int bench_image(bench_model *b, const griffin_config *config, const char *type,
+                const char *table_type, bench_fill *fill, void *user) {
+    drawing d;
+    unsigned char *data = NULL;
+    int i;
+    memset(b, 0, sizeof *b);
+    memset(&d, 0, sizeof d);
+    b->config = *config;
+    b->type = type;
+    d.types[MATRIX] = type;
+    d.types[TABLE] = table_type;
+    d.types[GATE] = "f32";
+    d.tensors = (bench_tensor *)calloc((size_t)(config->layers + 1) * RECIPES, sizeof *d.tensors);
+    gguf_u32(&d.file, "general.alignment", GGUF_ALIGNMENT);
+    if (d.tensors) draw_all(&d, config);
+    if (d.tensors && !d.file.out_of_memory) data = write_image(b, &d.file);
+    for (i = 0; data && i < d.count; i++)
+        fill(&d.tensors[i], i, data + d.tensors[i].offset, user);
+    gguf_free(&d.file);
+    free(d.tensors);
+    return data ? 0 : complain("out of memory: the weights need %.1f GiB",
+                               (double)b->data_size / (1 << 30));
+}
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+int bench_file(bench_model *b, const char *path) {
+    report r = { "" };
+    memset(b, 0, sizeof *b);
+    if (file_open(&b->file, path, &r)) return complain("%s", r.text);
+    b->data = b->file.data;
+    b->data_size = (size_t)b->file.size;
+    return 0;
+}
+
+static void *model_allocate(size_t size, void *user) {
+    bench_model *b = (bench_model *)user;
+    void *memory = big_allocate(size);
+    if (memory && size > b->largest_size) { b->largest = memory; b->largest_size = size; }
+    return memory;
+}
+
+static void model_release(void *memory, void *user) { (void)user; big_release(memory); }
+
+static void on_message(int error, const char *message, void *user) {
+    bench_model *b = (bench_model *)user;
+    if (error != GRIFFIN_OK) snprintf(b->message, sizeof b->message, "%s", message);
+}
+
+int bench_error(bench_model *b, int error) {
+    complain("%s: %s", b->name, b->message[0] ? b->message : griffin_error_string(error));
+    b->message[0] = 0;
+    return 1;
+}
+
+/* A step reads what the model packed and the tiles that lie in the file; of an embedding that is
+ * not the head too, next to nothing. */
+static void find_weights(bench_model *b) {
+    const griffin_config *c = &b->info->config;
+    uint64_t tiles = 0;
+    griffin_tensor t;
+    int i, has_head = 0;
+    for (i = 0; griffin_get_tensor(b->model, i, &t) == GRIFFIN_OK && i < b->info->tensors; i++) {
+        size_t n = strlen(t.name);
+        if (!b->copy && n > 4 && !strcmp(t.name + n - 4, ".t32")) tiles += t.bytes;
+        has_head |= !strncmp(t.name, "lm_head.weight", 14);
+    }
+    b->head_parameters = (double)c->vocab * c->width;
+    b->step_parameters = (double)b->info->parameters;
+    b->step_bytes = (double)(tiles + b->info->weight_bytes);
+    if (has_head) {
+        b->step_bytes *= 1 - b->head_parameters / b->step_parameters;
+        b->step_parameters -= b->head_parameters;
+    }
+    b->weights = tiles > b->info->weight_bytes ? b->data : b->largest;
+    b->weights_size = tiles > b->info->weight_bytes ? b->data_size : b->largest_size;
+}
+
+int bench_open(bench_model *b, griffin_cpu cpu, int attn_keys) {
+    griffin_options options;
+    int error;
+    griffin_close(b->model);
+    b->model = NULL;
+    b->largest_size = 0;
+    memset(&options, 0, sizeof options);
+    options.allocator.allocate = model_allocate;
+    options.allocator.release = model_release;
+    options.allocator.user = options.logger.user = b;
+    options.logger.message = on_message;
+    options.cpu = cpu;
+    options.attn_keys = attn_keys;
+    options.copy_weights = b->copy;
+    options.config = b->image ? &b->config : NULL;
+    error = griffin_open_memory(&b->model, b->data, b->data_size, &options);
+    if (error < 0) return bench_error(b, error);
+    b->info = griffin_get_info(b->model);
+    if (!b->type) b->type = b->info->type;
+    find_weights(b);
+    return 0;
+}
+
+void bench_close(bench_model *b) {
+    griffin_close(b->model);
+    big_release(b->image);
+    file_close(&b->file);
+    memset(b, 0, sizeof *b);
+}
+
+/* ---- depth --------------------------------------------------------------------------------------
+ * What a step costs depends on the position only through the number of keys that attention sees. So
+ * a state at a large depth is made from one with a few tokens: its saved form, described in
+ * griffin.h at >>state, gets another position, and the rows of every ring are repeated until it
+ * holds as many as that position leaves behind. They are real keys and values, though of a text
+ * that repeats itself; the recurrent part is taken as it is. */
+
+enum { SAVE_POSITION = 24, SAVE_BYTES = 40, SAVE_FLOATS = 48, SAVE_SUM = 8 };
+
+static uint64_t get_number(const unsigned char *p) {
+    uint64_t value = 0;
+    int i;
+    for (i = 7; i >= 0; i--) value = value << 8 | p[i];
+    return value;
+}
+
+static uint64_t checksum(const unsigned char *p, size_t size) {     /* FNV-1a by words */
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (; size >= 8; p += 8, size -= 8) {
+        hash = (hash ^ get_number(p)) * 0x100000001b3u;
+        hash ^= hash >> 29;
+    }
+    for (; size; p++, size--) hash = (hash ^ *p) * 0x100000001b3u;
+    return hash ^ hash >> 32;
+}
+
+/* A save holds the recurrent part, then of each of `rings` halves the last `rows` rows, at most
+ * `most`. The others in bytes. */
+typedef struct save_shape { size_t recurrent, rings, row, rows, most; } save_shape;
+
+static save_shape shape_of_save(const bench_model *b, size_t size) {
+    const griffin_config *c = &b->info->config;
+    save_shape s = { 0, 0, 0, 0, 0 };
+    int i;
+    for (i = 0; i < c->layers; i++) s.rings += c->blocks[i] == 'a' ? 2 : 0;
+    s.row = (size_t)c->kv_heads * (size_t)((c->head_dim + 15) / 16 * 16) * 4;
+    s.recurrent = ((size_t)c->layers - s.rings / 2) * (size_t)c->conv_width
+                * (size_t)((c->lru_width + TILE - 1) / TILE * TILE) * 4;
+    if (s.rings == 0) return s;
+    s.rows = (size - SAVE_FLOATS - SAVE_SUM - s.recurrent) / (s.rings * s.row);
+    s.most = (size_t)b->info->attn_keys - 1;
+    return s;
+}
+
+/* Writes a saved form once more, for another position. Returns its size. */
+static size_t deepen(unsigned char *to, const unsigned char *from, const save_shape *s,
+                     int64_t position) {
+    size_t want = (uint64_t)position < s->most ? (size_t)position : s->most;
+    size_t at = SAVE_FLOATS + s->recurrent, ring, i;
+    memcpy(to, from, at);
+    for (ring = 0, from += at; ring < s->rings; ring++, from += s->rows * s->row)
+        for (i = 0; i < want; i++, at += s->row)
+            memcpy(to + at, from + i % s->rows * s->row, s->row);
+    put_number(to + SAVE_POSITION, (uint64_t)position, 8);
+    put_number(to + SAVE_BYTES, at - SAVE_FLOATS, 8);
+    put_number(to + at, checksum(to, at), 8);
+    return at + SAVE_SUM;
+}
+
+int bench_deepen(bench_model *b, griffin_state *state, int64_t position) {
+    int64_t now = griffin_state_position(state);
+    int64_t size = griffin_save(b->model, state, NULL, NULL, NULL, 0);
+    unsigned char *from, *to;
+    save_shape shape;
+    int error;
+    if (now < 1 || position < now) return complain("a state at %ld cannot be moved to %ld",
+                                                   (long)now, (long)position);
+    from = (unsigned char *)malloc((size_t)size);
+    to = (unsigned char *)malloc((size_t)size + griffin_state_size(b->model));
+    if (!from || !to) { free(from); free(to); return complain("out of memory"); }
+    griffin_save(b->model, state, NULL, NULL, from, (size_t)size);
+    shape = shape_of_save(b, (size_t)size);
+    error = griffin_load(b->model, state, NULL, NULL, to, deepen(to, from, &shape, position));
+    free(from);
+    free(to);
+    return error < 0 ? bench_error(b, error) : 0;
+}

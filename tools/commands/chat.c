@@ -1,0 +1,214 @@
+/* chat.c - griffin chat: a conversation in the turns that RecurrentGemma was trained on,
+ *
+ *     bos <start_of_turn>user\n TEXT <end_of_turn>\n
+ *         <start_of_turn>model\n ANSWER <end_of_turn>\n  and so on,
+ *
+ * assembled from token ids, so that nothing a user types can forge a marker. The whole memory of
+ * the conversation is the state; nothing is ever read twice. */
+
+#include "../shared/session.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct chat {
+    session s;
+    griffin_sampler sampler;
+    int limit, raw;
+    int32_t start_of_turn;
+} chat;
+
+/* ---- one turn ----------------------------------------------------------------------------- */
+
+static int add_text(chat *c, token_list *list, const char *words, size_t size) {
+    griffin_encoding plain;
+    memset(&plain, 0, sizeof plain);
+    plain.no_special = 1;
+    plain.continues = list->count > 0 || griffin_state_position(c->s.state) > 0;
+    return tokens_add_text(list, &c->s, &plain, words, size);
+}
+
+/* The role and the text are one piece for the tokenizer: a newline may merge with what follows. */
+static int add_turn(chat *c, token_list *list, const char *words, size_t size) {
+    char *turn = (char *)malloc(size + 6);
+    int status;
+    if (!turn) return complain("out of memory");
+    memcpy(turn, "user\n", 5);
+    memcpy(turn + 5, words, size);
+    status = tokens_add(list, c->start_of_turn) || add_text(c, list, turn, size + 5)
+          || tokens_add(list, c->s.info->end_of_turn) || add_text(c, list, "\n", 1)
+          || tokens_add(list, c->start_of_turn) || add_text(c, list, "model\n", 6);
+    free(turn);
+    return status;
+}
+
+static int add_prompt(chat *c, token_list *list, const char *words, size_t size) {
+    if (c->raw) return add_text(c, list, words, size);
+    if (griffin_state_position(c->s.state) > 0) {           /* close the last answer */
+        if (tokens_add(list, c->s.info->end_of_turn) || add_text(c, list, "\n", 1)) return 1;
+    } else if (c->s.info->bos >= 0 && tokens_add(list, c->s.info->bos)) {
+        return 1;
+    }
+    return add_turn(c, list, words, size);
+}
+
+static int answer(chat *c, const char *words, size_t size) {
+    token_list list = { NULL, 0, 0 };
+    int status = add_prompt(c, &list, words, size);
+    if (!status && list.count > 0) status = session_feed(&c->s, &list, &c->sampler, 0);
+    if (!status) status = session_generate(&c->s, &c->sampler, c->limit, 0);
+    tokens_free(&list);
+    if (!status) printf("\n");
+    return status || output_flush();
+}
+
+/* ---- commands: their failures are told and the conversation goes on ------------------------- */
+
+static void reset(chat *c) {
+    memset(c->s.state, 0, griffin_state_size(c->s.model));
+    memset(&c->s.decoder, 0, sizeof c->s.decoder);
+    c->sampler.accepted = 0;
+}
+
+static void save(chat *c, const char *path) {
+    const session *s = &c->s;
+    int64_t n = griffin_save(s->model, s->state, &c->sampler, &s->decoder, NULL, 0);
+    void *data = n > 0 ? malloc((size_t)n) : NULL;
+    if (data)
+        n = griffin_save(s->model, s->state, &c->sampler, &s->decoder, data, (size_t)n);
+    if (n < 0) session_error(&c->s, (int)n);
+    else if (!data) complain("out of memory");
+    else if (!file_replace(path, data, (size_t)n)) printf("saved in %s\n", path);
+    free(data);
+}
+
+static void load(chat *c, const char *path) {
+    file_bytes file;
+    int error;
+    if (text_open(&file, NULL, path) == 0) {
+        error = griffin_load(c->s.model, c->s.state, &c->sampler, &c->s.decoder, file.data,
+                             (size_t)file.size);
+        if (error < 0) session_error(&c->s, error);
+        else printf("the conversation of %s goes on\n", path);
+    }
+    file_close(&file);
+}
+
+static const char chat_help[] =
+    "/reset      forget everything\n"
+    "/save FILE  write the conversation's memory and the sampler to a file\n"
+    "/load FILE  continue from such a file, as if it had never been left\n"
+    "/quit       or the end of the input: leave\n"
+    "Ctrl-C stops an answer, and leaves the program at the prompt.\n";
+
+/* Returns 0 if it is time to leave. */
+static int obey(chat *c, const char *line) {
+    const char *word = line + strcspn(line, " ");
+    size_t length = (size_t)(word - line);
+    const char *name = word + strspn(word, " ");
+    if (!strncmp(line, "/quit", 6) || !strncmp(line, "/exit", 6)) return 0;
+    if (!strcmp(line, "/reset")) reset(c);
+    else if (length == 5 && !memcmp(line, "/save", 5) && *name) save(c, name);
+    else if (length == 5 && !memcmp(line, "/load", 5) && *name) load(c, name);
+    else if (!strcmp(line, "/help")) fputs(chat_help, stdout);
+    else printf("there is no such command; /help lists them\n");
+    return 1;
+}
+
+/* ---- the conversation ----------------------------------------------------------------------- */
+
+static char *trim(char *line) {
+    size_t n;
+    while (isspace((unsigned char)*line)) line++;
+    n = strlen(line);
+    while (n > 0 && isspace((unsigned char)line[n - 1])) n--;
+    line[n] = 0;
+    return line;
+}
+
+static char *without_newline(char *line) {
+    line[strcspn(line, "\n")] = 0;
+    return line;
+}
+
+static int converse(chat *c) {
+    int terminal = isatty(STDIN_FILENO), status = 0, going = 1;
+    size_t capacity = 0;
+    char *line = NULL, *words;
+    interrupt_catch();
+    while (going && !status) {
+        if (terminal) printf("> ");
+        if ((status = output_flush()) != 0) break;
+        interrupt_clear();
+        if (getline(&line, &capacity, stdin) < 0) break;
+        words = *line == '/' || !c->raw ? trim(line) : without_newline(line);
+        if (*words == '/') going = obey(c, words);
+        else if (*words) status = answer(c, words, strlen(words));
+    }
+    if (terminal && going) printf("\n");
+    free(line);
+    return status;
+}
+
+static int check_turns(chat *c, const char *path) {
+    static const char piece[] = "<start_of_turn>";
+    c->start_of_turn = griffin_find_token(c->s.model, piece, sizeof piece - 1);
+    if (c->raw) return 0;
+    if (c->start_of_turn < 0 || c->s.info->end_of_turn < 0)
+        return complain("%s: the vocabulary has no turn markers, so this model was not made for "
+                        "conversation; with --raw it continues what you write", path);
+    if (!c->s.info->chat_template[0])
+        fprintf(stderr, "griffin: note: the file has no chat template; if the answers make no "
+                        "sense, try --raw\n");
+    return 0;
+}
+
+static int open_and_converse(const command *how, chat *c, const model_options *o,
+                             const control_options *control) {
+    int status = session_open(&c->s, how, o, NEEDS_TEXT);
+    if (status) return status;
+    c->s.seed = c->sampler.seed;
+    status = session_control(&c->s, control) || check_turns(c, o->path);
+    if (!status) {
+        status = converse(c);
+        session_statistics(&c->s);
+    }
+    session_close(&c->s);
+    return status;
+}
+
+int command_chat(int argc, char **argv) {
+    model_options o = MODEL_DEFAULTS;
+    griffin_sampler sampler = SAMPLER_DEFAULTS;
+    control_options control = CONTROL_DEFAULTS;
+    const char *system = NULL;
+    int limit = 512, raw = 0;
+    const option table[] = {
+        MODEL_OPTIONS(o),
+        { "n-predict", "n", OPTION_LIMIT, &limit, "N", "longest answer in tokens; -1: no limit" },
+        { "predict", NULL, OPTION_LIMIT, &limit, "N", NULL },
+        SAMPLER_OPTIONS(sampler),
+        CONTROL_OPTIONS(control),
+        { "raw", NULL, OPTION_FLAG, &raw, NULL, "no turns: the model continues what you write" },
+        { "system-prompt", "sys", OPTION_TEXT, &system, "TEXT", NULL },
+        { NULL, NULL, OPTION_END, NULL, NULL, NULL }
+    };
+    const command how = { "chat", "-m MODEL [options]",
+                          "A conversation with a model trained for it; /help at the prompt.",
+                          table, NULL };
+    int status = options_parse(&how, argc, argv);
+    chat c;
+    if (status < 0 && system)
+        return options_wrong(&how, "these models know no system role; put it into your "
+                                   "first message");
+    if (status < 0) status = sampler_prepare(&how, &sampler);
+    if (status >= 0) return status;
+    memset(&c, 0, sizeof c);
+    c.sampler = sampler;
+    c.limit = limit;
+    c.raw = raw;
+    return open_and_converse(&how, &c, &o, &control);
+}

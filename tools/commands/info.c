@@ -1,0 +1,178 @@
+/* info.c - griffin info: what a model file holds, for people and as JSON. */
+
+#include "../shared/session.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef unsigned long long ull;
+
+static const char *activation_name(griffin_activation a) {
+    static const char *const names[] = { "gelu_tanh", "gelu_erf", "silu", "relu" };
+    return names[a];
+}
+
+static const char *kv_type_name(griffin_kv_type type) {
+    return type == GRIFFIN_KV_BF16 ? "bf16" : "f32";
+}
+
+/* ---- for people --------------------------------------------------------------------------- */
+
+static void print_bytes(const char *label, uint64_t bytes) {
+    static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB" };
+    double size = (double)bytes;
+    int unit = 0;
+    while (size >= 1024 && unit < 4) { size /= 1024; unit++; }
+    printf("%-12s %.*f %s\n", label, unit ? 2 : 0, size, units[unit]);
+}
+
+static void print_network(const griffin_info *i) {
+    const griffin_config *c = &i->config;
+    printf("%-12s %d layers, %s\n", "network", c->layers, c->blocks);
+    printf("%-12s %d, mlp %d, recurrent %d\n", "widths", c->width, c->mlp_width, c->lru_width);
+    printf("%-12s %d gate blocks, convolution of %d, decay %g\n", "recurrence", c->gate_blocks,
+           c->conv_width, c->decay);
+    printf("%-12s %d heads of %d, %d for keys and values (%s)%s, window %d (%d keys seen)\n",
+           "attention", c->heads, c->head_dim, c->kv_heads, kv_type_name(i->kv_type),
+           c->qkv_bias ? ", biases" : "", c->window, i->attn_keys);
+    printf("%-12s %d dimensions, base %g\n", "rope", c->rope_dims, c->rope_base);
+    printf("%-12s %s, norm eps %g, offset %g\n", "functions", activation_name(c->activation),
+           c->eps, c->norm_offset);
+    printf("%-12s scaled by %g, logits capped at %g%s\n", "embedding", c->embedding_scale,
+           c->soft_cap, c->soft_cap > 0 ? "" : " (not at all)");
+}
+
+static void print_vocabulary(const griffin_info *i) {
+    if (!i->has_vocabulary) { printf("%-12s %d tokens, no text in the file\n", "vocabulary",
+                                     i->config.vocab); return; }
+    printf("%-12s %d tokens: bos %d%s, eos %d, end of turn %d, pad %d\n", "vocabulary",
+           i->config.vocab, i->bos, i->add_bos ? " (starts a text)" : "", i->eos, i->end_of_turn,
+           i->pad);
+    printf("%-12s %s\n", "chat", i->chat_template[0] ? "has a template" : "no template");
+}
+
+static void print_info(const griffin_info *i) {
+    if (i->name[0]) printf("%-12s %s\n", "name", i->name);
+    print_network(i);
+    print_vocabulary(i);
+    printf("%-12s %llu, mostly %s, in %d tensors\n", "parameters", (ull)i->parameters, i->type,
+           i->tensors);
+    print_bytes("file", i->file_bytes);
+    print_bytes("packed", i->weight_bytes);
+    print_bytes("state", i->state_bytes);
+    print_bytes("mark", i->mark_bytes);
+    printf("%-12s %s\n%-12s %016llx\n", "kernels", i->kernels, "fingerprint", (ull)i->fingerprint);
+}
+
+static void print_tensor(const griffin_tensor *t) {
+    int k, n = printf("%-52s %-5s [", t->name, t->type);
+    for (k = 0; k < t->rank; k++) n += printf(k ? ", %llu" : "%llu", (ull)t->shape[k]);
+    printf("]%*s at %llu, %llu bytes\n", n < 74 ? 74 - n : 1, "", (ull)t->offset, (ull)t->bytes);
+}
+
+/* ---- for programs ------------------------------------------------------------------------- */
+
+static void json_text(const char *words) {
+    putchar('"');
+    for (; *words; words++) {
+        unsigned char byte = (unsigned char)*words;
+        if (byte == '"' || byte == '\\') printf("\\%c", byte);
+        else if (byte < 32) printf("\\u%04x", byte);
+        else putchar(byte);
+    }
+    putchar('"');
+}
+
+static void json_config(const griffin_config *c) {
+    printf("  \"config\": {\n    \"vocab\": %d, \"width\": %d, \"mlp_width\": %d, \"layers\": "
+           "%d,\n", c->vocab, c->width, c->mlp_width, c->layers);
+    printf("    \"heads\": %d, \"kv_heads\": %d, \"head_dim\": %d, \"window\": %d,\n", c->heads,
+           c->kv_heads, c->head_dim, c->window);
+    printf("    \"lru_width\": %d, \"gate_blocks\": %d, \"conv_width\": %d, \"decay\": %.9g,\n",
+           c->lru_width, c->gate_blocks, c->conv_width, c->decay);
+    printf("    \"rope_dims\": %d, \"rope_base\": %.9g, \"eps\": %.9g, \"norm_offset\": %.9g,\n",
+           c->rope_dims, c->rope_base, c->eps, c->norm_offset);
+    printf("    \"embedding_scale\": %.9g, \"soft_cap\": %.9g, \"activation\": \"%s\",\n",
+           c->embedding_scale, c->soft_cap, activation_name(c->activation));
+    printf("    \"qkv_bias\": %s, \"blocks\": \"%s\"\n  },\n", c->qkv_bias ? "true" : "false",
+           c->blocks);
+}
+
+static void json_tensor(const griffin_tensor *t, int is_last) {
+    int k;
+    printf("    { \"name\": ");
+    json_text(t->name);
+    printf(", \"type\": \"%s\", \"shape\": [", t->type);
+    for (k = 0; k < t->rank; k++) printf(k ? ", %llu" : "%llu", (ull)t->shape[k]);
+    printf("], \"offset\": %llu, \"bytes\": %llu }%s\n", (ull)t->offset, (ull)t->bytes,
+           is_last ? "" : ",");
+}
+
+static void json_info(const griffin_info *i) {
+    printf("  \"name\": ");
+    json_text(i->name);
+    printf(",\n");
+    json_config(&i->config);
+    printf("  \"attn_keys\": %d, \"kv_type\": \"%s\", \"rewind\": %d,\n", i->attn_keys,
+           kv_type_name(i->kv_type), i->rewind);
+    printf("  \"has_vocabulary\": %s, \"add_bos\": %s,\n",
+           i->has_vocabulary ? "true" : "false", i->add_bos ? "true" : "false");
+    printf("  \"bos\": %d, \"eos\": %d, \"end_of_turn\": %d, \"pad\": %d,\n", i->bos, i->eos,
+           i->end_of_turn, i->pad);
+    printf("  \"chat_template\": ");
+    json_text(i->chat_template);
+    printf(",\n  \"type\": \"%s\", \"kernels\": \"%s\", \"parameters\": %llu,\n", i->type,
+           i->kernels, (ull)i->parameters);
+    printf("  \"file_bytes\": %llu, \"weight_bytes\": %llu, \"state_bytes\": %llu, "
+           "\"mark_bytes\": %llu,\n", (ull)i->file_bytes, (ull)i->weight_bytes,
+           (ull)i->state_bytes, (ull)i->mark_bytes);
+    printf("  \"fingerprint\": \"%016llx\"", (ull)i->fingerprint);
+}
+
+/* ---- the command -------------------------------------------------------------------------- */
+
+static int print_tensors(session *s, int json) {
+    griffin_tensor t;
+    int i, error;
+    for (i = 0; i < s->info->tensors; i++) {
+        error = griffin_get_tensor(s->model, i, &t);
+        if (error < 0) return session_error(s, error);
+        if (json) json_tensor(&t, i + 1 == s->info->tensors);
+        else print_tensor(&t);
+    }
+    return 0;
+}
+
+static int print_all(session *s, int json, int tensors) {
+    int status = 0;
+    if (json) { printf("{\n"); json_info(s->info); }
+    else print_info(s->info);
+    if (tensors) {
+        printf(json ? ",\n  \"tensors\": [\n" : "\n");
+        status = print_tensors(s, json);
+        if (json) printf("  ]");
+    }
+    if (json) printf("\n}\n");
+    return status;
+}
+
+int command_info(int argc, char **argv) {
+    model_options o = MODEL_DEFAULTS;
+    session s;
+    int json = 0, tensors = 0;
+    const option table[] = {
+        MODEL_OPTIONS(o),
+        { "tensors", NULL, OPTION_FLAG, &tensors, NULL, "list every tensor" },
+        { "json", NULL, OPTION_FLAG, &json, NULL, "for programs" },
+        { NULL, NULL, OPTION_END, NULL, NULL, NULL }
+    };
+    const command c = { "info", "MODEL [options]", "Shows what a model file holds.", table,
+                        &o.path };
+    int status = options_parse(&c, argc, argv);
+    if (status < 0) status = session_open(&s, &c, &o, NUMBERS_ONLY);
+    else return status;
+    if (status) return status;
+    status = print_all(&s, json, tensors);
+    session_close(&s);
+    return status;
+}

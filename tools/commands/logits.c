@@ -1,0 +1,162 @@
+/* logits.c - griffin logits: what a model says after each of the given tokens, for comparisons.
+ *
+ * In:  {"tokens": [2, 17, ...], "segment_pos": [0, 1, ...]}, the second optional. A position of 0
+ *      starts a new document; any other continues the one before.
+ * Out: float32, little-endian, [tokens][vocab]. */
+
+#include "../shared/json.h"
+#include "../shared/session.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the tokens --------------------------------------------------------------------------- */
+
+static int read_numbers(json *j, token_list *list, const char *path) {
+    if (json_next(j) != JSON_ARRAY) return complain("%s: expected an array of numbers", path);
+    while (json_next(j) == JSON_INT) {
+        if (j->integer < 0 || j->integer > INT_MAX)
+            return complain("%s: a number is out of range", path);
+        if (tokens_add(list, (int32_t)j->integer)) return 1;
+    }
+    if (j->kind == JSON_ARRAY_END) return 0;
+    return complain("%s: %s", path, j->error[0] ? j->error : "expected whole numbers");
+}
+
+static int read_members(json *j, token_list *tokens, token_list *positions, const char *path) {
+    int status = 0;
+    if (json_next(j) != JSON_OBJECT) return complain("%s: expected {\"tokens\": [...]}", path);
+    while (!status && json_next(j) == JSON_KEY) {
+        if (json_key_is(j, "tokens")) status = read_numbers(j, tokens, path);
+        else if (json_key_is(j, "segment_pos")) status = read_numbers(j, positions, path);
+        else json_skip(j);
+    }
+    if (!status && j->kind == JSON_OBJECT_END) json_next(j);
+    if (!status && j->kind != JSON_END) status = complain("%s: %s", path, j->error);
+    return status;
+}
+
+static int read_json(const char *path, token_list *tokens, token_list *positions) {
+    file_bytes file;
+    json j;
+    int status = text_open(&file, NULL, path);
+    if (status) return status;
+    json_start(&j, file.data, (size_t)file.size);
+    status = read_members(&j, tokens, positions, path);
+    json_stop(&j);
+    file_close(&file);
+    return status;
+}
+
+static int check_tokens(const token_list *tokens, const token_list *positions, int vocab) {
+    int i;
+    if (tokens->count == 0) return complain("there are no tokens");
+    for (i = 0; i < tokens->count; i++)
+        if (tokens->data[i] >= vocab)
+            return complain("token %d is %d, the vocabulary ends at %d", i, tokens->data[i],
+                            vocab - 1);
+    if (positions->count == 0) return 0;
+    if (positions->count != tokens->count)
+        return complain("%d tokens, but %d positions", tokens->count, positions->count);
+    for (i = 0; i < tokens->count; i++)
+        if (positions->data[i] != 0 && (i == 0 || positions->data[i] != positions->data[i - 1] + 1))
+            return complain("position %d is %d, which neither starts nor continues a document", i,
+                            positions->data[i]);
+    return 0;
+}
+
+/* ---- running ------------------------------------------------------------------------------ */
+
+/* How many tokens from i on can share a pass: of the same document, at most `chunk`. */
+static int pass_length(const token_list *positions, int count, int i, int chunk) {
+    int n = 1;
+    while (n != chunk && i + n < count && !(positions->count && positions->data[i + n] == 0)) n++;
+    return n;
+}
+
+static int write_floats(FILE *out, const float *values, size_t count) {
+    unsigned char bytes[4];
+    uint32_t bits;
+    size_t i;
+    for (i = 0; i < count; i++) {
+        memcpy(&bits, values + i, 4);
+        bytes[0] = (unsigned char)bits;
+        bytes[1] = (unsigned char)(bits >> 8);
+        bytes[2] = (unsigned char)(bits >> 16);
+        bytes[3] = (unsigned char)(bits >> 24);
+        if (fwrite(bytes, 1, 4, out) != 4) return 1;
+    }
+    return 0;
+}
+
+/* One pass; a chunk of 1 takes the path that generation takes. */
+static int pass(session *s, const int32_t *tokens, int n, int chunk, float *logits) {
+    griffin_span span;
+    if (chunk == 1) return griffin_step(s->context, s->state, tokens[0], logits);
+    memset(&span, 0, sizeof span);
+    span.state = s->state;
+    span.tokens = tokens;
+    span.count = n;
+    span.all_logits = 1;
+    span.logits = logits;
+    return griffin_run(s->context, &span, 1);
+}
+
+static int run_all(session *s, const token_list *tokens, const token_list *positions, int chunk,
+                   FILE *out, const char *path) {
+    size_t vocab = (size_t)s->info->config.vocab;
+    int i, n, error = 0, status = 0;
+    for (i = 0; i < tokens->count && !status; i += n) {
+        float *logits;
+        n = pass_length(positions, tokens->count, i, chunk);
+        logits = (float *)malloc((size_t)n * vocab * sizeof(float));
+        if (!logits) return complain("out of memory: try a smaller --chunk");
+        if (positions->count && positions->data[i] == 0)
+            memset(s->state, 0, griffin_state_size(s->model));
+        error = pass(s, tokens->data + i, n, chunk, logits);
+        if (error < 0) status = session_error(s, error);
+        else if (write_floats(out, logits, (size_t)n * vocab))
+            status = complain("%s: %s", path, strerror(errno));
+        free(logits);
+    }
+    return status;
+}
+
+static int write_logits(session *s, const char *in, const char *path, int chunk) {
+    token_list tokens = { NULL, 0, 0 }, positions = { NULL, 0, 0 };
+    int status = read_json(in, &tokens, &positions)
+              || check_tokens(&tokens, &positions, s->info->config.vocab);
+    FILE *out = status ? NULL : fopen(path, "wb");
+    if (!status && !out) status = complain("%s: %s", path, strerror(errno));
+    if (!status) status = run_all(s, &tokens, &positions, chunk, out, path);
+    if (out && fclose(out) && !status) status = complain("%s: %s", path, strerror(errno));
+    tokens_free(&tokens);
+    tokens_free(&positions);
+    return status;
+}
+
+int command_logits(int argc, char **argv) {
+    model_options o = MODEL_DEFAULTS;
+    session s;
+    const char *in = NULL, *out = NULL;
+    int chunk = 0, status;
+    const option table[] = {
+        MODEL_OPTIONS(o),
+        { "tokens", NULL, OPTION_TEXT, &in, "FILE", "{\"tokens\": [...], \"segment_pos\": [...]}" },
+        { "out", NULL, OPTION_TEXT, &out, "FILE", "receives float32, [tokens][vocab]" },
+        { "chunk", NULL, OPTION_COUNT, &chunk, "N", "tokens in one pass; 0: a whole document" },
+        { NULL, NULL, OPTION_END, NULL, NULL, NULL }
+    };
+    const command c = { "logits", "MODEL --tokens FILE --out FILE [options]",
+                        "Writes what the model says after each of the given tokens.", table,
+                        &o.path };
+    if ((status = options_parse(&c, argc, argv)) >= 0) return status;
+    if (!in || !out) return options_wrong(&c, "logits needs --tokens and --out");
+    if ((status = session_open(&s, &c, &o, NUMBERS_ONLY)) != 0) return status;
+    status = write_logits(&s, in, out, chunk);
+    session_close(&s);
+    return status;
+}

@@ -1,0 +1,414 @@
+/* config.c - reads config.json and its companions, see config.h. */
+
+#include "config.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../shared/json.h"
+#include "quantise.h"
+
+/* ---- numbers: one row each ---------------------------------------------------------
+ * What stands for an absent one, what null means, and what is allowed. NONE depends on other
+ * numbers or means "not said". The rows from BOS on are also looked for in the companions of
+ * config.json. */
+
+enum { VOCAB, WIDTH, MLP, LAYERS, HEADS, KV_HEADS, HEAD_DIM, LRU, WINDOW, TAPS, CONTEXT,
+       SOFT_CAP, EPS, ROPE_BASE, ROTARY, SCALE, QKV_BIAS, BOS, EOS, PAD, ADD_BOS, ADD_EOS, FIELDS };
+
+typedef enum field_kind { WHOLE, REAL, TRUTH } field_kind;
+
+#define NONE      -1.0
+#define FORBIDDEN -2.0
+#define MOST      16777216.0                /* 2^24: any size */
+#define MOST_V    2097152.0                 /* 2^21: a vocabulary */
+
+typedef struct field {
+    const char *name;
+    field_kind  kind;
+    double      standard, null, lowest, highest;
+} field;
+
+static const field fields[FIELDS] = {
+    {"vocab_size",                   WHOLE, 256000, FORBIDDEN, 1,     MOST_V},
+    {"hidden_size",                  WHOLE, 2560,   FORBIDDEN, 1,     MOST},
+    {"intermediate_size",            WHOLE, 7680,   FORBIDDEN, 2,     2 * MOST},
+    {"num_hidden_layers",            WHOLE, 26,     FORBIDDEN, 1,     GRIFFIN_MAX_LAYERS},
+    {"num_attention_heads",          WHOLE, 10,     FORBIDDEN, 1,     MOST},
+    {"num_key_value_heads",          WHOLE, NONE,   NONE,      1,     MOST},
+    {"head_dim",                     WHOLE, NONE,   NONE,      1,     MOST},
+    {"lru_width",                    WHOLE, NONE,   NONE,      1,     MOST},
+    {"attention_window_size",        WHOLE, 2048,   FORBIDDEN, 1,     1048576},
+    {"conv1d_width",                 WHOLE, 4,      FORBIDDEN, 1,     16},
+    {"max_position_embeddings",      WHOLE, 8192,   FORBIDDEN, 1,     2147483647},
+    {"logits_soft_cap",              REAL,  30,     0,         0,     1e6},
+    {"rms_norm_eps",                 REAL,  1e-6,   FORBIDDEN, 1e-30, 0.999999},
+    {"rope_theta",                   REAL,  10000,  FORBIDDEN, 1,     1e12},
+    {"partial_rotary_factor",        REAL,  0.5,    FORBIDDEN, 0,     1},
+    {"embeddings_scale_by_sqrt_dim", TRUTH, 1,      FORBIDDEN, 0,     1},
+    {"attention_bias",               TRUTH, 0,      FORBIDDEN, 0,     1},
+    {"bos_token_id",                 WHOLE, NONE,   NONE,      0,     MOST_V - 1},
+    {"eos_token_id",                 WHOLE, NONE,   NONE,      0,     MOST_V - 1},
+    {"pad_token_id",                 WHOLE, NONE,   NONE,      0,     MOST_V - 1},
+    {"add_bos_token",                TRUTH, NONE,   NONE,      0,     1},
+    {"add_eos_token",                TRUTH, NONE,   NONE,      0,     1}
+};
+
+/* One file being read. */
+typedef struct reader {
+    json        j;
+    const char *path;
+    report     *r;
+    int         first;                      /* fields before this one are of no interest */
+    double      value[FIELDS];
+    double      turn_end;                   /* the second of a list of eos ids */
+    char        blocks[2][GRIFFIN_MAX_LAYERS + 1];      /* block_types, _block_types */
+    const char *activation;
+    char       *chat_template;
+} reader;
+
+static int wrong(reader *in, const char *name, const char *expected) {
+    if (in->j.kind == JSON_ERROR) return report_fail(in->r, "%s: %s", in->path, in->j.error);
+    return report_fail(in->r, "%s: %s: expected %s", in->path, name, expected);
+}
+
+/* ---- values: the current token is the first of the value --------------------------- */
+
+static int take_number(reader *in, const field *f, double *value) {
+    const json *j = &in->j;
+    char expected[80];
+    if (j->kind == JSON_NULL && f->null != FORBIDDEN) {
+        *value = f->null;
+        return 0;
+    }
+    if (f->kind == TRUTH) {
+        if (j->kind != JSON_TRUE && j->kind != JSON_FALSE)
+            return wrong(in, f->name, "true or false");
+        *value = j->kind == JSON_TRUE;
+        return 0;
+    }
+    if ((j->kind == JSON_INT || j->kind == JSON_FLOAT) && j->number >= f->lowest
+        && j->number <= f->highest && (f->kind == REAL || j->number == floor(j->number))) {
+        *value = j->number;
+        return 0;
+    }
+    snprintf(expected, sizeof expected, "%s from %.10g to %.10g",
+             f->kind == WHOLE ? "a whole number" : "a number", f->lowest, f->highest);
+    return wrong(in, f->name, expected);
+}
+
+/* A number or a list of them: the first ends a text, the second a turn. */
+static int take_eos(reader *in) {
+    double ignored;
+    int count = 0;
+    if (in->j.kind != JSON_ARRAY) return take_number(in, &fields[EOS], &in->value[EOS]);
+    while (json_next(&in->j) == JSON_INT) {
+        double *to = count == 0 ? &in->value[EOS] : count == 1 ? &in->turn_end : &ignored;
+        if (take_number(in, &fields[EOS], to) != 0) return -1;
+        count++;
+    }
+    if (in->j.kind == JSON_ARRAY_END && count) return 0;
+    return wrong(in, "eos_token_id", "an id or a list of ids");
+}
+
+static int take_block_list(reader *in, const char *name, char *blocks) {
+    int count = 0;
+    if (in->j.kind == JSON_NULL) return 0;
+    if (in->j.kind != JSON_ARRAY) return wrong(in, name, "a list");
+    while (json_next(&in->j) == JSON_STRING) {
+        int attention = json_text_is(&in->j, "attention");
+        if (count == GRIFFIN_MAX_LAYERS) return wrong(in, name, "at most 1024 entries");
+        if (!attention && !json_text_is(&in->j, "recurrent")) break;
+        blocks[count++] = attention ? 'a' : 'r';
+    }
+    if (in->j.kind == JSON_ARRAY_END && count) return 0;
+    return wrong(in, name, "a list of \"recurrent\" and \"attention\"");
+}
+
+static int take_blocks(reader *in) { return take_block_list(in, "block_types", in->blocks[0]); }
+static int take_old_blocks(reader *in) {
+    return take_block_list(in, "_block_types", in->blocks[1]);
+}
+
+static int take_rope(reader *in) {
+    if (in->j.kind == JSON_NULL) return 0;
+    if (in->j.kind != JSON_OBJECT) return wrong(in, "rope_parameters", "an object");
+    while (json_next(&in->j) == JSON_KEY) {
+        int row = json_text_is(&in->j, "rope_theta") ? ROPE_BASE
+                : json_text_is(&in->j, "partial_rotary_factor") ? ROTARY : FIELDS;
+        int type = json_text_is(&in->j, "rope_type");
+        json_next(&in->j);
+        if (type && !(in->j.kind == JSON_STRING && json_text_is(&in->j, "default")))
+            return wrong(in, "rope_type", "\"default\"");
+        if (row < FIELDS) {
+            if (take_number(in, &fields[row], &in->value[row]) != 0) return -1;
+        } else if (json_skip(&in->j) != 0) break;
+    }
+    return in->j.kind == JSON_OBJECT_END ? 0 : wrong(in, "rope_parameters", "an object");
+}
+
+static const struct { const char *name; griffin_activation activation; } activations[] = {
+    {"gelu_pytorch_tanh", GRIFFIN_GELU_TANH}, {"gelu_new", GRIFFIN_GELU_TANH},
+    {"gelu", GRIFFIN_GELU_ERF}, {"silu", GRIFFIN_SILU}, {"swish", GRIFFIN_SILU},
+    {"relu", GRIFFIN_RELU}
+};
+
+const char *config_activation(griffin_activation activation) {
+    int i = 0;
+    while (activations[i].activation != activation) i++;
+    return activations[i].name;
+}
+
+static int take_activation(reader *in) {
+    if (in->j.kind == JSON_NULL) return 0;
+    for (size_t i = 0; i < sizeof activations / sizeof activations[0]; i++) {
+        if (in->j.kind != JSON_STRING || !json_text_is(&in->j, activations[i].name)) continue;
+        in->activation = activations[i].name;
+        return 0;
+    }
+    return wrong(in, "hidden_activation", "gelu_pytorch_tanh, gelu_new, gelu, silu, swish or relu");
+}
+
+static int take_model_type(reader *in) {
+    if (in->j.kind == JSON_STRING && json_text_is(&in->j, "recurrent_gemma")) return 0;
+    return wrong(in, "model_type", "\"recurrent_gemma\"");
+}
+
+static int refuse_quantised(reader *in) {
+    if (in->j.kind == JSON_NULL) return 0;
+    return wrong(in, "quantization_config", "plain weights, not those of another quantiser");
+}
+
+static int keep_template(reader *in) {
+    free(in->chat_template);
+    in->chat_template = (char *)malloc(in->j.length + 1);
+    if (!in->chat_template) return report_fail(in->r, "%s: out of memory", in->path);
+    memcpy(in->chat_template, in->j.text, in->j.length);
+    in->chat_template[in->j.length] = 0;
+    return 0;
+}
+
+/* One {"name", "template"} of a list. */
+static int take_named_template(reader *in) {
+    char *outer = in->chat_template;
+    int is_default = 0, status = 0;
+    in->chat_template = NULL;
+    while (status == 0 && json_next(&in->j) == JSON_KEY) {
+        int name = json_text_is(&in->j, "name"), text = json_text_is(&in->j, "template");
+        json_next(&in->j);
+        if (name && in->j.kind == JSON_STRING) is_default = json_text_is(&in->j, "default");
+        status = text && in->j.kind == JSON_STRING ? keep_template(in) : json_skip(&in->j);
+    }
+    if (is_default) { free(outer); return status; }
+    free(in->chat_template);
+    in->chat_template = outer;
+    return status;
+}
+
+static int take_template(reader *in) {
+    if (in->j.kind == JSON_NULL) return 0;
+    if (in->j.kind == JSON_STRING) return keep_template(in);
+    if (in->j.kind != JSON_ARRAY) return wrong(in, "chat_template", "a text or a list");
+    while (json_next(&in->j) == JSON_OBJECT) if (take_named_template(in) != 0) break;
+    return in->j.kind == JSON_ARRAY_END ? 0 : wrong(in, "chat_template", "names and templates");
+}
+
+/* ---- files -------------------------------------------------------------------------- */
+
+static const struct { const char *name; int (*take)(reader *in); int companion; } others[] = {
+    {"eos_token_id", take_eos, 1},
+    {"chat_template", take_template, 1},
+    {"block_types", take_blocks, 0},
+    {"_block_types", take_old_blocks, 0},
+    {"rope_parameters", take_rope, 0},
+    {"hidden_activation", take_activation, 0},
+    {"model_type", take_model_type, 0},
+    {"quantization_config", refuse_quantised, 0}
+};
+
+/* One member of the root object; the current token is its key. Unknown ones are skipped. */
+static int take_member(reader *in) {
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        if (!json_text_is(&in->j, others[i].name) || (in->first && !others[i].companion)) continue;
+        json_next(&in->j);
+        return others[i].take(in);
+    }
+    for (int i = in->first; i < FIELDS; i++) {
+        if (!json_text_is(&in->j, fields[i].name)) continue;
+        json_next(&in->j);
+        return take_number(in, &fields[i], &in->value[i]);
+    }
+    return json_skip(&in->j) == 0 ? 0 : wrong(in, "the file", "a value");
+}
+
+static int read_object(reader *in, const char *path, int first, report *r) {
+    file_bytes file;
+    int status = 0;
+    memset(in, 0, sizeof *in);
+    for (int i = 0; i < FIELDS; i++) in->value[i] = fields[i].standard;
+    in->turn_end = NONE;
+    in->activation = activations[0].name;
+    in->path = path;
+    in->first = first;
+    in->r = r;
+    if (file_open(&file, path, r) != 0) return -1;
+    json_start(&in->j, file.data, (size_t)file.size);
+    if (json_next(&in->j) != JSON_OBJECT) status = wrong(in, "the file", "an object");
+    while (status == 0 && json_next(&in->j) == JSON_KEY) status = take_member(in);
+    if (status == 0 && (in->j.kind != JSON_OBJECT_END || json_next(&in->j) != JSON_END))
+        status = wrong(in, "the file", "an object");
+    json_stop(&in->j);
+    file_close(&file);
+    return status;
+}
+
+/* ---- the configuration ---------------------------------------------------------------- */
+
+static int expand_blocks(reader *in, griffin_config *net) {
+    const char *list = in->blocks[0][0] ? in->blocks[0] : in->blocks[1][0] ? in->blocks[1] : "rra";
+    size_t length = strlen(list);
+    if (in->blocks[1][0] && strcmp(list, in->blocks[1]) != 0)
+        return report_fail(in->r, "%s: block_types and _block_types differ", in->path);
+    for (int i = 0; i < net->layers; i++) net->blocks[i] = list[(size_t)i % length];
+    net->blocks[net->layers] = 0;
+    return 0;
+}
+
+/* The factor of the embedding is rounded to bf16, as it was in training. */
+float config_embedding_scale(int width) {
+    uint32_t bits = (uint32_t)bf16_of(sqrtf((float)width)) << 16;
+    float scale;
+    memcpy(&scale, &bits, 4);
+    return scale;
+}
+
+static int whole(const reader *in, int row, int otherwise) {
+    return in->value[row] == NONE ? otherwise : (int)in->value[row];
+}
+
+static int check_net(const reader *in, const griffin_config *net) {
+    int mlp = whole(in, MLP, 0);
+    if (mlp % 2) return report_fail(in->r, "%s: intermediate_size %d is not even", in->path, mlp);
+    if (net->width % net->heads || net->head_dim != net->width / net->heads)
+        return report_fail(in->r,
+                           "%s: hidden_size %d is not num_attention_heads %d times head_dim %d",
+                           in->path, net->width, net->heads, net->head_dim);
+    if (net->heads % net->kv_heads)
+        return report_fail(in->r, "%s: num_attention_heads %d is not a multiple of "
+                           "num_key_value_heads %d", in->path, net->heads, net->kv_heads);
+    if (net->rope_dims % 2)
+        return report_fail(in->r, "%s: partial_rotary_factor gives %d rotated dimensions, an odd "
+                           "number", in->path, net->rope_dims);
+    return 0;
+}
+
+static int build_net(reader *in, griffin_config *net) {
+    net->vocab = whole(in, VOCAB, 0);
+    net->width = whole(in, WIDTH, 0);
+    net->mlp_width = whole(in, MLP, 0) / 2;             /* the file counts both branches */
+    net->layers = whole(in, LAYERS, 0);
+    net->heads = whole(in, HEADS, 0);
+    net->kv_heads = whole(in, KV_HEADS, net->heads);
+    net->head_dim = whole(in, HEAD_DIM, net->width / net->heads);
+    net->lru_width = whole(in, LRU, net->width);
+    net->gate_blocks = net->heads;
+    net->conv_width = whole(in, TAPS, 0);
+    net->window = whole(in, WINDOW, 0);
+    net->rope_dims = (int)(net->head_dim * in->value[ROTARY]);
+    net->rope_base = (float)in->value[ROPE_BASE];
+    net->eps = (float)in->value[EPS];
+    net->norm_offset = 1.0f;
+    net->embedding_scale = in->value[SCALE] != 0.0 ? config_embedding_scale(net->width) : 1.0f;
+    net->soft_cap = (float)in->value[SOFT_CAP];
+    net->decay = 8.0f;
+    net->qkv_bias = in->value[QKV_BIAS] != 0.0;
+    for (size_t i = 0; i < sizeof activations / sizeof activations[0]; i++) {
+        if (strcmp(in->activation, activations[i].name) == 0)
+            net->activation = activations[i].activation;
+    }
+    if (check_net(in, net) != 0) return -1;
+    return expand_blocks(in, net);
+}
+
+/* What was said replaces what is there. */
+static void take_over(reader *in, model_config *c) {
+    c->bos = whole(in, BOS, c->bos);
+    c->pad = whole(in, PAD, c->pad);
+    c->add_bos = whole(in, ADD_BOS, c->add_bos);
+    c->add_eos = whole(in, ADD_EOS, c->add_eos);
+    if (in->value[EOS] != NONE) {
+        c->eos = (int)in->value[EOS];
+        c->end_of_turn = (int)in->turn_end;
+    }
+    if (!in->chat_template) return;
+    free(c->chat_template);
+    c->chat_template = in->chat_template;
+}
+
+static void start(model_config *c) {
+    memset(c, 0, sizeof *c);
+    c->bos = c->eos = c->end_of_turn = c->pad = c->add_bos = c->add_eos = -1;
+    c->activation = activations[0].name;
+    c->context_length = (int)fields[CONTEXT].standard;
+}
+
+int config_read(model_config *c, const char *path, report *r) {
+    reader in;
+    start(c);
+    if (read_object(&in, path, 0, r) != 0 || build_net(&in, &c->net) != 0) {
+        free(in.chat_template);
+        return -1;
+    }
+    c->activation = in.activation;
+    c->context_length = whole(&in, CONTEXT, 0);
+    take_over(&in, c);
+    return 0;
+}
+
+int config_preset(model_config *c, const char *name, report *r) {
+    start(c);
+    if (griffin_preset(&c->net, name) != GRIFFIN_OK)
+        return report_fail(r, "--preset %s: there is no such preset", name);
+    return 0;
+}
+
+static int read_companion(model_config *c, const char *path, report *r) {
+    reader in;
+    if (read_object(&in, path, BOS, r) != 0) { free(in.chat_template); return -1; }
+    take_over(&in, c);
+    return 0;
+}
+
+static int read_jinja(model_config *c, const char *path, report *r) {
+    file_bytes file;
+    if (file_open(&file, path, r) != 0) return -1;
+    free(c->chat_template);
+    c->chat_template = (char *)calloc((size_t)file.size + 1, 1);
+    if (c->chat_template) memcpy(c->chat_template, file.data, (size_t)file.size);
+    file_close(&file);
+    return c->chat_template ? 0 : report_fail(r, "%s: out of memory", path);
+}
+
+int config_read_companions(model_config *c, const char *directory, report *r) {
+    static const struct {
+        const char *name;
+        int (*read)(model_config *, const char *, report *);
+    } files[] = {{"generation_config.json", read_companion},
+                 {"tokenizer_config.json", read_companion},
+                 {"chat_template.jinja", read_jinja}};
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        char *path = path_join(directory, files[i].name);
+        int status = !path ? report_fail(r, "%s: out of memory", directory)
+                   : path_exists(path) ? files[i].read(c, path, r) : 0;
+        free(path);
+        if (status != 0) return -1;
+    }
+    return 0;
+}
+
+void config_free(model_config *c) {
+    free(c->chat_template);
+    c->chat_template = NULL;
+}

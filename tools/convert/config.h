@@ -1,0 +1,35 @@
+/* config.h - what the .json files beside a model's weights say about it. */
+
+#ifndef CONFIG_H
+#define CONFIG_H
+
+#include "../../griffin.h"
+#include "../shared/report.h"
+
+typedef struct model_config {
+    griffin_config net;
+    const char *activation;                 /* as config.json spells it */
+    int   context_length;                   /* of the training, for information */
+    int   bos, eos, end_of_turn, pad;       /* ids; -1: not said */
+    int   add_bos, add_eos;                 /* 0 or 1; -1: not said */
+    char *chat_template;                    /* null: none */
+} model_config;
+
+/* Each starts a configuration: from a config.json, or from the name of a published shape. All
+ * sizes are then in range and agree with each other. */
+int config_read(model_config *c, const char *path, report *r);
+int config_preset(model_config *c, const char *name, report *r);
+
+/* Adds what generation_config.json, tokenizer_config.json and chat_template.jinja of a directory
+ * say, where they exist. */
+int config_read_companions(model_config *c, const char *directory, report *r);
+
+/* sqrt(width), as embeddings_scale_by_sqrt_dim means it. */
+float config_embedding_scale(int width);
+
+/* How config.json spells it. */
+const char *config_activation(griffin_activation activation);
+
+void config_free(model_config *c);
+
+#endif

@@ -1,0 +1,557 @@
+/* convert.c - griffin convert: checkpoint in, GGUF model out, one tensor at a time. */
+
+#include "parts.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "gguf_reader.h"
+#include "gguf_writer.h"
+#include "../shared/host.h"
+#include "../shared/options.h"
+#include "quantise.h"
+
+#define CHUNK 65536                         /* values converted at once, if rows are not longer */
+#define TILE  32                            /* rows of a weight tile */
+#define TILED ".t32"                        /* ends the name of a tensor of tiles */
+#define NAME_LENGTH 63                      /* of a tensor in GGUF, at most */
+
+int command_convert(int argc, char **argv);
+
+typedef struct job {
+    const convert_options *o;
+    report      *r;
+    model_parts *m;
+    char        *directory;                 /* where the companions of the weights lie */
+    const quant_type *type, *gates;
+    int          from_deepmind;
+    gguf_writer  out;
+    size_t       fallen[2];                 /* tensors that became q8_0, f16 for their rows */
+    uint64_t     parameters;
+    float       *values;                    /* [chunk] */
+    uint8_t     *bytes;                     /* the same, encoded */
+    uint8_t     *tile;                      /* and packed */
+    int          progress;                  /* last percentage shown; -1: show none */
+} job;
+
+/* ---- what to read ---------------------------------------------------------------------- */
+
+static int ends_in(const char *text, const char *ending) {
+    size_t n = strlen(text), m = strlen(ending);
+    return n >= m && strcmp(text + n - m, ending) == 0;
+}
+
+static int find_directory(job *j) {
+    const char *source = j->o->source, *slash = strrchr(source, '/');
+    size_t length = slash ? (size_t)(slash - source) : 0;
+    if (path_is_directory(source)) length = strlen(source);
+    j->directory = (char *)malloc(length + 2);
+    if (!j->directory) return report_fail(j->r, "out of memory");
+    memcpy(j->directory, source, length);
+    j->directory[length] = 0;
+    if (!length) strcpy(j->directory, slash ? "/" : ".");
+    return 0;
+}
+
+static int open_named(weights *w, const char *source, report *r) {
+    static const struct {
+        const char *ending;
+        int (*open)(weights *, const char *, report *);
+    } kinds[] = {{".index.json", weights_open_sharded}, {".safetensors", weights_open_safetensors},
+                 {".pt", weights_open_torch}, {".pth", weights_open_torch}};
+    if (!path_exists(source)) return report_fail(r, "%s: no such file or directory", source);
+    if (path_is_directory(source)) return weights_open_directory(w, source, r);
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        if (ends_in(source, kinds[i].ending)) return kinds[i].open(w, source, r);
+    }
+    return report_fail(r, "%s: neither a directory nor a .safetensors or .pt file", source);
+}
+
+static int open_weights(job *j) {
+    if (open_named(&j->m->w, j->o->source, j->r) != 0) return -1;
+    j->from_deepmind = weights_find(&j->m->w, "embedder.input_embedding") != NULL;
+    return j->from_deepmind ? weights_from_deepmind(&j->m->w, j->o->source, j->r) : 0;
+}
+
+static int no_config(const job *j) {
+    return report_fail(j->r, "%s: there is no config.json: say --config FILE or --preset NAME, the "
+                       "tensors do not know the window, soft cap and scales", j->directory);
+}
+
+static int read_config_file(job *j) {
+    char *path;
+    int status;
+    if (j->o->config) return config_read(&j->m->config, j->o->config, j->r);
+    path = path_join(j->directory, "config.json");
+    if (!path) return report_fail(j->r, "out of memory");
+    status = path_exists(path) ? config_read(&j->m->config, path, j->r) : no_config(j);
+    free(path);
+    return status;
+}
+
+static int check_id(const job *j, const char *name, int id) {
+    if (id < j->m->config.net.vocab) return 0;
+    return report_fail(j->r, "%s %d is not below vocab_size %d", name, id, j->m->config.net.vocab);
+}
+
+static int read_config(job *j) {
+    model_config *c = &j->m->config;
+    if (j->o->preset && j->o->config)
+        return report_fail(j->r, "--preset and --config exclude each other");
+    if (j->o->preset ? config_preset(c, j->o->preset, j->r) : read_config_file(j)) return -1;
+    if (config_read_companions(c, j->directory, j->r) != 0) return -1;
+    if (j->o->vocab) c->net.vocab = j->o->vocab;
+    if (check_id(j, "bos_token_id", c->bos) || check_id(j, "eos_token_id", c->eos)
+        || check_id(j, "eos_token_id", c->end_of_turn)) return -1;
+    return check_id(j, "pad_token_id", c->pad);
+}
+
+/* A head equal to the embedding is a copy of it. */
+static int drop_tied_head(job *j) {
+    const tensor *embedding = j->m->tensors.list, *head = embedding + j->m->tensors.count - 1;
+    uint64_t row = head->shape[head->rank - 1];
+    float *rows;
+    int same = 1, status = 0;
+    if (strcmp(head->name, "lm_head.weight") != 0) return 0;
+    rows = (float *)malloc(2 * (size_t)row * sizeof *rows);
+    if (!rows) return report_fail(j->r, "out of memory");
+    for (uint64_t i = 0; status == 0 && same && i < head->shape[0]; i++) {
+        status = weight_read(head->source, i * row, row, rows, j->r);
+        if (status == 0) status = weight_read(embedding->source, i * row, row, rows + row, j->r);
+        if (status == 0) same = memcmp(rows, rows + row, (size_t)row * sizeof *rows) == 0;
+    }
+    free(rows);
+    if (same) j->m->tensors.count--;
+    return status;
+}
+
+static char *find_tokenizer(const job *j) {
+    static const char *const names[] = {"tokenizer.model", "tokenizer.json"};
+    for (int i = 0; i < 2; i++) {
+        char *path = path_join(j->directory, names[i]);
+        if (path && path_exists(path)) return path;
+        free(path);
+    }
+    return NULL;
+}
+
+/* What the configuration says of a special id or rule counts more than the tokenizer's own view. */
+static void prefer(int *value, int configured) {
+    if (configured >= 0) *value = configured;
+}
+
+static int read_vocabulary(job *j) {
+    static const char turn_end[] = "<end_of_turn>";
+    vocabulary *v = &j->m->vocabulary;
+    char *found = j->o->tokenizer ? NULL : find_tokenizer(j);
+    const char *path = found ? found : j->o->tokenizer;
+    int status;
+    if (!path) {
+        fprintf(stderr, "griffin: warning: %s has neither tokenizer.model nor tokenizer.json; the "
+                "model will know tokens, but no text\n", j->directory);
+        return 0;
+    }
+    status = vocabulary_read(v, path, j->r);
+    free(found);
+    if (status != 0) return -1;
+    j->m->has_vocabulary = 1;
+    if (vocabulary_fit(v, (size_t)j->m->config.net.vocab, j->o->vocab != 0, j->r) != 0) return -1;
+    v->end_of_turn = vocabulary_find(v, turn_end, sizeof turn_end - 1, 0);
+    prefer(&v->bos, j->m->config.bos);
+    prefer(&v->eos, j->m->config.eos);
+    prefer(&v->end_of_turn, j->m->config.end_of_turn);
+    prefer(&v->pad, j->m->config.pad);
+    prefer(&v->add_bos, j->m->config.add_bos);
+    prefer(&v->add_eos, j->m->config.add_eos);
+    v->add_bos &= v->bos >= 0;
+    v->add_eos &= v->eos >= 0;
+    return 0;
+}
+
+/* ---- what to write ----------------------------------------------------------------------- */
+
+static const quant_type *type_wanted(const job *j, const tensor *t) {
+    switch (t->kind) {
+    case TENSOR_GATE: return j->gates;
+    case TENSOR_MATRIX: return j->type;
+    case TENSOR_TABLE:                      /* also the output head, so it gets more bits */
+        if (j->type->elements == 1) return j->type;
+        return quant_find(griffin_tile_size(j->type->name, 32) > 0 ? "q8_0" : "q6_k");
+    case TENSOR_SMALL: break;
+    }
+    return quant_find("f32");
+}
+
+/* A row is whole blocks; one that is not falls back to smaller blocks. */
+static const quant_type *type_of(const job *j, const tensor *t) {
+    const quant_type *type = type_wanted(j, t);
+    uint64_t row = t->shape[t->rank - 1];
+    if (row % type->elements && type->elements > 32) type = quant_find("q8_0");
+    return row % type->elements ? quant_find("f16") : type;
+}
+
+/* Matrices lie in tiles (>>network and >>shapes in griffin.h) if their type has any and the longer
+ * name, which ends in .t32, still fits. */
+static int is_tiled(const job *j, const tensor *t) {
+    return !j->o->rows && t->kind != TENSOR_SMALL && strlen(t->name) + strlen(TILED) <= NAME_LENGTH
+        && t->shape[1] <= INT_MAX
+        && griffin_tile_size(type_of(j, t)->name, (int)t->shape[1]) > 0;
+}
+
+/* A matrix is [rows, cols]; a gate is `blocks` matrices, each transposed: [blocks, cols, rows]. */
+static uint64_t blocks_of(const tensor *t) { return t->kind == TENSOR_GATE ? t->shape[0] : 1; }
+static uint64_t rows_of(const tensor *t) { return t->shape[t->kind == TENSOR_GATE ? 2 : 0]; }
+
+static char *base_name(const char *path) {
+    size_t end = strlen(path), start;
+    char *name = (char *)malloc(end + 1);
+    while (end && path[end - 1] == '/') end--;
+    for (start = end; start && path[start - 1] != '/'; start--) {}
+    if (!name) return NULL;
+    memcpy(name, path + start, end - start);
+    name[end - start] = 0;
+    return name;
+}
+
+static int write_general(job *j) {
+    gguf_writer *g = &j->out;
+    char *name = base_name(j->o->name ? j->o->name : j->o->source);
+    if (!name) return report_fail(j->r, "out of memory");
+    gguf_string(g, "general.architecture", "griffin");
+    gguf_string(g, "general.name", j->o->name ? j->o->name : name);
+    gguf_u32(g, "general.file_type", j->type->file_type);
+    if (j->type->elements > 1) gguf_u32(g, "general.quantization_version", 2);
+    gguf_u32(g, "general.alignment", GGUF_ALIGNMENT);
+    free(name);
+    return 0;
+}
+
+static void write_network(job *j) {
+    const griffin_config *net = &j->m->config.net;
+    gguf_writer *g = &j->out;
+    gguf_u32(g, "griffin.vocab_size", (uint32_t)net->vocab);
+    gguf_u32(g, "griffin.context_length", (uint32_t)j->m->config.context_length);
+    gguf_u32(g, "griffin.embedding_length", (uint32_t)net->width);
+    gguf_u32(g, "griffin.block_count", (uint32_t)net->layers);
+    gguf_u32(g, "griffin.feed_forward_length", (uint32_t)net->mlp_width);
+    gguf_u32(g, "griffin.attention.head_count", (uint32_t)net->heads);
+    gguf_u32(g, "griffin.attention.head_count_kv", (uint32_t)net->kv_heads);
+    gguf_u32(g, "griffin.attention.key_length", (uint32_t)net->head_dim);
+    gguf_u32(g, "griffin.attention.value_length", (uint32_t)net->head_dim);
+    gguf_u32(g, "griffin.attention.sliding_window", (uint32_t)net->window);
+    gguf_f32(g, "griffin.attention.layer_norm_rms_epsilon", net->eps);
+    gguf_u32(g, "griffin.rope.dimension_count", (uint32_t)net->rope_dims);
+    gguf_f32(g, "griffin.rope.freq_base", net->rope_base);
+    gguf_f32(g, "griffin.final_logit_softcapping", net->soft_cap);
+    gguf_f32(g, "griffin.embedding_scale", net->embedding_scale);
+    gguf_string(g, "griffin.hidden_activation", j->m->config.activation);
+    gguf_array(g, "griffin.block_types", GGUF_STRING, (uint64_t)net->layers);
+    for (int i = 0; i < net->layers; i++) {
+        const char *type = net->blocks[i] == 'a' ? "attention" : "recurrent";
+        gguf_item_text(g, type, strlen(type));
+    }
+    gguf_u32(g, "griffin.ssm.conv_kernel", (uint32_t)net->conv_width);
+    gguf_u32(g, "griffin.ssm.inner_size", (uint32_t)net->lru_width);
+    gguf_u32(g, "griffin.ssm.group_count", (uint32_t)net->gate_blocks);
+    gguf_f32(g, "griffin.rglru.c", net->decay);
+    gguf_f32(g, "griffin.norm_weight_offset", net->norm_offset);
+}
+
+/* Floats as [tiles, cols, 32]; blocks, whose parts are taken asunder, as bytes [tiles, size]. */
+static void write_tiled_info(job *j, const tensor *t) {
+    static const quant_type i8 = {"i8", 24, 0, 1, 1, NULL};
+    const quant_type *type = type_of(j, t);
+    uint64_t shape[3] = {0, t->shape[1], TILE};
+    char name[sizeof t->name + sizeof TILED];
+    snprintf(name, sizeof name, "%s" TILED, t->name);
+    shape[0] = blocks_of(t) * ((rows_of(t) + TILE - 1) / TILE);
+    if (type->elements > 1) shape[1] = (uint64_t)griffin_tile_size(type->name, (int)t->shape[1]);
+    gguf_tensor(&j->out, name, type->elements > 1 ? 2 : 3, shape, type->elements > 1 ? &i8 : type);
+}
+
+static void write_infos(job *j) {
+    for (size_t i = 0; i < j->m->tensors.count; i++) {
+        const tensor *t = &j->m->tensors.list[i];
+        const quant_type *type = type_of(j, t);
+        uint64_t elements = 1;
+        for (int k = 0; k < t->rank; k++) elements *= t->shape[k];
+        j->parameters += elements;
+        if (type != type_wanted(j, t)) j->fallen[type->elements == 1]++;
+        if (is_tiled(j, t)) write_tiled_info(j, t);
+        else gguf_tensor(&j->out, t->name, t->rank, t->shape, type);
+    }
+}
+
+static void tell_fallen(const job *j) {
+    static const char *const to[] = {"q8_0", "f16"};
+    for (int i = 0; i < 2; i++) {
+        if (j->fallen[i] && !j->o->quiet)
+            fprintf(stderr, "griffin: note: rows that are not whole blocks of their type: %lu "
+                    "tensor%s written as %s\n", (unsigned long)j->fallen[i],
+                    j->fallen[i] == 1 ? "" : "s", to[i]);
+    }
+}
+
+/* ---- the data ------------------------------------------------------------------------------ */
+
+static void show_progress(job *j, const char *name) {
+    int percent = (int)(100.0 * (double)j->out.written / (double)j->out.data_size);
+    if (j->progress < 0 || percent == j->progress) return;
+    j->progress = percent;
+    fprintf(stderr, "\r%3d%%  %6.0f of %.0f MB  %-60.60s", percent, (double)j->out.written / 1e6,
+            (double)j->out.data_size / 1e6, percent == 100 ? "" : name);
+}
+
+static int read_values(const job *j, const tensor *t, uint64_t first, uint64_t count, float *x) {
+    if (weight_read(t->source, first, count, x, j->r) != 0) return -1;
+    for (uint64_t i = 0; i < count; i++) {
+        if (!isfinite(x[i]))
+            return report_fail(j->r, "tensor '%s': element %llu is not finite", t->source->name,
+                               (unsigned long long)(first + i));
+    }
+    return 0;
+}
+
+static int encode(const job *j, const tensor *t, uint64_t count) {
+    const quant_type *type = type_of(j, t);
+    if (quantise_row(type, j->values, count, j->bytes) == 0) return 0;
+    return report_fail(j->r, "tensor '%s': values are too large for %s", t->source->name,
+                       type->name);
+}
+
+/* Whole rows, as many as make a chunk or a tile. */
+static uint64_t chunk_of(const job *j, const tensor *t) {
+    uint64_t row = t->shape[t->rank - 1];
+    if (is_tiled(j, t)) return TILE * t->shape[1];
+    return row > CHUNK ? row : CHUNK / row * row;
+}
+
+static int write_rows(job *j, const tensor *t) {
+    uint64_t elements = 1, chunk = chunk_of(j, t);
+    for (int i = 0; i < t->rank; i++) elements *= t->shape[i];
+    for (uint64_t at = 0; at < elements; at += chunk) {
+        uint64_t n = elements - at < chunk ? elements - at : chunk;
+        if (read_values(j, t, at, n, j->values) != 0 || encode(j, t, n) != 0) return -1;
+        if (gguf_write(&j->out, j->bytes, (size_t)quant_bytes(type_of(j, t), n), j->r) != 0)
+            return -1;
+        show_progress(j, t->name);
+    }
+    return 0;
+}
+
+/* Rows `first` and on of a block, as j->values [count][cols]. */
+static int read_rows(job *j, const tensor *t, uint64_t block, uint64_t first, uint64_t count) {
+    uint64_t rows = rows_of(t), cols = t->shape[1];
+    float column[TILE];
+    if (t->kind != TENSOR_GATE) return read_values(j, t, first * cols, count * cols, j->values);
+    for (uint64_t k = 0; k < cols; k++) {
+        if (read_values(j, t, (block * cols + k) * rows + first, count, column) != 0) return -1;
+        for (uint64_t i = 0; i < count; i++) j->values[i * cols + k] = column[i];
+    }
+    return 0;
+}
+
+static int write_tile(job *j, const tensor *t, uint64_t block, uint64_t first) {
+    const char *type = type_of(j, t)->name;
+    uint64_t count = rows_of(t) - first < TILE ? rows_of(t) - first : TILE;
+    int cols = (int)t->shape[1];
+    if (read_rows(j, t, block, first, count) != 0 || encode(j, t, count * t->shape[1]) != 0)
+        return -1;
+    griffin_tile_pack(type, cols, j->bytes, (int)count, j->tile);
+    show_progress(j, t->name);
+    return gguf_write(&j->out, j->tile, (size_t)griffin_tile_size(type, cols), j->r);
+}
+
+static int write_tiles(job *j, const tensor *t) {
+    for (uint64_t block = 0; block < blocks_of(t); block++) {
+        for (uint64_t first = 0; first < rows_of(t); first += TILE) {
+            if (write_tile(j, t, block, first) != 0) return -1;
+        }
+    }
+    return 0;
+}
+
+static int write_tensor(job *j, const tensor *t) {
+    if ((is_tiled(j, t) ? write_tiles(j, t) : write_rows(j, t)) != 0) return -1;
+    return gguf_pad(&j->out, j->r);
+}
+
+static int write_data(job *j) {
+    uint64_t chunk = CHUNK;
+    for (size_t i = 0; i < j->m->tensors.count; i++) {
+        uint64_t wanted = chunk_of(j, &j->m->tensors.list[i]);
+        if (wanted > chunk) chunk = wanted;
+    }
+    j->values = (float *)malloc((size_t)chunk * sizeof *j->values);
+    j->bytes = (uint8_t *)malloc((size_t)chunk * sizeof *j->values);
+    j->tile = (uint8_t *)malloc((size_t)chunk * sizeof *j->values);
+    if (!j->values || !j->bytes || !j->tile) return report_fail(j->r, "out of memory");
+    j->progress = j->o->quiet || !isatty(STDERR_FILENO) ? -1 : 101;
+    for (size_t i = 0; i < j->m->tensors.count; i++) {
+        if (write_tensor(j, &j->m->tensors.list[i]) != 0) return -1;
+    }
+    return gguf_close(&j->out, j->r);
+}
+
+/* ---- all of it ------------------------------------------------------------------------------- */
+
+static int choose_types(job *j) {
+    j->type = quant_find(j->o->type);
+    j->gates = quant_find(j->o->gates);
+    if (!j->type) return report_fail(j->r, "--type %s: there is no such type", j->o->type);
+    if (j->gates && j->gates->elements == 1) return 0;
+    return report_fail(j->r, "--gates %s: gates are f32, bf16 or f16; less would spoil the decay",
+                       j->o->gates);
+}
+
+static int read_gguf(job *j) {
+    if (gguf_read(j->m, j->o->source, j->r) != 0) return -1;
+    if (tensors_find(&j->m->tensors, &j->m->config.net, &j->m->w, 0, j->r) != 0) return -1;
+    return drop_tied_head(j);
+}
+
+static int read_source(job *j) {
+    if (choose_types(j) != 0 || find_directory(j) != 0) return -1;
+    if (ends_in(j->o->source, ".gguf")) return read_gguf(j);
+    if (open_weights(j) != 0 || read_config(j) != 0) return -1;
+    if (tensors_find(&j->m->tensors, &j->m->config.net, &j->m->w,
+                     j->from_deepmind || j->o->vocab, j->r)) return -1;
+    return drop_tied_head(j) != 0 ? -1 : read_vocabulary(j);
+}
+
+static int write_output(job *j) {
+    if (j->o->output && strcmp(j->o->source, j->o->output) == 0)
+        return report_fail(j->r, "%s: cannot be source and output at once", j->o->source);
+    if (write_general(j) != 0) return -1;
+    write_network(j);
+    if (j->m->has_vocabulary)
+        vocabulary_write(&j->m->vocabulary, j->m->config.chat_template, &j->out);
+    write_infos(j);
+    tell_fallen(j);
+    return gguf_open(&j->out, j->o->output, j->r) != 0 ? -1 : write_data(j);
+}
+
+static void start(job *j, model_parts *m, const convert_options *o, report *r) {
+    memset(j, 0, sizeof *j);
+    j->m = m;
+    j->o = o;
+    j->r = r;
+    j->progress = -1;
+}
+
+static void finish(job *j) {
+    if (j->progress >= 0) fprintf(stderr, "\r%90s\r", "");
+    gguf_free(&j->out);
+    free(j->directory);
+    free(j->values);
+    free(j->bytes);
+    free(j->tile);
+}
+
+int parts_read(model_parts *m, const convert_options *options, report *r) {
+    job j;
+    int status;
+    memset(m, 0, sizeof *m);
+    start(&j, m, options, r);
+    status = read_source(&j);
+    finish(&j);
+    if (status != 0) parts_free(m);
+    return status;
+}
+
+int parts_write(model_parts *m, const convert_options *options, char **image, size_t *size,
+                report *r) {
+    job j;
+    uint64_t bytes;
+    int status;
+    start(&j, m, options, r);
+    status = choose_types(&j) != 0 ? -1 : write_output(&j);
+    if (status == 0 && !options->output) {
+        *image = j.out.image;
+        *size = j.out.image_size;
+        j.out.image = NULL;
+    }
+    bytes = j.out.data_size;
+    finish(&j);
+    if (status == 0 && !options->quiet)
+        printf("%s: %lu tensors, %llu parameters, %llu bytes of weights, %.2f bits per weight\n",
+               options->output, (unsigned long)m->tensors.count, (unsigned long long)j.parameters,
+               (unsigned long long)bytes, 8.0 * (double)bytes / (double)j.parameters);
+    return status;
+}
+
+void parts_free(model_parts *m) {
+    vocabulary_free(&m->vocabulary);
+    tensors_free(&m->tensors);
+    config_free(&m->config);
+    weights_close(&m->w);
+}
+
+int convert(const convert_options *options, report *r) {
+    model_parts m;
+    int status;
+    if (parts_read(&m, options, r) != 0) return -1;
+    status = parts_write(&m, options, NULL, NULL, r);
+    parts_free(&m);
+    return status;
+}
+
+/* ---- the command --------------------------------------------------------------------------- */
+
+/* A command's table knows one word without a dash, the source. The second such word, the output, is
+ * taken out of the list before. */
+static const char *take_output(int *argc, char **argv) {
+    int words = 0;
+    for (int i = 1; i < *argc; i++) {
+        char *word = argv[i];
+        int takes_value = !strchr(word, '=') && strcmp(word, "--quiet") && strcmp(word, "-q")
+                       && strcmp(word, "--rows");
+        if (word[0] == '-') i += takes_value;
+        else if (++words == 2) {
+            memmove(&argv[i], &argv[i + 1], (size_t)(*argc - i) * sizeof *argv);
+            --*argc;
+            return word;
+        }
+    }
+    return NULL;
+}
+
+int command_convert(int argc, char **argv) {
+    convert_options o = {NULL, NULL, "bf16", "f32", NULL, NULL, NULL, NULL, 0, 0, 0};
+    const option options[] = {
+        {"type", "t", OPTION_TEXT, &o.type, "TYPE",
+         "of most weights: f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q4_k q5_k q6_k (default: bf16)"},
+        {"gates", NULL, OPTION_TEXT, &o.gates, "TYPE", 
+         "of the recurrence's gates: f32 bf16 f16 (default: f32)"},
+        {"tokenizer", NULL, OPTION_TEXT, &o.tokenizer, "FILE",
+         "a tokenizer.model or tokenizer.json"},
+        {"config", NULL, OPTION_TEXT, &o.config, "FILE", "a config.json"},
+        {"preset", NULL, OPTION_TEXT, &o.preset, "NAME",
+         "in place of a config.json: 2b, 9b, griffin-1.3b ..."},
+        {"name", NULL, OPTION_TEXT, &o.name, "TEXT", "what the model is called"},
+        {"vocab", NULL, OPTION_COUNT, &o.vocab, "N", "keep only the first N rows of the embedding"},
+        {"rows", NULL, OPTION_FLAG, &o.rows, NULL,
+         "no tiles, but plain rows, which any reader of GGUF understands"},
+        {"quiet", "q", OPTION_FLAG, &o.quiet, NULL, "no progress, notes and summary"},
+        {NULL, NULL, OPTION_END, NULL, NULL, NULL}
+    };
+    const command c = {
+        "convert", "[options] SOURCE OUTPUT.gguf",
+        "Makes a model file from a checkpoint: a Hugging Face directory, a .safetensors file\n"
+        "beside its config.json, DeepMind's .pt file, or a GGUF file of floats.\n\n"
+        "Matrices of f32, f16, bf16, q8_0 and q4_0 are written in tiles, which griffin opens\n"
+        "without a copy. The other types are plain rows, widened to f32 when opened. Embedding\n"
+        "and head get more bits: q8_0 with q4_0, q6_k with the types listed after it.",
+        options, &o.source};
+    report r;
+    int status;
+    o.output = take_output(&argc, argv);
+    if ((status = options_parse(&c, argc, argv)) >= 0) return status;
+    if (!o.source || !o.output) return options_wrong(&c, "convert needs a source and an output");
+    if (convert(&o, &r) == 0) return 0;
+    return complain("%s", r.text);
+}

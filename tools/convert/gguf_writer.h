@@ -1,0 +1,66 @@
+/* gguf_writer.h - writes a GGUF file, version 3, one tensor at a time.
+ *
+ * Zero-initialise the writer, describe everything, then stream:
+ *
+ *     gguf_string(&g, "general.architecture", "griffin");       ... the metadata, in file order
+ *     gguf_tensor(&g, name, rank, shape, type);                 ... every tensor
+ *     gguf_open(&g, path, r);                                   the header is on the disk
+ *     gguf_write(&g, data, size, r); gguf_pad(&g, r);           ... each tensor, in the same order
+ *     gguf_close(&g, r);                                        the file gets its name
+ *     gguf_free(&g);                                            always; removes an unfinished file
+ *
+ * The file grows under a temporary name beside the final one and is renamed when it is complete, so
+ * that half a model never carries a model's name. (A device or pipe is written to directly, and with
+ * a null path into memory.) */
+
+#ifndef GGUF_WRITER_H
+#define GGUF_WRITER_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#include "quantise.h"
+#include "../shared/report.h"
+
+#define GGUF_ALIGNMENT 64                  /* a cache line, so that weights can be used in place */
+
+enum { GGUF_U8 = 0, GGUF_U32 = 4, GGUF_I32 = 5, GGUF_F32 = 6, GGUF_BOOL = 7, GGUF_STRING = 8,
+       GGUF_ARRAY = 9 };
+
+typedef struct gguf_bytes { uint8_t *data; size_t size, capacity; } gguf_bytes;
+
+typedef struct gguf_writer {
+    gguf_bytes keys, infos;                 /* the two lists of the header */
+    uint64_t   key_count, tensor_count;
+    uint64_t   data_size, written;          /* of the data section: planned, done */
+    FILE      *file;
+    char      *path, *part;                 /* part: the temporary name; null: write to path */
+    char      *image;                       /* after gguf_close: what was written into memory */
+    size_t     image_size;
+    int        out_of_memory;               /* remembered until gguf_open */
+} gguf_writer;
+
+void gguf_text  (gguf_writer *g, const char *key, const char *text, size_t length);
+void gguf_string(gguf_writer *g, const char *key, const char *text);
+void gguf_u32   (gguf_writer *g, const char *key, uint32_t value);
+void gguf_f32   (gguf_writer *g, const char *key, float value);
+void gguf_bool  (gguf_writer *g, const char *key, int value);
+
+/* An array is its head and then `count` items of its type. */
+void gguf_array    (gguf_writer *g, const char *key, uint32_t item_type, uint64_t count);
+void gguf_item_text(gguf_writer *g, const char *text, size_t length);
+void gguf_item_u32 (gguf_writer *g, uint32_t value);        /* also i32 */
+void gguf_item_f32 (gguf_writer *g, float value);
+void gguf_item_u8  (gguf_writer *g, uint8_t value);
+
+/* shape is row-major, its last dimension a multiple of type->elements. Returns the data's bytes. */
+uint64_t gguf_tensor(gguf_writer *g, const char *name, int rank, const uint64_t *shape,
+                     const quant_type *type);
+
+int  gguf_open (gguf_writer *g, const char *path, report *r);
+int  gguf_write(gguf_writer *g, const void *data, size_t size, report *r);
+int  gguf_pad  (gguf_writer *g, report *r);
+int  gguf_close(gguf_writer *g, report *r);
+void gguf_free (gguf_writer *g);
+
+#endif

@@ -1,0 +1,214 @@
+/* vocabulary.c - a vocabulary in memory, checked and written, see vocabulary.h. */
+
+#include "vocabulary.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../shared/json.h"
+
+/* ---- growing --------------------------------------------------------------------------- */
+
+/* The list with room for `wanted` items, or as it was if there is no memory. */
+static void *grown(vocabulary *v, void *list, size_t *room, size_t wanted, size_t size) {
+    void *larger;
+    if (wanted <= *room) return list;
+    larger = realloc(list, (2 * wanted + 64) * size);
+    if (!larger) { v->out_of_memory = 1; return list; }
+    *room = 2 * wanted + 64;
+    return larger;
+}
+
+slice vocabulary_keep(vocabulary *v, const void *text, size_t length) {
+    slice kept = {v->text_size, length};
+    v->text = (char *)grown(v, v->text, &v->text_room, v->text_size + length, 1);
+    if (v->out_of_memory) kept.length = 0;
+    if (kept.length) memcpy(v->text + kept.at, text, length);
+    v->text_size += kept.length;
+    return kept;
+}
+
+piece *vocabulary_at(vocabulary *v, size_t id) {
+    if (id >= VOCABULARY_LIMIT) return NULL;
+    if (id < v->count) return &v->pieces[id];
+    v->pieces = (piece *)grown(v, v->pieces, &v->room, id + 1, sizeof *v->pieces);
+    if (v->out_of_memory) return NULL;
+    memset(v->pieces + v->count, 0, (id + 1 - v->count) * sizeof *v->pieces);
+    v->count = id + 1;
+    return &v->pieces[id];
+}
+
+void vocabulary_add_merge(vocabulary *v, slice merge) {
+    v->merges = (slice *)grown(v, v->merges, &v->merge_room, v->merge_count + 1, sizeof *v->merges);
+    if (!v->out_of_memory) v->merges[v->merge_count++] = merge;
+}
+
+void vocabulary_pad(vocabulary *v, size_t id) {
+    piece *p = vocabulary_at(v, id);
+    char name[32];
+    int length = snprintf(name, sizeof name, "[PAD%lu]", (unsigned long)id);
+    if (!p) return;
+    p->type = PIECE_UNUSED;
+    p->score = -10000.0f;
+    p->text = vocabulary_keep(v, name, (size_t)length);
+}
+
+void vocabulary_free(vocabulary *v) {
+    free(v->text);
+    free(v->pieces);
+    free(v->merges);
+    memset(v, 0, sizeof *v);
+}
+
+int vocabulary_read(vocabulary *v, const char *path, report *r) {
+    file_bytes file;
+    int status;
+    memset(v, 0, sizeof *v);
+    v->bos = v->eos = v->unknown = v->pad = v->end_of_turn = -1;
+    v->escape_whitespaces = 1;
+    if (file_open(&file, path, r) != 0) return -1;
+    if (file.size && file.data[0] == '{')
+        status = vocabulary_from_json(v, file.data, (size_t)file.size, path, r);
+    else
+        status = vocabulary_from_sentencepiece(v, file.data, (size_t)file.size, path, r);
+    file_close(&file);
+    if (status == 0 && v->out_of_memory) status = report_fail(r, "%s: out of memory", path);
+    if (status == 0 && v->count == 0) status = report_fail(r, "%s: no pieces", path);
+    if (status != 0) vocabulary_free(v);
+    return status;
+}
+
+/* ---- looking --------------------------------------------------------------------------- */
+
+int vocabulary_find(const vocabulary *v, const char *text, size_t length, int type) {
+    for (size_t i = 0; i < v->count; i++) {
+        const piece *p = &v->pieces[i];
+        if (p->text.length == length && (type == 0 || p->type == type)
+            && memcmp(v->text + p->text.at, text, length) == 0) return (int)i;
+    }
+    return -1;
+}
+
+static int is_upper_hex(char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'F'); }
+
+int vocabulary_is_byte(const char *text, size_t length) {
+    return length == 6 && memcmp(text, "<0x", 3) == 0 && text[5] == '>'
+        && is_upper_hex(text[3]) && is_upper_hex(text[4]);
+}
+
+static int is_utf8(const char *text, size_t length) {
+    const unsigned char *p = (const unsigned char *)text;
+    while (length) {
+        size_t n = utf8_length(p, length);
+        if (n == 0) return 0;
+        p += n;
+        length -= n;
+    }
+    return 1;
+}
+
+/* What any reader of the finished file will insist on. */
+static int check_piece(const vocabulary *v, size_t id, names *known, report *r) {
+    const piece *p = &v->pieces[id];
+    const char *text = v->text + p->text.at, *what = NULL;
+    int added;
+    char name[80];
+    known->scope = p->type == PIECE_UNKNOWN || p->type == PIECE_CONTROL || p->type == PIECE_BYTE;
+    added = names_add(known, text, p->text.length);
+    if (p->text.length < 1 || p->text.length > 65535) what = "a text has 1 to 65535 bytes";
+    else if (p->type < PIECE_NORMAL || p->type > PIECE_BYTE) what = "unknown type";
+    else if (!is_utf8(text, p->text.length)) what = "not valid UTF-8";
+    else if (!isfinite(p->score)) what = "the score is not finite";
+    else if (p->type == PIECE_BYTE && !vocabulary_is_byte(text, p->text.length))
+        what = "a byte is spelled <0x00> to <0xFF>";
+    else if (added == 0) what = "occurs twice";
+    else if (added < 0) what = "out of memory";
+    if (!what) return 0;
+    return report_fail(r, "vocabulary: piece %lu '%s': %s", (unsigned long)id,
+                       report_name(text, p->text.length, name), what);
+}
+
+static int check_pieces(const vocabulary *v, report *r) {
+    names known = {0};
+    size_t bytes = 0, unknowns = 0;
+    int status = 0;
+    for (size_t i = 0; status == 0 && i < v->count; i++) {
+        status = check_piece(v, i, &known, r);
+        bytes += v->pieces[i].type == PIECE_BYTE;
+        unknowns += v->pieces[i].type == PIECE_UNKNOWN;
+    }
+    names_free(&known);
+    if (status != 0) return status;
+    if (unknowns > 1) return report_fail(r, "vocabulary: more than one unknown piece");
+    if (bytes != 0 && bytes != 256)
+        return report_fail(r, "vocabulary: %lu byte pieces instead of 256", (unsigned long)bytes);
+    return 0;
+}
+
+int vocabulary_fit(vocabulary *v, size_t size, int crop, report *r) {
+    if (v->count > size && !crop)
+        return report_fail(r,
+                           "the vocabulary has %lu pieces, more than the %lu rows of the embedding",
+                           (unsigned long)v->count, (unsigned long)size);
+    if (v->count > size) v->count = size;
+    while (v->count < size && !v->out_of_memory) vocabulary_pad(v, v->count);
+    if (v->out_of_memory) return report_fail(r, "out of memory");
+    return check_pieces(v, r);
+}
+
+/* ---- writing ----------------------------------------------------------------------------- */
+
+static void write_pieces(const vocabulary *v, gguf_writer *g) {
+    gguf_array(g, "tokenizer.ggml.tokens", GGUF_STRING, v->count);
+    for (size_t i = 0; i < v->count; i++) {
+        gguf_item_text(g, v->text + v->pieces[i].text.at, v->pieces[i].text.length);
+    }
+    if (v->has_scores) {
+        gguf_array(g, "tokenizer.ggml.scores", GGUF_F32, v->count);
+        for (size_t i = 0; i < v->count; i++) gguf_item_f32(g, v->pieces[i].score);
+    }
+    gguf_array(g, "tokenizer.ggml.token_type", GGUF_I32, v->count);
+    for (size_t i = 0; i < v->count; i++) gguf_item_u32(g, (uint32_t)v->pieces[i].type);
+    if (v->has_scores) return;
+    gguf_array(g, "tokenizer.ggml.merges", GGUF_STRING, v->merge_count);
+    for (size_t i = 0; i < v->merge_count; i++) {
+        gguf_item_text(g, v->text + v->merges[i].at, v->merges[i].length);
+    }
+}
+
+static void write_id(gguf_writer *g, const char *key, int id) {
+    if (id >= 0) gguf_u32(g, key, (uint32_t)id);
+}
+
+static void write_rules(const vocabulary *v, gguf_writer *g) {
+    gguf_bool(g, "tokenizer.ggml.add_bos_token", v->add_bos);
+    gguf_bool(g, "tokenizer.ggml.add_eos_token", v->add_eos);
+    gguf_bool(g, "tokenizer.ggml.add_space_prefix", v->add_space_prefix);
+    gguf_bool(g, "tokenizer.ggml.remove_extra_whitespaces", v->remove_extra_whitespaces);
+    if (!v->charsmap.length) return;
+    gguf_array(g, "tokenizer.ggml.precompiled_charsmap", GGUF_U8, v->charsmap.length);
+    for (size_t i = 0; i < v->charsmap.length; i++) {
+        gguf_item_u8(g, (uint8_t)v->text[v->charsmap.at + i]);
+    }
+}
+
+void vocabulary_write(const vocabulary *v, const char *chat_template, gguf_writer *g) {
+    gguf_string(g, "tokenizer.ggml.model", v->byte_level ? "gpt2" : "llama");
+    gguf_string(g, "tokenizer.ggml.pre", v->byte_level ? "gpt-2" : "default");
+    write_pieces(v, g);
+    write_id(g, "tokenizer.ggml.bos_token_id", v->bos);
+    write_id(g, "tokenizer.ggml.eos_token_id", v->eos);
+    write_id(g, "tokenizer.ggml.unknown_token_id", v->unknown);
+    write_id(g, "tokenizer.ggml.padding_token_id", v->pad);
+    write_id(g, "tokenizer.ggml.eot_token_id", v->end_of_turn);
+    write_rules(v, g);
+    if (chat_template) gguf_string(g, "tokenizer.chat_template", chat_template);
+    if (v->byte_level) return;
+    gguf_bool(g, "griffin.tokenizer.escape_whitespaces", v->escape_whitespaces);
+    gguf_bool(g, "griffin.tokenizer.treat_whitespace_as_suffix", v->whitespace_suffix);
+    if (!v->unk_surface.length) return;
+    gguf_text(g, "griffin.tokenizer.unk_surface", v->text + v->unk_surface.at,
+              v->unk_surface.length);
+}

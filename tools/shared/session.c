@@ -1,0 +1,328 @@
+/* session.c - an open model with one sequence, tokens, answers, timing; see session.h. */
+
+#include "session.h"
+#include "../convert/config.h"
+#include "json_schema.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { FEED = 64 };                         /* tokens between two looks at Ctrl-C */
+
+/* ---- opening ------------------------------------------------------------------------------ */
+
+/* Notes are shown at once; errors wait for session_error. */
+static void on_message(int error, const char *message, void *user) {
+    session *s = (session *)user;
+    if (error == GRIFFIN_OK) fprintf(stderr, "griffin: note: %s\n", message);
+    else snprintf(s->message, sizeof s->message, "%s", message);
+}
+
+int session_error(session *s, int error) {
+    complain("%s", s->message[0] ? s->message : griffin_error_string(error));
+    s->message[0] = 0;
+    return 1;
+}
+
+/* For a file without metadata: what --config or --preset says. */
+static int read_config(model_config *config, const model_options *o) {
+    report r = { "" };
+    if (o->preset && config_preset(config, o->preset, &r)) return complain("%s", r.text);
+    if (o->config && config_read(config, o->config, &r)) return complain("%s", r.text);
+    return 0;
+}
+
+static int open_model(session *s, const model_options *o, int needs) {
+    model_config config;
+    griffin_options options;
+    int error;
+    memset(&config, 0, sizeof config);
+    memset(&options, 0, sizeof options);
+    options.logger.message = on_message;
+    options.logger.user = s;
+    options.cpu = (griffin_cpu)o->cpu;
+    options.attn_keys = o->attn_keys;
+    options.kv_type = (griffin_kv_type)o->kv_type;
+    if (o->preset || o->config) options.config = &config.net;
+    if (read_config(&config, o)) return 1;
+    error = griffin_open_file(&s->model, o->path, &options);
+    config_free(&config);
+    if (error < 0) return session_error(s, error);
+    s->info = griffin_get_info(s->model);
+    if (needs == NEEDS_TEXT && !s->info->has_vocabulary)
+        return complain("%s: %s", o->path, griffin_error_string(GRIFFIN_E_VOCABULARY));
+    return 0;
+}
+
+static int open_context(session *s, int threads) {
+    griffin_context_options options;
+    size_t size;
+    int error;
+    memset(&options, 0, sizeof options);
+    options.jobs.width = threads;
+    size = griffin_context_size(s->model, &options);
+    s->context_memory = malloc(size);
+    s->state = (griffin_state *)calloc(1, griffin_state_size(s->model));    /* zero is fresh */
+    s->logits = (float *)malloc((size_t)s->info->config.vocab * sizeof(float));
+    if (!s->context_memory || !s->state || !s->logits) return complain("out of memory");
+    error = griffin_context_init(&s->context, s->model, &options, s->context_memory, size);
+    return error < 0 ? session_error(s, error) : 0;
+}
+
+int session_open(session *s, const command *c, const model_options *o, int needs) {
+    double start = seconds_now();
+    memset(s, 0, sizeof *s);
+    if (!o->path) return options_wrong(c, "no model: name one with -m");
+    if (open_model(s, o, needs) || open_context(s, o->threads)) {
+        session_close(s);
+        return 1;
+    }
+    s->open_seconds = seconds_now() - start;
+    return 0;
+}
+
+int session_open_memory(session *s, const void *data, size_t size, int threads) {
+    griffin_options options;
+    int error;
+    memset(s, 0, sizeof *s);
+    memset(&options, 0, sizeof options);
+    options.logger.message = on_message;
+    options.logger.user = s;
+    error = griffin_open_memory(&s->model, data, size, &options);
+    if (error < 0) return session_error(s, error);
+    s->info = griffin_get_info(s->model);
+    if (!open_context(s, threads)) return 0;
+    session_close(s);
+    return 1;
+}
+
+static int open_grammar(session *s, const char *path, const char *text, size_t size) {
+    int error = griffin_grammar_open(&s->grammar, s->model, text, size, NULL);
+    return error < 0 ? complain("%s: %s", path, s->message) : 0;
+}
+
+static int open_schema(session *s, const char *path, const file_bytes *file) {
+    report r = { "" };
+    char *text = json_schema_grammar(file->data, (size_t)file->size, &r);
+    int status = text ? open_grammar(s, path, text, strlen(text))
+                      : complain("%s: %s", path, r.text);
+    free(text);
+    return status;
+}
+
+int session_control(session *s, const control_options *o) {
+    char nothing[GRIFFIN_STOP_BYTES];
+    file_bytes file;
+    int status;
+    s->stop.texts = o->stops.at;
+    s->stop.count = o->stops.count;
+    if (griffin_stop_feed(&s->stop, "", 0, nothing, sizeof nothing) < 0)
+        return complain("--stop: a text must have 1 to %d bytes", GRIFFIN_STOP_BYTES);
+    if (o->grammar && o->schema) return complain("--grammar and --schema exclude each other");
+    if (!o->grammar && !o->schema) return 0;
+    if (text_open(&file, NULL, o->grammar ? o->grammar : o->schema)) return 1;
+    if (o->schema) status = open_schema(s, o->schema, &file);
+    else status = open_grammar(s, o->grammar, (const char *)file.data, (size_t)file.size);
+    file_close(&file);
+    return status;
+}
+
+void session_close(session *s) {
+    free(s->logits);
+    free(s->state);
+    free(s->context_memory);
+    griffin_grammar_close(s->grammar);
+    griffin_close(s->model);
+    memset(s, 0, sizeof *s);
+}
+
+/* ---- tokens ------------------------------------------------------------------------------- */
+
+static int tokens_room(token_list *list, int more) {
+    int32_t *grown;
+    if (more <= list->capacity - list->count) return 0;
+    if (more > INT_MAX / 2 - list->count) return complain("the text is too long");
+    list->capacity = list->count + list->count / 2 + more + 64;
+    grown = (int32_t *)realloc(list->data, (size_t)list->capacity * sizeof *grown);
+    if (!grown) return complain("out of memory");
+    list->data = grown;
+    return 0;
+}
+
+int tokens_add(token_list *list, int32_t token) {
+    if (tokens_room(list, 1)) return 1;
+    list->data[list->count++] = token;
+    return 0;
+}
+
+/* A text rarely has more tokens than half its bytes; if it does, the second pass has room. */
+int tokens_add_text(token_list *list, session *s, const griffin_encoding *encoding,
+                    const void *words, uint64_t size) {
+    int pass, room, n = size / 2 < INT_MAX / 4 ? (int)(size / 2) : INT_MAX / 4;
+    for (pass = 0; pass < 2; pass++) {
+        if (tokens_room(list, n + 1)) return 1;             /* no null pointer for an empty text */
+        room = list->capacity - list->count;
+        n = griffin_encode(s->model, encoding, (const char *)words, (size_t)size,
+                           list->data + list->count, room);
+        if (n < 0) return session_error(s, n);
+        if (n <= room) break;
+    }
+    list->count += n;
+    return 0;
+}
+
+void tokens_free(token_list *list) {
+    free(list->data);
+    memset(list, 0, sizeof *list);
+}
+
+/* ---- running ------------------------------------------------------------------------------ */
+
+int sampler_prepare(const command *c, griffin_sampler *sampler) {
+    if (sampler->repeat_last > GRIFFIN_RECENT)
+        return options_wrong(c, "--repeat-last-n: at most %d", GRIFFIN_RECENT);
+    if (sampler->seed == UINT64_MAX)
+        sampler->seed = ((uint64_t)time(NULL) << 16 ^ (uint64_t)getpid()) & 0xffffffff;
+    return -1;
+}
+
+enum { PIECE = 2048 };
+
+static int print(const char *piece, int n) {
+    if (n == 0) return 0;
+    fwrite(piece, 1, (size_t)n, stdout);
+    return output_flush();
+}
+
+int session_show(session *s, int32_t token, int show) {
+    char piece[PIECE];
+    int n = griffin_decode(s->model, &s->decoder, token, piece, sizeof piece);
+    if (n < 0) return session_error(s, n);
+    return show ? print(piece, n) : 0;
+}
+
+/* A token of the answer, -1 to bring out what was held back. Returns 0 to go on, 1 after an error,
+ * 2 at a stop text. */
+static int say(session *s, int32_t token) {
+    char piece[PIECE], shown[PIECE + GRIFFIN_STOP_BYTES];
+    int n = griffin_decode(s->model, &s->decoder, token, piece, sizeof piece);
+    if (n < 0) return session_error(s, n);
+    n = griffin_stop_feed(&s->stop, piece, (size_t)n, shown, sizeof shown);
+    if (print(shown, n)) return 1;
+    if (s->stop.found) {
+        s->decoder.count = 0;               /* what follows the stop text is dropped */
+        return 2;
+    }
+    return token < 0 && print(shown, griffin_stop_feed(&s->stop, NULL, 0, shown, sizeof shown));
+}
+
+int session_feed(session *s, const token_list *tokens, griffin_sampler *sampler, int echo) {
+    double start = seconds_now();
+    int i, n, error;
+    if (s->start == 0) s->start = start;
+    for (i = 0; i < tokens->count; i++) {
+        if (session_show(s, tokens->data[i], echo)) return 1;
+        griffin_accept(sampler, tokens->data[i]);
+    }
+    for (i = 0; i < tokens->count && !interrupted(); i += n) {
+        n = tokens->count - i < FEED ? tokens->count - i : FEED;
+        error = griffin_prefill(s->context, s->state, tokens->data + i, n,
+                                i + n == tokens->count ? s->logits : NULL);
+        if (error < 0) return session_error(s, error);
+    }
+    s->prompt_tokens += tokens->count;
+    s->prompt_seconds += seconds_now() - start;
+    return 0;
+}
+
+static void forbid(session *s, griffin_sampler *sampler, int32_t token) {
+    griffin_bias *ban = &s->no_ends[sampler->bias_count];
+    if (token < 0) return;
+    ban->token = token;
+    ban->bias = -INFINITY;
+    sampler->biases = s->no_ends;
+    sampler->bias_count++;
+}
+
+/* The sampler's mask. */
+static int obey_grammar(float *logits, int vocab, void *user) {
+    session *s = (session *)user;
+    double start = seconds_now(), took;
+    int remaining = griffin_grammar_mask(s->grammar, &s->grammar_state, logits);
+    (void)vocab;
+    took = seconds_now() - start;
+    if (took > s->longest_mask) s->longest_mask = took;
+    s->mask_seconds += took;
+    s->masks++;
+    return remaining;
+}
+
+/* An answer starts at the start of the grammar. */
+static void start_grammar(session *s, griffin_sampler *sampler) {
+    if (!s->grammar) return;
+    memset(&s->grammar_state, 0, sizeof s->grammar_state);
+    s->may_end = 0;
+    sampler->mask = obey_grammar;
+    sampler->mask_user = s;
+}
+
+/* Samples, shows and feeds one token. Returns 0 to go on, 1 after an error, 2 at the end. */
+static int generate_one(session *s, griffin_sampler *sampler) {
+    int32_t token;
+    int error, status;
+    token = griffin_sample(s->model, sampler, s->logits);
+    if (token == GRIFFIN_E_NO_TOKEN && s->may_end) return 2;
+    if (token < 0) return session_error(s, token);
+    if (token == s->info->eos || token == s->info->end_of_turn) return 2;
+    if (s->grammar) {
+        s->may_end = griffin_grammar_accept(s->grammar, &s->grammar_state, token);
+        if (s->may_end < 0) return session_error(s, s->may_end);
+    }
+    if ((status = say(s, token)) != 0) return status;
+    if (s->first_seconds == 0) s->first_seconds = seconds_now() - s->start;
+    error = griffin_step(s->context, s->state, token, s->logits);
+    if (error < 0) return session_error(s, error);
+    s->generated_tokens++;
+    return 0;
+}
+
+int session_generate(session *s, griffin_sampler *sampler, int limit, int ignore_ends) {
+    double start = seconds_now();
+    int i, status = 0;
+    start_grammar(s, sampler);
+    sampler->bias_count = 0;
+    if (ignore_ends) {
+        forbid(s, sampler, s->info->eos);
+        forbid(s, sampler, s->info->end_of_turn);
+    }
+    for (i = 0; i != limit && status == 0 && !interrupted(); i++)
+        status = generate_one(s, sampler);
+    s->generated_seconds += seconds_now() - start;
+    return status == 1 || say(s, -1) == 1;
+}
+
+static void print_rate(const char *what, int tokens, double seconds) {
+    if (tokens > 0)
+        fprintf(stderr, "%s %6d tokens in %7.2f s, %8.1f tokens/s\n", what, tokens, seconds,
+                seconds > 0 ? tokens / seconds : 0.0);
+}
+
+void session_statistics(const session *s) {
+    fprintf(stderr, "\n");
+    print_rate("prompt    ", s->prompt_tokens, s->prompt_seconds);
+    print_rate("generation", s->generated_tokens, s->generated_seconds);
+    if (s->masks > 0)
+        fprintf(stderr, "grammar    %6d masks, %.0f us each, at most %.0f us, %.0f KiB\n", s->masks,
+                s->mask_seconds / s->masks * 1e6, s->longest_mask * 1e6,
+                (double)griffin_grammar_size(s->grammar) / 1024);
+    fprintf(stderr, "opened in %.2f s, ", s->open_seconds);
+    if (s->generated_tokens > 0)
+        fprintf(stderr, "first token after %.3f s, seed %llu, ", s->first_seconds,
+                (unsigned long long)s->seed);
+    fprintf(stderr, "%s kernels, peak memory %.0f MiB\n", s->info->kernels, peak_mebibytes());
+}

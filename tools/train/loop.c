@@ -1,0 +1,221 @@
+/* loop.c - the training itself: steps, and reports between them; see train.h. */
+
+#include "train.h"
+#include "../shared/plot.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const double pi = 3.14159265358979323846;
+
+/* What only this run of the program knows. */
+typedef struct run {
+    training *t;
+    double start;                           /* when it would have begun without interruptions */
+    double shown;                           /* when the progress line was written */
+    double step_seconds;
+    int64_t first_tokens;
+    double loss, bits;                      /* of the held-out text, at the last report; or 0 */
+} run;
+
+/* ---- schedule -------------------------------------------------------------------------------- */
+
+/* How much of the run is over after some steps: by count or by clock, whichever is further. */
+static double share_after(const training *t, int64_t steps) {
+    double by_steps = t->o.steps ? (double)steps / t->o.steps : 0;
+    double by_time = t->budget > 0 ? t->progress.seconds / t->budget : 0;
+    return fmin(fmax(by_steps, by_time), 1);
+}
+
+/* Up in a line, then down along half a cosine. */
+static float rate_of(const training *t) {
+    double share = share_after(t, t->progress.steps + 1), warm = t->o.warmup, end = t->o.end_rate;
+    double way = warm < 1 ? (share - warm) / (1 - warm) : 0;
+    if (share < warm) return (float)(t->o.rate * share / warm);
+    return (float)(t->o.rate * (end + (1 - end) * 0.5 * (1 + cos(pi * way))));
+}
+
+/* ---- steps ----------------------------------------------------------------------------------- */
+
+static int next_batch(training *t) {
+    uint64_t seed = (uint64_t)t->o.seed;
+    if (!t->o.task) return corpus_batch(&t->text, seed, t->progress.steps, &t->batch);
+    task_batch((train_task)t->o.task, seed, t->progress.steps, &t->batch);
+    return 0;
+}
+
+static void add_point(train_curve *c, int64_t step, double loss) {
+    if (c->count == CURVE) return;
+    c->step[c->count] = (double)step;
+    c->loss[c->count++] = loss;
+}
+
+/* Points lie 2.5 % apart, since the curve is drawn over the logarithm of the steps. */
+static void count_step(train_progress *p, int64_t scored, double nats, int64_t tokens) {
+    const train_curve *c = &p->learned;
+    p->steps++;
+    p->tokens += tokens;
+    p->nats += nats;
+    p->scored += (double)scored;
+    p->point_nats += nats;
+    p->point_scored += (double)scored;
+    if (c->count && (double)p->steps < 1.025 * c->step[c->count - 1]) return;
+    add_point(&p->learned, p->steps, p->point_nats / p->point_scored);
+    p->point_nats = p->point_scored = 0;
+}
+
+static int step(training *t) {
+    const train_options *o = &t->o;
+    batch *b = &t->batch;
+    net_adam adam = { 0, o->beta1, o->beta2, o->eps, o->decay, o->clip, t->progress.updates };
+    int64_t scored;
+    double nats, norm;
+    adam.rate = rate_of(t);
+    if (next_batch(t)) return 1;
+    if ((scored = batch_scored(b)) == 0) return complain("there is nothing to learn in the text");
+    nats = net_backward(t->net, b->tokens, b->targets, b->fresh, b->sequences, b->length,
+                        1.0f / (float)scored, NULL);
+    norm = net_update(t->net, &adam);
+    if (!isfinite(nats) || !isfinite(norm))
+        return complain("the loss is infinite after %lld steps: try a smaller --rate",
+                        (long long)t->progress.steps);
+    t->progress.updates = adam.step;
+    count_step(&t->progress, scored, nats, (int64_t)b->sequences * b->length);
+    return 0;
+}
+
+/* ---- what is shown --------------------------------------------------------------------------- */
+
+static void print_duration(FILE *out, double seconds) {
+    long s = (long)(seconds + 0.5);
+    if (s < 3600) fprintf(out, "%ld:%02ld", s / 60, s % 60);
+    else fprintf(out, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+}
+
+static void print_state(const run *r, FILE *out) {
+    const train_progress *p = &r->t->progress;
+    double share = share_after(r->t, p->steps);
+    fprintf(out, "%3.0f %%  step %lld", 100 * share, (long long)p->steps);
+    if (p->scored > 0) fprintf(out, "  loss %.4f", p->nats / p->scored);
+    if (r->loss > 0) fprintf(out, "  held out %.4f (%.4f bits a byte)", r->loss, r->bits);
+    fprintf(out, "  %.0f tokens/s",
+            r->step_seconds > 0 ? (double)(p->tokens - r->first_tokens) / r->step_seconds : 0);
+    fprintf(out, "  ");
+    print_duration(out, share > 0 ? p->seconds * (1 / share - 1) : 0);
+    fprintf(out, " left");
+}
+
+static void show_progress(run *r) {
+    double now = seconds_now();
+    if (!isatty(STDERR_FILENO) || now - r->shown < 0.2) return;
+    r->shown = now;
+    fprintf(stderr, "\r");
+    print_state(r, stderr);
+    fprintf(stderr, "   ");
+}
+
+static int draw_curve(const training *t) {
+    const train_progress *p = &t->progress;
+    plot_line lines[2] = { { "training", NULL, NULL, 0 }, { "held out", NULL, NULL, 0 } };
+    plot picture = { "Loss", "steps", "nats a token", NULL, 1 };
+    const train_curve *curves[2] = { NULL, NULL };
+    curves[0] = &p->learned;
+    curves[1] = &p->validated;
+    for (int i = 0; i < 2; i++) {
+        lines[i].x = curves[i]->step;
+        lines[i].y = curves[i]->loss;
+        lines[i].count = (int)curves[i]->count;
+    }
+    picture.lines = lines;
+    picture.count = 1 + (p->validated.count > 0);
+    return plot_write(t->o.plot, &picture, 1);
+}
+
+/* ---- reports --------------------------------------------------------------------------------- */
+
+/* Mean loss of the held-out text, in sequences of the training length; ends of documents are not
+ * counted, so that the bytes are those of the text. */
+static void validate(run *r) {
+    training *t = r->t;
+    batch *b = &t->batch;
+    double nats = 0, bytes, all = t->held_out.tokens.count - 2.0 * t->held_out.documents;
+    int64_t sum = 0, scored = 0, limit = t->o.valid_limit ? t->o.valid_limit : INT64_MAX;
+    for (int64_t i = 0; sum < limit && corpus_slice(&t->held_out, i, b); i++, sum += scored)
+        nats += net_loss(t->net, b->tokens, b->targets, b->fresh, b->sequences, b->length, &scored);
+    bytes = (double)t->held_out.bytes * (double)sum / all;
+    r->loss = nats / (double)sum;
+    r->bits = nats / log(2.0) / bytes;
+    add_point(&t->progress.validated, t->progress.steps, r->loss);
+}
+
+static int sample(training *t) {
+    griffin_sampler sampler = SAMPLER_DEFAULTS;
+    token_list prompt = { NULL, 0, 0 };
+    session s;
+    char *image;
+    int status;
+    if (train_open(t, &s, &image)) return 1;
+    sampler.seed = (uint64_t)t->o.seed;
+    status = tokens_add_text(&prompt, &s, NULL, t->o.prompt, strlen(t->o.prompt))
+          || session_feed(&s, &prompt, &sampler, 1)
+          || session_generate(&s, &sampler, t->o.sample, 1);
+    printf("\n\n");
+    tokens_free(&prompt);
+    train_close(&s, image);
+    return status;
+}
+
+/* The model that predicted the held-out text best is the one that is kept, or the last. */
+static int report_state(run *r) {
+    training *t = r->t;
+    train_progress *p = &t->progress;
+    int better = 1, status;
+    if (t->held_out.tokens.count > 0) {
+        validate(r);
+        better = p->best == 0 || r->loss < p->best;
+        if (better) p->best = r->loss;
+        better |= t->o.keep_last;
+    }
+    if (isatty(STDERR_FILENO)) fprintf(stderr, "\r%100s\r", "");
+    print_state(r, stdout);
+    printf("\n");
+    p->nats = p->scored = 0;
+    status = output_flush();
+    if (!status && t->o.task) status = task_report(t);
+    if (!status && better) status = train_save(t);
+    if (!status && t->o.checkpoint) status = train_checkpoint(t);
+    if (!status && t->o.plot) status = draw_curve(t);
+    if (!status && t->o.sample && !t->o.task && !interrupted()) status = sample(t);
+    return status;
+}
+
+/* Reports come at equal shares of the run, the last one at its end. */
+static int is_due(const training *t, double before) {
+    double now = share_after(t, t->progress.steps);
+    return now >= 1 || interrupted() || floor(now * t->o.reports) > floor(before * t->o.reports);
+}
+
+int train_run(training *t) {
+    run r = { NULL, 0, 0, 0, 0, 0, 0 };
+    int status = 0;
+    r.t = t;
+    r.start = seconds_now() - t->progress.seconds;
+    r.first_tokens = t->progress.tokens;
+    if (share_after(t, t->progress.steps) >= 1)
+        printf("nothing is left to do: give it more --steps or --time\n");
+    interrupt_catch();
+    while (!status && !interrupted() && share_after(t, t->progress.steps) < 1) {
+        double before = share_after(t, t->progress.steps), begun = seconds_now();
+        status = step(t);
+        t->progress.seconds = seconds_now() - r.start;
+        r.step_seconds += seconds_now() - begun;
+        if (status) break;
+        show_progress(&r);
+        if (is_due(t, before)) status = report_state(&r);
+    }
+    if (!status && interrupted()) return 130;
+    return status;
+}

@@ -1,0 +1,486 @@
+/* net.c - makes a net: its weights, the memory of a group, the first values; and takes
+ * batches through it, see net.h. */
+
+#include "model.h"
+
+#include "../shared/host.h"
+#include "../convert/tensors.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#ifdef _OPENMP
+  #include <omp.h>
+#endif
+
+/* ---- threads --------------------------------------------------------------------------------- */
+
+static int threads_wanted(void) {
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
+static real *scratch_here(const net *n) {
+#ifdef _OPENMP
+    return n->scratch + (size_t)omp_get_thread_num() * n->scratch_size;
+#else
+    return n->scratch;
+#endif
+}
+
+/* A few rows are not worth waking anybody. */
+void net_each(const net *n, int count, net_job job, void *data) {
+    int i;
+#ifdef _OPENMP
+    #pragma omp parallel for schedule(dynamic, 1) num_threads(n->threads) \
+        if(count > 1 && n->rows > BLOCK)
+#endif
+    for (i = 0; i < count; i++) job(data, i, scratch_here(n));
+}
+
+/* ---- shape ----------------------------------------------------------------------------------- */
+
+static int between(int value, int least, int most) { return value >= least && value <= most; }
+
+/* Null, or the rule that the shape breaks. Products of two sizes fit an int afterwards. */
+static const char *broken_rule(const griffin_config *g, int longest) {
+    enum { MOST = 1 << 14 };
+    if (!between(longest, 1, 1 << 16)) return "sequences of 1 to 65536 tokens";
+    if (!between(g->vocab, 1, 1 << 21)) return "1 to 2^21 words";
+    if (!between(g->width, 1, MOST) || !between(g->mlp_width, 1, 4 * MOST)
+        || !between(g->lru_width, 1, MOST)) return "widths of 1 to 16384, of the MLP 65536";
+    if (!between(g->layers, 1, GRIFFIN_MAX_LAYERS)
+        || strlen(g->blocks) != (size_t)g->layers
+        || strspn(g->blocks, "ra") != (size_t)g->layers) return "a letter r or a for each layer";
+    if (!between(g->heads, 1, g->width) || g->head_dim * (int64_t)g->heads != g->width)
+        return "heads times head_dim equal to width";
+    if (!between(g->kv_heads, 1, g->heads) || g->heads % g->kv_heads)
+        return "heads a multiple of key/value heads";
+    if (!between(g->gate_blocks, 1, g->lru_width) || g->lru_width % g->gate_blocks)
+        return "recurrent width a multiple of gate blocks";
+    if (!between(g->conv_width, 1, 16)) return "1 to 16 taps";
+    if (!between(g->window, 1, 1 << 20)) return "a window of 1 to 2^20 tokens";
+    if (!between(g->rope_dims, 0, g->head_dim) || g->rope_dims % 2)
+        return "rotated dimensions even, at most head_dim";
+    if (g->activation != GRIFFIN_GELU_TANH) return "the activation gelu_pytorch_tanh";
+    return NULL;
+}
+
+/* ---- weights --------------------------------------------------------------------------------- */
+
+static void describe_weight(net_weight *w, const tensor *t) {
+    snprintf(w->name, sizeof w->name, "%s", t->name);
+    w->rank = t->rank;
+    w->count = 1;
+    w->decays = t->kind != TENSOR_SMALL;
+    for (int i = 0; i < t->rank; i++) {
+        w->shape[i] = (int)t->shape[i];
+        w->count *= (size_t)t->shape[i];
+    }
+}
+
+static int list_weights(net *n) {
+    tensors t;
+    if (tensors_list(&t, &n->config) != 0) return -1;
+    n->weights = (net_weight *)calloc(t.count, sizeof *n->weights);
+    for (size_t i = 0; n->weights && i < t.count; i++) describe_weight(&n->weights[i], &t.list[i]);
+    n->weight_count = (int)t.count;
+    tensors_free(&t);
+    return n->weights ? 0 : -1;
+}
+
+/* The weight "model.[layers.AT.]NAME", or null. */
+static net_weight *find(net *n, int at, const char *name) {
+    char full[96], middle[32] = "";
+    if (at >= 0) snprintf(middle, sizeof middle, "layers.%d.", at);
+    snprintf(full, sizeof full, "model.%s%s", middle, name);
+    for (int i = 0; i < n->weight_count; i++)
+        if (strcmp(n->weights[i].name, full) == 0) return &n->weights[i];
+    return NULL;
+}
+
+/* The linear layer NAME.weight with NAME.bias, if there is one. */
+static matrix find_matrix(net *n, int at, const char *name) {
+    char full[80];
+    matrix m = { NULL, NULL, 0, 0, 1, 0, NULL, NULL };
+    snprintf(full, sizeof full, "%s.weight", name);
+    m.weight = find(n, at, full);
+    m.out = m.weight->shape[0];
+    m.in = m.weight->shape[1];
+    snprintf(full, sizeof full, "%s.bias", name);
+    m.bias = find(n, at, full);
+    return m;
+}
+
+static matrix find_gate(net *n, int at, const char *name, const char *bias) {
+    matrix m = { NULL, NULL, 0, 0, 1, 1, NULL, NULL };
+    m.weight = find(n, at, name);
+    m.bias = find(n, at, bias);
+    m.blocks = m.weight->shape[0];
+    m.in = m.out = m.weight->shape[1];
+    return m;
+}
+
+static void find_mixer(net *n, int i, layer *l) {
+    if (!l->recurrent) {
+        l->q = find_matrix(n, i, "temporal_block.q_proj");
+        l->k = find_matrix(n, i, "temporal_block.k_proj");
+        l->v = find_matrix(n, i, "temporal_block.v_proj");
+        l->out = find_matrix(n, i, "temporal_block.o_proj");
+        return;
+    }
+    l->y = find_matrix(n, i, "temporal_block.linear_y");
+    l->x = find_matrix(n, i, "temporal_block.linear_x");
+    l->taps = find(n, i, "temporal_block.conv_1d.weight");
+    l->taps_bias = find(n, i, "temporal_block.conv_1d.bias");
+    l->gate_x = find_gate(n, i, "temporal_block.rg_lru.input_gate_weight",
+                          "temporal_block.rg_lru.input_gate_bias");
+    l->gate_a = find_gate(n, i, "temporal_block.rg_lru.recurrent_gate_weight",
+                          "temporal_block.rg_lru.recurrent_gate_bias");
+    l->a_param = find(n, i, "temporal_block.rg_lru.recurrent_param");
+    l->out = find_matrix(n, i, "temporal_block.linear_out");
+}
+
+static int find_layers(net *n) {
+    n->layers = (layer *)calloc((size_t)n->config.layers, sizeof *n->layers);
+    if (!n->layers) return -1;
+    n->embedding = find_matrix(n, -1, "embed_tokens");
+    n->final_norm = find(n, -1, "final_norm.weight");
+    for (int i = 0; i < n->config.layers; i++) {
+        layer *l = &n->layers[i];
+        l->recurrent = n->config.blocks[i] == 'r';
+        l->norm1 = find(n, i, "temporal_pre_norm.weight");
+        l->norm2 = find(n, i, "channel_pre_norm.weight");
+        l->gate = find_matrix(n, i, "mlp_block.gate_proj");
+        l->up = find_matrix(n, i, "mlp_block.up_proj");
+        l->down = find_matrix(n, i, "mlp_block.down_proj");
+        find_mixer(n, i, l);
+    }
+    return 0;
+}
+
+int net_matrices(layer *l, matrix *list[LAYER_MATRICES]) {
+    int r = l->recurrent, count = 0;
+    list[count++] = r ? &l->y : &l->q;
+    list[count++] = r ? &l->x : &l->k;
+    list[count++] = r ? &l->gate_x : &l->v;
+    if (r) list[count++] = &l->gate_a;
+    list[count++] = &l->out;
+    list[count++] = &l->gate;
+    list[count++] = &l->up;
+    list[count++] = &l->down;
+    return count;
+}
+
+/* ---- memory -------------------------------------------------------------------------------------
+ * Laid out twice: first to learn the size, with no memory, then with it. */
+
+typedef struct arena { char *memory; size_t used; } arena;
+
+static void *give(arena *a, size_t count, size_t size) {
+    void *here = a->memory ? a->memory + a->used : NULL;
+    a->used += (count * size + 63) / 64 * 64;
+    return here;
+}
+
+static real *reals(arena *a, size_t rows, int width) {
+    return (real *)give(a, rows * (size_t)width, sizeof(real));
+}
+
+static void lay_out_weights(net *n, arena *a) {
+    for (int i = 0; i < n->weight_count; i++) {
+        net_weight *w = &n->weights[i];
+        w->value = reals(a, w->count, 1);
+        w->gradient = reals(a, w->count, 1);
+        w->mean = reals(a, w->count, 1);
+        w->square = reals(a, w->count, 1);
+    }
+}
+
+static void lay_out_panels(arena *a, matrix *m) {
+    int out = net_rounded(m->out, WIDEST), in = net_rounded(m->in, WIDEST);
+    m->forward = reals(a, (size_t)(m->blocks * m->in), out);
+    m->backward = reals(a, (size_t)(m->blocks * m->out), in);
+}
+
+static void lay_out_layer(net *n, layer *l, arena *a) {
+    const griffin_config *g = &n->config;
+    size_t M = (size_t)n->capacity;
+    int E = l->recurrent ? g->lru_width : 0;                /* nothing of the other mixer */
+    int Q = l->recurrent ? 0 : g->width, kv = l->recurrent ? 0 : g->kv_heads * g->head_dim;
+    matrix *list[LAYER_MATRICES];
+    for (int i = net_matrices(l, list); i-- > 0;) lay_out_panels(a, list[i]);
+    l->input = reals(a, M, g->width);
+    l->middle = reals(a, M, g->width);
+    l->g = reals(a, M, g->mlp_width);
+    l->u = reals(a, M, g->mlp_width);
+    l->mixed = reals(a, M, E + Q);
+    l->y_in = reals(a, M, E);
+    l->z = reals(a, M, E);
+    l->gx = reals(a, M, E);
+    l->ga = reals(a, M, E);
+    l->queries = reals(a, M, Q);
+    l->keys = reals(a, M, kv);
+    l->values = reals(a, M, kv);
+    l->weighing = reals(a, M, Q ? g->heads : 0);
+}
+
+static void lay_out_work(net *n, arena *a) {
+    const griffin_config *g = &n->config;
+    work *w = &n->work;
+    size_t M = (size_t)n->capacity;
+    int D = g->width, E = g->lru_width, kv = g->kv_heads * g->head_dim, K = g->conv_width;
+    int widest = D > E ? D : E;
+    real **of_width[] = { &w->d_out, &w->d_middle, &w->d_in, &w->n1, &w->n2, &w->d_q };
+    for (int i = 0; i < 6; i++) *of_width[i] = reals(a, M, D);
+    w->m = reals(a, M, g->mlp_width);
+    w->d_u = reals(a, M, g->mlp_width);
+    w->product = reals(a, M, widest);
+    w->d_mixed = reals(a, M, widest);
+    w->c = reals(a, M, E);
+    w->d_c = reals(a, M, E);
+    w->d_k = reals(a, M, kv);
+    w->d_v = reals(a, M, kv);
+    w->logits_row = (size_t)net_rounded(g->vocab, SPREAD) + SPREAD;
+    w->logits = reals(a, HEAD * w->logits_row, 1);
+    w->norm_sums = reals(a, 2 * (size_t)net_pieces(n->capacity, BLOCK), D);
+    w->channel_sums = reals(a, M * (size_t)(K + 2), E);
+    w->losses = (double *)give(a, M, sizeof *w->losses);
+    n->position = (int32_t *)give(a, M, sizeof *n->position);
+    n->turns = reals(a, (size_t)n->longest, g->rope_dims);
+    n->output = reals(a, M, D);
+}
+
+/* The most that a job takes, see pass.h; 16 numbers each for alignment. */
+static size_t scratch_needed(const net *n) {
+    const griffin_config *g = &n->config;
+    int T = net_rounded(n->longest, WIDEST), dim = net_rounded(g->head_dim, WIDEST);
+    size_t rows = (size_t)BLOCK * (size_t)(g->width + g->mlp_width + g->lru_width);
+    size_t attention = (size_t)T * (size_t)(3 * dim + 2 * QUERY);
+    size_t recurrent = (size_t)(2 * g->conv_width + 8) * (size_t)g->lru_width;
+    return rows + attention + recurrent + GRADIENT_SCRATCH + 256;
+}
+
+static void lay_out_update(net *n, arena *a) {
+    int count = 0;
+    n->chunks = 0;
+    for (int i = 0; i < n->weight_count; i++)
+        n->chunks += (int)((n->weights[i].count + CHUNK - 1) / CHUNK);
+    n->chunk_sums = (double *)give(a, (size_t)n->chunks, sizeof *n->chunk_sums);
+    n->chunk_start = (size_t *)give(a, (size_t)n->chunks, sizeof *n->chunk_start);
+    n->chunk_weight = (int *)give(a, (size_t)n->chunks, sizeof *n->chunk_weight);
+    for (int i = 0; a->memory && i < n->weight_count; i++)
+        for (size_t at = 0; at < n->weights[i].count; at += CHUNK, count++) {
+            n->chunk_weight[count] = i;
+            n->chunk_start[count] = at;
+        }
+}
+
+static void lay_out(net *n, arena *a) {
+    lay_out_weights(n, a);
+    lay_out_panels(a, &n->embedding);
+    for (int i = 0; i < n->config.layers; i++) lay_out_layer(n, &n->layers[i], a);
+    for (int i = 0; i < n->config.layers; i++)
+        n->layers[i].output = i + 1 < n->config.layers ? n->layers[i + 1].input : NULL;
+    lay_out_work(n, a);
+    n->layers[n->config.layers - 1].output = n->output;
+    lay_out_update(n, a);
+    n->scratch_size = (scratch_needed(n) + 15) / 16 * 16;
+    n->scratch = (real *)give(a, n->scratch_size * (size_t)n->threads, sizeof(real));
+}
+
+/* cos and sin of position * rope_base^(-2 j / rope_dims), exactly enough for any position here. */
+static void fill_turns(net *n) {
+    int half = n->config.rope_dims / 2;
+    real *turn = n->turns;
+    for (int p = 0; p < n->longest; p++, turn += 2 * half)
+        for (int j = 0; j < half; j++) {
+            double angle = p * pow((double)n->config.rope_base, -1.0 * j / half);
+            turn[j] = (real)cos(angle);
+            turn[half + j] = (real)sin(angle);
+        }
+}
+
+static const net_math *best_math(void) {
+#ifdef NET_X86
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return &net_avx512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &net_avx2;
+#endif
+    return &net_plain;
+}
+
+static int allocate(net *n) {
+    arena a = { NULL, 0 };
+    void *memory = NULL;
+    lay_out(n, &a);
+    if (posix_memalign(&memory, 64, a.used) != 0) return -1;
+    n->memory = memory;
+    a.memory = (char *)memory;
+    a.used = 0;
+    lay_out(n, &a);
+    return 0;
+}
+
+net *net_new(const griffin_config *config, int longest) {
+    const char *broken = broken_rule(config, longest);
+    net *n;
+    if (broken) { complain("cannot train this shape: expected %s", broken); return NULL; }
+    n = (net *)calloc(1, sizeof *n);
+    if (!n) { complain("out of memory"); return NULL; }
+    n->config = *config;
+    n->longest = longest;
+    n->capacity = longest > GROUP ? longest : GROUP;
+    n->threads = threads_wanted();
+    n->math = best_math();
+    if (list_weights(n) != 0 || find_layers(n) != 0 || allocate(n) != 0) {
+        complain("no memory for this net");
+        net_free(n);
+        return NULL;
+    }
+    fill_turns(n);
+    net_initialise(n, 0);
+    return n;
+}
+
+void net_free(net *n) {
+    if (!n) return;
+    free(n->memory);
+    free(n->layers);
+    free(n->weights);
+    free(n);
+}
+
+int net_weights(net *n, net_weight **list) {
+    *list = n->weights;
+    return n->weight_count;
+}
+
+/* ---- the first values ------------------------------------------------------------------------ */
+
+/* splitmix64 */
+static double uniform(uint64_t *seed) {
+    uint64_t z = *seed += 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return ((double)((z ^ (z >> 31)) >> 11) + 0.5) / 9007199254740992.0;
+}
+
+static void fill_normal(net_weight *w, double variance, uint64_t *seed) {
+    for (size_t i = 0; i < w->count; i++) {
+        double size = sqrt(-2 * variance * log(uniform(seed)));
+        w->value[i] = (real)(size * cos(6.283185307179586 * uniform(seed)));
+    }
+}
+
+static void fill(net_weight *w, double value) {
+    for (size_t i = 0; i < w->count; i++) w->value[i] = (real)value;
+}
+
+/* Makes a^c uniform in [0.9, 0.999], where a = sigmoid(-a_param) (section 2.4 of the paper). */
+static void fill_decay(net_weight *w, double c, uint64_t *seed) {
+    for (size_t i = 0; i < w->count; i++) {
+        double a = pow(0.9 + 0.099 * uniform(seed), 1 / c);
+        w->value[i] = (real)log(1 / a - 1);
+    }
+}
+
+static void fill_matrix(const matrix *m, double gain, uint64_t *seed) {
+    fill_normal(m->weight, gain / m->in, seed);
+}
+
+static void initialise_layer(net *n, layer *l, uint64_t *seed) {
+    double last = 2.0 / n->config.layers;   /* what ends a residual branch starts smaller */
+    fill(l->norm1, 1 - (double)n->config.norm_offset);
+    fill(l->norm2, 1 - (double)n->config.norm_offset);
+    if (l->recurrent) {
+        fill_matrix(&l->y, 1, seed);
+        fill_matrix(&l->x, 1, seed);
+        fill_normal(l->taps, 0.01 / n->config.conv_width, seed);
+        fill_matrix(&l->gate_x, 1, seed);
+        fill_matrix(&l->gate_a, 1, seed);
+        fill_decay(l->a_param, (double)n->config.decay, seed);
+    } else {
+        fill_matrix(&l->q, 1, seed);
+        fill_matrix(&l->k, 1, seed);
+        fill_matrix(&l->v, 1, seed);
+    }
+    fill_matrix(&l->out, last, seed);
+    fill_matrix(&l->gate, 1, seed);
+    fill_matrix(&l->up, 1, seed);
+    fill_matrix(&l->down, last, seed);
+}
+
+/* Numbers as in the reference, except a_param, where its code differs from the paper. */
+void net_initialise(net *n, uint64_t seed) {
+    for (int i = 0; i < n->weight_count; i++) {
+        net_weight *w = &n->weights[i];
+        fill(w, 0);                         /* what biases stay */
+        memset(w->gradient, 0, w->count * sizeof(real));
+        memset(w->mean, 0, w->count * sizeof(real));
+        memset(w->square, 0, w->count * sizeof(real));
+    }
+    fill_matrix(&n->embedding, 1, &seed);
+    for (int i = 0; i < n->config.layers; i++) initialise_layer(n, &n->layers[i], &seed);
+    fill(n->final_norm, 1 - (double)n->config.norm_offset);
+}
+
+/* ---- batches --------------------------------------------------------------------------------- */
+
+/* How many tokens of its document come before each. */
+static void find_positions(net *n, const uint8_t *fresh) {
+    for (int t = 0; t < n->rows; t++)
+        n->position[t] = t % n->length == 0 || (fresh && fresh[t]) ? 0 : n->position[t - 1] + 1;
+}
+
+static int64_t count_scored(const int32_t *targets, int64_t count) {
+    int64_t scored = 0;
+    for (int64_t i = 0; i < count; i++) scored += targets[i] >= 0;
+    return scored;
+}
+
+typedef struct batch {
+    const int32_t *tokens, *targets;
+    const uint8_t *fresh;
+    int            sequences, length;
+} batch;
+
+/* Group by group, whatever the batch. */
+static double run_batch(net *n, const batch *b, int backward) {
+    int most = b->length < GROUP ? GROUP / b->length : 1;
+    double sum = 0;
+    n->math->prepare(n);
+    n->length = b->length;
+    for (int first = 0; first < b->sequences; first += most) {
+        size_t at = (size_t)first * (size_t)b->length;
+        n->rows = net_least(most, b->sequences - first) * b->length;
+        n->tokens = b->tokens + at;
+        n->targets = b->targets + at;
+        find_positions(n, b->fresh ? b->fresh + at : NULL);
+        sum += n->math->run(n, backward);
+    }
+    return sum;
+}
+
+double net_backward(net *n, const int32_t *tokens, const int32_t *targets, const uint8_t *fresh,
+                    int sequences, int length, float scale, int64_t *scored) {
+    batch b = { tokens, targets, fresh, sequences, length };
+    n->scale = (double)scale;
+    if (scored) *scored = count_scored(targets, (int64_t)sequences * length);
+    return run_batch(n, &b, 1);
+}
+
+double net_loss(net *n, const int32_t *tokens, const int32_t *targets, const uint8_t *fresh,
+                int sequences, int length, int64_t *scored) {
+    batch b = { tokens, targets, fresh, sequences, length };
+    n->scale = 1;
+    if (scored) *scored = count_scored(targets, (int64_t)sequences * length);
+    return run_batch(n, &b, 0);
+}
+
+double net_update(net *n, net_adam *adam) {
+    adam->step++;
+    return n->math->update(n, adam);
+}

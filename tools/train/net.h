@@ -1,0 +1,73 @@
+/* net.h - a network of the family while it is trained: weights, exact gradients, AdamW.
+ *
+ *     n = net_new(&config, 256);                                the longest sequence
+ *     net_initialise(n, seed);                                  or fill its weights from a file
+ *     while (...) {
+ *         loss = net_backward(n, tokens, targets, NULL, 16, 256, 1 / 4096.0f, &scored);
+ *         net_update(n, &adam);
+ *     }
+ *     net_free(n);
+ *
+ * The same calls give the same bits with any number of OpenMP threads: all sums are over fixed
+ * blocks in a fixed order. One thread at a time may use a net. */
+
+#ifndef TRAIN_NET_H
+#define TRAIN_NET_H
+
+#include "../../griffin.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Numbers are floats. The test of the gradients compiles the same source with doubles. */
+#ifndef NET_REAL
+  #define NET_REAL float
+#endif
+
+/* One weight, with the name and shape that Hugging Face's files give it. */
+typedef struct net_weight {
+    char      name[64];
+    int       rank, shape[3];               /* row-major */
+    size_t    count;                        /* numbers */
+    int       decays;                       /* matrices do; norms, biases, taps, a_param do not */
+    NET_REAL *value, *gradient;             /* [count] */
+    NET_REAL *mean, *square;                /* [count] AdamW's first and second moments */
+} net_weight;
+
+typedef struct net net;
+
+/* longest: tokens in a sequence, at most; the memory for activations follows from it, since a batch
+ * goes through the net in groups of about 2048 tokens. Null, after a message: no memory, or a shape
+ * that cannot be trained (only tanh-GELU is known). */
+net *net_new(const griffin_config *config, int longest);
+void net_free(net *n);                                      /* null is fine */
+
+/* The paper's initialisation; gradients and moments become 0. */
+void net_initialise(net *n, uint64_t seed);
+
+/* All of them, in the order of a forward pass; returns how many. */
+int net_weights(net *n, net_weight **list);
+
+/* A batch. tokens, targets and fresh: [sequences][length]. Target -1 is not scored. fresh[i] != 0:
+ * a document begins at token i, and nothing before it is seen; each sequence begins one; null: no
+ * others do. Tokens and targets must be below the vocabulary's size.
+ *
+ * net_backward adds scale * d(sum of losses)/d(weight) to the gradients. Both return the sum of the
+ * cross entropies in nats, and how many targets were scored, unless scored is null. */
+double net_backward(net *n, const int32_t *tokens, const int32_t *targets, const uint8_t *fresh,
+                    int sequences, int length, float scale, int64_t *scored);
+double net_loss(net *n, const int32_t *tokens, const int32_t *targets, const uint8_t *fresh,
+                int sequences, int length, int64_t *scored);
+
+typedef struct net_adam {
+    float   rate, beta1, beta2, eps;
+    float   decay;                          /* times the rate is taken off weights that decay */
+    float   clip;                           /* largest norm of all gradients together; 0: any */
+    int64_t step;                           /* updates made so far; net_update counts on */
+} net_adam;
+
+/* Clips the gradients, takes a step of AdamW with decoupled decay, and zeroes the gradients.
+ * Returns their norm before clipping. If that is not finite, no weight has changed. */
+double net_update(net *n, net_adam *adam);
+
+#endif

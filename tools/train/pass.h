@@ -1,0 +1,711 @@
+/* pass.h - a group of sequences through the net and back, and the step of AdamW. Included by
+ * one file for each instruction set, which says how wide vectors are.
+ *
+ * A pass is a row of jobs over all threads: over blocks of rows where every token is for itself;
+ * over sequences and heads, or gate blocks, in the mixers; over stripes of the weights for their
+ * gradients, which sum over all rows of the group at once. No sum depends on the threads. */
+
+/* Whatever the program is built with: loops become vectors, a product and a sum may be one
+ * instruction, and nobody asks whether a comparison traps. */
+#ifdef __clang__
+  #pragma clang fp contract(fast)
+#else
+  #pragma GCC optimize("O3,fp-contract=fast,no-trapping-math")
+#endif
+
+#include "matrix.h"
+#include "layers.h"
+
+typedef struct pass { net *n; layer *l; } pass;
+
+/* Memory of a thread for one job, handed out from the front. */
+static real *take(real **scratch, size_t count) {
+    real *memory = *scratch;
+    *scratch += (count + 15) / 16 * 16;
+    return memory;
+}
+
+/* The rows of a block, and a row's place in a matrix of that width. */
+static int block_rows(const net *n, int block) { return net_least(BLOCK, n->rows - block * BLOCK); }
+static size_t at_row(int row, int width) { return (size_t)row * (size_t)width; }
+
+static int kv_width(const net *n) { return n->config.kv_heads * n->config.head_dim; }
+static int mixed_width(const net *n, const layer *l) {
+    return l->recurrent ? n->config.lru_width : n->config.width;
+}
+
+/* ---- panels ---------------------------------------------------------------------------------- */
+
+static void pack_job(void *data, int index, real *scratch) {
+    net *n = (net *)data;
+    matrix *list[LAYER_MATRICES];
+    (void)scratch;
+    if (index == n->config.layers) { pack_matrix(&n->embedding, 0); return; }
+    for (int i = net_matrices(&n->layers[index], list); i-- > 0;)
+        for (int b = 0; b < list[i]->blocks; b++) pack_matrix(list[i], b);
+}
+
+static void prepare(net *n) { net_each(n, n->config.layers + 1, pack_job, n); }
+
+/* ---- recurrent mixer: a job is one gate block of one sequence -------------------------------- */
+
+typedef struct lane {                       /* the channels of a block in one sequence */
+    int   block, width;
+    size_t start;                           /* its first number in an [M][E] matrix */
+    const int32_t *position;                /* of the sequence's tokens */
+    const real *taps_bias;
+    real *taps, *rate, *zeros;              /* [K][width], [width], [width] */
+} lane;
+
+static lane lane_of(const pass *p, int index, real **scratch) {
+    const net *n = p->n;
+    const griffin_config *g = &n->config;
+    lane a;
+    int sequence = index / g->gate_blocks, K = g->conv_width, first;
+    a.block = index % g->gate_blocks;
+    a.width = g->lru_width / g->gate_blocks;
+    first = a.block * a.width;
+    a.start = at_row(sequence * n->length, g->lru_width) + (size_t)first;
+    a.position = n->position + sequence * n->length;
+    a.taps_bias = p->l->taps_bias->value + first;
+    a.taps = take(scratch, at_row(K, a.width));
+    a.rate = take(scratch, (size_t)a.width);
+    a.zeros = take(scratch, (size_t)a.width);
+    memset(a.zeros, 0, (size_t)a.width * sizeof *a.zeros);
+    for (int j = 0; j < a.width; j++) {
+        const real *w = p->l->taps->value + at_row(first + j, K);
+        double v = (double)p->l->a_param->value[first + j];
+        for (int s = 0; s < K; s++) a.taps[s * a.width + j] = w[K - 1 - s];
+        a.rate[j] = (real)(-(double)g->decay * (fmax(v, 0.0) + log1p(exp(-fabs(v)))));
+    }
+    return a;
+}
+
+static void recurrent_job(void *data, int index, real *scratch) {
+    pass *p = (pass *)data;
+    layer *l = p->l;
+    int T = p->n->length, E = p->n->config.lru_width;
+    lane a = lane_of(p, index, &scratch);
+    real *c = p->n->work.c + a.start;
+    conv(T, a.width, p->n->config.conv_width, a.taps, a.taps_bias, a.position, l->z + a.start, c,
+         (size_t)E);
+    linear(&l->gate_x, a.block, T, c, (size_t)E, l->gx + a.start, (size_t)E, 0);
+    linear(&l->gate_a, a.block, T, c, (size_t)E, l->ga + a.start, (size_t)E, 0);
+    for (int t = 0; t < T; t++) {
+        size_t at = a.start + at_row(t, E);
+        rglru_row(a.width, a.position[t] ? 0 : ALL, a.rate, p->n->work.c + at, l->gx + at,
+                  l->ga + at, t ? l->mixed + at - E : a.zeros, l->mixed + at);
+    }
+}
+
+/* Sums of channels over one sequence: [K + 2][E], K taps, their bias, a_param. */
+static void keep_channel_sums(const pass *p, const lane *a, int sequence, const real *dtaps,
+                              const real *d_rate) {
+    const griffin_config *g = &p->n->config;
+    int K = g->conv_width, first = a->block * a->width;
+    real *sums = p->n->work.channel_sums + at_row(sequence * (K + 2), g->lru_width) + first;
+    copy_block(K + 1, a->width, dtaps, (size_t)a->width, sums, (size_t)g->lru_width);
+    sums += at_row(K + 1, g->lru_width);
+    for (int j = 0; j < a->width; j++)
+        sums[j] = -(real)g->decay * d_rate[j] * sigmoid(p->l->a_param->value[first + j]);
+}
+
+/* From work.d_mixed to gradients over z, gx and ga; and c, which the gates' weights want. */
+static void recurrent_backward_job(void *data, int index, real *scratch) {
+    pass *p = (pass *)data;
+    layer *l = p->l;
+    int T = p->n->length, E = p->n->config.lru_width, K = p->n->config.conv_width;
+    lane a = lane_of(p, index, &scratch);
+    size_t w = (size_t)a.width, row = (size_t)E;
+    real *c = p->n->work.c + a.start, *dc = p->n->work.d_c + a.start;
+    real *carry = take(&scratch, w), *d_rate = take(&scratch, w);
+    real *dtaps = take(&scratch, (size_t)(K + 1) * w);
+    memset(carry, 0, w * sizeof *carry);
+    memset(d_rate, 0, w * sizeof *d_rate);
+    memset(dtaps, 0, (size_t)(K + 1) * w * sizeof *dtaps);
+    conv(T, a.width, K, a.taps, a.taps_bias, a.position, l->z + a.start, c, row);
+    for (int t = T - 1; t >= 0; t--) {
+        size_t at = a.start + at_row(t, E);
+        rglru_row_backward(a.width, a.position[t] ? 0 : ALL, a.rate, p->n->work.c + at,
+                           p->n->work.d_mixed + at, t ? l->mixed + at - E : a.zeros, carry,
+                           l->gx + at, l->ga + at, dc + at_row(t, E), d_rate);
+    }
+    linear_backward(&l->gate_x, a.block, T, l->gx + a.start, row, dc, row, 1);
+    linear_backward(&l->gate_a, a.block, T, l->ga + a.start, row, dc, row, 1);
+    conv_backward(T, a.width, K, a.taps, a.position, l->z + a.start, dc, row, dtaps);
+    keep_channel_sums(p, &a, index / p->n->config.gate_blocks, dtaps, d_rate);
+}
+
+/* ---- attention mixer: a job is one key/value head of one sequence ---------------------------- */
+
+typedef struct view {                       /* of a key/value head in one sequence */
+    int    sequence, head, heads;           /* the first query head that uses it, how many */
+    int    T, D, dim, keys_row;
+    size_t start, kv_start;                 /* first numbers in [M][D] and [M][G hd] */
+    const int32_t *position;
+} view;
+
+static view view_of(const net *n, int index) {
+    const griffin_config *g = &n->config;
+    view a;
+    a.sequence = index / g->kv_heads;
+    a.heads = g->heads / g->kv_heads;
+    a.head = index % g->kv_heads * a.heads;
+    a.T = n->length;
+    a.D = g->width;
+    a.dim = g->head_dim;
+    a.keys_row = kv_width(n);
+    a.start = at_row(a.sequence * a.T, a.D);
+    a.kv_start = at_row(a.sequence * a.T, a.keys_row) + (size_t)(index % g->kv_heads * a.dim);
+    a.position = n->position + a.sequence * a.T;
+    return a;
+}
+
+/* What the queries from `first` on see: keys low (whole panels) to high, and row by row. */
+typedef struct sight { int first, rows, low, high; } sight;
+
+static int first_seen(const net *n, const view *a, int t) {
+    return t - net_least(a->position[t], n->config.window);
+}
+
+static sight sight_of(const net *n, const view *a, int first) {
+    sight s;
+    s.first = first;
+    s.rows = net_least(QUERY, a->T - first);
+    s.high = first + s.rows;
+    s.low = first;
+    for (int t = first; t < s.high; t++) s.low = net_least(s.low, first_seen(n, a, t));
+    s.low = s.low / COLS * COLS;
+    return s;
+}
+
+/* s [rows][high - low] = q k', keys being in panels of a column for each */
+static void score(const view *a, const sight *s, const real *q, const real *key_panels,
+                  real *scores) {
+    product p = { s->rows, s->high - s->low, a->dim, q, (size_t)a->D, 0, NULL, 0, NULL, 0,
+                  scores, 0 };
+    p.b = key_panels + at_row(s->low, a->dim);
+    p.b_panel = (size_t)(a->dim * COLS);
+    p.c_row = (size_t)p.cols;
+    multiply(&p);
+}
+
+/* out [rows][dim] = factors [rows][high - low] times what the keys have, in panels of all keys */
+static void gather(const view *a, const sight *s, const real *factors, const real *panels,
+                   real *out) {
+    product p = { s->rows, a->dim, s->high - s->low, factors, 0, 0, NULL, 0, NULL, 0, out, 0 };
+    p.a_row = (size_t)p.depth;
+    p.b = panels + at_row(s->low, COLS);
+    p.b_panel = at_row(a->T, COLS);
+    p.c_row = (size_t)a->D;
+    multiply(&p);
+}
+
+/* out [high - low][dim] += factors' rows, where the rows are those of queries */
+static void spread(const view *a, const sight *s, const real *factors, const real *rows, real *out,
+                   real *scratch) {
+    outer o = { s->high - s->low, a->dim, factors, rows, 0, (size_t)a->D, NULL, 0 };
+    o.a_row = (size_t)o.a_cols;
+    o.c = out + at_row(s->low, a->keys_row);
+    o.c_row = (size_t)a->keys_row;
+    for (int row = 0; row < o.a_cols; row += STRIPE_ROWS)
+        for (int col = 0; col < o.b_cols; col += STRIPE_COLS)
+            add_outer(&o, s->rows, row, col, scratch);
+}
+
+/* A panel column for each key, or for each number of a head. */
+static real *pack_by_key(const view *a, const real *rows, real **scratch) {
+    real *panels = take(scratch, panels_size(a->T, a->dim));
+    pack_columns(COLS, a->T, a->dim, rows, (size_t)a->keys_row, panels);
+    return panels;
+}
+
+static real *pack_by_number(const view *a, const real *rows, real **scratch) {
+    real *panels = take(scratch, panels_size(a->dim, a->T));
+    pack_rows(COLS, a->dim, a->T, rows, (size_t)a->keys_row, panels, at_row(a->T, COLS));
+    return panels;
+}
+
+/* Scores to probabilities; `fresh`: their logarithmic sums are not known yet. */
+static void weigh_rows(const pass *p, const view *a, const sight *s, int head, int fresh,
+                       real *scores) {
+    const griffin_config *g = &p->n->config;
+    int keys = s->high - s->low;
+    real scale = 1 / (real)sqrt((real)a->dim);
+    for (int i = 0; i < s->rows; i++, scores += keys) {
+        int t = s->first + i, from = first_seen(p->n, a, t) - s->low, to = t + 1 - s->low;
+        real *sum = p->l->weighing + at_row(a->sequence * a->T + t, g->heads) + head;
+        if (fresh) *sum = log_sum_exp(scores + from, to - from, scale);
+        weigh(keys, from, to, scale, *sum, scores);
+    }
+}
+
+static void attention_job(void *data, int index, real *scratch) {
+    pass *p = (pass *)data;
+    view a = view_of(p->n, index);
+    const real *keys = pack_by_key(&a, p->l->keys + a.kv_start, &scratch);
+    const real *values = pack_by_number(&a, p->l->values + a.kv_start, &scratch);
+    real *scores = take(&scratch, at_row(QUERY, net_rounded(a.T, WIDEST)));
+    for (int h = a.head; h < a.head + a.heads; h++)
+        for (int t = 0; t < a.T; t += QUERY) {
+            sight s = sight_of(p->n, &a, t);
+            size_t at = a.start + at_row(t, a.D) + (size_t)(h * a.dim);
+            score(&a, &s, p->l->queries + at, keys, scores);
+            weigh_rows(p, &a, &s, h, 1, scores);
+            gather(&a, &s, scores, values, p->l->mixed + at);
+        }
+}
+
+/* From work.d_mixed to work.d_q, d_k, d_v. */
+static void attention_backward_job(void *data, int index, real *scratch) {
+    pass *p = (pass *)data;
+    const work *w = &p->n->work;
+    view a = view_of(p->n, index);
+    real *d_k = w->d_k + a.kv_start, *d_v = w->d_v + a.kv_start;
+    const real *keys = pack_by_key(&a, p->l->keys + a.kv_start, &scratch);
+    const real *turned_keys = pack_by_number(&a, p->l->keys + a.kv_start, &scratch);
+    const real *values = pack_by_key(&a, p->l->values + a.kv_start, &scratch);
+    real *scores = take(&scratch, at_row(QUERY, net_rounded(a.T, WIDEST)));
+    real *d_scores = take(&scratch, at_row(QUERY, net_rounded(a.T, WIDEST)));
+    for (int t = 0; t < a.T; t++) {
+        memset(d_k + at_row(t, a.keys_row), 0, (size_t)a.dim * sizeof *d_k);
+        memset(d_v + at_row(t, a.keys_row), 0, (size_t)a.dim * sizeof *d_v);
+    }
+    for (int h = a.head; h < a.head + a.heads; h++)
+        for (int t = 0; t < a.T; t += QUERY) {
+            sight s = sight_of(p->n, &a, t);
+            size_t at = a.start + at_row(t, a.D) + (size_t)(h * a.dim);
+            int count = s.high - s.low;
+            score(&a, &s, p->l->queries + at, keys, scores);
+            weigh_rows(p, &a, &s, h, 0, scores);
+            spread(&a, &s, scores, w->d_mixed + at, d_v, scratch);
+            score(&a, &s, w->d_mixed + at, values, d_scores);
+            for (int i = 0; i < s.rows; i++)
+                weigh_backward(count, 1 / (real)sqrt((real)a.dim), scores + at_row(i, count),
+                               d_scores + at_row(i, count));
+            gather(&a, &s, d_scores, turned_keys, w->d_q + at);
+            spread(&a, &s, d_scores, p->l->queries + at, d_k, scratch);
+        }
+}
+
+/* ---- a layer, forward: before the mixer, after it; a job is a block of rows ------------------ */
+
+static void rotate_rows(const net *n, int first, int rows, int heads, real way, real *x) {
+    const griffin_config *g = &n->config;
+    int half = g->rope_dims / 2;
+    for (int t = first; t < first + rows; t++)
+        rotate(heads, g->head_dim, half, n->turns + at_row(n->position[t], 2 * half), way,
+               x + at_row(t, heads * g->head_dim));
+}
+
+static void before_mixer_job(void *data, int index, real *scratch) {
+    pass *p = (pass *)data;
+    const net *n = p->n;
+    const griffin_config *g = &n->config;
+    layer *l = p->l;
+    int first = index * BLOCK, rows = block_rows(n, index), D = g->width, E = g->lru_width;
+    size_t d = (size_t)D, e = (size_t)E, kv = (size_t)kv_width(n);
+    real *x = take(&scratch, at_row(BLOCK, D));
+    norm(g, rows, l->input + at_row(first, D), l->norm1->value, x);
+    if (l->recurrent) {
+        linear(&l->y, 0, rows, x, d, l->y_in + at_row(first, E), e, 0);
+        linear(&l->x, 0, rows, x, d, l->z + at_row(first, E), e, 0);
+        return;
+    }
+    linear(&l->q, 0, rows, x, d, l->queries + at_row(first, D), d, 0);
+    linear(&l->k, 0, rows, x, d, l->keys + (size_t)first * kv, kv, 0);
+    linear(&l->v, 0, rows, x, d, l->values + (size_t)first * kv, kv, 0);
+    rotate_rows(n, first, rows, g->heads, 1, l->queries);
+    rotate_rows(n, first, rows, g->kv_heads, 1, l->keys);
+}
+
+/* y = x + W from + b */
+static void add_linear(const matrix *m, int rows, const real *from, const real *x, real *y) {
+    size_t in = (size_t)m->in, out = (size_t)m->out;
+    for (int t = 0; t < rows; t++)
+        for (size_t j = 0; j < out; j++)
+            y[(size_t)t * out + j] = x[(size_t)t * out + j] + m->bias->value[j];
+    linear(m, 0, rows, from, in, y, out, 1);
+}
+
+static void after_mixer_job(void *data, int index, real *scratch) {
+    pass *p = (pass *)data;
+    const griffin_config *g = &p->n->config;
+    layer *l = p->l;
+    int first = index * BLOCK, rows = block_rows(p->n, index), D = g->width, F = g->mlp_width;
+    int E = mixed_width(p->n, l);
+    size_t d = (size_t)D, f = (size_t)F;
+    real *x = take(&scratch, at_row(BLOCK, D)), *m = take(&scratch, at_row(BLOCK, F));
+    real *mixed = l->mixed + at_row(first, E), *middle = l->middle + at_row(first, D);
+    real *gate = l->g + at_row(first, F), *up = l->u + at_row(first, F);
+    if (l->recurrent) {
+        real *h = mixed;
+        mixed = take(&scratch, at_row(BLOCK, E));
+        gated(at_row(rows, E), l->y_in + at_row(first, E), h, mixed);
+    }
+    add_linear(&l->out, rows, mixed, l->input + at_row(first, D), middle);
+    norm(g, rows, middle, l->norm2->value, x);
+    linear(&l->gate, 0, rows, x, d, gate, f, 0);
+    linear(&l->up, 0, rows, x, d, up, f, 0);
+    gated(at_row(rows, F), gate, up, m);
+    add_linear(&l->down, rows, m, middle, l->output + at_row(first, D));
+}
+
+/* ---- a layer, backward ----------------------------------------------------------------------- */
+
+/* Where the gradient of a norm's gain is summed over a block; which = 0 or 1. */
+static real *norm_sum(const net *n, int which, int block) {
+    int blocks = net_pieces(n->capacity, BLOCK), D = n->config.width;
+    real *sum = n->work.norm_sums + at_row(which * blocks + block, D);
+    memset(sum, 0, (size_t)D * sizeof *sum);
+    return sum;
+}
+
+/* From work.d_out to work.d_middle and work.d_mixed. */
+static void after_mixer_backward_job(void *data, int index, real *scratch) {
+    pass *p = (pass *)data;
+    const griffin_config *g = &p->n->config;
+    const work *w = &p->n->work;
+    layer *l = p->l;
+    int first = index * BLOCK, rows = block_rows(p->n, index), D = g->width, F = g->mlp_width;
+    int E = mixed_width(p->n, l);
+    size_t d = (size_t)D, f = (size_t)F, at = at_row(first, D), at_f = at_row(first, F);
+    size_t at_e = at_row(first, E);
+    real *dx = take(&scratch, at_row(BLOCK, D));
+    norm(g, rows, l->middle + at, l->norm2->value, w->n2 + at);
+    linear_backward(&l->down, 0, rows, w->d_out + at, d, w->d_u + at_f, f, 0);
+    gated_backward(at_row(rows, F), l->g + at_f, l->u + at_f, w->d_u + at_f, w->m + at_f);
+    linear_backward(&l->gate, 0, rows, l->g + at_f, f, dx, d, 0);
+    linear_backward(&l->up, 0, rows, w->d_u + at_f, f, dx, d, 1);
+    norm_backward(g, rows, l->middle + at, l->norm2->value, dx, w->d_out + at, w->d_middle + at,
+                  norm_sum(p->n, 1, index));
+    linear_backward(&l->out, 0, rows, w->d_middle + at, d, w->d_mixed + at_e, (size_t)E, 0);
+    if (!l->recurrent) return;
+    gated_backward(at_row(rows, E), l->y_in + at_e, l->mixed + at_e, w->d_mixed + at_e,
+                   w->product + at_e);
+}
+
+/* From the gradients of the mixer's inputs to work.d_in. */
+static void before_mixer_backward_job(void *data, int index, real *scratch) {
+    pass *p = (pass *)data;
+    const net *n = p->n;
+    const griffin_config *g = &n->config;
+    const work *w = &n->work;
+    layer *l = p->l;
+    int first = index * BLOCK, rows = block_rows(n, index), D = g->width, E = g->lru_width;
+    size_t d = (size_t)D, e = (size_t)E, kv = (size_t)kv_width(n), at = at_row(first, D);
+    real *dx = take(&scratch, at_row(BLOCK, D));
+    norm(g, rows, l->input + at, l->norm1->value, w->n1 + at);
+    if (l->recurrent) {
+        linear_backward(&l->y, 0, rows, l->y_in + at_row(first, E), e, dx, d, 0);
+        linear_backward(&l->x, 0, rows, l->z + at_row(first, E), e, dx, d, 1);
+    } else {
+        rotate_rows(n, first, rows, g->heads, -1, w->d_q);
+        rotate_rows(n, first, rows, g->kv_heads, -1, w->d_k);
+        linear_backward(&l->q, 0, rows, w->d_q + at, d, dx, d, 0);
+        linear_backward(&l->k, 0, rows, w->d_k + (size_t)first * kv, kv, dx, d, 1);
+        linear_backward(&l->v, 0, rows, w->d_v + (size_t)first * kv, kv, dx, d, 1);
+    }
+    norm_backward(g, rows, l->input + at, l->norm1->value, dx, w->d_middle + at, w->d_in + at,
+                  norm_sum(n, 0, index));
+}
+
+/* ---- gradients of weights: a job is a stripe of one of a layer's matrices -------------------- */
+
+typedef struct harvest {                    /* all x of a matrix, and the gradients of all its y */
+    const matrix *m;
+    const real   *x, *dy;
+    size_t        dy_row;
+    int           jobs;                     /* of one block */
+} harvest;
+
+typedef struct harvests { const net *n; int rows, count; harvest list[8]; } harvests;
+
+static void add_harvest(harvests *s, const matrix *m, const real *x, const real *dy) {
+    harvest *h = &s->list[s->count++];
+    h->m = m;
+    h->x = x;
+    h->dy = dy;
+    h->dy_row = (size_t)(m->out * m->blocks);
+    h->jobs = net_pieces(m->gate ? m->in : m->out, STRIPE_ROWS)
+            * net_pieces(m->gate ? m->out : m->in, STRIPE_COLS);
+}
+
+/* One stripe; the job that has a row's first numbers also has its bias. */
+static void harvest_stripe(const harvest *h, int rows, int block, int stripe, real *scratch) {
+    const matrix *m = h->m;
+    size_t in = (size_t)m->in, out = (size_t)m->out, b = (size_t)block;
+    size_t x_row = in * (size_t)m->blocks, dy_row = h->dy_row;
+    const real *x = h->x + b * in, *dy = h->dy + b * out;
+    outer o = { m->out, m->in, dy, x, dy_row, x_row, NULL, in };
+    outer turned = { m->in, m->out, x, dy, x_row, dy_row, NULL, out };
+    if (m->gate) o = turned;
+    o.c = m->weight->gradient + b * in * out;
+    int across = net_pieces(o.b_cols, STRIPE_COLS);
+    int row = stripe / across * STRIPE_ROWS, col = stripe % across * STRIPE_COLS;
+    add_outer(&o, rows, row, col, scratch);
+    if (!m->bias || stripe % across) return;
+    real *sum = m->bias->gradient + b * out;
+    if (!m->gate) add_rows(rows, net_least(STRIPE_ROWS, m->out - row), dy + row, dy_row, sum + row);
+    else if (stripe == 0) add_rows(rows, m->out, dy, dy_row, sum);
+}
+
+static void harvest_job(void *data, int index, real *scratch) {
+    harvests *s = (harvests *)data;
+    const harvest *h = s->list;
+    for (; index >= h->jobs * h->m->blocks; h++) index -= h->jobs * h->m->blocks;
+    harvest_stripe(h, s->rows, index / h->jobs, index % h->jobs, scratch);
+}
+
+static void run_harvests(harvests *s) {
+    int jobs = 0;
+    for (int i = 0; i < s->count; i++) jobs += s->list[i].jobs * s->list[i].m->blocks;
+    net_each(s->n, jobs, harvest_job, s);
+}
+
+static void harvest_layer(net *n, layer *l) {
+    const work *w = &n->work;
+    harvests s = { n, n->rows, 0, { { NULL, NULL, NULL, 0, 0 } } };
+    add_harvest(&s, &l->gate, w->n2, l->g);
+    add_harvest(&s, &l->up, w->n2, w->d_u);
+    add_harvest(&s, &l->down, w->m, w->d_out);
+    add_harvest(&s, &l->out, l->recurrent ? w->product : l->mixed, w->d_middle);
+    if (l->recurrent) {
+        add_harvest(&s, &l->y, w->n1, l->y_in);
+        add_harvest(&s, &l->x, w->n1, l->z);
+        add_harvest(&s, &l->gate_x, w->c, l->gx);
+        add_harvest(&s, &l->gate_a, w->c, l->ga);
+    } else {
+        add_harvest(&s, &l->q, w->n1, w->d_q);
+        add_harvest(&s, &l->k, w->n1, w->d_k);
+        add_harvest(&s, &l->v, w->n1, w->d_v);
+    }
+    run_harvests(&s);
+}
+
+static void add_norm_sums(net *n, int which, net_weight *gain) {
+    int D = n->config.width, blocks = net_pieces(n->capacity, BLOCK);
+    add_rows(net_pieces(n->rows, BLOCK), D, n->work.norm_sums + at_row(which * blocks, D),
+             (size_t)D, gain->gradient);
+}
+
+static void add_channel_sums(net *n, layer *l) {
+    int E = n->config.lru_width, K = n->config.conv_width;
+    for (int s = 0; s < n->rows / n->length; s++) {
+        const real *sums = n->work.channel_sums + at_row(s * (K + 2), E);
+        for (int k = 0; k < K; k++)
+            for (int e = 0; e < E; e++)
+                l->taps->gradient[e * K + K - 1 - k] += sums[k * E + e];
+        add_rows(1, E, sums + at_row(K, E), 0, l->taps_bias->gradient);
+        add_rows(1, E, sums + at_row(K + 1, E), 0, l->a_param->gradient);
+    }
+}
+
+/* ---- embedding and output head --------------------------------------------------------------- */
+
+static void embed_job(void *data, int index, real *scratch) {
+    const net *n = (const net *)data;
+    int D = n->config.width, first = index * BLOCK;
+    (void)scratch;
+    for (int t = first; t < first + block_rows(n, index); t++) {
+        const real *from = n->embedding.weight->value + at_row(n->tokens[t], D);
+        real *restrict x = n->layers[0].input + at_row(t, D);
+        for (int j = 0; j < D; j++) x[j] = from[j] * (real)n->config.embedding_scale;
+    }
+}
+
+/* A job is a few columns: rows of the same token must not meet. */
+enum { EMBED_COLS = 64 };
+
+static void embed_backward_job(void *data, int index, real *scratch) {
+    const net *n = (const net *)data;
+    int D = n->config.width, first = index * EMBED_COLS, cols = net_least(EMBED_COLS, D - first);
+    (void)scratch;
+    for (int t = 0; t < n->rows; t++) {
+        real *restrict sum = n->embedding.weight->gradient + at_row(n->tokens[t], D) + first;
+        const real *dx = n->work.d_in + at_row(t, D) + first;
+        for (int j = 0; j < cols; j++) sum[j] += dx[j] * (real)n->config.embedding_scale;
+    }
+}
+
+typedef struct head { net *n; int first, rows; } head;      /* of the rows in work.logits */
+
+static void final_norm_job(void *data, int index, real *scratch) {
+    const net *n = (const net *)data;
+    size_t at = at_row(index * BLOCK, n->config.width);
+    (void)scratch;
+    norm(&n->config, block_rows(n, index), n->output + at, n->final_norm->value, n->work.n1 + at);
+}
+
+enum { LOGITS = 512, LOSSES = 16 };         /* columns, rows in a job */
+
+static void logits_job(void *data, int index, real *scratch) {
+    const head *h = (const head *)data;
+    const net *n = h->n;
+    int V = n->config.vocab, D = n->config.width, first = index * LOGITS;
+    product p = { h->rows, 0, D, NULL, (size_t)D, 0, NULL, 0, NULL, 0, NULL, 0 };
+    (void)scratch;
+    p.cols = net_least(LOGITS, V - first);
+    p.a = n->work.n1 + at_row(h->first, D);
+    p.b = n->embedding.forward + at_row(first, D);
+    p.b_panel = (size_t)(D * COLS);
+    p.c = n->work.logits + first;
+    p.c_row = n->work.logits_row;
+    multiply(&p);
+}
+
+static void losses_job(void *data, int index, real *scratch) {
+    const head *h = (const head *)data;
+    const net *n = h->n;
+    int V = n->config.vocab;
+    (void)scratch;
+    for (int t = index * LOSSES; t < net_least((index + 1) * LOSSES, h->rows); t++)
+        n->work.losses[h->first + t] =
+            cross_entropy(V, (real)n->config.soft_cap, n->targets[h->first + t], (real)n->scale,
+                          n->work.logits + (size_t)t * n->work.logits_row);
+}
+
+static void logits_backward_job(void *data, int index, real *scratch) {
+    const head *h = (const head *)data;
+    const net *n = h->n;
+    size_t D = (size_t)n->config.width, row = n->work.logits_row;
+    int first = index * BLOCK / 2;
+    (void)scratch;
+    linear_backward(&n->embedding, 0, net_least(BLOCK / 2, h->rows - first),
+                    n->work.logits + (size_t)first * row, row,
+                    n->work.n2 + (size_t)(h->first + first) * D, D, 0);
+}
+
+static void final_norm_backward_job(void *data, int index, real *scratch) {
+    const net *n = (const net *)data;
+    int D = n->config.width;
+    size_t at = at_row(index * BLOCK, D);
+    real *none = take(&scratch, at_row(BLOCK, D));
+    memset(none, 0, at_row(BLOCK, D) * sizeof *none);
+    norm_backward(&n->config, block_rows(n, index), n->output + at, n->final_norm->value,
+                  n->work.n2 + at, none, n->work.d_in + at, norm_sum(n, 0, index));
+}
+
+/* Logits, losses and all gradients of the head, HEAD rows at a time. */
+static void run_head(net *n, int backward) {
+    int V = n->config.vocab, blocks = net_pieces(n->rows, BLOCK);
+    net_each(n, blocks, final_norm_job, n);
+    for (int first = 0; first < n->rows; first += HEAD) {
+        head h = { n, first, net_least(HEAD, n->rows - first) };
+        harvests s = { n, h.rows, 0, { { NULL, NULL, NULL, 0, 0 } } };
+        net_each(n, net_pieces(V, LOGITS), logits_job, &h);
+        net_each(n, net_pieces(h.rows, LOSSES), losses_job, &h);
+        if (!backward) continue;
+        net_each(n, net_pieces(h.rows, BLOCK / 2), logits_backward_job, &h);
+        add_harvest(&s, &n->embedding, n->work.n1 + at_row(first, n->config.width), n->work.logits);
+        s.list[0].dy_row = n->work.logits_row;
+        run_harvests(&s);
+    }
+    if (!backward) return;
+    net_each(n, blocks, final_norm_backward_job, n);
+    add_norm_sums(n, 0, n->final_norm);
+}
+
+/* ---- all of it ------------------------------------------------------------------------------- */
+
+static int mixer_jobs(const net *n, const layer *l) {
+    return n->rows / n->length * (l->recurrent ? n->config.gate_blocks : n->config.kv_heads);
+}
+
+static void run_layer(net *n, layer *l) {
+    pass p = { n, l };
+    int blocks = net_pieces(n->rows, BLOCK);
+    net_each(n, blocks, before_mixer_job, &p);
+    net_each(n, mixer_jobs(n, l), l->recurrent ? recurrent_job : attention_job, &p);
+    net_each(n, blocks, after_mixer_job, &p);
+}
+
+static void run_layer_backward(net *n, layer *l) {
+    pass p = { n, l };
+    int blocks = net_pieces(n->rows, BLOCK);
+    real *d_out = n->work.d_out;
+    n->work.d_out = n->work.d_in;           /* of the layer above */
+    n->work.d_in = d_out;
+    net_each(n, blocks, after_mixer_backward_job, &p);
+    net_each(n, mixer_jobs(n, l), l->recurrent ? recurrent_backward_job : attention_backward_job,
+             &p);
+    net_each(n, blocks, before_mixer_backward_job, &p);
+    harvest_layer(n, l);
+    add_norm_sums(n, 0, l->norm1);
+    add_norm_sums(n, 1, l->norm2);
+    if (l->recurrent) add_channel_sums(n, l);
+}
+
+static double run(net *n, int backward) {
+    double sum = 0;
+    net_each(n, net_pieces(n->rows, BLOCK), embed_job, n);
+    for (int i = 0; i < n->config.layers; i++) run_layer(n, &n->layers[i]);
+    run_head(n, backward);
+    for (int t = 0; t < n->rows; t++) sum += n->work.losses[t];
+    if (!backward) return sum;
+    for (int i = n->config.layers - 1; i >= 0; i--) run_layer_backward(n, &n->layers[i]);
+    net_each(n, net_pieces(n->config.width, EMBED_COLS), embed_backward_job, n);
+    return sum;
+}
+
+/* ---- AdamW ----------------------------------------------------------------------------------- */
+
+typedef struct adam_step {
+    const net *n;
+    const net_adam *adam;
+    real clip, first, second;               /* factor of gradients; 1 / (1 - beta^step) of each */
+} adam_step;
+
+typedef struct piece { const net_weight *w; size_t start, end; } piece;
+
+static piece piece_of(const net *n, int index) {
+    piece c = { &n->weights[n->chunk_weight[index]], n->chunk_start[index], 0 };
+    c.end = c.w->count - c.start < CHUNK ? c.w->count : c.start + CHUNK;
+    return c;
+}
+
+static void square_job(void *data, int index, real *scratch) {
+    const adam_step *s = (const adam_step *)data;
+    piece c = piece_of(s->n, index);
+    double sum = 0;
+    (void)scratch;
+    for (size_t i = c.start; i < c.end; i += DEPTH) {
+        int count = c.end - i < DEPTH ? (int)(c.end - i) : DEPTH;
+        sum += (double)dot(c.w->gradient + i, c.w->gradient + i, count);
+    }
+    s->n->chunk_sums[index] = sum;
+}
+
+static void adam_job(void *data, int index, real *scratch) {
+    const adam_step *s = (const adam_step *)data;
+    piece c = piece_of(s->n, index);
+    real rate = (real)s->adam->rate, b1 = (real)s->adam->beta1, b2 = (real)s->adam->beta2;
+    real eps = (real)s->adam->eps, keep = 1 - rate * (c.w->decays ? (real)s->adam->decay : 0);
+    real *restrict value = c.w->value, *restrict gradient = c.w->gradient;
+    real *restrict mean = c.w->mean, *restrict square = c.w->square;
+    (void)scratch;
+    for (size_t i = c.start; i < c.end; i++) {
+        real d = gradient[i] * s->clip;
+        mean[i] = b1 * mean[i] + (1 - b1) * d;
+        square[i] = b2 * square[i] + (1 - b2) * d * d;
+        value[i] = keep * value[i]
+                 - rate * mean[i] * s->first / (root(square[i] * s->second) + eps);
+        gradient[i] = 0;
+    }
+}
+
+static double update(net *n, const net_adam *adam) {
+    adam_step s = { n, adam, 1, 1, 1 };
+    double norm = 0;
+    net_each(n, n->chunks, square_job, &s);
+    for (int i = 0; i < n->chunks; i++) norm += n->chunk_sums[i];
+    norm = sqrt(norm);
+    if (!(norm <= DBL_MAX)) return norm;
+    if (adam->clip > 0 && norm > (double)adam->clip) s.clip = (real)((double)adam->clip / norm);
+    s.first = (real)(1 / (1 - pow((double)adam->beta1, (double)adam->step)));
+    s.second = (real)(1 / (1 - pow((double)adam->beta2, (double)adam->step)));
+    net_each(n, n->chunks, adam_job, &s);
+    return norm;
+}
+
+const net_math NET_MATH = { prepare, run, update };

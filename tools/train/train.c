@@ -1,0 +1,377 @@
+/* train.c - griffin train: a text in, a model out. Shapes, options, and what happens before the
+ * first step; see train.h. */
+
+#include "train.h"
+#include "bpe.h"
+#include "../convert/quantise.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+int command_train(int argc, char **argv);
+
+/* ---- shapes ---------------------------------------------------------------------------------- */
+
+#define PRESETS "tiny|small|medium|large"
+#define KINDS   "griffin|hawk|attention"
+#define TASKS   "none|copying|induction"
+#define SPLITS  "gaps|lines|none"
+
+enum { TINY, SMALL };
+enum { GRIFFIN, HAWK, ATTENTION };
+
+static void set_default(int *value, int standard) { if (*value == 0) *value = standard; }
+
+static void set_preset(train_options *o) {
+    static const struct { int width, layers, window, vocab, length; } presets[] = {
+        { 128, 3, 128, 1024, 128 }, { 256, 6, 256, 2048, 256 },
+        { 384, 9, 512, 4096, 512 }, { 512, 12, 512, 8192, 512 }
+    };
+    set_default(&o->width, presets[o->preset].width);
+    set_default(&o->layers, presets[o->preset].layers);
+    set_default(&o->window, presets[o->preset].window);
+    set_default(&o->vocab, presets[o->preset].vocab);
+    set_default(&o->length, presets[o->preset].length);
+}
+
+/* The paper's models for the synthetic tasks: five blocks of width 64, and in a Griffin the third
+ * is attention. */
+static void set_task(train_options *o) {
+    if (!o->task) return;
+    set_default(&o->width, 64);
+    set_default(&o->layers, 5);
+    set_default(&o->heads, 4);
+    set_default(&o->length, 256);
+    set_default(&o->window, o->length);
+    o->vocab = TASK_VOCABULARY;
+    if (!o->blocks && o->kind == GRIFFIN) o->blocks = "rrarr";
+}
+
+/* The paper's proportions: one key/value head, MLP 3 D; as in RecurrentGemma the recurrence is as
+ * wide as the stream, and its gates have as many blocks as there are heads. */
+static void set_proportions(train_options *o) {
+    static const char *const blocks[] = { "rra", "r", "a" };
+    set_default(&o->heads, o->width < 128 ? 1 : o->width / 64);
+    set_default(&o->kv_heads, 1);
+    set_default(&o->mlp, 3 * o->width);
+    set_default(&o->lru, o->width);
+    set_default(&o->batch, 16);
+    if (!o->blocks) o->blocks = blocks[o->kind];
+}
+
+static int check_shape(const command *c, const train_options *o) {
+    if (o->width > 65536 || o->mlp > 1 << 20 || o->lru > 65536 || o->length > 1 << 20)
+        return options_wrong(c, "that is too large to be trained here");
+    if (o->layers > GRIFFIN_MAX_LAYERS)
+        return options_wrong(c, "--layers: at most %d", GRIFFIN_MAX_LAYERS);
+    if (o->width % o->heads || o->width / o->heads % 4)
+        return options_wrong(c, "--width %d: each of %d heads needs a multiple of 4 dimensions",
+                             o->width, o->heads);
+    if (o->heads % o->kv_heads)
+        return options_wrong(c, "--heads %d is no multiple of --kv-heads %d", o->heads,
+                             o->kv_heads);
+    if (o->lru % o->heads)
+        return options_wrong(c, "--lru %d is no multiple of --heads %d", o->lru, o->heads);
+    if (strspn(o->blocks, "ra") != strlen(o->blocks) || !*o->blocks)
+        return options_wrong(c, "--blocks: '%s' is not made of r and a", o->blocks);
+    if (!o->task && o->vocab < BPE_FEWEST)
+        return options_wrong(c, "--vocab: at least %d", BPE_FEWEST);
+    return -1;
+}
+
+static int build_config(model_config *c, const train_options *o) {
+    report r = { "" };
+    griffin_config *shape = &c->net;
+    size_t n = strlen(o->blocks);
+    if (config_preset(c, "2b", &r) != 0) return complain("%s", r.text);
+    shape->vocab = o->vocab;
+    shape->width = o->width;
+    shape->mlp_width = o->mlp;
+    shape->layers = o->layers;
+    shape->heads = shape->gate_blocks = o->heads;
+    shape->kv_heads = o->kv_heads;
+    shape->head_dim = o->width / o->heads;
+    shape->rope_dims = shape->head_dim / 2;
+    shape->lru_width = o->lru;
+    shape->window = o->window;
+    shape->embedding_scale = config_embedding_scale(o->width);
+    memset(shape->blocks, 0, sizeof shape->blocks);
+    for (int i = 0; i < o->layers; i++) shape->blocks[i] = o->blocks[(size_t)i % n];
+    c->context_length = o->length;
+    return 0;
+}
+
+/* ---- the texts ------------------------------------------------------------------------------- */
+
+typedef struct texts {
+    file_bytes corpus, valid;
+    size_t     learned;                     /* bytes of the corpus; the rest is held out */
+} texts;
+
+/* The last share of a text, from the beginning of a line on; if it has but one, of a character. */
+static size_t cut_of(const file_bytes *f, float share) {
+    size_t size = (size_t)f->size, cut = size - (size_t)((double)size * share), at = cut;
+    while (at < size && at && f->data[at - 1] != '\n') at++;
+    if (at < size) return at;
+    while (cut < size && (f->data[cut] & 0xC0) == 0x80) cut++;
+    return cut;
+}
+
+static int open_texts(texts *x, const train_options *o) {
+    memset(x, 0, sizeof *x);
+    if (text_open(&x->corpus, NULL, o->corpus)) return 1;
+    x->learned = (size_t)x->corpus.size;
+    if (o->valid) return text_open(&x->valid, NULL, o->valid);
+    if (o->hold_out > 0) x->learned = cut_of(&x->corpus, o->hold_out);
+    return 0;
+}
+
+static void close_texts(texts *x) {
+    file_close(&x->corpus);
+    file_close(&x->valid);
+}
+
+static int read_texts(training *t, session *s, const texts *x) {
+    text_split split = (text_split)t->o.split;
+    const unsigned char *rest = x->corpus.data + x->learned;
+    if (corpus_read(&t->text, s, x->corpus.data, x->learned, split)) return 1;
+    if (t->text.documents == 0) return complain("%s: there is no text to learn", t->o.corpus);
+    if (t->o.valid)
+        return corpus_read(&t->held_out, s, x->valid.data, (size_t)x->valid.size, split);
+    return corpus_read(&t->held_out, s, rest, (size_t)x->corpus.size - x->learned, split);
+}
+
+/* Text becomes tokens by the library, from the model as it begins. */
+static int encode_texts(training *t, const texts *x) {
+    session s;
+    char *image;
+    int status;
+    if (train_open(t, &s, &image)) return 1;
+    status = read_texts(t, &s, x);
+    train_close(&s, image);
+    return status;
+}
+
+/* ---- the network ----------------------------------------------------------------------------- */
+
+static int make_vocabulary(training *t, const texts *x) {
+    report r = { "" };
+    if (bpe_train(&t->vocabulary, x->corpus.data, x->learned, t->o.vocab, &r) != 0)
+        return complain("%s", r.text);
+    t->o.vocab = (int)t->vocabulary.count;
+    return 0;
+}
+
+static int make_net(training *t) {
+    t->net = net_new(&t->config.net, t->o.length);
+    if (!t->net) return 1;
+    t->weight_count = net_weights(t->net, &t->weights);
+    net_initialise(t->net, (uint64_t)t->o.seed);
+    return 0;
+}
+
+static int begin_anew(training *t, const texts *x) {
+    if (!t->o.task && make_vocabulary(t, x)) return 1;
+    return build_config(&t->config, &t->o) || make_net(t);
+}
+
+static int begin_from(training *t) {
+    model_parts source;
+    int status = train_read_source(t, &source);
+    if (!status) status = make_net(t) || train_copy_weights(t, &source);
+    parts_free(&source);
+    return status;
+}
+
+static void print_summary(const training *t) {
+    double parameters = 0;
+    for (int i = 0; i < t->weight_count; i++) parameters += (double)t->weights[i].count;
+    printf("%.2f million parameters in %d layers of width %d", parameters / 1e6,
+           t->config.net.layers, t->config.net.width);
+    if (t->o.task) { printf("\n"); return; }
+    printf(", %d pieces\n%d tokens in %d document%s, %.2f bytes each; %d held out\n",
+           t->config.net.vocab, t->text.tokens.count, t->text.documents,
+           t->text.documents == 1 ? "" : "s",
+           (double)t->text.bytes / (double)t->text.tokens.count, t->held_out.tokens.count);
+}
+
+/* ---- the command ----------------------------------------------------------------------------- */
+
+/* A checkpoint that is there must be continued, or out of the way. */
+static int take_up(training *t) {
+    if (!t->o.checkpoint || !path_exists(t->o.checkpoint)) return 0;
+    if (train_resume(t)) return 1;
+    printf("resuming after step %lld\n", (long long)t->progress.steps);
+    return 0;
+}
+
+static int train(training *t) {
+    texts x;
+    int status = t->o.task ? 0 : open_texts(&x, &t->o);
+    if (!status) status = t->o.from ? begin_from(t) : begin_anew(t, &x);
+    if (!status && !t->o.task) status = encode_texts(t, &x);
+    if (!t->o.task) close_texts(&x);
+    if (status || batch_new(&t->batch, t->o.batch, t->o.length) || take_up(t)) return 1;
+    if (t->o.rate == 0) t->o.rate = 0.5f / (float)t->config.net.width;
+    print_summary(t);
+    return output_flush() ? 1 : train_run(t);
+}
+
+static void release(training *t) {
+    net_free(t->net);
+    corpus_free(&t->text);
+    corpus_free(&t->held_out);
+    batch_free(&t->batch);
+    vocabulary_free(&t->vocabulary);
+    config_free(&t->config);
+}
+
+/* "90m", "2h", "45s" or "45". Returns the seconds, or -1. */
+static double duration_of(const char *text) {
+    char *end;
+    double value = strtod(text, &end);
+    const char *units = "smh", *unit = *end ? strchr(units, *end) : units;
+    if (end == text || !unit || (*end && end[1]) || !(value > 0 && value < 1e7)) return -1;
+    return value * (unit == units ? 1 : unit == units + 1 ? 60 : 3600);
+}
+
+static int check_files(const command *c, const train_options *o) {
+    gguf_writer g;
+    report r = { "" };
+    int status = 0;
+    if (o->task && (o->corpus || o->from))
+        return options_wrong(c, "a task needs neither a text nor a model to go on from");
+    if (!o->task && !o->corpus) return options_wrong(c, "no text: name a file");
+    if (!o->task && !o->output) return options_wrong(c, "no output: name a file with -o");
+    if (o->resume && !o->checkpoint) return options_wrong(c, "--resume needs --checkpoint");
+    if (!quant_find(o->type))
+        return options_wrong(c, "--type %s: there is no such type", o->type);
+    if (o->checkpoint && !o->resume && path_exists(o->checkpoint))
+        return complain("%s: exists already; go on with --resume, or remove it", o->checkpoint);
+    memset(&g, 0, sizeof g);                /* whether a model could be written */
+    if (o->output) status = gguf_open(&g, o->output, &r);
+    gguf_free(&g);
+    return status ? complain("%s", r.text) : -1;
+}
+
+static int check_numbers(const command *c, const train_options *o) {
+    if (o->from && (o->width || o->layers || o->heads || o->kv_heads || o->mlp || o->lru || o->vocab
+                    || o->window || o->blocks))
+        return options_wrong(c, "--from decides about the shape; no option can");
+    if (o->task && o->length && o->length < 32) return options_wrong(c, "--length: at least 32");
+    if (o->batch > 1 << 16) return options_wrong(c, "--batch: at most %d", 1 << 16);
+    if (o->hold_out > 0.5f) return options_wrong(c, "--hold-out: at most 0.5");
+    if (o->beta1 >= 1 || o->beta2 >= 1) return options_wrong(c, "--beta1, --beta2: less than 1");
+    return -1;
+}
+
+static int prepare(const command *c, training *t) {
+    train_options *o = &t->o;
+    int status = check_numbers(c, o);
+    if (status >= 0) return status;
+    t->budget = o->time ? duration_of(o->time) : o->steps ? 0 : 600;
+    if (t->budget < 0) return options_wrong(c, "--time: '%s' is not like 90m, 2h or 45s", o->time);
+    set_task(o);
+    set_preset(o);
+    set_proportions(o);
+    status = check_shape(c, o);
+    return status >= 0 ? status : check_files(c, o);
+}
+
+#define FILE_OPTIONS(o) \
+    { "output", "o", OPTION_TEXT, &(o).output, "FILE", "the model, a GGUF file" }, \
+    { "type", NULL, OPTION_TEXT, &(o).type, "TYPE", \
+      "of its weights, as in convert (default: f32)" }, \
+    { "name", NULL, OPTION_TEXT, &(o).name, "TEXT", "what the model is called" }, \
+    { "save-hf", NULL, OPTION_TEXT, &(o).save_hf, "DIR", "write Hugging Face's layout too" }, \
+    { "from", NULL, OPTION_TEXT, &(o).from, "PATH", \
+      "go on from such a directory, or from an f32 GGUF file" }, \
+    { "time", NULL, OPTION_TEXT, &(o).time, "T", "for so long: 90m, 2h, 45s (default: 10m)" }, \
+    { "steps", NULL, OPTION_COUNT, &(o).steps, "N", "or for so many steps; 0: by time" }, \
+    { "checkpoint", NULL, OPTION_TEXT, &(o).checkpoint, "FILE", \
+      "keep there what is needed to go on" }, \
+    { "resume", NULL, OPTION_FLAG, &(o).resume, NULL, \
+      "go on from the checkpoint if there is one" }, \
+    { "reports", NULL, OPTION_COUNT, &(o).reports, "N", \
+      "how often all of this is written and the loss measured" }, \
+    { "keep-last", NULL, OPTION_FLAG, &(o).keep_last, NULL, \
+      "keep the last model instead of the best" }, \
+    { "plot", NULL, OPTION_TEXT, &(o).plot, "FILE", "draw the loss curve, an SVG file" }, \
+    { "sample", NULL, OPTION_COUNT, &(o).sample, "N", "tokens to tell with each report" }, \
+    { "prompt", "p", OPTION_TEXT, &(o).prompt, "TEXT", "how samples begin" }
+
+#define SHAPE_OPTIONS(o) \
+    { "preset", NULL, OPTION_CHOICE, &(o).preset, PRESETS, "sizes not given below are as in" }, \
+    { "kind", NULL, OPTION_CHOICE, &(o).kind, KINDS, "blocks: rra, r or a" }, \
+    { "blocks", NULL, OPTION_TEXT, &(o).blocks, "WORD", \
+      "one letter a layer, repeated: r recurrent, a attention" }, \
+    { "width", NULL, OPTION_COUNT, &(o).width, "N", "of the residual stream; 0: see preset" }, \
+    { "layers", NULL, OPTION_COUNT, &(o).layers, "N", "0: see preset" }, \
+    { "heads", NULL, OPTION_COUNT, &(o).heads, "N", "and blocks of the gates; 0: width / 64" }, \
+    { "kv-heads", NULL, OPTION_COUNT, &(o).kv_heads, "N", "of keys and values; 0: one" }, \
+    { "mlp", NULL, OPTION_COUNT, &(o).mlp, "N", "width of the MLPs; 0: three times the width" }, \
+    { "lru", NULL, OPTION_COUNT, &(o).lru, "N", "width of the recurrence; 0: the width" }, \
+    { "window", NULL, OPTION_COUNT, &(o).window, "N", \
+      "tokens attention looks back; 0: see preset" }, \
+    { "vocab", NULL, OPTION_COUNT, &(o).vocab, "N", "pieces at most; 0: see preset" }, \
+    { "length", NULL, OPTION_COUNT, &(o).length, "N", "tokens in a sequence; 0: see preset" }, \
+    { "batch", NULL, OPTION_COUNT, &(o).batch, "N", "sequences in a step; 0: 16" }
+
+#define TEXT_OPTIONS(o) \
+    { "split", NULL, OPTION_CHOICE, &(o).split, SPLITS, \
+      "documents end at two blank lines or a form feed, a line, never" }, \
+    { "valid", NULL, OPTION_TEXT, &(o).valid, "FILE", "the text to measure the loss of" }, \
+    { "hold-out", NULL, OPTION_FRACTION, &(o).hold_out, "P", \
+      "or so much of the end of the text" }, \
+    { "valid-limit", NULL, OPTION_COUNT, &(o).valid_limit, "N", "tokens of it to use; 0: all" }
+
+#define RATE_OPTIONS(o) \
+    { "rate", NULL, OPTION_REAL, &(o).rate, "X", "highest learning rate; 0: 0.5 / width" }, \
+    { "end-rate", NULL, OPTION_FRACTION, &(o).end_rate, "P", "what is left of it at the end" }, \
+    { "warmup", NULL, OPTION_FRACTION, &(o).warmup, "P", "part of the run until it is reached" }, \
+    { "beta1", NULL, OPTION_FRACTION, &(o).beta1, "P", "AdamW: memory of the mean" }, \
+    { "beta2", NULL, OPTION_FRACTION, &(o).beta2, "P", "and of the squares" }, \
+    { "eps", NULL, OPTION_REAL, &(o).eps, "X", "beside their root" }, \
+    { "decay", NULL, OPTION_REAL, &(o).decay, "X", "of weights, times the rate" }, \
+    { "clip", NULL, OPTION_REAL, &(o).clip, "X", "largest norm of the gradient; 0: any" }
+
+int command_train(int argc, char **argv) {
+    training *t = (training *)calloc(1, sizeof *t);
+    train_options *o = t ? &t->o : NULL;
+    int status;
+    if (!t) return complain("out of memory");
+    *o = (train_options){ .type = "f32", .prompt = "", .preset = SMALL, .reports = 20, .seed = 1,
+                          .valid_limit = 65536, .end_rate = 0.05f, .warmup = 0.02f,
+                          .hold_out = 0.02f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f,
+                          .decay = 0.1f, .clip = 1 };
+    const option table[] = {
+        FILE_OPTIONS(*o),
+        SHAPE_OPTIONS(*o),
+        TEXT_OPTIONS(*o),
+        RATE_OPTIONS(*o),
+        { "task", NULL, OPTION_CHOICE, &o->task, TASKS, "a synthetic task instead of a text" },
+        { "seed", "s", OPTION_COUNT, &o->seed, "N", "the same seed gives the same model" },
+        { "threads", "t", OPTION_COUNT, &o->threads, "N", "threads; 0: one for each core" },
+        { NULL, NULL, OPTION_END, NULL, NULL, NULL }
+    };
+    const command c = { "train", "TEXT -o MODEL.gguf [options]",
+        "Makes a model of your own from a text: a vocabulary, then a network, then training\n"
+        "for a given time. Of all reports, the model that best predicts text it has not seen is\n"
+        "kept. Ctrl-C finishes a step, saves and ends.", table, &o->corpus };
+    status = options_parse(&c, argc, argv);
+    if (status < 0) status = prepare(&c, t);
+#ifdef _OPENMP
+    if (status < 0 && o->threads) omp_set_num_threads(o->threads);
+#endif
+    if (status < 0) status = train(t);
+    release(t);
+    free(t);
+    return status;
+}

@@ -1,0 +1,92 @@
+/* train.h - what the parts of griffin train share: train.c sets it up from the command line,
+ * loop.c runs it, file.c saves and loads it, task.c has the synthetic tasks.
+ *
+ * Functions that can fail print a line, "griffin: ...", and return 1. */
+
+#ifndef TRAIN_H
+#define TRAIN_H
+
+#include "../convert/parts.h"
+#include "../shared/session.h"
+#include "data.h"
+#include "net.h"
+
+typedef enum train_task { TASK_NONE, TASK_COPYING, TASK_INDUCTION } train_task;
+
+typedef struct train_options {
+    const char *corpus, *output, *save_hf, *valid, *from, *checkpoint, *plot, *prompt, *type, *name;
+    const char *blocks, *time;
+    int   preset, kind, task, split;
+    int   width, layers, heads, kv_heads, mlp, lru, window, vocab;
+    int   length, batch;                    /* these and the sizes above, 0: as the preset has it */
+    int   steps, reports, sample, valid_limit, seed, threads, resume, keep_last;
+    float rate;                             /* 0: by the width */
+    float end_rate, warmup, hold_out;       /* shares: of the rate, of the run, of the text */
+    float beta1, beta2, eps, decay, clip;
+} train_options;
+
+/* A curve with a point whenever there are some percent more steps: straight to a plot. */
+enum { CURVE = 512 };
+typedef struct train_curve {
+    int64_t count;
+    double  step[CURVE], loss[CURVE];
+} train_curve;
+
+/* All that a checkpoint remembers beside weights and moments; 8 bytes each, so that there are no
+ * gaps. */
+typedef struct train_progress {
+    int64_t steps, updates, tokens;         /* updates: of AdamW */
+    double  seconds;
+    double  best;                           /* lowest validation loss; 0: none yet */
+    double  nats, scored;                   /* since the last report */
+    double  point_nats, point_scored;       /* since the last point of the curve */
+    train_curve learned, validated;
+} train_progress;
+
+typedef struct training {
+    train_options  o;
+    model_config   config;
+    vocabulary     vocabulary;              /* none for tasks */
+    net           *net;
+    net_weight    *weights;
+    int            weight_count;
+    corpus         text, held_out;
+    batch          batch;
+    double         budget;                  /* seconds; 0: none */
+    train_progress progress;
+} training;
+
+/* ---- loop.c ---------------------------------------------------------------------------- */
+
+/* Trains until the steps or the time are used up, or until Ctrl-C: then it returns 130. */
+int train_run(training *t);
+
+/* ---- file.c ---------------------------------------------------------------------------- */
+
+/* Opens the model as it is now, from a file of type f32 in memory. */
+int  train_open(training *t, session *s, char **image);
+void train_close(session *s, char *image);
+
+/* Writes the files of --output and --save-hf. */
+int train_save(training *t);
+
+/* Takes shape, vocabulary and weights of --from; the net is made in between. */
+int train_read_source(training *t, model_parts *source);
+int train_copy_weights(training *t, const model_parts *source);
+
+/* A checkpoint replaces the old one only when it is whole. What is read must come from a run with
+ * the same network, text, batches and seed. */
+int train_checkpoint(const training *t);
+int train_resume(training *t);
+
+/* ---- task.c ---------------------------------------------------------------------------- */
+
+enum { TASK_VOCABULARY = 18 };
+
+/* Sequences number * sequences and on of a task. */
+void task_batch(train_task task, uint64_t seed, int64_t number, batch *b);
+
+/* Prints how many answers are right, for texts of the training length and longer ones. */
+int task_report(training *t);
+
+#endif
