@@ -1427,13 +1427,13 @@ typedef struct grf_builder {
 
 /* Defined where files are opened (>>model): the weights of a file, by name. */
 static const grf_tensor *grf_gguf_tensor(const grf_gguf *g, const char *name);
-static const grf_tensor *grf_lookup(const grf_builder *b, const char *name);
-static const grf_tensor *grf_lookup_tiles(const grf_builder *b, const char *name);
-static float *grf_vector(grf_builder *b, const char *name, int d0, int d1, int d2);
-static float *grf_conv_taps(grf_builder *b);
-static const grf_linear *grf_dense(grf_builder *b, const char *name, int rows, int cols,
+static const grf_tensor *grf_tensor_lookup(const grf_builder *b, const char *name);
+static const grf_tensor *grf_tensor_lookup_tiles(const grf_builder *b, const char *name);
+static float *grf_load_vector(grf_builder *b, const char *name, int d0, int d1, int d2);
+static float *grf_load_taps(grf_builder *b);
+static const grf_linear *grf_load_matrix(grf_builder *b, const char *name, int rows, int cols,
                                    int has_bias);
-static const grf_linear *grf_gate(grf_builder *b, const char *weight, const char *bias);
+static const grf_linear *grf_load_gates(grf_builder *b, const char *weight, const char *bias);
 static int grf_is_quantised(const grf_linear *w);
 
 /* ---- adding operations ---------------------------------------------------------------- */
@@ -1483,7 +1483,7 @@ static void grf_add_residual(grf_builder *b, grf_buffer from, const grf_linear *
 /* ---- the boxes of the figure ------------------------------------------------------------ */
 
 static void grf_norm(grf_builder *b, const char *name, int head) {
-    float *gain = grf_vector(b, name, b->config->width, 0, 0);
+    float *gain = grf_load_vector(b, name, b->config->width, 0, 0);
     grf_op *op = grf_add(b, GRF_NORM, GRF_X, GRF_U);
     int j;
     for (j = 0; gain && j < b->config->width; j++) gain[j] += b->config->norm_offset;
@@ -1506,31 +1506,31 @@ static void grf_recurrent_block(grf_builder *b) {
     float *conv_w, *conv_b, *log_decay;
     grf_op *op;
 
-    in[0] = grf_output_of(grf_dense(b, "temporal_block.linear_y", E, D, 1), GRF_Y, GRF_ACTIVATE);
-    in[1] = grf_output_of(grf_dense(b, "temporal_block.linear_x", E, D, 1), GRF_Z, GRF_STORE);
+    in[0] = grf_output_of(grf_load_matrix(b, "temporal_block.linear_y", E, D, 1), GRF_Y, GRF_ACTIVATE);
+    in[1] = grf_output_of(grf_load_matrix(b, "temporal_block.linear_x", E, D, 1), GRF_Z, GRF_STORE);
     grf_add_linear(b, GRF_LINEAR, GRF_U, in, 2, 0);
 
-    conv_w = grf_conv_taps(b);
-    conv_b = grf_vector(b, "temporal_block.conv_1d.bias", E, 0, 0);
+    conv_w = grf_load_taps(b);
+    conv_b = grf_load_vector(b, "temporal_block.conv_1d.bias", E, 0, 0);
     op = grf_add(b, GRF_CONV, GRF_Z, GRF_C);
     op->conv_w = conv_w; op->conv_b = conv_b;
     op->slot = b->recurrent;
 
-    gates[0] = grf_output_of(grf_gate(b, "temporal_block.rg_lru.input_gate_weight",
+    gates[0] = grf_output_of(grf_load_gates(b, "temporal_block.rg_lru.input_gate_weight",
                                       "temporal_block.rg_lru.input_gate_bias"), GRF_I, GRF_STORE);
-    gates[1] = grf_output_of(grf_gate(b, "temporal_block.rg_lru.recurrent_gate_weight",
+    gates[1] = grf_output_of(grf_load_gates(b, "temporal_block.rg_lru.recurrent_gate_weight",
                                       "temporal_block.rg_lru.recurrent_gate_bias"),
                              GRF_R, GRF_STORE);
     grf_add_linear(b, GRF_LINEAR, GRF_C, gates, 2, 0);
 
-    log_decay = grf_vector(b, "temporal_block.rg_lru.recurrent_param", E, 0, 0);
+    log_decay = grf_load_vector(b, "temporal_block.rg_lru.recurrent_param", E, 0, 0);
     for (e = 0; log_decay && e < E; e++)
         log_decay[e] = (float)grf_mul(-(double)b->config->decay, grf_softplus(log_decay[e]));
     op = grf_add(b, GRF_RGLRU, GRF_C, GRF_Y);
     op->log_decay = log_decay;
     op->slot = b->recurrent++;
 
-    grf_add_residual(b, GRF_Y, grf_dense(b, "temporal_block.linear_out", D, E, 1));
+    grf_add_residual(b, GRF_Y, grf_load_matrix(b, "temporal_block.linear_out", D, E, 1));
 }
 
 /* Local attention, u = norm(x), heads of head_dim, G of them for keys and values:
@@ -1542,29 +1542,29 @@ static void grf_attention_block(grf_builder *b) {
     int D = b->config->width, kv = b->config->kv_heads * b->config->head_dim;
     int bias = b->config->qkv_bias;
     grf_output qkv[3];
-    qkv[0] = grf_output_of(grf_dense(b, "temporal_block.q_proj", D,  D, bias), GRF_Q, GRF_STORE);
-    qkv[1] = grf_output_of(grf_dense(b, "temporal_block.k_proj", kv, D, bias), GRF_K, GRF_STORE);
-    qkv[2] = grf_output_of(grf_dense(b, "temporal_block.v_proj", kv, D, bias), GRF_V, GRF_STORE);
+    qkv[0] = grf_output_of(grf_load_matrix(b, "temporal_block.q_proj", D,  D, bias), GRF_Q, GRF_STORE);
+    qkv[1] = grf_output_of(grf_load_matrix(b, "temporal_block.k_proj", kv, D, bias), GRF_K, GRF_STORE);
+    qkv[2] = grf_output_of(grf_load_matrix(b, "temporal_block.v_proj", kv, D, bias), GRF_V, GRF_STORE);
     grf_add_linear(b, GRF_LINEAR, GRF_U, qkv, 3, 0);
     grf_add(b, GRF_ROPE, GRF_Q, GRF_QR)->slot = b->attention;
     grf_add(b, GRF_ATTEND, GRF_QR, GRF_A)->slot = b->attention++;
-    grf_add_residual(b, GRF_A, grf_dense(b, "temporal_block.o_proj", D, D, 1));
+    grf_add_residual(b, GRF_A, grf_load_matrix(b, "temporal_block.o_proj", D, D, 1));
 }
 
 /* x += Wd (act(Wg v + bg) * (Wu v + bu)) + bd,  v = norm(x) */
 static void grf_mlp_block(grf_builder *b) {
     int D = b->config->width, F = b->config->mlp_width;
     grf_output up[2];
-    up[0] = grf_output_of(grf_dense(b, "mlp_block.gate_proj", F, D, 1), GRF_M, GRF_STORE);
-    up[1] = grf_output_of(grf_dense(b, "mlp_block.up_proj",   F, D, 1), GRF_M, GRF_STORE);
+    up[0] = grf_output_of(grf_load_matrix(b, "mlp_block.gate_proj", F, D, 1), GRF_M, GRF_STORE);
+    up[1] = grf_output_of(grf_load_matrix(b, "mlp_block.up_proj",   F, D, 1), GRF_M, GRF_STORE);
     grf_add_linear(b, GRF_GATED, GRF_U, up, 2, 0);
-    grf_add_residual(b, GRF_M, grf_dense(b, "mlp_block.down_proj", D, F, 1));
+    grf_add_residual(b, GRF_M, grf_load_matrix(b, "mlp_block.down_proj", D, F, 1));
 }
 
 static void grf_embedding(grf_builder *b) {
     int i, half = b->config->rope_dims / 2;
     uint64_t *turns = (uint64_t *)grf_arena_take(&b->arena, 8 * (uint64_t)half);
-    b->model->embedding = grf_dense(b, "embed_tokens", b->config->vocab, b->config->width, 0);
+    b->model->embedding = grf_load_matrix(b, "embed_tokens", b->config->vocab, b->config->width, 0);
     b->model->turns = turns;
     grf_add(b, GRF_EMBED, GRF_X, GRF_X);
     /* pair i turns by base^(-2i / rope_dims) radians a token: kept as a fraction of a turn in
@@ -1583,8 +1583,8 @@ static void grf_head(grf_builder *b) {
     b->layer = -1;
     grf_norm(b, "final_norm.weight", 1);
     b->prefix = "";
-    if (grf_lookup(b, "lm_head.weight") || grf_lookup_tiles(b, "lm_head.weight"))
-        w = grf_dense(b, "lm_head", b->config->vocab, b->config->width, 0);
+    if (grf_tensor_lookup(b, "lm_head.weight") || grf_tensor_lookup_tiles(b, "lm_head.weight"))
+        w = grf_load_matrix(b, "lm_head", b->config->vocab, b->config->width, 0);
     output = grf_output_of(w, GRF_LOGITS, GRF_CAP);
     grf_add_linear(b, GRF_LINEAR, GRF_U, &output, 1, 1);
 }
@@ -5294,13 +5294,13 @@ static void grf_layer_name(const grf_builder *b, const char *name, grf_line *lin
     grf_line_put(line, name, strlen(name));
 }
 
-static const grf_tensor *grf_lookup(const grf_builder *b, const char *name) {
+static const grf_tensor *grf_tensor_lookup(const grf_builder *b, const char *name) {
     grf_line line;
     grf_layer_name(b, name, &line);
     return grf_gguf_tensor(b->model->file, line.text);
 }
 
-static const grf_tensor *grf_lookup_tiles(const grf_builder *b, const char *name) {
+static const grf_tensor *grf_tensor_lookup_tiles(const grf_builder *b, const char *name) {
     grf_line line;
     grf_layer_name(b, name, &line);
     grf_line_put(&line, ".t32", 4);
@@ -5318,14 +5318,14 @@ static void grf_shape_text(grf_line *line, const uint64_t *ne, int rank) {
 }
 
 /* The tensor of this name, which must be exactly [d0, d1, d2] (row-major; 0 ends the list). */
-static const grf_tensor *grf_bind(grf_builder *b, const char *name, int d0, int d1, int d2) {
+static const grf_tensor *grf_tensor_require(grf_builder *b, const char *name, int d0, int d1, int d2) {
     int shape[3], rank = d1 == 0 ? 1 : d2 == 0 ? 2 : 3, i;
     uint64_t want[3];
     const grf_tensor *t;
     if (b->error) return NULL;
     shape[0] = d0; shape[1] = d1; shape[2] = d2;
     for (i = 0; i < rank; i++) want[rank - 1 - i] = (uint64_t)shape[i];
-    t = grf_lookup(b, name);
+    t = grf_tensor_lookup(b, name);
     if (!t || t->rank != rank || memcmp(t->ne, want, (size_t)rank * sizeof want[0]) != 0) {
         grf_line full, expected, found;
         grf_layer_name(b, name, &full);
@@ -5352,8 +5352,8 @@ static void grf_tensor_floats(const grf_builder *b, const grf_tensor *t, uint64_
 }
 
 /* A parameter vector in floats, padded with zeros. */
-static float *grf_vector(grf_builder *b, const char *name, int d0, int d1, int d2) {
-    const grf_tensor *t = grf_bind(b, name, d0, d1, d2);
+static float *grf_load_vector(grf_builder *b, const char *name, int d0, int d1, int d2) {
+    const grf_tensor *t = grf_tensor_require(b, name, d0, d1, d2);
     uint64_t padded;
     float *v;
     if (!t) return NULL;
@@ -5516,7 +5516,7 @@ static const grf_linear *grf_tiled(grf_builder *b, const grf_tensor *t, int rows
 }
 
 /* name.weight [rows, cols] and, if has_bias, name.bias [rows]. */
-static const grf_linear *grf_dense(grf_builder *b, const char *name, int rows, int cols,
+static const grf_linear *grf_load_matrix(grf_builder *b, const char *name, int rows, int cols,
                                    int has_bias) {
     grf_line weight, bias;
     const grf_tensor *t;
@@ -5526,10 +5526,10 @@ static const grf_linear *grf_dense(grf_builder *b, const char *name, int rows, i
     weight.length = bias.length = 0;
     grf_line_put(&weight, name, strlen(name)); grf_line_put(&weight, ".weight", 7);
     grf_line_put(&bias,   name, strlen(name)); grf_line_put(&bias,   ".bias",   5);
-    bias_vector = has_bias ? grf_vector(b, bias.text, rows, 0, 0) : NULL;
-    t = grf_lookup_tiles(b, weight.text);
+    bias_vector = has_bias ? grf_load_vector(b, bias.text, rows, 0, 0) : NULL;
+    t = grf_tensor_lookup_tiles(b, weight.text);
     if (t) return grf_tiled(b, t, rows, cols, 1, bias_vector);
-    t = grf_bind(b, weight.text, rows, cols, 0);
+    t = grf_tensor_require(b, weight.text, rows, cols, 0);
     if (!t) return NULL;
     w = grf_new_linear(b, grf_packed_type(t->type), rows, cols, 1, bias_vector, NULL);
     for (i = 0; w && i < w->tiles; i++) {
@@ -5543,15 +5543,15 @@ static const grf_linear *grf_dense(grf_builder *b, const char *name, int rows, i
 
 /* The RG-LRU's block-diagonal gates: weight [B, in, out], whose rows already ascend in k = in; bias
  * [B, out]. */
-static const grf_linear *grf_gate(grf_builder *b, const char *weight, const char *bias) {
+static const grf_linear *grf_load_gates(grf_builder *b, const char *weight, const char *bias) {
     int B = b->config->gate_blocks, n = b->config->lru_width / B,
         tiles = (int)(grf_pad(n) / GRF_TILE);
-    const float *bias_vector = grf_vector(b, bias, B, n, 0);
-    const grf_tensor *t = grf_lookup_tiles(b, weight);
+    const float *bias_vector = grf_load_vector(b, bias, B, n, 0);
+    const grf_tensor *t = grf_tensor_lookup_tiles(b, weight);
     grf_linear *w;
     int64_t row, i;
     if (t) return grf_tiled(b, t, n * B, n, B, bias_vector);
-    t = grf_bind(b, weight, B, n, n);
+    t = grf_tensor_require(b, weight, B, n, n);
     if (!t) return NULL;
     w = grf_new_linear(b, GRF_F32, n * B, n, B, bias_vector, NULL);
     if (!w) return NULL;
@@ -5567,9 +5567,9 @@ static const grf_linear *grf_gate(grf_builder *b, const char *weight, const char
 }
 
 /* conv_1d.weight [E, 1, K] as [K][pad(E)]; the last tap belongs to the current token. */
-static float *grf_conv_taps(grf_builder *b) {
+static float *grf_load_taps(grf_builder *b) {
     int E = b->config->lru_width, K = b->config->conv_width, e, k;
-    const grf_tensor *t = grf_bind(b, "temporal_block.conv_1d.weight", E, 1, K);
+    const grf_tensor *t = grf_tensor_require(b, "temporal_block.conv_1d.weight", E, 1, K);
     float *taps = (float *)grf_arena_take(&b->arena, 4 * (uint64_t)(K * grf_pad(E)));
     if (t && !taps) b->parameters += t->elements;
     if (!t || !taps) return NULL;
