@@ -9,9 +9,11 @@
 #define MODEL_H
 
 #include "griffin.h"
-#include "npy.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #ifdef _WIN32                               /* lacks aligned memory that free() takes */
   #include <malloc.h>
@@ -21,6 +23,8 @@
   #define free(p)          _aligned_free(p)
   #define posix_memalign(memory, alignment, size) ((*(memory) = malloc(size)) == NULL)
 #endif
+
+#include "npy.h"
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 
