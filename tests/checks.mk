@@ -23,6 +23,7 @@ check-all: sanitizers platforms tests-elsewhere same-bits fuzz valgrind web-test
 # tests/test_bits.c knows.
 
 COMPILERS = gcc clang
+ALONE     = -std=c99 -D_POSIX_C_SOURCE=200809L -O2 -DGRIFFIN_IMPLEMENTATION -x c
 VARIANTS  = $(foreach c,$(COMPILERS),$(foreach s,c99 gnu99 c++11 gnu++11,$(foreach o,O0 O3,$c-$s-$o)))
 
 same-bits: $(VARIANTS:%=build/bits/%.log)
@@ -59,16 +60,16 @@ symbols: $(foreach c,$(COMPILERS),$(COPIES:%=build/symbols/$c_%.o))
 	    || { echo "not in the list of what may be needed"; exit 1; }
 	@echo "$(words $^) passed, 0 failed"
 
-build/symbols/%.o: $(ENGINE) griffin.h
+build/symbols/%.o: griffin.h
 	@mkdir -p $(@D)
-	$(firstword $(subst _, ,$*)) -std=c99 -D_POSIX_C_SOURCE=200809L -O2 -fno-pie $(COPY) -c $< -o $@
+	$(firstword $(subst _, ,$*)) $(ALONE) -fno-pie $(COPY) -c $< -o $@
 
 # Sums stay in registers: reads the machine code of the kernels for x86-64.
 spills: $(COMPILERS:%=build/spills_%.checked)
 	@echo "$(words $^) passed, 0 failed"
 
-build/spills_%.checked: $(ENGINE) griffin.h tests/spills.awk
-	$* -std=c99 -D_POSIX_C_SOURCE=200809L -O2 -c $< -o $(@:.checked=.o)
+build/spills_%.checked: griffin.h tests/spills.awk
+	$* $(ALONE) -c $< -o $(@:.checked=.o)
 	@objdump -d --no-show-raw-insn $(@:.checked=.o) | awk -f tests/spills.awk
 	@touch $@
 

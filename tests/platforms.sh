@@ -48,40 +48,48 @@ at=build/platforms/$name
 mkdir -p $at
 
 strict="-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror"
-$compiler $strict -c tools/shared/engine.c -o $at/engine.o
+shared="-DGRIFFIN_IMPLEMENTED -DGRIFFIN_GRAMMAR_IMPLEMENTED"
+
+# The library is compiled once, with the rest of the program or alone.
+case $teller in
+griffin)
+    main=tools/griffin.c here=build/griffin
+    tale="Once upon a time there was a king who had three daughters,"
+    tell() { "$@" run -m examples/models/storyteller.gguf -p "$tale" -n 8 --seed 1; }
+    library=
+    for source in tools/*/*.c; do
+        object=$at/$(echo $source | tr / _).o
+        $compiler $strict -c $source -o $object
+        library="$library $object"
+    done ;;
+hello)
+    main=examples/hello.c here=build/examples/hello
+    tell() { "$@" examples/models/storyteller.gguf; }
+    library=$at/griffin.o
+    $compiler $strict -DGRIFFIN_IMPLEMENTATION -x c -c griffin.h -o $library ;;
+esac
 
 # A test that looks inside the library has a copy of its own; all others share this one.
+logs=
 for test in $tests; do
     if [ $test != bits ] && grep -q '^#define GRIFFIN_IMPLEMENTATION' tests/test_$test.c; then
-        define= library=
+        define= linked=
     else
-        define=-DGRIFFIN_IMPLEMENTED library=$at/engine.o
+        define=$shared linked=$library
     fi
     $compiler $define -c tests/test_$test.c -o $at/test_$test.o
-    $compiler $at/test_$test.o $library -lm -o $at/test_$test.exe
+    $compiler $at/test_$test.o $linked -lm -o $at/test_$test.exe
     sh tests/run.sh $at/test_$test.exe $at/test_$test.log
+    logs="$logs $at/test_$test.log"
 done
 
-case $teller in
-griffin) here=build/griffin sources="tools/griffin.c $(ls tools/*/*.c | grep -v shared/engine.c)"
-         tell() { "$@" run -m examples/models/storyteller.gguf -p "$tale" -n 8 --seed 1; } ;;
-hello)   here=build/examples/hello sources=examples/hello.c
-         tell() { "$@" examples/models/storyteller.gguf; } ;;
-esac
-tale="Once upon a time there was a king who had three daughters,"
-objects=
-for source in $sources; do
-    object=$at/$(echo $source | tr / _).o
-    $compiler $strict -DGRIFFIN_IMPLEMENTED -c $source -o $object
-    objects="$objects $object"
-done
-$compiler $objects $at/engine.o -lm -o $at/$teller.exe
+$compiler $strict $shared -c $main -o $at/$teller.o
+$compiler $at/$teller.o $library -lm -o $at/$teller.exe
 tell $here > $at/expected 2> /dev/null
 tell $RUNNER $at/$teller.exe 2> $at/tale.log | tr -d '\r' > $at/told
-if cmp $at/told $at/expected; then echo "1 passed, 0 failed" >> $at/tale.log
-else echo "0 passed, 1 failed" >> $at/tale.log; cat $at/tale.log; fi
-echo "$name: $teller tells $(tail -n 1 $at/tale.log)"
+if cmp $at/told $at/expected; then told="1 passed, 0 failed"; else told="0 passed, 1 failed"; fi
+[ "$told" = "1 passed, 0 failed" ] || cat $at/tale.log
+echo "$told" >> $at/tale.log
+echo "$name: the tale of $teller: $told"
 
-logs=$at/tale.log
-for test in $tests; do logs="$logs $at/test_$test.log"; done
-sh tests/sum.sh $logs
+sh tests/sum.sh $logs $at/tale.log
