@@ -1,5 +1,5 @@
-# checks.mk - what must hold besides the tests before a change lands: `make check-all`, or one by one.
-# .ci/run says what they need and sums them up.
+# checks.mk - what must hold besides the tests before a change lands: `make check-all`, or one of
+# these. .ci/run says what they need and sums them up.
 #
 #     same-bits        16 ways to compile the library, the same bits from each
 #     symbols          what the linker sees of the library
@@ -24,7 +24,8 @@ check-all: sanitizers platforms tests-elsewhere same-bits fuzz valgrind web-test
 
 COMPILERS = gcc clang
 ALONE     = -std=c99 -D_POSIX_C_SOURCE=200809L -O2 -DGRIFFIN_IMPLEMENTATION -x c
-VARIANTS  = $(foreach c,$(COMPILERS),$(foreach s,c99 gnu99 c++11 gnu++11,$(foreach o,O0 O3,$c-$s-$o)))
+STANDARDS = c99 gnu99 c++11 gnu++11
+VARIANTS  = $(foreach c,$(COMPILERS),$(foreach s,$(STANDARDS),$(foreach o,O0 O3,$c-$s-$o)))
 
 same-bits: $(VARIANTS:%=build/bits/%.log)
 	@sh tests/sum.sh $^
@@ -121,7 +122,7 @@ test-clang-O3: all $(MODELS)
 
 # Addresses and undefined behaviour in every test, data races in those that make threads. OpenMP's
 # own locks would look like races; clang needs a minute a test for vector kernels with `undefined`,
-# and without them there is nothing for test_same_bits to compare.
+# and without them there is nothing for inside_same_bits to compare.
 sanitizers: test-asan test-ubsan test-tsan
 
 SANITIZED = test OPENMP= CC=clang CFLAGS="-O1 -g -fno-sanitize-recover=all -fsanitize=$1"
@@ -134,12 +135,14 @@ test-ubsan: all $(MODELS)
 
 test-tsan: all $(MODELS)
 	@$(MAKE) BUILD=build/tsan $(call SANITIZED,thread) \
-	    TESTS="$(patsubst tests/%.c,%,$(shell grep -l pthread.h tests/test_*.c))"
+	    TESTS="$(patsubst tests/%.c,%,$(shell grep -l pthread.h tests/*.c))"
 
 # Uninitialised memory, which the sanitizers do not see.
 VALGRIND = valgrind -q --error-exitcode=9 --leak-check=full --suppressions=tests/valgrind.supp
 
-valgrind: $(patsubst %,build/tests/test_%.valgrind,files weights tokenizer state reference)
+VALGRIND_TESTS = inside_files test_weights inside_tokenizer test_state inside_reference
+
+valgrind: $(VALGRIND_TESTS:%=build/tests/%.valgrind)
 	@sh tests/sum.sh $^
 
 build/tests/%.valgrind: build/tests/% FORCE | $(MODELS)
