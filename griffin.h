@@ -234,6 +234,7 @@
   #define griffin_close          GRF_PREFIXED(griffin_close)
   #define griffin_get_info       GRF_PREFIXED(griffin_get_info)
   #define griffin_get_tensor     GRF_PREFIXED(griffin_get_tensor)
+  #define griffin_get_operation  GRF_PREFIXED(griffin_get_operation)
   #define griffin_state_size     GRF_PREFIXED(griffin_state_size)
   #define griffin_state_position GRF_PREFIXED(griffin_state_position)
   #define griffin_mark_size      GRF_PREFIXED(griffin_mark_size)
@@ -414,6 +415,7 @@ typedef struct griffin_info {
     uint64_t    mark_bytes;                 /* what griffin_rewind needs of it */
     uint64_t    fingerprint;                /* of configuration and weights */
     int         tensors;                    /* in the file */
+    int         operations;                 /* in the program that the layers became */
 } griffin_info;
 
 /* Maps the file (or reads it where mapping is missing) and packs the weights.
@@ -446,6 +448,38 @@ typedef struct griffin_tensor {
 } griffin_tensor;
 
 GRIFFIN_API int griffin_get_tensor(const griffin_model *model, int index, griffin_tensor *tensor);
+
+/* What the model does with a token: its operations in order, by number from 0 to
+ * info->operations - 1. They work on named buffers of so many numbers a token. `griffin info
+ * --program` prints them; the letters are those of >>network. */
+typedef struct griffin_input {
+    const char *buffer;                     /* "X", "U", "int8", ... */
+    int         width;
+} griffin_input;
+
+typedef struct griffin_output {
+    const char *buffer;
+    int         width;
+    const char *epilogue;                   /* "store", "add", "activate", "multiply" or "cap": what
+                                             * becomes of a product on its way to the buffer */
+    const char *matrix;                     /* tensor without "layers.N." and ".weight"; null: this
+                                             * is no product, and what follows is 0 */
+    const char *type;                       /* "q8_0", ... */
+    int         rows, cols, blocks;         /* blocks on the diagonal, each [rows / blocks, cols] */
+    int         has_bias;
+} griffin_output;
+
+typedef struct griffin_operation {
+    const char    *name;                    /* as griffin_unit_name has it */
+    int            layer;                   /* -1: before or after the layers */
+    int            inputs, outputs;
+    griffin_input  input[5];
+    griffin_output output[3];
+    uint64_t       state_offset, state_bytes;   /* part of a state that it reads or writes */
+} griffin_operation;
+
+GRIFFIN_API int griffin_get_operation(const griffin_model *model, int index,
+                                      griffin_operation *operation);
 
 /* ---- state: everything a sequence remembers, as plain bytes --------------
  * A state has a fixed size, holds no pointers, and lives in your memory, as
@@ -1345,8 +1379,8 @@ typedef struct grf_output {
     griffin_activation activation;          /* of GRF_ACTIVATE */
 } grf_output;
 
-/* Part of a state, in bytes: of the recurrent part from its start, of a ring from the first one. */
-typedef struct grf_memory { int64_t at, bytes; } grf_memory;
+/* Part of a state, in bytes: `at` counts from the recurrent part or from the first ring. */
+typedef struct grf_memory { int64_t at, bytes; int is_ring; } grf_memory;
 
 typedef struct grf_op {
     grf_op_kind  kind;
@@ -1391,7 +1425,8 @@ typedef struct grf_layout {
     /* counted by the builder */
     int     attention_layers;
     int64_t recurrent_floats;               /* of all layers */
-    int64_t width[GRF_BUFFERS];             /* floats in a row of each buffer; 0: not used */
+    int     columns[GRF_BUFFERS];           /* numbers in a row of each buffer; 0: not used */
+    int64_t width[GRF_BUFFERS];             /* the same, padded */
     int64_t q8_row;                         /* grf_q8 of a quantised row, 0 if none needed */
     uint64_t past;                          /* where it starts in a state */
 
@@ -1471,7 +1506,7 @@ static int grf_is_quantised(const grf_linear *w);
 /* So many rows of floats in the recurrent part, each padded. A fresh state has zeros there. */
 static grf_memory grf_remember(grf_builder *b, int rows, int width) {
     grf_layout *l = &b->model->layout;
-    grf_memory memory = { l->recurrent_floats * 4, rows * grf_pad(width) * 4 };
+    grf_memory memory = { l->recurrent_floats * 4, rows * grf_pad(width) * 4, 0 };
     l->recurrent_floats += rows * grf_pad(width);
     return memory;
 }
@@ -1479,15 +1514,16 @@ static grf_memory grf_remember(grf_builder *b, int rows, int width) {
 /* A ring of keys and values; all rings are alike. */
 static grf_memory grf_remember_kv(grf_builder *b) {
     grf_layout *l = &b->model->layout;
-    grf_memory memory = { l->attention_layers++ * l->ring_bytes, l->ring_bytes };
+    grf_memory memory = { l->attention_layers++ * l->ring_bytes, l->ring_bytes, 1 };
     return memory;
 }
 
 /* ---- adding operations ---- */
 
-static void grf_widen(grf_builder *b, grf_buffer buffer, int64_t width) {
-    int64_t *most = &b->model->layout.width[buffer];
-    *most = grf_max64(*most, grf_pad(width));
+static void grf_widen(grf_builder *b, grf_buffer buffer, int columns) {
+    grf_layout *l = &b->model->layout;
+    if (columns > l->columns[buffer]) l->columns[buffer] = columns;
+    l->width[buffer] = grf_pad(l->columns[buffer]);
 }
 
 /* An operation on rows of `width` numbers: from `in` to `out`. */
@@ -1629,7 +1665,7 @@ static void grf_recurrent_block(grf_builder *b) {
  * it, modulo one turn, is exact at any position. Once a pass, before the first layer that rotates. */
 static void grf_angles(grf_builder *b) {
     int half = b->config->rope_dims / 2;
-    if (b->model->layout.width[GRF_T]) return;
+    if (half == 0 || b->model->layout.columns[GRF_T]) return;
     uint64_t *turns = (uint64_t *)grf_arena_take(&b->arena, 8 * (uint64_t)half);
     for (int i = 0; i < half && !grf_measuring(b); i++) {
         double turn = -2.0 * i / b->config->rope_dims;
@@ -5893,6 +5929,7 @@ static uint64_t grf_run_builder(grf_builder *b, unsigned char *base) {
     b->n_ops = b->wanted_rows_only = 0;
     l->attention_layers = 0;
     l->recurrent_floats = l->q8_row = 0;
+    memset(l->columns, 0, sizeof l->columns);
     memset(l->width, 0, sizeof l->width);
     grf_network(b);
     return b->arena.used;
@@ -5973,6 +6010,7 @@ static int grf_describe(griffin_model *m) {
         error = grf_copy_string(m, "tokenizer.chat_template", &m->chat_template,
                                 &m->info.chat_template);
     m->info.tensors = (int)m->file->n_tensors;
+    m->info.operations = m->n_ops;
     m->info.kernels = m->kernels->name;
     m->info.file_bytes = m->file->size;
     m->info.has_vocabulary = m->vocab->count > 0;
@@ -6187,6 +6225,48 @@ GRIFFIN_API int griffin_get_tensor(const griffin_model *model, int index, griffi
     for (i = 0; i < t->rank; i++) tensor->shape[i] = t->ne[t->rank - 1 - i];
     tensor->offset = t->offset;
     tensor->bytes = t->bytes;
+    return GRIFFIN_OK;
+}
+
+/* int8 rows are as wide as the operation; other buffers have one width each. */
+static int grf_columns(const griffin_model *m, const grf_op *op, grf_buffer buffer) {
+    return buffer == GRF_INT8 ? op->width : m->layout.columns[buffer];
+}
+
+static void grf_describe_output(const griffin_model *m, const grf_op *op, const grf_output *o,
+                                griffin_output *output) {
+    output->buffer = grf_buffer_names[o->buffer];
+    output->width = grf_columns(m, op, o->buffer);
+    output->epilogue = grf_epilogue_names[o->epilogue];
+    if (!o->w) return;
+    output->matrix = o->name;
+    output->type = grf_format_find((uint32_t)o->w->type)->name;
+    output->rows = o->w->rows;
+    output->cols = o->w->cols;
+    output->blocks = o->w->blocks;
+    output->has_bias = o->w->bias != NULL;
+}
+
+GRIFFIN_API int griffin_get_operation(const griffin_model *m, int index,
+                                      griffin_operation *operation) {
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    if (!operation || index < 0 || index >= m->n_ops)
+        return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "operation %d of %d", index, m->n_ops);
+    const grf_op *op = m->ops + index;
+    memset(operation, 0, sizeof *operation);
+    operation->name = grf_op_types[op->kind].name;
+    operation->layer = op->layer;
+    for (int i = 0; i < GRF_COUNT(op->in) && op->in[i] != GRF_NONE; i++, operation->inputs++) {
+        operation->input[i].buffer = grf_buffer_names[op->in[i]];
+        operation->input[i].width = grf_columns(m, op, op->in[i]);
+    }
+    operation->outputs = op->outputs;
+    for (int i = 0; i < op->outputs; i++)
+        grf_describe_output(m, op, op->out + i, operation->output + i);
+    operation->state_bytes = (uint64_t)op->state.bytes;
+    if (op->state.bytes)
+        operation->state_offset = sizeof(griffin_state) + (uint64_t)op->state.at
+            + (op->state.is_ring ? 4 * (uint64_t)m->layout.recurrent_floats : 0);
     return GRIFFIN_OK;
 }
 
