@@ -14,8 +14,7 @@
  *     >>api                declarations
  *     >>platform >>basics >>numbers      compilers, errors, memory, bytes, our own exp and log
  *   ONE, the network
- *     >>shapes >>network                 what it computes, as in the paper
- *     >>context >>operations >>steps     running it
+ *     >>network >>run                    what it computes, as in the paper; running it
  *     >>state >>sampler                  its memory of a text; choosing tokens
  *   TWO, files and text
  *     >>formats >>gguf >>config          what is in a file
@@ -235,6 +234,7 @@
   #define griffin_close          GRF_PREFIXED(griffin_close)
   #define griffin_get_info       GRF_PREFIXED(griffin_get_info)
   #define griffin_get_tensor     GRF_PREFIXED(griffin_get_tensor)
+  #define griffin_get_operation  GRF_PREFIXED(griffin_get_operation)
   #define griffin_state_size     GRF_PREFIXED(griffin_state_size)
   #define griffin_state_position GRF_PREFIXED(griffin_state_position)
   #define griffin_mark_size      GRF_PREFIXED(griffin_mark_size)
@@ -415,6 +415,7 @@ typedef struct griffin_info {
     uint64_t    mark_bytes;                 /* what griffin_rewind needs of it */
     uint64_t    fingerprint;                /* of configuration and weights */
     int         tensors;                    /* in the file */
+    int         operations;                 /* in the program that the layers became */
 } griffin_info;
 
 /* Maps the file (or reads it where mapping is missing) and packs the weights.
@@ -447,6 +448,38 @@ typedef struct griffin_tensor {
 } griffin_tensor;
 
 GRIFFIN_API int griffin_get_tensor(const griffin_model *model, int index, griffin_tensor *tensor);
+
+/* What the model does with a token: its operations in order, by number from 0 to
+ * info->operations - 1. They work on named buffers of so many numbers a token. `griffin info
+ * --program` prints them; the letters are those of >>network. */
+typedef struct griffin_input {
+    const char *buffer;                     /* "X", "U", "int8", ... */
+    int         width;
+} griffin_input;
+
+typedef struct griffin_output {
+    const char *buffer;
+    int         width;
+    const char *epilogue;                   /* "store", "add", "activate", "multiply" or "cap": what
+                                             * becomes of a product on its way to the buffer */
+    const char *matrix;                     /* tensor without "layers.N." and ".weight"; null: this
+                                             * is no product, and what follows is 0 */
+    const char *type;                       /* "q8_0", ... */
+    int         rows, cols, blocks;         /* blocks on the diagonal, each [rows / blocks, cols] */
+    int         has_bias;
+} griffin_output;
+
+typedef struct griffin_operation {
+    const char    *name;                    /* as griffin_unit_name has it */
+    int            layer;                   /* -1: before or after the layers */
+    int            inputs, outputs;
+    griffin_input  input[5];
+    griffin_output output[3];
+    uint64_t       state_offset, state_bytes;   /* part of a state that it reads or writes */
+} griffin_operation;
+
+GRIFFIN_API int griffin_get_operation(const griffin_model *model, int index,
+                                      griffin_operation *operation);
 
 /* ---- state: everything a sequence remembers, as plain bytes --------------
  * A state has a fixed size, holds no pointers, and lives in your memory, as
@@ -722,7 +755,7 @@ GRIFFIN_API int griffin_grammar_accept(const griffin_grammar *grammar,
 /* ---- for writers of model files -----------------------------------------------
  * Weights that a file holds in tiles of 32 rows are used in place, without a copy: from a mapped
  * file, or from the buffer given to griffin_open_memory. >>network says how such tensors are named
- * and >>shapes what is in a tile. type is "f32", "f16", "bf16", "q8_0" or "q4_0". */
+ * and what is in a tile. type is "f32", "f16", "bf16", "q8_0" or "q4_0". */
 
 /* Bytes of a tile of so many columns; E_UNSUPPORTED if the type has no tiles of that length. */
 GRIFFIN_API int64_t griffin_tile_size(const char *type, int cols);
@@ -1168,8 +1201,10 @@ static uint16_t grf_bf16_from_float(float x) {
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-/* ================================================================= >>shapes
- * What the rest of the file works on. One alphabet, the paper's where it has a letter:
+/* ================================================================= >>network
+ * The alphabet, the operations, the builder, the mixers.
+ *
+ * ---- the alphabet: what the rest of the file works on, in the paper's letters where it has them
  *
  *     V vocabulary   D width   F MLP width   N layers   E recurrent width   B gate blocks
  *     H query heads  G key/value heads  W window  K convolution taps  R rows (tokens in a pass)
@@ -1182,9 +1217,9 @@ static uint16_t grf_bf16_from_float(float x) {
 #define GRF_PANEL 96                        /* activation rows that meet one tile at once */
 #define GRF_HEAD_BLOCK 8                    /* most heads in one item of attention ... */
 #define GRF_ATTEND_ROWS 4                   /* ... and most rows */
-#define GRF_PIECE (512 * 1024)              /* what one thread takes at once, in bytes of weights */
+#define GRF_CHUNK (512 * 1024)              /* what one thread takes at once, in bytes of weights */
 #define GRF_REWIND 16                       /* griffin_options.rewind if not said otherwise */
-#define GRF_WORTH_WAKING 16                 /* fewer pieces than this are not worth other threads */
+#define GRF_WORTH_WAKING 16                 /* fewer chunks than this are not worth other threads */
 
 static int64_t grf_pad(int64_t n) { return (n + GRF_TILE - 1) / GRF_TILE * GRF_TILE; }
 
@@ -1293,54 +1328,79 @@ typedef struct grf_kernels {
 static const grf_kernels *grf_kernels_find(griffin_cpu cpu);   /* null: not on this machine */
 
 /* ---- the program ---------------------------------------------------------------
- * At open the layers become a flat list of operations over named buffers. An operation is a
- * number of like items (weight tiles, rows, channels); pieces are runs of items. */
+ * When a model is opened its layers become a flat list of operations over named buffers. An
+ * operation is a number of like items (weight tiles, rows, channels) that may be done in any order,
+ * and a chunk is a run of items. `griffin info --program` prints the list. */
 
-typedef enum grf_buffer {                   /* [R][pad(width)] each */
+typedef enum grf_buffer {                   /* rows of the pass, [R][pad(width)] each */
+    GRF_NONE,                               /* ends a list of buffers */
     GRF_X,                                  /* D  the residual stream */
     GRF_U,                                  /* D  normalised */
     GRF_Y,                                  /* E  gate branch of the recurrent block, then h * y */
     GRF_Z,                                  /* E  input of the convolution */
     GRF_C,                                  /* E  its output */
     GRF_I, GRF_R,                           /* E  input and recurrence gate before the sigmoid */
-    GRF_Q, GRF_K, GRF_V,                    /* D, G head_dim  as they come from the projections */
-    GRF_QR,                                 /* H heads padded to 16: rotated and scaled */
+    GRF_Q, GRF_K, GRF_V,                    /* H, G, G heads of head_dim, from the projections */
+    GRF_QR,                                 /* H heads of head_stride: Q, rotated and scaled */
+    GRF_T,                                  /* rope_dims  cosines, then sines, of a row's angles */
     GRF_A,                                  /* D  attention output */
     GRF_M,                                  /* F  MLP inner row */
-    GRF_BUFFERS,
-    GRF_LOGITS = -1                         /* rows of the caller */
+    GRF_INT8,                               /* a row in int8, for int8 and int4 weights: grf_q8 */
+    GRF_LOGITS,                             /* V  in memory of the caller */
+    GRF_BUFFERS
 } grf_buffer;
 
-typedef enum grf_kind {
-    GRF_EMBED, GRF_NORM, GRF_QUANTISE, GRF_LINEAR, GRF_GATED,
-    GRF_CONV, GRF_RGLRU, GRF_ROPE, GRF_ATTEND
-} grf_kind;
+static const char *const grf_buffer_names[GRF_BUFFERS] = {
+    "", "X", "U", "Y", "Z", "C", "I", "R", "Q", "K", "V", "QR", "T", "A", "M", "int8", "logits"
+};
 
-/* What becomes of a finished tile of a linear layer. */
-typedef enum grf_then { GRF_STORE, GRF_ADD, GRF_ACTIVATE, GRF_CAP } grf_then;
+typedef enum grf_op_kind {                  /* a row of grf_op_types each (>>run) */
+    GRF_OP_EMBED, GRF_OP_ANGLES, GRF_OP_NORM, GRF_OP_QUANTISE, GRF_OP_LINEAR, GRF_OP_GATED,
+    GRF_OP_CONV, GRF_OP_RGLRU, GRF_OP_ROPE, GRF_OP_KEEP, GRF_OP_ATTEND,
+    GRF_OP_KINDS
+} grf_op_kind;
+
+/* What becomes of a product W x + b. */
+typedef enum grf_epilogue {
+    GRF_STORE,                              /* it is the result */
+    GRF_ADD,                                /* it is added to what is in the buffer */
+    GRF_ACTIVATE,                           /* act(it) */
+    GRF_MULTIPLY,                           /* the buffer is multiplied by it: gated MLP only */
+    GRF_CAP                                 /* soft_cap tanh(it / soft_cap) */
+} grf_epilogue;
+
+static const char *const grf_epilogue_names[] = { "store", "add", "activate", "multiply", "cap" };
 
 typedef struct grf_output {
-    const grf_linear *w;
-    grf_buffer        to;
-    grf_then          then;
+    grf_buffer         buffer;
+    const grf_linear  *w;                   /* null: not by a linear layer */
+    const char        *name;                /* of its tensor, without layer and ".weight" */
+    grf_epilogue       epilogue;
+    griffin_activation activation;          /* of GRF_ACTIVATE */
 } grf_output;
 
+/* Part of a state, in bytes: `at` counts from the recurrent part or from the first ring. */
+typedef struct grf_memory { int64_t at, bytes; int is_ring; } grf_memory;
+
 typedef struct grf_op {
-    grf_kind      kind;
-    grf_buffer    from, to;
-    int           outputs;                  /* linear layers that share the input */
-    grf_output    output[3];
-    int           head;                     /* only rows whose logits are wanted */
-    int           slot;                     /* which recurrent or attention layer, from 0 */
-    const float  *gain;                     /* norm: [pad(D)] */
-    int           quantise;                 /* norm: quantise its rows, too */
-    const float  *conv_w, *conv_b;          /* [K][pad(E)], [pad(E)] */
-    const float  *log_decay;                /* [pad(E)]  -c softplus(recurrent parameter) */
+    grf_op_kind  kind;
+    int          layer;                     /* -1: outside the layers */
+    grf_buffer   in[5];                     /* all that it reads, up to GRF_NONE, */
+    grf_output   out[3];                    /* all that it writes, and by which matrices, */
+    int          outputs;
+    grf_memory   state;                     /* and what it reads and writes of a state */
+    int          wanted_rows_only;          /* only rows whose logits are wanted */
+    int          width;                     /* numbers in a row that it works on, without padding */
+    const float *vector[2];                 /* norm: gain; conv: taps [K][pad(E)], bias;
+                                             * rglru: -decay softplus(recurrent parameter) */
+    float        eps, scale, soft_cap;      /* norm; embed and rope; linear */
+    int          heads, head_stride;        /* rope: how many, and from one to the next in out[0] */
 } grf_op;
 
 /* ---- a state: struct griffin_state, then floats -----------------------------------
- *     recurrent part   [recurrent layers] { h [pad(E)], then K - 1 rows z [pad(E)], oldest first }
- *     rings            [attention layers] { keys [slots][kv_row], values [slots][kv_row] }
+ *     recurrent part   for each recurrent layer { h [pad(E)], then K - 1 rows z [pad(E)], oldest
+ *                      first }; other mixers may have other sizes
+ *     rings            for each attention layer { keys [slots][kv_row], values [slots][kv_row] }
  *     past             [rewind] history at earlier positions, 64 bits each
  * Position p lives in slot p % slots of a ring, and p % rewind of the past. kv_row = G heads of
  * head_dim padded to 16, floats or bf16. The next token sees attn_keys - 1 stored keys; a ring has
@@ -1354,20 +1414,22 @@ struct griffin_state {
     uint64_t reserved[4];
 };
 
-typedef struct grf_layout {                 /* sizes that follow from the configuration */
-    int     recurrent_layers, attention_layers;
+typedef struct grf_layout {
     int     slots, rewind;                  /* of a ring; of them more than attention needs */
-    int     head;                           /* head_dim padded to 16 */
+    int     head_stride;                    /* head_dim padded to 16 */
     int     heads_per_kv;                   /* H / G, handled in */
     int     head_blocks, head_block;        /* so many blocks of so many heads */
     int     kv_type, kv_size;               /* GRF_F32 or GRF_BF16; bytes of one */
-    int64_t kv_row;                         /* bytes */
-    int64_t lane;                           /* pad(E) */
-    int64_t recurrent_row;                  /* floats of one recurrent layer: K * lane */
-    int64_t recurrent_floats, ring_bytes;   /* of all layers; of one attention layer */
-    uint64_t past;                          /* where it starts in a state */
-    int64_t width[GRF_BUFFERS];             /* floats in a row of each buffer */
+    int64_t kv_row, ring_bytes;             /* of one row of keys or values; of one layer */
+
+    /* counted by the builder */
+    int     attention_layers;
+    int64_t recurrent_floats;               /* of all layers */
+    int     columns[GRF_BUFFERS];           /* numbers in a row of each buffer; 0: not used */
+    int64_t width[GRF_BUFFERS];             /* the same, padded */
     int64_t q8_row;                         /* grf_q8 of a quantised row, 0 if none needed */
+    uint64_t past;                          /* where it starts in a state */
+
     uint64_t tag, saved_tag;                /* of states in memory; of saved ones: any rewind */
 } grf_layout;
 
@@ -1385,45 +1447,48 @@ struct griffin_model {
     uint64_t           mapped_size;
     void              *weights;             /* the arena's block */
     char              *name, *chat_template;
-    const grf_linear  *embedding;
     const uint64_t    *turns;               /* [rope_dims / 2] turns per position, in 2^-64 */
     const grf_op      *ops;
     int                n_ops;
     grf_vocab         *vocab;
 };
 
-/* ================================================================= >>network
+/* ---- the builder ---------------------------------------------------------------
  * The model itself. Read this beside figure 2 of the Griffin paper (arXiv 2402.19427): one builder
  * for each box of the figure, each adding operations to the program. Per token, p its position:
  *
  *     x = s E[token]                                            embedding, s = embedding_scale
  *     for each layer:
- *         x += temporal(norm(x))                                recurrent or attention block
+ *         x += mixer(norm(x))                                   recurrent or attention block
  *         x += Wd (act(Wg v + bg) * (Wu v + bu)) + bd           v = norm(x), gated MLP
  *     logits = cap tanh(E norm(x) / cap)                        cap = soft_cap; 0: E norm(x)
  *
- *     norm(x)_j = x_j / sqrt(mean(x^2) + eps) * (norm_offset + w_j)
- *
- * The builder runs twice: once to check every tensor and to measure, once to lay out. */
+ * The builder runs twice. The first time it measures: it checks every tensor and counts memory.
+ * The second time it lays out. Names of tensors stand without "layers.N." and ".weight". */
 
 typedef struct grf_builder {
     griffin_model *model;
     const griffin_config *config;
-    grf_arena  arena;                       /* base null: measuring */
+    grf_arena  arena;
     const char *prefix;                     /* "model." or "" */
-    int        layer, recurrent, attention; /* the current one; how many of each kind so far */
+    int        layer;                       /* the current one; -1: none */
+    int        wanted_rows_only;            /* what is added now follows the last layer */
     unsigned char *used;                    /* [tensors] named by the network */
     float     *row;                         /* [32][longest row] for packing */
     uint64_t   row_floats;
     int        copy;                        /* griffin_options.copy_weights */
-    int        quantised_cols;              /* longest input of a quantised layer */
     uint64_t   parameters;                  /* of everything, */
     uint64_t   weights_of[GRF_TYPES];       /* and in matrices of each type */
-    grf_op    *ops;                         /* null: measuring */
-    grf_op     dropped;                     /* what operations are written to then */
-    int        n_ops;
+    const grf_linear *embedding;
+    grf_op    *ops;
+    int        n_ops;                       /* measuring: no more than so many are needed */
+    grf_op     dropped;                     /* receives every operation while measuring */
     int        error;                       /* the first one; later steps do nothing */
 } grf_builder;
+
+/* 1: nothing is written. Either the builder measures, or an error has stopped it. Whatever the
+ * loaders return is null then, and at no other time. */
+static int grf_measuring(const grf_builder *b) { return !b->arena.base || b->error; }
 
 /* Defined where files are opened (>>model): the weights of a file, by name. */
 static const grf_tensor *grf_gguf_tensor(const grf_gguf *g, const char *name);
@@ -1436,207 +1501,352 @@ static const grf_linear *grf_load_matrix(grf_builder *b, const char *name, int r
 static const grf_linear *grf_load_gates(grf_builder *b, const char *weight, const char *bias);
 static int grf_is_quantised(const grf_linear *w);
 
-/* ---- adding operations ---------------------------------------------------------------- */
+/* ---- memory in a state ---- */
 
-#define GRF_LAYER_OPS 16                    /* no layer needs more, nor do the ends */
+/* So many rows of floats in the recurrent part, each padded. A fresh state has zeros there. */
+static grf_memory grf_remember(grf_builder *b, int rows, int width) {
+    grf_layout *l = &b->model->layout;
+    grf_memory memory = { l->recurrent_floats * 4, rows * grf_pad(width) * 4, 0 };
+    l->recurrent_floats += rows * grf_pad(width);
+    return memory;
+}
 
-static grf_op *grf_add(grf_builder *b, grf_kind kind, grf_buffer from, grf_buffer to) {
-    grf_op *op = b->ops ? b->ops + b->n_ops++ : &b->dropped;
+/* A ring of keys and values; all rings are alike. */
+static grf_memory grf_remember_kv(grf_builder *b) {
+    grf_layout *l = &b->model->layout;
+    grf_memory memory = { l->attention_layers++ * l->ring_bytes, l->ring_bytes, 1 };
+    return memory;
+}
+
+/* ---- adding operations ---- */
+
+static void grf_widen(grf_builder *b, grf_buffer buffer, int columns) {
+    grf_layout *l = &b->model->layout;
+    if (columns > l->columns[buffer]) l->columns[buffer] = columns;
+    l->width[buffer] = grf_pad(l->columns[buffer]);
+}
+
+/* An operation on rows of `width` numbers: from `in` to `out`. */
+static grf_op *grf_add(grf_builder *b, grf_op_kind kind, grf_buffer in, grf_buffer out, int width) {
+    grf_op *op = grf_measuring(b) ? &b->dropped : b->ops + b->n_ops;
+    b->n_ops++;
     memset(op, 0, sizeof *op);
-    op->kind = kind; op->from = from; op->to = to;
+    op->kind = kind;
+    op->layer = b->layer;
+    op->in[0] = in;
+    op->out[0].buffer = out;
+    op->outputs = out != GRF_NONE;
+    op->width = width;
+    op->wanted_rows_only = b->wanted_rows_only;
+    grf_widen(b, out, width);
     return op;
 }
 
-static grf_output grf_output_of(const grf_linear *w, grf_buffer to, grf_then then) {
+static grf_output grf_output_of(const grf_builder *b, grf_buffer to, grf_epilogue epilogue,
+                                const char *name, const grf_linear *w) {
     grf_output output;
-    output.w = w; output.to = to; output.then = then;
+    output.buffer = to;
+    output.epilogue = epilogue;
+    output.activation = b->config->activation;
+    output.name = name;
+    output.w = w;
     return output;
 }
 
-/* Rows to read quantised: at once where a norm has just written them, else in a step of its own. */
-static void grf_add_quantise(grf_builder *b, grf_buffer from, int head) {
-    grf_op *last = b->ops ? b->ops + b->n_ops - 1 : &b->dropped;
-    if (last->kind == GRF_NORM) last->quantise = 1;
-    else grf_add(b, GRF_QUANTISE, from, from)->head = head;
+/* to = W x + b with W [rows, cols] and, if has_bias, b [rows] */
+static grf_output grf_dense(grf_builder *b, grf_buffer to, grf_epilogue epilogue, const char *name,
+                            int rows, int cols, int has_bias) {
+    return grf_output_of(b, to, epilogue, name, grf_load_matrix(b, name, rows, cols, has_bias));
 }
 
-/* Linear layers over the same rows; those with int8 or int4 weights read them quantised. */
-static grf_op *grf_add_linear(grf_builder *b, grf_kind kind, grf_buffer from,
-                              const grf_output *outputs, int count, int head) {
-    int i, quantised = 0;
-    grf_op *op;
-    for (i = 0; i < count; i++) quantised |= grf_is_quantised(outputs[i].w);
-    if (quantised) grf_add_quantise(b, from, head);
-    op = grf_add(b, kind, from, outputs[0].to);
-    memcpy(op->output, outputs, (size_t)count * sizeof *outputs);
+/* The rows of a buffer in int8. The next operation reads them. */
+static void grf_add_quantise(grf_builder *b, grf_buffer from, int width) {
+    grf_layout *l = &b->model->layout;
+    grf_add(b, GRF_OP_QUANTISE, from, GRF_INT8, width);
+    l->q8_row = grf_max64(l->q8_row, (width + GRF_GROUP - 1) / GRF_GROUP);
+}
+
+/* Linear layers over the same rows. Those with int8 or int4 weights read them in int8. While
+ * measuring, the types of weights are not known, and both forms are counted. */
+static grf_op *grf_add_linear(grf_builder *b, grf_op_kind kind, grf_buffer from, int cols,
+                              const grf_output *outputs, int count) {
+    int floats = 0, bytes = grf_measuring(b);
+    for (int i = 0; i < count && !grf_measuring(b); i++) {
+        const grf_linear *w = outputs[i].w;
+        if (grf_is_quantised(w)) bytes = 1; else floats = 1;
+        if (grf_is_quantised(w) && w->blocks > 1)
+            b->error = grf_fail(&b->model->host, GRIFFIN_E_UNSUPPORTED,
+                                "layer %d: '%s' is quantised, expected f32, f16 or bf16",
+                                b->layer, outputs[i].name);
+        grf_widen(b, outputs[i].buffer, w->rows);
+    }
+    if (bytes) grf_add_quantise(b, from, cols);
+    grf_op *op = grf_add(b, kind, GRF_NONE, GRF_NONE, cols);
+    memcpy(op->out, outputs, (size_t)count * sizeof *outputs);
     op->outputs = count;
-    op->head = head;
+    int inputs = 0;
+    if (floats) op->in[inputs++] = from;
+    if (bytes)  op->in[inputs++] = GRF_INT8;
     return op;
 }
 
-/* x += W from + b */
-static void grf_add_residual(grf_builder *b, grf_buffer from, const grf_linear *w) {
-    grf_output output = grf_output_of(w, GRF_X, GRF_ADD);
-    grf_add_linear(b, GRF_LINEAR, from, &output, 1, 0);
+/* X += W from + b, W [rows, cols] */
+static void grf_add_residual(grf_builder *b, grf_buffer from, const char *name, int rows, int cols) {
+    grf_output out = grf_dense(b, GRF_X, GRF_ADD, name, rows, cols, 1);
+    grf_add_linear(b, GRF_OP_LINEAR, from, cols, &out, 1);
 }
 
-/* ---- the boxes of the figure ------------------------------------------------------------ */
+/* ---- the boxes of the figure ---- */
 
-static void grf_norm(grf_builder *b, const char *name, int head) {
-    float *gain = grf_load_vector(b, name, b->config->width, 0, 0);
-    grf_op *op = grf_add(b, GRF_NORM, GRF_X, GRF_U);
-    int j;
-    for (j = 0; gain && j < b->config->width; j++) gain[j] += b->config->norm_offset;
-    op->gain = gain;
-    op->head = head;
+/* X = s E[token] */
+static void grf_embedding(grf_builder *b) {
+    grf_op *op = grf_add(b, GRF_OP_EMBED, GRF_NONE, GRF_X, b->config->width);
+    op->out[0] = grf_dense(b, GRF_X, GRF_STORE, "embed_tokens", b->config->vocab, b->config->width,
+                           0);
+    op->scale = b->config->embedding_scale;
+    b->embedding = op->out[0].w;
 }
 
+/* U_j = X_j / sqrt(mean(X^2) + eps) * (norm_offset + w_j) */
+static void grf_norm(grf_builder *b, const char *name) {
+    int D = b->config->width;
+    float *gain = grf_load_vector(b, name, D, 0, 0);
+    grf_op *op = grf_add(b, GRF_OP_NORM, GRF_X, GRF_U, D);
+    for (int j = 0; j < D && !grf_measuring(b); j++) gain[j] += b->config->norm_offset;
+    op->vector[0] = gain;
+    op->eps = b->config->eps;
+}
 
-/* The recurrent block, u = norm(x):
+/* The recurrent block:
  *
- *     y   = act(Wy u + by)           z = Wx u + bx
- *     c_t = conv_b + sum_k conv_w[k] z_{t - K + 1 + k}                      per channel
- *     i   = sigmoid(Wi c + bi)       r = sigmoid(Wr c + br)                 block-diagonal
- *     log a = -decay softplus(parameter) r                              decay is the paper's c = 8
- *     h_t = a h_{t-1} + sqrt(1 - a^2) (i c_t)       at p = 0: h = i c_t
- *     x  += Wo (h * y) + bo */
+ *     Y   = act(Wy U + by)           Z = Wx U + bx
+ *     C_t = conv_b + sum_k conv_w[k] Z_{t - K + 1 + k}                      per channel
+ *     I   = Wi C + bi                R = Wr C + br                          block-diagonal
+ *     log a = -decay softplus(parameter) sigmoid(R)                   decay is the paper's c = 8
+ *     h_t = a h_{t-1} + sqrt(1 - a^2) (sigmoid(I) C_t)      at p = 0: h = sigmoid(I) C
+ *     Y   = h Y
+ *     X  += Wo Y + bo */
 static void grf_recurrent_block(grf_builder *b) {
-    int D = b->config->width, E = b->config->lru_width, e;
-    grf_output in[2], gates[2];
-    float *conv_w, *conv_b, *log_decay;
+    int D = b->config->width, E = b->config->lru_width, K = b->config->conv_width;
+    grf_memory h = grf_remember(b, 1, E), past = grf_remember(b, K - 1, E);
+    grf_output out[2];
     grf_op *op;
 
-    in[0] = grf_output_of(grf_load_matrix(b, "temporal_block.linear_y", E, D, 1), GRF_Y, GRF_ACTIVATE);
-    in[1] = grf_output_of(grf_load_matrix(b, "temporal_block.linear_x", E, D, 1), GRF_Z, GRF_STORE);
-    grf_add_linear(b, GRF_LINEAR, GRF_U, in, 2, 0);
+    out[0] = grf_dense(b, GRF_Y, GRF_ACTIVATE, "temporal_block.linear_y", E, D, 1);
+    out[1] = grf_dense(b, GRF_Z, GRF_STORE,    "temporal_block.linear_x", E, D, 1);
+    grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, out, 2);
 
-    conv_w = grf_load_taps(b);
-    conv_b = grf_load_vector(b, "temporal_block.conv_1d.bias", E, 0, 0);
-    op = grf_add(b, GRF_CONV, GRF_Z, GRF_C);
-    op->conv_w = conv_w; op->conv_b = conv_b;
-    op->slot = b->recurrent;
+    op = grf_add(b, GRF_OP_CONV, GRF_Z, GRF_C, E);
+    op->vector[0] = grf_load_taps(b);
+    op->vector[1] = grf_load_vector(b, "temporal_block.conv_1d.bias", E, 0, 0);
+    op->state = past;
 
-    gates[0] = grf_output_of(grf_load_gates(b, "temporal_block.rg_lru.input_gate_weight",
-                                      "temporal_block.rg_lru.input_gate_bias"), GRF_I, GRF_STORE);
-    gates[1] = grf_output_of(grf_load_gates(b, "temporal_block.rg_lru.recurrent_gate_weight",
-                                      "temporal_block.rg_lru.recurrent_gate_bias"),
-                             GRF_R, GRF_STORE);
-    grf_add_linear(b, GRF_LINEAR, GRF_C, gates, 2, 0);
+    out[0] = grf_output_of(b, GRF_I, GRF_STORE, "temporal_block.rg_lru.input_gate",
+                           grf_load_gates(b, "temporal_block.rg_lru.input_gate_weight",
+                                          "temporal_block.rg_lru.input_gate_bias"));
+    out[1] = grf_output_of(b, GRF_R, GRF_STORE, "temporal_block.rg_lru.recurrent_gate",
+                           grf_load_gates(b, "temporal_block.rg_lru.recurrent_gate_weight",
+                                          "temporal_block.rg_lru.recurrent_gate_bias"));
+    grf_add_linear(b, GRF_OP_LINEAR, GRF_C, E, out, 2);
 
-    log_decay = grf_load_vector(b, "temporal_block.rg_lru.recurrent_param", E, 0, 0);
-    for (e = 0; log_decay && e < E; e++)
+    float *log_decay = grf_load_vector(b, "temporal_block.rg_lru.recurrent_param", E, 0, 0);
+    for (int e = 0; e < E && !grf_measuring(b); e++)
         log_decay[e] = (float)grf_mul(-(double)b->config->decay, grf_softplus(log_decay[e]));
-    op = grf_add(b, GRF_RGLRU, GRF_C, GRF_Y);
-    op->log_decay = log_decay;
-    op->slot = b->recurrent++;
+    op = grf_add(b, GRF_OP_RGLRU, GRF_C, GRF_Y, E);
+    op->in[1] = GRF_I; op->in[2] = GRF_R; op->in[3] = GRF_Y;
+    op->vector[0] = log_decay;
+    op->state = h;
 
-    grf_add_residual(b, GRF_Y, grf_load_matrix(b, "temporal_block.linear_out", D, E, 1));
+    grf_add_residual(b, GRF_Y, "temporal_block.linear_out", D, E);
 }
 
-/* Local attention, u = norm(x), heads of head_dim, G of them for keys and values:
- *
- *     q = Wq u,  k = Wk u,  v = Wv u       q and k rotated by p (first rope_dims of each head)
- *     A = softmax(q k / sqrt(head_dim)) v  over the keys p - W .. p
- *     x += Wo A + bo */
-static void grf_attention_block(grf_builder *b) {
-    int D = b->config->width, kv = b->config->kv_heads * b->config->head_dim;
-    int bias = b->config->qkv_bias;
-    grf_output qkv[3];
-    qkv[0] = grf_output_of(grf_load_matrix(b, "temporal_block.q_proj", D,  D, bias), GRF_Q, GRF_STORE);
-    qkv[1] = grf_output_of(grf_load_matrix(b, "temporal_block.k_proj", kv, D, bias), GRF_K, GRF_STORE);
-    qkv[2] = grf_output_of(grf_load_matrix(b, "temporal_block.v_proj", kv, D, bias), GRF_V, GRF_STORE);
-    grf_add_linear(b, GRF_LINEAR, GRF_U, qkv, 3, 0);
-    grf_add(b, GRF_ROPE, GRF_Q, GRF_QR)->slot = b->attention;
-    grf_add(b, GRF_ATTEND, GRF_QR, GRF_A)->slot = b->attention++;
-    grf_add_residual(b, GRF_A, grf_load_matrix(b, "temporal_block.o_proj", D, D, 1));
-}
-
-/* x += Wd (act(Wg v + bg) * (Wu v + bu)) + bd,  v = norm(x) */
-static void grf_mlp_block(grf_builder *b) {
-    int D = b->config->width, F = b->config->mlp_width;
-    grf_output up[2];
-    up[0] = grf_output_of(grf_load_matrix(b, "mlp_block.gate_proj", F, D, 1), GRF_M, GRF_STORE);
-    up[1] = grf_output_of(grf_load_matrix(b, "mlp_block.up_proj",   F, D, 1), GRF_M, GRF_STORE);
-    grf_add_linear(b, GRF_GATED, GRF_U, up, 2, 0);
-    grf_add_residual(b, GRF_M, grf_load_matrix(b, "mlp_block.down_proj", D, F, 1));
-}
-
-static void grf_embedding(grf_builder *b) {
-    int i, half = b->config->rope_dims / 2;
+/* T = cosines and sines of the angles by which position p rotates pairs of dimensions. Pair i turns
+ * by base^(-2i / rope_dims) radians a token: kept as a fraction of a turn in 2^-64, so that p times
+ * it, modulo one turn, is exact at any position. Once a pass, before the first layer that rotates. */
+static void grf_angles(grf_builder *b) {
+    int half = b->config->rope_dims / 2;
+    if (half == 0 || b->model->layout.columns[GRF_T]) return;
     uint64_t *turns = (uint64_t *)grf_arena_take(&b->arena, 8 * (uint64_t)half);
-    b->model->embedding = grf_load_matrix(b, "embed_tokens", b->config->vocab, b->config->width, 0);
-    b->model->turns = turns;
-    grf_add(b, GRF_EMBED, GRF_X, GRF_X);
-    /* pair i turns by base^(-2i / rope_dims) radians a token: kept as a fraction of a turn in
-     * 2^-64, so that p times it, modulo one turn, is exact at any position */
-    for (i = 0; turns && i < half; i++) {
+    for (int i = 0; i < half && !grf_measuring(b); i++) {
         double turn = -2.0 * i / b->config->rope_dims;
         double power = grf_mul(turn, grf_log((double)b->config->rope_base));
         turns[i] = (uint64_t)grf_mul(grf_exp(power), 18446744073709551616.0 / 6.283185307179586477);
     }
+    b->model->turns = turns;
+    grf_add(b, GRF_OP_ANGLES, GRF_NONE, GRF_T, 2 * half);
 }
 
-/* Only for rows whose logits are wanted. The head is the embedding unless the file has its own. */
-static void grf_head(grf_builder *b) {
-    const grf_linear *w = b->model->embedding;
-    grf_output output;
-    b->layer = -1;
-    grf_norm(b, "final_norm.weight", 1);
+/* to = scale rotate(from): of each head the first rope_dims are rotated. Heads lie head_dim apart
+ * in `from` and `stride` apart in `to`. */
+static void grf_add_rope(grf_builder *b, grf_buffer from, grf_buffer to, int heads, int stride,
+                         float scale) {
+    grf_op *op = grf_add(b, GRF_OP_ROPE, from, to, heads * stride);
+    op->in[1] = GRF_T;
+    op->heads = heads;
+    op->head_stride = stride;
+    op->scale = scale;
+}
+
+/* Local attention, H heads of head_dim for queries, G for keys and values:
+ *
+ *     Q = Wq U,  K = Wk U,  V = Wv U               with biases if qkv_bias
+ *     QR = rotate(Q) / sqrt(head_dim)    K = rotate(K)       by the angles T of p
+ *     keep K and V
+ *     A = softmax(QR K) V                          over the keys p - W .. p
+ *     X += Wo A + bo */
+static void grf_attention_block(grf_builder *b) {
+    int D = b->config->width, hd = b->config->head_dim, bias = b->config->qkv_bias;
+    int H = b->config->heads, G = b->config->kv_heads;
+    grf_memory ring = grf_remember_kv(b);
+    grf_output qkv[3];
+    grf_op *op;
+
+    qkv[0] = grf_dense(b, GRF_Q, GRF_STORE, "temporal_block.q_proj", H * hd, D, bias);
+    qkv[1] = grf_dense(b, GRF_K, GRF_STORE, "temporal_block.k_proj", G * hd, D, bias);
+    qkv[2] = grf_dense(b, GRF_V, GRF_STORE, "temporal_block.v_proj", G * hd, D, bias);
+    grf_angles(b);
+    grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, qkv, 3);
+
+    grf_add_rope(b, GRF_Q, GRF_QR, H, b->model->layout.head_stride, 1 / sqrtf((float)hd));
+    grf_add_rope(b, GRF_K, GRF_K, G, hd, 1);
+
+    op = grf_add(b, GRF_OP_KEEP, GRF_K, GRF_NONE, G * hd);
+    op->in[1] = GRF_V;
+    op->state = ring;
+    op = grf_add(b, GRF_OP_ATTEND, GRF_QR, GRF_A, H * hd);
+    op->state = ring;
+
+    grf_add_residual(b, GRF_A, "temporal_block.o_proj", D, H * hd);
+}
+
+/* The gated MLP:  M = act(Wg U + bg) * (Wu U + bu),  X += Wd M + bd */
+static void grf_mlp_block(grf_builder *b) {
+    int D = b->config->width, F = b->config->mlp_width;
+    grf_output out[2];
+    out[0] = grf_dense(b, GRF_M, GRF_ACTIVATE, "mlp_block.gate_proj", F, D, 1);
+    out[1] = grf_dense(b, GRF_M, GRF_MULTIPLY, "mlp_block.up_proj",   F, D, 1);
+    grf_add_linear(b, GRF_OP_GATED, GRF_U, D, out, 2);
+    grf_add_residual(b, GRF_M, "mlp_block.down_proj", D, F);
+}
+
+/* logits = cap tanh(E U / cap). E is the embedding unless the file has a matrix of its own. */
+static void grf_output_head(grf_builder *b) {
+    int D = b->config->width, V = b->config->vocab;
+    grf_output out = grf_output_of(b, GRF_LOGITS, GRF_CAP, "embed_tokens", b->embedding);
     b->prefix = "";
     if (grf_tensor_lookup(b, "lm_head.weight") || grf_tensor_lookup_tiles(b, "lm_head.weight"))
-        w = grf_load_matrix(b, "lm_head", b->config->vocab, b->config->width, 0);
-    output = grf_output_of(w, GRF_LOGITS, GRF_CAP);
-    grf_add_linear(b, GRF_LINEAR, GRF_U, &output, 1, 1);
+        out = grf_dense(b, GRF_LOGITS, GRF_CAP, "lm_head", V, D, 0);
+    grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, &out, 1)->soft_cap = b->config->soft_cap;
 }
 
+/* ---- mixers: what a layer can mix tokens with ---- */
+
+typedef struct grf_mixer {
+    char        letter;                     /* in griffin_config.blocks */
+    const char *name;                       /* in a file's block_types */
+    void      (*build)(grf_builder *b);     /* adds its operations: from U, onto X */
+} grf_mixer;
+
+static const grf_mixer grf_mixers[] = {
+    { 'r', "recurrent", grf_recurrent_block },
+    { 'a', "attention", grf_attention_block }
+};
+
+/* Null if there is no such mixer. */
+static const grf_mixer *grf_mixer_by_letter(char letter) {
+    for (int i = 0; i < GRF_COUNT(grf_mixers); i++)
+        if (grf_mixers[i].letter == letter) return grf_mixers + i;
+    return NULL;
+}
+
+static const grf_mixer *grf_mixer_by_name(const char *name, uint64_t length) {
+    for (int i = 0; i < GRF_COUNT(grf_mixers); i++)
+        if (strlen(grf_mixers[i].name) == length && memcmp(grf_mixers[i].name, name, (size_t)length)
+            == 0) return grf_mixers + i;
+    return NULL;
+}
+
+/* ---- the network ---- */
+
 static void grf_network(grf_builder *b) {
-    const griffin_config *config = b->config;
     b->layer = -1;
     b->prefix = grf_gguf_tensor(b->model->file, "model.final_norm.weight") ? "model." : "";
     grf_embedding(b);
-    for (b->layer = 0; b->layer < config->layers && !b->error; b->layer++) {
-        grf_norm(b, "temporal_pre_norm.weight", 0);
-        switch (config->blocks[b->layer]) {             /* a new kind of mixing block goes here */
-        case 'r': grf_recurrent_block(b); break;
-        case 'a': grf_attention_block(b); break;
-        default: break;
-        }
-        grf_norm(b, "channel_pre_norm.weight", 0);
+    for (b->layer = 0; b->layer < b->config->layers && !b->error; b->layer++) {
+        grf_norm(b, "temporal_pre_norm.weight");
+        grf_mixer_by_letter(b->config->blocks[b->layer])->build(b);
+        grf_norm(b, "channel_pre_norm.weight");
         grf_mlp_block(b);
     }
-    grf_head(b);
+    b->layer = -1;
+    b->wanted_rows_only = 1;
+    grf_norm(b, "final_norm.weight");
+    grf_output_head(b);
 }
 
-/* ================================================================= >>context
- * Scratch for one pass: R rows of every buffer, and what the pass will change in the states. */
+/* Sizes of attention, which the builder needs, ... */
+static void grf_lay_out_attention(griffin_model *m) {
+    const griffin_config *g = &m->info.config;
+    grf_layout *l = &m->layout;
+    l->rewind = m->info.rewind;
+    l->slots = m->info.attn_keys - 1 + l->rewind;
+    l->kv_type = m->info.kv_type == GRIFFIN_KV_BF16 ? GRF_BF16 : GRF_F32;
+    l->kv_size = l->kv_type == GRF_BF16 ? 2 : 4;
+    l->head_stride = (g->head_dim + 15) / 16 * 16;
+    l->heads_per_kv = g->heads / g->kv_heads;
+    l->head_blocks = (l->heads_per_kv + GRF_HEAD_BLOCK - 1) / GRF_HEAD_BLOCK;
+    l->head_block = (l->heads_per_kv + l->head_blocks - 1) / l->head_blocks;
+    l->kv_row = (int64_t)g->kv_heads * l->head_stride * l->kv_size;
+    l->ring_bytes = 2 * (int64_t)l->slots * l->kv_row;
+}
 
-typedef struct grf_flight {                 /* a span in flight */
+/* ... and of a state, when the builder has counted what it holds. */
+static void grf_lay_out_state(griffin_model *m) {
+    grf_layout *l = &m->layout;
+    m->info.mark_bytes = sizeof(griffin_state) + 4 * (uint64_t)l->recurrent_floats;
+    l->past = m->info.mark_bytes + (uint64_t)(l->attention_layers * l->ring_bytes);
+    m->info.state_bytes = l->past + 8 * (uint64_t)l->rewind;
+}
+
+/* ================================================================= >>run
+ * One pass: R rows of every buffer go through the program, then the states move on. The context is
+ * its memory, the operations are its work, and the executor hands the work to threads. */
+
+/* ---- the context ---- */
+
+typedef struct grf_span_in_pass {
     griffin_state *state;
     int64_t  position;                      /* of its first token; both as they were at the start */
     uint64_t history;
     int      first, count;                  /* its rows */
-} grf_flight;
+} grf_span_in_pass;
 
 typedef struct grf_wanted { int row; float *logits; } grf_wanted;
+
+/* How an operation is cut in this pass. */
+typedef struct grf_cut { int64_t items, chunks; } grf_cut;
 
 struct griffin_context {
     const griffin_model *model;
     griffin_jobs jobs;
     int          max_rows, max_spans;
-    int          spans, rows, n_wanted;     /* in flight; spans is 0 when nothing is */
+    int          spans, rows, wanted_rows;  /* of the pass; spans is 0 when there is none */
+    int          in_place;                  /* 1: the pass cannot be dropped, so it may write the
+                                             * recurrent part of its states before it is complete */
     int          op;                        /* the next operation ... */
-    int64_t      piece;                     /* ... and its next piece */
-    struct grf_crew *crew;                  /* threads at work on it, or null */
-    grf_flight  *flight;                    /* [max_spans] */
+    int64_t      chunk;                     /* ... and its next chunk */
+    int64_t      chunks_left;               /* of all operations */
+    grf_cut     *cut;                       /* [operations] */
+    grf_span_in_pass *span;                 /* [max_spans] */
     int         *span_of;                   /* [rows] */
     int32_t     *token;                     /* [rows] */
     grf_wanted  *wanted;                    /* [rows] */
-    float       *buffer[GRF_BUFFERS];       /* [rows][width] */
-    grf_q8      *quantised;                 /* [q8_row][rows of the pass] */
-    float       *cosine, *sine;             /* [rows][rope_dims / 2] */
+    float       *buffer[GRF_INT8];          /* [rows][width] */
+    grf_q8      *int8;                      /* GRF_INT8: [q8_row][rows of the pass] */
     float       *score;                     /* [rows][H][keys] */
     float       *recurrent;                 /* [spans][recurrent_floats] to be committed */
-    uint8_t     *keys;                      /* [attention layers][keys, values][rows][kv_row] */
+    uint8_t     *kv;                        /* [attention layers][keys, values][max_rows][kv_row]
+                                             * to be committed */
 };
 
 static int64_t grf_score_keys(const griffin_model *m) {
@@ -1660,81 +1870,52 @@ static int grf_context_limits(const griffin_model *model, const griffin_context_
 }
 
 static void grf_context_lay_out(griffin_context *c, grf_arena *arena) {
-    const grf_layout *l = &c->model->layout;
+    const griffin_model *m = c->model;
+    const grf_layout *l = &m->layout;
     uint64_t R = (uint64_t)c->max_rows, S = (uint64_t)c->max_spans;
-    uint64_t attends = l->attention_layers > 0;
-    uint64_t angles = attends * R * (uint64_t)(c->model->info.config.rope_dims / 2);
-    int i;
-    c->flight  = (grf_flight *)grf_arena_take(arena, S * sizeof *c->flight);
+    uint64_t scores = l->attention_layers
+        ? R * (uint64_t)m->info.config.heads * (uint64_t)grf_score_keys(m) : 0;
+    c->cut     = (grf_cut *)   grf_arena_take(arena, (uint64_t)m->n_ops * sizeof *c->cut);
+    c->span    = (grf_span_in_pass *)grf_arena_take(arena, S * sizeof *c->span);
     c->span_of = (int *)       grf_arena_take(arena, R * sizeof *c->span_of);
     c->token   = (int32_t *)   grf_arena_take(arena, R * sizeof *c->token);
     c->wanted  = (grf_wanted *)grf_arena_take(arena, R * sizeof *c->wanted);
-    for (i = 0; i < GRF_BUFFERS; i++)
+    for (int i = GRF_X; i < GRF_INT8; i++)
         c->buffer[i] = (float *)grf_arena_take(arena, R * (uint64_t)l->width[i] * 4);
-    c->quantised = (grf_q8 *)grf_arena_take(arena, R * (uint64_t)l->q8_row * sizeof *c->quantised);
-    c->cosine    = (float *) grf_arena_take(arena, angles * 4);
-    c->sine      = (float *) grf_arena_take(arena, angles * 4);
-    c->score     = (float *) grf_arena_take(arena, attends * R * (uint64_t)c->model->info.config.heads
-                                                 * (uint64_t)grf_score_keys(c->model) * 4);
-    c->recurrent = (float *) grf_arena_take(arena, S * (uint64_t)l->recurrent_floats * 4);
-    c->keys      = (uint8_t *)grf_arena_take(arena, R * 2 * (uint64_t)l->attention_layers
-                                                  * (uint64_t)l->kv_row);
+    c->int8      = (grf_q8 *)grf_arena_take(arena, R * (uint64_t)l->q8_row * sizeof *c->int8);
+    c->score     = (float *)grf_arena_take(arena, scores * 4);
+    c->recurrent = (float *)grf_arena_take(arena, S * (uint64_t)l->recurrent_floats * 4);
+    c->kv        = (uint8_t *)grf_arena_take(arena, R * 2 * (uint64_t)l->attention_layers
+                                                    * (uint64_t)l->kv_row);
 }
 
-GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
-                                        const griffin_context_options *options) {
-    griffin_context c;
-    grf_arena count = { NULL, 0 };
-    if (!model || !grf_context_limits(model, options, &c)) return 0;
-    grf_arena_take(&count, sizeof c);
-    grf_context_lay_out(&c, &count);
-    count.used += 64;                       /* to align what the host gives */
-    return count.used > (uint64_t)((size_t)-1) ? 0 : (size_t)count.used;
-}
-
-GRIFFIN_API int griffin_context_init(griffin_context **context, const griffin_model *model,
-                                     const griffin_context_options *options, void *memory,
-                                     size_t size) {
-    griffin_context limits;
-    grf_arena arena = { NULL, 0 };
-    size_t needed = griffin_context_size(model, options);
-    if (context) *context = NULL;
-    if (!model) return GRIFFIN_E_ARGUMENT;
-    if (!context || !memory || needed == 0)
-        return grf_fail(&model->host, GRIFFIN_E_ARGUMENT,
-                        "context: a pointer is null, or rows or states are out of range");
-    if (size < needed)
-        return grf_fail(&model->host, GRIFFIN_E_SPACE, "context: %u bytes given, %u needed",
-                        (uint64_t)size, (uint64_t)needed);
-    memset(memory, 0, needed);              /* the padding of every row stays zero from here on */
-    grf_context_limits(model, options, &limits);
-    arena.base = (unsigned char *)grf_align64(memory);
-    *context = (griffin_context *)grf_arena_take(&arena, sizeof **context);
-    **context = limits;
-    grf_context_lay_out(*context, &arena);
-    return GRIFFIN_OK;
-}
-
-/* ================================================================= >>operations
- * What each kind of operation does with a run of its items, for any number of rows. `items` may be
- * done in any order and by any thread. */
+/* ---- operations: what each kind does with items [from, to) ----
+ * Any thread may call them. No two items write the same memory. */
 
 static float *grf_row(const griffin_context *c, grf_buffer buffer, int64_t row) {
     return c->buffer[buffer] + row * c->model->layout.width[buffer];
 }
 
-/* Rows an operation works on: the head only sees those whose logits are wanted. */
-static int grf_rows(const griffin_context *c, const grf_op *op) {
-    return op->head ? c->n_wanted : c->rows;
-}
-
-static const grf_flight *grf_flight_of(const griffin_context *c, int64_t row) {
-    return c->flight + c->span_of[row];
-}
-
 static int64_t grf_position(const griffin_context *c, int64_t row) {
-    const grf_flight *f = grf_flight_of(c, row);
-    return f->position + (row - f->first);
+    const grf_span_in_pass *s = c->span + c->span_of[row];
+    return s->position + (row - s->first);
+}
+
+/* Rows that an operation works on, which are the items of most. */
+static int64_t grf_op_rows(const griffin_context *c, const grf_op *op) {
+    return op->wanted_rows_only ? c->wanted_rows : c->rows;
+}
+
+/* The cost of an item is given in bytes of weights that are read from memory in the same time,
+ * roughly. That of a row was measured with a norm and its quantising. */
+static int64_t grf_row_cost(const griffin_context *c, const grf_op *op) {
+    (void)c;
+    return grf_pad(op->width) * 12;
+}
+
+static int64_t grf_embed_cost(const griffin_context *c, const grf_op *op) {
+    (void)c;
+    return grf_pad(op->width) * 32;
 }
 
 /* A row of a packed matrix: the embedding is also the head, in tiles. Exact products only. */
@@ -1772,50 +1953,59 @@ static void grf_unpack_row(float *to, const grf_linear *w, int64_t row, float sc
 }
 
 static void grf_run_embed(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
-    const griffin_model *m = c->model;
-    int half = m->info.config.rope_dims / 2;
+    for (; from < to; from++)
+        grf_unpack_row(grf_row(c, op->out[0].buffer, from), op->out[0].w, c->token[from],
+                       op->scale);
+}
+
+static void grf_run_angles(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
+    int half = op->width / 2;
     for (; from < to; from++) {
-        grf_unpack_row(grf_row(c, op->to, from), m->embedding, c->token[from],
-                       m->info.config.embedding_scale);
-        if (m->layout.attention_layers)
-            m->kernels->rope_angles(c->cosine + from * half, c->sine + from * half, m->turns,
-                                    grf_position(c, from), half);
+        float *cosine = grf_row(c, op->out[0].buffer, from);
+        c->model->kernels->rope_angles(cosine, cosine + half, c->model->turns,
+                                       grf_position(c, from), half);
     }
-}
-
-static void grf_quantise_row(griffin_context *c, grf_buffer buffer, int64_t row) {
-    c->model->kernels->quantise(c->quantised + row, c->rows, grf_row(c, buffer, row),
-                                c->model->layout.width[buffer]);
-}
-
-static void grf_run_quantise(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
-    for (; from < to; from++) grf_quantise_row(c, op->from, from);
 }
 
 static void grf_run_norm(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
-    const griffin_model *m = c->model;
     for (; from < to; from++) {
-        m->kernels->norm(grf_row(c, op->to, from),
-                         grf_row(c, op->from, op->head ? c->wanted[from].row : from), op->gain,
-                         m->layout.width[op->from], m->info.config.width, m->info.config.eps);
-        if (op->quantise) grf_quantise_row(c, op->to, from);
+        int64_t row = op->wanted_rows_only ? c->wanted[from].row : from;
+        c->model->kernels->norm(grf_row(c, op->out[0].buffer, from), grf_row(c, op->in[0], row),
+                                op->vector[0], grf_pad(op->width), op->width, op->eps);
     }
 }
 
-/* ---- linear layers: items are the tiles of all outputs, one matrix after the other ----------- */
+/* A row of int8 begins at c->int8 + row; from group to group it is c->rows further. */
+static void grf_run_quantise(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
+    for (; from < to; from++)
+        c->model->kernels->quantise(c->int8 + from, c->rows, grf_row(c, op->in[0], from),
+                                    grf_pad(op->width));
+}
 
-/* Tile `tile` of w times rows [row, row + count) of `from`, without bias. */
+/* ---- linear layers: items are the tiles of all outputs, one matrix after the other ---- */
+
+static int64_t grf_linear_items(const griffin_context *c, const grf_op *op) {
+    int64_t tiles = 0;
+    for (int i = 0; i < op->outputs; i++) tiles += op->out[i].w->tiles;
+    return grf_op_rows(c, op) ? tiles : 0;
+}
+
+static int64_t grf_linear_cost(const griffin_context *c, const grf_op *op) {
+    int64_t bytes = (int64_t)op->out[0].w->tile_bytes;
+    return bytes + bytes * grf_op_rows(c, op) / 8;
+}
+
+/* Tile `tile` of w times rows [row, row + count) of the input, without bias. */
 static void grf_tile_product(const griffin_context *c, const grf_op *op, const grf_linear *w,
                              int64_t tile, int64_t row, int count, float *out) {
-    const grf_layout *l = &c->model->layout;
     const uint8_t *weights = w->tile + (uint64_t)tile * w->tile_bytes;
     int64_t block = tile / (w->tiles / w->blocks);
     if (grf_is_quantised(w))
-        c->model->kernels->int_tile(out, w, weights, c->quantised + row, c->rows, count);
+        c->model->kernels->int_tile(out, w, weights, c->int8 + row, c->rows, count);
     else
         c->model->kernels->float_tile(out, w, weights,
-                                      grf_row(c, op->from, row) + block * w->cols,
-                                      l->width[op->from], count);
+                                      grf_row(c, op->in[0], row) + block * w->cols,
+                                      c->model->layout.width[op->in[0]], count);
 }
 
 /* First output row of a tile, and how many it has. */
@@ -1826,222 +2016,261 @@ static int64_t grf_tile_rows(const grf_linear *w, int64_t tile, int64_t *count) 
     return tile / per_block * rows + first;
 }
 
-static float *grf_target(const griffin_context *c, const grf_output *o, int64_t row) {
-    return o->then == GRF_CAP ? c->wanted[row].logits : grf_row(c, o->to, row);
+static float *grf_output_row(const griffin_context *c, const grf_output *o, int64_t row) {
+    return o->buffer == GRF_LOGITS ? c->wanted[row].logits : grf_row(c, o->buffer, row);
 }
 
-/* What grf_finish_tile will read and write lies in single lines far apart, which nobody guesses:
- * asked for before the product, they are there after it. Inline, since gcc 12 takes a function that
- * only fetches for one without effect, and drops the call. */
+/* Output rows are far apart in memory, and the hardware prefetcher does not predict them. This
+ * prefetches what grf_finish_tile will read and write, so that it has arrived when the product is
+ * done. Inline, because gcc 12 takes a function that only prefetches for one without effect and
+ * drops the call. */
 GRF_INLINE void grf_fetch_tile(const griffin_context *c, const grf_output *o, int64_t tile,
                                int64_t row, int count) {
     int64_t n, first = grf_tile_rows(o->w, tile, &n);
     if (o->w->bias) { GRF_FETCH(o->w->bias + first); GRF_FETCH(o->w->bias + first + n - 1); }
     for (; count > 0; count--, row++) {
-        const float *to = grf_target(c, o, row) + first;
+        const float *to = grf_output_row(c, o, row) + first;
         GRF_FETCH(to); GRF_FETCH(to + n - 1);
     }
 }
 
-static void grf_finish_tile(griffin_context *c, const grf_output *o, int64_t tile, int64_t row,
-                            int count, float *out) {
-    const griffin_config *config = &c->model->info.config;
+/* Adds the bias to a product, applies the epilogue, and writes the result. */
+static void grf_finish_tile(const griffin_context *c, const grf_op *op, const grf_output *o,
+                            int64_t tile, int64_t row, int count, float *out) {
     const grf_kernels *kernels = c->model->kernels;
     int64_t n, first = grf_tile_rows(o->w, tile, &n);
     const float *bias = o->w->bias ? o->w->bias + first : NULL;
-    if (o->then == GRF_CAP) {
-        if (config->soft_cap > 0) kernels->soft_cap(out, config->soft_cap, count * GRF_TILE);
-        for (; count > 0; count--, row++, out += GRF_TILE)
-            memcpy(grf_target(c, o, row) + first, out, (size_t)n * 4);
-        return;
-    }
-    if (o->then == GRF_ACTIVATE) {
+    if (o->epilogue == GRF_ACTIVATE) {
         if (bias) kernels->finish(out, GRF_TILE, out, bias, 0, count, (int)n);
-        kernels->activate(out, config->activation, count * GRF_TILE);
+        kernels->activate(out, o->activation, count * GRF_TILE);
         bias = NULL;
     }
-    kernels->finish(grf_target(c, o, row) + first, c->model->layout.width[o->to], out, bias,
-                    o->then == GRF_ADD, count, (int)n);
+    if (o->epilogue == GRF_CAP && op->soft_cap > 0)
+        kernels->soft_cap(out, op->soft_cap, count * GRF_TILE);
+    if (o->buffer == GRF_LOGITS)
+        for (; count > 0; count--, row++, out += GRF_TILE)
+            memcpy(c->wanted[row].logits + first, out, (size_t)n * 4);
+    else
+        kernels->finish(grf_row(c, o->buffer, row) + first, c->model->layout.width[o->buffer], out,
+                        bias, o->epilogue == GRF_ADD, count, (int)n);
 }
 
 static void grf_run_linear(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
     float out[GRF_PANEL * GRF_TILE];
-    const grf_output *o = op->output;
-    int64_t row, rows = grf_rows(c, op), before = 0;    /* tiles of earlier outputs */
+    const grf_output *o = op->out;
+    int64_t rows = grf_op_rows(c, op), before = 0;      /* tiles of earlier outputs */
     for (; from < to; from++) {
         while (from - before >= o->w->tiles) { before += o->w->tiles; o++; }
-        for (row = 0; row < rows; row += GRF_PANEL) {
+        for (int64_t row = 0; row < rows; row += GRF_PANEL) {
             int count = (int)grf_min64(GRF_PANEL, rows - row);
             grf_fetch_tile(c, o, from - before, row, count);
             grf_tile_product(c, op, o->w, from - before, row, count, out);
-            grf_finish_tile(c, o, from - before, row, count, out);
+            grf_finish_tile(c, op, o, from - before, row, count, out);
         }
     }
 }
 
-/* m = act(gate) * up, tile by tile */
+/* ---- the gated product M = act(gate) * up: items are tiles of both matrices ---- */
+
+static int64_t grf_gated_items(const griffin_context *c, const grf_op *op) {
+    (void)c;
+    return op->out[0].w->tiles;
+}
+
+static int64_t grf_gated_cost(const griffin_context *c, const grf_op *op) {
+    return 2 * grf_linear_cost(c, op);
+}
+
 static void grf_run_gated(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
     float gate[GRF_PANEL * GRF_TILE], up[GRF_PANEL * GRF_TILE];
-    const grf_linear *wg = op->output[0].w, *wu = op->output[1].w;
+    const grf_linear *wg = op->out[0].w, *wu = op->out[1].w;
+    grf_buffer M = op->out[0].buffer;
     const grf_kernels *kernels = c->model->kernels;
-    int64_t row, n;
     for (; from < to; from++) {
-        int64_t first = grf_tile_rows(wg, from, &n);
-        for (row = 0; row < c->rows; row += GRF_PANEL) {
+        int64_t n, first = grf_tile_rows(wg, from, &n);
+        for (int64_t row = 0; row < c->rows; row += GRF_PANEL) {
             int count = (int)grf_min64(GRF_PANEL, c->rows - row);
-            grf_fetch_tile(c, &op->output[0], from, row, count);
-            grf_fetch_tile(c, &op->output[1], from, row, count);
+            grf_fetch_tile(c, &op->out[0], from, row, count);
+            grf_fetch_tile(c, &op->out[1], from, row, count);
             grf_tile_product(c, op, wg, from, row, count, gate);
             grf_tile_product(c, op, wu, from, row, count, up);
             if (wg->bias)
                 kernels->finish(gate, GRF_TILE, gate, wg->bias + first, 0, count, (int)n);
             if (wu->bias)
                 kernels->finish(up, GRF_TILE, up, wu->bias + first, 0, count, (int)n);
-            kernels->activate(gate, c->model->info.config.activation, count * GRF_TILE);
+            kernels->activate(gate, op->out[0].activation, count * GRF_TILE);
             kernels->multiply(gate, up, count * GRF_TILE);
-            kernels->finish(grf_row(c, op->to, row) + first, c->model->layout.width[op->to], gate,
-                            NULL, 0, count, (int)n);
+            kernels->finish(grf_row(c, M, row) + first, c->model->layout.width[M], gate, NULL, 0,
+                            count, (int)n);
         }
     }
 }
 
-/* ---- the recurrence: items are words of 16 channels ------------------------------------- */
+/* ---- the recurrence: items are 16 channels, which go through all rows of all spans ---- */
 
-static float *grf_pending(const griffin_context *c, int64_t span, int slot) {
-    const grf_layout *l = &c->model->layout;
-    return c->recurrent + span * l->recurrent_floats + slot * l->recurrent_row;
+static int64_t grf_channel_items(const griffin_context *c, const grf_op *op) {
+    (void)c;
+    return grf_pad(op->width) / 16;
 }
 
-static const float *grf_recurrent_state(const griffin_context *c, int64_t span, int slot) {
-    return (const float *)(c->flight[span].state + 1) + slot * c->model->layout.recurrent_row;
+static int64_t grf_conv_cost(const griffin_context *c, const grf_op *op) {
+    (void)op;
+    return (int64_t)c->rows * 256;
 }
 
-/* Input row t of the convolution, counted from the start of the span: negative in the state. */
-static const float *grf_conv_input(const griffin_context *c, int64_t span, int slot, int64_t t) {
+static int64_t grf_rglru_cost(const griffin_context *c, const grf_op *op) {
+    (void)op;
+    return (int64_t)c->rows * 1024;
+}
+
+/* An operation's part of a state as it was before the pass ... */
+static float *grf_recurrent_before(const griffin_context *c, const grf_op *op, int64_t span) {
+    return (float *)(c->span[span].state + 1) + op->state.at / 4;
+}
+
+/* ... and where its part after the pass is written: into the state itself, or, if the pass can
+ * still be dropped, into memory of the context. */
+static float *grf_recurrent_after(const griffin_context *c, const grf_op *op, int64_t span) {
+    if (c->in_place) return grf_recurrent_before(c, op, span);
+    return c->recurrent + span * c->model->layout.recurrent_floats + op->state.at / 4;
+}
+
+/* Input row t of the convolution, counted from the start of the span. The K - 1 rows before it are
+ * in the state. */
+static const float *grf_conv_input(const griffin_context *c, const grf_op *op, int64_t span,
+                                   int64_t t) {
     int K = c->model->info.config.conv_width;
-    if (t >= 0) return grf_row(c, GRF_Z, c->flight[span].first + t);
-    return grf_recurrent_state(c, span, slot) + (K + t) * c->model->layout.lane;
+    if (t >= 0) return grf_row(c, op->in[0], c->span[span].first + t);
+    return grf_recurrent_before(c, op, span) + (K - 1 + t) * grf_pad(op->width);
 }
 
 static void grf_run_conv(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
     const float *z[16];
-    int64_t lane = c->model->layout.lane, at = from * 16, n = (to - from) * 16, span, t;
-    int K = c->model->info.config.conv_width, k;
-    for (span = 0; span < c->spans; span++) {
-        const grf_flight *f = c->flight + span;
-        for (t = 0; t < f->count; t++) {
-            for (k = 0; k < K; k++) z[k] = grf_conv_input(c, span, op->slot, t - K + 1 + k) + at;
-            c->model->kernels->conv(grf_row(c, op->to, f->first + t) + at, z, op->conv_w + at, lane,
-                                    op->conv_b + at, K, n);
+    int64_t row_floats = grf_pad(op->width), at = from * 16, n = (to - from) * 16;
+    int K = c->model->info.config.conv_width;
+    for (int64_t span = 0; span < c->spans; span++) {
+        const grf_span_in_pass *s = c->span + span;
+        float *after = grf_recurrent_after(c, op, span) + at;
+        for (int64_t t = 0; t < s->count; t++) {
+            for (int k = 0; k < K; k++) z[k] = grf_conv_input(c, op, span, t - K + 1 + k) + at;
+            c->model->kernels->conv(grf_row(c, op->out[0].buffer, s->first + t) + at, z,
+                                    op->vector[0] + at, row_floats, op->vector[1] + at, K, n);
         }
-        for (k = 1; k < K; k++)             /* the last K - 1 inputs wait for the commit */
-            memcpy(grf_pending(c, span, op->slot) + k * lane + at,
-                   grf_conv_input(c, span, op->slot, f->count - K + k) + at, (size_t)n * 4);
+        /* The last K - 1 inputs become the state. In place, rows move down in ascending order, so
+         * none is overwritten before it has been read. */
+        for (int k = 0; k < K - 1; k++)
+            memcpy(after + k * row_floats,
+                   grf_conv_input(c, op, span, s->count - K + 1 + k) + at, (size_t)n * 4);
     }
 }
 
 static void grf_run_rglru(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
-    int64_t at = from * 16, n = (to - from) * 16, span, t;
-    for (span = 0; span < c->spans; span++) {
-        const grf_flight *f = c->flight + span;
-        float *h = grf_pending(c, span, op->slot) + at;
-        memcpy(h, grf_recurrent_state(c, span, op->slot) + at, (size_t)n * 4);
-        for (t = f->first; t < f->first + f->count; t++)
-            c->model->kernels->rglru(h, grf_row(c, op->to, t) + at, grf_row(c, GRF_I, t) + at,
-                                     grf_row(c, GRF_R, t) + at, grf_row(c, op->from, t) + at,
-                                     op->log_decay + at, grf_position(c, t) == 0, n);
+    int64_t at = from * 16, n = (to - from) * 16;
+    for (int64_t span = 0; span < c->spans; span++) {
+        const grf_span_in_pass *s = c->span + span;
+        const float *before = grf_recurrent_before(c, op, span) + at;
+        float *h = grf_recurrent_after(c, op, span) + at;
+        if (h != before) memcpy(h, before, (size_t)n * 4);
+        for (int64_t t = s->first; t < s->first + s->count; t++)
+            c->model->kernels->rglru(h, grf_row(c, op->out[0].buffer, t) + at,
+                                     grf_row(c, op->in[1], t) + at, grf_row(c, op->in[2], t) + at,
+                                     grf_row(c, op->in[0], t) + at, op->vector[0] + at,
+                                     grf_position(c, t) == 0, n);
     }
 }
 
-/* ---- attention ----------------------------------------------------------------------------- */
+/* ---- attention ----
+ * A head of a query sees keys and values of two origins: those of earlier tokens lie in the ring of
+ * the state, those of this pass in c->kv, until the commit copies them into the ring. */
 
-/* Keys (which = 0) or values (1) of a row that wait for the commit. */
-static uint8_t *grf_new_keys(const griffin_context *c, int slot, int which, int64_t row) {
-    return c->keys + (((int64_t)slot * 2 + which) * c->max_rows + row) * c->model->layout.kv_row;
-}
-
-static uint8_t *grf_ring(const griffin_model *m, griffin_state *state, int slot, int which,
+/* The row of keys (which = 0) or values (1) of a position in a ring. */
+static uint8_t *grf_ring(const griffin_model *m, griffin_state *state, int64_t ring, int which,
                          int64_t position) {
     const grf_layout *l = &m->layout;
-    return (uint8_t *)((float *)(state + 1) + l->recurrent_floats)
-         + (slot * 2 + which) * l->ring_bytes / 2 + position % l->slots * l->kv_row;
+    return (uint8_t *)((float *)(state + 1) + l->recurrent_floats) + ring
+         + (which * l->slots + position % l->slots) * l->kv_row;
+}
+
+/* The same of a row of this pass: c->kv is laid out as the rings, with max_rows for slots. */
+static uint8_t *grf_new_kv(const griffin_context *c, int64_t ring, int which, int64_t row) {
+    const grf_layout *l = &c->model->layout;
+    return c->kv + ring / l->slots * c->max_rows + (which * c->max_rows + row) * l->kv_row;
+}
+
+static void grf_run_rope(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
+    int half = c->model->info.config.rope_dims / 2, hd = c->model->info.config.head_dim;
+    for (; from < to; from++) {
+        const float *cosine = grf_row(c, op->in[1], from), *x = grf_row(c, op->in[0], from);
+        float *y = grf_row(c, op->out[0].buffer, from);
+        for (int h = 0; h < op->heads; h++)
+            c->model->kernels->rope(y + h * op->head_stride, x + h * hd, cosine, cosine + half,
+                                    op->scale, half, hd);
+    }
 }
 
 /* Keys and values are rounded before anybody reads them, those of the same pass too. */
-static void grf_store_keys(const grf_layout *l, uint8_t *to, const float *from, int n) {
-    int i;
+static void grf_store_kv(const grf_layout *l, uint8_t *to, const float *from, int n) {
     if (l->kv_type == GRF_F32) { memcpy(to, from, (size_t)n * 4); return; }
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         uint16_t rounded = grf_bf16_from_float(from[i]);
         memcpy(to + 2 * i, &rounded, 2);
     }
 }
 
-static void grf_run_rope(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
-    const griffin_config *g = &c->model->info.config;
-    const grf_kernels *kernels = c->model->kernels;
+static void grf_run_keep(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
     const grf_layout *l = &c->model->layout;
-    int half = g->rope_dims / 2, hd = g->head_dim, head = l->head, h;
-    float scale = 1 / sqrtf((float)hd);
-    for (; from < to; from++) {
-        const float *cosine = c->cosine + from * half, *sine = c->sine + from * half;
-        uint8_t *keys = grf_new_keys(c, op->slot, 0, from);
-        uint8_t *values = grf_new_keys(c, op->slot, 1, from);
-        for (h = 0; h < g->heads; h++)
-            kernels->rope(grf_row(c, op->to, from) + h * head, grf_row(c, op->from, from) + h * hd,
-                          cosine, sine, scale, half, hd);
-        for (h = 0; h < g->kv_heads; h++) {
-            float *k = grf_row(c, GRF_K, from) + h * hd;
-            kernels->rope(k, k, cosine, sine, 1, half, hd);
-            grf_store_keys(l, keys + h * head * l->kv_size, k, hd);
-            grf_store_keys(l, values + h * head * l->kv_size, grf_row(c, GRF_V, from) + h * hd, hd);
+    int hd = c->model->info.config.head_dim, G = c->model->info.config.kv_heads;
+    for (; from < to; from++)
+        for (int which = 0; which < 2; which++) {
+            uint8_t *kv = grf_new_kv(c, op->state.at, which, from);
+            for (int h = 0; h < G; h++)
+                grf_store_kv(l, kv + h * l->head_stride * l->kv_size,
+                             grf_row(c, op->in[which], from) + h * hd, hd);
         }
-    }
 }
 
 /* The keys that rows [row, row + count) of one span see between them, oldest first: up to two runs
- * in the ring, then those of this pass. Returns the position of the first. */
-static int64_t grf_visible_keys(const griffin_context *c, int slot, int64_t row, int64_t count,
-                                int64_t offset, grf_attention *a) {
+ * in the ring, then those of this pass. `offset` selects the head. Returns the position of the
+ * first. */
+static int64_t grf_visible_kv(const griffin_context *c, int64_t ring, int64_t row, int64_t count,
+                              int64_t offset, grf_attention *a) {
     const griffin_model *m = c->model;
-    const grf_flight *f = grf_flight_of(c, row);
+    const grf_span_in_pass *s = c->span + c->span_of[row];
     int64_t p = grf_position(c, row), first = grf_max64(0, p + 1 - m->info.attn_keys), at = first;
-    int i;
-    for (i = 0; i < 3; i++) {
-        int64_t end = i == 2 ? p + count : f->position, new_row = f->first + (at - f->position);
+    for (int i = 0; i < 3; i++) {
+        int64_t end = i == 2 ? p + count : s->position, new_row = s->first + (at - s->position);
         if (i < 2) end = grf_min64(end, at - at % m->layout.slots + m->layout.slots);
         a->part[i].count = (int)grf_max64(0, end - at);
-        a->part[i].k =
-            (i < 2 ? grf_ring(m, f->state, slot, 0, at) : grf_new_keys(c, slot, 0, new_row))
-            + offset;
-        a->part[i].v =
-            (i < 2 ? grf_ring(m, f->state, slot, 1, at) : grf_new_keys(c, slot, 1, new_row))
-            + offset;
+        a->part[i].k = offset
+            + (i < 2 ? grf_ring(m, s->state, ring, 0, at) : grf_new_kv(c, ring, 0, new_row));
+        a->part[i].v = offset
+            + (i < 2 ? grf_ring(m, s->state, ring, 1, at) : grf_new_kv(c, ring, 1, new_row));
         at = grf_max64(at, end);
     }
     return first;
 }
 
-/* Rows of one span and a block of their heads. */
+/* Rows [row, row + count) of one span and a block of their heads. */
 static void grf_attend_together(griffin_context *c, const grf_op *op, int64_t row, int64_t count,
                                 int64_t block) {
     const griffin_model *m = c->model;
     const grf_layout *l = &m->layout;
-    int64_t kv = block / l->head_blocks, in_group = block % l->head_blocks * l->head_block;
-    int64_t h, from = kv * l->heads_per_kv + in_group, start;
+    int64_t kv_head = block / l->head_blocks, in_group = block % l->head_blocks * l->head_block;
+    int64_t from = kv_head * l->heads_per_kv + in_group;
     int64_t to = from + grf_min64(l->head_block, l->heads_per_kv - in_group);
     grf_attention a;
     a.head_dim = m->info.config.head_dim;
-    a.head = l->head;
+    a.head = l->head_stride;
     a.type = l->kv_type;
     a.stride = l->kv_row;
     a.queries = 0;
-    start = grf_visible_keys(c, op->slot, row, count, kv * l->head * l->kv_size, &a);
+    int64_t start = grf_visible_kv(c, op->state.at, row, count,
+                                   kv_head * l->head_stride * l->kv_size, &a);
     for (; count > 0; count--, row++)
-        for (h = from; h < to; h++) {
+        for (int64_t h = from; h < to; h++) {
             grf_query *q = a.query + a.queries++;
-            q->q     = grf_row(c, op->from, row) + h * l->head;
-            q->out   = grf_row(c, op->to, row) + h * a.head_dim;
+            q->q     = grf_row(c, op->in[0], row) + h * l->head_stride;
+            q->out   = grf_row(c, op->out[0].buffer, row) + h * a.head_dim;
             q->score = c->score + (row * m->info.config.heads + h) * grf_score_keys(m);
             q->end   = grf_position(c, row) + 1 - start;
             q->first = grf_max64(0, q->end - m->info.attn_keys);
@@ -2049,12 +2278,23 @@ static void grf_attend_together(griffin_context *c, const grf_op *op, int64_t ro
     m->kernels->attend(&a);
 }
 
-/* Rows that may share keys. */
+/* An item is so many rows, which may share keys, and a block of their heads. */
 static int64_t grf_attend_rows(const griffin_context *c) {
     return grf_max64(1, grf_min64(GRF_ATTEND_ROWS, c->rows / c->spans));
 }
 
-/* An item is some rows and a block of their heads. */
+static int64_t grf_attend_items(const griffin_context *c, const grf_op *op) {
+    (void)op;
+    return (c->rows + grf_attend_rows(c) - 1) / grf_attend_rows(c)
+         * c->model->info.config.kv_heads * c->model->layout.head_blocks;
+}
+
+static int64_t grf_attend_cost(const griffin_context *c, const grf_op *op) {
+    const grf_layout *l = &c->model->layout;
+    (void)op;
+    return grf_score_keys(c->model) * l->head_stride * l->head_block * 2 * grf_attend_rows(c);
+}
+
 static void grf_run_attend(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
     int64_t blocks = (int64_t)c->model->info.config.kv_heads * c->model->layout.head_blocks;
     for (; from < to; from++) {
@@ -2067,88 +2307,90 @@ static void grf_run_attend(griffin_context *c, const grf_op *op, int64_t from, i
     }
 }
 
-/* ================================================================= >>steps
- * The executor. Every operation is cut into pieces of about GRF_PIECE bytes of weights read, or as
- * much other work; a piece is also the unit of griffin_advance. How it is cut, and who does a piece
+/* ---- the table of operations ---- */
+
+typedef struct grf_op_type {
+    const char *name;                       /* as griffin_unit_name tells it */
+    int64_t (*items)(const griffin_context *c, const grf_op *op);
+    int64_t (*cost) (const griffin_context *c, const grf_op *op);
+    void    (*run)  (griffin_context *c, const grf_op *op, int64_t from, int64_t to);
+} grf_op_type;
+
+static const grf_op_type grf_op_types[GRF_OP_KINDS] = {     /* in the order of grf_op_kind */
+    { "embed",    grf_op_rows,       grf_embed_cost,  grf_run_embed },
+    { "angles",   grf_op_rows,       grf_row_cost,    grf_run_angles },
+    { "norm",     grf_op_rows,       grf_row_cost,    grf_run_norm },
+    { "quantise", grf_op_rows,       grf_row_cost,    grf_run_quantise },
+    { "linear",   grf_linear_items,  grf_linear_cost, grf_run_linear },
+    { "gated",    grf_gated_items,   grf_gated_cost,  grf_run_gated },
+    { "conv",     grf_channel_items, grf_conv_cost,   grf_run_conv },
+    { "rglru",    grf_channel_items, grf_rglru_cost,  grf_run_rglru },
+    { "rope",     grf_op_rows,       grf_row_cost,    grf_run_rope },
+    { "keep",     grf_op_rows,       grf_row_cost,    grf_run_keep },
+    { "attend",   grf_attend_items,  grf_attend_cost, grf_run_attend }
+};
+
+/* ---- the executor ----
+ * Every operation is cut into chunks of about GRF_CHUNK bytes of weights read, or as much other
+ * work. A chunk is also the unit of griffin_advance. How an operation is cut, and who does a chunk
  * when, has no influence on any bit of the result. */
 
-static int64_t grf_linear_tiles(const grf_op *op) {
-    int64_t tiles = 0;
-    int i;
-    if (op->kind == GRF_GATED) return op->output[0].w->tiles;
-    for (i = 0; i < op->outputs; i++) tiles += op->output[i].w->tiles;
-    return tiles;
-}
-
-static int64_t grf_items(const griffin_context *c, const grf_op *op) {
-    const grf_layout *l = &c->model->layout;
-    switch (op->kind) {
-    case GRF_LINEAR: case GRF_GATED: return grf_rows(c, op) ? grf_linear_tiles(op) : 0;
-    case GRF_CONV: case GRF_RGLRU:   return l->lane / 16;
-    case GRF_ATTEND: return (c->rows + grf_attend_rows(c) - 1) / grf_attend_rows(c)
-                          * c->model->info.config.kv_heads * l->head_blocks;
-    default:                         return grf_rows(c, op);
+/* Cuts all operations for the rows of the pass, and stands before the first. */
+static void grf_cut_program(griffin_context *c) {
+    c->op = 0;
+    c->chunk = c->chunks_left = 0;
+    for (int i = 0; i < c->model->n_ops; i++) {
+        const grf_op *op = c->model->ops + i;
+        const grf_op_type *type = grf_op_types + op->kind;
+        int64_t per_chunk = grf_max64(1, GRF_CHUNK / grf_max64(1, type->cost(c, op)));
+        c->cut[i].items = type->items(c, op);
+        c->cut[i].chunks = (c->cut[i].items + per_chunk - 1) / per_chunk;
+        c->chunks_left += c->cut[i].chunks;
     }
 }
 
-/* What an item costs, in bytes of weights read from memory in the same time (roughly). */
-static int64_t grf_item_cost(const griffin_context *c, const grf_op *op) {
-    const grf_layout *l = &c->model->layout;
-    int64_t bytes;
-    switch (op->kind) {
-    case GRF_LINEAR: case GRF_GATED:
-        bytes = (int64_t)op->output[0].w->tile_bytes * (op->kind == GRF_GATED ? 2 : 1);
-        return bytes + bytes * grf_rows(c, op) / 8;
-    case GRF_CONV:   return (int64_t)c->rows * 256;
-    case GRF_RGLRU:  return (int64_t)c->rows * 1024;
-    case GRF_ATTEND: return grf_score_keys(c->model) * l->head * l->head_block * 2
-                          * grf_attend_rows(c);
-    case GRF_EMBED:  return l->width[GRF_X] * 32;
-    default:         return l->width[op->from] * 12;    /* as a norm that quantises, measured */
-    }
+/* Some chunks of one operation, from number `first` on. */
+typedef struct grf_task {
+    griffin_context *context;
+    const grf_op    *op;
+    grf_cut          cut;
+    int64_t          first;
+} grf_task;
+
+static void grf_run_chunk(void *data, int index) {
+    const grf_task *task = (const grf_task *)data;
+    int64_t items = task->cut.items, chunks = task->cut.chunks, chunk = task->first + index;
+    grf_op_types[task->op->kind].run(task->context, task->op, chunk * items / chunks,
+                                     (chunk + 1) * items / chunks);
 }
 
-static int64_t grf_pieces(const griffin_context *c, const grf_op *op) {
-    int64_t items = grf_items(c, op), cost = grf_item_cost(c, op);
-    int64_t per_piece = grf_max64(1, GRF_PIECE / grf_max64(1, cost));
-    return (items + per_piece - 1) / per_piece;
-}
-
-typedef struct grf_piece_run { griffin_context *context; int64_t first; } grf_piece_run;
-
-static void grf_run_piece(void *data, int index) {
-    const grf_piece_run *run = (const grf_piece_run *)data;
-    griffin_context *c = run->context;
-    const grf_op *op = c->model->ops + c->op;
-    int64_t items = grf_items(c, op), pieces = grf_pieces(c, op), piece = run->first + index;
-    int64_t from = piece * items / pieces, to = (piece + 1) * items / pieces;
-    switch (op->kind) {
-    case GRF_EMBED:    grf_run_embed   (c, op, from, to); break;
-    case GRF_NORM:     grf_run_norm    (c, op, from, to); break;
-    case GRF_QUANTISE: grf_run_quantise(c, op, from, to); break;
-    case GRF_LINEAR:   grf_run_linear  (c, op, from, to); break;
-    case GRF_GATED:    grf_run_gated   (c, op, from, to); break;
-    case GRF_CONV:     grf_run_conv    (c, op, from, to); break;
-    case GRF_RGLRU:    grf_run_rglru   (c, op, from, to); break;
-    case GRF_ROPE:     grf_run_rope    (c, op, from, to); break;
-    case GRF_ATTEND:   grf_run_attend  (c, op, from, to); break;
-    }
-}
+typedef struct grf_team grf_team;
 
 #ifdef GRF_OPENMP
-/* A crew is the threads of one griffin_advance. The caller's thread leads: it walks through the
- * program and deals out the pieces of each operation in runs, one for each lane, so that a thread
- * reads one stretch of weights. A thread takes the pieces of its own lane and then what is left in
- * others. The leader waits for the pieces that are still being worked on, not for threads: one that
- * lost its processor with empty hands holds up nobody.
+/* A team is the threads of one pass, or of one griffin_advance. The thread that called is the
+ * coordinator: it walks through the program. The others are workers. For each operation the
+ * coordinator deals out the chunks evenly to the queues, one for each thread, so that a thread
+ * reads one stretch of weights. Every thread, the coordinator too, runs the chunks of its own queue
+ * and then what is left in the other queues. The coordinator waits until `done` counts all chunks.
+ * It does not wait for threads: one that the system has suspended while it held no chunk delays
+ * nobody. At the end of the program it sets `finished`, and the workers return.
  *
- * ticket: the next piece in its upper half, their end in the lower. A thread that takes one too
- * many leaves without harm, since the end it compares with came with the number. */
-#define GRF_LANES 32
+ * A queue is one number: the next chunk in its upper half, the end in its lower half. One atomic
+ * addition takes a chunk and tells whether there was one. */
+#define GRF_QUEUES 32
 
-struct grf_lane { uint64_t ticket, apart[7]; };     /* in a cache line of its own */
-struct grf_crew { uint64_t done, home; int lanes; struct grf_lane lane[GRF_LANES]; };
+typedef struct grf_queue { uint64_t range, apart[7]; } grf_queue;   /* a cache line of its own */
 
+struct grf_team {
+    grf_task  task;                         /* written while no queue has a chunk */
+    uint64_t  done, finished;
+    int       queues;
+    grf_queue queue[GRF_QUEUES];
+};
+
+static int grf_has_chunks(uint64_t range) { return range >> 32 < (range & 0xffffffffu); }
+
+/* Called in loops that wait. */
 static void grf_pause(int *spins) {
     if (++*spins < 4096) {
 #ifdef GRF_X86
@@ -2162,122 +2404,127 @@ static void grf_pause(int *spins) {
 #endif
 }
 
-static void grf_take_pieces(griffin_context *c, struct grf_lane *lane) {
-    struct grf_crew *crew = c->crew;
-    grf_piece_run run;
-    run.context = c;
-    run.first = 0;
-    for (;;) {
-        uint64_t ticket;
-        #pragma omp atomic capture seq_cst
-        { ticket = lane->ticket; lane->ticket += (uint64_t)1 << 32; }
-        if (ticket >> 32 >= (ticket & 0xffffffffu)) return;
-        grf_run_piece(&run, (int)(ticket >> 32));
-        #pragma omp atomic seq_cst
-        crew->done += 1;
+/* Runs chunks until all queues are empty, those of queue `own` first. */
+static void grf_team_work(grf_team *team, int own) {
+    for (int i = 0; i < team->queues; i++) {
+        grf_queue *queue = team->queue + (own + i) % team->queues;
+        for (;;) {
+            uint64_t range;
+            #pragma omp atomic capture seq_cst
+            { range = queue->range; queue->range += (uint64_t)1 << 32; }
+            if (!grf_has_chunks(range)) break;
+            grf_run_chunk(&team->task, (int)(range >> 32));
+            #pragma omp atomic seq_cst
+            team->done += 1;
+        }
     }
 }
 
-static void grf_take_lanes(griffin_context *c, int own) {
-    struct grf_crew *crew = c->crew;
-    int i;
-    for (i = 0; i < crew->lanes; i++) grf_take_pieces(c, crew->lane + (own + i) % crew->lanes);
-}
-
-static void grf_lead(griffin_context *c, int64_t first, int count) {
-    struct grf_crew *crew = c->crew;
+/* The coordinator: one operation. */
+static void grf_team_run(grf_team *team, const grf_task *task, int count) {
     uint64_t done = 0;
-    int spins = 0, i;
+    int spins = 0;
+    team->task = *task;
     #pragma omp atomic write seq_cst
-    crew->done = 0;
-    for (i = 0; i < crew->lanes; i++) {
-        int64_t from = first + (int64_t)count * i / crew->lanes;
-        int64_t end = first + (int64_t)count * (i + 1) / crew->lanes;
+    team->done = 0;
+    for (int i = 0; i < team->queues; i++) {
+        uint64_t next = (uint64_t)((int64_t)count * i / team->queues);
+        uint64_t end = (uint64_t)((int64_t)count * (i + 1) / team->queues);
         #pragma omp atomic write seq_cst
-        crew->lane[i].ticket = (uint64_t)from << 32 | (uint64_t)end;
+        team->queue[i].range = next << 32 | end;
     }
-    grf_take_lanes(c, 0);
+    grf_team_work(team, 0);
     while (done < (uint64_t)count) {
         grf_pause(&spins);
         #pragma omp atomic read seq_cst
-        done = crew->done;
+        done = team->done;
     }
 }
 
-static void grf_follow(griffin_context *c, int thread) {
-    struct grf_crew *crew = c->crew;
-    uint64_t ticket, home = 0;
-    int own = thread % crew->lanes, spins = 0;
-    while (!home) {
+/* A worker: all operations. */
+static void grf_team_follow(grf_team *team, int own) {
+    uint64_t range, finished = 0;
+    int spins = 0;
+    while (!finished) {
         #pragma omp atomic read seq_cst
-        ticket = crew->lane[own].ticket;
-        if (ticket >> 32 < (ticket & 0xffffffffu)) { grf_take_lanes(c, own); spins = 0; }
+        range = team->queue[own].range;
+        if (grf_has_chunks(range)) { grf_team_work(team, own); spins = 0; }
         grf_pause(&spins);
         #pragma omp atomic read seq_cst
-        home = crew->home;
+        finished = team->finished;
     }
 }
 #endif
 
-/* Pieces [first, first + count) of the current operation, on whatever threads there are. */
-static void grf_run_pieces(griffin_context *c, int64_t first, int count) {
-    grf_piece_run run;
-    int i;
+/* `count` chunks of an operation, on whatever threads there are. */
+static void grf_run_chunks(grf_task *task, int count, grf_team *team) {
+    const griffin_jobs *jobs = &task->context->jobs;
 #ifdef GRF_OPENMP
-    if (count > 1 && c->crew) { grf_lead(c, first, count); return; }
+    if (count > 1 && team) { grf_team_run(team, task, count); return; }
 #endif
-    run.context = c;
-    run.first = first;
-    if (count > 1 && c->jobs.run) c->jobs.run(grf_run_piece, &run, count, c->jobs.user);
-    else for (i = 0; i < count; i++) grf_run_piece(&run, i);
+    (void)team;
+    if (count > 1 && jobs->run) jobs->run(grf_run_chunk, task, count, jobs->user);
+    else for (int i = 0; i < count; i++) grf_run_chunk(task, i);
 }
 
-/* At most `units` pieces from where the pass stands. */
-static void grf_run_units(griffin_context *c, int64_t units) {
-    while (units > 0 && c->op < c->model->n_ops) {
-        int64_t pieces = grf_pieces(c, c->model->ops + c->op);
-        int now = (int)grf_min64(pieces - c->piece, units);
-        if (now > 0) grf_run_pieces(c, c->piece, now);
+/* At most `units` chunks from where the pass stands. */
+static void grf_run_program(griffin_context *c, int units, grf_team *team) {
+    for (; c->op < c->model->n_ops; c->op++, c->chunk = 0) {
+        grf_task task;
+        task.context = c;
+        task.op = c->model->ops + c->op;
+        task.cut = c->cut[c->op];
+        task.first = c->chunk;
+        int now = (int)grf_min64(task.cut.chunks - c->chunk, units);
+        grf_run_chunks(&task, now, team);
         units -= now;
-        c->piece += now;
-        if (c->piece == pieces) { c->op++; c->piece = 0; }
+        c->chunk += now;
+        c->chunks_left -= now;
+        if (c->chunk < task.cut.chunks) return;
     }
-    while (c->op < c->model->n_ops && grf_pieces(c, c->model->ops + c->op) == 0) c->op++;
 }
 
 #ifdef GRF_OPENMP
-/* Pieces that threads could share among the next `units`. */
-static int64_t grf_shared_units(const griffin_context *c, int64_t units) {
-    int64_t shared = 0, pieces;
-    int i;
-    for (i = c->op; i < c->model->n_ops && units > 0; i++, units -= pieces) {
-        pieces = grf_pieces(c, c->model->ops + i);
-        if (pieces > 1) shared += grf_min64(pieces, units);
-    }
+/* How many of the next `units` chunks belong to operations with several. */
+static int64_t grf_shared_chunks(const griffin_context *c, int64_t units) {
+    int64_t shared = 0;
+    for (int i = c->op; i < c->model->n_ops && units > 0; units -= c->cut[i++].chunks)
+        if (c->cut[i].chunks > 1) shared += grf_min64(c->cut[i].chunks, units);
     return shared;
 }
 
-static int grf_run_with_crew(griffin_context *c, int64_t units) {
-    int width = c->jobs.width > 0 ? c->jobs.width : omp_get_max_threads();
-    struct grf_crew crew;
-    if (c->jobs.run || width < 2 || grf_shared_units(c, units) < GRF_WORTH_WAKING) return 0;
-    memset(&crew, 0, sizeof crew);
-    crew.lanes = width < GRF_LANES ? width : GRF_LANES;
-    c->crew = &crew;
+static void grf_run_team(griffin_context *c, int units, int width) {
+    grf_team team;
+    memset(&team, 0, sizeof team);
+    team.queues = width < GRF_QUEUES ? width : GRF_QUEUES;
     #pragma omp parallel num_threads(width)
     {
-        if (omp_get_thread_num() == 0) {
-            grf_run_units(c, units);
+        int thread = omp_get_thread_num();
+        if (thread > 0) grf_team_follow(&team, thread % team.queues);
+        else {
+            grf_run_program(c, units, &team);
             #pragma omp atomic write seq_cst
-            crew.home = 1;
-        } else {
-            grf_follow(c, omp_get_thread_num());
+            team.finished = 1;
         }
     }
-    c->crew = NULL;
-    return 1;
 }
 #endif
+
+static void grf_commit(griffin_context *c);
+
+/* At most `units` chunks on all threads that are worth it. The last one changes the states. */
+static void grf_run_pass(griffin_context *c, int units) {
+#ifdef GRF_OPENMP
+    int width = c->jobs.width > 0 ? c->jobs.width : omp_get_max_threads();
+    if (!c->jobs.run && width > 1 && grf_shared_chunks(c, units) >= GRF_WORTH_WAKING)
+        grf_run_team(c, units, width);
+    else
+#endif
+    grf_run_program(c, units, NULL);
+    if (c->op == c->model->n_ops) grf_commit(c);
+}
+
+/* ---- states ---- */
 
 /* Where a state keeps what its history was at an earlier position. */
 static uint64_t *grf_past(const griffin_model *m, griffin_state *s, int64_t position) {
@@ -2290,25 +2537,27 @@ static uint64_t grf_next_history(uint64_t history, int32_t token) {
     return history ^ history >> 27;
 }
 
-/* The pass is complete: only now do states change. */
+/* The pass is complete. Only now do states change, but for the recurrent parts of a pass that
+ * cannot be dropped: they have changed in place. */
 static void grf_commit(griffin_context *c) {
     const griffin_model *m = c->model;
     const grf_layout *l = &m->layout;
-    int span, slot, which, t;
-    for (span = 0; span < c->spans; span++) {
-        const grf_flight *f = c->flight + span;
-        griffin_state *s = f->state;
-        memcpy((float *)(s + 1), c->recurrent + span * l->recurrent_floats,
-               (size_t)l->recurrent_floats * 4);
-        for (slot = 0; slot < l->attention_layers; slot++)
-            for (which = 0; which < 2; which++)
-                for (t = 0; t < f->count; t++)
-                    memcpy(grf_ring(m, s, slot, which, f->position + t),
-                           grf_new_keys(c, slot, which, f->first + t), (size_t)l->kv_row);
+    for (int span = 0; span < c->spans; span++) {
+        const grf_span_in_pass *in = c->span + span;
+        griffin_state *s = in->state;
+        if (!c->in_place)
+            memcpy((float *)(s + 1), c->recurrent + span * l->recurrent_floats,
+                   (size_t)l->recurrent_floats * 4);
+        for (int64_t layer = 0; layer < l->attention_layers; layer++)
+            for (int which = 0; which < 2; which++)
+                for (int t = 0; t < in->count; t++)
+                    memcpy(grf_ring(m, s, layer * l->ring_bytes, which, in->position + t),
+                           grf_new_kv(c, layer * l->ring_bytes, which, in->first + t),
+                           (size_t)l->kv_row);
         s->tag = l->tag;
-        for (t = 0; t < f->count; t++) {
+        for (int t = 0; t < in->count; t++) {
             *grf_past(m, s, s->position++) = s->history;
-            s->history = grf_next_history(s->history, c->token[f->first + t]);
+            s->history = grf_next_history(s->history, c->token[in->first + t]);
         }
         s->oldest = grf_max64(s->oldest, s->position - l->rewind);
     }
@@ -2353,106 +2602,133 @@ static int grf_check_spans(const griffin_context *c, const griffin_span *spans, 
     return GRIFFIN_OK;
 }
 
-/* Puts tokens [done, done + count) of a span in flight. */
-static void grf_board(griffin_context *c, const griffin_span *span, int done, int count) {
-    grf_flight *f = c->flight + c->spans;
-    int i, row;
-    f->state = span->state;
-    f->position = span->state->position;
-    f->history = span->state->history;
-    f->first = c->rows;
-    f->count = count;
-    for (i = done; i < done + count; i++) {
-        row = c->rows++;
-        c->token[row] = span->tokens[i];
-        c->span_of[row] = c->spans;
-        if (!span->logits || (!span->all_logits && i != span->count - 1)) continue;
-        c->wanted[c->n_wanted].row = row;
-        c->wanted[c->n_wanted++].logits =
-            span->logits + (span->all_logits ? (int64_t)i * c->model->info.config.vocab : 0);
-    }
-    c->spans++;
-}
-
-static void grf_clear_flight(griffin_context *c) {
-    c->spans = c->rows = c->n_wanted = c->op = 0;
-    c->piece = 0;
-}
-
-static int grf_units_left(const griffin_context *c) {
-    int64_t units = -c->piece;
-    int i;
-    if (c->spans == 0) return 0;
-    for (i = c->op; i < c->model->n_ops; i++) units += grf_pieces(c, c->model->ops + i);
-    return (int)grf_min64(units, INT_MAX);
-}
-
-/* A state that was replaced or stepped since griffin_begin would get a commit of another past. */
-static int grf_check_flight(const griffin_context *c) {
-    int i;
-    for (i = 0; i < c->spans; i++) {
-        const grf_flight *f = c->flight + i;
-        if (f->state->position != f->position || f->state->history != f->history)
+/* If the caller changed a state after griffin_begin (by memcpy, a rewind or another step), the
+ * commit would mix two texts. Its position and its history show it. */
+static int grf_check_pass(const griffin_context *c) {
+    for (int i = 0; i < c->spans; i++) {
+        const grf_span_in_pass *s = c->span + i;
+        if (s->state->position != s->position || s->state->history != s->history)
             return grf_fail(&c->model->host, GRIFFIN_E_MISMATCH,
                             "a state in flight was changed; begin again");
     }
     return GRIFFIN_OK;
 }
 
-GRIFFIN_API int griffin_begin(griffin_context *c, const griffin_span *spans, int count) {
-    int64_t rows = 0;
-    int i, error = grf_check_spans(c, spans, count);
-    if (error) return error;
-    for (i = 0; i < count; i++) rows += spans[i].count;
-    if (rows > c->max_rows || count > c->max_spans)
-        return grf_fail(&c->model->host, GRIFFIN_E_SPACE,
-                        "%u tokens in %d spans; the context has room for %d in %d",
-                        (uint64_t)rows, count, c->max_rows, c->max_spans);
-    grf_clear_flight(c);
-    for (i = 0; i < count; i++) grf_board(c, spans + i, 0, spans[i].count);
-    return grf_units_left(c);
+/* ---- a pass ---- */
+
+static void grf_clear_pass(griffin_context *c, int in_place) {
+    c->spans = c->rows = c->wanted_rows = 0;
+    c->in_place = in_place;
 }
 
-GRIFFIN_API int griffin_advance(griffin_context *c, int units) {
-    int error;
-    if (!c) return GRIFFIN_E_ARGUMENT;
-    if (units < 0) return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT, "%d units", units);
-    if (c->spans == 0) return 0;
-    error = grf_check_flight(c);
-    if (error) { grf_clear_flight(c); return error; }
-#ifdef GRF_OPENMP
-    if (!grf_run_with_crew(c, units))
-#endif
-    grf_run_units(c, units);
-    if (c->op == c->model->n_ops) grf_commit(c);
-    return grf_units_left(c);
+/* Adds tokens [done, done + count) of a span to the pass. */
+static void grf_add_span(griffin_context *c, const griffin_span *span, int done, int count) {
+    grf_span_in_pass *s = c->span + c->spans;
+    s->state = span->state;
+    s->position = span->state->position;
+    s->history = span->state->history;
+    s->first = c->rows;
+    s->count = count;
+    for (int i = done; i < done + count; i++) {
+        int row = c->rows++;
+        c->token[row] = span->tokens[i];
+        c->span_of[row] = c->spans;
+        if (!span->logits || (!span->all_logits && i != span->count - 1)) continue;
+        c->wanted[c->wanted_rows].row = row;
+        c->wanted[c->wanted_rows++].logits =
+            span->logits + (span->all_logits ? (int64_t)i * c->model->info.config.vocab : 0);
+    }
+    c->spans++;
 }
 
-GRIFFIN_API const char *griffin_unit_name(const griffin_context *c) {
-    static const char *const names[] = {    /* in the order of grf_kind */
-        "embed", "norm", "quantise", "linear", "gated", "conv", "rglru", "rope", "attend"
-    };
-    return c && c->spans ? names[c->model->ops[c->op].kind] : NULL;
-}
-
-/* As many passes as it takes; each fills the rows of the context from the spans in order. */
-GRIFFIN_API int griffin_run(griffin_context *c, const griffin_span *spans, int count) {
-    int at = 0, done = 0, error = grf_check_spans(c, spans, count);
-    if (error) return error;
+/* As many passes as it takes. Each fills the rows of the context from the spans in order. Nothing
+ * can fail or stop it now, so recurrent parts are written in place. */
+static void grf_run_spans(griffin_context *c, const griffin_span *spans, int count) {
+    int at = 0, done = 0;
     while (at < count) {
-        grf_clear_flight(c);
+        grf_clear_pass(c, 1);
         while (at < count && c->spans < c->max_spans && c->rows < c->max_rows) {
             int now = (int)grf_min64(spans[at].count - done, c->max_rows - c->rows);
-            grf_board(c, spans + at, done, now);
+            grf_add_span(c, spans + at, done, now);
             done += now;
             if (done < spans[at].count) break;
             done = 0;
             at++;
         }
-        error = griffin_advance(c, INT_MAX);
-        if (error) return error;
+        grf_cut_program(c);
+        grf_run_pass(c, INT_MAX);
     }
+}
+
+/* ---- public ---- */
+
+GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
+                                        const griffin_context_options *options) {
+    griffin_context c;
+    grf_arena count = { NULL, 0 };
+    if (!model || !grf_context_limits(model, options, &c)) return 0;
+    grf_arena_take(&count, sizeof c);
+    grf_context_lay_out(&c, &count);
+    count.used += 64;                       /* to align what the host gives */
+    return count.used > (uint64_t)((size_t)-1) ? 0 : (size_t)count.used;
+}
+
+GRIFFIN_API int griffin_context_init(griffin_context **context, const griffin_model *model,
+                                     const griffin_context_options *options, void *memory,
+                                     size_t size) {
+    griffin_context limits;
+    grf_arena arena = { NULL, 0 };
+    size_t needed = griffin_context_size(model, options);
+    if (context) *context = NULL;
+    if (!model) return GRIFFIN_E_ARGUMENT;
+    if (!context || !memory || needed == 0)
+        return grf_fail(&model->host, GRIFFIN_E_ARGUMENT,
+                        "context: a pointer is null, or rows or states are out of range");
+    if (size < needed)
+        return grf_fail(&model->host, GRIFFIN_E_SPACE, "context: %u bytes given, %u needed",
+                        (uint64_t)size, (uint64_t)needed);
+    memset(memory, 0, needed);              /* the padding of every row stays zero from here on */
+    grf_context_limits(model, options, &limits);
+    arena.base = (unsigned char *)grf_align64(memory);
+    *context = (griffin_context *)grf_arena_take(&arena, sizeof **context);
+    **context = limits;
+    grf_context_lay_out(*context, &arena);
     return GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_begin(griffin_context *c, const griffin_span *spans, int count) {
+    int error = grf_check_spans(c, spans, count);
+    if (error) return error;
+    int64_t rows = 0;
+    for (int i = 0; i < count; i++) rows += spans[i].count;
+    if (rows > c->max_rows || count > c->max_spans)
+        return grf_fail(&c->model->host, GRIFFIN_E_SPACE,
+                        "%u tokens in %d spans; the context has room for %d in %d",
+                        (uint64_t)rows, count, c->max_rows, c->max_spans);
+    grf_clear_pass(c, 0);
+    for (int i = 0; i < count; i++) grf_add_span(c, spans + i, 0, spans[i].count);
+    grf_cut_program(c);
+    return (int)grf_min64(c->chunks_left, INT_MAX);
+}
+
+GRIFFIN_API int griffin_advance(griffin_context *c, int units) {
+    if (!c) return GRIFFIN_E_ARGUMENT;
+    if (units < 0) return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT, "%d units", units);
+    if (c->spans == 0) return 0;
+    int error = grf_check_pass(c);
+    if (error) { c->spans = 0; return error; }
+    grf_run_pass(c, units);
+    return (int)grf_min64(c->chunks_left, INT_MAX);
+}
+
+GRIFFIN_API const char *griffin_unit_name(const griffin_context *c) {
+    return c && c->spans ? grf_op_types[c->model->ops[c->op].kind].name : NULL;
+}
+
+GRIFFIN_API int griffin_run(griffin_context *c, const griffin_span *spans, int count) {
+    int error = grf_check_spans(c, spans, count);
+    if (!error) grf_run_spans(c, spans, count);
+    return error;
 }
 
 GRIFFIN_API int griffin_prefill(griffin_context *c, griffin_state *state,
@@ -2580,7 +2856,8 @@ static int64_t grf_saved_piece(const griffin_model *m, griffin_state *s, int64_t
     *piece = (uint8_t *)(s + 1);
     if (i-- == 0) return 4 * m->layout.recurrent_floats;
     ring = i / rows;
-    *piece = grf_ring(m, s, (int)(ring / 2), (int)(ring % 2), s->position - rows + i % rows);
+    *piece = grf_ring(m, s, ring / 2 * m->layout.ring_bytes, (int)(ring % 2),
+                      s->position - rows + i % rows);
     return m->layout.kv_row;
 }
 
@@ -3784,8 +4061,8 @@ static void grf_read_blocks(grf_reading *r, griffin_config *g) {
         const char *text;
         uint64_t length;
         at = grf_gguf_next_string(at, &text, &length);
-        if (length == 9 && memcmp(text, "recurrent", 9) == 0) g->blocks[i] = 'r';
-        else if (length == 9 && memcmp(text, "attention", 9) == 0) g->blocks[i] = 'a';
+        const grf_mixer *mixer = grf_mixer_by_name(text, length);
+        if (mixer) g->blocks[i] = mixer->letter;
         else {
             r->error = grf_fail(r->host, GRIFFIN_E_UNSUPPORTED,
                                 "%s: layer %d is '%t', known are recurrent and attention",
@@ -3883,7 +4160,7 @@ static const char *grf_broken_rule(const griffin_config *g) {
     if (g->layers < 1 || g->layers > GRIFFIN_MAX_LAYERS || n != g->layers)
         return "one block kind for each of 1 to 1024 layers";
     for (i = 0; i < n; i++)
-        if (g->blocks[i] != 'r' && g->blocks[i] != 'a') return "block kinds are 'r' and 'a'";
+        if (!grf_mixer_by_letter(g->blocks[i])) return "block kinds are 'r' and 'a'";
     if (g->vocab < 1 || g->vocab > 1 << 21)
         return "1 <= vocabulary (rows of embed_tokens.weight) <= 2^21";
     if (g->width < 1 || g->width > 1 << 20) return "1 <= width <= 2^20";
@@ -5447,13 +5724,11 @@ static int grf_is_quantised(const grf_linear *w) {
     return w && (w->type == GRF_Q8_0 || w->type == GRF_Q4_0);
 }
 
-/* What is known of the weights after measuring: how many there are of which type, and the longest
- * row that must be quantised. */
+/* What is known of the weights after measuring: how many there are of which type. */
 static void grf_count_linear(grf_builder *b, const grf_linear *w) {
     uint64_t weights = (uint64_t)w->rows * (uint64_t)w->cols;
     b->parameters += weights;
     b->weights_of[w->type] += weights;
-    if (grf_is_quantised(w) && b->quantised_cols < w->cols) b->quantised_cols = w->cols;
 }
 
 /* A linear layer whose tiles are at `tile`, or, if that is null, in the arena. */
@@ -5609,40 +5884,6 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
     return GRIFFIN_OK;
 }
 
-/* ---- sizes ------------------------------------------------------------------------------- */
-
-static int grf_is_attention(const griffin_config *g, int layer) { return g->blocks[layer] == 'a'; }
-
-static void grf_lay_out(griffin_model *m) {
-    const griffin_config *g = &m->info.config;
-    grf_layout *l = &m->layout;
-    int i;
-    for (i = 0; i < g->layers; i++)
-        if (grf_is_attention(g, i)) l->attention_layers++; else l->recurrent_layers++;
-    l->rewind = m->info.rewind;
-    l->slots = m->info.attn_keys - 1 + l->rewind;
-    l->kv_type = m->info.kv_type == GRIFFIN_KV_BF16 ? GRF_BF16 : GRF_F32;
-    l->kv_size = l->kv_type == GRF_BF16 ? 2 : 4;
-    l->head = (g->head_dim + 15) / 16 * 16;
-    l->heads_per_kv = g->heads / g->kv_heads;
-    l->head_blocks = (l->heads_per_kv + GRF_HEAD_BLOCK - 1) / GRF_HEAD_BLOCK;
-    l->head_block = (l->heads_per_kv + l->head_blocks - 1) / l->head_blocks;
-    l->kv_row = (int64_t)g->kv_heads * l->head * l->kv_size;
-    l->lane = grf_pad(g->lru_width);
-    l->recurrent_row = g->conv_width * l->lane;
-    l->recurrent_floats = l->recurrent_layers * l->recurrent_row;
-    l->ring_bytes = 2 * (int64_t)l->slots * l->kv_row;
-    for (i = 0; i < GRF_BUFFERS; i++) l->width[i] = grf_pad(g->width);
-    for (i = GRF_Y; i <= GRF_R; i++) l->width[i] = l->lane;
-    l->width[GRF_K] = l->width[GRF_V] = grf_pad((int64_t)g->kv_heads * g->head_dim);
-    l->width[GRF_QR] = grf_pad((int64_t)g->heads * l->head);
-    l->width[GRF_M] = grf_pad(g->mlp_width);
-    l->past = sizeof(griffin_state)
-        + (uint64_t)(4 * l->recurrent_floats + l->attention_layers * l->ring_bytes);
-    m->info.state_bytes = l->past + 8 * (uint64_t)l->rewind;
-    m->info.mark_bytes = sizeof(griffin_state) + 4 * (uint64_t)l->recurrent_floats;
-}
-
 /* Directory, a sample of every tensor, and the configuration: another file or fine-tune differs. */
 static uint64_t grf_fingerprint(const griffin_model *m) {
     const griffin_config *g = &m->info.config;
@@ -5679,16 +5920,19 @@ static void grf_report_unused(const griffin_model *m, const unsigned char *used)
                  count, first->name, (size_t)first->name_length);
 }
 
-static const griffin_config *grf_start_builder(grf_builder *b, griffin_model *m,
-                                               unsigned char *base) {
-    b->model = m;
-    b->config = &m->info.config;
+/* The network into memory at `base`, or null to measure it. Returns the bytes used. */
+static uint64_t grf_run_builder(grf_builder *b, unsigned char *base) {
+    grf_layout *l = &b->model->layout;
     b->arena.base = base;
     b->arena.used = 0;
-    b->recurrent = b->attention = b->n_ops = 0;
-    b->ops = (grf_op *)grf_arena_take(&b->arena, GRF_LAYER_OPS * (uint64_t)(m->info.config.layers + 1)
-                                               * sizeof(grf_op));
-    return b->config;
+    b->ops = (grf_op *)grf_arena_take(&b->arena, (uint64_t)b->n_ops * sizeof(grf_op));
+    b->n_ops = b->wanted_rows_only = 0;
+    l->attention_layers = 0;
+    l->recurrent_floats = l->q8_row = 0;
+    memset(l->columns, 0, sizeof l->columns);
+    memset(l->width, 0, sizeof l->width);
+    grf_network(b);
+    return b->arena.used;
 }
 
 static uint32_t grf_most_used(const grf_builder *b) {
@@ -5718,10 +5962,11 @@ static int grf_build(griffin_model *m, int copy) {
     b.used = (unsigned char *)grf_host_allocate(&m->host, m->file->n_tensors);
     if (!b.used) return grf_fail_memory(&m->host, m->file->n_tensors);
     memset(b.used, 0, (size_t)m->file->n_tensors);
+    b.model = m;
+    b.config = &m->info.config;
     b.copy = copy;
-    grf_start_builder(&b, m, NULL);
-    grf_network(&b);
-    size = b.arena.used + 64;
+    size = grf_run_builder(&b, NULL);
+    size += (uint64_t)b.n_ops * sizeof(grf_op) + 2 * 64;        /* to align them and the base */
     if (!b.error) {
         m->weights = grf_host_allocate(&m->host, size);
         if (m->weights) grf_advise(&m->host, m->weights, size);
@@ -5729,11 +5974,10 @@ static int grf_build(griffin_model *m, int copy) {
         if (!m->weights || !b.row) b.error = grf_fail_memory(&m->host, size + 4 * b.row_floats);
     }
     if (!b.error) {
-        grf_start_builder(&b, m, (unsigned char *)grf_align64(m->weights));
-        grf_network(&b);
+        grf_run_builder(&b, (unsigned char *)grf_align64(m->weights));
+        grf_lay_out_state(m);
         m->ops = b.ops;
         m->n_ops = b.n_ops;
-        m->layout.q8_row = (b.quantised_cols + GRF_GROUP - 1) / GRF_GROUP;
         m->info.parameters = b.parameters;
         m->info.type = grf_format_find(grf_most_used(&b))->name;
         m->info.weight_bytes = size;
@@ -5766,6 +6010,7 @@ static int grf_describe(griffin_model *m) {
         error = grf_copy_string(m, "tokenizer.chat_template", &m->chat_template,
                                 &m->info.chat_template);
     m->info.tensors = (int)m->file->n_tensors;
+    m->info.operations = m->n_ops;
     m->info.kernels = m->kernels->name;
     m->info.file_bytes = m->file->size;
     m->info.has_vocabulary = m->vocab->count > 0;
@@ -5819,7 +6064,7 @@ static int grf_open(griffin_model *m, const void *data, uint64_t size,
                          m->vocab->count, m->info.config.vocab);
     if (error) return error;
     if (!m->info.attn_keys) m->info.attn_keys = m->info.config.window + 1;
-    grf_lay_out(m);
+    grf_lay_out_attention(m);
     error = grf_build(m, options && options->copy_weights);
     return error ? error : grf_describe(m);
 }
@@ -5980,6 +6225,48 @@ GRIFFIN_API int griffin_get_tensor(const griffin_model *model, int index, griffi
     for (i = 0; i < t->rank; i++) tensor->shape[i] = t->ne[t->rank - 1 - i];
     tensor->offset = t->offset;
     tensor->bytes = t->bytes;
+    return GRIFFIN_OK;
+}
+
+/* int8 rows are as wide as the operation; other buffers have one width each. */
+static int grf_columns(const griffin_model *m, const grf_op *op, grf_buffer buffer) {
+    return buffer == GRF_INT8 ? op->width : m->layout.columns[buffer];
+}
+
+static void grf_describe_output(const griffin_model *m, const grf_op *op, const grf_output *o,
+                                griffin_output *output) {
+    output->buffer = grf_buffer_names[o->buffer];
+    output->width = grf_columns(m, op, o->buffer);
+    output->epilogue = grf_epilogue_names[o->epilogue];
+    if (!o->w) return;
+    output->matrix = o->name;
+    output->type = grf_format_find((uint32_t)o->w->type)->name;
+    output->rows = o->w->rows;
+    output->cols = o->w->cols;
+    output->blocks = o->w->blocks;
+    output->has_bias = o->w->bias != NULL;
+}
+
+GRIFFIN_API int griffin_get_operation(const griffin_model *m, int index,
+                                      griffin_operation *operation) {
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    if (!operation || index < 0 || index >= m->n_ops)
+        return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "operation %d of %d", index, m->n_ops);
+    const grf_op *op = m->ops + index;
+    memset(operation, 0, sizeof *operation);
+    operation->name = grf_op_types[op->kind].name;
+    operation->layer = op->layer;
+    for (int i = 0; i < GRF_COUNT(op->in) && op->in[i] != GRF_NONE; i++, operation->inputs++) {
+        operation->input[i].buffer = grf_buffer_names[op->in[i]];
+        operation->input[i].width = grf_columns(m, op, op->in[i]);
+    }
+    operation->outputs = op->outputs;
+    for (int i = 0; i < op->outputs; i++)
+        grf_describe_output(m, op, op->out + i, operation->output + i);
+    operation->state_bytes = (uint64_t)op->state.bytes;
+    if (op->state.bytes)
+        operation->state_offset = sizeof(griffin_state) + (uint64_t)op->state.at
+            + (op->state.is_ring ? 4 * (uint64_t)m->layout.recurrent_floats : 0);
     return GRIFFIN_OK;
 }
 

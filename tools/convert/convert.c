@@ -194,7 +194,7 @@ static const quant_type *type_of(const job *j, const tensor *t) {
     return row % type->elements ? quant_find("f16") : type;
 }
 
-/* Matrices lie in tiles (>>network and >>shapes in griffin.h) if their type has any and the longer
+/* Matrices lie in tiles (>>network in griffin.h) if their type has any and the longer
  * name, which ends in .t32, still fits. */
 static int is_tiled(const job *j, const tensor *t) {
     return !j->o->rows && t->kind != TENSOR_SMALL && strlen(t->name) + strlen(TILED) <= NAME_LENGTH
