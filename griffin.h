@@ -22,7 +22,7 @@
  *     >>model                            opening
  *     >>grammar                          what may be written
  *   THREE, silicon
- *     >>dispatch >>words >>kernels       instruction sets; the inner loops, once for all of them
+ *     >>vectors >>dispatch >>kernels     instruction sets; the inner loops, once for all of them
  *
  *
  * QUICK START
@@ -1242,6 +1242,9 @@ enum grf_type {
  * Elements are in the machine's byte order, in files little-endian. A block-diagonal matrix is
  * `blocks` matrices of rows/blocks x cols, block b reading x[b * cols ...]; its tiles do not cross
  * blocks. */
+#define GRF_BLOCK_BYTES_Q8_0 1088           /* of 32 columns in a tile */
+#define GRF_BLOCK_BYTES_Q4_0 576
+
 typedef struct grf_linear {
     int         type;                       /* GRF_F32, GRF_F16, GRF_BF16, GRF_Q8_0 or GRF_Q4_0 */
     int         rows, cols, blocks;
@@ -1260,28 +1263,16 @@ typedef struct grf_q8 {
     int8_t  q[GRF_GROUP];
 } grf_q8;
 
-/* What to fetch while a block of columns is multiplied: if the rows take several passes over it,
- * the next block, a share of it in each; else the same block, a little ahead, since the machine's
- * own guesses fall behind. */
-typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
-
-static grf_ahead grf_look_ahead(const uint8_t *block, int64_t block_bytes, int step_bytes,
-                                int passes) {
-    grf_ahead ahead;
-    ahead.at = block + (passes > 1 ? 2 * block_bytes : 6144);
-    ahead.step = (step_bytes + passes - 1) / passes;
-    return ahead;
-}
-
 /* Keys and values of consecutive positions, one row each. */
 typedef struct grf_keys { const uint8_t *k, *v; int count; } grf_keys;
 
 /* One head of one row. Of the keys that are at hand it sees those from first on, before end. */
 typedef struct grf_query {
-    float  *q;                              /* [head] rotated and scaled; overwritten */
+    float  *q;                              /* [head] rotated and scaled; its place serves sum */
     float  *score;                          /* [keys, with room for 16 more] scratch */
     float  *out;                            /* [head_dim] */
     int64_t first, end;
+    float  *sum;                            /* [head] set by the kernel: what its values add up to */
     float   inverse;                        /* 1 / sum of e^(score - largest) */
 } grf_query;
 
@@ -7650,73 +7641,825 @@ GRIFFIN_API int griffin_grammar_accept(const griffin_grammar *g, griffin_grammar
 
 #endif /* GRIFFIN_NO_GRAMMAR */
 
-/* ================================================================= >>dispatch
- * One set of kernels for each instruction set, made by including this file again; the best one
- * that the machine (and its operating system) supports is chosen when a model is opened. */
+/* ================================================================= >>vectors
+ * Kernels are written once, over vectors of 16 numbers: a gv is 16 floats, a gi 16 int32 or 64
+ * bytes. This chapter says for each instruction set what such a vector is (one register of AVX-512,
+ * two of AVX2, four of NEON and of WebAssembly, an array in plain C) and how its operations are
+ * done, in the same order for all. Each set then includes this file once more, and that pass
+ * compiles the chapter >>kernels, at the end of the file, with the vectors of the set.
+ *
+ * Since a vector has the same size everywhere, kernels know nothing of registers and have no tails.
+ * Two rules keep the bits the same everywhere. The sum of a vector is taken by the fixed tree of
+ * gv_sum. The result of gv_mul is never added to anything, since a compiler may fuse the two
+ * operations; gv_fma does that. */
 
 #ifndef GRIFFIN_FILE                        /* the name of this file, for renamed copies */
   #define GRIFFIN_FILE "griffin.h"
 #endif
 
-#define GRF_WORDS scalar
-#define GRF_WORDS_NAME "scalar"
+/* GRF_ISA names the set that is compiled. The vectors are those of GRF_ISA_BASE: the set itself, or
+ * another one, from which it then differs in nothing but products of bytes. Such a set defines
+ * GRF_BYTES_ONLY, and only the kernel of quantised weights is compiled for it. These names expand
+ * where they stand: GV(soft_cap) is grf_soft_cap_avx2 while GRF_ISA is avx2. */
+#define GRF_JOIN2(a, b) a##_##b
+#define GRF_JOIN(a, b)  GRF_JOIN2(a, b)
+#define GV(name)        GRF_JOIN(grf_##name, GRF_ISA)
+#define GV_BASE(name)   GRF_JOIN(grf_##name, GRF_ISA_BASE)
+#define GV_KERNEL       static GV_TARGET
+
+#define gv           GV_BASE(gv)
+#define gi           GV_BASE(gi)
+#define gv_load      GV_BASE(gv_load)
+#define gv_store     GV_BASE(gv_store)
+#define gv_set       GV_BASE(gv_set)
+#define gv_add       GV_BASE(gv_add)
+#define gv_sub       GV_BASE(gv_sub)
+#define gv_mul       GV_BASE(gv_mul)
+#define gv_div       GV_BASE(gv_div)
+#define gv_sqrt      GV_BASE(gv_sqrt)
+#define gv_fma       GV_BASE(gv_fma)
+#define gv_max       GV_BASE(gv_max)
+#define gv_less      GV_BASE(gv_less)
+#define gv_bits      GV_BASE(gv_bits)
+#define gv_from_bits GV_BASE(gv_from_bits)
+#define gv_from_int  GV_BASE(gv_from_int)
+#define gv_f16       GV_BASE(gv_f16)
+#define gv_bf16      GV_BASE(gv_bf16)
+#define gv_sum       GV_BASE(gv_sum)
+#define gv_largest   GV_BASE(gv_largest)
+#define gi_load      GV_BASE(gi_load)
+#define gi_set       GV_BASE(gi_set)
+#define gi_add       GV_BASE(gi_add)
+#define gi_sub       GV_BASE(gi_sub)
+#define gi_and       GV_BASE(gi_and)
+#define gi_exponent  GV_BASE(gi_exponent)
+#define gi_nibble    GV_BASE(gi_nibble)
+#define gi_store8    GV_BASE(gi_store8)
+#define gi_sum       GV_BASE(gi_sum)
+#define gi_byte      GV(gi_byte)
+#define gi_dot4      GV(gi_dot4)
+
+/* What a set defines besides:
+ *
+ *     GV_TARGET        tells the compiler which instructions a function may use
+ *     GV_INLINE        begins a function that is always compiled into its caller
+ *     GV_FLOAT_ROWS    rows of activations that the kernels of float and of quantised weights
+ *     GV_INT_ROWS      multiply at once: each row needs two vectors of sums in registers (GV_INT_ROWS:
+ *                      and two more of integers)
+ *     GV_QUERIES       queries of attention that are multiplied at once with four keys
+ *     GV_VALUE_VECTORS vectors of a value that attention adds up at once
+ *     GV_BYTE_ZERO     what gi_byte leaves added to a weight of q8_0. Tiles hold weights + 128. That
+ *                      is right where gi_dot4 multiplies unsigned with signed bytes; where it
+ *                      multiplies signed ones, gi_byte takes the 128 off, and this is 0
+ *     GV_PAIRS         1 where products of nibbles are first added as int16, in GV(add_pairs)
+ *     GV_SUM4          1 where four sums at once, GV(sum4), are faster than gv_sum four times
+ *     GV_UNROLL_BLOCK  GRF_UNROLL if the loop over a block of quantised weights is to be unrolled
+ *     GV_FETCH_BLOCK   1 if a block is prefetched before that loop, 0 if step by step in it
+ *     GV_FMAF          a fused multiply-add of three floats */
+
+/* ---- what the kernels of all sets share ------------------------------------------------------ */
+
+/* A kernel multiplies the weights that it loads with several rows of activations: with as many as
+ * have their sums in registers, which is `most`. The compiler keeps sums there only if the number of
+ * rows is a constant, so each number is compiled apart. To keep them few, rows go in groups of 12,
+ * 6, 4, 3, 2 or 1, and 7 or 8 rows as 4 and the rest. */
+static int grf_next_rows(int rows, int most) {
+    if (most >= 12 && rows >= 12) return 12;
+    if (most >= 6 && (rows == 6 || rows > 8)) return 6;
+    if (most >= 4 && rows >= 4) return 4;
+    return rows < most ? rows : most;
+}
+
+/* Queries of attention go in groups of 5, 4, 2 or 1. Models have 5 or 8 heads in an item. */
+static int grf_next_queries(int queries, int most) {
+    if (most >= 5 && queries % 5 == 0) return 5;
+    if (most >= 4 && queries >= 4) return 4;
+    return most >= 2 && queries >= 2 ? 2 : 1;
+}
+
+/* Calls f(n, ...) with n as a constant. Only the cases up to `most` are compiled. */
+#define GRF_CALL_ROWS(n, most, f, ...) \
+    switch (n) { \
+    case 12: if ((most) >= 12) f(12, __VA_ARGS__); break; \
+    case 6:  if ((most) >= 6)  f(6, __VA_ARGS__);  break; \
+    case 4:  if ((most) >= 4)  f(4, __VA_ARGS__);  break; \
+    case 3:  if ((most) >= 3)  f(3, __VA_ARGS__);  break; \
+    case 2:  if ((most) >= 2)  f(2, __VA_ARGS__);  break; \
+    default: f(1, __VA_ARGS__); break; \
+    }
+
+#define GRF_CALL_QUERIES(n, most, f, ...) \
+    switch (n) { \
+    case 5:  if ((most) >= 5) f(5, __VA_ARGS__); break; \
+    case 4:  if ((most) >= 4) f(4, __VA_ARGS__); break; \
+    case 2:  if ((most) >= 2) f(2, __VA_ARGS__); break; \
+    default: f(1, __VA_ARGS__); break; \
+    }
+
+/* What a pass over a part of a tile prefetches: `step` bytes from `at` on in each step, a step being
+ * a column of floats or an eighth of a block. If the rows need one pass, it prefetches 6 KiB ahead of
+ * itself, since a processor's own prefetching falls behind. If they need several, the part stays in
+ * the first cache, and each pass prefetches its share of the part after the next. */
+typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
+
+static grf_ahead grf_look_ahead(const uint8_t *part, int64_t part_bytes, int step_bytes, int passes) {
+    grf_ahead ahead;
+    ahead.at = part + (passes > 1 ? 2 * part_bytes : 6144);
+    ahead.step = (step_bytes + passes - 1) / passes;
+    return ahead;
+}
+
+/* Prefetches a line, or two: most of a step of up to 72 or 136 bytes. */
+#define GV_FETCH_LINES(at, two) \
+    do { GRF_FETCH(at); if (two) GRF_FETCH((at) + 64); } while (0)
+
+/* Prefetches a number of bytes. gcc 12 drops calls of functions that do nothing else, hence inline. */
+GRF_INLINE void grf_fetch_bytes(const uint8_t *at, int bytes) {
+    const uint8_t *end = at + bytes;
+    do GRF_FETCH(at); while ((at += 64) < end);
+}
+
+/* Attention prefetches keys and values so many rows before their turn. A row is a few lines of
+ * cache, too short for a processor's own prefetching. */
+#define GRF_ROWS_AHEAD 16
+
+/* For vectors of four registers: the value of each, with i as a constant. */
+#define GV_FOUR(type, value) \
+    type r; \
+    { enum { i = 0 }; r.at[i] = value; } { enum { i = 1 }; r.at[i] = value; } \
+    { enum { i = 2 }; r.at[i] = value; } { enum { i = 3 }; r.at[i] = value; } \
+    return r
+
+/* ---- plain C: the reference ----------------------------------------------------------------- */
+
+#define GRF_ISA          scalar
+#define GRF_ISA_BASE     scalar
+#define GV_TARGET
+#define GV_INLINE        GRF_UNUSED static inline    /* forced, the plain loops would grow tenfold */
+#define GV_FLOAT_ROWS    1
+#define GV_INT_ROWS      1
+#define GV_QUERIES       1
+#define GV_VALUE_VECTORS 1
+#define GV_BYTE_ZERO     128
+#define GV_PAIRS         0
+#define GV_SUM4          0
+#define GV_UNROLL_BLOCK
+#define GV_FETCH_BLOCK   0
+#define GV_FMAF          grf_fma
+#define GV_EACH(type, value) type r; int i; for (i = 0; i < 16; i++) r.at[i] = value; return r
+
+typedef struct { float   at[16]; } gv;
+typedef struct { int32_t at[16]; } gi;
+GV_INLINE gv   gv_load(const float *p) { gv r; memcpy(r.at, p, sizeof r.at); return r; }
+GV_INLINE void gv_store(float *p, gv a) { memcpy(p, a.at, sizeof a.at); }
+GV_INLINE gv   gv_set(float a) { GV_EACH(gv, a); }
+GV_INLINE gv   gv_add(gv a, gv b) { GV_EACH(gv, a.at[i] + b.at[i]); }
+GV_INLINE gv   gv_sub(gv a, gv b) { GV_EACH(gv, a.at[i] - b.at[i]); }
+GV_INLINE gv   gv_mul(gv a, gv b) { GV_EACH(gv, a.at[i] * b.at[i]); }
+GV_INLINE gv   gv_div(gv a, gv b) { GV_EACH(gv, a.at[i] / b.at[i]); }
+GV_INLINE gv   gv_sqrt(gv a) { GV_EACH(gv, sqrtf(a.at[i])); }
+GV_INLINE gv   gv_fma(gv a, gv b, gv c) { GV_EACH(gv, grf_fma(a.at[i], b.at[i], c.at[i])); }
+GV_INLINE gv   gv_max(gv a, gv b) { GV_EACH(gv, a.at[i] > b.at[i] ? a.at[i] : b.at[i]); }
+GV_INLINE gv   gv_less(gv a, gv b, gv yes, gv no) {
+    GV_EACH(gv, a.at[i] < b.at[i] ? yes.at[i] : no.at[i]);
+}
+GV_INLINE gi   gv_bits(gv a) { gi r; memcpy(&r, &a, sizeof r); return r; }
+GV_INLINE gv   gv_from_bits(gi a) { gv r; memcpy(&r, &a, sizeof r); return r; }
+GV_INLINE gv   gv_from_int(gi a) { GV_EACH(gv, (float)a.at[i]); }
+GV_INLINE uint16_t GV(half)(const void *p, int i) {
+    uint16_t half;
+    memcpy(&half, (const uint8_t *)p + 2 * i, 2);
+    return half;
+}
+GV_INLINE gv   gv_f16(const void *p) { GV_EACH(gv, grf_float_from_f16(GV(half)(p, i))); }
+GV_INLINE gv   gv_bf16(const void *p) { GV_EACH(gv, grf_float_from_bf16(GV(half)(p, i))); }
+GV_INLINE float gv_sum(gv a) {
+    int width, i;
+    for (width = 8; width; width /= 2)
+        for (i = 0; i < width; i++) a.at[i] += a.at[i + width];
+    return a.at[0];
+}
+GV_INLINE float gv_largest(gv a) {
+    int width, i;
+    for (width = 8; width; width /= 2)
+        for (i = 0; i < width; i++) if (!(a.at[i] > a.at[i + width])) a.at[i] = a.at[i + width];
+    return a.at[0];
+}
+/* signed overflow, which only NaN and infinity can cause, must wrap: hence the unsigned detour */
+#define GV_WRAP(a, op, b) (int32_t)((uint32_t)(a) op (uint32_t)(b))
+GV_INLINE gi   gi_load(const void *p) { gi r; memcpy(&r, p, sizeof r); return r; }
+GV_INLINE gi   gi_set(int32_t a) { GV_EACH(gi, a); }
+GV_INLINE gi   gi_add(gi a, gi b) { GV_EACH(gi, GV_WRAP(a.at[i], +, b.at[i])); }
+GV_INLINE gi   gi_sub(gi a, gi b) { GV_EACH(gi, GV_WRAP(a.at[i], -, b.at[i])); }
+GV_INLINE gi   gi_and(gi a, gi b) { GV_EACH(gi, a.at[i] & b.at[i]); }
+GV_INLINE gi   gi_exponent(gi a) { GV_EACH(gi, GV_WRAP(a.at[i], <<, 23)); }
+GV_INLINE gi   gi_nibble(gi a, int upper) {
+    GV_EACH(gi, GV_WRAP(a.at[i], >>, upper ? 4 : 0) & 0x0f0f0f0f);
+}
+GV_INLINE gi   gi_byte(gi a) { return a; }
+GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
+    int i, k;
+    for (i = 0; i < 16; i++)
+        for (k = 0; k < 4; k++)
+            sum.at[i] += ((const uint8_t *)&u)[4 * i + k] * ((const int8_t *)&s)[4 * i + k];
+    return sum;
+}
+GV_INLINE void gi_store8(int8_t *p, gi a) {
+    int i;
+    for (i = 0; i < 16; i++) p[i] = (int8_t)(uint8_t)((uint32_t)a.at[i] & 255);
+}
+GV_INLINE int32_t gi_sum(gi a) {
+    int32_t sum = 0;
+    int i;
+    for (i = 0; i < 16; i++) sum = GV_WRAP(sum, +, a.at[i]);
+    return sum;
+}
+
 #include GRIFFIN_FILE
 
 #ifdef GRF_X86
-  #if defined(__GNUC__) && !defined(__clang__) && defined(__cplusplus)
-    #pragma GCC diagnostic push             /* gcc 12's own AVX-512 header, as C++ at -O2 */
-    #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-    #pragma GCC diagnostic ignored "-Wuninitialized"
-  #endif
-  #ifdef GRF_WINDOWS_GCC
-    #pragma GCC push_options
-    #pragma GCC optimize ("no-asynchronous-unwind-tables", "no-unwind-tables")
-  #endif
-  #define GRF_WORDS avx2
-  #define GRF_WORDS_NAME "avx2"
-  #define GRF_WORDS_AVX2
-  #include GRIFFIN_FILE
-  #ifdef GRF_AVX_VNNI
-    #define GRF_WORDS avx_vnni
-    #define GRF_WORDS_NAME "avx-vnni"
-    #define GRF_WORDS_BASE avx2
-    #define GRF_WORDS_AVX2
-    #define GRF_WORDS_AVX_VNNI
-    #include GRIFFIN_FILE
-  #endif
-  #define GRF_WORDS avx512
-  #define GRF_WORDS_NAME "avx512"
-  #define GRF_WORDS_AVX512
-  #include GRIFFIN_FILE
-  #ifdef GRF_WINDOWS_GCC
-    #pragma GCC pop_options
-  #endif
-  #if defined(__GNUC__) && !defined(__clang__) && defined(__cplusplus)
-    #pragma GCC diagnostic pop
-  #endif
+#if defined(__GNUC__) && !defined(__clang__) && defined(__cplusplus)
+  #pragma GCC diagnostic push               /* gcc 12's own AVX-512 header, as C++ at -O2 */
+  #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+  #pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
+#ifdef GRF_WINDOWS_GCC
+  #pragma GCC push_options
+  #pragma GCC optimize ("no-asynchronous-unwind-tables", "no-unwind-tables")
+#endif
+
+/* ---- AVX2, with FMA and F16C: a vector is two registers ------------------------------------- */
+
+#define GRF_ISA          avx2
+#define GRF_ISA_BASE     avx2
+#define GV_TARGET        GRF_TARGET("avx2,fma,f16c")
+#define GV_INLINE        GRF_INLINE GV_TARGET
+#define GV_FLOAT_ROWS    2
+#define GV_INT_ROWS      2
+#define GV_QUERIES       1
+#define GV_VALUE_VECTORS 4
+#define GV_BYTE_ZERO     0
+#define GV_PAIRS         1
+#define GV_SUM4          0
+#define GV_UNROLL_BLOCK                   /* unrolled, q4_0 is up to a fifth slower (gcc 12) */
+#define GV_FETCH_BLOCK   0
+#define GV_FMAF          GRF_FMAF
+#define GV_BOTH(type, f_lo, f_hi) type r; r.lo = f_lo; r.hi = f_hi; return r
+#define GV_BOTH2(type, f) GV_BOTH(type, f(a.lo, b.lo), f(a.hi, b.hi))
+
+typedef struct { __m256  lo, hi; } gv;
+typedef struct { __m256i lo, hi; } gi;
+GV_INLINE gv   gv_load(const float *p) { GV_BOTH(gv, _mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }
+GV_INLINE void gv_store(float *p, gv a) { _mm256_storeu_ps(p, a.lo); _mm256_storeu_ps(p + 8, a.hi); }
+GV_INLINE gv   gv_set(float a) { GV_BOTH(gv, _mm256_set1_ps(a), r.lo); }
+GV_INLINE gv   gv_add(gv a, gv b) { GV_BOTH2(gv, _mm256_add_ps); }
+GV_INLINE gv   gv_sub(gv a, gv b) { GV_BOTH2(gv, _mm256_sub_ps); }
+GV_INLINE gv   gv_mul(gv a, gv b) { GV_BOTH2(gv, _mm256_mul_ps); }
+GV_INLINE gv   gv_div(gv a, gv b) { GV_BOTH2(gv, _mm256_div_ps); }
+GV_INLINE gv   gv_sqrt(gv a) { GV_BOTH(gv, _mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)); }
+GV_INLINE gv   gv_fma(gv a, gv b, gv c) {
+    GV_BOTH(gv, _mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi));
+}
+GV_INLINE gv   gv_max(gv a, gv b) { GV_BOTH2(gv, _mm256_max_ps); }
+GV_INLINE gv   gv_less(gv a, gv b, gv yes, gv no) {
+    GV_BOTH(gv, _mm256_blendv_ps(no.lo, yes.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
+                 _mm256_blendv_ps(no.hi, yes.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ)));
+}
+GV_INLINE gi   gv_bits(gv a) { GV_BOTH(gi, _mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)); }
+GV_INLINE gv   gv_from_bits(gi a) { GV_BOTH(gv, _mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)); }
+GV_INLINE gv   gv_from_int(gi a) { GV_BOTH(gv, _mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)); }
+GV_INLINE gv   gv_f16(const void *p) {
+    GV_BOTH(gv, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)),
+                 _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p + 1)));
+}
+GV_INLINE __m256 GV(half)(const void *p) {        /* 8 bf16 */
+    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+GV_INLINE gv   gv_bf16(const void *p) { GV_BOTH(gv, GV(half)(p), GV(half)((const __m128i *)p + 1)); }
+GV_INLINE float gv_sum(gv a) {
+    __m256 b = _mm256_add_ps(a.lo, a.hi);
+    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
+}
+GV_INLINE float gv_largest(gv a) {
+    __m256 b = _mm256_max_ps(a.lo, a.hi);
+    __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_max_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_max_ss(c, _mm_shuffle_ps(c, c, 1)));
+}
+GV_INLINE gi   gi_load(const void *p) {
+    GV_BOTH(gi, _mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)p + 1));
+}
+GV_INLINE gi   gi_set(int32_t a) { GV_BOTH(gi, _mm256_set1_epi32(a), r.lo); }
+GV_INLINE gi   gi_add(gi a, gi b) { GV_BOTH2(gi, _mm256_add_epi32); }
+GV_INLINE gi   gi_sub(gi a, gi b) { GV_BOTH2(gi, _mm256_sub_epi32); }
+GV_INLINE gi   gi_and(gi a, gi b) { GV_BOTH2(gi, _mm256_and_si256); }
+GV_INLINE gi   gi_exponent(gi a) {
+    GV_BOTH(gi, _mm256_slli_epi32(a.lo, 23), _mm256_slli_epi32(a.hi, 23));
+}
+GV_INLINE gi   gi_nibble(gi a, int upper) {
+    if (upper) { a.lo = _mm256_srli_epi16(a.lo, 4); a.hi = _mm256_srli_epi16(a.hi, 4); }
+    return gi_and(a, gi_set(0x0f0f0f0f));
+}
+GV_INLINE gi   gi_byte(gi a) {
+    const __m256i bit = _mm256_set1_epi8(-128);
+    GV_BOTH(gi, _mm256_xor_si256(a.lo, bit), _mm256_xor_si256(a.hi, bit));
+}
+/* vpmaddubsw wants one side unsigned: |u| and s with the sign of u. No pair exceeds 2 128 127. */
+GV_INLINE __m256i GV(dot4_half)(__m256i sum, __m256i u, __m256i s) {
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(u), _mm256_sign_epi8(s, u));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
+    GV_BOTH(gi, GV(dot4_half)(sum.lo, u.lo, s.lo), GV(dot4_half)(sum.hi, u.hi, s.hi));
+}
+/* Nibbles are unsigned, and the 8 pairs of a block fit 16 bits: at most 8 2 15 128. */
+GV_INLINE gi GV(add_pairs)(gi pairs, gi u, gi s) {
+    GV_BOTH(gi, _mm256_add_epi16(pairs.lo, _mm256_maddubs_epi16(u.lo, s.lo)),
+                _mm256_add_epi16(pairs.hi, _mm256_maddubs_epi16(u.hi, s.hi)));
+}
+GV_INLINE gi GV(sum_pairs)(gi pairs) {
+    const __m256i one = _mm256_set1_epi16(1);
+    GV_BOTH(gi, _mm256_madd_epi16(pairs.lo, one), _mm256_madd_epi16(pairs.hi, one));
+}
+GV_INLINE void gi_store8(int8_t *p, gi a) {
+    __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.lo, a.hi), 0xd8);
+    __m128i low = _mm256_castsi256_si128(words), high = _mm256_extracti128_si256(words, 1);
+    _mm_storeu_si128((__m128i *)p, _mm_packs_epi16(low, high));
+}
+GV_INLINE int32_t gi_sum(gi a) {
+    __m256i b = _mm256_add_epi32(a.lo, a.hi);
+    __m128i c = _mm_add_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
+    c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(c, _mm_shuffle_epi32(c, 0xb1)));
+}
+
+#include GRIFFIN_FILE
+
+/* ---- AVX-VNNI: AVX2 with dot products of bytes ---------------------------------------------- */
+
+#ifdef GRF_AVX_VNNI
+#define GRF_ISA          avx_vnni
+#define GRF_ISA_BASE     avx2
+#define GRF_BYTES_ONLY
+#define GV_TARGET        GRF_TARGET("avx2,avxvnni,fma,f16c")
+#define GV_INLINE        GRF_INLINE GV_TARGET
+#define GV_INT_ROWS      2
+#define GV_BYTE_ZERO     128
+#define GV_PAIRS         0
+#define GV_UNROLL_BLOCK  GRF_UNROLL
+#define GV_FETCH_BLOCK   0
+
+GV_INLINE gi   gi_byte(gi a) { return a; }
+GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
+    GV_BOTH(gi, _mm256_dpbusd_avx_epi32(sum.lo, u.lo, s.lo),
+                _mm256_dpbusd_avx_epi32(sum.hi, u.hi, s.hi));
+}
+
+#include GRIFFIN_FILE
+#endif
+
+/* ---- AVX-512 (F, BW, VL, DQ, VNNI): a vector is a register ---------------------------------- */
+
+#define GRF_ISA          avx512
+#define GRF_ISA_BASE     avx512
+#define GV_TARGET        \
+    GRF_TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
+#define GV_INLINE        GRF_INLINE GV_TARGET
+#define GV_FLOAT_ROWS    12
+#define GV_INT_ROWS      6
+#define GV_QUERIES       5
+#define GV_VALUE_VECTORS 8
+#define GV_BYTE_ZERO     128
+#define GV_PAIRS         0
+#define GV_SUM4          1
+#define GV_UNROLL_BLOCK  GRF_UNROLL
+#define GV_FETCH_BLOCK   1
+#define GV_FMAF          GRF_FMAF
+
+typedef __m512  gv;
+typedef __m512i gi;
+GV_INLINE gv   gv_load(const float *p) { return _mm512_loadu_ps(p); }
+GV_INLINE void gv_store(float *p, gv a) { _mm512_storeu_ps(p, a); }
+GV_INLINE gv   gv_set(float a) { return _mm512_set1_ps(a); }
+GV_INLINE gv   gv_add(gv a, gv b) { return _mm512_add_ps(a, b); }
+GV_INLINE gv   gv_sub(gv a, gv b) { return _mm512_sub_ps(a, b); }
+GV_INLINE gv   gv_mul(gv a, gv b) { return _mm512_mul_ps(a, b); }
+GV_INLINE gv   gv_div(gv a, gv b) { return _mm512_div_ps(a, b); }
+GV_INLINE gv   gv_sqrt(gv a) { return _mm512_sqrt_ps(a); }
+GV_INLINE gv   gv_fma(gv a, gv b, gv c) { return _mm512_fmadd_ps(a, b, c); }
+GV_INLINE gv   gv_max(gv a, gv b) { return _mm512_max_ps(a, b); }
+GV_INLINE gv   gv_less(gv a, gv b, gv yes, gv no) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+}
+GV_INLINE gi   gv_bits(gv a) { return _mm512_castps_si512(a); }
+GV_INLINE gv   gv_from_bits(gi a) { return _mm512_castsi512_ps(a); }
+GV_INLINE gv   gv_from_int(gi a) { return _mm512_cvtepi32_ps(a); }
+GV_INLINE __m256i GV(load16)(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
+GV_INLINE gv   gv_f16(const void *p) { return _mm512_cvtph_ps(GV(load16)(p)); }
+GV_INLINE gv   gv_bf16(const void *p) {
+    return gv_from_bits(_mm512_slli_epi32(_mm512_cvtepu16_epi32(GV(load16)(p)), 16));
+}
+GV_INLINE __m256 GV(half)(gv a, int upper) {
+    return _mm512_castps512_ps256(upper ? _mm512_shuffle_f32x4(a, a, 0x0e) : a);
+}
+GV_INLINE float gv_sum(gv a) {
+    __m256 b = _mm256_add_ps(GV(half)(a, 0), GV(half)(a, 1));
+    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
+}
+GV_INLINE float gv_largest(gv a) {
+    __m256 b = _mm256_max_ps(GV(half)(a, 0), GV(half)(a, 1));
+    __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_max_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_max_ss(c, _mm_shuffle_ps(c, c, 1)));
+}
+/* four sums by the tree of gv_sum, two and then four words at a time */
+GV_INLINE void GV(sum4)(float *to, gv a, gv b, gv c, gv d) {
+    gv ab = gv_add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    gv cd = gv_add(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
+    gv s = gv_add(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    s = gv_add(s, _mm512_permute_ps(s, 0x4e));
+    s = gv_add(s, _mm512_permute_ps(s, 0xb1));
+    _mm512_mask_compressstoreu_ps(to, 0x1111, s);
+}
+GV_INLINE gi   gi_load(const void *p) { return _mm512_loadu_si512(p); }
+GV_INLINE gi   gi_set(int32_t a) { return _mm512_set1_epi32(a); }
+GV_INLINE gi   gi_add(gi a, gi b) { return _mm512_add_epi32(a, b); }
+GV_INLINE gi   gi_sub(gi a, gi b) { return _mm512_sub_epi32(a, b); }
+GV_INLINE gi   gi_and(gi a, gi b) { return _mm512_and_si512(a, b); }
+GV_INLINE gi   gi_exponent(gi a) { return _mm512_slli_epi32(a, 23); }
+GV_INLINE gi   gi_nibble(gi a, int upper) {
+    return gi_and(upper ? _mm512_srli_epi16(a, 4) : a, _mm512_set1_epi8(15));
+}
+GV_INLINE gi   gi_byte(gi a) { return a; }
+GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) { return _mm512_dpbusd_epi32(sum, u, s); }
+GV_INLINE void gi_store8(int8_t *p, gi a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a)); }
+GV_INLINE int32_t gi_sum(gi a) { return _mm512_reduce_add_epi32(a); }
+
+#include GRIFFIN_FILE
+
+#ifdef GRF_WINDOWS_GCC
+  #pragma GCC pop_options
+#endif
+#if defined(__GNUC__) && !defined(__clang__) && defined(__cplusplus)
+  #pragma GCC diagnostic pop
+#endif
+#endif /* GRF_X86 */
+
+/* ---- NEON, of every 64-bit ARM: a vector is four registers ---------------------------------- */
 
 #ifdef GRF_NEON
-  #define GRF_WORDS neon
-  #define GRF_WORDS_NAME "neon"
-  #define GRF_WORDS_NEON
-  #include GRIFFIN_FILE
+#define GRF_ISA          neon
+#define GRF_ISA_BASE     neon
+#if GRF_NEON_DOT == 2 && !defined(__clang__)
+  #define GV_TARGET __attribute__((target("arch=armv8-a")))     /* gcc: part of what follows */
+#else
+  #define GV_TARGET
 #endif
-#ifdef GRF_NEON_DOT
-  #define GRF_WORDS neon_dot
-  #define GRF_WORDS_NAME "neon-dot"
-  #define GRF_WORDS_BASE neon
-  #define GRF_WORDS_NEON
-  #define GRF_WORDS_NEON_DOT
-  #include GRIFFIN_FILE
+#define GV_INLINE        GRF_INLINE GV_TARGET
+#define GV_FLOAT_ROWS    2
+#define GV_INT_ROWS      2
+#define GV_QUERIES       1
+#define GV_VALUE_VECTORS 4
+#define GV_BYTE_ZERO     0
+#define GV_PAIRS         1
+#define GV_SUM4          0
+#define GV_UNROLL_BLOCK
+#define GV_FETCH_BLOCK   0
+#define GV_FMAF          GRF_FMAF
+
+typedef struct { float32x4_t at[4]; } gv;
+typedef struct { int32x4_t   at[4]; } gi;
+GV_INLINE gv   gv_load(const float *p) { GV_FOUR(gv, vld1q_f32(p + 4 * i)); }
+GV_INLINE void gv_store(float *p, gv a) {
+    vst1q_f32(p, a.at[0]);     vst1q_f32(p + 4, a.at[1]);
+    vst1q_f32(p + 8, a.at[2]); vst1q_f32(p + 12, a.at[3]);
+}
+GV_INLINE gv   gv_set(float a) { GV_FOUR(gv, vdupq_n_f32(a)); }
+GV_INLINE gv   gv_add(gv a, gv b) { GV_FOUR(gv, vaddq_f32(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_sub(gv a, gv b) { GV_FOUR(gv, vsubq_f32(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_mul(gv a, gv b) { GV_FOUR(gv, vmulq_f32(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_div(gv a, gv b) { GV_FOUR(gv, vdivq_f32(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_sqrt(gv a) { GV_FOUR(gv, vsqrtq_f32(a.at[i])); }
+GV_INLINE gv   gv_fma(gv a, gv b, gv c) { GV_FOUR(gv, vfmaq_f32(c.at[i], a.at[i], b.at[i])); }
+/* not vmaxq: that differs for zeros of both signs and NaN */
+GV_INLINE float32x4_t GV(larger)(float32x4_t a, float32x4_t b) {
+    return vbslq_f32(vcgtq_f32(a, b), a, b);
+}
+GV_INLINE gv   gv_max(gv a, gv b) { GV_FOUR(gv, GV(larger)(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_less(gv a, gv b, gv yes, gv no) {
+    GV_FOUR(gv, vbslq_f32(vcltq_f32(a.at[i], b.at[i]), yes.at[i], no.at[i]));
+}
+GV_INLINE gi   gv_bits(gv a) { GV_FOUR(gi, vreinterpretq_s32_f32(a.at[i])); }
+GV_INLINE gv   gv_from_bits(gi a) { GV_FOUR(gv, vreinterpretq_f32_s32(a.at[i])); }
+GV_INLINE gv   gv_from_int(gi a) { GV_FOUR(gv, vcvtq_f32_s32(a.at[i])); }
+GV_INLINE uint16x4_t GV(half)(const void *p, int i) {
+    return vreinterpret_u16_u8(vld1_u8((const uint8_t *)p + 8 * i));
+}
+GV_INLINE gv   gv_f16(const void *p) {
+    GV_FOUR(gv, vcvt_f32_f16(vreinterpret_f16_u16(GV(half)(p, i))));
+}
+GV_INLINE gv   gv_bf16(const void *p) {
+    GV_FOUR(gv, vreinterpretq_f32_u32(vshll_n_u16(GV(half)(p, i), 16)));
+}
+GV_INLINE float gv_sum(gv a) {
+    float32x4_t b = vaddq_f32(vaddq_f32(a.at[0], a.at[2]), vaddq_f32(a.at[1], a.at[3]));
+    float32x2_t c = vadd_f32(vget_low_f32(b), vget_high_f32(b));
+    return vget_lane_f32(c, 0) + vget_lane_f32(c, 1);
+}
+GV_INLINE float gv_largest(gv a) {
+    float32x4_t b = GV(larger)(GV(larger)(a.at[0], a.at[2]), GV(larger)(a.at[1], a.at[3]));
+    b = GV(larger)(b, vextq_f32(b, b, 2));
+    return vgetq_lane_f32(GV(larger)(b, vextq_f32(b, b, 1)), 0);
+}
+GV_INLINE gi   gi_load(const void *p) {
+    GV_FOUR(gi, vreinterpretq_s32_u8(vld1q_u8((const uint8_t *)p + 16 * i)));
+}
+GV_INLINE gi   gi_set(int32_t a) { GV_FOUR(gi, vdupq_n_s32(a)); }
+GV_INLINE gi   gi_add(gi a, gi b) { GV_FOUR(gi, vaddq_s32(a.at[i], b.at[i])); }
+GV_INLINE gi   gi_sub(gi a, gi b) { GV_FOUR(gi, vsubq_s32(a.at[i], b.at[i])); }
+GV_INLINE gi   gi_and(gi a, gi b) { GV_FOUR(gi, vandq_s32(a.at[i], b.at[i])); }
+GV_INLINE gi   gi_exponent(gi a) { GV_FOUR(gi, vshlq_n_s32(a.at[i], 23)); }
+GV_INLINE int32x4_t GV(upper_nibbles)(int32x4_t a) {
+    return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(a), 4));
+}
+GV_INLINE gi   gi_nibble(gi a, int upper) {
+    if (upper) { GV_FOUR(gi, GV(upper_nibbles)(a.at[i])); }
+    return gi_and(a, gi_set(0x0f0f0f0f));
+}
+/* the dot products here are of signed bytes, and turning the top bit takes 128 off */
+GV_INLINE gi   gi_byte(gi a) {
+    GV_FOUR(gi, veorq_s32(a.at[i], vreinterpretq_s32_u8(vdupq_n_u8(128))));
+}
+GV_INLINE int32x4_t GV(dot4_quarter)(int32x4_t sum, int8x16_t w, int8x16_t x) {
+    int32x4_t low  = vpaddlq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(x)));
+    int32x4_t high = vpaddlq_s16(vmull_s8(vget_high_s8(w), vget_high_s8(x)));
+    return vaddq_s32(sum, vpaddq_s32(low, high));
+}
+GV_INLINE gi   gi_dot4(gi sum, gi w, gi x) {
+    GV_FOUR(gi, GV(dot4_quarter)(sum.at[i], vreinterpretq_s8_s32(w.at[i]),
+                                 vreinterpretq_s8_s32(x.at[i])));
+}
+/* Pairs of a block fit 16 bits, as those of AVX2 do. */
+GV_INLINE int32x4_t GV(add_quarter)(int32x4_t pairs, int8x16_t w, int8x16_t x) {
+    int16x8_t low  = vmull_s8(vget_low_s8(w), vget_low_s8(x));
+    int16x8_t high = vmull_s8(vget_high_s8(w), vget_high_s8(x));
+    return vreinterpretq_s32_s16(vaddq_s16(vreinterpretq_s16_s32(pairs), vpaddq_s16(low, high)));
+}
+GV_INLINE gi GV(add_pairs)(gi pairs, gi w, gi x) {
+    GV_FOUR(gi, GV(add_quarter)(pairs.at[i], vreinterpretq_s8_s32(w.at[i]),
+                                vreinterpretq_s8_s32(x.at[i])));
+}
+GV_INLINE gi GV(sum_pairs)(gi pairs) {
+    GV_FOUR(gi, vpaddlq_s16(vreinterpretq_s16_s32(pairs.at[i])));
+}
+GV_INLINE void gi_store8(int8_t *p, gi a) {
+    int16x8_t low  = vcombine_s16(vmovn_s32(a.at[0]), vmovn_s32(a.at[1]));
+    int16x8_t high = vcombine_s16(vmovn_s32(a.at[2]), vmovn_s32(a.at[3]));
+    vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
+}
+GV_INLINE int32_t gi_sum(gi a) {
+    return vaddvq_s32(vaddq_s32(vaddq_s32(a.at[0], a.at[1]), vaddq_s32(a.at[2], a.at[3])));
+}
+
+#include GRIFFIN_FILE
 #endif
 
-#ifdef GRF_WASM
-  #define GRF_WORDS wasm
-  #define GRF_WORDS_NAME "wasm"
-  #define GRF_WORDS_WASM
-  #include GRIFFIN_FILE
+/* ---- NEON with dot products of bytes -------------------------------------------------------- */
+
+#ifdef GRF_NEON_DOT
+#define GRF_ISA          neon_dot
+#define GRF_ISA_BASE     neon
+#define GRF_BYTES_ONLY
+#if GRF_NEON_DOT == 1
+  #define GV_TARGET
+#elif defined(__clang__)
+  #define GV_TARGET __attribute__((target("dotprod")))
+#else
+  #define GV_TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
 #endif
+#define GV_INLINE        GRF_INLINE GV_TARGET
+#define GV_INT_ROWS      2
+#define GV_BYTE_ZERO     0
+#define GV_PAIRS         0
+#define GV_UNROLL_BLOCK
+#define GV_FETCH_BLOCK   0
+
+GV_INLINE gi   gi_byte(gi a) { return GV_BASE(gi_byte)(a); }
+GV_INLINE gi   gi_dot4(gi sum, gi w, gi x) {
+    GV_FOUR(gi, vdotq_s32(sum.at[i], vreinterpretq_s8_s32(w.at[i]),
+                          vreinterpretq_s8_s32(x.at[i])));
+}
+
+#include GRIFFIN_FILE
+#endif
+
+/* ---- WebAssembly's SIMD128: a vector is four registers -------------------------------------- */
+
+#ifdef GRF_WASM
+#define GRF_ISA          wasm
+#define GRF_ISA_BASE     wasm
+#define GV_TARGET
+#define GV_INLINE        GRF_INLINE
+#define GV_FLOAT_ROWS    2
+#define GV_INT_ROWS      2
+#define GV_QUERIES       1
+#define GV_VALUE_VECTORS 1
+#define GV_BYTE_ZERO     128
+#define GV_PAIRS         0
+#define GV_SUM4          0
+#define GV_UNROLL_BLOCK
+#define GV_FETCH_BLOCK   0
+#define GV_FMAF          grf_fma
+
+typedef struct { v128_t at[4]; } gv;
+typedef struct { v128_t at[4]; } gi;
+GV_INLINE gv   gv_load(const float *p) { GV_FOUR(gv, wasm_v128_load(p + 4 * i)); }
+GV_INLINE void gv_store(float *p, gv a) {
+    wasm_v128_store(p, a.at[0]);     wasm_v128_store(p + 4, a.at[1]);
+    wasm_v128_store(p + 8, a.at[2]); wasm_v128_store(p + 12, a.at[3]);
+}
+GV_INLINE gv   gv_set(float a) { GV_FOUR(gv, wasm_f32x4_splat(a)); }
+GV_INLINE gv   gv_add(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_add(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_sub(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_sub(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_mul(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_mul(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_div(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_div(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_sqrt(gv a) { GV_FOUR(gv, wasm_f32x4_sqrt(a.at[i])); }
+/* grf_fma for two. Rounded to odd means: what the sum s = p + c has lost is cut off its magnitude,
+ * and its last bit set. The lost part points inwards where its sign is not that of the sum. */
+GV_INLINE v128_t GV(to_odd)(v128_t s, v128_t p, v128_t c) {
+    v128_t t = wasm_f64x2_sub(s, p), zero = wasm_f64x2_splat(0);
+    v128_t lost = wasm_f64x2_add(wasm_f64x2_sub(p, wasm_f64x2_sub(s, t)), wasm_f64x2_sub(c, t));
+    v128_t inexact = wasm_v128_or(wasm_f64x2_lt(lost, zero), wasm_f64x2_gt(lost, zero));
+    v128_t inwards = wasm_i64x2_lt(wasm_v128_xor(lost, s), zero);
+    s = wasm_i64x2_add(s, wasm_v128_and(inwards, inexact));
+    return wasm_v128_or(s, wasm_v128_and(inexact, wasm_i64x2_splat(1)));
+}
+GV_INLINE v128_t GV(upper)(v128_t a) {
+    return wasm_f64x2_promote_low_f32x4(wasm_i64x2_shuffle(a, a, 1, 1));
+}
+/* Only a double halfway between two floats could round the other way; its last 28 bits are 0. */
+GV_INLINE v128_t GV(halfway)(v128_t s) {
+    return wasm_i64x2_eq(wasm_i64x2_shl(s, 36), wasm_i64x2_splat(0));
+}
+GV_INLINE v128_t GV(fma_quarter)(v128_t a, v128_t b, v128_t c) {
+    v128_t c0 = wasm_f64x2_promote_low_f32x4(c), c1 = GV(upper)(c);
+    v128_t p0 = wasm_f64x2_promote_low_f32x4(a), p1 = wasm_f64x2_mul(GV(upper)(a), GV(upper)(b));
+    v128_t s0, s1;
+    p0 = wasm_f64x2_mul(p0, wasm_f64x2_promote_low_f32x4(b));
+    s0 = wasm_f64x2_add(p0, c0); s1 = wasm_f64x2_add(p1, c1);
+    if (wasm_v128_any_true(wasm_v128_or(GV(halfway)(s0), GV(halfway)(s1)))) {
+        s0 = GV(to_odd)(s0, p0, c0); s1 = GV(to_odd)(s1, p1, c1);
+    }
+    return wasm_i64x2_shuffle(wasm_f32x4_demote_f64x2_zero(s0), wasm_f32x4_demote_f64x2_zero(s1),
+                              0, 2);
+}
+GV_INLINE gv   gv_fma(gv a, gv b, gv c) {
+    GV_FOUR(gv, GV(fma_quarter)(a.at[i], b.at[i], c.at[i]));
+}
+GV_INLINE gv   gv_max(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_pmax(b.at[i], a.at[i])); }
+GV_INLINE gv   gv_less(gv a, gv b, gv yes, gv no) {
+    GV_FOUR(gv, wasm_v128_bitselect(yes.at[i], no.at[i], wasm_f32x4_lt(a.at[i], b.at[i])));
+}
+GV_INLINE gi   gv_bits(gv a) { gi r; memcpy(&r, &a, sizeof r); return r; }
+GV_INLINE gv   gv_from_bits(gi a) { gv r; memcpy(&r, &a, sizeof r); return r; }
+GV_INLINE gv   gv_from_int(gi a) { GV_FOUR(gv, wasm_f32x4_convert_i32x4(a.at[i])); }
+GV_INLINE v128_t GV(half)(const void *p, int i) {
+    return wasm_u32x4_load16x4((const uint8_t *)p + 8 * i);
+}
+/* exponent and fraction where a float has them, times 2^(127 - 15); infinity and NaN stay so */
+GV_INLINE v128_t GV(float_of_f16)(v128_t h) {
+    v128_t size = wasm_v128_and(h, wasm_i32x4_splat(0x7fff));
+    v128_t sign = wasm_i32x4_shl(wasm_v128_xor(h, size), 16);
+    v128_t special = wasm_i32x4_gt(size, wasm_i32x4_splat(0x7bff));
+    size = wasm_f32x4_mul(wasm_i32x4_shl(size, 13), wasm_f32x4_splat(5.192296858534828e33f));
+    special = wasm_v128_and(special, wasm_i32x4_splat(0x7f800000));
+    return wasm_v128_or(wasm_v128_or(sign, size), special);
+}
+GV_INLINE gv   gv_f16(const void *p) { GV_FOUR(gv, GV(float_of_f16)(GV(half)(p, i))); }
+GV_INLINE gv   gv_bf16(const void *p) { GV_FOUR(gv, wasm_i32x4_shl(GV(half)(p, i), 16)); }
+GV_INLINE float gv_sum(gv a) {
+    v128_t b = wasm_f32x4_add(wasm_f32x4_add(a.at[0], a.at[2]), wasm_f32x4_add(a.at[1], a.at[3]));
+    b = wasm_f32x4_add(b, wasm_i64x2_shuffle(b, b, 1, 1));
+    return wasm_f32x4_extract_lane(b, 0) + wasm_f32x4_extract_lane(b, 1);
+}
+GV_INLINE float gv_largest(gv a) {
+    v128_t b = wasm_f32x4_pmax(a.at[2], a.at[0]), c = wasm_f32x4_pmax(a.at[3], a.at[1]);
+    b = wasm_f32x4_pmax(c, b);
+    b = wasm_f32x4_pmax(wasm_i64x2_shuffle(b, b, 1, 1), b);
+    return wasm_f32x4_extract_lane(wasm_f32x4_pmax(wasm_i32x4_shuffle(b, b, 1, 1, 1, 1), b), 0);
+}
+GV_INLINE gi   gi_load(const void *p) { GV_FOUR(gi, wasm_v128_load((const uint8_t *)p + 16 * i)); }
+GV_INLINE gi   gi_set(int32_t a) { GV_FOUR(gi, wasm_i32x4_splat(a)); }
+GV_INLINE gi   gi_add(gi a, gi b) { GV_FOUR(gi, wasm_i32x4_add(a.at[i], b.at[i])); }
+GV_INLINE gi   gi_sub(gi a, gi b) { GV_FOUR(gi, wasm_i32x4_sub(a.at[i], b.at[i])); }
+GV_INLINE gi   gi_and(gi a, gi b) { GV_FOUR(gi, wasm_v128_and(a.at[i], b.at[i])); }
+GV_INLINE gi   gi_exponent(gi a) { GV_FOUR(gi, wasm_i32x4_shl(a.at[i], 23)); }
+GV_INLINE gi   gi_nibble(gi a, int upper) {
+    if (upper) { GV_FOUR(gi, wasm_u8x16_shr(a.at[i], 4)); }
+    return gi_and(a, gi_set(0x0f0f0f0f));
+}
+GV_INLINE gi   gi_byte(gi a) { return a; }
+/* bytes 0 and 2 of each four, then 1 and 3, as 16-bit pairs */
+GV_INLINE v128_t GV(dot4_quarter)(v128_t sum, v128_t u, v128_t s) {
+    v128_t u02 = wasm_v128_and(u, wasm_i16x8_splat(255)), u13 = wasm_u16x8_shr(u, 8);
+    v128_t s02 = wasm_i16x8_shr(wasm_i16x8_shl(s, 8), 8), s13 = wasm_i16x8_shr(s, 8);
+    sum = wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(u02, s02));
+    return wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(u13, s13));
+}
+GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
+    GV_FOUR(gi, GV(dot4_quarter)(sum.at[i], u.at[i], s.at[i]));
+}
+GV_INLINE void gi_store8(int8_t *p, gi a) {
+    v128_t low = wasm_i16x8_narrow_i32x4(a.at[0], a.at[1]);
+    v128_t high = wasm_i16x8_narrow_i32x4(a.at[2], a.at[3]);
+    wasm_v128_store(p, wasm_i8x16_narrow_i16x8(low, high));
+}
+GV_INLINE int32_t gi_sum(gi a) {
+    v128_t b = wasm_i32x4_add(wasm_i32x4_add(a.at[0], a.at[1]), wasm_i32x4_add(a.at[2], a.at[3]));
+    b = wasm_i32x4_add(b, wasm_i64x2_shuffle(b, b, 1, 1));
+    return wasm_i32x4_extract_lane(wasm_i32x4_add(b, wasm_i32x4_shuffle(b, b, 1, 1, 1, 1)), 0);
+}
+
+#include GRIFFIN_FILE
+#endif
+
+/* The short names end here. */
+#undef gv
+#undef gi
+#undef gv_load
+#undef gv_store
+#undef gv_set
+#undef gv_add
+#undef gv_sub
+#undef gv_mul
+#undef gv_div
+#undef gv_sqrt
+#undef gv_fma
+#undef gv_max
+#undef gv_less
+#undef gv_bits
+#undef gv_from_bits
+#undef gv_from_int
+#undef gv_f16
+#undef gv_bf16
+#undef gv_sum
+#undef gv_largest
+#undef gi_load
+#undef gi_set
+#undef gi_add
+#undef gi_sub
+#undef gi_and
+#undef gi_exponent
+#undef gi_nibble
+#undef gi_store8
+#undef gi_sum
+#undef gi_byte
+#undef gi_dot4
+#undef GV_FOUR
+#undef GV_BOTH
+#undef GV_BOTH2
+#undef GV_EACH
+#undef GV_WRAP
+
+/* ================================================================= >>dispatch
+ * Which set of kernels a model gets: the best one that this machine and its system support, unless
+ * the host names one. */
+
+/* A table of kernels: those of the set `base`, but for the product with quantised weights, which is
+ * that of the set `bytes`. */
+#define GRF_KERNELS(name, base, bytes) { name, \
+    grf_float_tile_##base, grf_int_tile_##bytes, grf_quantise_##base, grf_norm_row_##base, \
+    grf_conv_row_##base, grf_rglru_row_##base, grf_rope_angles_##base, grf_rope_head_##base, \
+    grf_attend_##base, grf_activate_##base, grf_multiply_##base, grf_finish_##base, \
+    grf_soft_cap_##base, grf_exp_shifted_##base }
+
+/* The sets that are compiled, the best first. */
+static const struct grf_set { griffin_cpu cpu; grf_kernels kernels; } grf_sets[] = {
+#ifdef GRF_X86
+    { GRIFFIN_CPU_AVX512,   GRF_KERNELS("avx512",   avx512, avx512) },
+#endif
+#ifdef GRF_AVX_VNNI
+    { GRIFFIN_CPU_AVX_VNNI, GRF_KERNELS("avx-vnni", avx2,   avx_vnni) },
+#endif
+#ifdef GRF_X86
+    { GRIFFIN_CPU_AVX2,     GRF_KERNELS("avx2",     avx2,   avx2) },
+#endif
+#ifdef GRF_NEON_DOT
+    { GRIFFIN_CPU_NEON_DOT, GRF_KERNELS("neon-dot", neon,   neon_dot) },
+#endif
+#ifdef GRF_NEON
+    { GRIFFIN_CPU_NEON,     GRF_KERNELS("neon",     neon,   neon) },
+#endif
+#ifdef GRF_WASM
+    { GRIFFIN_CPU_WASM,     GRF_KERNELS("wasm",     wasm,   wasm) },
+#endif
+    { GRIFFIN_CPU_SCALAR,   GRF_KERNELS("scalar",   scalar, scalar) }
+};
 
 #ifdef GRF_X86
 static void grf_cpuid(uint32_t out[4], int leaf, int part) {    /* eax, ebx, ecx, edx */
@@ -7759,698 +8502,48 @@ static unsigned grf_x86_sets(void) {
 }
 #endif
 
-static const grf_kernels *grf_kernels_find(griffin_cpu cpu) {
+/* The sets that can run here, a bit for each griffin_cpu. Compilers choose NEON and SIMD128. */
+static unsigned grf_sets_here(void) {
+    unsigned sets = 1u << GRIFFIN_CPU_SCALAR | 1u << GRIFFIN_CPU_NEON | 1u << GRIFFIN_CPU_WASM;
 #ifdef GRF_X86
-    const unsigned sets = grf_x86_sets();
-    #define GRF_MAY_BE(set) ((cpu == GRIFFIN_CPU_BEST || cpu == set) && sets >> set & 1)
-    if (GRF_MAY_BE(GRIFFIN_CPU_AVX512)) return &grf_kernels_avx512;
-  #ifdef GRF_AVX_VNNI
-    if (GRF_MAY_BE(GRIFFIN_CPU_AVX_VNNI)) return &grf_kernels_avx_vnni;
-  #endif
-    if (GRF_MAY_BE(GRIFFIN_CPU_AVX2)) return &grf_kernels_avx2;
-    #undef GRF_MAY_BE
+    sets |= grf_x86_sets();
 #endif
-#ifdef GRF_NEON_DOT
-    int dot = GRF_NEON_DOT == 1;
-  #if GRF_NEON_DOT == 2
-    dot = (getauxval(AT_HWCAP) & 1 << 20) != 0;             /* HWCAP_ASIMDDP */
-  #endif
-    if (dot && (cpu == GRIFFIN_CPU_BEST || cpu == GRIFFIN_CPU_NEON_DOT))
-        return &grf_kernels_neon_dot;
+#if GRF_NEON_DOT == 1
+    sets |= 1u << GRIFFIN_CPU_NEON_DOT;
+#elif GRF_NEON_DOT == 2
+    if (getauxval(AT_HWCAP) >> 20 & 1) sets |= 1u << GRIFFIN_CPU_NEON_DOT;  /* HWCAP_ASIMDDP */
 #endif
-#ifdef GRF_NEON
-    if (cpu == GRIFFIN_CPU_BEST || cpu == GRIFFIN_CPU_NEON) return &grf_kernels_neon;
-#endif
-#ifdef GRF_WASM
-    if (cpu == GRIFFIN_CPU_BEST || cpu == GRIFFIN_CPU_WASM) return &grf_kernels_wasm;
-#endif
-    return cpu == GRIFFIN_CPU_BEST || cpu == GRIFFIN_CPU_SCALAR ? &grf_kernels_scalar : NULL;
+    return sets;
+}
+
+static const grf_kernels *grf_kernels_find(griffin_cpu cpu) {
+    const unsigned here = grf_sets_here();
+    for (int i = 0; i < GRF_COUNT(grf_sets); i++) {
+        const struct grf_set *set = &grf_sets[i];
+        if ((cpu == GRIFFIN_CPU_BEST || cpu == set->cpu) && here >> set->cpu & 1)
+            return &set->kernels;
+    }
+    return NULL;
 }
 
 #endif /* GRIFFIN_IMPLEMENTATION */
 
-/* ================================================================= >>words
- * From here on the file is included once more by itself for each instruction set, with GRF_WORDS
- * naming it. First the words of that set, in the same order for all; then the kernels, once.
- *
- * A gv is always 16 floats, a gi 16 int32 (or 64 bytes), whatever the registers are, so kernels
- * know neither lane counts nor tails. Two rules keep the bits the same everywhere: sums over a
- * word go through gv_sum's fixed tree, and the result of gv_mul is never added to anything (that
- * is gv_fma's work), since compilers may fuse the two behind our back. */
-
-#ifdef GRF_WORDS
-
-#define GRF_JOIN2(a, b) a##_##b
-#define GRF_JOIN(a, b)  GRF_JOIN2(a, b)
-#define GV(name)        GRF_JOIN(grf_##name, GRF_WORDS)     /* GV(gv_add) is grf_gv_add_avx2 */
-
-/* Where it is defined, GRF_WORDS names a set that has other products of bytes than the set
- * GRF_WORDS_BASE, and shares all other kernels. */
-#ifdef GRF_WORDS_BASE
-  #define GV_BASE(name) GRF_JOIN(grf_##name, GRF_WORDS_BASE)
-#else
-  #define GV_BASE(name) GV(name)
-#endif
-
-#define gv          GV(gv)
-#define gi          GV(gi)
-#define gv_load     GV(gv_load)
-#define gv_store    GV(gv_store)
-#define gv_set      GV(gv_set)
-#define gv_add      GV(gv_add)
-#define gv_sub      GV(gv_sub)
-#define gv_mul      GV(gv_mul)
-#define gv_div      GV(gv_div)
-#define gv_sqrt     GV(gv_sqrt)
-#define gv_fma      GV(gv_fma)
-#define gv_max      GV(gv_max)
-#define gv_less     GV(gv_less)
-#define gv_bits     GV(gv_bits)
-#define gv_of_bits  GV(gv_of_bits)
-#define gv_of_int   GV(gv_of_int)
-#define gv_f16      GV(gv_f16)
-#define gv_bf16     GV(gv_bf16)
-#define gv_half     GV(gv_half)
-#define gv_sum      GV(gv_sum)
-#define gv_sum4     GV(gv_sum4)
-#define gv_top      GV(gv_top)
-#define gi_load     GV(gi_load)
-#define gi_set      GV(gi_set)
-#define gi_add      GV(gi_add)
-#define gi_sub      GV(gi_sub)
-#define gi_and      GV(gi_and)
-#define gi_exponent GV(gi_exponent)
-#define gi_nibble   GV(gi_nibble)
-#define gi_byte     GV(gi_byte)
-#define gi_dot4     GV(gi_dot4)
-#define gi_store8   GV(gi_store8)
-#define gi_sum      GV(gi_sum)
-#define g1_fma      GV(g1_fma)
-
-/* GV_FLOAT_ROWS, GV_HALF_ROWS (16-bit weights) and GV_INT_ROWS: activation rows that one pass
- * over a tile keeps in registers, each with two words of sums. GV_QUERIES: queries that meet four
- * keys at once. GV_UNROLL_BLOCK: where there are registers enough, for the steps of a block of
- * integers too. GV_FETCH_BLOCK: what such a block fetches is asked for before its loop.
- *
- * gi_dot4 multiplies bytes of weights, as gi_byte or gi_nibble give them, with signed bytes. Tiles
- * hold weights of 8 bits + 128; gi_byte makes that + GV_BYTE_ZERO, which is 0 where the instruction
- * wants signed bytes. */
-
-/* For words of four registers: the value of each, with i as a constant. */
-#define GV_FOUR(type, value) \
-    type r; \
-    { enum { i = 0 }; r.at[i] = value; } { enum { i = 1 }; r.at[i] = value; } \
-    { enum { i = 2 }; r.at[i] = value; } { enum { i = 3 }; r.at[i] = value; } \
-    return r
-
-/* ---- AVX-512 (F, BW, VL, DQ, VNNI): a word is a register ------------------------------------ */
-#if defined(GRF_WORDS_AVX512)
-#define GV_TARGET GRF_TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
-#define GV_WORD   GRF_INLINE GV_TARGET
-#define GV_KERNEL static GV_TARGET
-#define GV_FLOAT_ROWS 12
-#define GV_HALF_ROWS  12
-#define GV_INT_ROWS   6
-#define GV_VALUE_WORDS 8
-#define GV_QUERIES 5
-#define GV_BYTE_ZERO  128
-#define GV_UNROLL GRF_UNROLL
-#define GV_UNROLL_BLOCK GRF_UNROLL
-#define GV_FETCH_BLOCK 1
-
-typedef __m512  gv;
-typedef __m512i gi;
-GV_WORD gv   gv_load(const float *p) { return _mm512_loadu_ps(p); }
-GV_WORD void gv_store(float *p, gv a) { _mm512_storeu_ps(p, a); }
-GV_WORD gv   gv_set(float a) { return _mm512_set1_ps(a); }
-GV_WORD gv   gv_add(gv a, gv b) { return _mm512_add_ps(a, b); }
-GV_WORD gv   gv_sub(gv a, gv b) { return _mm512_sub_ps(a, b); }
-GV_WORD gv   gv_mul(gv a, gv b) { return _mm512_mul_ps(a, b); }
-GV_WORD gv   gv_div(gv a, gv b) { return _mm512_div_ps(a, b); }
-GV_WORD gv   gv_sqrt(gv a) { return _mm512_sqrt_ps(a); }
-GV_WORD gv   gv_fma(gv a, gv b, gv c) { return _mm512_fmadd_ps(a, b, c); }
-GV_WORD gv   gv_max(gv a, gv b) { return _mm512_max_ps(a, b); }
-GV_WORD gv   gv_less(gv a, gv b, gv yes, gv no) {
-    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
-}
-GV_WORD gi   gv_bits(gv a) { return _mm512_castps_si512(a); }
-GV_WORD gv   gv_of_bits(gi a) { return _mm512_castsi512_ps(a); }
-GV_WORD gv   gv_of_int(gi a) { return _mm512_cvtepi32_ps(a); }
-GV_WORD __m256i GV(load16)(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
-GV_WORD gv   gv_f16(const void *p) { return _mm512_cvtph_ps(GV(load16)(p)); }
-GV_WORD gv   gv_bf16(const void *p) {
-    return gv_of_bits(_mm512_slli_epi32(_mm512_cvtepu16_epi32(GV(load16)(p)), 16));
-}
-GV_WORD __m256 gv_half(gv a, int upper) {
-    return _mm512_castps512_ps256(upper ? _mm512_shuffle_f32x4(a, a, 0x0e) : a);
-}
-GV_WORD float gv_sum(gv a) {
-    __m256 b = _mm256_add_ps(gv_half(a, 0), gv_half(a, 1));
-    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
-}
-GV_WORD float gv_top(gv a) {
-    __m256 b = _mm256_max_ps(gv_half(a, 0), gv_half(a, 1));
-    __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    c = _mm_max_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_max_ss(c, _mm_shuffle_ps(c, c, 1)));
-}
-/* four sums by the tree of gv_sum, two and then four words at a time */
-GV_WORD void gv_sum4(float *to, gv a, gv b, gv c, gv d) {
-    gv ab = gv_add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
-    gv cd = gv_add(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
-    gv s = gv_add(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
-    s = gv_add(s, _mm512_permute_ps(s, 0x4e));
-    s = gv_add(s, _mm512_permute_ps(s, 0xb1));
-    _mm512_mask_compressstoreu_ps(to, 0x1111, s);
-}
-#define GV_SUM4
-GV_WORD gi   gi_load(const void *p) { return _mm512_loadu_si512(p); }
-GV_WORD gi   gi_set(int32_t a) { return _mm512_set1_epi32(a); }
-GV_WORD gi   gi_add(gi a, gi b) { return _mm512_add_epi32(a, b); }
-GV_WORD gi   gi_sub(gi a, gi b) { return _mm512_sub_epi32(a, b); }
-GV_WORD gi   gi_and(gi a, gi b) { return _mm512_and_si512(a, b); }
-GV_WORD gi   gi_exponent(gi a) { return _mm512_slli_epi32(a, 23); }
-GV_WORD gi   gi_nibble(gi a, int upper) {
-    return gi_and(upper ? _mm512_srli_epi16(a, 4) : a, _mm512_set1_epi8(15));
-}
-GV_WORD gi   gi_byte(gi a) { return a; }
-GV_WORD gi   gi_dot4(gi sum, gi u, gi s) { return _mm512_dpbusd_epi32(sum, u, s); }
-GV_WORD void gi_store8(int8_t *p, gi a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a)); }
-GV_WORD int32_t gi_sum(gi a) { return _mm512_reduce_add_epi32(a); }
-GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
-
-/* ---- AVX2 (with FMA and F16C): a word is two registers -------------------------------------- */
-#elif defined(GRF_WORDS_AVX2)
-#ifdef GRF_WORDS_AVX_VNNI
-  #define GV_TARGET GRF_TARGET("avx2,avxvnni,fma,f16c")
-  #define GV_BYTE_ZERO 128
-  #define GV_UNROLL_BLOCK GRF_UNROLL
-#else
-  #define GV_TARGET GRF_TARGET("avx2,fma,f16c")
-  #define GV_BYTE_ZERO 0
-  #define GV_UNROLL_BLOCK                   /* unrolled, q4_0 is up to a fifth slower (gcc 12) */
-#endif
-#define GV_WORD   GRF_INLINE GV_TARGET
-#define GV_KERNEL static GV_TARGET
-#define GV_FLOAT_ROWS 2
-#define GV_HALF_ROWS  2
-#define GV_INT_ROWS   2
-#define GV_VALUE_WORDS 4
-#define GV_QUERIES 1
-#define GV_UNROLL GRF_UNROLL
-#define GV_FETCH_BLOCK 0
-#define GV_BOTH(type, f_lo, f_hi) type r; r.lo = f_lo; r.hi = f_hi; return r
-#define GV_BOTH2(type, f) GV_BOTH(type, f(a.lo, b.lo), f(a.hi, b.hi))
-
-typedef struct { __m256  lo, hi; } gv;
-typedef struct { __m256i lo, hi; } gi;
-GV_WORD gv   gv_load(const float *p) { GV_BOTH(gv, _mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }
-GV_WORD void gv_store(float *p, gv a) { _mm256_storeu_ps(p, a.lo); _mm256_storeu_ps(p + 8, a.hi); }
-GV_WORD gv   gv_set(float a) { GV_BOTH(gv, _mm256_set1_ps(a), r.lo); }
-GV_WORD gv   gv_add(gv a, gv b) { GV_BOTH2(gv, _mm256_add_ps); }
-GV_WORD gv   gv_sub(gv a, gv b) { GV_BOTH2(gv, _mm256_sub_ps); }
-GV_WORD gv   gv_mul(gv a, gv b) { GV_BOTH2(gv, _mm256_mul_ps); }
-GV_WORD gv   gv_div(gv a, gv b) { GV_BOTH2(gv, _mm256_div_ps); }
-GV_WORD gv   gv_sqrt(gv a) { GV_BOTH(gv, _mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)); }
-GV_WORD gv   gv_fma(gv a, gv b, gv c) {
-    GV_BOTH(gv, _mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi));
-}
-GV_WORD gv   gv_max(gv a, gv b) { GV_BOTH2(gv, _mm256_max_ps); }
-GV_WORD gv   gv_less(gv a, gv b, gv yes, gv no) {
-    GV_BOTH(gv, _mm256_blendv_ps(no.lo, yes.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
-                 _mm256_blendv_ps(no.hi, yes.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ)));
-}
-GV_WORD gi   gv_bits(gv a) { GV_BOTH(gi, _mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)); }
-GV_WORD gv   gv_of_bits(gi a) { GV_BOTH(gv, _mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)); }
-GV_WORD gv   gv_of_int(gi a) { GV_BOTH(gv, _mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)); }
-GV_WORD gv   gv_f16(const void *p) {
-    GV_BOTH(gv, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)),
-                 _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p + 1)));
-}
-GV_WORD __m256 gv_half(const void *p) {        /* 8 bf16 */
-    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
-}
-GV_WORD gv   gv_bf16(const void *p) { GV_BOTH(gv, gv_half(p), gv_half((const __m128i *)p + 1)); }
-GV_WORD float gv_sum(gv a) {
-    __m256 b = _mm256_add_ps(a.lo, a.hi);
-    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
-}
-GV_WORD float gv_top(gv a) {
-    __m256 b = _mm256_max_ps(a.lo, a.hi);
-    __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    c = _mm_max_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_max_ss(c, _mm_shuffle_ps(c, c, 1)));
-}
-GV_WORD gi   gi_load(const void *p) {
-    GV_BOTH(gi, _mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)p + 1));
-}
-GV_WORD gi   gi_set(int32_t a) { GV_BOTH(gi, _mm256_set1_epi32(a), r.lo); }
-GV_WORD gi   gi_add(gi a, gi b) { GV_BOTH2(gi, _mm256_add_epi32); }
-GV_WORD gi   gi_sub(gi a, gi b) { GV_BOTH2(gi, _mm256_sub_epi32); }
-GV_WORD gi   gi_and(gi a, gi b) { GV_BOTH2(gi, _mm256_and_si256); }
-GV_WORD gi   gi_exponent(gi a) {
-    GV_BOTH(gi, _mm256_slli_epi32(a.lo, 23), _mm256_slli_epi32(a.hi, 23));
-}
-GV_WORD gi   gi_nibble(gi a, int upper) {
-    if (upper) { a.lo = _mm256_srli_epi16(a.lo, 4); a.hi = _mm256_srli_epi16(a.hi, 4); }
-    return gi_and(a, gi_set(0x0f0f0f0f));
-}
-#ifdef GRF_WORDS_AVX_VNNI
-GV_WORD gi   gi_byte(gi a) { return a; }
-GV_WORD gi   gi_dot4(gi sum, gi u, gi s) {
-    GV_BOTH(gi, _mm256_dpbusd_avx_epi32(sum.lo, u.lo, s.lo),
-                _mm256_dpbusd_avx_epi32(sum.hi, u.hi, s.hi));
-}
-#else
-GV_WORD gi   gi_byte(gi a) {
-    const __m256i bit = _mm256_set1_epi8(-128);
-    GV_BOTH(gi, _mm256_xor_si256(a.lo, bit), _mm256_xor_si256(a.hi, bit));
-}
-/* vpmaddubsw wants one side unsigned: |u| and s with the sign of u. No pair exceeds 2 128 127. */
-GV_WORD __m256i GV(dot4_half)(__m256i sum, __m256i u, __m256i s) {
-    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(u), _mm256_sign_epi8(s, u));
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-}
-GV_WORD gi   gi_dot4(gi sum, gi u, gi s) {
-    GV_BOTH(gi, GV(dot4_half)(sum.lo, u.lo, s.lo), GV(dot4_half)(sum.hi, u.hi, s.hi));
-}
-/* Nibbles are unsigned, and the 8 pairs of a block fit 16 bits: at most 8 2 15 128. */
-#define GV_PAIRS 1
-GV_WORD gi GV(add_pairs)(gi pairs, gi u, gi s) {
-    GV_BOTH(gi, _mm256_add_epi16(pairs.lo, _mm256_maddubs_epi16(u.lo, s.lo)),
-                _mm256_add_epi16(pairs.hi, _mm256_maddubs_epi16(u.hi, s.hi)));
-}
-GV_WORD gi GV(sum_pairs)(gi pairs) {
-    const __m256i one = _mm256_set1_epi16(1);
-    GV_BOTH(gi, _mm256_madd_epi16(pairs.lo, one), _mm256_madd_epi16(pairs.hi, one));
-}
-#endif
-GV_WORD void gi_store8(int8_t *p, gi a) {
-    __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.lo, a.hi), 0xd8);
-    __m128i low = _mm256_castsi256_si128(words), high = _mm256_extracti128_si256(words, 1);
-    _mm_storeu_si128((__m128i *)p, _mm_packs_epi16(low, high));
-}
-GV_WORD int32_t gi_sum(gi a) {
-    __m256i b = _mm256_add_epi32(a.lo, a.hi);
-    __m128i c = _mm_add_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
-    c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(c, _mm_shuffle_epi32(c, 0xb1)));
-}
-GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
-
-/* ---- NEON, of every 64-bit ARM: a word is four registers ------------------------------------ */
-#elif defined(GRF_WORDS_NEON)
-#ifndef GRF_WORDS_NEON_DOT
-#define GV_TARGET
-#elif defined(__clang__)
-#define GV_TARGET __attribute__((target("dotprod")))
-#else
-#define GV_TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
-#endif
-#define GV_WORD   GRF_INLINE GV_TARGET
-#define GV_KERNEL static GV_TARGET
-#define GV_FLOAT_ROWS 2
-#define GV_HALF_ROWS  2
-#define GV_INT_ROWS   2
-#define GV_VALUE_WORDS 4
-#define GV_QUERIES 1
-#define GV_BYTE_ZERO  0
-#define GV_UNROLL GRF_UNROLL
-#define GV_UNROLL_BLOCK
-#define GV_FETCH_BLOCK 0
-
-typedef struct { float32x4_t at[4]; } gv;
-typedef struct { int32x4_t   at[4]; } gi;
-GV_WORD gv   gv_load(const float *p) { GV_FOUR(gv, vld1q_f32(p + 4 * i)); }
-GV_WORD void gv_store(float *p, gv a) {
-    vst1q_f32(p, a.at[0]);     vst1q_f32(p + 4, a.at[1]);
-    vst1q_f32(p + 8, a.at[2]); vst1q_f32(p + 12, a.at[3]);
-}
-GV_WORD gv   gv_set(float a) { GV_FOUR(gv, vdupq_n_f32(a)); }
-GV_WORD gv   gv_add(gv a, gv b) { GV_FOUR(gv, vaddq_f32(a.at[i], b.at[i])); }
-GV_WORD gv   gv_sub(gv a, gv b) { GV_FOUR(gv, vsubq_f32(a.at[i], b.at[i])); }
-GV_WORD gv   gv_mul(gv a, gv b) { GV_FOUR(gv, vmulq_f32(a.at[i], b.at[i])); }
-GV_WORD gv   gv_div(gv a, gv b) { GV_FOUR(gv, vdivq_f32(a.at[i], b.at[i])); }
-GV_WORD gv   gv_sqrt(gv a) { GV_FOUR(gv, vsqrtq_f32(a.at[i])); }
-GV_WORD gv   gv_fma(gv a, gv b, gv c) { GV_FOUR(gv, vfmaq_f32(c.at[i], a.at[i], b.at[i])); }
-/* not vmaxq: that differs for zeros of both signs and NaN */
-GV_WORD float32x4_t GV(larger)(float32x4_t a, float32x4_t b) {
-    return vbslq_f32(vcgtq_f32(a, b), a, b);
-}
-GV_WORD gv   gv_max(gv a, gv b) { GV_FOUR(gv, GV(larger)(a.at[i], b.at[i])); }
-GV_WORD gv   gv_less(gv a, gv b, gv yes, gv no) {
-    GV_FOUR(gv, vbslq_f32(vcltq_f32(a.at[i], b.at[i]), yes.at[i], no.at[i]));
-}
-GV_WORD gi   gv_bits(gv a) { GV_FOUR(gi, vreinterpretq_s32_f32(a.at[i])); }
-GV_WORD gv   gv_of_bits(gi a) { GV_FOUR(gv, vreinterpretq_f32_s32(a.at[i])); }
-GV_WORD gv   gv_of_int(gi a) { GV_FOUR(gv, vcvtq_f32_s32(a.at[i])); }
-GV_WORD uint16x4_t gv_half(const void *p, int i) {
-    return vreinterpret_u16_u8(vld1_u8((const uint8_t *)p + 8 * i));
-}
-GV_WORD gv   gv_f16(const void *p) {
-    GV_FOUR(gv, vcvt_f32_f16(vreinterpret_f16_u16(gv_half(p, i))));
-}
-GV_WORD gv   gv_bf16(const void *p) {
-    GV_FOUR(gv, vreinterpretq_f32_u32(vshll_n_u16(gv_half(p, i), 16)));
-}
-GV_WORD float gv_sum(gv a) {
-    float32x4_t b = vaddq_f32(vaddq_f32(a.at[0], a.at[2]), vaddq_f32(a.at[1], a.at[3]));
-    float32x2_t c = vadd_f32(vget_low_f32(b), vget_high_f32(b));
-    return vget_lane_f32(c, 0) + vget_lane_f32(c, 1);
-}
-GV_WORD float gv_top(gv a) {
-    float32x4_t b = GV(larger)(GV(larger)(a.at[0], a.at[2]), GV(larger)(a.at[1], a.at[3]));
-    b = GV(larger)(b, vextq_f32(b, b, 2));
-    return vgetq_lane_f32(GV(larger)(b, vextq_f32(b, b, 1)), 0);
-}
-GV_WORD gi   gi_load(const void *p) {
-    GV_FOUR(gi, vreinterpretq_s32_u8(vld1q_u8((const uint8_t *)p + 16 * i)));
-}
-GV_WORD gi   gi_set(int32_t a) { GV_FOUR(gi, vdupq_n_s32(a)); }
-GV_WORD gi   gi_add(gi a, gi b) { GV_FOUR(gi, vaddq_s32(a.at[i], b.at[i])); }
-GV_WORD gi   gi_sub(gi a, gi b) { GV_FOUR(gi, vsubq_s32(a.at[i], b.at[i])); }
-GV_WORD gi   gi_and(gi a, gi b) { GV_FOUR(gi, vandq_s32(a.at[i], b.at[i])); }
-GV_WORD gi   gi_exponent(gi a) { GV_FOUR(gi, vshlq_n_s32(a.at[i], 23)); }
-GV_WORD int32x4_t GV(upper_nibbles)(int32x4_t a) {
-    return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(a), 4));
-}
-GV_WORD gi   gi_nibble(gi a, int upper) {
-    if (upper) { GV_FOUR(gi, GV(upper_nibbles)(a.at[i])); }
-    return gi_and(a, gi_set(0x0f0f0f0f));
-}
-/* the dot products here are of signed bytes, and turning the top bit takes 128 off */
-GV_WORD gi   gi_byte(gi a) {
-    GV_FOUR(gi, veorq_s32(a.at[i], vreinterpretq_s32_u8(vdupq_n_u8(128))));
-}
-GV_WORD int32x4_t GV(dot4_quarter)(int32x4_t sum, int8x16_t w, int8x16_t x) {
-#ifdef GRF_WORDS_NEON_DOT
-    return vdotq_s32(sum, w, x);
-#else
-    int32x4_t low  = vpaddlq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(x)));
-    int32x4_t high = vpaddlq_s16(vmull_s8(vget_high_s8(w), vget_high_s8(x)));
-    return vaddq_s32(sum, vpaddq_s32(low, high));
-#endif
-}
-GV_WORD gi   gi_dot4(gi sum, gi w, gi x) {
-    GV_FOUR(gi, GV(dot4_quarter)(sum.at[i], vreinterpretq_s8_s32(w.at[i]),
-                                 vreinterpretq_s8_s32(x.at[i])));
-}
-#ifndef GRF_WORDS_NEON_DOT
-/* Pairs of a block fit 16 bits, as those of AVX2 do. */
-#define GV_PAIRS 1
-GV_WORD int32x4_t GV(add_quarter)(int32x4_t pairs, int8x16_t w, int8x16_t x) {
-    int16x8_t low  = vmull_s8(vget_low_s8(w), vget_low_s8(x));
-    int16x8_t high = vmull_s8(vget_high_s8(w), vget_high_s8(x));
-    return vreinterpretq_s32_s16(vaddq_s16(vreinterpretq_s16_s32(pairs), vpaddq_s16(low, high)));
-}
-GV_WORD gi GV(add_pairs)(gi pairs, gi w, gi x) {
-    GV_FOUR(gi, GV(add_quarter)(pairs.at[i], vreinterpretq_s8_s32(w.at[i]),
-                                vreinterpretq_s8_s32(x.at[i])));
-}
-GV_WORD gi GV(sum_pairs)(gi pairs) {
-    GV_FOUR(gi, vpaddlq_s16(vreinterpretq_s16_s32(pairs.at[i])));
-}
-#endif
-GV_WORD void gi_store8(int8_t *p, gi a) {
-    int16x8_t low  = vcombine_s16(vmovn_s32(a.at[0]), vmovn_s32(a.at[1]));
-    int16x8_t high = vcombine_s16(vmovn_s32(a.at[2]), vmovn_s32(a.at[3]));
-    vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
-}
-GV_WORD int32_t gi_sum(gi a) {
-    return vaddvq_s32(vaddq_s32(vaddq_s32(a.at[0], a.at[1]), vaddq_s32(a.at[2], a.at[3])));
-}
-GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
-
-/* ---- WebAssembly's SIMD128: a word is four registers ---------------------------------------- */
-#elif defined(GRF_WORDS_WASM)
-#define GV_WORD   GRF_INLINE
-#define GV_KERNEL static
-#define GV_FLOAT_ROWS 2
-#define GV_HALF_ROWS  2
-#define GV_INT_ROWS   2
-#define GV_VALUE_WORDS 1
-#define GV_QUERIES 1
-#define GV_BYTE_ZERO  128
-#define GV_UNROLL GRF_UNROLL
-#define GV_UNROLL_BLOCK
-#define GV_FETCH_BLOCK 0
-
-typedef struct { v128_t at[4]; } gv;
-typedef struct { v128_t at[4]; } gi;
-GV_WORD gv   gv_load(const float *p) { GV_FOUR(gv, wasm_v128_load(p + 4 * i)); }
-GV_WORD void gv_store(float *p, gv a) {
-    wasm_v128_store(p, a.at[0]);     wasm_v128_store(p + 4, a.at[1]);
-    wasm_v128_store(p + 8, a.at[2]); wasm_v128_store(p + 12, a.at[3]);
-}
-GV_WORD gv   gv_set(float a) { GV_FOUR(gv, wasm_f32x4_splat(a)); }
-GV_WORD gv   gv_add(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_add(a.at[i], b.at[i])); }
-GV_WORD gv   gv_sub(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_sub(a.at[i], b.at[i])); }
-GV_WORD gv   gv_mul(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_mul(a.at[i], b.at[i])); }
-GV_WORD gv   gv_div(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_div(a.at[i], b.at[i])); }
-GV_WORD gv   gv_sqrt(gv a) { GV_FOUR(gv, wasm_f32x4_sqrt(a.at[i])); }
-/* grf_fma for two. Rounded to odd means: what the sum s = p + c has lost is cut off its magnitude,
- * and its last bit set. The lost part points inwards where its sign is not that of the sum. */
-GV_WORD v128_t GV(to_odd)(v128_t s, v128_t p, v128_t c) {
-    v128_t t = wasm_f64x2_sub(s, p), zero = wasm_f64x2_splat(0);
-    v128_t lost = wasm_f64x2_add(wasm_f64x2_sub(p, wasm_f64x2_sub(s, t)), wasm_f64x2_sub(c, t));
-    v128_t inexact = wasm_v128_or(wasm_f64x2_lt(lost, zero), wasm_f64x2_gt(lost, zero));
-    v128_t inwards = wasm_i64x2_lt(wasm_v128_xor(lost, s), zero);
-    s = wasm_i64x2_add(s, wasm_v128_and(inwards, inexact));
-    return wasm_v128_or(s, wasm_v128_and(inexact, wasm_i64x2_splat(1)));
-}
-GV_WORD v128_t GV(upper)(v128_t a) {
-    return wasm_f64x2_promote_low_f32x4(wasm_i64x2_shuffle(a, a, 1, 1));
-}
-/* Only a double halfway between two floats could round the other way; its last 28 bits are 0. */
-GV_WORD v128_t GV(halfway)(v128_t s) {
-    return wasm_i64x2_eq(wasm_i64x2_shl(s, 36), wasm_i64x2_splat(0));
-}
-GV_WORD v128_t GV(fma_quarter)(v128_t a, v128_t b, v128_t c) {
-    v128_t c0 = wasm_f64x2_promote_low_f32x4(c), c1 = GV(upper)(c);
-    v128_t p0 = wasm_f64x2_promote_low_f32x4(a), p1 = wasm_f64x2_mul(GV(upper)(a), GV(upper)(b));
-    v128_t s0, s1;
-    p0 = wasm_f64x2_mul(p0, wasm_f64x2_promote_low_f32x4(b));
-    s0 = wasm_f64x2_add(p0, c0); s1 = wasm_f64x2_add(p1, c1);
-    if (wasm_v128_any_true(wasm_v128_or(GV(halfway)(s0), GV(halfway)(s1)))) {
-        s0 = GV(to_odd)(s0, p0, c0); s1 = GV(to_odd)(s1, p1, c1);
-    }
-    return wasm_i64x2_shuffle(wasm_f32x4_demote_f64x2_zero(s0), wasm_f32x4_demote_f64x2_zero(s1),
-                              0, 2);
-}
-GV_WORD gv   gv_fma(gv a, gv b, gv c) {
-    GV_FOUR(gv, GV(fma_quarter)(a.at[i], b.at[i], c.at[i]));
-}
-GV_WORD gv   gv_max(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_pmax(b.at[i], a.at[i])); }
-GV_WORD gv   gv_less(gv a, gv b, gv yes, gv no) {
-    GV_FOUR(gv, wasm_v128_bitselect(yes.at[i], no.at[i], wasm_f32x4_lt(a.at[i], b.at[i])));
-}
-GV_WORD gi   gv_bits(gv a) { gi r; memcpy(&r, &a, sizeof r); return r; }
-GV_WORD gv   gv_of_bits(gi a) { gv r; memcpy(&r, &a, sizeof r); return r; }
-GV_WORD gv   gv_of_int(gi a) { GV_FOUR(gv, wasm_f32x4_convert_i32x4(a.at[i])); }
-GV_WORD v128_t gv_half(const void *p, int i) {
-    return wasm_u32x4_load16x4((const uint8_t *)p + 8 * i);
-}
-/* exponent and fraction where a float has them, times 2^(127 - 15); infinity and NaN stay so */
-GV_WORD v128_t GV(float_of_f16)(v128_t h) {
-    v128_t size = wasm_v128_and(h, wasm_i32x4_splat(0x7fff));
-    v128_t sign = wasm_i32x4_shl(wasm_v128_xor(h, size), 16);
-    v128_t special = wasm_i32x4_gt(size, wasm_i32x4_splat(0x7bff));
-    size = wasm_f32x4_mul(wasm_i32x4_shl(size, 13), wasm_f32x4_splat(5.192296858534828e33f));
-    special = wasm_v128_and(special, wasm_i32x4_splat(0x7f800000));
-    return wasm_v128_or(wasm_v128_or(sign, size), special);
-}
-GV_WORD gv   gv_f16(const void *p) { GV_FOUR(gv, GV(float_of_f16)(gv_half(p, i))); }
-GV_WORD gv   gv_bf16(const void *p) { GV_FOUR(gv, wasm_i32x4_shl(gv_half(p, i), 16)); }
-GV_WORD float gv_sum(gv a) {
-    v128_t b = wasm_f32x4_add(wasm_f32x4_add(a.at[0], a.at[2]), wasm_f32x4_add(a.at[1], a.at[3]));
-    b = wasm_f32x4_add(b, wasm_i64x2_shuffle(b, b, 1, 1));
-    return wasm_f32x4_extract_lane(b, 0) + wasm_f32x4_extract_lane(b, 1);
-}
-GV_WORD float gv_top(gv a) {
-    v128_t b = wasm_f32x4_pmax(a.at[2], a.at[0]), c = wasm_f32x4_pmax(a.at[3], a.at[1]);
-    b = wasm_f32x4_pmax(c, b);
-    b = wasm_f32x4_pmax(wasm_i64x2_shuffle(b, b, 1, 1), b);
-    return wasm_f32x4_extract_lane(wasm_f32x4_pmax(wasm_i32x4_shuffle(b, b, 1, 1, 1, 1), b), 0);
-}
-GV_WORD gi   gi_load(const void *p) { GV_FOUR(gi, wasm_v128_load((const uint8_t *)p + 16 * i)); }
-GV_WORD gi   gi_set(int32_t a) { GV_FOUR(gi, wasm_i32x4_splat(a)); }
-GV_WORD gi   gi_add(gi a, gi b) { GV_FOUR(gi, wasm_i32x4_add(a.at[i], b.at[i])); }
-GV_WORD gi   gi_sub(gi a, gi b) { GV_FOUR(gi, wasm_i32x4_sub(a.at[i], b.at[i])); }
-GV_WORD gi   gi_and(gi a, gi b) { GV_FOUR(gi, wasm_v128_and(a.at[i], b.at[i])); }
-GV_WORD gi   gi_exponent(gi a) { GV_FOUR(gi, wasm_i32x4_shl(a.at[i], 23)); }
-GV_WORD gi   gi_nibble(gi a, int upper) {
-    if (upper) { GV_FOUR(gi, wasm_u8x16_shr(a.at[i], 4)); }
-    return gi_and(a, gi_set(0x0f0f0f0f));
-}
-GV_WORD gi   gi_byte(gi a) { return a; }
-/* bytes 0 and 2 of each four, then 1 and 3, as 16-bit pairs */
-GV_WORD v128_t GV(dot4_quarter)(v128_t sum, v128_t u, v128_t s) {
-    v128_t u02 = wasm_v128_and(u, wasm_i16x8_splat(255)), u13 = wasm_u16x8_shr(u, 8);
-    v128_t s02 = wasm_i16x8_shr(wasm_i16x8_shl(s, 8), 8), s13 = wasm_i16x8_shr(s, 8);
-    sum = wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(u02, s02));
-    return wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(u13, s13));
-}
-GV_WORD gi   gi_dot4(gi sum, gi u, gi s) {
-    GV_FOUR(gi, GV(dot4_quarter)(sum.at[i], u.at[i], s.at[i]));
-}
-GV_WORD void gi_store8(int8_t *p, gi a) {
-    v128_t low = wasm_i16x8_narrow_i32x4(a.at[0], a.at[1]);
-    v128_t high = wasm_i16x8_narrow_i32x4(a.at[2], a.at[3]);
-    wasm_v128_store(p, wasm_i8x16_narrow_i16x8(low, high));
-}
-GV_WORD int32_t gi_sum(gi a) {
-    v128_t b = wasm_i32x4_add(wasm_i32x4_add(a.at[0], a.at[1]), wasm_i32x4_add(a.at[2], a.at[3]));
-    b = wasm_i32x4_add(b, wasm_i64x2_shuffle(b, b, 1, 1));
-    return wasm_i32x4_extract_lane(wasm_i32x4_add(b, wasm_i32x4_shuffle(b, b, 1, 1, 1, 1)), 0);
-}
-GV_WORD float g1_fma(float a, float b, float c) { return grf_fma(a, b, c); }
-
-/* ---- plain C: the reference ----------------------------------------------------------------- */
-#else
-#define GV_WORD   GRF_UNUSED static inline   /* forced, the plain loops would grow tenfold */
-#define GV_KERNEL static
-#define GV_FLOAT_ROWS 1
-#define GV_HALF_ROWS  1
-#define GV_INT_ROWS   1
-#define GV_VALUE_WORDS 1
-#define GV_QUERIES 1
-#define GV_BYTE_ZERO  128
-#define GV_UNROLL
-#define GV_UNROLL_BLOCK
-#define GV_FETCH_BLOCK 0
-#define GV_EACH(type, value) type r; int i; for (i = 0; i < 16; i++) r.at[i] = value; return r
-
-typedef struct { float   at[16]; } gv;
-typedef struct { int32_t at[16]; } gi;
-GV_WORD gv   gv_load(const float *p) { gv r; memcpy(r.at, p, sizeof r.at); return r; }
-GV_WORD void gv_store(float *p, gv a) { memcpy(p, a.at, sizeof a.at); }
-GV_WORD gv   gv_set(float a) { GV_EACH(gv, a); }
-GV_WORD gv   gv_add(gv a, gv b) { GV_EACH(gv, a.at[i] + b.at[i]); }
-GV_WORD gv   gv_sub(gv a, gv b) { GV_EACH(gv, a.at[i] - b.at[i]); }
-GV_WORD gv   gv_mul(gv a, gv b) { GV_EACH(gv, a.at[i] * b.at[i]); }
-GV_WORD gv   gv_div(gv a, gv b) { GV_EACH(gv, a.at[i] / b.at[i]); }
-GV_WORD gv   gv_sqrt(gv a) { GV_EACH(gv, sqrtf(a.at[i])); }
-GV_WORD gv   gv_fma(gv a, gv b, gv c) { GV_EACH(gv, grf_fma(a.at[i], b.at[i], c.at[i])); }
-GV_WORD gv   gv_max(gv a, gv b) { GV_EACH(gv, a.at[i] > b.at[i] ? a.at[i] : b.at[i]); }
-GV_WORD gv   gv_less(gv a, gv b, gv yes, gv no) {
-    GV_EACH(gv, a.at[i] < b.at[i] ? yes.at[i] : no.at[i]);
-}
-GV_WORD gi   gv_bits(gv a) { gi r; memcpy(&r, &a, sizeof r); return r; }
-GV_WORD gv   gv_of_bits(gi a) { gv r; memcpy(&r, &a, sizeof r); return r; }
-GV_WORD gv   gv_of_int(gi a) { GV_EACH(gv, (float)a.at[i]); }
-GV_WORD uint16_t gv_half(const void *p, int i) {
-    uint16_t half;
-    memcpy(&half, (const uint8_t *)p + 2 * i, 2);
-    return half;
-}
-GV_WORD gv   gv_f16(const void *p) { GV_EACH(gv, grf_float_from_f16(gv_half(p, i))); }
-GV_WORD gv   gv_bf16(const void *p) { GV_EACH(gv, grf_float_from_bf16(gv_half(p, i))); }
-GV_WORD float gv_sum(gv a) {
-    int width, i;
-    for (width = 8; width; width /= 2)
-        for (i = 0; i < width; i++) a.at[i] += a.at[i + width];
-    return a.at[0];
-}
-GV_WORD float gv_top(gv a) {
-    int width, i;
-    for (width = 8; width; width /= 2)
-        for (i = 0; i < width; i++) if (!(a.at[i] > a.at[i + width])) a.at[i] = a.at[i + width];
-    return a.at[0];
-}
-/* signed overflow, which only NaN and infinity can cause, must wrap: hence the unsigned detour */
-#define GV_WRAP(a, op, b) (int32_t)((uint32_t)(a) op (uint32_t)(b))
-GV_WORD gi   gi_load(const void *p) { gi r; memcpy(&r, p, sizeof r); return r; }
-GV_WORD gi   gi_set(int32_t a) { GV_EACH(gi, a); }
-GV_WORD gi   gi_add(gi a, gi b) { GV_EACH(gi, GV_WRAP(a.at[i], +, b.at[i])); }
-GV_WORD gi   gi_sub(gi a, gi b) { GV_EACH(gi, GV_WRAP(a.at[i], -, b.at[i])); }
-GV_WORD gi   gi_and(gi a, gi b) { GV_EACH(gi, a.at[i] & b.at[i]); }
-GV_WORD gi   gi_exponent(gi a) { GV_EACH(gi, GV_WRAP(a.at[i], <<, 23)); }
-GV_WORD gi   gi_nibble(gi a, int upper) {
-    GV_EACH(gi, GV_WRAP(a.at[i], >>, upper ? 4 : 0) & 0x0f0f0f0f);
-}
-GV_WORD gi   gi_byte(gi a) { return a; }
-GV_WORD gi   gi_dot4(gi sum, gi u, gi s) {
-    int i, k;
-    for (i = 0; i < 16; i++)
-        for (k = 0; k < 4; k++)
-            sum.at[i] += ((const uint8_t *)&u)[4 * i + k] * ((const int8_t *)&s)[4 * i + k];
-    return sum;
-}
-GV_WORD void gi_store8(int8_t *p, gi a) {
-    int i;
-    for (i = 0; i < 16; i++) p[i] = (int8_t)(uint8_t)((uint32_t)a.at[i] & 255);
-}
-GV_WORD int32_t gi_sum(gi a) {
-    int32_t sum = 0;
-    int i;
-    for (i = 0; i < 16; i++) sum = GV_WRAP(sum, +, a.at[i]);
-    return sum;
-}
-GV_WORD float g1_fma(float a, float b, float c) { return grf_fma(a, b, c); }
-#endif
-
-#ifndef GV_SUM4
-GV_WORD void gv_sum4(float *to, gv a, gv b, gv c, gv d) {
-    to[0] = gv_sum(a); to[1] = gv_sum(b); to[2] = gv_sum(c); to[3] = gv_sum(d);
-}
-#endif
-
 /* ================================================================= >>kernels
- * Each kernel once, in words. */
+ * The inner loops, compiled once for each instruction set (see >>vectors). Where a sum is rounded, a
+ * comment gives its order, which is the same in all sets. */
 
-/* ---- what linear layers of both kinds need --------------------------------------------------- */
+#ifdef GRF_ISA
 
-/* Fetches a line, or two: most of a step of up to 72 or 136 bytes. */
-GV_WORD void GV(fetch)(const uint8_t *at, const int two) {
-    GRF_FETCH(at);
-    if (two) GRF_FETCH(at + 64);
-}
-
-GV_WORD void GV(fetch_bytes)(const uint8_t *at, int bytes) {
-    const uint8_t *end = at + bytes;
-    do GRF_FETCH(at); while ((at += 64) < end);
-}
-
-/* Rows in the largest groups the registers hold. */
-#define GV_ROWS_LOOP(limit, apart, steps, body) \
-    while (rows > 0) { \
-        int m = rows < limit ? rows : limit; \
-        if (m > 6) m = m < 12 ? 6 : 12; \
-        if (m == 5 || (m == 6 && rows > 6 && rows < 9)) m = 4; \
-        switch (m) { \
-        case 12: if (limit >= 12) { body(12); } break; \
-        case 6:  if (limit >= 6)  { body(6); } break; \
-        case 4:  if (limit >= 4)  { body(4); } break; \
-        case 3:  if (limit >= 3)  { body(3); } break; \
-        case 2:  if (limit >= 2)  { body(2); } break; \
-        default: body(1); break; \
-        } \
-        rows -= m; x += m * apart; out += m * GRF_TILE; \
-        ahead.at += count * steps * ahead.step; \
-    }
-
-#ifndef GRF_WORDS_BASE                      /* as far as #endif: a base has it already */
+#ifndef GRF_BYTES_ONLY
 
 /* ---- functions of one word ------------------------------------------------------------------ */
 
-#define gv_exp       GV(gv_exp)
-#define gv_expm1     GV(gv_expm1)
-#define gv_sigmoid   GV(gv_sigmoid)
-#define gv_tanh      GV(gv_tanh)
-#define gv_tanh_near GV(gv_tanh_near)
-#define gv_reduce    GV(gv_reduce)
-#define gv_neg       GV(gv_neg)
 
-GV_WORD gv gv_neg(gv x) { return gv_sub(gv_set(-0.0f), x); }
+GV_INLINE gv GV(neg)(gv x) { return gv_sub(gv_set(-0.0f), x); }
 
 /* x = n ln 2 + r, |r| <= ln 2 / 2. Adding 1.5 2^23 rounds to an integer, which then stands in the
  * low bits of the sum. ln 2 is split so that n times its first part is exact. */
-GV_WORD gv gv_reduce(gv x, gi *n) {
+GV_INLINE gv GV(reduce)(gv x, gi *n) {
     gv shift = gv_set(12582912.0f), t = gv_fma(x, gv_set(1.44269504f), shift);
     gv whole = gv_sub(t, shift);
     *n = gi_sub(gv_bits(t), gi_set(0x4b400000));
@@ -8460,9 +8553,9 @@ GV_WORD gv gv_reduce(gv x, gi *n) {
 
 /* e^x by the Taylor series of e^r (the first term left out is below 2^-27), 2^n by adding n to the
  * exponent. Below the smallest normal number: 0. Above the largest: infinity. */
-GV_WORD gv gv_exp(gv x) {
+GV_INLINE gv GV(exp)(gv x) {
     gi n;
-    gv r = gv_reduce(x, &n), p = gv_set(1.0f / 5040);
+    gv r = GV(reduce)(x, &n), p = gv_set(1.0f / 5040);
     p = gv_fma(p, r, gv_set(1.0f / 720));
     p = gv_fma(p, r, gv_set(1.0f / 120));
     p = gv_fma(p, r, gv_set(1.0f / 24));
@@ -8470,17 +8563,17 @@ GV_WORD gv gv_exp(gv x) {
     p = gv_fma(p, r, gv_set(0.5f));
     p = gv_fma(p, r, gv_set(1));
     p = gv_fma(p, r, gv_set(1));
-    p = gv_of_bits(gi_add(gv_bits(p), gi_exponent(n)));
+    p = gv_from_bits(gi_add(gv_bits(p), gi_exponent(n)));
     p = gv_less(x, gv_set(-87.336544f), gv_set(0), p);
     return gv_less(gv_set(88.722839f), x, gv_set(INFINITY), p);
 }
 
 /* e^x - 1 for x <= 0, exact in relative terms near 0: e^x - 1 = 2^n (e^r - 1) + (2^n - 1). */
-GV_WORD gv gv_expm1(gv x) {
+GV_INLINE gv GV(expm1)(gv x) {
     gi n;
     gv r, p = gv_set(1.0f / 40320), scale;
     x = gv_max(gv_set(-80.0f), x);
-    r = gv_reduce(x, &n);
+    r = GV(reduce)(x, &n);
     p = gv_fma(p, r, gv_set(1.0f / 5040));
     p = gv_fma(p, r, gv_set(1.0f / 720));
     p = gv_fma(p, r, gv_set(1.0f / 120));
@@ -8488,21 +8581,21 @@ GV_WORD gv gv_expm1(gv x) {
     p = gv_fma(p, r, gv_set(1.0f / 6));
     p = gv_fma(p, r, gv_set(0.5f));
     p = gv_fma(p, gv_mul(r, r), r);
-    scale = gv_of_bits(gi_exponent(gi_add(n, gi_set(127))));
+    scale = gv_from_bits(gi_exponent(gi_add(n, gi_set(127))));
     return gv_fma(scale, p, gv_sub(scale, gv_set(1)));
 }
 
 /* 1 / (1 + e^-x), or e^x / (1 + e^x) for negative x, so that nothing overflows. What rounding took
  * from the divisor d is given back in the quotient s: s - s lost / d, d being close to 1 where it
  * matters. */
-GV_WORD gv gv_sigmoid(gv x) {
-    gv e = gv_exp(gv_less(x, gv_set(0), x, gv_neg(x))), one = gv_set(1), d = gv_add(one, e);
+GV_INLINE gv GV(sigmoid)(gv x) {
+    gv e = GV(exp)(gv_less(x, gv_set(0), x, GV(neg)(x))), one = gv_set(1), d = gv_add(one, e);
     gv lost = gv_sub(e, gv_sub(d, one)), s = gv_div(gv_less(x, gv_set(0), e, one), d);
-    return gv_fma(gv_neg(s), lost, s);
+    return gv_fma(GV(neg)(s), lost, s);
 }
 
 /* x + x^3 P(x^2) for |x| < 0.625, with the polynomial of Moshier's Cephes. */
-GV_WORD gv gv_tanh_near(gv x) {
+GV_INLINE gv GV(tanh_near)(gv x) {
     gv square = gv_mul(x, x), p;
     p = gv_fma(gv_set(-5.70498872745e-3f), square, gv_set(2.06390887954e-2f));
     p = gv_fma(p, square, gv_set(-5.37397155531e-2f));
@@ -8512,33 +8605,33 @@ GV_WORD gv gv_tanh_near(gv x) {
 }
 
 /* tanh |x| = 1 - 2 / (1 + e^(2|x|)), which cancels near 0. */
-GV_WORD gv gv_tanh(gv x) {
-    gv size = gv_less(x, gv_set(0), gv_neg(x), x), large;
-    large = gv_div(gv_set(-2), gv_add(gv_set(1), gv_exp(gv_add(size, size))));
+GV_INLINE gv GV(tanh)(gv x) {
+    gv size = gv_less(x, gv_set(0), GV(neg)(x), x), large;
+    large = gv_div(gv_set(-2), gv_add(gv_set(1), GV(exp)(gv_add(size, size))));
     large = gv_add(gv_set(1), large);
-    large = gv_less(x, gv_set(0), gv_neg(large), large);
-    return gv_less(size, gv_set(0.625f), gv_tanh_near(x), large);
+    large = gv_less(x, gv_set(0), GV(neg)(large), large);
+    return gv_less(size, gv_set(0.625f), GV(tanh_near)(x), large);
 }
 
 /* ---- activations: x times the share of it that passes --------------------------------------- */
 
 /* x (1 + tanh u) / 2 = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3) */
-GV_WORD gv GV(gelu_tanh)(gv x) {
+GV_INLINE gv GV(gelu_tanh)(gv x) {
     gv slope = gv_fma(gv_mul(x, x), gv_set(0.0713548162726f), gv_set(1.59576912161f));
-    return gv_mul(x, gv_sigmoid(gv_mul(x, slope)));
+    return gv_mul(x, GV(sigmoid)(gv_mul(x, slope)));
 }
 
 /* x erfc(-x / sqrt 2) / 2. For z >= 0, erfc(z) = t e^(-z^2 + P(t)), t = 1 / (1 + z/2), with the
  * Chebyshev fit of Numerical Recipes (erfcc; 1.2e-7 relative). */
-GV_WORD gv GV(gelu_erf)(gv x) {
+GV_INLINE gv GV(gelu_erf)(gv x) {
     static const float P[] = { 0.17087277f, -0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f,
                                -0.18628806f, 0.09678418f, 0.37409196f, 1.00002368f, -1.26551223f };
-    gv size = gv_less(x, gv_set(0), gv_neg(x), x), z = gv_mul(size, gv_set(0.707106781f));
+    gv size = gv_less(x, gv_set(0), GV(neg)(x), x), z = gv_mul(size, gv_set(0.707106781f));
     gv t = gv_div(gv_set(1), gv_fma(z, gv_set(0.5f), gv_set(1))), p = gv_set(P[0]), tail;
     int i;
     for (i = 1; i < GRF_COUNT(P); i++) p = gv_fma(p, t, gv_set(P[i]));
     /* the share of the normal distribution beyond |x| */
-    tail = gv_mul(gv_mul(gv_set(0.5f), t), gv_exp(gv_fma(gv_neg(z), z, p)));
+    tail = gv_mul(gv_mul(gv_set(0.5f), t), GV(exp)(gv_fma(GV(neg)(z), z, p)));
     return gv_mul(x, gv_less(x, gv_set(0), tail, gv_fma(gv_set(-1), tail, gv_set(1))));
 }
 
@@ -8549,7 +8642,7 @@ GV_KERNEL void GV(activate)(float *y, griffin_activation activation, int64_t n) 
         switch (activation) {
         case GRIFFIN_GELU_TANH: x = GV(gelu_tanh)(x); break;
         case GRIFFIN_GELU_ERF:  x = GV(gelu_erf)(x); break;
-        case GRIFFIN_SILU:      x = gv_mul(x, gv_sigmoid(x)); break;
+        case GRIFFIN_SILU:      x = gv_mul(x, GV(sigmoid)(x)); break;
         case GRIFFIN_RELU:      x = gv_max(x, gv_set(0)); break;
         }
         gv_store(y + j, x);
@@ -8586,15 +8679,15 @@ GV_KERNEL void GV(soft_cap)(float *y, float cap, int64_t n) {
         gv size = gv_set(0);
         for (j = 0; j < count; j += 16) {
             gv x = gv_div(gv_load(y + j), gv_set(cap));
-            size = gv_max(gv_max(x, gv_neg(x)), size);
+            size = gv_max(gv_max(x, GV(neg)(x)), size);
             gv_store(y + j, x);
         }
-        if (gv_top(size) < 0.625f)
+        if (gv_largest(size) < 0.625f)
             for (j = 0; j < count; j += 16)
-                gv_store(y + j, gv_mul(gv_set(cap), gv_tanh_near(gv_load(y + j))));
+                gv_store(y + j, gv_mul(gv_set(cap), GV(tanh_near)(gv_load(y + j))));
         else
             for (j = 0; j < count; j += 16)
-                gv_store(y + j, gv_mul(gv_set(cap), gv_tanh(gv_load(y + j))));
+                gv_store(y + j, gv_mul(gv_set(cap), GV(tanh)(gv_load(y + j))));
     }
 }
 
@@ -8602,12 +8695,12 @@ GV_KERNEL void GV(exp_shifted)(float *y, const float *x, float shift, int n) {
     float last[16];
     int j, left;
     for (j = 0; j + 16 <= n; j += 16)
-        gv_store(y + j, gv_exp(gv_sub(gv_load(x + j), gv_set(shift))));
+        gv_store(y + j, GV(exp)(gv_sub(gv_load(x + j), gv_set(shift))));
     left = n - j;
     if (left == 0) return;
     memset(last, 0, sizeof last);
     memcpy(last, x + j, (size_t)left * 4);
-    gv_store(last, gv_exp(gv_sub(gv_load(last), gv_set(shift))));
+    gv_store(last, GV(exp)(gv_sub(gv_load(last), gv_set(shift))));
     memcpy(y + j, last, (size_t)left * 4);
 }
 
@@ -8637,7 +8730,7 @@ GV_KERNEL void GV(quantise)(grf_q8 *y, int64_t stride, const float *x, int64_t n
             gv a = gv_load(x + j);
             size = gv_max(gv_max(a, gv_sub(sign, a)), size);
         }
-        scale = gv_top(size) / 127;
+        scale = gv_largest(size) / 127;
         inverse = gv_set(scale < 1e-37f ? 0 : 1 / scale);
         y->scale = scale;
         for (j = 0; j < group; j += 32, x += 32) {
@@ -8651,59 +8744,64 @@ GV_KERNEL void GV(quantise)(grf_q8 *y, int64_t stride, const float *x, int64_t n
     }
 }
 
-/* ---- linear: out[m][r] = sum_k w[r][k] x[m][k], one chain for each output, ascending in k --- */
+/* ---- linear, float weights: out[m][r] = sum_k w[r][k] x[m][k] --------------------------------
+ * One chain of fused multiply-adds for each output, ascending in k. */
 
-GV_WORD gv GV(weights)(int type, const uint8_t *w) {
+/* 16 numbers of a type, as floats. */
+GV_INLINE gv GV(load_as)(const int type, const uint8_t *p) {
     switch (type) {
-    case GRF_F16:  return gv_f16(w);
-    case GRF_BF16: return gv_bf16(w);
-    default:       return gv_load((const float *)(const void *)w);
+    case GRF_F16:  return gv_f16(p);
+    case GRF_BF16: return gv_bf16(p);
+    default:       return gv_load((const float *)(const void *)p);
     }
 }
 
 /* `rows` rows of x times `count` columns of a tile, continuing the sums in out. rows and type are
  * constants at every call: the loops over rows unroll and the sums stay in registers. */
-GV_WORD void GV(float_rows)(const int rows, const int type, float *out, const uint8_t *w,
-                            const float *x, int64_t stride, int64_t count, grf_ahead ahead) {
-    const int size = type == GRF_F32 ? 64 : 32;
-    gv low[GV_FLOAT_ROWS], high[GV_FLOAT_ROWS];
-    int m;
-    GV_UNROLL for (m = 0; m < rows; m++) {
-        low[m] = gv_load(out + m * GRF_TILE); high[m] = gv_load(out + m * GRF_TILE + 16);
+GV_INLINE void GV(float_rows)(const int rows, const int type, float *out, const uint8_t *w,
+                              const float *x, int64_t stride, int64_t count, grf_ahead ahead) {
+    const int size = type == GRF_F32 ? 64 : 32;             /* bytes of 16 weights */
+    const int two = type == GRF_F32 && rows < GV_FLOAT_ROWS;
+    gv low[GV_FLOAT_ROWS], high[GV_FLOAT_ROWS];             /* output rows 0 to 15, 16 to 31 */
+    GRF_UNROLL for (int m = 0; m < rows; m++) {
+        low[m] = gv_load(out + m * GRF_TILE);
+        high[m] = gv_load(out + m * GRF_TILE + 16);
     }
     for (; count > 0; count--, x++, w += 2 * size, ahead.at += ahead.step) {
-        gv a = GV(weights)(type, w), b = GV(weights)(type, w + size);
-        GV(fetch)(ahead.at, type == GRF_F32 && rows < GV_FLOAT_ROWS);
-        GV_UNROLL for (m = 0; m < rows; m++) {
+        gv a = GV(load_as)(type, w), b = GV(load_as)(type, w + size);
+        GV_FETCH_LINES(ahead.at, two);
+        GRF_UNROLL for (int m = 0; m < rows; m++) {
             gv xm = gv_set(x[m * stride]);
-            low[m] = gv_fma(a, xm, low[m]); high[m] = gv_fma(b, xm, high[m]);
+            low[m] = gv_fma(a, xm, low[m]);
+            high[m] = gv_fma(b, xm, high[m]);
         }
     }
-    GV_UNROLL for (m = 0; m < rows; m++) {
-        gv_store(out + m * GRF_TILE, low[m]); gv_store(out + m * GRF_TILE + 16, high[m]);
+    GRF_UNROLL for (int m = 0; m < rows; m++) {
+        gv_store(out + m * GRF_TILE, low[m]);
+        gv_store(out + m * GRF_TILE + 16, high[m]);
     }
 }
 
-#define GV_FLOAT_BODY(M) \
-    GV(float_rows)((M) < GV_FLOAT_ROWS ? (M) : GV_FLOAT_ROWS, type, out, w, x, stride, count, ahead)
-
-GV_WORD void GV(float_part)(const int type, float *out, const uint8_t *w, const float *x,
-                            int64_t stride, int64_t count, int rows) {
-    const int most = type == GRF_F32 ? GV_FLOAT_ROWS : GV_HALF_ROWS;
-    const int bytes = type == GRF_F32 ? 128 : 64;
-    grf_ahead ahead = grf_look_ahead(w, count * bytes, bytes, (rows + most - 1) / most);
-    GV_ROWS_LOOP(most, stride, 1, GV_FLOAT_BODY)
+/* All rows of x, in groups. */
+GV_INLINE void GV(float_part)(const int type, float *out, const uint8_t *w, const float *x,
+                              int64_t stride, int64_t count, int rows) {
+    const int column = type == GRF_F32 ? 128 : 64, most = GV_FLOAT_ROWS;
+    grf_ahead ahead = grf_look_ahead(w, count * column, column, (rows + most - 1) / most);
+    for (int m; rows > 0; rows -= m, x += m * stride, out += m * GRF_TILE) {
+        m = grf_next_rows(rows, most);
+        GRF_CALL_ROWS(m, GV_FLOAT_ROWS, GV(float_rows), type, out, w, x, stride, count, ahead)
+        ahead.at += count * ahead.step;
+    }
 }
 
 /* Columns at a time: all if one pass over the tile is enough for the rows, since a long stream is
  * read best; else as many as stay in the first cache until all passes are done. */
 GV_KERNEL void GV(float_tile)(float *out, const grf_linear *l, const uint8_t *w, const float *x,
                               int64_t stride, int rows) {
-    int one_pass = rows <= (l->type == GRF_F32 ? GV_FLOAT_ROWS : GV_HALF_ROWS);
-    int64_t k, n, step = one_pass ? l->cols : 512;
+    int64_t step = rows <= GV_FLOAT_ROWS ? l->cols : 512;
     memset(out, 0, (size_t)rows * GRF_TILE * 4);
-    for (k = 0; k < l->cols; k += step) {
-        n = grf_min64(step, l->cols - k);
+    for (int64_t k = 0; k < l->cols; k += step) {
+        int64_t n = grf_min64(step, l->cols - k);
         switch (l->type) {
         case GRF_F32: GV(float_part)(GRF_F32,  out, w, x + k, stride, n, rows); break;
         case GRF_F16: GV(float_part)(GRF_F16,  out, w, x + k, stride, n, rows); break;
@@ -8734,11 +8832,11 @@ GV_KERNEL void GV(rglru_row)(float *h, float *y, const float *i, const float *r,
                              const float *log_decay, int fresh, int64_t n) {
     int64_t j;
     for (j = 0; j < n; j += 16) {
-        gv x = gv_mul(gv_sigmoid(gv_load(i + j)), gv_load(c + j));
+        gv x = gv_mul(GV(sigmoid)(gv_load(i + j)), gv_load(c + j));
         if (!fresh) {
-            gv log_a = gv_mul(gv_load(log_decay + j), gv_sigmoid(gv_load(r + j)));
-            gv root = gv_sqrt(gv_neg(gv_expm1(gv_mul(log_a, gv_set(2)))));
-            x = gv_fma(gv_exp(log_a), gv_load(h + j), gv_mul(root, x));
+            gv log_a = gv_mul(gv_load(log_decay + j), GV(sigmoid)(gv_load(r + j)));
+            gv root = gv_sqrt(GV(neg)(GV(expm1)(gv_mul(log_a, gv_set(2)))));
+            x = gv_fma(GV(exp)(log_a), gv_load(h + j), gv_mul(root, x));
         }
         gv_store(h + j, x);
         gv_store(y + j, gv_mul(gv_load(y + j), x));
@@ -8758,15 +8856,15 @@ GV_KERNEL void GV(rope_angles)(float *cosine, float *sine, const uint64_t *turns
         uint64_t rest = phase - (quarter << 62);
         double part = rest >> 63 ? -(double)(~rest + 1) : (double)rest;
         float x = (float)(part * (6.283185307179586477 / 18446744073709551616.0)), x2 = x * x;
-        float s = g1_fma(x2, 1.0f / 362880, -1.0f / 5040);
-        float c = g1_fma(x2, -1.0f / 3628800, 1.0f / 40320);
-        s = g1_fma(x2, s, 1.0f / 120);
-        s = g1_fma(x2, s, -1.0f / 6);
-        s = g1_fma(x2 * x, s, x);
-        c = g1_fma(x2, c, -1.0f / 720);
-        c = g1_fma(x2, c, 1.0f / 24);
-        c = g1_fma(x2, c, -0.5f);
-        c = g1_fma(x2, c, 1);
+        float s = GV_FMAF(x2, 1.0f / 362880, -1.0f / 5040);
+        float c = GV_FMAF(x2, -1.0f / 3628800, 1.0f / 40320);
+        s = GV_FMAF(x2, s, 1.0f / 120);
+        s = GV_FMAF(x2, s, -1.0f / 6);
+        s = GV_FMAF(x2 * x, s, x);
+        c = GV_FMAF(x2, c, -1.0f / 720);
+        c = GV_FMAF(x2, c, 1.0f / 24);
+        c = GV_FMAF(x2, c, -0.5f);
+        c = GV_FMAF(x2, c, 1);
         cosine[j] = quarter == 0 ? c : quarter == 1 ? -s : quarter == 2 ? -c : s;
         sine[j]   = quarter == 0 ? s : quarter == 1 ? c : quarter == 2 ? -s : -c;
     }
@@ -8778,258 +8876,245 @@ GV_KERNEL void GV(rope_head)(float *to, const float *from, const float *cosine, 
     int j;
     for (j = 0; j < half; j++) {
         float a = from[j], b = from[j + half];
-        to[j]        = g1_fma(a, cosine[j], -(b * sine[j])) * scale;
-        to[j + half] = g1_fma(b, cosine[j],   a * sine[j])  * scale;
+        to[j]        = GV_FMAF(a, cosine[j], -(b * sine[j])) * scale;
+        to[j + half] = GV_FMAF(b, cosine[j],   a * sine[j])  * scale;
     }
     for (j = 2 * half; j < head_dim; j++) to[j] = from[j] * scale;
 }
 
-/* Keys, and values, are fetched so many rows before their turn: rows of a few lines end before the
- * machine's own guesses begin. */
-#define GV_ROWS_AHEAD 16
+#if !GV_SUM4
+GV_INLINE void GV(sum4)(float *to, gv a, gv b, gv c, gv d) {
+    to[0] = gv_sum(a); to[1] = gv_sum(b); to[2] = gv_sum(c); to[3] = gv_sum(d);
+}
+#endif
 
-/* Queries in groups that the registers hold. */
-#define GV_QUERIES_LOOP(n, body) \
-    for (i = 0; i < (n); i += m) { \
-        int left = (n) - i; \
-        m = (int)grf_min64(left % 5 ? 4 : 5, grf_min64(left, GV_QUERIES)); \
-        if (m == 3) m = 2; \
-        switch (m) { \
-        case 5:  if (GV_QUERIES >= 5) { body(5); } break; \
-        case 4:  if (GV_QUERIES >= 4) { body(4); } break; \
-        case 2:  if (GV_QUERIES >= 2) { body(2); } break; \
-        default: m = 1; body(1); break; \
-        } \
-    }
+/* Attention of some queries that share their keys (rows of one text, heads of one group):
+ *
+ *     score[j] = q k[j]      p[j] = e^(score[j] - largest)      out = sum_j p[j] v[j] / sum_j p[j]
+ *
+ * A key is loaded once for several queries, and so is a value: both loops take groups of queries, of
+ * constant size, as the linear layers take groups of rows. The sum over j ascends for each query, so
+ * its bits do not depend on the company. A query sees only the keys [first, end) of those at hand:
+ * a later row sees later ones. Keys that all queries see are added for all of them together, keys
+ * before and after those for each query alone. */
 
-#define GV_SCORES_BODY(M) \
-    GV(attend_four)(type, (M) < GV_QUERIES ? (M) : GV_QUERIES, a->query + i, at, k, a->stride, \
-                    a->head)
-#define GV_VALUES_BODY(M) \
-    GV(attend_values)(type, (M) < GV_QUERIES ? (M) : GV_QUERIES, query + i, j, v, a->stride, keys, \
-                      a->head)
-
-/* score[at + 0 .. 3] = q k for four keys and n queries: each number loaded is used several times */
-GV_WORD void GV(attend_four)(const int type, const int n, const grf_query *query, int64_t at,
-                             const uint8_t *k, int64_t stride, int64_t head) {
-    const int word = type == GRF_F32 ? 64 : 32;
+/* score[at + 0 .. 3] = q k for four keys and n queries */
+GV_INLINE void GV(attend_four)(const int n, const int type, const grf_query *query, int64_t at,
+                               const uint8_t *k, int64_t stride, int64_t head) {
+    const int size = type == GRF_F32 ? 64 : 32;             /* bytes of 16 numbers */
     gv s[GV_QUERIES][4];
-    int64_t d;
-    int i;
-    GV_UNROLL for (i = 0; i < n; i++) s[i][0] = s[i][1] = s[i][2] = s[i][3] = gv_set(0);
-    for (d = 0; d < head; d += 16, k += word) {
-        gv k0 = GV(weights)(type, k), k1 = GV(weights)(type, k + stride);
-        gv k2 = GV(weights)(type, k + 2 * stride), k3 = GV(weights)(type, k + 3 * stride);
-        GV_UNROLL for (i = 0; i < n; i++) {
+    GRF_UNROLL for (int i = 0; i < n; i++) s[i][0] = s[i][1] = s[i][2] = s[i][3] = gv_set(0);
+    for (int64_t d = 0; d < head; d += 16, k += size) {
+        gv k0 = GV(load_as)(type, k), k1 = GV(load_as)(type, k + stride);
+        gv k2 = GV(load_as)(type, k + 2 * stride), k3 = GV(load_as)(type, k + 3 * stride);
+        GRF_UNROLL for (int i = 0; i < n; i++) {
             gv x = gv_load(query[i].q + d);
             s[i][0] = gv_fma(x, k0, s[i][0]);
             s[i][1] = gv_fma(x, k1, s[i][1]);
             s[i][2] = gv_fma(x, k2, s[i][2]);
             s[i][3] = gv_fma(x, k3, s[i][3]);
         }
-        GV_UNROLL for (i = 0; i < 4; i++) GRF_FETCH(k + (GV_ROWS_AHEAD + i) * stride);
+        GRF_UNROLL for (int i = 0; i < 4; i++) GRF_FETCH(k + (GRF_ROWS_AHEAD + i) * stride);
     }
-    GV_UNROLL for (i = 0; i < n; i++)
-        gv_sum4(query[i].score + at, s[i][0], s[i][1], s[i][2], s[i][3]);
+    GRF_UNROLL for (int i = 0; i < n; i++)
+        GV(sum4)(query[i].score + at, s[i][0], s[i][1], s[i][2], s[i][3]);
 }
 
-GV_WORD float GV(attend_one)(const int type, const float *q, const uint8_t *k, int64_t head) {
-    const int word = type == GRF_F32 ? 64 : 32;
+GV_INLINE float GV(attend_one)(const int type, const float *q, const uint8_t *k, int64_t head) {
     gv sum = gv_set(0);
-    int64_t d;
-    for (d = 0; d < head; d += 16, k += word)
-        sum = gv_fma(gv_load(q + d), GV(weights)(type, k), sum);
+    for (int64_t d = 0; d < head; d += 16, k += type == GRF_F32 ? 64 : 32)
+        sum = gv_fma(gv_load(q + d), GV(load_as)(type, k), sum);
     return gv_sum(sum);
 }
 
-/* score[j] = q k[j] for all keys at hand; a key is read once for all queries. */
-GV_WORD void GV(attend_scores)(const int type, const grf_attention *a) {
-    int64_t at = 0, j;
-    int part, i, m;
-    for (part = 0; part < 3; part++) {
+/* The scores of all keys at hand, for all queries. */
+GV_INLINE void GV(attend_scores)(const int type, const grf_attention *a) {
+    int64_t at = 0;
+    for (int part = 0; part < 3; part++) {
         const uint8_t *k = a->part[part].k;
-        for (j = a->part[part].count; j >= 4; j -= 4, at += 4, k += 4 * a->stride) {
-            GV_QUERIES_LOOP(a->queries, GV_SCORES_BODY)
-        }
-        for (; j > 0; j--, at++, k += a->stride)
-            for (i = 0; i < a->queries; i++)
+        int64_t left = a->part[part].count;
+        for (; left >= 4; left -= 4, at += 4, k += 4 * a->stride)
+            for (int i = 0, m; i < a->queries; i += m) {
+                m = grf_next_queries(a->queries - i, GV_QUERIES);
+                GRF_CALL_QUERIES(m, GV_QUERIES, GV(attend_four), type, a->query + i, at, k,
+                                 a->stride, a->head)
+            }
+        for (; left > 0; left--, at++, k += a->stride)
+            for (int i = 0; i < a->queries; i++)
                 a->query[i].score[at] = GV(attend_one)(type, a->query[i].q, k, a->head);
     }
 }
 
 /* score = e^(score - largest); returns 1 / their sum: partial sum i takes the keys i mod 16. */
-GV_WORD float GV(attend_softmax)(float *score, int64_t keys) {
+GV_INLINE float GV(attend_softmax)(float *score, int64_t keys) {
     gv top = gv_set(-INFINITY), sum = gv_set(0);
-    int64_t j;
-    for (j = keys; j & 15; j++) score[j] = -INFINITY;
-    for (j = 0; j < keys; j += 16) top = gv_max(gv_load(score + j), top);
-    top = gv_set(gv_top(top));
-    for (j = 0; j < keys; j += 16) {
-        gv e = gv_exp(gv_sub(gv_load(score + j), top));
+    for (int64_t j = keys; j & 15; j++) score[j] = -INFINITY;
+    for (int64_t j = 0; j < keys; j += 16) top = gv_max(gv_load(score + j), top);
+    top = gv_set(gv_largest(top));
+    for (int64_t j = 0; j < keys; j += 16) {
+        gv e = GV(exp)(gv_sub(gv_load(score + j), top));
         gv_store(score + j, e);
         sum = gv_add(sum, e);
     }
     return 1 / gv_sum(sum);
 }
 
-/* sum[d] += score[at + j] v[j][d] for n queries and `words` words of dimensions, keys ascending.
- * The unnormalised sums of a query are kept in its place: it has done its work by then. */
-GV_WORD void GV(attend_words)(const int type, const int n, const int words,
-                              const grf_query *query, int64_t d, int64_t at, const uint8_t *v,
-                              int64_t stride, int64_t keys) {
-    const int word = type == GRF_F32 ? 64 : 32;
-    gv s[GV_QUERIES][GV_VALUE_WORDS];
-    int64_t j;
-    int i, w;
-    GV_UNROLL for (i = 0; i < n; i++)
-        GV_UNROLL for (w = 0; w < words; w++) s[i][w] = gv_load(query[i].q + d + 16 * w);
-    for (j = at, v += d / 16 * word; j < at + keys; j++, v += stride)
-        GV_UNROLL for (w = 0; w < words; w++) {
-            gv value = GV(weights)(type, v + word * w);
-            GRF_FETCH(v + word * w + GV_ROWS_AHEAD * stride);
-            GV_UNROLL for (i = 0; i < n; i++)
-                s[i][w] = gv_fma(gv_set(query[i].score[j]), value, s[i][w]);
+/* sum[d] += score[at + j] v[j][d] for n queries and `vectors` vectors of dimensions from d on, keys
+ * ascending. */
+GV_INLINE void GV(attend_vectors)(const int n, const int type, const int vectors,
+                                  const grf_query *query, int64_t d, int64_t at, const uint8_t *v,
+                                  int64_t stride, int64_t keys) {
+    const int size = type == GRF_F32 ? 64 : 32;
+    gv s[GV_QUERIES][GV_VALUE_VECTORS];
+    GRF_UNROLL for (int i = 0; i < n; i++)
+        GRF_UNROLL for (int c = 0; c < vectors; c++) s[i][c] = gv_load(query[i].sum + d + 16 * c);
+    v += d / 16 * size;
+    for (int64_t j = at; j < at + keys; j++, v += stride)
+        GRF_UNROLL for (int c = 0; c < vectors; c++) {
+            gv value = GV(load_as)(type, v + size * c);
+            GRF_FETCH(v + size * c + GRF_ROWS_AHEAD * stride);
+            GRF_UNROLL for (int i = 0; i < n; i++)
+                s[i][c] = gv_fma(gv_set(query[i].score[j]), value, s[i][c]);
         }
-    GV_UNROLL for (i = 0; i < n; i++)
-        GV_UNROLL for (w = 0; w < words; w++) gv_store(query[i].q + d + 16 * w, s[i][w]);
+    GRF_UNROLL for (int i = 0; i < n; i++)
+        GRF_UNROLL for (int c = 0; c < vectors; c++) gv_store(query[i].sum + d + 16 * c, s[i][c]);
 }
 
-GV_WORD void GV(attend_values)(const int type, const int n, const grf_query *query, int64_t at,
-                               const uint8_t *v, int64_t stride, int64_t keys, int64_t head) {
-    const int words = n <= 2 ? GV_VALUE_WORDS : GV_VALUE_WORDS / 2;
+/* The same for all dimensions. One or two queries leave registers for twice as many vectors. */
+GV_INLINE void GV(attend_values)(const int n, const int type, const grf_query *query, int64_t at,
+                                 const uint8_t *v, int64_t stride, int64_t keys, int64_t head) {
+    const int vectors = n <= 2 ? GV_VALUE_VECTORS : GV_VALUE_VECTORS / 2;
     int64_t d = 0;
-    for (; d + 16 * words <= head; d += 16 * words)
-        GV(attend_words)(type, n, words, query, d, at, v, stride, keys);
-    for (; d < head; d += 16) GV(attend_words)(type, n, 1, query, d, at, v, stride, keys);
+    for (; d + 16 * vectors <= head; d += 16 * vectors)
+        GV(attend_vectors)(n, type, vectors, query, d, at, v, stride, keys);
+    for (; d < head; d += 16) GV(attend_vectors)(n, type, 1, query, d, at, v, stride, keys);
 }
 
-/* Adds keys [from, to) of those at hand to the sums of n queries, a few values at a time, so that
- * all queries find them in the first cache. */
-GV_WORD void GV(attend_range)(const int type, const grf_attention *a, const grf_query *query, int n,
-                              int64_t from, int64_t to) {
-    int64_t start = 0, j, keys;
-    int part, i, m;
-    for (part = 0; part < 3; start += a->part[part].count, part++) {
+/* Adds the keys [from, to) of those at hand to the sums of n queries: a few values at a time, which
+ * stay in the first cache until all queries have met them. */
+GV_KERNEL void GV(attend_range)(const grf_attention *a, const grf_query *query, int n,
+                                int64_t from, int64_t to) {
+    int64_t start = 0, keys;                /* start: of the part, among the keys at hand */
+    for (int part = 0; part < 3; start += a->part[part].count, part++) {
         int64_t end = grf_min64(to, start + a->part[part].count);
-        for (j = grf_max64(from, start); j < end; j += keys) {
+        for (int64_t j = grf_max64(from, start); j < end; j += keys) {
             const uint8_t *v = a->part[part].v + (j - start) * a->stride;
-            keys = grf_min64(GV_ROWS_AHEAD, end - j);
-            GV_QUERIES_LOOP(n, GV_VALUES_BODY)
+            keys = grf_min64(GRF_ROWS_AHEAD, end - j);
+            for (int i = 0, m; i < n; i += m) {
+                m = grf_next_queries(n - i, GV_QUERIES);
+                if (a->type == GRF_F32)
+                    GRF_CALL_QUERIES(m, GV_QUERIES, GV(attend_values), GRF_F32, query + i, j, v,
+                                     a->stride, keys, a->head)
+                else
+                    GRF_CALL_QUERIES(m, GV_QUERIES, GV(attend_values), GRF_BF16, query + i, j, v,
+                                     a->stride, keys, a->head)
+            }
         }
-    }
-}
-
-/* softmax(q k) v. Keys [from, to) are seen by all queries; those before and after by some. */
-GV_WORD void GV(attend_as)(const int type, grf_attention *a) {
-    int64_t from = 0, to = a->query[0].end, d;
-    grf_query *q, *end = a->query + a->queries;
-    GV(attend_scores)(type, a);
-    for (q = a->query; q < end; q++) {
-        q->inverse = GV(attend_softmax)(q->score + q->first, q->end - q->first);
-        memset(q->q, 0, (size_t)a->head * 4);
-        from = grf_max64(from, q->first);
-    }
-    to = grf_max64(from, to);
-    for (q = a->query; q < end; q++)
-        GV(attend_range)(type, a, q, 1, q->first, grf_min64(from, q->end));
-    GV(attend_range)(type, a, a->query, a->queries, from, to);
-    for (q = a->query; q < end; q++) {
-        GV(attend_range)(type, a, q, 1, grf_max64(to, q->first), q->end);
-        for (d = 0; d < a->head; d += 16)
-            gv_store(q->q + d, gv_mul(gv_load(q->q + d), gv_set(q->inverse)));
-        memcpy(q->out, q->q, (size_t)a->head_dim * 4);
     }
 }
 
 GV_KERNEL void GV(attend)(grf_attention *a) {
-    if (a->type == GRF_F32) GV(attend_as)(GRF_F32, a);
-    else GV(attend_as)(GRF_BF16, a);
+    grf_query *q, *last = a->query + a->queries;
+    int64_t from = 0, to = INT64_MAX;       /* keys [from, to) are seen by all queries */
+    if (a->type == GRF_F32) GV(attend_scores)(GRF_F32, a);
+    else                    GV(attend_scores)(GRF_BF16, a);
+    for (q = a->query; q < last; q++) {
+        q->inverse = GV(attend_softmax)(q->score + q->first, q->end - q->first);
+        q->sum = q->q;                      /* the query has done its work: its place is free */
+        memset(q->sum, 0, (size_t)a->head * 4);
+        from = grf_max64(from, q->first);
+        to = grf_min64(to, q->end);
+    }
+    to = grf_max64(from, to);
+    for (q = a->query; q < last; q++)
+        GV(attend_range)(a, q, 1, q->first, grf_min64(from, q->end));
+    GV(attend_range)(a, a->query, a->queries, from, to);
+    for (q = a->query; q < last; q++) {
+        GV(attend_range)(a, q, 1, grf_max64(to, q->first), q->end);
+        for (int64_t d = 0; d < a->head; d += 16)
+            gv_store(q->sum + d, gv_mul(gv_load(q->sum + d), gv_set(q->inverse)));
+        memcpy(q->out, q->sum, (size_t)a->head_dim * 4);
+    }
 }
 
-#endif /* GRF_WORDS_BASE */
+#endif /* GRF_BYTES_ONLY */
 
-/* ---- linear in integers: exact sums of 32 products, then one step of the chain in float ------ */
+/* ---- linear, quantised weights ----------------------------------------------------------------
+ *
+ *     out[m][r] = sum_g dx[m][g] (sum_b dw[r][b] (sum_k w[r][k] q[m][k]))
+ *
+ * over groups g of 256 columns, blocks b of 32 columns in a group, columns k of a block. The
+ * innermost sum is exact, in integers. The others are chains of fused multiply-adds, one for each
+ * output, in ascending order.
+ *
+ * Each of 16 lanes of a vector is an output row; low and high are the two halves of a tile. A step
+ * multiplies 4 columns: gi_dot4 adds 4 products in each lane. A block has 8 steps. In q8_0 each has 4
+ * bytes a row. In q4_0 the low and the high nibbles of the same 4 bytes a row are two steps. Weights
+ * arrive with an offset; the integer sum starts at what cancels it (grf_q8). */
 
-/* sum += dx (dw (exact integer sum) + ...): dx of a group of columns, dw of a block. Weights arrive
- * with GV_BYTE_ZERO (q8_0) or 8 (q4_0) added. Where nibbles leave room, the sums of a block stay
- * pairs of products until its end. */
-#ifndef GV_PAIRS
-  #define GV_PAIRS 0
-  GV_WORD gi GV(add_pairs)(gi pairs, gi u, gi s) { (void)u; (void)s; return pairs; }
-  GV_WORD gi GV(sum_pairs)(gi pairs) { return pairs; }
+#define GV_IN_PAIRS (GV_PAIRS && type == GRF_Q4_0)      /* see GV_PAIRS: sums of a block in int16 */
+#if !GV_PAIRS
+GV_INLINE gi GV(add_pairs)(gi pairs, gi w, gi x) { (void)w; (void)x; return pairs; }
+GV_INLINE gi GV(sum_pairs)(gi pairs) { return pairs; }
 #endif
-#define GV_IN_PAIRS(type) (GV_PAIRS && (type) == GRF_Q4_0)
 
-GV_WORD gi GV(int_start)(int type, const grf_q8 *x, int block) {
+GV_INLINE gi GV(int_start)(const int type, const grf_q8 *x, int block) {
     return gi_set(type == GRF_Q4_0 ? x->start4[block] : GV_BYTE_ZERO ? x->start8[block] : 0);
 }
 
-GV_WORD gi GV(int_begin)(int type, const grf_q8 *x, int block) {
-    return GV_IN_PAIRS(type) ? gi_set(0) : GV(int_start)(type, x, block);
+/* Step k of a block for one half of the tile: sum[m] += w q[m] */
+GV_INLINE void GV(int_step)(const int rows, const int type, gi *sum, gi w, const grf_q8 *x,
+                            int block, int k) {
+    GRF_UNROLL for (int m = 0; m < rows; m++) {
+        int32_t four;
+        memcpy(&four, x[m].q + 32 * block + 4 * k, 4);
+        sum[m] = GV_IN_PAIRS ? GV(add_pairs)(sum[m], w, gi_set(four)) : gi_dot4(sum[m], w, gi_set(four));
+    }
 }
 
-GV_WORD gi GV(int_add)(int type, gi sum, gi w, gi x) {
-    return GV_IN_PAIRS(type) ? GV(add_pairs)(sum, w, x) : gi_dot4(sum, w, x);
-}
-
-GV_WORD gi GV(int_sum)(int type, gi sum, const grf_q8 *x, int block) {
-    return GV_IN_PAIRS(type) ? gi_add(GV(int_start)(type, x, block), GV(sum_pairs)(sum)) : sum;
-}
-
-/* Four weights of each of 16 rows, and the four inputs they meet. */
-GV_WORD gi GV(int_weights)(int type, const uint8_t *at, int upper) {
+GV_INLINE gi GV(int_weights)(const int type, const uint8_t *at, int upper) {
     return type == GRF_Q8_0 ? gi_byte(gi_load(at)) : gi_nibble(gi_load(at), upper);
 }
 
-GV_WORD gi GV(int_inputs)(const grf_q8 *x, int block, int k) {
-    int32_t four;
-    memcpy(&four, x->q + 32 * block + 4 * k, 4);
-    return gi_set(four);
-}
-
-/* One group of columns: out += dx sum, continuing the sums in out. Returns what follows in w. */
-GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out, const uint8_t *w,
-                                     const grf_q8 *x, int blocks, grf_ahead ahead) {
-    const int apart = rows == GV_INT_ROWS;  /* the registers are full: one word of weights only */
-    const int at_once = apart && GV_FETCH_BLOCK, halves = type == GRF_Q8_0 ? 1 : 2;
+/* One group of columns: out += dx (...), continuing the sums in out. Returns what follows in w. */
+GV_INLINE const uint8_t *GV(int_group)(const int rows, const int type, float *out,
+                                       const uint8_t *w, const grf_q8 *x, int blocks,
+                                       grf_ahead ahead) {
+    const int full = rows == GV_INT_ROWS;   /* the registers are: one vector of weights at a time */
+    const int at_once = full && GV_FETCH_BLOCK, nibbles = type == GRF_Q4_0 ? 2 : 1;
     gv low[GV_INT_ROWS], high[GV_INT_ROWS];
-    int m, j, h, i;
-    GV_UNROLL for (m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
-    for (i = 0; i < blocks; i++) {
+    GRF_UNROLL for (int m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
+    for (int b = 0; b < blocks; b++) {
         gi ilow[GV_INT_ROWS], ihigh[GV_INT_ROWS];
-        gv da, db;
-        GV_UNROLL for (m = 0; m < rows; m++)
-            ilow[m] = ihigh[m] = GV(int_begin)(type, x + m, i);
-        if (at_once) GV(fetch_bytes)(ahead.at, 8 * ahead.step);
-        GV_UNROLL_BLOCK for (j = 0; j < 8; j += halves) GV_UNROLL for (h = 0; h < halves; h++) {
-            const int k = j / halves + 4 * h;
-            const uint8_t *at = w + 64 + j / halves * 128;
-            gi a = GV(int_weights)(type, at, h), b = a;
-            GRF_IN_ORDER;       /* lines read out of turn would cost a fifth of the rate */
-            if (!at_once) GV(fetch)(ahead.at + (j + h) * ahead.step, type == GRF_Q8_0 && !apart);
-            if (!apart) b = GV(int_weights)(type, at + 64, h);
-            GV_UNROLL for (m = 0; m < rows; m++) {
-                gi four = GV(int_inputs)(x + m, i, k);
-                ilow[m] = GV(int_add)(type, ilow[m], a, four);
-                if (!apart) ihigh[m] = GV(int_add)(type, ihigh[m], b, four);
+        GRF_UNROLL for (int m = 0; m < rows; m++)
+            ilow[m] = ihigh[m] = GV_IN_PAIRS ? gi_set(0) : GV(int_start)(type, x + m, b);
+        if (at_once) grf_fetch_bytes(ahead.at, 8 * ahead.step);
+        GV_UNROLL_BLOCK for (int j = 0; j < 8; j += nibbles)
+            GRF_UNROLL for (int h = 0; h < nibbles; h++) {
+                const int k = j / nibbles + 4 * h;
+                const uint8_t *at = w + 64 + 128 * (j / nibbles);
+                gi wl = GV(int_weights)(type, at, h), wh;
+                GRF_IN_ORDER;       /* lines read out of turn would cost a fifth of the rate */
+                if (!at_once) GV_FETCH_LINES(ahead.at + (j + h) * ahead.step, type == GRF_Q8_0 && !full);
+                if (!full) wh = GV(int_weights)(type, at + 64, h);
+                GV(int_step)(rows, type, ilow, wl, x, b, k);
+                if (full) wh = GV(int_weights)(type, at + 64, h);
+                GV(int_step)(rows, type, ihigh, wh, x, b, k);
             }
-            if (apart) {
-                b = GV(int_weights)(type, at + 64, h);
-                GV_UNROLL for (m = 0; m < rows; m++)
-                    ihigh[m] = GV(int_add)(type, ihigh[m], b, GV(int_inputs)(x + m, i, k));
-            }
-        }
-        da = gv_f16(w);
-        db = gv_f16(w + 32);
-        w += type == GRF_Q8_0 ? 1088 : 576;
+        gv dl = gv_f16(w), dh = gv_f16(w + 32);
+        w += type == GRF_Q8_0 ? GRF_BLOCK_BYTES_Q8_0 : GRF_BLOCK_BYTES_Q4_0;
         ahead.at += 8 * ahead.step;
         GRF_FETCH(ahead.at - 1);
-        GV_UNROLL for (m = 0; m < rows; m++) {
-            low[m]  = gv_fma(da, gv_of_int(GV(int_sum)(type, ilow[m],  x + m, i)), low[m]);
-            high[m] = gv_fma(db, gv_of_int(GV(int_sum)(type, ihigh[m], x + m, i)), high[m]);
+        GRF_UNROLL for (int m = 0; m < rows; m++) {
+            if (GV_IN_PAIRS) {
+                ilow[m]  = gi_add(GV(int_start)(type, x + m, b), GV(sum_pairs)(ilow[m]));
+                ihigh[m] = gi_add(GV(int_start)(type, x + m, b), GV(sum_pairs)(ihigh[m]));
+            }
+            low[m]  = gv_fma(dl, gv_from_int(ilow[m]),  low[m]);
+            high[m] = gv_fma(dh, gv_from_int(ihigh[m]), high[m]);
         }
     }
-    GV_UNROLL for (m = 0; m < rows; m++) {
+    GRF_UNROLL for (int m = 0; m < rows; m++) {
         gv dx = gv_set(x[m].scale);
         float *sum = out + m * GRF_TILE;
         gv_store(sum,      gv_fma(dx, low[m],  gv_load(sum)));
@@ -9038,128 +9123,59 @@ GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out,
     return w;
 }
 
-GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint8_t *w,
-                          const grf_q8 *x, int64_t stride, int64_t blocks, grf_ahead ahead) {
+GV_INLINE void GV(int_rows)(const int rows, const int type, float *out, const uint8_t *w,
+                            const grf_q8 *x, int64_t stride, int64_t blocks, grf_ahead ahead) {
     const int most = GRF_GROUP / 32;
     for (; blocks > 0; blocks -= most, x += stride, ahead.at += 8 * most * ahead.step)
         w = GV(int_group)(rows, type, out, w, x, blocks < most ? (int)blocks : most, ahead);
 }
 
-#define GV_INT_BODY(M) \
-    GV(int_rows)((M) < GV_INT_ROWS ? (M) : GV_INT_ROWS, type, out, w, x, stride, count, ahead)
-
-GV_WORD void GV(int_part)(const int type, float *out, const uint8_t *w, const grf_q8 *x,
-                          int64_t stride, int64_t count, int rows) {
-    const int bytes = type == GRF_Q8_0 ? 1088 : 576;
-    const int passes = (rows + GV_INT_ROWS - 1) / GV_INT_ROWS;
-    grf_ahead ahead = grf_look_ahead(w, count * bytes, bytes / 8, passes);
-    GV_ROWS_LOOP(GV_INT_ROWS, 1, 8, GV_INT_BODY)
-}
-
-GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, const grf_q8 *x,
-                            int64_t stride, int rows) {
-    int64_t blocks = l->cols / 32, step = rows <= GV_INT_ROWS ? blocks : GRF_GROUP / 32, n;
-    memset(out, 0, (size_t)rows * GRF_TILE * 4);
-    for (; blocks > 0; blocks -= step, x += stride) {   /* one step is one group, or all of them */
-        n = grf_min64(step, blocks);
-        if (l->type == GRF_Q8_0) GV(int_part)(GRF_Q8_0, out, w, x, stride, n, rows);
-        else                     GV(int_part)(GRF_Q4_0, out, w, x, stride, n, rows);
-        w += n * (l->type == GRF_Q8_0 ? 1088 : 576);
+/* All rows of x, in groups. */
+GV_INLINE void GV(int_part)(const int type, float *out, const uint8_t *w, const grf_q8 *x,
+                            int64_t stride, int64_t blocks, int rows) {
+    const int bytes = type == GRF_Q8_0 ? GRF_BLOCK_BYTES_Q8_0 : GRF_BLOCK_BYTES_Q4_0;
+    const int most = GV_INT_ROWS;
+    grf_ahead ahead = grf_look_ahead(w, blocks * bytes, bytes / 8, (rows + most - 1) / most);
+    for (int m; rows > 0; rows -= m, x += m, out += m * GRF_TILE) {
+        m = grf_next_rows(rows, most);
+        GRF_CALL_ROWS(m, GV_INT_ROWS, GV(int_rows), type, out, w, x, stride, blocks, ahead)
+        ahead.at += blocks * 8 * ahead.step;
     }
 }
 
-/* ---- the table, and nothing left behind ----------------------------------------------------- */
+/* Columns at a time as in float_tile: all of them, or a group. */
+GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, const grf_q8 *x,
+                            int64_t stride, int rows) {
+    int64_t blocks = l->cols / 32, step = rows <= GV_INT_ROWS ? blocks : GRF_GROUP / 32;
+    memset(out, 0, (size_t)rows * GRF_TILE * 4);
+    for (; blocks > 0; blocks -= step, x += stride) {
+        int64_t n = grf_min64(step, blocks);
+        if (l->type == GRF_Q8_0) GV(int_part)(GRF_Q8_0, out, w, x, stride, n, rows);
+        else                     GV(int_part)(GRF_Q4_0, out, w, x, stride, n, rows);
+        w += n * (l->type == GRF_Q8_0 ? GRF_BLOCK_BYTES_Q8_0 : GRF_BLOCK_BYTES_Q4_0);
+    }
+}
 
-static const grf_kernels GV(kernels) = {
-    GRF_WORDS_NAME,
-    GV_BASE(float_tile), GV(int_tile), GV_BASE(quantise), GV_BASE(norm_row), GV_BASE(conv_row),
-    GV_BASE(rglru_row), GV_BASE(rope_angles), GV_BASE(rope_head), GV_BASE(attend),
-    GV_BASE(activate), GV_BASE(multiply), GV_BASE(finish), GV_BASE(soft_cap), GV_BASE(exp_shifted)
-};
+/* ---- what differs from set to set ends here -------------------------------------------------- */
 
-#undef gv
-#undef gi
-#undef gv_load
-#undef gv_store
-#undef gv_set
-#undef gv_add
-#undef gv_sub
-#undef gv_mul
-#undef gv_div
-#undef gv_sqrt
-#undef gv_fma
-#undef gv_max
-#undef gv_less
-#undef gv_bits
-#undef gv_of_bits
-#undef gv_of_int
-#undef gv_f16
-#undef gv_bf16
-#undef gv_half
-#undef gv_sum
-#undef gv_sum4
-#undef gv_top
-#undef gi_load
-#undef gi_set
-#undef gi_add
-#undef gi_sub
-#undef gi_and
-#undef gi_exponent
-#undef gi_nibble
-#undef gi_byte
-#undef gi_dot4
-#undef gi_store8
-#undef gi_sum
-#undef g1_fma
-#undef gv_exp
-#undef gv_expm1
-#undef gv_sigmoid
-#undef gv_tanh
-#undef gv_tanh_near
-#undef gv_reduce
-#undef gv_neg
+#undef GRF_ISA
+#undef GRF_ISA_BASE
+#undef GRF_BYTES_ONLY
 #undef GV_TARGET
-#undef GV_WORD
-#undef GV_KERNEL
-#undef GV_UNROLL
-#undef GV_UNROLL_BLOCK
-#undef GV_FETCH_BLOCK
+#undef GV_INLINE
+#undef GV_FLOAT_ROWS
+#undef GV_INT_ROWS
+#undef GV_QUERIES
+#undef GV_VALUE_VECTORS
+#undef GV_BYTE_ZERO
 #undef GV_PAIRS
 #undef GV_IN_PAIRS
-#undef GV_FLOAT_ROWS
-#undef GV_HALF_ROWS
-#undef GV_INT_ROWS
-#undef GV_VALUE_WORDS
-#undef GV_QUERIES
-#undef GV_ROWS_AHEAD
-#undef GV_QUERIES_LOOP
-#undef GV_SCORES_BODY
-#undef GV_VALUES_BODY
 #undef GV_SUM4
-#undef GV_BYTE_ZERO
-#undef GV_BOTH
-#undef GV_BOTH2
-#undef GV_EACH
-#undef GV_FOUR
-#undef GV_WRAP
-#undef GV_FLOAT_BODY
-#undef GV_INT_BODY
-#undef GV_ROWS_LOOP
-#undef GRF_JOIN2
-#undef GRF_JOIN
-#undef GV
-#undef GV_BASE
-#undef GRF_WORDS
-#undef GRF_WORDS_NAME
-#undef GRF_WORDS_BASE
-#undef GRF_WORDS_AVX2
-#undef GRF_WORDS_AVX_VNNI
-#undef GRF_WORDS_AVX512
-#undef GRF_WORDS_NEON
-#undef GRF_WORDS_NEON_DOT
-#undef GRF_WORDS_WASM
+#undef GV_UNROLL_BLOCK
+#undef GV_FETCH_BLOCK
+#undef GV_FMAF
 
-#endif /* GRF_WORDS */
+#endif /* GRF_ISA */
 
 /* ================================================================= licence
  * This file is available under two licences; choose whichever you prefer.
