@@ -59,7 +59,7 @@ EXAMPLES = $(patsubst examples/%.c,%,$(wildcard examples/*.c)) \
 $(EXAMPLES): %: $(BUILD)/examples/%
 	$< $(MODEL)
 
-$(BUILD)/examples/%.o: STANDARD += -DGRIFFIN_IMPLEMENTED
+$(BUILD)/examples/%.o: STANDARD += -DGRIFFIN_IMPLEMENTED -DGRIFFIN_GRAMMAR_IMPLEMENTED
 $(BUILD)/examples/embedded_model.o: STANDARD += -UGRIFFIN_IMPLEMENTED
 $(BUILD)/examples/embedded_model.o: $(MODEL)
 
@@ -135,7 +135,7 @@ endef
 
 # ---- check-all ---------------------------------------------------------------------------------
 
-check-all: same-bits symbols platforms web-test tests-elsewhere sanitizers valgrind lint fuzz spills
+check-all: same-bits grammar-alone symbols platforms web-test tests-elsewhere sanitizers valgrind lint fuzz spills
 
 # The library compiled by COMPILER_LANGUAGE_OPTIMISATION_DIALECT, warnings being errors, must give
 # the bits that tests/test_bits.c knows.
@@ -153,6 +153,13 @@ same-bits: $(VARIANTS) $(MODELS)
 build/bits/%: tests/test_bits.c tests/test.h griffin.h
 	@mkdir -p $(@D)
 	$(call part,1) $(language) $(optimiser) $(WARNINGS) -Werror $< -x none -lm -o $@
+
+# The grammars' header where the library is not.
+grammar-alone: tests/grammar_alone.c griffin.h tools/griffin_grammar.h
+	for c in gcc clang; do for language in "c99 -x c" "c++11 -x c++"; do \
+	    $$c -std=$$language $(WARNINGS) -Werror -I. -fsyntax-only $< || exit 1; \
+	done; done
+	@echo "4 passed, 0 failed"
 
 # What the linker sees of the library: no data that can be written; outside only the functions of
 # the manual, with a prefix if one was asked for; and with neither stdio nor stdlib no more of the C
@@ -173,7 +180,7 @@ symbols: $(foreach c,gcc clang,$(COPIES:%=build/symbols/$c_%.o))
 	    || { echo "not in the list of what may be needed"; exit 1; }
 	@echo "$(words $^) passed, 0 failed"
 
-build/symbols/%.o: tools/shared/engine.c griffin.h
+build/symbols/%.o: tools/shared/engine.c griffin.h tools/griffin_grammar.h
 	@mkdir -p $(@D)
 	$(firstword $(subst _, ,$*)) -std=c99 -D_POSIX_C_SOURCE=200809L -O2 -fno-pie $(COPY) -c $< -o $@
 
@@ -327,6 +334,6 @@ $(BUILD)/tests/fuzz_%.fuzzed: $(BUILD)/tests/fuzz_%
 clean:
 	rm -rf build
 
-.PHONY: all run $(EXAMPLES) web test web-test check-all same-bits symbols platforms sizes \
-        windows-stack tests-elsewhere sanitizers valgrind lint fuzz spills run-fuzzers clean
+.PHONY: all run $(EXAMPLES) web test web-test check-all same-bits grammar-alone symbols platforms \
+        sizes windows-stack tests-elsewhere sanitizers valgrind lint fuzz spills run-fuzzers clean
 .SECONDARY:
