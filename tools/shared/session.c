@@ -2,7 +2,6 @@
 
 #include "session.h"
 #include "../convert/config.h"
-#include "json_schema.h"
 
 #include <limits.h>
 #include <math.h>
@@ -101,24 +100,10 @@ int session_open_memory(session *s, const void *data, size_t size, int threads) 
     return 1;
 }
 
-static int open_grammar(session *s, const char *path, const char *text, size_t size) {
-    int error = griffin_grammar_open(&s->grammar, s->model, text, size, NULL);
-    return error < 0 ? complain("%s: %s", path, s->message) : 0;
-}
-
-static int open_schema(session *s, const char *path, const file_bytes *file) {
-    report r = { "" };
-    char *text = json_schema_grammar(file->data, (size_t)file->size, &r);
-    int status = text ? open_grammar(s, path, text, strlen(text))
-                      : complain("%s: %s", path, r.text);
-    free(text);
-    return status;
-}
-
 int session_control(session *s, const control_options *o) {
     char nothing[GRIFFIN_STOP_BYTES];
     file_bytes file;
-    int status;
+    int error;
     s->stop.texts = o->stops.at;
     s->stop.count = o->stops.count;
     if (griffin_stop_feed(&s->stop, "", 0, nothing, sizeof nothing) < 0)
@@ -126,10 +111,10 @@ int session_control(session *s, const control_options *o) {
     if (o->grammar && o->schema) return complain("--grammar and --schema exclude each other");
     if (!o->grammar && !o->schema) return 0;
     if (text_open(&file, NULL, o->grammar ? o->grammar : o->schema)) return 1;
-    if (o->schema) status = open_schema(s, o->schema, &file);
-    else status = open_grammar(s, o->grammar, (const char *)file.data, (size_t)file.size);
+    error = (o->schema ? griffin_grammar_open_schema : griffin_grammar_open)(
+        &s->grammar, s->model, (const char *)file.data, (size_t)file.size, NULL);
     file_close(&file);
-    return status;
+    return error < 0 ? complain("%s: %s", o->grammar ? o->grammar : o->schema, s->message) : 0;
 }
 
 void session_close(session *s) {

@@ -6,6 +6,7 @@
 #define SESSION_H
 
 #include "../../griffin.h"
+#include "../griffin_grammar.h"
 #include "host.h"
 #include "options.h"
 
