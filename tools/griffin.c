@@ -67,6 +67,7 @@ static int start(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    host_start(&argc, &argv);
     int status = start(argc, argv);
     int lost = output_flush();
     return status ? status : lost;

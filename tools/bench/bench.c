@@ -49,7 +49,7 @@ typedef struct cell { char text[64]; } cell;
 static cell number_cell(double value) {
     cell c = { "" };
     int digits = fabs(value) < 10 ? 3 : fabs(value) < 1000 ? 2 : 0;
-    if (isfinite(value))
+    if (fabs(value) < INFINITY)
         snprintf(c.text, sizeof c.text, "%.*f", value == floor(value) ? 0 : digits, value);
     return c;
 }
@@ -495,10 +495,11 @@ static int measure_model(settings *s, bench_model *b, table *t) {
 }
 
 static int measure_file(settings *s, table *t) {
-    const char *slash = strrchr(s->path, '/');
+    char *name = path_name(s->path);
     bench_model b;
     int status = bench_file(&b, s->path);
-    set_name(&b, slash ? slash + 1 : s->path);
+    set_name(&b, name ? name : "model");
+    free(name);
     b.copy = s->copy;
     if (!status) status = measure_model(s, &b, t);
     bench_close(&b);

@@ -1,9 +1,5 @@
 /* model.c - models and states to measure; see model.h. */
 
-#if !defined(_DEFAULT_SOURCE) && defined(__linux__)
-  #define _DEFAULT_SOURCE                   /* madvise */
-#endif
-
 #include "model.h"
 #include "../convert/gguf_writer.h"
 #include "../shared/host.h"
@@ -11,41 +7,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-
-/* ---- memory ---------------------------------------------------------------------------------- */
-
-#ifndef MAP_ANONYMOUS
-  #define MAP_ANONYMOUS MAP_ANON
-#endif
-
-enum { HUGE_PAGE = 2 << 20 };
-
-typedef struct big_block { void *base; size_t size; } big_block;    /* stands before the memory */
-
-void *big_allocate(size_t size) {
-    size_t whole = size + 2 * HUGE_PAGE;
-    big_block block;
-    unsigned char *memory;
-    if (whole < size) return NULL;
-    block.size = whole;
-    block.base = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (block.base == MAP_FAILED) return NULL;
-    memory = (unsigned char *)block.base + sizeof block;
-    memory += -(uintptr_t)memory & (HUGE_PAGE - 1);
-    memcpy(memory - sizeof block, &block, sizeof block);
-#ifdef MADV_HUGEPAGE
-    if (size >= 2 * HUGE_PAGE) madvise(memory, size, MADV_HUGEPAGE);
-#endif
-    return memory;
-}
-
-void big_release(void *memory) {
-    big_block block;
-    if (!memory) return;
-    memcpy(&block, (unsigned char *)memory - sizeof block, sizeof block);
-    munmap(block.base, block.size);
-}
 
 /* ---- random weights -----------------------------------------------------------------------------
  * A float gets random sign and fraction and a fixed exponent e: its magnitude is even in

@@ -7,7 +7,6 @@
 
 #include <stdint.h>
 #include <string.h>
-#include <time.h>
 
 #if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__)
   #define PROBE_X86
@@ -163,14 +162,6 @@ static const struct probe_set *find_set(const char *name) {
 
 /* ---- all threads at once --------------------------------------------------------------------- */
 
-static double cpu_seconds(clockid_t clock) {
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-double process_seconds(void) { return cpu_seconds(CLOCK_PROCESS_CPUTIME_ID); }
-
 static volatile double probe_sink;          /* makes results wanted */
 
 typedef struct probe_work {
@@ -199,10 +190,10 @@ static double run_threads(const probe_work *w, int threads, double *share) {
         reduction(min: first, least) reduction(max: last)
 #endif
     for (i = 0; i < threads; i++) {
-        double start = seconds_now(), cpu = cpu_seconds(CLOCK_THREAD_CPUTIME_ID), end, part;
+        double start = seconds_now(), cpu = thread_seconds(), end, part;
         probe_sink = run_work(w, i);
         end = seconds_now();
-        part = (cpu_seconds(CLOCK_THREAD_CPUTIME_ID) - cpu) / (end - start + 1e-9);
+        part = (thread_seconds() - cpu) / (end - start + 1e-9);
         if (start < first) first = start;
         if (end > last) last = end;
         if (part < least) least = part;

@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct chat {
     session s;
@@ -129,27 +128,21 @@ static char *trim(char *line) {
     return line;
 }
 
-static char *without_newline(char *line) {
-    line[strcspn(line, "\n")] = 0;
-    return line;
-}
-
 static int converse(chat *c) {
-    int terminal = isatty(STDIN_FILENO), status = 0, going = 1;
-    size_t capacity = 0;
-    char *line = NULL, *words;
+    int terminal = is_terminal(stdin), status = 0, going = 1;
     interrupt_catch();
     while (going && !status) {
         if (terminal) printf("> ");
         if ((status = output_flush()) != 0) break;
         interrupt_clear();
-        if (getline(&line, &capacity, stdin) < 0) break;
-        words = *line == '/' || !c->raw ? trim(line) : without_newline(line);
+        char *line = input_line();
+        if (!line) break;
+        const char *words = *line == '/' || !c->raw ? trim(line) : line;
         if (*words == '/') going = obey(c, words);
         else if (*words) status = answer(c, words, strlen(words));
+        free(line);
     }
     if (terminal && going) printf("\n");
-    free(line);
     return status;
 }
 

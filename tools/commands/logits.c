@@ -129,7 +129,7 @@ static int write_logits(session *s, const char *in, const char *path, int chunk)
     token_list tokens = { NULL, 0, 0 }, positions = { NULL, 0, 0 };
     int status = read_json(in, &tokens, &positions)
               || check_tokens(&tokens, &positions, s->info->config.vocab);
-    FILE *out = status ? NULL : fopen(path, "wb");
+    FILE *out = status ? NULL : file_stream(path, "wb");
     if (!status && !out) status = complain("%s: %s", path, strerror(errno));
     if (!status) status = run_all(s, &tokens, &positions, chunk, out, path);
     if (out && fclose(out) && !status) status = complain("%s: %s", path, strerror(errno));

@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct score {
     double nats, bytes, seconds;
@@ -26,12 +25,6 @@ static double loss(const float *logits, int vocab, int32_t next) {
     for (v = 1; v < vocab; v++) if (logits[v] > logits[top]) top = v;
     for (v = 0; v < vocab; v++) if (v != top) sum += exp((double)logits[v] - logits[top]);
     return log(sum) + logits[top] - logits[next];
-}
-
-static void show_progress(const score *r, int total) {
-    if (isatty(STDERR_FILENO))
-        fprintf(stderr, "\r%d of %d tokens, perplexity %.3f ", r->tokens, total,
-                exp(r->nats / r->tokens));
 }
 
 static int smaller(int a, int b) { return a < b ? a : b; }
@@ -61,9 +54,11 @@ static int measure(session *s, token_list *list, int chunk, int length, score *r
         for (k = 0; k < span.count && error >= 0; k++)
             r->nats += loss(logits + (size_t)k * (size_t)vocab, vocab, list->data[i + k + 1]);
         r->tokens = i + span.count;
-        if (error >= 0) show_progress(r, total);
+        progress_show("%d of %d tokens, perplexity %.3f", r->tokens, total,
+                      exp(r->nats / r->tokens));
     }
     r->seconds = seconds_now() - start;
+    progress_clear();
     free(logits);
     return error < 0 ? session_error(s, error) : 0;
 }
@@ -82,7 +77,6 @@ static int count_bytes(session *s, const token_list *list, score *r) {
 }
 
 static int print_score(const score *r) {
-    if (isatty(STDERR_FILENO)) fprintf(stderr, "\r%60s\r", "");
     printf("nats per token  %.6f\n", r->nats / r->tokens);
     printf("perplexity      %.4f\n", exp(r->nats / r->tokens));
     printf("bits per byte   %.6f\n", r->nats / log(2.0) / r->bytes);

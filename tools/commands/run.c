@@ -4,7 +4,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct run_options {
     model_options model;
@@ -34,13 +33,14 @@ static int run(session *s, run_options *o, const file_bytes *prompt) {
 /* Editors and echo end a text with a newline that is seldom meant as part of the prompt. */
 static void drop_last_newline(file_bytes *t) {
     if (t->size > 0 && t->data[t->size - 1] == '\n') t->size--;
+    if (t->size > 0 && t->data[t->size - 1] == '\r') t->size--;
 }
 
 static int open_and_run(const command *c, run_options *o) {
     session s;
     file_bytes prompt;
     int status;
-    if (!o->prompt && !o->file && isatty(STDIN_FILENO))
+    if (!o->prompt && !o->file && is_terminal(stdin))
         return options_wrong(c, "no prompt: give -p TEXT, -f FILE, or standard input");
     status = text_open(&prompt, o->prompt, o->file);
     if (!o->prompt) drop_last_newline(&prompt);

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* ---- text to tokens ----------------------------------------------------------------------- */
 
@@ -121,7 +120,7 @@ int command_tokenize(int argc, char **argv) {
                         table, NULL };
     int status = options_parse(&c, argc, argv);
     if (status >= 0) return status;
-    if (!prompt && !file && !ids && isatty(STDIN_FILENO))
+    if (!prompt && !file && !ids && is_terminal(stdin))
         return options_wrong(&c, "no text: give -p TEXT, -f FILE, or standard input");
     if ((status = session_open(&s, &c, &o, NEEDS_TEXT)) != 0) return status;
     if (ids) status = decode(&s, ids);

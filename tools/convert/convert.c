@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "gguf_reader.h"
 #include "gguf_writer.h"
@@ -35,7 +34,6 @@ typedef struct job {
     float       *values;                    /* [chunk] */
     uint8_t     *bytes;                     /* the same, encoded */
     uint8_t     *tile;                      /* and packed */
-    int          progress;                  /* last percentage shown; -1: show none */
 } job;
 
 /* ---- what to read ---------------------------------------------------------------------- */
@@ -46,7 +44,7 @@ static int ends_in(const char *text, const char *ending) {
 }
 
 static int find_directory(job *j) {
-    const char *source = j->o->source, *slash = strrchr(source, '/');
+    const char *source = j->o->source, *slash = path_slash(source);
     size_t length = slash ? (size_t)(slash - source) : 0;
     if (path_is_directory(source)) length = strlen(source);
     j->directory = (char *)malloc(length + 2);
@@ -206,20 +204,9 @@ static int is_tiled(const job *j, const tensor *t) {
 static uint64_t blocks_of(const tensor *t) { return t->kind == TENSOR_GATE ? t->shape[0] : 1; }
 static uint64_t rows_of(const tensor *t) { return t->shape[t->kind == TENSOR_GATE ? 2 : 0]; }
 
-static char *base_name(const char *path) {
-    size_t end = strlen(path), start;
-    char *name = (char *)malloc(end + 1);
-    while (end && path[end - 1] == '/') end--;
-    for (start = end; start && path[start - 1] != '/'; start--) {}
-    if (!name) return NULL;
-    memcpy(name, path + start, end - start);
-    name[end - start] = 0;
-    return name;
-}
-
 static int write_general(job *j) {
     gguf_writer *g = &j->out;
-    char *name = base_name(j->o->name ? j->o->name : j->o->source);
+    char *name = path_name(j->o->name ? j->o->name : j->o->source);
     if (!name) return report_fail(j->r, "out of memory");
     gguf_string(g, "general.architecture", "griffin");
     gguf_string(g, "general.name", j->o->name ? j->o->name : name);
@@ -298,12 +285,11 @@ static void tell_fallen(const job *j) {
 
 /* ---- the data ------------------------------------------------------------------------------ */
 
-static void show_progress(job *j, const char *name) {
-    int percent = (int)(100.0 * (double)j->out.written / (double)j->out.data_size);
-    if (j->progress < 0 || percent == j->progress) return;
-    j->progress = percent;
-    fprintf(stderr, "\r%3d%%  %6.0f of %.0f MB  %-60.60s", percent, (double)j->out.written / 1e6,
-            (double)j->out.data_size / 1e6, percent == 100 ? "" : name);
+static void show_progress(const job *j, const char *name) {
+    double written = (double)j->out.written, all = (double)j->out.data_size;
+    if (!j->o->quiet)
+        progress_show("%3.0f %%  %6.0f of %.0f MB  %.60s", 100 * written / all, written / 1e6,
+                      all / 1e6, name);
 }
 
 static int read_values(const job *j, const tensor *t, uint64_t first, uint64_t count, float *x) {
@@ -390,7 +376,6 @@ static int write_data(job *j) {
     j->bytes = (uint8_t *)malloc((size_t)chunk * sizeof *j->values);
     j->tile = (uint8_t *)malloc((size_t)chunk * sizeof *j->values);
     if (!j->values || !j->bytes || !j->tile) return report_fail(j->r, "out of memory");
-    j->progress = j->o->quiet || !isatty(STDERR_FILENO) ? -1 : 101;
     for (size_t i = 0; i < j->m->tensors.count; i++) {
         if (write_tensor(j, &j->m->tensors.list[i]) != 0) return -1;
     }
@@ -440,11 +425,10 @@ static void start(job *j, model_parts *m, const convert_options *o, report *r) {
     j->m = m;
     j->o = o;
     j->r = r;
-    j->progress = -1;
 }
 
 static void finish(job *j) {
-    if (j->progress >= 0) fprintf(stderr, "\r%90s\r", "");
+    progress_clear();
     gguf_free(&j->out);
     free(j->directory);
     free(j->values);

@@ -204,9 +204,9 @@ int vocabulary_from_sentencepiece(vocabulary *v, const void *data, size_t size, 
 
 /* ---- writing ------------------------------------------------------------------------------- */
 
-static void put_varint(FILE *out, uint64_t value) {
-    for (; value > 127; value >>= 7) putc((int)(value & 127) | 128, out);
-    putc((int)value, out);
+static void put_varint(byte_buffer *out, uint64_t value) {
+    for (; value > 127; value >>= 7) buffer_number(out, (value & 127) | 128, 1);
+    buffer_number(out, value, 1);
 }
 
 static size_t varint_size(uint64_t value) {
@@ -215,22 +215,22 @@ static size_t varint_size(uint64_t value) {
     return n;
 }
 
-static void put_key(FILE *out, uint32_t number, int wire) {
+static void put_key(byte_buffer *out, uint32_t number, int wire) {
     put_varint(out, (uint64_t)number << 3 | (unsigned)wire);
 }
 
-static void put_bytes(FILE *out, uint32_t number, const void *data, size_t size) {
+static void put_bytes(byte_buffer *out, uint32_t number, const void *data, size_t size) {
     put_key(out, number, 2);
     put_varint(out, size);
-    fwrite(data, 1, size, out);
+    buffer_add(out, data, size);
 }
 
-static void put_number(FILE *out, uint32_t number, uint64_t value) {
+static void put_number(byte_buffer *out, uint32_t number, uint64_t value) {
     put_key(out, number, 0);
     put_varint(out, value);
 }
 
-static void put_piece(FILE *out, const vocabulary *v, const piece *p) {
+static void put_piece(byte_buffer *out, const vocabulary *v, const piece *p) {
     uint32_t bits;
     size_t n = p->text.length;
     memcpy(&bits, &p->score, 4);
@@ -238,12 +238,12 @@ static void put_piece(FILE *out, const vocabulary *v, const piece *p) {
     put_varint(out, 1 + varint_size(n) + n + 5 + 2);
     put_bytes(out, 1, v->text + p->text.at, n);
     put_key(out, 2, 5);
-    for (int i = 0; i < 4; i++) putc((int)(bits >> 8 * i & 255), out);
+    buffer_number(out, bits, 4);
     put_number(out, 3, (uint64_t)p->type);
 }
 
 /* Names the pieces that readers look for: unknown, bos, eos and pad. */
-static void put_names(FILE *out, const vocabulary *v) {
+static void put_names(byte_buffer *out, const vocabulary *v) {
     const int ids[NAMES] = {v->unknown, v->bos, v->eos, v->pad};
     for (uint32_t i = 0; i < NAMES; i++) {
         const piece *p = ids[i] >= 0 ? &v->pieces[ids[i]] : NULL;
@@ -252,7 +252,7 @@ static void put_names(FILE *out, const vocabulary *v) {
     }
 }
 
-static void put_trainer(FILE *out, const vocabulary *v) {
+static void put_trainer(byte_buffer *out, const vocabulary *v) {
     put_number(out, 3, 2);                  /* BPE */
     put_number(out, 24, v->whitespace_suffix != 0);
     put_number(out, 35, first_of_type(v, PIECE_BYTE) >= 0);
@@ -261,7 +261,7 @@ static void put_trainer(FILE *out, const vocabulary *v) {
     put_names(out, v);
 }
 
-static void put_normaliser(FILE *out, const vocabulary *v) {
+static void put_normaliser(byte_buffer *out, const vocabulary *v) {
     put_bytes(out, 1, "identity", 8);
     if (v->charsmap.length) put_bytes(out, 2, v->text + v->charsmap.at, v->charsmap.length);
     put_number(out, 3, v->add_space_prefix != 0);
@@ -269,15 +269,14 @@ static void put_normaliser(FILE *out, const vocabulary *v) {
     put_number(out, 5, v->escape_whitespaces != 0);
 }
 
-void vocabulary_to_sentencepiece(const vocabulary *v, FILE *out) {
-    static void (*const parts[])(FILE *, const vocabulary *) = {put_trainer, put_normaliser};
+void vocabulary_to_sentencepiece(const vocabulary *v, byte_buffer *out) {
+    static void (*const parts[])(byte_buffer *, const vocabulary *) = {put_trainer, put_normaliser};
     for (size_t i = 0; i < v->count; i++) put_piece(out, v, &v->pieces[i]);
     for (uint32_t i = 0; i < 2; i++) {
-        char *data = NULL;
-        size_t size = 0;
-        FILE *part = open_memstream(&data, &size);
-        if (part) parts[i](part, v);
-        if (part && !fclose(part)) put_bytes(out, 2 + i, data, size);
-        free(data);
+        byte_buffer part = { NULL, 0, 0, 0 };
+        parts[i](&part, v);
+        put_bytes(out, 2 + i, part.data, part.size);
+        out->failed |= part.failed;
+        buffer_free(&part);
     }
 }

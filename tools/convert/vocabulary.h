@@ -8,7 +8,7 @@
 #define VOCABULARY_H
 
 #include "gguf_writer.h"
-#include "../shared/report.h"
+#include "../shared/buffer.h"
 
 enum { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL, PIECE_USER, PIECE_UNUSED, PIECE_BYTE };
 
@@ -45,7 +45,7 @@ void vocabulary_write(const vocabulary *v, const char *chat_template, gguf_write
 void vocabulary_free(vocabulary *v);
 
 /* As a tokenizer.model; the vocabulary has scores. */
-void vocabulary_to_sentencepiece(const vocabulary *v, FILE *out);
+void vocabulary_to_sentencepiece(const vocabulary *v, byte_buffer *out);
 
 /* ---- for the readers themselves ------------------------------------------------------------ */
 

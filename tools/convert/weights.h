@@ -3,7 +3,7 @@
 #ifndef WEIGHTS_H
 #define WEIGHTS_H
 
-#include "../shared/report.h"
+#include "../shared/host.h"
 
 typedef enum weight_type {
     WEIGHT_F32,

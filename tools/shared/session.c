@@ -1,7 +1,6 @@
 /* session.c - an open model with one sequence, tokens, answers, timing; see session.h. */
 
 #include "session.h"
-#include "../convert/config.h"
 #include "json_schema.h"
 
 #include <limits.h>
@@ -9,8 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 enum { FEED = 64 };                         /* tokens between two looks at Ctrl-C */
 
@@ -29,30 +26,20 @@ int session_error(session *s, int error) {
     return 1;
 }
 
-/* For a file without metadata: what --config or --preset says. */
-static int read_config(model_config *config, const model_options *o) {
-    report r = { "" };
-    if (o->preset && config_preset(config, o->preset, &r)) return complain("%s", r.text);
-    if (o->config && config_read(config, o->config, &r)) return complain("%s", r.text);
-    return 0;
-}
-
 static int open_model(session *s, const model_options *o, int needs) {
-    model_config config;
     griffin_options options;
-    int error;
-    memset(&config, 0, sizeof config);
+    report r = { "" };
     memset(&options, 0, sizeof options);
     options.logger.message = on_message;
     options.logger.user = s;
     options.cpu = (griffin_cpu)o->cpu;
     options.attn_keys = o->attn_keys;
     options.kv_type = (griffin_kv_type)o->kv_type;
-    if (o->preset || o->config) options.config = &config.net;
-    if (read_config(&config, o)) return 1;
-    error = griffin_open_file(&s->model, o->path, &options);
-    config_free(&config);
-    if (error < 0) return session_error(s, error);
+    if (file_open(&s->file, o->path, &r)) return complain("%s", r.text);
+    int error = griffin_open_memory(&s->model, s->file.data, (size_t)s->file.size, &options);
+    if (error < 0)
+        return complain("%s: %s", o->path,
+                        s->message[0] ? s->message : griffin_error_string(error));
     s->info = griffin_get_info(s->model);
     if (needs == NEEDS_TEXT && !s->info->has_vocabulary)
         return complain("%s: %s", o->path, griffin_error_string(GRIFFIN_E_VOCABULARY));
@@ -138,6 +125,7 @@ void session_close(session *s) {
     free(s->context_memory);
     griffin_grammar_close(s->grammar);
     griffin_close(s->model);
+    file_close(&s->file);
     memset(s, 0, sizeof *s);
 }
 
@@ -187,7 +175,7 @@ int sampler_prepare(const command *c, griffin_sampler *sampler) {
     if (sampler->repeat_last > GRIFFIN_RECENT)
         return options_wrong(c, "--repeat-last-n: at most %d", GRIFFIN_RECENT);
     if (sampler->seed == UINT64_MAX)
-        sampler->seed = ((uint64_t)time(NULL) << 16 ^ (uint64_t)getpid()) & 0xffffffff;
+        sampler->seed = random_seed();
     return -1;
 }
 
