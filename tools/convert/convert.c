@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "checkpoint.h"
+#include "deepmind.h"
 #include "gguf_reader.h"
 #include "gguf_writer.h"
 #include "../shared/host.h"
@@ -55,22 +57,8 @@ static int find_directory(job *j) {
     return 0;
 }
 
-static int open_named(weights *w, const char *source, report *r) {
-    static const struct {
-        const char *ending;
-        int (*open)(weights *, const char *, report *);
-    } kinds[] = {{".index.json", weights_open_sharded}, {".safetensors", weights_open_safetensors},
-                 {".pt", weights_open_torch}, {".pth", weights_open_torch}};
-    if (!path_exists(source)) return report_fail(r, "%s: no such file or directory", source);
-    if (path_is_directory(source)) return weights_open_directory(w, source, r);
-    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
-        if (ends_in(source, kinds[i].ending)) return kinds[i].open(w, source, r);
-    }
-    return report_fail(r, "%s: neither a directory nor a .safetensors or .pt file", source);
-}
-
 static int open_weights(job *j) {
-    if (open_named(&j->m->w, j->o->source, j->r) != 0) return -1;
+    if (weights_open(&j->m->w, j->o->source, j->r) != 0) return -1;
     j->from_deepmind = weights_find(&j->m->w, "embedder.input_embedding") != NULL;
     return j->from_deepmind ? weights_from_deepmind(&j->m->w, j->o->source, j->r) : 0;
 }

@@ -2,7 +2,7 @@
  *
  * Only names and strides change; the data stays where it is in the file. */
 
-#include "tensors.h"
+#include "deepmind.h"
 
 #include <stdio.h>
 #include <stdlib.h>

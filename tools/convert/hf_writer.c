@@ -1,6 +1,7 @@
 /* hf_writer.c - writes the files that convert reads; see hf_writer.h. */
 
 #include "hf_writer.h"
+#include "sentencepiece.h"
 #include "../shared/buffer.h"
 #include "../shared/host.h"
 

@@ -1,5 +1,6 @@
-/* weights.h for safetensors files, single and sharded. */
-#include "weights.h"
+/* safetensors.c - single and sharded safetensors files; see safetensors.h. */
+
+#include "safetensors.h"
 
 #include "../shared/checked.h"
 #include "../shared/json.h"

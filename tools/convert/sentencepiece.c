@@ -3,7 +3,7 @@
  *     field = varint (number << 3 | wire), payload
  *     wire 0: varint   1: 8 bytes   2: varint length, bytes   5: 4 bytes */
 
-#include "vocabulary.h"
+#include "sentencepiece.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -101,7 +101,7 @@ static void take_piece(model *m, cursor c) {
     piece *p = vocabulary_at(m->v, m->v->count);
     field f;
     if (!p) { m->bad = 1; return; }
-    p->type = PIECE_NORMAL;
+    p->type = GRIFFIN_TOKEN_NORMAL;
     while (take_field(&c, &f)) {
         if (f.number == 1) take_text(m, &f, &p->text);
         else if (f.number == 2) take_score(m, &f, &p->score);
@@ -177,10 +177,11 @@ static int check_model(const model *m, const char *path, report *r) {
                            "%s: SentencePiece model type %d (%s) is not supported; only BPE (2) is",
                            path, m->model_type, kinds[kind]);
     if (m->denormaliser.length) return report_fail(r, "%s: a denormaliser is not supported", path);
-    if (first_of_type(m->v, PIECE_UNKNOWN) < 0) return report_fail(r, "%s: no unknown piece", path);
-    if (!m->byte_fallback && first_of_type(m->v, PIECE_BYTE) >= 0)
+    if (first_of_type(m->v, GRIFFIN_TOKEN_UNKNOWN) < 0)
+        return report_fail(r, "%s: no unknown piece", path);
+    if (!m->byte_fallback && first_of_type(m->v, GRIFFIN_TOKEN_BYTE) >= 0)
         return report_fail(r, "%s: byte pieces without byte_fallback", path);
-    if (m->byte_fallback && first_of_type(m->v, PIECE_BYTE) < 0)
+    if (m->byte_fallback && first_of_type(m->v, GRIFFIN_TOKEN_BYTE) < 0)
         return report_fail(r, "%s: byte_fallback without byte pieces", path);
     return 0;
 }
@@ -194,10 +195,10 @@ int vocabulary_from_sentencepiece(vocabulary *v, const void *data, size_t size, 
     v->has_scores = v->add_space_prefix = v->remove_extra_whitespaces = 1;
     take_model(&m, c);
     if (check_model(&m, path, r) != 0) return -1;
-    v->unknown = first_of_type(v, PIECE_UNKNOWN);
-    v->bos = named(&m, BOS_NAME, "<s>", PIECE_CONTROL);
-    v->eos = named(&m, EOS_NAME, "</s>", PIECE_CONTROL);
-    v->pad = named(&m, PAD_NAME, "<pad>", PIECE_CONTROL);
+    v->unknown = first_of_type(v, GRIFFIN_TOKEN_UNKNOWN);
+    v->bos = named(&m, BOS_NAME, "<s>", GRIFFIN_TOKEN_CONTROL);
+    v->eos = named(&m, EOS_NAME, "</s>", GRIFFIN_TOKEN_CONTROL);
+    v->pad = named(&m, PAD_NAME, "<pad>", GRIFFIN_TOKEN_CONTROL);
     v->add_bos = v->bos >= 0;
     return 0;
 }
@@ -255,7 +256,7 @@ static void put_names(byte_buffer *out, const vocabulary *v) {
 static void put_trainer(byte_buffer *out, const vocabulary *v) {
     put_number(out, 3, 2);                  /* BPE */
     put_number(out, 24, v->whitespace_suffix != 0);
-    put_number(out, 35, first_of_type(v, PIECE_BYTE) >= 0);
+    put_number(out, 35, first_of_type(v, GRIFFIN_TOKEN_BYTE) >= 0);
     if (v->unk_surface.length)
         put_bytes(out, 44, v->text + v->unk_surface.at, v->unk_surface.length);
     put_names(out, v);

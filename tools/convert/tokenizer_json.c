@@ -3,7 +3,7 @@
  * Understood are the BPE forms made from SentencePiece models (spaces become U+2581) and GPT-2's
  * byte-level BPE. Everything that would change the tokens in another way is refused by name. */
 
-#include "vocabulary.h"
+#include "tokenizer_json.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -135,7 +135,8 @@ static int take_added_token(reader *in) {
             text = vocabulary_keep(in->v, in->j.text, in->j.length);
     }
     if (in->j.kind != JSON_OBJECT_END || !text.length) return wrong(in, "an entry", "no content");
-    return add_piece(in, text, id, rules[4].seen & 2 ? PIECE_CONTROL : PIECE_USER);
+    return add_piece(in, text, id,
+                     rules[4].seen & 2 ? GRIFFIN_TOKEN_CONTROL : GRIFFIN_TOKEN_USER_DEFINED);
 }
 
 static int take_added(reader *in) {
@@ -278,10 +279,11 @@ static void settle_types(reader *in) {
     for (size_t i = 0; i < v->count; i++) {
         piece *p = &v->pieces[i];
         if (!p->text.length) vocabulary_pad(v, i);
-        else if ((int)i == v->unknown) p->type = PIECE_UNKNOWN;
+        else if ((int)i == v->unknown) p->type = GRIFFIN_TOKEN_UNKNOWN;
         else if (in->byte_fallback && !v->byte_level
-                 && vocabulary_is_byte(v->text + p->text.at, p->text.length)) p->type = PIECE_BYTE;
-        else if (!p->type) p->type = PIECE_NORMAL;
+                 && vocabulary_is_byte(v->text + p->text.at, p->text.length))
+            p->type = GRIFFIN_TOKEN_BYTE;
+        else if (!p->type) p->type = GRIFFIN_TOKEN_NORMAL;
     }
 }
 

@@ -1,14 +1,13 @@
-/*
- * weights.h for PyTorch's .pt: a zip archive made by torch.save of a dict of tensors.
+/* torch.c - PyTorch's .pt: a zip archive that torch.save made of a dict of tensors; see torch.h.
  *
  *     <root>/data.pkl      a pickle of the dict; its tensors name a storage, an offset and strides
  *     <root>/data/<key>    one storage each: raw little-endian elements
  *     <root>/byteorder     "little", if it is there
  *
  * The pickle is read by a machine that knows a list of opcodes and a list of globals and fails at
- * anything else. Nothing is ever called.
- */
-#include "weights.h"
+ * anything else. Nothing is ever called. */
+
+#include "torch.h"
 
 #include "../shared/checked.h"
 #include "../shared/json.h"
@@ -134,7 +133,7 @@ static int bad_pickle(const machine *m, const char *what) {
 }
 
 /* The next n bytes; null with a message if there are not so many. */
-static const unsigned char *take(machine *m, uint64_t n) {
+static const unsigned char *next_bytes(machine *m, uint64_t n) {
     const unsigned char *p = m->bytes + m->at;
     if (n > m->size - m->at) {
         bad_pickle(m, "ends too early");
@@ -303,10 +302,10 @@ static int do_global(machine *m) {
 }
 
 static int do_string(machine *m) {
-    const unsigned char *p = take(m, 4), *text;
+    const unsigned char *p = next_bytes(m, 4), *text;
     uint32_t i, length = p ? little_u32(p) : 0;
     size_t n;
-    if (!p || !(text = take(m, length))) return -1;
+    if (!p || !(text = next_bytes(m, length))) return -1;
     for (i = 0; i < length; i += (uint32_t)n) {
         n = utf8_length(text + i, length - i);
         if (n == 0) return bad_pickle(m, "string is not UTF-8");
@@ -316,7 +315,7 @@ static int do_string(machine *m) {
 
 /* Little-endian two's complement of any length up to 8. */
 static int push_integer(machine *m, uint64_t length, int is_signed) {
-    const unsigned char *p = length <= 8 ? take(m, length) : NULL;
+    const unsigned char *p = length <= 8 ? next_bytes(m, length) : NULL;
     uint64_t bits = 0, i;
     if (!p) return length <= 8 ? -1 : bad_pickle(m, "integer of more than 64 bits");
     for (i = 0; i < length; i++) bits |= (uint64_t)p[i] << 8 * i;
@@ -325,12 +324,12 @@ static int push_integer(machine *m, uint64_t length, int is_signed) {
 }
 
 static int do_long(machine *m) {
-    const unsigned char *p = take(m, 1);
+    const unsigned char *p = next_bytes(m, 1);
     return p ? push_integer(m, *p, 1) : -1;
 }
 
 static int do_float(machine *m) {
-    return take(m, 8) ? push(m, REAL, 0, 0) : -1;
+    return next_bytes(m, 8) ? push(m, REAL, 0, 0) : -1;
 }
 
 /* ("storage", type, key, location, elements); the key is a number of up to 20 digits. */
@@ -408,7 +407,7 @@ static int do_build(machine *m) {
 static int step(machine *m, int opcode) {
     const unsigned char *p = NULL;
     int operand = opcode == 'q' || opcode == 'h' ? 1 : opcode == 'r' || opcode == 'j' ? 4 : 0;
-    if (operand && !(p = take(m, (uint64_t)operand))) return -1;
+    if (operand && !(p = next_bytes(m, (uint64_t)operand))) return -1;
     switch (opcode) {
     case 'c':  return do_global(m);
     case 'q':  return do_put(m, *p);
@@ -444,7 +443,7 @@ static int step(machine *m, int opcode) {
 }
 
 static int run_pickle(machine *m) {
-    const unsigned char *p = take(m, 2);
+    const unsigned char *p = next_bytes(m, 2);
     m->limit = m->size < PICKLE_LIMIT ? (size_t)m->size : PICKLE_LIMIT;
     m->stack = malloc((m->limit + 1) * sizeof *m->stack);
     m->memo = calloc(m->limit + 1, sizeof *m->memo);
@@ -453,7 +452,7 @@ static int run_pickle(machine *m) {
     if (!p) return -1;
     if (p[0] != 0x80 || p[1] != 2) return bad_pickle(m, "not a pickle of protocol 2");
     for (;;) {
-        p = take(m, 1);
+        p = next_bytes(m, 1);
         if (!p) return -1;
         if (*p == '.') break;
         if (step(m, *p)) return -1;

@@ -1,4 +1,5 @@
-/* What all sources of tensors share: the list, the values, the search in a directory. */
+/* weights.c - the list of tensors and their values; see weights.h. */
+
 #include "weights.h"
 
 #include "../shared/checked.h"
@@ -145,23 +146,23 @@ static int is_packed(const weight *t) {
 }
 
 /* Row-major order through the strides: whole runs along the last dimension. */
-static void gather(const weight *t, uint64_t first, uint64_t count, float *out) {
+static void read_strided(const weight *t, uint64_t first, uint64_t count, float *out) {
     int64_t size = element_size(t->type);
     int last = t->rank - 1;
     while (count) {
         uint64_t rest = first / t->shape[last], column = first % t->shape[last];
-        uint64_t run = t->shape[last] - column;
+        uint64_t length = t->shape[last] - column;
         int64_t offset = (int64_t)column * t->stride[last];
         int i;
         for (i = last - 1; i >= 0; i--) {
             offset += (int64_t)(rest % t->shape[i]) * t->stride[i];
             rest /= t->shape[i];
         }
-        if (run > count) run = count;
-        widen(t->type, t->data + offset * size, t->stride[last] * size, run, out);
-        first += run;
-        count -= run;
-        out += run;
+        if (length > count) length = count;
+        widen(t->type, t->data + offset * size, t->stride[last] * size, length, out);
+        first += length;
+        count -= length;
+        out += length;
     }
 }
 
@@ -174,7 +175,7 @@ int weight_read(const weight *t, uint64_t first, uint64_t count, float *out, rep
                                                    : "has fewer elements than expected");
     }
     if (!is_packed(t)) {
-        gather(t, first, count, out);
+        read_strided(t, first, count, out);
         return 0;
     }
     p = t->data + first * (uint64_t)element_size(t->type);
@@ -185,34 +186,4 @@ int weight_read(const weight *t, uint64_t first, uint64_t count, float *out, rep
     default:          widen(WEIGHT_F64, p, 8, count, out); break;
     }
     return 0;
-}
-
-/* ---- directories --------------------------------------------------------------------------- */
-
-typedef int (*weights_opener)(weights *w, const char *path, report *r);
-
-/* 1 if directory/name exists; then *status is what `open` made of it. */
-static int open_named(weights *w, const char *directory, const char *name, weights_opener open,
-                      int *status, report *r) {
-    char *path = path_join(directory, name);
-    int found = !path || path_exists(path);
-    if (found) *status = path ? open(w, path, r) : report_fail(r, "%s: out of memory", directory);
-    free(path);
-    return found;
-}
-
-int weights_open_directory(weights *w, const char *directory, report *r) {
-    static const char index[] = "model.safetensors.index.json";
-    char *path;
-    int status;
-    memset(w, 0, sizeof *w);
-    if (open_named(w, directory, index, weights_open_sharded, &status, r) ||
-        open_named(w, directory, "model.safetensors", weights_open_safetensors, &status, r)) {
-        return status;
-    }
-    path = path_only(directory, ".pt", r);
-    if (!path) return report_fail(r, "%s: needs model.safetensors or one *.pt file", directory);
-    status = weights_open_torch(w, path, r);
-    free(path);
-    return status;
 }
