@@ -3,8 +3,8 @@
 
 #include "run.h"
 #include "../shared/host.h"
-#include "../shared/options.h"
 #include "../shared/plot.h"
+#include "../shared/session.h"
 #include "../shared/table.h"
 
 #include <math.h>
@@ -15,8 +15,6 @@
 #ifdef _OPENMP
   #include <omp.h>
 #endif
-
-int command_bench(int argc, char **argv);
 
 enum { LONGEST = 16 };                      /* list on the command line */
 
@@ -581,40 +579,41 @@ int command_bench(int argc, char **argv) {
     settings s;
     const option options[] = {
         { "model", "m", OPTION_TEXT, &s.path, "FILE", "a model, a GGUF file; or:" },
-        { "copy", NULL, OPTION_FLAG, &s.copy, NULL, "copy its weights into huge pages" },
+        { "copy", NULL, OPTION_FLAG, &s.copy, NULL,
+          "copy the weights of the file into huge pages" },
         { "preset", NULL, OPTION_TEXT, &s.preset, "NAMES",
           "shapes with random weights: 2b, 9b, griffin-1.3b, ..." },
         { "type", NULL, OPTION_TEXT, &s.types, "TYPES",
           "their weights: f32, f16, bf16, q8_0, q4_0 (default: q8_0)" },
         { "pure", NULL, OPTION_FLAG, &s.pure, NULL,
           "q4_0 in the embedding too, which the converter makes q8_0" },
-        { "vocab", NULL, OPTION_COUNT, &s.vocab, "N", "their vocabulary; 0: as the shape has it" },
+        { "vocab", NULL, OPTION_COUNT, &s.vocab, "N",
+          "tokens of their vocabulary; 0: as the shape has it" },
         { "prompt", "p", OPTION_TEXT, &s.prompts.text, "LIST",
           "tokens of a prompt (default: 512)" },
         { "steps", "n", OPTION_TEXT, &s.steps.text, "LIST", "tokens one by one (default: 64)" },
         { "depth", "d", OPTION_TEXT, &s.depths.text, "LIST",
           "tokens before them, as in 0,2k,1M (default: 0)" },
         { "batch", "b", OPTION_TEXT, &s.batches.text, "LIST", "sequences at once (default: 1)" },
-        { "threads", "t", OPTION_TEXT, &s.threads.text, "LIST", "(default: one for each core)" },
-        { "repetitions", "r", OPTION_COUNT, &s.repetitions, "N", "of every test" },
-        { "chunk", "c", OPTION_COUNT, &s.chunk, "N", "of a prompt in one pass (default: 96)" },
-        { "cpu", NULL, OPTION_CHOICE, &s.cpu, "best|scalar|avx2|avx-vnni|avx512|neon|neon-dot|wasm",
-          "the instructions to use" },
+        { "threads", "t", OPTION_TEXT, &s.threads.text, "LIST",
+          "threads (default: one for each core)" },
+        { "repetitions", "r", OPTION_COUNT, &s.repetitions, "N", "how often every test is run" },
+        { "chunk", "c", OPTION_COUNT, &s.chunk, "N", "tokens of a prompt in one pass" },
+        CPU_OPTION(s.cpu),
         { "output", "o", OPTION_CHOICE, &s.format, "md|csv|json",
-          "the last two have every stretch" },
+          "csv and json have every stretch" },
         { "ops", NULL, OPTION_FLAG, &s.ops, NULL, "time the operations of a step instead" },
         { "compare", NULL, OPTION_TEXT, &s.compare, "SIZE",
-          "griffin, hawk and mqa by depth: 100m to 14b" },
+          "compare griffin, hawk and mqa of this size, 100m to 14b" },
         { "memory", NULL, OPTION_TEXT, &s.memory.text, "BYTES",
-          "for the largest batch of --compare (default: 8G)" },
+          "memory for the largest batch of --compare (default: 8G)" },
         { "plot", NULL, OPTION_TEXT, &s.plot, "FILE", "draw --compare as SVG" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
     const command c = { "bench", "-m MODEL | --preset NAMES | --compare SIZE [options]",
                         "Measures tokens a second beside what the machine allowed at that moment.\n"
                         "Lists have commas between; k, M and G are powers of 1024. The tests of a\n"
-                        "model take turns, so memory has to hold the states of all.", options,
-                        NULL };
+                        "model take turns, so memory has to hold the states of all.", options };
     int status;
     memset(&s, 0, sizeof s);
     snprintf(threads, sizeof threads, "%d", cores());

@@ -189,9 +189,9 @@ int command_chat(int argc, char **argv) {
         { "system-prompt", "sys", OPTION_TEXT, &system, "TEXT", NULL },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
-    const command how = { "chat", "-m MODEL [options]",
+    const command how = { "chat", "MODEL [options]",
                           "A conversation with a model trained for it; /help at the prompt.",
-                          table, NULL };
+                          table };
     int status = options_parse(&how, argc, argv);
     chat c;
     if (status < 0 && system)

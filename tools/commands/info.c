@@ -1,16 +1,12 @@
 /* info.c - griffin info: what a model file holds, for people and as JSON. */
 
+#include "../convert/config.h"
 #include "../shared/session.h"
 
 #include <stdio.h>
 #include <string.h>
 
 typedef unsigned long long ull;
-
-static const char *activation_name(griffin_activation a) {
-    static const char *const names[] = { "gelu_tanh", "gelu_erf", "silu", "relu" };
-    return names[a];
-}
 
 static const char *kv_type_name(griffin_kv_type type) {
     return type == GRIFFIN_KV_BF16 ? "bf16" : "f32";
@@ -36,7 +32,7 @@ static void print_network(const griffin_info *i) {
            "attention", c->heads, c->head_dim, c->kv_heads, kv_type_name(i->kv_type),
            c->qkv_bias ? ", biases" : "", c->window, i->attn_keys);
     printf("%-12s %d dimensions, base %g\n", "rope", c->rope_dims, c->rope_base);
-    printf("%-12s %s, norm eps %g, offset %g\n", "functions", activation_name(c->activation),
+    printf("%-12s %s, norm eps %g, offset %g\n", "functions", config_activation(c->activation),
            c->eps, c->norm_offset);
     printf("%-12s scaled by %g, logits capped at %g%s\n", "embedding", c->embedding_scale,
            c->soft_cap, c->soft_cap > 0 ? "" : " (not at all)");
@@ -93,7 +89,7 @@ static void json_config(const griffin_config *c) {
     printf("    \"rope_dims\": %d, \"rope_base\": %.9g, \"eps\": %.9g, \"norm_offset\": %.9g,\n",
            c->rope_dims, c->rope_base, c->eps, c->norm_offset);
     printf("    \"embedding_scale\": %.9g, \"soft_cap\": %.9g, \"activation\": \"%s\",\n",
-           c->embedding_scale, c->soft_cap, activation_name(c->activation));
+           c->embedding_scale, c->soft_cap, config_activation(c->activation));
     printf("    \"qkv_bias\": %s, \"blocks\": \"%s\"\n  },\n", c->qkv_bias ? "true" : "false",
            c->blocks);
 }
@@ -163,11 +159,10 @@ int command_info(int argc, char **argv) {
     const option table[] = {
         MODEL_OPTIONS(o),
         { "tensors", NULL, OPTION_FLAG, &tensors, NULL, "list every tensor" },
-        { "json", NULL, OPTION_FLAG, &json, NULL, "for programs" },
+        { "json", NULL, OPTION_FLAG, &json, NULL, "print JSON, for programs" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
-    const command c = { "info", "MODEL [options]", "Shows what a model file holds.", table,
-                        &o.path };
+    const command c = { "info", "MODEL [options]", "Shows what a model file holds.", table };
     int status = options_parse(&c, argc, argv);
     if (status < 0) status = session_open(&s, &c, &o, NUMBERS_ONLY);
     else return status;

@@ -151,8 +151,7 @@ int command_logits(int argc, char **argv) {
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
     const command c = { "logits", "MODEL --tokens FILE --out FILE [options]",
-                        "Writes what the model says after each of the given tokens.", table,
-                        &o.path };
+                        "Writes the logits after each of the given tokens.", table };
     if ((status = options_parse(&c, argc, argv)) >= 0) return status;
     if (!in || !out) return options_wrong(&c, "logits needs --tokens and --out");
     if ((status = session_open(&s, &c, &o, NUMBERS_ONLY)) != 0) return status;

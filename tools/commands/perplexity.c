@@ -116,8 +116,8 @@ int command_perplexity(int argc, char **argv) {
         { "limit", NULL, OPTION_COUNT, &limit, "N", "stop after so many tokens; 0: at the end" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
-    const command c = { "perplexity", "-m MODEL -f FILE [options]",
-                        "Measures how well a model predicts a text.", table, NULL };
+    const command c = { "perplexity", "MODEL [-f FILE] [options]",
+                        "Measures how well a model predicts a text.", table };
     if ((status = options_parse(&c, argc, argv)) >= 0) return status;
     if (chunk == 0) return options_wrong(&c, "--chunk: at least 1");
     if ((status = session_open(&s, &c, &o, NEEDS_TEXT)) != 0) return status;

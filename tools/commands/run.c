@@ -68,9 +68,9 @@ int command_run(int argc, char **argv) {
         { "no-display-prompt", NULL, OPTION_FLAG, &o.hide_prompt, NULL, "print only what is new" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
-    const command c = { "run", "-m MODEL [-p PROMPT | -f FILE] [options]",
+    const command c = { "run", "MODEL [-p PROMPT | -f FILE] [options]",
                         "Continues a prompt, which may also come from standard input.",
-                        table, NULL };
+                        table };
     int status = options_parse(&c, argc, argv);
     if (status < 0) status = sampler_prepare(&c, &o.sampler);
     return status < 0 ? open_and_run(&c, &o) : status;

@@ -111,13 +111,13 @@ int command_tokenize(int argc, char **argv) {
         { "prompt", "p", OPTION_TEXT, &prompt, "TEXT", "the text" },
         { "file", "f", OPTION_TEXT, &file, "FILE", "read the text from a file" },
         { "ids", NULL, OPTION_FLAG, &only_ids, NULL, "print a list of numbers" },
-        { "no-bos", NULL, OPTION_FLAG, &no_bos, NULL, "without the token that begins a text" },
+        { "no-bos", NULL, OPTION_FLAG, &no_bos, NULL, "leave out the token that begins a text" },
         { "decode", NULL, OPTION_TEXT, &ids, "IDS", "print the text of these tokens" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
-    const command c = { "tokenize", "-m MODEL [-p TEXT | -f FILE | --decode IDS] [options]",
+    const command c = { "tokenize", "MODEL [-p TEXT | -f FILE | --decode IDS] [options]",
                         "Turns text, also from standard input, into tokens, one a line.",
-                        table, NULL };
+                        table };
     int status = options_parse(&c, argc, argv);
     if (status >= 0) return status;
     if (!prompt && !file && !ids && is_terminal(stdin))

@@ -35,11 +35,6 @@ static int open_directory(weights *w, const char *directory, report *r) {
     return status;
 }
 
-static int ends_in(const char *text, const char *ending) {
-    size_t n = strlen(text), m = strlen(ending);
-    return n >= m && strcmp(text + n - m, ending) == 0;
-}
-
 int weights_open(weights *w, const char *source, report *r) {
     static const struct { const char *ending; weights_opener *open; } kinds[] = {
         { ".index.json", weights_open_sharded }, { ".safetensors", weights_open_safetensors },
@@ -49,7 +44,7 @@ int weights_open(weights *w, const char *source, report *r) {
     if (!path_exists(source)) return report_fail(r, "%s: no such file or directory", source);
     if (path_is_directory(source)) return open_directory(w, source, r);
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
-        if (ends_in(source, kinds[i].ending)) return kinds[i].open(w, source, r);
+        if (path_ends_in(source, kinds[i].ending)) return kinds[i].open(w, source, r);
     return report_fail(r, "%s: neither a directory nor a .safetensors or .pt file", source);
 }
 

@@ -21,8 +21,6 @@
 #define TILED ".t32"                        /* ends the name of a tensor of tiles */
 #define NAME_LENGTH 63                      /* of a tensor in GGUF, at most */
 
-int command_convert(int argc, char **argv);
-
 typedef struct job {
     const convert_options *o;
     report      *r;
@@ -39,11 +37,6 @@ typedef struct job {
 } job;
 
 /* ---- what to read ---------------------------------------------------------------------- */
-
-static int ends_in(const char *text, const char *ending) {
-    size_t n = strlen(text), m = strlen(ending);
-    return n >= m && strcmp(text + n - m, ending) == 0;
-}
 
 static int find_directory(job *j) {
     const char *source = j->o->source, *slash = path_slash(source);
@@ -389,7 +382,7 @@ static int read_gguf(job *j) {
 
 static int read_source(job *j) {
     if (choose_types(j) != 0 || find_directory(j) != 0) return -1;
-    if (ends_in(j->o->source, ".gguf")) return read_gguf(j);
+    if (path_ends_in(j->o->source, ".gguf")) return read_gguf(j);
     if (open_weights(j) != 0 || read_config(j) != 0) return -1;
     if (tensors_find(&j->m->tensors, &j->m->config.net, &j->m->w,
                      j->from_deepmind || j->o->vocab, j->r)) return -1;
@@ -474,27 +467,11 @@ int convert(const convert_options *options, report *r) {
 
 /* ---- the command --------------------------------------------------------------------------- */
 
-/* A command's table knows one word without a dash, the source. The second such word, the output, is
- * taken out of the list before. */
-static const char *take_output(int *argc, char **argv) {
-    int words = 0;
-    for (int i = 1; i < *argc; i++) {
-        char *word = argv[i];
-        int takes_value = !strchr(word, '=') && strcmp(word, "--quiet") && strcmp(word, "-q")
-                       && strcmp(word, "--rows");
-        if (word[0] == '-') i += takes_value;
-        else if (++words == 2) {
-            memmove(&argv[i], &argv[i + 1], (size_t)(*argc - i) * sizeof *argv);
-            --*argc;
-            return word;
-        }
-    }
-    return NULL;
-}
-
 int command_convert(int argc, char **argv) {
     convert_options o = {NULL, NULL, "bf16", "f32", NULL, NULL, NULL, NULL, 0, 0, 0};
     const option options[] = {
+        {"SOURCE", NULL, OPTION_WORD, &o.source, NULL, "the checkpoint, a directory or a file"},
+        {"OUTPUT", NULL, OPTION_WORD, &o.output, NULL, "the model, a GGUF file"},
         {"type", "t", OPTION_TEXT, &o.type, "TYPE",
          "of most weights: f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q4_k q5_k q6_k (default: bf16)"},
         {"gates", NULL, OPTION_TEXT, &o.gates, "TYPE", 
@@ -512,16 +489,15 @@ int command_convert(int argc, char **argv) {
         {NULL, NULL, OPTION_END, NULL, NULL, NULL}
     };
     const command c = {
-        "convert", "[options] SOURCE OUTPUT.gguf",
+        "convert", "SOURCE OUTPUT [options]",
         "Makes a model file from a checkpoint: a Hugging Face directory, a .safetensors file\n"
         "beside its config.json, DeepMind's .pt file, or a GGUF file of floats.\n\n"
         "Matrices of f32, f16, bf16, q8_0 and q4_0 are written in tiles, which griffin opens\n"
         "without a copy. The other types are plain rows, widened to f32 when opened. Embedding\n"
         "and head get more bits: q8_0 with q4_0, q6_k with the types listed after it.",
-        options, &o.source};
+        options};
     report r;
     int status;
-    o.output = take_output(&argc, argv);
     if ((status = options_parse(&c, argc, argv)) >= 0) return status;
     if (!o.source || !o.output) return options_wrong(&c, "convert needs a source and an output");
     if (convert(&o, &r) == 0) return 0;

@@ -132,13 +132,16 @@ char *path_name(const char *path) {
     return name;
 }
 
+int path_ends_in(const char *path, const char *ending) {
+    size_t n = strlen(path), m = strlen(ending);
+    return n >= m && strcmp(path + n - m, ending) == 0;
+}
+
 typedef struct only { const char *directory, *ending; char *path; int found; } only;
 
 static void see_name(const char *name, void *user) {
     only *o = (only *)user;
-    size_t n = strlen(name), m = strlen(o->ending);
-    if (n < m || strcmp(name + n - m, o->ending) != 0) return;
-    if (o->found++ == 0) o->path = path_join(o->directory, name);
+    if (path_ends_in(name, o->ending) && o->found++ == 0) o->path = path_join(o->directory, name);
 }
 
 char *path_only(const char *directory, const char *ending, report *r) {

@@ -48,6 +48,7 @@ char *path_beside(const char *path, const char *name);
 char *path_name(const char *path);
 
 const char *path_slash(const char *path);                       /* the last one, or null */
+int         path_ends_in(const char *path, const char *ending);
 int         path_exists(const char *path);
 int         path_is_directory(const char *path);
 int         path_is_device(const char *path);                   /* neither file nor directory */

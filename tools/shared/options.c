@@ -62,7 +62,8 @@ static int parse_value(const option *o, const char *text) {
     case OPTION_FRACTION: return parse_real(text, 1, (float *)o->target);
     case OPTION_SEED:     return parse_seed(text, (uint64_t *)o->target);
     case OPTION_CHOICE:   return parse_choice(text, o->value, (int *)o->target);
-    case OPTION_TEXT:     *(const char **)o->target = text; return 1;
+    case OPTION_TEXT:
+    case OPTION_WORD:     *(const char **)o->target = text; return 1;
     case OPTION_TEXTS:    return add_text((text_list *)o->target, text);
     case OPTION_FLAG: case OPTION_END: break;
     }
@@ -93,12 +94,14 @@ static void print_default(const option *o) {
         for (i = *(int *)o->target; i > 0; i--) word = strchr(word, '|') + 1;
         printf(" (default: %.*s)", (int)strcspn(word, "|"), word);
         break;
-    case OPTION_FLAG: case OPTION_TEXT: case OPTION_TEXTS: case OPTION_END: break;
+    case OPTION_FLAG: case OPTION_TEXT: case OPTION_TEXTS: case OPTION_WORD: case OPTION_END:
+        break;
     }
 }
 
 static void print_row(const option *o) {
-    int n = o->letter ? printf("  -%s, --%s", o->letter, o->name) : printf("      --%s", o->name);
+    int n = o->kind == OPTION_WORD ? printf("  %s", o->name)
+          : o->letter ? printf("  -%s, --%s", o->letter, o->name) : printf("      --%s", o->name);
     if (o->value) n += printf(" %s", o->value);
     if (n > 28) n = printf("\n") - 1;
     printf("%*s%s", 29 - n, "", o->help);
@@ -135,7 +138,8 @@ static const option *find(const command *c, const char *word, const char **value
     *value = name[length] ? name + length + 1 : NULL;
     for (o = c->options; o->kind != OPTION_END; o++) {
         const char *known = is_long ? o->name : o->letter;
-        if (known && strlen(known) == length && !memcmp(known, name, length)) return o;
+        if (o->kind != OPTION_WORD && known && strlen(known) == length
+            && !memcmp(known, name, length)) return o;
     }
     return NULL;
 }
@@ -158,18 +162,20 @@ static int parse_option(const command *c, int argc, char **argv, int *at) {
 }
 
 int options_parse(const command *c, int argc, char **argv) {
-    int i, status, operands = 0;
+    const option *word = c->options;                        /* the row of the next word */
+    int i, status;
     for (i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) { print_help(c); return 0; }
     }
     for (i = 1; i < argc; i++) {
         if (argv[i][0] == '-' && argv[i][1]) {
             if ((status = parse_option(c, argc, argv, &i)) >= 0) return status;
-        } else if (c->operand && operands++ == 0) {
-            *c->operand = argv[i];
-        } else {
-            return options_wrong(c, "%s: '%s' is one word too many", c->name, argv[i]);
+            continue;
         }
+        while (word->kind != OPTION_WORD && word->kind != OPTION_END) word++;
+        if (word->kind == OPTION_END)
+            return options_wrong(c, "%s: '%s' is one word too many", c->name, argv[i]);
+        parse_value(word++, argv[i]);
     }
     return -1;
 }

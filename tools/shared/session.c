@@ -64,7 +64,7 @@ static int open_context(session *s, int threads) {
 int session_open(session *s, const command *c, const model_options *o, int needs) {
     double start = seconds_now();
     memset(s, 0, sizeof *s);
-    if (!o->path) return options_wrong(c, "no model: name one with -m");
+    if (!o->path) return options_wrong(c, "no model: name a file");
     if (open_model(s, o, needs) || open_context(s, o->threads)) {
         session_close(s);
         return 1;

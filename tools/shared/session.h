@@ -23,11 +23,16 @@ typedef struct model_options {
 
 #define MODEL_DEFAULTS { 0, 0, 0, 0, 0 }
 
+/* In the order of griffin_cpu. */
+#define CPU_OPTION(target) \
+    { "cpu", 0, OPTION_CHOICE, &(target), "best|scalar|avx2|avx-vnni|avx512|neon|neon-dot|wasm", \
+      "which instructions to use" }
+
 #define MODEL_OPTIONS(o) \
-    { "model", "m", OPTION_TEXT, &(o).path, "FILE", "the model, a GGUF file" }, \
+    { "MODEL", 0, OPTION_WORD, &(o).path, 0, "the model, a GGUF file" }, \
+    { "model", "m", OPTION_TEXT, &(o).path, "MODEL", "the same" }, \
     { "threads", "t", OPTION_COUNT, &(o).threads, "N", "threads; 0: one for each core" }, \
-    { "cpu", 0, OPTION_CHOICE, &(o).cpu, "best|scalar|avx2|avx-vnni|avx512|neon|neon-dot|wasm", \
-      "the instructions to use" }, \
+    CPU_OPTION((o).cpu), \
     { "attn-keys", 0, OPTION_COUNT, &(o).attn_keys, "N", \
       "keys a token sees, itself included; 0: window + 1" }, \
     { "kv-type", 0, OPTION_CHOICE, &(o).kv_type, "f32|bf16", \
