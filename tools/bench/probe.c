@@ -155,8 +155,8 @@ static const struct probe_set {
 };
 
 static const struct probe_set *find_set(const char *name) {
-    size_t i, n = sizeof probe_sets / sizeof probe_sets[0];
-    for (i = 0; i < n; i++) if (!strcmp(probe_sets[i].name, name)) return &probe_sets[i];
+    size_t n = sizeof probe_sets / sizeof probe_sets[0];
+    for (size_t i = 0; i < n; i++) if (!strcmp(probe_sets[i].name, name)) return &probe_sets[i];
     return &probe_sets[0];
 }
 
@@ -174,9 +174,8 @@ typedef struct probe_work {
 
 static double run_work(const probe_work *w, int thread) {
     uint64_t bits = 0;
-    int64_t i;
     if (!w->memory) return w->set->peak[w->kind](w->rounds);
-    for (i = 0; i < w->rounds; i++)
+    for (int64_t i = 0; i < w->rounds; i++)
         bits |= w->set->read(w->memory + (size_t)thread * w->slice, w->slice);
     return (double)bits;
 }
@@ -184,12 +183,11 @@ static double run_work(const probe_work *w, int thread) {
 /* Seconds from the first thread's start to the last one's end. */
 static double run_threads(const probe_work *w, int threads, double *share) {
     double first = 1e30, last = 0, least = 1;
-    int i;
 #ifdef _OPENMP
     #pragma omp parallel for schedule(static, 1) num_threads(threads) \
         reduction(min: first, least) reduction(max: last)
 #endif
-    for (i = 0; i < threads; i++) {
+    for (int i = 0; i < threads; i++) {
         double start = seconds_now(), cpu = thread_seconds(), end, part;
         probe_sink = run_work(w, i);
         end = seconds_now();

@@ -33,13 +33,12 @@ static int add_text(chat *c, token_list *list, const char *words, size_t size) {
 /* The role and the text are one piece for the tokenizer: a newline may merge with what follows. */
 static int add_turn(chat *c, token_list *list, const char *words, size_t size) {
     char *turn = (char *)malloc(size + 6);
-    int status;
     if (!turn) return complain("out of memory");
     memcpy(turn, "user\n", 5);
     memcpy(turn + 5, words, size);
-    status = tokens_add(list, c->start_of_turn) || add_text(c, list, turn, size + 5)
-          || tokens_add(list, c->s.info->end_of_turn) || add_text(c, list, "\n", 1)
-          || tokens_add(list, c->start_of_turn) || add_text(c, list, "model\n", 6);
+    int status = tokens_add(list, c->start_of_turn) || add_text(c, list, turn, size + 5)
+              || tokens_add(list, c->s.info->end_of_turn) || add_text(c, list, "\n", 1)
+              || tokens_add(list, c->start_of_turn) || add_text(c, list, "model\n", 6);
     free(turn);
     return status;
 }
@@ -120,9 +119,8 @@ static int obey(chat *c, const char *line) {
 /* ---- the conversation ----------------------------------------------------------------------- */
 
 static char *trim(char *line) {
-    size_t n;
     while (isspace((unsigned char)*line)) line++;
-    n = strlen(line);
+    size_t n = strlen(line);
     while (n > 0 && isspace((unsigned char)line[n - 1])) n--;
     line[n] = 0;
     return line;

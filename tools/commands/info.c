@@ -61,8 +61,8 @@ static void print_info(const griffin_info *i) {
 }
 
 static void print_tensor(const griffin_tensor *t) {
-    int k, n = printf("%-52s %-5s [", t->name, t->type);
-    for (k = 0; k < t->rank; k++) n += printf(k ? ", %llu" : "%llu", (ull)t->shape[k]);
+    int n = printf("%-52s %-5s [", t->name, t->type);
+    for (int k = 0; k < t->rank; k++) n += printf(k ? ", %llu" : "%llu", (ull)t->shape[k]);
     printf("]%*s at %llu, %llu bytes\n", n < 74 ? 74 - n : 1, "", (ull)t->offset, (ull)t->bytes);
 }
 
@@ -95,11 +95,10 @@ static void json_config(const griffin_config *c) {
 }
 
 static void json_tensor(const griffin_tensor *t, int is_last) {
-    int k;
     printf("    { \"name\": ");
     json_text(t->name);
     printf(", \"type\": \"%s\", \"shape\": [", t->type);
-    for (k = 0; k < t->rank; k++) printf(k ? ", %llu" : "%llu", (ull)t->shape[k]);
+    for (int k = 0; k < t->rank; k++) printf(k ? ", %llu" : "%llu", (ull)t->shape[k]);
     printf("], \"offset\": %llu, \"bytes\": %llu }%s\n", (ull)t->offset, (ull)t->bytes,
            is_last ? "" : ",");
 }
@@ -129,8 +128,8 @@ static void json_info(const griffin_info *i) {
 
 static int print_tensors(session *s, int json) {
     griffin_tensor t;
-    int i, error;
-    for (i = 0; i < s->info->tensors; i++) {
+    int error;
+    for (int i = 0; i < s->info->tensors; i++) {
         error = griffin_get_tensor(s->model, i, &t);
         if (error < 0) return session_error(s, error);
         if (json) json_tensor(&t, i + 1 == s->info->tensors);

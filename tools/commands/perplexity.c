@@ -21,9 +21,9 @@ typedef struct score {
 
 static double loss(const float *logits, int vocab, int32_t next) {
     double sum = 1;                         /* what the largest adds */
-    int v, top = 0;
-    for (v = 1; v < vocab; v++) if (logits[v] > logits[top]) top = v;
-    for (v = 0; v < vocab; v++) if (v != top) sum += exp((double)logits[v] - logits[top]);
+    int top = 0;
+    for (int v = 1; v < vocab; v++) if (logits[v] > logits[top]) top = v;
+    for (int v = 0; v < vocab; v++) if (v != top) sum += exp((double)logits[v] - logits[top]);
     return log(sum) + logits[top] - logits[next];
 }
 
@@ -39,7 +39,7 @@ static void start_stretch(session *s, int32_t *before) {
 /* Runs tokens [0, count - 1), in stretches of `length`, and scores what each says about the one
  * after it. */
 static int measure(session *s, token_list *list, int chunk, int length, score *r) {
-    int vocab = s->info->config.vocab, total = list->count - 1, i, k, error;
+    int vocab = s->info->config.vocab, total = list->count - 1, i, error;
     float *logits = (float *)malloc((size_t)chunk * (size_t)vocab * sizeof(float));
     double start = seconds_now();
     griffin_span span = { NULL, NULL, 0, 1, NULL };
@@ -51,7 +51,7 @@ static int measure(session *s, token_list *list, int chunk, int length, score *r
         span.tokens = list->data + i;
         span.count = smaller(chunk, smaller(total - i, length - i % length));
         error = griffin_run(s->context, &span, 1);
-        for (k = 0; k < span.count && error >= 0; k++)
+        for (int k = 0; k < span.count && error >= 0; k++)
             r->nats += loss(logits + (size_t)k * (size_t)vocab, vocab, list->data[i + k + 1]);
         r->tokens = i + span.count;
         progress_show("%d of %d tokens, perplexity %.3f", r->tokens, total,
@@ -66,8 +66,8 @@ static int measure(session *s, token_list *list, int chunk, int length, score *r
 /* The bytes that the predicted tokens stand for. */
 static int count_bytes(session *s, const token_list *list, score *r) {
     char piece[2048];
-    int i, n;
-    for (i = 0; i <= list->count; i++) {
+    int n;
+    for (int i = 0; i <= list->count; i++) {
         int32_t token = i < list->count ? list->data[i] : -1;
         n = griffin_decode(s->model, &s->decoder, token, piece, sizeof piece);
         if (n < 0) return session_error(s, n);

@@ -39,10 +39,9 @@ static void drop_last_newline(file_bytes *t) {
 static int open_and_run(const command *c, run_options *o) {
     session s;
     file_bytes prompt;
-    int status;
     if (!o->prompt && !o->file && is_terminal(stdin))
         return options_wrong(c, "no prompt: give -p TEXT, -f FILE, or standard input");
-    status = text_open(&prompt, o->prompt, o->file);
+    int status = text_open(&prompt, o->prompt, o->file);
     if (!o->prompt) drop_last_newline(&prompt);
     if (!status) status = session_open(&s, c, &o->model, NEEDS_TEXT);
     if (!status) {

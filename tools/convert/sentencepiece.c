@@ -49,9 +49,8 @@ static uint64_t take_fixed(cursor *c, int size) {
 
 /* The next field; 0 at the end and after damage. */
 static int take_field(cursor *c, field *f) {
-    uint64_t key;
     if (c->bad || c->left == 0) return 0;
-    key = take_varint(c);
+    uint64_t key = take_varint(c);
     memset(f, 0, sizeof *f);
     f->wire = (int)(key & 7);
     f->number = (uint32_t)(key >> 3);

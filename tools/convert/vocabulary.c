@@ -13,9 +13,8 @@
 
 /* The list with room for `wanted` items, or as it was if there is no memory. */
 static void *grown(vocabulary *v, void *list, size_t *room, size_t wanted, size_t size) {
-    void *larger;
     if (wanted <= *room) return list;
-    larger = realloc(list, (2 * wanted + 64) * size);
+    void *larger = realloc(list, (2 * wanted + 64) * size);
     if (!larger) { v->out_of_memory = 1; return list; }
     *room = 2 * wanted + 64;
     return larger;
@@ -95,11 +94,10 @@ static int is_utf8(const char *text, size_t length) {
 static int check_piece(const vocabulary *v, size_t id, names *known, report *r) {
     const piece *p = &v->pieces[id];
     const char *text = v->text + p->text.at, *what = NULL;
-    int added;
     char name[80];
     known->scope = p->type == GRIFFIN_TOKEN_UNKNOWN || p->type == GRIFFIN_TOKEN_CONTROL
                 || p->type == GRIFFIN_TOKEN_BYTE;
-    added = names_add(known, text, p->text.length);
+    int added = names_add(known, text, p->text.length);
     if (p->text.length < 1 || p->text.length > 65535) what = "a text has 1 to 65535 bytes";
     else if (p->type < GRIFFIN_TOKEN_NORMAL || p->type > GRIFFIN_TOKEN_BYTE) what = "unknown type";
     else if (!is_utf8(text, p->text.length)) what = "not valid UTF-8";

@@ -10,7 +10,6 @@
 /* ---- the list ------------------------------------------------------------------------------ */
 
 weight *weights_add(weights *w, const char *name, size_t length, const char *path, report *r) {
-    weight *t;
     char text[80];
     const char *wrong = NULL;
     if (w->count == w->capacity) {
@@ -22,7 +21,7 @@ weight *weights_add(weights *w, const char *name, size_t length, const char *pat
     }
     if (length == 0 || length > 65535) wrong = "tensor names have 1 to 65535 bytes";
     else if (memchr(name, 0, length)) wrong = "NUL in a tensor name";
-    t = &w->list[w->count];
+    weight *t = &w->list[w->count];
     memset(t, 0, sizeof *t);
     if (!wrong && !(t->name = malloc(length + 1))) wrong = "out of memory";
     if (wrong) {
@@ -49,9 +48,8 @@ static int compare_names(const void *a, const void *b) {
 }
 
 int weights_finish(weights *w, int status, const char *path, report *r) {
-    size_t i;
     if (status == 0 && w->count) qsort(w->list, w->count, sizeof *w->list, compare_names);
-    for (i = 1; status == 0 && i < w->count; i++) {
+    for (size_t i = 1; status == 0 && i < w->count; i++) {
         const char *name = w->list[i].name;
         char text[80];
         if (strcmp(name, w->list[i - 1].name) != 0) continue;
@@ -63,9 +61,8 @@ int weights_finish(weights *w, int status, const char *path, report *r) {
 }
 
 void weights_close(weights *w) {
-    size_t i;
-    for (i = 0; i < w->count; i++) free(w->list[i].name);
-    for (i = 0; i < w->file_count; i++) file_close(&w->files[i]);
+    for (size_t i = 0; i < w->count; i++) free(w->list[i].name);
+    for (size_t i = 0; i < w->file_count; i++) file_close(&w->files[i]);
     free(w->list);
     free(w->files);
     memset(w, 0, sizeof *w);
@@ -83,9 +80,8 @@ const weight *weights_find(const weights *w, const char *name) {
 /* The product runs over all dimensions in order, so that a zero cannot hide one that wraps. */
 int weight_measure(weight *t, unsigned bits) {
     uint64_t all_bits;
-    int i;
     t->elements = 1;
-    for (i = 0; i < t->rank; i++) {
+    for (int i = 0; i < t->rank; i++) {
         if (!checked_mul(t->elements, t->shape[i], &t->elements)) return -1;
     }
     if (!checked_mul(t->elements, bits, &all_bits) || all_bits % 8) return -1;
@@ -137,8 +133,7 @@ static int64_t element_size(weight_type type) {
 
 static int is_packed(const weight *t) {
     uint64_t step = 1;
-    int i;
-    for (i = t->rank - 1; i >= 0; i--) {
+    for (int i = t->rank - 1; i >= 0; i--) {
         if (t->shape[i] != 1 && (uint64_t)t->stride[i] != step) return 0;
         step *= t->shape[i];
     }
@@ -167,7 +162,6 @@ static void read_strided(const weight *t, uint64_t first, uint64_t count, float 
 }
 
 int weight_read(const weight *t, uint64_t first, uint64_t count, float *out, report *r) {
-    const unsigned char *p;
     char name[80];
     if (t->type == WEIGHT_OTHER || first > t->elements || count > t->elements - first) {
         return report_fail(r, "tensor '%s': %s", report_name(t->name, strlen(t->name), name),
@@ -178,7 +172,7 @@ int weight_read(const weight *t, uint64_t first, uint64_t count, float *out, rep
         read_strided(t, first, count, out);
         return 0;
     }
-    p = t->data + first * (uint64_t)element_size(t->type);
+    const unsigned char *p = t->data + first * (uint64_t)element_size(t->type);
     switch (t->type) {                              /* constant steps make loops of vectors */
     case WEIGHT_F32:  widen(WEIGHT_F32, p, 4, count, out); break;
     case WEIGHT_F16:  widen(WEIGHT_F16, p, 2, count, out); break;

@@ -18,9 +18,8 @@ typedef struct frame { double x0, x1, y1, origin; } frame;  /* ranges; where the
 
 static frame frame_of(const plot *p, int index) {
     frame f = { 1e300, 0, 0, 0 };
-    int i, k;
-    for (i = 0; i < p->count; i++)
-        for (k = 0; k < p->lines[i].count; k++) {
+    for (int i = 0; i < p->count; i++)
+        for (int k = 0; k < p->lines[i].count; k++) {
             if (p->lines[i].x[k] < f.x0) f.x0 = p->lines[i].x[k];
             if (p->lines[i].x[k] > f.x1) f.x1 = p->lines[i].x[k];
             if (p->lines[i].y[k] > f.y1) f.y1 = p->lines[i].y[k];
@@ -56,14 +55,14 @@ static void tick(byte_buffer *out, double x0, double y0, double x1, double y1) {
 
 static void draw_axes(byte_buffer *out, const plot *p, const frame *f) {
     double bottom = HEIGHT - BOTTOM, left = f->origin + LEFT, right = f->origin + WIDTH - RIGHT;
-    double step = step_of(f->y1), v;
+    double step = step_of(f->y1);
     char words[32];
-    for (v = 0; v <= f->y1 * 1.0001; v += step) {
+    for (double v = 0; v <= f->y1 * 1.0001; v += step) {
         tick(out, left, at_y(f, v), right, at_y(f, v));
         snprintf(words, sizeof words, "%g", v);
         text(out, left - 6, at_y(f, v) + 4, "end", words);
     }
-    for (v = exp2(ceil(log2(f->x0) - 1e-9)); v <= f->x1 * 1.0001; v *= 2) {
+    for (double v = exp2(ceil(log2(f->x0) - 1e-9)); v <= f->x1 * 1.0001; v *= 2) {
         tick(out, at_x(f, v), TOP, at_x(f, v), bottom);
         snprintf(words, sizeof words, v < 1024 ? "%g" : "%gk", v < 1024 ? v : v / 1024);
         text(out, at_x(f, v), bottom + 16, "middle", words);
@@ -79,13 +78,12 @@ static void draw_axes(byte_buffer *out, const plot *p, const frame *f) {
 
 static void draw_line(byte_buffer *out, const plot_line *l, const frame *f, int index, int count) {
     double legend = f->origin + LEFT + (double)(WIDTH - LEFT - RIGHT) * index / count;
-    int k;
     buffer_print(out, "<g stroke=\"%s\" stroke-width=\"2\" fill=\"none\">\n<polyline points=\"",
                  colours[index]);
-    for (k = 0; k < l->count; k++)
+    for (int k = 0; k < l->count; k++)
         buffer_print(out, "%.1f,%.1f ", at_x(f, l->x[k]), at_y(f, l->y[k]));
     buffer_print(out, "\"/>\n");
-    for (k = 0; k < l->count; k++)
+    for (int k = 0; k < l->count; k++)
         buffer_print(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2\"/>\n", at_x(f, l->x[k]),
                      at_y(f, l->y[k]));
     buffer_print(out, "<path d=\"M%.1f %d h24\"/>\n</g>\n", legend, TOP - 18);
@@ -93,15 +91,14 @@ static void draw_line(byte_buffer *out, const plot_line *l, const frame *f, int 
 }
 
 static void draw_plots(byte_buffer *out, const plot *plots, int count) {
-    int i, k;
     buffer_print(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" "
                  "width=\"%d\" height=\"%d\" font-family=\"sans-serif\" font-size=\"12\">\n"
                  "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n", count * WIDTH, HEIGHT,
                  count * WIDTH, HEIGHT);
-    for (i = 0; i < count; i++) {
+    for (int i = 0; i < count; i++) {
         frame f = frame_of(&plots[i], i);
         draw_axes(out, &plots[i], &f);
-        for (k = 0; k < plots[i].count; k++)
+        for (int k = 0; k < plots[i].count; k++)
             draw_line(out, &plots[i].lines[k], &f, k, plots[i].count);
     }
     buffer_print(out, "</svg>\n");

@@ -48,16 +48,14 @@ static int open_model(session *s, const model_options *o, int needs) {
 
 static int open_context(session *s, int threads) {
     griffin_context_options options;
-    size_t size;
-    int error;
     memset(&options, 0, sizeof options);
     options.jobs.width = threads;
-    size = griffin_context_size(s->model, &options);
+    size_t size = griffin_context_size(s->model, &options);
     s->context_memory = malloc(size);
     s->state = (griffin_state *)calloc(1, griffin_state_size(s->model));    /* zero is fresh */
     s->logits = (float *)malloc((size_t)s->info->config.vocab * sizeof(float));
     if (!s->context_memory || !s->state || !s->logits) return complain("out of memory");
-    error = griffin_context_init(&s->context, s->model, &options, s->context_memory, size);
+    int error = griffin_context_init(&s->context, s->model, &options, s->context_memory, size);
     return error < 0 ? session_error(s, error) : 0;
 }
 
@@ -75,12 +73,11 @@ int session_open(session *s, const command *c, const model_options *o, int needs
 
 int session_open_memory(session *s, const void *data, size_t size, int threads) {
     griffin_options options;
-    int error;
     memset(s, 0, sizeof *s);
     memset(&options, 0, sizeof options);
     options.logger.message = on_message;
     options.logger.user = s;
-    error = griffin_open_memory(&s->model, data, size, &options);
+    int error = griffin_open_memory(&s->model, data, size, &options);
     if (error < 0) return session_error(s, error);
     s->info = griffin_get_info(s->model);
     if (!open_context(s, threads)) return 0;
@@ -151,8 +148,8 @@ int tokens_add(token_list *list, int32_t token) {
 /* A text rarely has more tokens than half its bytes; if it does, the second pass has room. */
 int tokens_add_text(token_list *list, session *s, const griffin_encoding *encoding,
                     const void *words, uint64_t size) {
-    int pass, room, n = size / 2 < INT_MAX / 4 ? (int)(size / 2) : INT_MAX / 4;
-    for (pass = 0; pass < 2; pass++) {
+    int room, n = size / 2 < INT_MAX / 4 ? (int)(size / 2) : INT_MAX / 4;
+    for (int pass = 0; pass < 2; pass++) {
         if (tokens_room(list, n + 1)) return 1;             /* no null pointer for an empty text */
         room = list->capacity - list->count;
         n = griffin_encode(s->model, encoding, (const char *)words, (size_t)size,
@@ -211,13 +208,13 @@ static int say(session *s, int32_t token) {
 
 int session_feed(session *s, const token_list *tokens, griffin_sampler *sampler, int echo) {
     double start = seconds_now();
-    int i, n, error;
+    int n, error;
     if (s->start == 0) s->start = start;
-    for (i = 0; i < tokens->count; i++) {
+    for (int i = 0; i < tokens->count; i++) {
         if (session_show(s, tokens->data[i], echo)) return 1;
         griffin_accept(sampler, tokens->data[i]);
     }
-    for (i = 0; i < tokens->count && !interrupted(); i += n) {
+    for (int i = 0; i < tokens->count && !interrupted(); i += n) {
         n = tokens->count - i < FEED ? tokens->count - i : FEED;
         error = griffin_prefill(s->context, s->state, tokens->data + i, n,
                                 i + n == tokens->count ? s->logits : NULL);
@@ -240,10 +237,10 @@ static void forbid(session *s, griffin_sampler *sampler, int32_t token) {
 /* The sampler's mask. */
 static int obey_grammar(float *logits, int vocab, void *user) {
     session *s = (session *)user;
-    double start = seconds_now(), took;
+    double start = seconds_now();
     int remaining = griffin_grammar_mask(s->grammar, &s->grammar_state, logits);
     (void)vocab;
-    took = seconds_now() - start;
+    double took = seconds_now() - start;
     if (took > s->longest_mask) s->longest_mask = took;
     s->mask_seconds += took;
     s->masks++;
@@ -261,9 +258,8 @@ static void start_grammar(session *s, griffin_sampler *sampler) {
 
 /* Samples, shows and feeds one token. Returns 0 to go on, 1 after an error, 2 at the end. */
 static int generate_one(session *s, griffin_sampler *sampler) {
-    int32_t token;
-    int error, status;
-    token = griffin_sample(s->model, sampler, s->logits);
+    int status;
+    int32_t token = griffin_sample(s->model, sampler, s->logits);
     if (token == GRIFFIN_E_NO_TOKEN && s->may_end) return 2;
     if (token < 0) return session_error(s, token);
     if (token == s->info->eos || token == s->info->end_of_turn) return 2;
@@ -273,7 +269,7 @@ static int generate_one(session *s, griffin_sampler *sampler) {
     }
     if ((status = say(s, token)) != 0) return status;
     if (s->first_seconds == 0) s->first_seconds = seconds_now() - s->start;
-    error = griffin_step(s->context, s->state, token, s->logits);
+    int error = griffin_step(s->context, s->state, token, s->logits);
     if (error < 0) return session_error(s, error);
     s->generated_tokens++;
     return 0;
@@ -281,14 +277,14 @@ static int generate_one(session *s, griffin_sampler *sampler) {
 
 int session_generate(session *s, griffin_sampler *sampler, int limit, int ignore_ends) {
     double start = seconds_now();
-    int i, status = 0;
+    int status = 0;
     start_grammar(s, sampler);
     sampler->bias_count = 0;
     if (ignore_ends) {
         forbid(s, sampler, s->info->eos);
         forbid(s, sampler, s->info->end_of_turn);
     }
-    for (i = 0; i != limit && status == 0 && !interrupted(); i++)
+    for (int i = 0; i != limit && status == 0 && !interrupted(); i++)
         status = generate_one(s, sampler);
     s->generated_seconds += seconds_now() - start;
     return status == 1 || say(s, -1) == 1;
