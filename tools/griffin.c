@@ -35,17 +35,15 @@ static const struct {
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
 static int help(void) {
-    int i;
     printf("griffin runs Griffin, Hawk and RecurrentGemma language models.\n\n");
-    for (i = 0; i < COMMANDS; i++)
+    for (int i = 0; i < COMMANDS; i++)
         printf("  griffin %-11s %s\n", commands[i].name, commands[i].about);
     printf("\ngriffin COMMAND --help tells more.\n");
     return 0;
 }
 
 static int dispatch(int argc, char **argv) {
-    int i;
-    for (i = 0; i < COMMANDS; i++)
+    for (int i = 0; i < COMMANDS; i++)
         if (!strcmp(argv[0], commands[i].name)) return commands[i].run(argc, argv);
     fprintf(stderr, "griffin: there is no command '%s'; see: griffin help\n", argv[0]);
     return 2;
@@ -67,6 +65,7 @@ static int start(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    host_start(&argc, &argv);
     int status = start(argc, argv);
     int lost = output_flush();
     return status ? status : lost;

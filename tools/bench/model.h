@@ -5,14 +5,10 @@
 #define BENCH_MODEL_H
 
 #include "../../griffin.h"
-#include "../shared/report.h"
+#include "../shared/host.h"
 
 #include <stddef.h>
 #include <stdint.h>
-
-/* Zeroed memory in huge pages where the system has them; null if there is none. */
-void *big_allocate(size_t size);
-void  big_release(void *memory);
 
 /* A tensor of an image. A matrix [rows, cols] is stored as tiles of `type`, or, if that is no type
  * for so many columns, of f32; a vector has no tiles. */

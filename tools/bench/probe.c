@@ -7,7 +7,6 @@
 
 #include <stdint.h>
 #include <string.h>
-#include <time.h>
 
 #if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__)
   #define PROBE_X86
@@ -156,20 +155,12 @@ static const struct probe_set {
 };
 
 static const struct probe_set *find_set(const char *name) {
-    size_t i, n = sizeof probe_sets / sizeof probe_sets[0];
-    for (i = 0; i < n; i++) if (!strcmp(probe_sets[i].name, name)) return &probe_sets[i];
+    size_t n = sizeof probe_sets / sizeof probe_sets[0];
+    for (size_t i = 0; i < n; i++) if (!strcmp(probe_sets[i].name, name)) return &probe_sets[i];
     return &probe_sets[0];
 }
 
 /* ---- all threads at once --------------------------------------------------------------------- */
-
-static double cpu_seconds(clockid_t clock) {
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-double process_seconds(void) { return cpu_seconds(CLOCK_PROCESS_CPUTIME_ID); }
 
 static volatile double probe_sink;          /* makes results wanted */
 
@@ -183,9 +174,8 @@ typedef struct probe_work {
 
 static double run_work(const probe_work *w, int thread) {
     uint64_t bits = 0;
-    int64_t i;
     if (!w->memory) return w->set->peak[w->kind](w->rounds);
-    for (i = 0; i < w->rounds; i++)
+    for (int64_t i = 0; i < w->rounds; i++)
         bits |= w->set->read(w->memory + (size_t)thread * w->slice, w->slice);
     return (double)bits;
 }
@@ -193,16 +183,15 @@ static double run_work(const probe_work *w, int thread) {
 /* Seconds from the first thread's start to the last one's end. */
 static double run_threads(const probe_work *w, int threads, double *share) {
     double first = 1e30, last = 0, least = 1;
-    int i;
 #ifdef _OPENMP
     #pragma omp parallel for schedule(static, 1) num_threads(threads) \
         reduction(min: first, least) reduction(max: last)
 #endif
-    for (i = 0; i < threads; i++) {
-        double start = seconds_now(), cpu = cpu_seconds(CLOCK_THREAD_CPUTIME_ID), end, part;
+    for (int i = 0; i < threads; i++) {
+        double start = seconds_now(), cpu = thread_seconds(), end, part;
         probe_sink = run_work(w, i);
         end = seconds_now();
-        part = (cpu_seconds(CLOCK_THREAD_CPUTIME_ID) - cpu) / (end - start + 1e-9);
+        part = (thread_seconds() - cpu) / (end - start + 1e-9);
         if (start < first) first = start;
         if (end > last) last = end;
         if (part < least) least = part;

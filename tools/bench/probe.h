@@ -24,7 +24,4 @@ typedef enum probe_kind { PROBE_F32, PROBE_INT8 } probe_kind;
 
 probe_result probe_peak(const char *instructions, probe_kind kind, int threads);
 
-/* CPU time of the whole process, all threads. */
-double process_seconds(void);
-
 #endif

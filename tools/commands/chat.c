@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct chat {
     session s;
@@ -34,13 +33,12 @@ static int add_text(chat *c, token_list *list, const char *words, size_t size) {
 /* The role and the text are one piece for the tokenizer: a newline may merge with what follows. */
 static int add_turn(chat *c, token_list *list, const char *words, size_t size) {
     char *turn = (char *)malloc(size + 6);
-    int status;
     if (!turn) return complain("out of memory");
     memcpy(turn, "user\n", 5);
     memcpy(turn + 5, words, size);
-    status = tokens_add(list, c->start_of_turn) || add_text(c, list, turn, size + 5)
-          || tokens_add(list, c->s.info->end_of_turn) || add_text(c, list, "\n", 1)
-          || tokens_add(list, c->start_of_turn) || add_text(c, list, "model\n", 6);
+    int status = tokens_add(list, c->start_of_turn) || add_text(c, list, turn, size + 5)
+              || tokens_add(list, c->s.info->end_of_turn) || add_text(c, list, "\n", 1)
+              || tokens_add(list, c->start_of_turn) || add_text(c, list, "model\n", 6);
     free(turn);
     return status;
 }
@@ -121,35 +119,28 @@ static int obey(chat *c, const char *line) {
 /* ---- the conversation ----------------------------------------------------------------------- */
 
 static char *trim(char *line) {
-    size_t n;
     while (isspace((unsigned char)*line)) line++;
-    n = strlen(line);
+    size_t n = strlen(line);
     while (n > 0 && isspace((unsigned char)line[n - 1])) n--;
     line[n] = 0;
     return line;
 }
 
-static char *without_newline(char *line) {
-    line[strcspn(line, "\n")] = 0;
-    return line;
-}
-
 static int converse(chat *c) {
-    int terminal = isatty(STDIN_FILENO), status = 0, going = 1;
-    size_t capacity = 0;
-    char *line = NULL, *words;
+    int terminal = is_terminal(stdin), status = 0, going = 1;
     interrupt_catch();
     while (going && !status) {
         if (terminal) printf("> ");
         if ((status = output_flush()) != 0) break;
         interrupt_clear();
-        if (getline(&line, &capacity, stdin) < 0) break;
-        words = *line == '/' || !c->raw ? trim(line) : without_newline(line);
+        char *line = input_line();
+        if (!line) break;
+        const char *words = *line == '/' || !c->raw ? trim(line) : line;
         if (*words == '/') going = obey(c, words);
         else if (*words) status = answer(c, words, strlen(words));
+        free(line);
     }
     if (terminal && going) printf("\n");
-    free(line);
     return status;
 }
 
@@ -196,9 +187,9 @@ int command_chat(int argc, char **argv) {
         { "system-prompt", "sys", OPTION_TEXT, &system, "TEXT", NULL },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
-    const command how = { "chat", "-m MODEL [options]",
+    const command how = { "chat", "MODEL [options]",
                           "A conversation with a model trained for it; /help at the prompt.",
-                          table, NULL };
+                          table };
     int status = options_parse(&how, argc, argv);
     chat c;
     if (status < 0 && system)

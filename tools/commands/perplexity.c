@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct score {
     double nats, bytes, seconds;
@@ -22,16 +21,10 @@ typedef struct score {
 
 static double loss(const float *logits, int vocab, int32_t next) {
     double sum = 1;                         /* what the largest adds */
-    int v, top = 0;
-    for (v = 1; v < vocab; v++) if (logits[v] > logits[top]) top = v;
-    for (v = 0; v < vocab; v++) if (v != top) sum += exp((double)logits[v] - logits[top]);
+    int top = 0;
+    for (int v = 1; v < vocab; v++) if (logits[v] > logits[top]) top = v;
+    for (int v = 0; v < vocab; v++) if (v != top) sum += exp((double)logits[v] - logits[top]);
     return log(sum) + logits[top] - logits[next];
-}
-
-static void show_progress(const score *r, int total) {
-    if (isatty(STDERR_FILENO))
-        fprintf(stderr, "\r%d of %d tokens, perplexity %.3f ", r->tokens, total,
-                exp(r->nats / r->tokens));
 }
 
 static int smaller(int a, int b) { return a < b ? a : b; }
@@ -46,7 +39,7 @@ static void start_stretch(session *s, int32_t *before) {
 /* Runs tokens [0, count - 1), in stretches of `length`, and scores what each says about the one
  * after it. */
 static int measure(session *s, token_list *list, int chunk, int length, score *r) {
-    int vocab = s->info->config.vocab, total = list->count - 1, i, k, error;
+    int vocab = s->info->config.vocab, total = list->count - 1, i, error;
     float *logits = (float *)malloc((size_t)chunk * (size_t)vocab * sizeof(float));
     double start = seconds_now();
     griffin_span span = { NULL, NULL, 0, 1, NULL };
@@ -58,12 +51,14 @@ static int measure(session *s, token_list *list, int chunk, int length, score *r
         span.tokens = list->data + i;
         span.count = smaller(chunk, smaller(total - i, length - i % length));
         error = griffin_run(s->context, &span, 1);
-        for (k = 0; k < span.count && error >= 0; k++)
+        for (int k = 0; k < span.count && error >= 0; k++)
             r->nats += loss(logits + (size_t)k * (size_t)vocab, vocab, list->data[i + k + 1]);
         r->tokens = i + span.count;
-        if (error >= 0) show_progress(r, total);
+        progress_show("%d of %d tokens, perplexity %.3f", r->tokens, total,
+                      exp(r->nats / r->tokens));
     }
     r->seconds = seconds_now() - start;
+    progress_clear();
     free(logits);
     return error < 0 ? session_error(s, error) : 0;
 }
@@ -71,8 +66,8 @@ static int measure(session *s, token_list *list, int chunk, int length, score *r
 /* The bytes that the predicted tokens stand for. */
 static int count_bytes(session *s, const token_list *list, score *r) {
     char piece[2048];
-    int i, n;
-    for (i = 0; i <= list->count; i++) {
+    int n;
+    for (int i = 0; i <= list->count; i++) {
         int32_t token = i < list->count ? list->data[i] : -1;
         n = griffin_decode(s->model, &s->decoder, token, piece, sizeof piece);
         if (n < 0) return session_error(s, n);
@@ -82,7 +77,6 @@ static int count_bytes(session *s, const token_list *list, score *r) {
 }
 
 static int print_score(const score *r) {
-    if (isatty(STDERR_FILENO)) fprintf(stderr, "\r%60s\r", "");
     printf("nats per token  %.6f\n", r->nats / r->tokens);
     printf("perplexity      %.4f\n", exp(r->nats / r->tokens));
     printf("bits per byte   %.6f\n", r->nats / log(2.0) / r->bytes);
@@ -122,8 +116,8 @@ int command_perplexity(int argc, char **argv) {
         { "limit", NULL, OPTION_COUNT, &limit, "N", "stop after so many tokens; 0: at the end" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
-    const command c = { "perplexity", "-m MODEL -f FILE [options]",
-                        "Measures how well a model predicts a text.", table, NULL };
+    const command c = { "perplexity", "MODEL [-f FILE] [options]",
+                        "Measures how well a model predicts a text.", table };
     if ((status = options_parse(&c, argc, argv)) >= 0) return status;
     if (chunk == 0) return options_wrong(&c, "--chunk: at least 1");
     if ((status = session_open(&s, &c, &o, NEEDS_TEXT)) != 0) return status;

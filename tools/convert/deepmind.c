@@ -2,7 +2,7 @@
  *
  * Only names and strides change; the data stays where it is in the file. */
 
-#include "tensors.h"
+#include "deepmind.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,9 +67,8 @@ static int look(weight *t, const view *how) {
 static int add(weights *to, const weight *from, const char *name, const view *how,
                const char *path, report *r) {
     weight *t = weights_add(to, name, strlen(name), path, r);
-    char *own_name;
     if (!t) return -1;
-    own_name = t->name;
+    char *own_name = t->name;
     *t = *from;
     t->name = own_name;
     if (how && look(t, how) != 0)
@@ -79,10 +78,9 @@ static int add(weights *to, const weight *from, const char *name, const view *ho
 
 /* What follows "blocks.N." in a name, or null. *layer is where N starts. */
 static const char *behind_layer(const char *name, const char **layer) {
-    size_t digits;
     if (strncmp(name, "blocks.", 7) != 0) return NULL;
     *layer = name + 7;
-    digits = strspn(*layer, "0123456789");
+    size_t digits = strspn(*layer, "0123456789");
     return digits && (*layer)[digits] == '.' ? *layer + digits + 1 : NULL;
 }
 

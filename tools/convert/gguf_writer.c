@@ -13,10 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__unix__) || defined(__APPLE__)
-  #include <sys/stat.h>                     /* to know a device from a file */
-#endif
-
 /* ---- the header in memory ---------------------------------------------------- */
 
 static void append(gguf_writer *g, gguf_bytes *b, const void *data, size_t size) {
@@ -112,17 +108,6 @@ uint64_t gguf_tensor(gguf_writer *g, const char *name, int rank, const uint64_t 
 
 /* ---- the file ------------------------------------------------------------------ */
 
-/* Renaming a file over a device would replace the device. */
-static int is_device(const char *path) {
-#if defined(__unix__) || defined(__APPLE__)
-    struct stat s;
-    return stat(path, &s) == 0 && !S_ISREG(s.st_mode) && !S_ISDIR(s.st_mode);
-#else
-    (void)path;
-    return 0;
-#endif
-}
-
 static char *joined(const char *a, const char *b) {
     char *text = (char *)malloc(strlen(a) + strlen(b) + 1);
     if (text) strcat(strcpy(text, a), b);
@@ -134,7 +119,10 @@ static int failed(const gguf_writer *g, const char *what, report *r) {
 }
 
 static int write_bytes(gguf_writer *g, const void *data, size_t size, report *r) {
-    if (size && fwrite(data, 1, size, g->file) != size) return failed(g, "write", r);
+    if (g->file) return fwrite(data, 1, size, g->file) == size ? 0 : failed(g, "write", r);
+    if (size > g->image_room - g->image_size) return report_fail(r, "too many bytes");
+    if (size) memcpy(g->image + g->image_size, data, size);
+    g->image_size += size;
     return 0;
 }
 
@@ -160,14 +148,23 @@ static int write_header(gguf_writer *g, report *r) {
     return result;
 }
 
+/* The size of the whole file is known before its first byte is written. */
+static int make_image(gguf_writer *g, report *r) {
+    uint64_t room = aligned(24 + g->keys.size + g->infos.size) + g->data_size;
+    g->image_room = (size_t)room;
+    g->image = room <= SIZE_MAX ? (char *)malloc(g->image_room) : NULL;
+    return g->image ? write_header(g, r) : report_fail(r, "out of memory");
+}
+
+/* Renaming a file over a device would replace the device. */
 int gguf_open(gguf_writer *g, const char *path, report *r) {
-    int in_place = !path || is_device(path);
+    int in_place = !path || path_is_device(path);
     g->path = joined(path ? path : "model", "");
     g->part = in_place ? NULL : joined(path, ".part");
     if (!g->path || (!in_place && !g->part)) return report_fail(r, "out of memory");
-    if (path && path_is_directory(path)) return report_fail(r, "%s: is a directory", path);
-    g->file = path ? fopen(in_place ? path : g->part, "wb")
-                   : open_memstream(&g->image, &g->image_size);
+    if (!path) return make_image(g, r);
+    if (path_is_directory(path)) return report_fail(r, "%s: is a directory", path);
+    g->file = file_stream(in_place ? path : g->part, "wb");
     if (!g->file) return failed(g, "create", r);
     return write_header(g, r);
 }
@@ -186,14 +183,12 @@ int gguf_pad(gguf_writer *g, report *r) {
 int gguf_close(gguf_writer *g, report *r) {
     FILE *file = g->file;
     if (g->written != g->data_size) return report_fail(r, "%s: tensors are missing", g->path);
+    if (!file) return 0;
     if (fflush(file) != 0) return failed(g, "write", r);
     g->file = NULL;
     if (fclose(file) != 0) return failed(g, "write", r);
     if (!g->part) return 0;
-#ifdef _WIN32
-    remove(g->path);                        /* rename does not replace there */
-#endif
-    if (rename(g->part, g->path) != 0) return failed(g, "rename the finished file", r);
+    if (file_rename(g->part, g->path) != 0) return failed(g, "rename the finished file", r);
     free(g->part);
     g->part = NULL;
     return 0;
@@ -201,7 +196,7 @@ int gguf_close(gguf_writer *g, report *r) {
 
 void gguf_free(gguf_writer *g) {
     if (g->file) fclose(g->file);
-    if (g->part) remove(g->part);
+    if (g->part) file_remove(g->part);
     free(g->part);
     free(g->path);
     free(g->image);

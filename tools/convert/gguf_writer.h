@@ -20,7 +20,7 @@
 #include <stdio.h>
 
 #include "quantise.h"
-#include "../shared/report.h"
+#include "../shared/host.h"
 
 #define GGUF_ALIGNMENT 64                  /* a cache line, so that weights can be used in place */
 
@@ -35,8 +35,8 @@ typedef struct gguf_writer {
     uint64_t   data_size, written;          /* of the data section: planned, done */
     FILE      *file;
     char      *path, *part;                 /* part: the temporary name; null: write to path */
-    char      *image;                       /* after gguf_close: what was written into memory */
-    size_t     image_size;
+    char      *image;                       /* or what was written into memory */
+    size_t     image_size, image_room;
     int        out_of_memory;               /* remembered until gguf_open */
 } gguf_writer;
 

@@ -3,7 +3,7 @@
  * Understood are the BPE forms made from SentencePiece models (spaces become U+2581) and GPT-2's
  * byte-level BPE. Everything that would change the tokens in another way is refused by name. */
 
-#include "vocabulary.h"
+#include "tokenizer_json.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -48,10 +48,9 @@ static int word_number(const char *words, const char *word, size_t length) {
 }
 
 static int take_allowed(reader *in, rule *of) {
-    const char *text = in->j.text, *shown;
+    const char *text = in->j.text;
     size_t length = in->j.length;
     char name[80];
-    int number;
     switch (in->j.kind) {
     case JSON_STRING: break;
     case JSON_TRUE: text = "true"; break;
@@ -61,9 +60,9 @@ static int take_allowed(reader *in, rule *of) {
     default: return wrong(in, of->key, "unexpected value");
     }
     if (in->j.kind != JSON_STRING) length = strlen(text);
-    number = word_number(of->allowed, text, length);
+    int number = word_number(of->allowed, text, length);
     if (number >= 0) { of->seen |= 1u << number; return 0; }
-    shown = report_name(text, length, name);
+    const char *shown = report_name(text, length, name);
     return report_fail(in->r, "%s: %s: %s '%s' is not supported", in->path, in->part, of->key,
                        shown);
 }
@@ -135,7 +134,8 @@ static int take_added_token(reader *in) {
             text = vocabulary_keep(in->v, in->j.text, in->j.length);
     }
     if (in->j.kind != JSON_OBJECT_END || !text.length) return wrong(in, "an entry", "no content");
-    return add_piece(in, text, id, rules[4].seen & 2 ? PIECE_CONTROL : PIECE_USER);
+    return add_piece(in, text, id,
+                     rules[4].seen & 2 ? GRIFFIN_TOKEN_CONTROL : GRIFFIN_TOKEN_USER_DEFINED);
 }
 
 static int take_added(reader *in) {
@@ -278,20 +278,21 @@ static void settle_types(reader *in) {
     for (size_t i = 0; i < v->count; i++) {
         piece *p = &v->pieces[i];
         if (!p->text.length) vocabulary_pad(v, i);
-        else if ((int)i == v->unknown) p->type = PIECE_UNKNOWN;
+        else if ((int)i == v->unknown) p->type = GRIFFIN_TOKEN_UNKNOWN;
         else if (in->byte_fallback && !v->byte_level
-                 && vocabulary_is_byte(v->text + p->text.at, p->text.length)) p->type = PIECE_BYTE;
-        else if (!p->type) p->type = PIECE_NORMAL;
+                 && vocabulary_is_byte(v->text + p->text.at, p->text.length))
+            p->type = GRIFFIN_TOKEN_BYTE;
+        else if (!p->type) p->type = GRIFFIN_TOKEN_NORMAL;
     }
 }
 
 /* Both halves and the whole of every merge are pieces, and no pair occurs twice. */
 static int check_merge(const vocabulary *v, slice merge, names *pieces, names *pairs) {
     const char *text = v->text + merge.at, *space = (const char *)memchr(text, ' ', merge.length);
-    size_t left = space ? (size_t)(space - text) : 0, right;
+    size_t left = space ? (size_t)(space - text) : 0;
     char whole[65536];
     if (!left || left + 1 == merge.length || merge.length > sizeof whole) return -1;
-    right = merge.length - left - 1;
+    size_t right = merge.length - left - 1;
     if (memchr(space + 1, ' ', right)) return -1;
     memcpy(whole, text, left);
     memcpy(whole + left, space + 1, right);
@@ -323,7 +324,6 @@ static int check_merges(reader *in) {
 int vocabulary_from_json(vocabulary *v, const void *data, size_t size, const char *path,
                          report *r) {
     reader in;
-    int status;
     rule rules[] = {{"version", 0, 0, 0}, {"truncation", 0, 0, 0}, {"padding", 0, 0, 0},
                     {"added_tokens", 0, take_added, 0}, {"normalizer", 0, take_normaliser, 0},
                     {"pre_tokenizer", 0, take_pre_tokenizer, 0},
@@ -337,7 +337,7 @@ int vocabulary_from_json(vocabulary *v, const void *data, size_t size, const cha
     v->escape_whitespaces = 0;
     json_start(&in.j, data, size);
     json_next(&in.j);
-    status = walk(&in, rules);
+    int status = walk(&in, rules);
     if (status == 0 && json_next(&in.j) != JSON_END) status = wrong(&in, "the file", "goes on");
     json_stop(&in.j);
     if (status != 0 || v->out_of_memory) return status;

@@ -4,6 +4,9 @@
 
 #include "../shared/report.h"
 
+#include <stddef.h>
+#include <stdint.h>
+
 typedef struct zip_member {
     const char *name;               /* in the archive, not terminated */
     size_t length;

@@ -16,26 +16,28 @@
 /* ---- options of the commands that run a model ------------------------------------------- */
 
 typedef struct model_options {
-    const char *path, *config, *preset;
+    const char *path;
     int cpu;                                /* a griffin_cpu */
     int threads, attn_keys;
     int kv_type;                            /* a griffin_kv_type */
 } model_options;
 
-#define MODEL_DEFAULTS { 0, 0, 0, 0, 0, 0, 0 }
+#define MODEL_DEFAULTS { 0, 0, 0, 0, 0 }
+
+/* In the order of griffin_cpu. */
+#define CPU_OPTION(target) \
+    { "cpu", 0, OPTION_CHOICE, &(target), "best|scalar|avx2|avx-vnni|avx512|neon|neon-dot|wasm", \
+      "which instructions to use" }
 
 #define MODEL_OPTIONS(o) \
-    { "model", "m", OPTION_TEXT, &(o).path, "FILE", "the model, a GGUF file" }, \
+    { "MODEL", 0, OPTION_WORD, &(o).path, 0, "the model, a GGUF file" }, \
+    { "model", "m", OPTION_TEXT, &(o).path, "MODEL", "the same" }, \
     { "threads", "t", OPTION_COUNT, &(o).threads, "N", "threads; 0: one for each core" }, \
-    { "cpu", 0, OPTION_CHOICE, &(o).cpu, "best|scalar|avx2|avx-vnni|avx512|neon|neon-dot|wasm", \
-      "the instructions to use" }, \
+    CPU_OPTION((o).cpu), \
     { "attn-keys", 0, OPTION_COUNT, &(o).attn_keys, "N", \
       "keys a token sees, itself included; 0: window + 1" }, \
     { "kv-type", 0, OPTION_CHOICE, &(o).kv_type, "f32|bf16", \
-      "how keys and values are kept: bf16 takes half the memory" }, \
-    { "config", 0, OPTION_TEXT, &(o).config, "FILE", \
-      "config.json, for models without metadata" }, \
-    { "preset", 0, OPTION_TEXT, &(o).preset, "NAME", "a published shape instead, such as 2b" }
+      "how keys and values are kept: bf16 takes half the memory" }
 
 #define SAMPLER_DEFAULTS { UINT64_MAX, 0.8f, 0.95f, 0.05f, 40, 1.0f, GRIFFIN_RECENT, 0, { 0 }, \
                            NULL, 0, NULL, NULL }
@@ -65,6 +67,7 @@ int sampler_prepare(const command *c, griffin_sampler *sampler);
 /* ---- session ------------------------------------------------------------------------------ */
 
 typedef struct session {
+    file_bytes          file;               /* of the model */
     griffin_model      *model;
     const griffin_info *info;
     griffin_state      *state;
