@@ -65,7 +65,7 @@ EXAMPLES = $(patsubst examples/%.c,%,$(wildcard examples/*.c)) \
 $(EXAMPLES): %: $(BUILD)/examples/%
 	$< $(MODEL)
 
-$(BUILD)/examples/%.o: STANDARD += -DGRIFFIN_IMPLEMENTED
+$(BUILD)/examples/%.o: STANDARD += -DGRIFFIN_IMPLEMENTED -DGRIFFIN_GRAMMAR_IMPLEMENTED
 $(BUILD)/examples/embedded_model.o: STANDARD += -UGRIFFIN_IMPLEMENTED
 $(BUILD)/examples/embedded_model.o: $(MODEL)
 
@@ -121,7 +121,7 @@ $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(LIBRARY)
 	$(CC) $(CFLAGS) $(OPENMP) -pthread $^ -lm -o $@
 
 $(BUILD)/tests/%.o: STANDARD += -DTEST_TMP='"$(BUILD)/tmp/"'
-$(BUILD)/tests/test_bits.o $(BUILD)/tests/test_json_action.o: STANDARD += -DGRIFFIN_IMPLEMENTED
+$(BUILD)/tests/test_bits.o $(BUILD)/tests/test_json_action.o: STANDARD += -DGRIFFIN_IMPLEMENTED -DGRIFFIN_GRAMMAR_IMPLEMENTED
 
 # It has two more copies of the library in it.
 $(BUILD)/tests/test_guest: $(BUILD)/tests/guest_prefixed.o $(BUILD)/tests/guest_static.o

@@ -55,7 +55,7 @@ for test in $tests; do
     if [ $test != bits ] && grep -q '^#define GRIFFIN_IMPLEMENTATION' tests/test_$test.c; then
         define= library=
     else
-        define=-DGRIFFIN_IMPLEMENTED library=$at/engine.o
+        define="-DGRIFFIN_IMPLEMENTED -DGRIFFIN_GRAMMAR_IMPLEMENTED" library=$at/engine.o
     fi
     $compiler $define -c tests/test_$test.c -o $at/test_$test.o
     $compiler $at/test_$test.o $library -lm -o $at/test_$test.exe

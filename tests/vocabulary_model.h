@@ -6,8 +6,6 @@
 
 #include "model.h"
 
-enum { GGUF_I32 = 5, GGUF_F32 = 6, GGUF_STRING = 8, GGUF_ARRAY = 9 };   /* types of values */
-
 typedef struct vocabulary_model {
     griffin_model *model;
     const griffin_info *info;
