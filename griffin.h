@@ -1419,7 +1419,7 @@ static const grf_linear *grf_load_matrix(grf_builder *b, const char *name, int r
 static const grf_linear *grf_load_gates(grf_builder *b, const char *weight, const char *bias);
 static int grf_is_quantised(const grf_linear *w);
 
-/* ---- memory in a state ---- */
+/* ---- memory in a state: given to operations as weights are, in the order of the layers ---- */
 
 /* So many rows of floats in the recurrent part, each padded. A fresh state has zeros there. */
 static grf_memory grf_remember(grf_builder *b, int rows, int width) {
@@ -1436,8 +1436,11 @@ static grf_memory grf_remember_kv(grf_builder *b) {
     return memory;
 }
 
-/* ---- adding operations ---- */
+/* ---- adding operations ----
+ * A box loads its weights, adds its operations in the order in which they run, and names what each
+ * of them reads and writes. */
 
+/* Rows of the buffer have at least so many numbers. */
 static void grf_widen(grf_builder *b, grf_buffer buffer, int columns) {
     grf_layout *l = &b->model->layout;
     if (columns > l->columns[buffer]) l->columns[buffer] = columns;
@@ -1509,7 +1512,8 @@ static grf_op *grf_add_linear(grf_builder *b, grf_op_kind kind, grf_buffer from,
 }
 
 /* X += W from + b, W [rows, cols] */
-static void grf_add_residual(grf_builder *b, grf_buffer from, const char *name, int rows, int cols) {
+static void grf_add_residual(grf_builder *b, grf_buffer from, const char *name, int rows,
+                             int cols) {
     grf_output out = grf_dense(b, GRF_X, GRF_ADD, name, rows, cols, 1);
     grf_add_linear(b, GRF_OP_LINEAR, from, cols, &out, 1);
 }
@@ -1578,9 +1582,11 @@ static void grf_recurrent_block(grf_builder *b) {
     grf_add_residual(b, GRF_Y, "temporal_block.linear_out", D, E);
 }
 
-/* T = cosines and sines of the angles by which position p rotates pairs of dimensions. Pair i turns
- * by base^(-2i / rope_dims) radians a token: kept as a fraction of a turn in 2^-64, so that p times
- * it, modulo one turn, is exact at any position. Once a pass, before the first layer that rotates. */
+/* T = cosines and sines of the angles of position p. A rotary embedding turns pair i of the
+ * dimensions of a head by p base^(-2i / rope_dims) radians, so that the product of two heads depends
+ * on the distance of their tokens. The angle of one token is kept as a fraction of a turn in 2^-64:
+ * p times it, modulo one turn, is exact at any position. All layers that rotate share the angles,
+ * which the first of them adds to the program. */
 static void grf_angles(grf_builder *b) {
     int half = b->config->rope_dims / 2;
     if (half == 0 || b->model->layout.columns[GRF_T]) return;
@@ -1702,7 +1708,7 @@ static void grf_network(grf_builder *b) {
     grf_output_head(b);
 }
 
-/* Sizes of attention, which the builder needs, ... */
+/* Sizes of attention. The builder needs them. */
 static void grf_lay_out_attention(griffin_model *m) {
     const griffin_config *g = &m->info.config;
     grf_layout *l = &m->layout;
@@ -1718,7 +1724,7 @@ static void grf_lay_out_attention(griffin_model *m) {
     l->ring_bytes = 2 * (int64_t)l->slots * l->kv_row;
 }
 
-/* ... and of a state, when the builder has counted what it holds. */
+/* Sizes of a state, after the builder has counted what it holds. */
 static void grf_lay_out_state(griffin_model *m) {
     grf_layout *l = &m->layout;
     m->info.mark_bytes = sizeof(griffin_state) + 4 * (uint64_t)l->recurrent_floats;
@@ -2277,7 +2283,8 @@ typedef struct grf_task {
 
 static void grf_run_chunk(void *data, int index) {
     const grf_task *task = (const grf_task *)data;
-    int64_t items = task->cut.items, chunks = task->cut.chunks, chunk = task->first + index;
+    int64_t items = task->cut.items, chunks = task->cut.chunks;
+    int64_t chunk = task->first + index;
     grf_op_types[task->op->kind].run(task->context, task->op, chunk * items / chunks,
                                      (chunk + 1) * items / chunks);
 }
