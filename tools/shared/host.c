@@ -1,4 +1,4 @@
-/* host.c - the system; see host.h. What both systems share stands first, then the same list of
+/* host.c - the system; see host.h. First comes what needs no more than C99, then the same list of
  * functions twice: for Windows, and for POSIX. */
 
 #if defined(__linux__) && !defined(_DEFAULT_SOURCE)
@@ -16,12 +16,12 @@
 #include <string.h>
 #include <time.h>
 
-/* What each system has to say, beside the functions of host.h. */
+/* Each system defines these too, beside its functions of host.h. */
 static int   map_file(file_bytes *f, const char *path);         /* 0: it cannot be mapped */
 static void  unmap_file(file_bytes *f);
-static int   sync_file(FILE *f);                                /* 0, or not */
+static int   sync_file(FILE *f);                                /* 0, or -1 */
 static long  process_number(void);
-static char *console_line(void);            /* of a terminal that the C library cannot read */
+static char *console_line(void);            /* where getchar cannot read UTF-8 from a terminal */
 static int   has_console_lines(void);
 
 /* Called with every name in a directory. */
@@ -30,7 +30,7 @@ static int list_directory(const char *directory, each_name *see, void *user);   
 
 /* ---- files -------------------------------------------------------------------------------- */
 
-/* Reads to the end of the stream in growing pieces: its size need not be known. */
+/* Reads to the end of the stream into memory that grows: pipes do not know their size. */
 static int read_file(file_bytes *f, FILE *stream, const char *path, report *r) {
     size_t used = 0, room = 0, got = 1;
     unsigned char *data = NULL;
@@ -185,7 +185,7 @@ int output_flush(void) {
     return complain("cannot write the output: %s", strerror(errno));
 }
 
-/* A file may end its lines as Windows does. */
+/* Lines may end in \n or in \r\n, on every system. */
 char *input_line(void) {
     if (has_console_lines()) return console_line();
     size_t room = 256, n = 0;
@@ -244,7 +244,7 @@ static char *utf8_text(const wchar_t *wide) {
     return text;
 }
 
-static UINT console_pages[2];               /* as they were */
+static UINT console_pages[2];               /* the settings before the program began */
 
 static void restore_console(void) {
     SetConsoleCP(console_pages[0]);
@@ -417,8 +417,8 @@ double seconds_now(void) {
     return (double)ticks.QuadPart / (double)rate.QuadPart;
 }
 
-/* Windows counts CPU time in steps of 1/64 s, which is longer than what is measured here. The clock
- * stands in for it: nobody seems to have waited. */
+/* Windows counts CPU time in steps of 1/64 s. That is longer than a probe of bench, so wall time is
+ * returned instead: bench then drops no stretch. */
 double process_seconds(void) { return seconds_now(); }
 
 double thread_seconds(void) { return seconds_now(); }
@@ -523,7 +523,7 @@ static void on_interrupt(int number) {
     if (interrupts++) _exit(130);
 }
 
-/* Without SA_RESTART, so that reading a line ends too. */
+/* Without SA_RESTART, so that Ctrl-C also ends the reading of a line. */
 void interrupt_catch(void) {
     struct sigaction action;
     memset(&action, 0, sizeof action);
@@ -568,7 +568,7 @@ static long process_number(void) { return (long)getpid(); }
 
 enum { HUGE_PAGE = 2 << 20 };
 
-typedef struct big_block { void *base; size_t size; } big_block;    /* stands before the memory */
+typedef struct big_block { void *base; size_t size; } big_block;    /* lies before the memory */
 
 void *big_allocate(size_t size) {
     big_block block = { NULL, size + 2 * HUGE_PAGE };
