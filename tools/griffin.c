@@ -1,4 +1,4 @@
-/* griffin.c - the command line program: griffin COMMAND [options]. Each command has its own file. */
+/* griffin.c - the command line program: griffin COMMAND [options]. Each command has a file. */
 
 #include "../griffin.h"
 #include "shared/host.h"

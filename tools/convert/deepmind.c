@@ -9,8 +9,8 @@
 #include <string.h>
 
 /* How a tensor is seen where the layout differs. `dimensions` names, for each dimension of the
- * result, that of the source; '-' is a new one of length 1. The result is the part `part` of `parts`
- * along the first dimension of the source. */
+ * result, that of the source; '-' is a new one of length 1. The result is part number `part` of
+ * `parts` equal ones along the first dimension of the source. */
 typedef struct view {
     const char *dimensions;
     int rank;                               /* of the source */

@@ -8,6 +8,7 @@
 #endif
 
 #include "host.h"
+#include "buffer.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -30,23 +31,20 @@ static int list_directory(const char *directory, each_name *see, void *user);   
 
 /* ---- files -------------------------------------------------------------------------------- */
 
-/* Reads to the end of the stream into memory that grows: pipes do not know their size. */
+/* Reads to the end of the stream, whose size need not be known. */
 static int read_file(file_bytes *f, FILE *stream, const char *path, report *r) {
-    size_t used = 0, room = 0, got = 1;
-    unsigned char *data = NULL;
-    while (got) {
-        if (used == room) {
-            unsigned char *more = (unsigned char *)realloc(data, room = room ? room * 2 : 65536);
-            if (!more) { free(data); return report_fail(r, "%s: out of memory", path); }
-            data = more;
-        }
-        got = fread(data + used, 1, room - used, stream);
-        used += got;
+    byte_buffer b = { NULL, 0, 0, 0 };
+    unsigned char part[16384];
+    for (size_t got; (got = fread(part, 1, sizeof part, stream)) > 0;) buffer_add(&b, part, got);
+    buffer_number(&b, 0, 1);                /* not part of the file: makes `data` never null */
+    if (ferror(stream) || b.failed) {
+        report_fail(r, "%s: %s", path, b.failed ? "out of memory" : "cannot be read");
+        buffer_free(&b);
+        return -1;
     }
-    if (ferror(stream)) { free(data); return report_fail(r, "%s: cannot be read", path); }
-    f->data = data;
-    f->owned = data;
-    f->size = used;
+    f->data = b.data;
+    f->owned = b.data;
+    f->size = b.size - 1;
     return 0;
 }
 
@@ -188,21 +186,14 @@ int output_flush(void) {
 /* Lines may end in \n or in \r\n, on every system. */
 char *input_line(void) {
     if (has_console_lines()) return console_line();
-    size_t room = 256, n = 0;
-    char *line = (char *)malloc(room);
-    int c = EOF;
-    while (line && (c = getchar()) != EOF && c != '\n') {
-        if (n + 1 == room) {
-            char *longer = (char *)realloc(line, room *= 2);
-            if (!longer) { free(line); return NULL; }
-            line = longer;
-        }
-        line[n++] = (char)c;
-    }
-    if (!line || (c == EOF && n == 0)) { free(line); return NULL; }
-    if (n > 0 && line[n - 1] == '\r') n--;
-    line[n] = 0;
-    return line;
+    byte_buffer line = { NULL, 0, 0, 0 };
+    int c;
+    while ((c = getchar()) != EOF && c != '\n') buffer_number(&line, (unsigned)c, 1);
+    int is_end = c == EOF && line.size == 0;
+    if (line.size > 0 && line.data[line.size - 1] == '\r') line.size--;
+    buffer_number(&line, 0, 1);
+    if (is_end || line.failed) buffer_free(&line);
+    return (char *)line.data;
 }
 
 static volatile sig_atomic_t interrupts;
