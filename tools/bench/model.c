@@ -218,7 +218,7 @@ int bench_image(bench_model *b, const griffin_config *config, const char *type,
     d.tensors = (bench_tensor *)calloc((size_t)(config->layers + 1) * RECIPES, sizeof *d.tensors);
     gguf_u32(&d.file, "general.alignment", GGUF_ALIGNMENT);
     if (d.tensors) draw_all(&d, config);
-    if (d.tensors && !d.file.out_of_memory) data = write_image(b, &d.file);
+    if (d.tensors && !d.file.keys.failed && !d.file.infos.failed) data = write_image(b, &d.file);
     for (int i = 0; data && i < d.count; i++)
         fill(&d.tensors[i], i, data + d.tensors[i].offset, user);
     gguf_free(&d.file);
