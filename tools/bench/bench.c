@@ -24,7 +24,7 @@ typedef struct settings {
     const char *path, *preset, *types, *compare, *plot;
     numbers     prompts, steps, depths, batches, threads, memory;
     int         repetitions, chunk, vocab, pure, copy, cpu, format, ops;
-    double      predicted;                  /* the most memory that was needed at once */
+    double      predicted;                  /* bytes: the most memory that was needed at once */
 } settings;
 
 /* ---- rows ------------------------------------------------------------------------------------ */
@@ -43,7 +43,7 @@ enum { COLUMNS = sizeof row_columns / sizeof row_columns[0] - 1, LISTS = 4 };
 
 typedef struct cell { char text[64]; } cell;
 
-/* Nothing for what is no number. */
+/* An infinity or NaN gives an empty cell. */
 static cell number_cell(double value) {
     cell c = { "" };
     int digits = fabs(value) < 10 ? 3 : fabs(value) < 1000 ? 2 : 0;
@@ -75,7 +75,7 @@ static cell test_cell(const workload *w) {
     return c;
 }
 
-/* One value of every stretch, with spaces between; to be freed, null if out of memory. */
+/* Lists a value of every stretch with spaces between; to be freed, null if out of memory. */
 static char *list_of(const runner *r, double (*of)(const sample *), double unit) {
     size_t room = 16 * (size_t)r->count + 1, at = 0;
     char *text = (char *)calloc(room, 1);
@@ -143,7 +143,7 @@ static int list_tests(const settings *s, bench_model *b, runner *tests) {
     return count;
 }
 
-/* Tests take turns, so that a slow minute of the machine is everybody's. */
+/* Tests take turns, so that a slow minute of the machine affects all of them. */
 static int take_turns(settings *s, double models, runner *tests, int count, int repetitions) {
     double memory = models;
     int status = 0;
@@ -239,8 +239,8 @@ static void print_profile(const runner *r, profile *p, int format) {
     table_end(&t);
 }
 
-/* The units of a step one by one, as a host with a frame budget runs them: on one thread, each with
- * the cost of the call. */
+/* Times the units of a step one by one, as a program with a frame budget runs them: on one thread,
+ * each with the cost of its call. */
 static int measure_operations(settings *s, bench_model *b) {
     workload w = { 0, 0, 1, 0, 0, 0 };
     profile p;
@@ -268,7 +268,7 @@ static int measure_operations(settings *s, bench_model *b) {
 
 /* ---- random models --------------------------------------------------------------------------- */
 
-/* Like the converter's files: with q4_0 the embedding is q8_0. */
+/* As in files of the converter, the embedding is q8_0 where the other weights are q4_0. */
 static int random_image(const settings *s, bench_model *b, griffin_config *config,
                         const char *type) {
     const char *table_type = !s->pure && !strcmp(type, "q4_0") ? "q8_0" : type;
@@ -296,7 +296,7 @@ typedef struct comparison {                 /* by length, for each family; media
     double     length[LONGEST], latency[FAMILIES][LONGEST], throughput[FAMILIES][LONGEST];
 } comparison;
 
-/* Seconds of a step of so many sequences, one after another family taking its turn. */
+/* Measures the seconds of a step of batch[f] sequences. The families take turns. */
 static int step_times(settings *s, bench_model *b, int64_t depth, const int *batch,
                       double *seconds) {
     double models = 0;
@@ -320,7 +320,7 @@ static int step_times(settings *s, bench_model *b, int64_t depth, const int *bat
     return status;
 }
 
-/* The most sequences that the memory holds beside the model; at most what a context can take. */
+/* The number of sequences for which there is memory beside the model, at most 65536. */
 static int largest_batch(const bench_model *b, int64_t memory) {
     double room = (double)memory - model_memory(b);
     int low = 0, high = 65536;
@@ -332,8 +332,8 @@ static int largest_batch(const bench_model *b, int64_t memory) {
     return low;
 }
 
-/* Up to LARGE sequences are measured. Beyond, arithmetic is the limit, and the time is a line
- * through those of SMALL and LARGE. */
+/* Up to LARGE sequences are measured. Beyond that arithmetic is the limit and the time grows in
+ * proportion, so it is computed: a line through the times of SMALL and LARGE sequences. */
 static int throughput(settings *s, bench_model *b, int64_t depth, const int *batch, double *rate) {
     double seconds[FAMILIES], less[FAMILIES];
     int most[FAMILIES], small[FAMILIES];
@@ -349,7 +349,7 @@ static int throughput(settings *s, bench_model *b, int64_t depth, const int *bat
     return 0;
 }
 
-/* A Transformer has to see the whole sequence, so its window is as long. */
+/* A Transformer attends to the whole sequence, so its window is as long as that. */
 static int compare_length(settings *s, bench_model *b, int i, comparison *c, int round) {
     static const int one[FAMILIES] = { 1, 1, 1 };
     int64_t length = s->depths.at[i];
@@ -464,7 +464,7 @@ static int read_numbers(numbers *list, double least, double most) {
     return 0;
 }
 
-/* Copies the next word of a list and moves behind it; 0 at the end. */
+/* Copies the next word of a list and moves behind it. Returns 0 at the end. */
 static int next_word(const char **list, char *word, size_t size) {
     size_t length = strcspn(*list, ",");
     if (length == 0 || length >= size) return 0;
@@ -474,7 +474,7 @@ static int next_word(const char **list, char *word, size_t size) {
     return 1;
 }
 
-/* Names in tables have no quotes or commas. */
+/* Replaces characters that a table cannot hold. */
 static void set_name(bench_model *b, const char *name) {
     snprintf(b->name, sizeof b->name, "%s", name);
     for (size_t i = 0; b->name[i]; i++)
@@ -498,7 +498,7 @@ static int measure_file(settings *s, table *t) {
     return status;
 }
 
-/* Every preset in every type. */
+/* Measures every preset in every type. */
 static int measure_random(settings *s, table *t) {
     const char *presets = s->preset;
     char preset[48], type[16];
@@ -537,7 +537,7 @@ enum { MOST_THREADS = 1 };
 static int cores(void) { return 1; }
 #endif
 
-/* Returns -1, or 2 after a message about what the table cannot check. */
+/* Checks what the table of options cannot. Returns -1 to go on, or 2 after a message. */
 static int check(const command *c, settings *s) {
     const struct { const char *name; numbers *list; double least, most; } lists[] = {
         { "prompt", &s->prompts, 0, 1 << 20 }, { "steps", &s->steps, 0, 1 << 20 },

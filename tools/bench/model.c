@@ -9,9 +9,10 @@
 #include <string.h>
 
 /* ---- random weights -----------------------------------------------------------------------------
- * A float gets random sign and fraction and a fixed exponent e: its magnitude is even in
- * [2^e, 2^(e+1)), whose root mean square is 2^e sqrt(7/3). Blocks get random bytes and a scale so
- * made. A root mean square of 1 / sqrt(n), n weights in a row, keeps the scale of their input. */
+ * A float gets a random sign, a random fraction and a fixed exponent e: its magnitude is uniform in
+ * [2^e, 2^(e+1)) and its root mean square 2^e sqrt(7/3). Blocks get random codes and such a float
+ * as their scale. With a root mean square of 1 / sqrt(n), n weights in a row, a layer keeps the
+ * scale of its input. */
 
 static uint64_t mix(uint64_t *s) {          /* splitmix64 */
     uint64_t z = *s += 0x9e3779b97f4a7c15u;
@@ -217,7 +218,7 @@ int bench_image(bench_model *b, const griffin_config *config, const char *type,
     d.tensors = (bench_tensor *)calloc((size_t)(config->layers + 1) * RECIPES, sizeof *d.tensors);
     gguf_u32(&d.file, "general.alignment", GGUF_ALIGNMENT);
     if (d.tensors) draw_all(&d, config);
-    if (d.tensors && !d.file.out_of_memory) data = write_image(b, &d.file);
+    if (d.tensors && !d.file.keys.failed && !d.file.infos.failed) data = write_image(b, &d.file);
     for (int i = 0; data && i < d.count; i++)
         fill(&d.tensors[i], i, data + d.tensors[i].offset, user);
     gguf_free(&d.file);
@@ -257,8 +258,8 @@ int bench_error(bench_model *b, int error) {
     return 1;
 }
 
-/* A step reads what the model packed and the tiles that lie in the file; of an embedding that is
- * not the head too, next to nothing. */
+/* A step reads what the model packed and the tiles in the file. Of an embedding that is not the
+ * head too it reads one row. */
 static void find_weights(bench_model *b) {
     const griffin_config *c = &b->info->config;
     uint64_t tiles = 0;
@@ -311,11 +312,11 @@ void bench_close(bench_model *b) {
 }
 
 /* ---- depth --------------------------------------------------------------------------------------
- * What a step costs depends on the position only through the number of keys that attention sees. So
- * a state at a large depth is made from one with a few tokens: its saved form, described in
- * griffin.h at >>state, gets another position, and the rows of every ring are repeated until it
- * holds as many as that position leaves behind. They are real keys and values, though of a text
- * that repeats itself; the recurrent part is taken as it is. */
+ * The cost of a step depends on the position only through the number of keys that attention sees.
+ * So a state at a large depth is made from one with a few tokens. Its saved form (see griffin.h at
+ * >>state) gets another position, and the rows of every ring are repeated until there are as many
+ * as at that position. They are real keys and values of a text that repeats itself. The recurrent
+ * part stays as it is. */
 
 enum { SAVE_POSITION = 24, SAVE_BYTES = 40, SAVE_FLOATS = 48, SAVE_SUM = 8 };
 
@@ -335,8 +336,8 @@ static uint64_t checksum(const unsigned char *p, size_t size) {     /* FNV-1a by
     return hash ^ hash >> 32;
 }
 
-/* A save holds the recurrent part, then of each of `rings` halves the last `rows` rows, at most
- * `most`. The others in bytes. */
+/* A save holds the recurrent part, then the last `rows` rows (at most `most`) of each of `rings`
+ * halves of rings. All other members are in bytes. */
 typedef struct save_shape { size_t recurrent, rings, row, rows, most; } save_shape;
 
 static save_shape shape_of_save(const bench_model *b, size_t size) {
@@ -352,7 +353,7 @@ static save_shape shape_of_save(const bench_model *b, size_t size) {
     return s;
 }
 
-/* Writes a saved form once more, for another position. Returns its size. */
+/* Copies a saved form and gives it another position. Returns its size. */
 static size_t deepen(unsigned char *to, const unsigned char *from, const save_shape *s,
                      int64_t position) {
     size_t want = (uint64_t)position < s->most ? (size_t)position : s->most;

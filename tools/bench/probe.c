@@ -1,6 +1,6 @@
 /* probe.c - how fast memory is read and how fast products are made; see probe.h.
  *
- * Threads are OpenMP's, as they are the library's, so the same ones run both. */
+ * The threads are OpenMP's, as in the library, so that the same threads run both. */
 
 #include "probe.h"
 #include "../shared/host.h"
@@ -16,9 +16,10 @@
   #include <arm_neon.h>
 #endif
 
-/* Each set of instructions has three loops. Reading combines what it reads, so that it is read.
- * The others keep twelve independent chains in registers: enough for two units of five cycles.
- * STEP never lets a product be computed once for all rounds. */
+/* Each instruction set has three loops. The loop that reads combines all values into a result, so
+ * that the compiler cannot leave a load out. The loops for products keep twelve independent chains
+ * in registers, enough for two units with a latency of five cycles. STEP depends on its chain, so
+ * that the compiler cannot compute a product once for all rounds. */
 
 typedef uint64_t (*read_loop)(const unsigned char *p, size_t bytes);
 typedef double   (*peak_loop)(int64_t rounds);
@@ -40,7 +41,7 @@ enum { CHAINS = 12, STREAM = 256 };         /* STREAM: bytes that a round of rea
 
 #define PEAK_LOOP(name, TARGET, vector, SET, STEP, COMBINE, EXTRACT) \
     TARGET static double name(int64_t rounds) { \
-        volatile int one = 1;               /* or chains that begin alike would become one */ \
+        volatile int one = 1;               /* else equal chains would become one */ \
         const vector x = SET(one), y = SET(one); \
         vector a = SET(one), b = SET(one), c = SET(one), d = SET(one), e = SET(one), \
                f = SET(one), g = SET(one), h = SET(one), i = SET(one), j = SET(one), \
@@ -162,7 +163,7 @@ static const struct probe_set *find_set(const char *name) {
 
 /* ---- all threads at once --------------------------------------------------------------------- */
 
-static volatile double probe_sink;          /* makes results wanted */
+static volatile double probe_sink;          /* keeps the compiler from removing the loops */
 
 typedef struct probe_work {
     const struct probe_set *set;
@@ -203,7 +204,7 @@ static double run_threads(const probe_work *w, int threads, double *share) {
 probe_result probe_read(const char *instructions, const void *memory, size_t size, size_t bytes,
                         int threads) {
     probe_work w = { NULL, NULL, 0, 0, PROBE_F32 };
-    probe_result r = { 1e18, 1 };           /* what is so small is no limit */
+    probe_result r = { 1e18, 1 };           /* a memory too small to measure sets no limit */
     w.set = find_set(instructions);
     w.memory = (const unsigned char *)memory;
     w.slice = (size < bytes ? size : bytes) / (size_t)threads / STREAM * STREAM;
@@ -215,7 +216,7 @@ probe_result probe_read(const char *instructions, const void *memory, size_t siz
 }
 
 probe_result probe_peak(const char *instructions, probe_kind kind, int threads) {
-    enum { ROUNDS = 3 << 20 };              /* some 5 ms */
+    enum { ROUNDS = 3 << 20 };              /* about 5 ms */
     probe_work w = { NULL, NULL, 0, ROUNDS, PROBE_F32 };
     probe_result r;
     w.set = find_set(instructions);

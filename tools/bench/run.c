@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { REAL = 64 };                         /* tokens that a deep state really has */
+enum { REAL = 64 };                         /* tokens that a deep state has really read */
 
 /* ---- a workload and its memory --------------------------------------------------------------- */
 
@@ -40,7 +40,7 @@ size_t runner_memory(const bench_model *b, int rows, int batch) {
          + (size_t)batch * (state_stride(b) + 4 * (size_t)b->info->config.vocab);
 }
 
-/* A state with `depth` tokens behind it, at most 64 of them real. */
+/* Makes a state at the position `depth`, which has read at most REAL tokens. */
 static int make_start(runner *r) {
     int count = r->w.depth < REAL ? (int)r->w.depth : REAL;
     griffin_context_options options = context_options(r->w.threads, REAL, 1);
@@ -125,11 +125,11 @@ static int run(runner *r, int at, int count) {
 
 typedef struct demand { double bytes, operations; } demand;
 
-/* What tokens [at, at + count) cannot do without. */
+/* What tokens [at, at + count) need at least. */
 static demand demand_of(const runner *r, int at, int count) {
     const bench_model *b = r->b;
     int tokens = r->w.is_prompt ? count : count * r->w.batch, passes = r->w.is_prompt ? 1 : count;
-    int heads = r->w.is_prompt ? at + count == r->w.tokens : tokens;   /* logits wanted */
+    int heads = r->w.is_prompt ? at + count == r->w.tokens : tokens;   /* rows of logits */
     double no_head = heads ? 0 : b->step_bytes * b->head_parameters / b->step_parameters;
     demand d;
     d.bytes = passes * (b->step_bytes - no_head + r->saved_bytes);
@@ -150,7 +150,7 @@ static limits probe(const runner *r) {
     return l;
 }
 
-/* One stretch; `before` is the probe in front of it and becomes the one after it. */
+/* Measures one stretch. `before` is the probe before it and becomes the probe after it. */
 static int take_sample(runner *r, int at, int count, limits *before) {
     sample *s = &r->samples[r->count++];
     double start = seconds_now(), cpu = process_seconds();
@@ -170,8 +170,8 @@ static int take_sample(runner *r, int at, int count, limits *before) {
     return 0;
 }
 
-/* Threads that wait for one another may sleep, so the CPU time of a run is compared with the best
- * stretch of the same run rather than with its wall time. */
+/* Threads that wait for one another may sleep. So the CPU time of a stretch is compared with that
+ * of the best stretch of the same run, not with its wall time. */
 static void drop_disturbed(runner *r) {
     double best = 0;
     for (int i = 0; i < r->count; i++) best = fmax(best, r->samples[i].cpu);
@@ -179,7 +179,8 @@ static void drop_disturbed(runner *r) {
         r->samples[i].dropped = r->samples[i].share < 0.9 || r->samples[i].cpu < 0.9 * best;
 }
 
-/* A stretch is a chunk of a prompt, or steps for a quarter of a second. Warms up, too. */
+/* Sets the length of a stretch: a chunk of a prompt, or steps for a quarter of a second. The runs
+ * that find it also warm the caches. */
 static int find_stretch(runner *r) {
     r->stretch = r->w.is_prompt ? (int)fmin(r->w.chunk, r->w.tokens) : 1;
     if (run(r, 0, r->stretch)) return 1;

@@ -3,8 +3,8 @@
  *     bos <start_of_turn>user\n TEXT <end_of_turn>\n
  *         <start_of_turn>model\n ANSWER <end_of_turn>\n  and so on,
  *
- * assembled from token ids, so that nothing a user types can forge a marker. The whole memory of
- * the conversation is the state; nothing is ever read twice. */
+ * The markers are token ids, so that no text which a user types can become one. The state is the
+ * whole memory of the conversation: no text is read twice. */
 
 #include "../shared/session.h"
 
@@ -30,7 +30,7 @@ static int add_text(chat *c, token_list *list, const char *words, size_t size) {
     return tokens_add_text(list, &c->s, &plain, words, size);
 }
 
-/* The role and the text are one piece for the tokenizer: a newline may merge with what follows. */
+/* Role and text are encoded together, because a newline may merge with the text after it. */
 static int add_turn(chat *c, token_list *list, const char *words, size_t size) {
     char *turn = (char *)malloc(size + 6);
     if (!turn) return complain("out of memory");
@@ -45,7 +45,7 @@ static int add_turn(chat *c, token_list *list, const char *words, size_t size) {
 
 static int add_prompt(chat *c, token_list *list, const char *words, size_t size) {
     if (c->raw) return add_text(c, list, words, size);
-    if (griffin_state_position(c->s.state) > 0) {           /* close the last answer */
+    if (griffin_state_position(c->s.state) > 0) {           /* end the last answer */
         if (tokens_add(list, c->s.info->end_of_turn) || add_text(c, list, "\n", 1)) return 1;
     } else if (c->s.info->bos >= 0 && tokens_add(list, c->s.info->bos)) {
         return 1;
@@ -63,7 +63,7 @@ static int answer(chat *c, const char *words, size_t size) {
     return status || output_flush();
 }
 
-/* ---- commands: their failures are told and the conversation goes on ------------------------- */
+/* ---- commands: after a message about a failure the conversation goes on --------------------- */
 
 static void reset(chat *c) {
     memset(c->s.state, 0, griffin_state_size(c->s.model));
@@ -96,14 +96,14 @@ static void load(chat *c, const char *path) {
 }
 
 static const char chat_help[] =
-    "/reset      forget everything\n"
+    "/reset      forget the conversation\n"
     "/save FILE  write the conversation's memory and the sampler to a file\n"
     "/load FILE  continue from such a file, as if it had never been left\n"
-    "/quit       or the end of the input: leave\n"
-    "Ctrl-C stops an answer, and leaves the program at the prompt.\n";
+    "/quit       leave; so does the end of the input\n"
+    "Ctrl-C stops an answer. At the prompt it leaves the program.\n";
 
-/* Returns 0 if it is time to leave. */
-static int obey(chat *c, const char *line) {
+/* Carries out a command such as /save. Returns 0 to leave the conversation. */
+static int run_command(chat *c, const char *line) {
     const char *word = line + strcspn(line, " ");
     size_t length = (size_t)(word - line);
     const char *name = word + strspn(word, " ");
@@ -112,7 +112,7 @@ static int obey(chat *c, const char *line) {
     else if (length == 5 && !memcmp(line, "/save", 5) && *name) save(c, name);
     else if (length == 5 && !memcmp(line, "/load", 5) && *name) load(c, name);
     else if (!strcmp(line, "/help")) fputs(chat_help, stdout);
-    else printf("there is no such command; /help lists them\n");
+    else printf("there is no such command: /help lists them\n");
     return 1;
 }
 
@@ -136,7 +136,7 @@ static int converse(chat *c) {
         char *line = input_line();
         if (!line) break;
         const char *words = *line == '/' || !c->raw ? trim(line) : line;
-        if (*words == '/') going = obey(c, words);
+        if (*words == '/') going = run_command(c, words);
         else if (*words) status = answer(c, words, strlen(words));
         free(line);
     }
@@ -193,8 +193,8 @@ int command_chat(int argc, char **argv) {
     int status = options_parse(&how, argc, argv);
     chat c;
     if (status < 0 && system)
-        return options_wrong(&how, "these models know no system role; put it into your "
-                                   "first message");
+        return options_wrong(&how, "these models know no system role: put the text "
+                                   "into your first message");
     if (status < 0) status = sampler_prepare(&how, &sampler);
     if (status >= 0) return status;
     memset(&c, 0, sizeof c);

@@ -1,4 +1,4 @@
-/* logits.c - griffin logits: what a model says after each of the given tokens, for comparisons.
+/* logits.c - griffin logits: the logits after each of the given tokens, for comparisons.
  *
  * In:  {"tokens": [2, 17, ...], "segment_pos": [0, 1, ...]}, the second optional. A position of 0
  *      starts a new document; any other continues the one before.
@@ -69,7 +69,7 @@ static int check_tokens(const token_list *tokens, const token_list *positions, i
 
 /* ---- running ------------------------------------------------------------------------------ */
 
-/* How many tokens from i on can share a pass: of the same document, at most `chunk`. */
+/* How many tokens from i on can share a pass: they are of one document and at most `chunk`. */
 static int pass_length(const token_list *positions, int count, int i, int chunk) {
     int n = 1;
     while (n != chunk && i + n < count && !(positions->count && positions->data[i + n] == 0)) n++;
@@ -90,7 +90,7 @@ static int write_floats(FILE *out, const float *values, size_t count) {
     return 0;
 }
 
-/* One pass; a chunk of 1 takes the path that generation takes. */
+/* Runs one pass. A chunk of 1 uses griffin_step, as generation does. */
 static int pass(session *s, const int32_t *tokens, int n, int chunk, float *logits) {
     griffin_span span;
     if (chunk == 1) return griffin_step(s->context, s->state, tokens[0], logits);

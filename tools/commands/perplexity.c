@@ -1,8 +1,8 @@
 /* perplexity.c - griffin perplexity: how well a model predicts a text.
  *
- * The text is one document, fed in order. The state has a fixed size and is carried on, so every
- * token is predicted from all that came before, however long the text is; or, with --length, from
- * what came before in its stretch of so many tokens, which tells how much a model makes of them.
+ * The text is one document and is read in order. The state is carried on, so every token is
+ * predicted from all tokens before it, however long the text is. With --length the state is reset
+ * after so many tokens: this shows how much the model gains from the tokens before.
  *
  *     loss = sum over t of  log(sum_v exp(logits[t][v])) - logits[t][token[t + 1]]         nats
  */
@@ -20,7 +20,7 @@ typedef struct score {
 } score;
 
 static double loss(const float *logits, int vocab, int32_t next) {
-    double sum = 1;                         /* what the largest adds */
+    double sum = 1;                         /* the term of the largest logit */
     int top = 0;
     for (int v = 1; v < vocab; v++) if (logits[v] > logits[top]) top = v;
     for (int v = 0; v < vocab; v++) if (v != top) sum += exp((double)logits[v] - logits[top]);
@@ -29,15 +29,14 @@ static double loss(const float *logits, int vocab, int32_t next) {
 
 static int smaller(int a, int b) { return a < b ? a : b; }
 
-/* A stretch begins as a text does, and as sequences do in training: bos is where the token before
- * it was. */
+/* A stretch begins as a text does, and as sequences do in training: with bos, which replaces the
+ * token before the stretch. */
 static void start_stretch(session *s, int32_t *before) {
     memset(s->state, 0, griffin_state_size(s->model));
     if (s->info->add_bos) *before = s->info->bos;
 }
 
-/* Runs tokens [0, count - 1), in stretches of `length`, and scores what each says about the one
- * after it. */
+/* Runs tokens [0, count - 1) in stretches of `length`. Scores how well each predicts the next. */
 static int measure(session *s, token_list *list, int chunk, int length, score *r) {
     int vocab = s->info->config.vocab, total = list->count - 1, i, error;
     float *logits = (float *)malloc((size_t)chunk * (size_t)vocab * sizeof(float));
@@ -63,7 +62,7 @@ static int measure(session *s, token_list *list, int chunk, int length, score *r
     return error < 0 ? session_error(s, error) : 0;
 }
 
-/* The bytes that the predicted tokens stand for. */
+/* Counts the bytes of text of the predicted tokens. */
 static int count_bytes(session *s, const token_list *list, score *r) {
     char piece[2048];
     int n;

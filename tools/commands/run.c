@@ -30,7 +30,7 @@ static int run(session *s, run_options *o, const file_bytes *prompt) {
     return !status && interrupted() ? 130 : status;
 }
 
-/* Editors and echo end a text with a newline that is seldom meant as part of the prompt. */
+/* Editors and echo end a text with a newline, which is seldom meant as part of the prompt. */
 static void drop_last_newline(file_bytes *t) {
     if (t->size > 0 && t->data[t->size - 1] == '\n') t->size--;
     if (t->size > 0 && t->data[t->size - 1] == '\r') t->size--;

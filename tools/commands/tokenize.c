@@ -21,7 +21,7 @@ static const char *kind_name(int kind) {
 
 static int is_continuation(char c) { return ((unsigned char)c & 0xc0) == 0x80; }
 
-/* Whole characters as they are; control bytes and parts of characters in hex. */
+/* Prints whole characters as they are, control bytes and parts of characters in hexadecimal. */
 static void print_quoted(const char *bytes, int n) {
     int whole = !(n > 0 && (is_continuation(bytes[0]) || (n == 1 && bytes[0] & 0x80)));
     putchar('\'');
@@ -70,7 +70,7 @@ static int encode(session *s, const file_bytes *words, int no_bos, int only_ids)
 
 /* ---- tokens to text ----------------------------------------------------------------------- */
 
-/* Ids between spaces, commas and brackets, as --ids prints them. */
+/* Reads ids with spaces, commas and brackets between them, as --ids prints them. */
 static int read_ids(token_list *list, const char *ids, int vocab) {
     const char *at = ids + strspn(ids, " ,[]\n");
     while (*at) {

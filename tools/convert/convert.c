@@ -436,9 +436,9 @@ int parts_write(model_parts *m, const convert_options *options, char **image, si
     start(&j, m, options, r);
     status = choose_types(&j) != 0 ? -1 : write_output(&j);
     if (status == 0 && !options->output) {
-        *image = j.out.image;
-        *size = j.out.image_size;
-        j.out.image = NULL;
+        *image = (char *)j.out.image.data;
+        *size = j.out.image.size;
+        j.out.image.data = NULL;
     }
     bytes = j.out.data_size;
     finish(&j);

@@ -16,7 +16,7 @@ static void print_id(byte_buffer *out, const char *name, int id) {
     else buffer_print(out, "  \"%s\": null,\n", name);
 }
 
-/* With as few digits as the float needs. */
+/* Prints as few digits as the float needs. */
 static void print_float(byte_buffer *out, const char *name, float value) {
     char text[32];
     snprintf(text, sizeof text, "%.6g", value);

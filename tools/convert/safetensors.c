@@ -49,7 +49,7 @@ static int bad_json(header *h) {
     return report_fail(h->r, "%s: header: %s", h->path, h->json.error);
 }
 
-/* An error about the current entry, or the JSON error that is its cause. */
+/* Reports what is wrong with the current entry, or the JSON error that is the cause. */
 static int bad_entry(header *h, const char *what) {
     const char *name = h->tensor->name;
     char text[80];
@@ -58,7 +58,7 @@ static int bad_entry(header *h, const char *what) {
                        report_name(name, strlen(name), text), (unsigned long)h->json.token, what);
 }
 
-/* An array of at most `limit` naturals below 2^63; their number, or -1. */
+/* Reads an array of at most `limit` naturals below 2^63. Returns their number, or -1. */
 static int read_naturals(json *j, uint64_t *list, int limit) {
     int count = 0;
     if (json_next(j) != JSON_ARRAY) return -1;
@@ -81,7 +81,7 @@ static int read_type(header *h) {
     return bad_entry(h, "unknown dtype");
 }
 
-/* One member of an entry, from its key on; `seen` collects what was found. */
+/* Reads a member of an entry, starting at its key. `seen` collects which members were found. */
 static int read_member(header *h, int *seen) {
     json *j = &h->json;
     if (json_key_is(j, "dtype")) {
@@ -101,7 +101,8 @@ static int read_member(header *h, int *seen) {
     return json_skip(j) ? bad_json(h) : 0;
 }
 
-/* With elements, no product can wrap: all of them together fit. Without, strides stay 0. */
+/* If there are elements, the product of all sizes fits, so no stride can overflow. If there are
+ * none, strides stay 0. */
 static void pack_strides(weight *t) {
     uint64_t step = 1;
     for (int i = t->rank - 1; t->elements && i >= 0; i--) {
@@ -133,7 +134,7 @@ static int read_entry(header *h) {
     return 0;
 }
 
-/* "__metadata__": strings only. Nothing in it is used. */
+/* "__metadata__" holds strings only. None of them is used. */
 static int read_metadata(header *h) {
     json *j = &h->json;
     if (json_next(j) == JSON_OBJECT) {
@@ -165,7 +166,7 @@ static int compare_places(const void *a, const void *b) {
     return x->bytes < y->bytes ? -1 : x->bytes > y->bytes;
 }
 
-/* In order of their places the tensors must tile the buffer: no hole, no overlap, no tail. */
+/* Sorted by offset, the tensors must fill the buffer: no hole, no overlap, nothing at the end. */
 static int check_places(header *h, size_t first) {
     size_t count = h->w->count - first;
     weight *list = count ? h->w->list + first : NULL;
@@ -267,7 +268,7 @@ static void map_free(shard_map *map) {
     free(map->list);
 }
 
-/* A plain file name: nothing that could lead out of the directory. */
+/* Whether a name is a plain file name, which cannot lead out of the directory. */
 static int is_shard_name(const char *text, size_t length) {
     static const char ending[] = ".safetensors";
     size_t n = sizeof ending - 1;
@@ -331,7 +332,7 @@ static int open_shards(weights *w, shard_map *map, const char *index_path, repor
     return 0;
 }
 
-/* Both ways: every tensor of the map lies in its shard, and the shards hold no other tensors. */
+/* Checks that every tensor of the map lies in its shard, and that the shards hold no others. */
 static int check_map(const weights *w, const shard_map *map, const char *path, report *r) {
     for (size_t i = 0; i < map->count; i++) {
         const map_entry *entry = &map->list[i];

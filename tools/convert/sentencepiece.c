@@ -47,7 +47,7 @@ static uint64_t take_fixed(cursor *c, int size) {
     return value;
 }
 
-/* The next field; 0 at the end and after damage. */
+/* Reads the next field. Returns 0 at the end and when the file is damaged. */
 static int take_field(cursor *c, field *f) {
     if (c->bad || c->left == 0) return 0;
     uint64_t key = take_varint(c);

@@ -1,7 +1,7 @@
 /* tokenizer_json.c - reads the tokenizer.json of Hugging Face's fast tokenizers.
  *
- * Understood are the BPE forms made from SentencePiece models (spaces become U+2581) and GPT-2's
- * byte-level BPE. Everything that would change the tokens in another way is refused by name. */
+ * It reads BPE made from SentencePiece models (spaces become U+2581) and GPT-2's byte-level BPE. It
+ * refuses by name whatever would change the tokens in another way. */
 
 #include "tokenizer_json.h"
 
@@ -27,8 +27,8 @@ static int wrong(reader *in, const char *name, const char *what) {
 }
 
 /* ---- parts of the file, by rules ----------------------------------------------------------
- * A rule allows a member of a part, at any depth: with a function that takes its value, with a list
- * of allowed values "one|two", or without either if it has no influence. Scalar members without a
+ * A rule allows a member of a part, at any depth. It has a function that reads the value, or a list
+ * of allowed values "one|two", or neither if the member has no influence. Scalar members without a
  * rule are refused; objects and arrays without a rule are walked through. */
 
 typedef struct rule {
@@ -37,7 +37,7 @@ typedef struct rule {
     unsigned seen;                          /* bit i: the i-th allowed value occurred */
 } rule;
 
-/* The number of a word in "one|two|three", or -1. */
+/* Returns the number of a word in "one|two|three", or -1. */
 static int word_number(const char *words, const char *word, size_t length) {
     for (int i = 0;; i++) {
         size_t n = strcspn(words, "|");
@@ -67,8 +67,8 @@ static int take_allowed(reader *in, rule *of) {
                        shown);
 }
 
-/* The current token is a key. Afterwards it is the last of its value, or the first of a container
- * that is to be walked through. */
+/* The current token is a key. Afterwards it is the last token of its value, or the first token of a
+ * container that the caller walks through (then it returns 1). */
 static int take_member(reader *in, rule *rules) {
     rule *of = rules;
     char name[80];
@@ -102,7 +102,7 @@ static int walk(reader *in, rule *rules) {
 
 /* ---- pieces --------------------------------------------------------------------------------- */
 
-/* type 0: of no special kind, or already known from elsewhere. */
+/* With type 0 the piece keeps the type that it has. */
 static int add_piece(reader *in, slice text, uint64_t id, int type) {
     piece *p = vocabulary_at(in->v, id < VOCABULARY_LIMIT ? (size_t)id : VOCABULARY_LIMIT);
     if (!p) return wrong(in, "id", "too large, or out of memory");
@@ -158,7 +158,7 @@ static int take_vocab(reader *in) {
     return in->j.kind == JSON_OBJECT_END ? 0 : wrong(in, "vocab", "not an object");
 }
 
-/* "left right", or ["left", "right"]; without a space in either both can be told apart later. */
+/* A merge is "left right" or ["left", "right"]. check_merge refuses parts that hold a space. */
 static int take_merges(reader *in) {
     if (in->j.kind != JSON_ARRAY) return wrong(in, "merges", "not a list");
     for (json_next(&in->j); in->j.kind == JSON_STRING || in->j.kind == JSON_ARRAY;
@@ -207,7 +207,7 @@ static int take_pre_tokenizer(reader *in) {
     return 0;
 }
 
-/* A template: special tokens before the text "A" and after it. */
+/* Reads a template: special tokens before the text "A" and after it. */
 static int take_single(reader *in) {
     slice *next = &in->bos;
     if (in->j.kind != JSON_ARRAY) return wrong(in, "single", "not a list");
@@ -286,7 +286,7 @@ static void settle_types(reader *in) {
     }
 }
 
-/* Both halves and the whole of every merge are pieces, and no pair occurs twice. */
+/* Both halves of a merge and the whole must be pieces, and no pair may occur twice. */
 static int check_merge(const vocabulary *v, slice merge, names *pieces, names *pairs) {
     const char *text = v->text + merge.at, *space = (const char *)memchr(text, ' ', merge.length);
     size_t left = space ? (size_t)(space - text) : 0;

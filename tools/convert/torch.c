@@ -4,8 +4,8 @@
  *     <root>/data/<key>    one storage each: raw little-endian elements
  *     <root>/byteorder     "little", if it is there
  *
- * The pickle is read by a machine that knows a list of opcodes and a list of globals and fails at
- * anything else. Nothing is ever called. */
+ * The pickle is read by a machine that knows a list of opcodes and a list of globals. It fails at
+ * anything else, and it calls nothing. */
 
 #include "torch.h"
 
@@ -53,8 +53,8 @@ static int find_pickle(archive *a, const char *path, report *r) {
 
 /* ---- the pickle machine -------------------------------------------------------------------- */
 
-/* Entries of the stack, and of the memo. Both are also limited by the bytes of the pickle: to fill
- * an entry takes one at least. */
+/* Entries of the stack and of the memo. They need not be more than the bytes of the pickle either,
+ * because every entry takes at least one byte to fill. */
 enum { PICKLE_LIMIT = 65536 };
 
 /* Kinds are letters, so that a row of arguments can be compared with a string. */
@@ -131,7 +131,7 @@ static int bad_pickle(const machine *m, const char *what) {
                        (unsigned long long)m->at, what);
 }
 
-/* The next n bytes; null with a message if there are not so many. */
+/* Returns the next n bytes; null with a message if there are fewer. */
 static const unsigned char *next_bytes(machine *m, uint64_t n) {
     const unsigned char *p = m->bytes + m->at;
     if (n > m->size - m->at) {
@@ -142,7 +142,8 @@ static const unsigned char *next_bytes(machine *m, uint64_t n) {
     return p;
 }
 
-/* `list` with room for `more` items after `count`; null, and the old list stays, without memory. */
+/* Returns `list` with room for `more` items after `count`. Null if there is no memory: then the old
+ * list is unchanged. */
 static void *make_room(void *list, size_t count, size_t more, size_t *room, size_t size) {
     size_t wanted = 2 * (count + more) + 16;
     if (count + more <= *room) return list;
@@ -161,7 +162,8 @@ static int push(machine *m, int kind, int64_t number, uint32_t count) {
     return 0;
 }
 
-/* The value `below` the top, which must be there and no mark; or null with a message. */
+/* Returns the value that lies `below` values under the top. Null with a message if there is none,
+ * or a mark. */
 static value *peek(machine *m, size_t below) {
     value *v = below < m->depth ? &m->stack[m->depth - 1 - below] : NULL;
     if (v && v->kind != MARK) return v;
@@ -169,7 +171,7 @@ static value *peek(machine *m, size_t below) {
     return NULL;
 }
 
-/* The number of values above the topmost mark, or -1. All of them are taken away afterwards, so the
+/* Returns the number of values above the topmost mark, or -1. The caller removes them all, so the
  * search costs no more than pushing them did. */
 static int64_t count_to_mark(machine *m) {
     size_t count = 0;
@@ -198,7 +200,7 @@ static int new_container(machine *m, int kind) {
     return push(m, kind, (int64_t)m->container_count++, 0);
 }
 
-/* A dict made of a shared list copies it, so the links need a bound of their own. */
+/* A dict made from a list copies it, so short pickles could make many links: they are limited. */
 static int add_link(machine *m, const value *container, value key, value item) {
     chain *c = &m->containers[container->number];
     chain_link *links;
@@ -360,7 +362,7 @@ static int call_dict(machine *m, const value *args, size_t count) {
     return 0;
 }
 
-/* A function and its arguments become what the function would return, for four functions. */
+/* Replaces a function and its arguments by what the function would return. Four are known. */
 static int do_reduce(machine *m) {
     const value *tuple = peek(m, 0), *function = peek(m, 1);
     size_t count;
@@ -386,7 +388,7 @@ static int do_reduce(machine *m) {
     return bad_pickle(m, "unknown arguments of a call");
 }
 
-/* The state of a module's dict carries `_metadata` only: dropped. */
+/* The state of a module's dict holds only `_metadata`, which is dropped. */
 static int do_build(machine *m) {
     const value *object = peek(m, 1);
     if (!peek(m, 0) || !object) return -1;
@@ -395,7 +397,7 @@ static int do_build(machine *m) {
     return 0;
 }
 
-/* One opcode other than PROTO and STOP. */
+/* Carries out one opcode other than PROTO and STOP. */
 static int step(machine *m, int opcode) {
     const unsigned char *p = NULL;
     int operand = opcode == 'q' || opcode == 'h' ? 1 : opcode == 'r' || opcode == 'j' ? 4 : 0;
@@ -455,7 +457,7 @@ static int run_pickle(machine *m) {
 
 /* ---- tensors ------------------------------------------------------------------------------- */
 
-/* A tuple of naturals; -1 if it is anything else. */
+/* Reads a tuple of naturals. Returns their number, or -1 if it is anything else. */
 static int read_naturals(const machine *m, const value *tuple, uint64_t *list, int limit) {
     if (tuple->count > (uint32_t)limit) return -1;
     for (uint32_t i = 0; i < tuple->count; i++) {

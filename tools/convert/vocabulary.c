@@ -1,4 +1,4 @@
-/* vocabulary.c - a vocabulary in memory, checked and written, see vocabulary.h. */
+/* vocabulary.c - a vocabulary in memory: filled, checked and written; see vocabulary.h. */
 
 #include "vocabulary.h"
 
@@ -11,7 +11,7 @@
 
 /* ---- growing --------------------------------------------------------------------------- */
 
-/* The list with room for `wanted` items, or as it was if there is no memory. */
+/* Returns the list with room for `wanted` items, or unchanged if there is no memory. */
 static void *grown(vocabulary *v, void *list, size_t *room, size_t wanted, size_t size) {
     if (wanted <= *room) return list;
     void *larger = realloc(list, (2 * wanted + 64) * size);
@@ -90,7 +90,7 @@ static int is_utf8(const char *text, size_t length) {
     return 1;
 }
 
-/* What any reader of the finished file will insist on. */
+/* Checks what every reader of the finished file requires. */
 static int check_piece(const vocabulary *v, size_t id, names *known, report *r) {
     const piece *p = &v->pieces[id];
     const char *text = v->text + p->text.at, *what = NULL;

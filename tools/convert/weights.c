@@ -77,7 +77,7 @@ const weight *weights_find(const weights *w, const char *name) {
     return bsearch(name, w->list, w->count, sizeof *w->list, compare_key);
 }
 
-/* The product runs over all dimensions in order, so that a zero cannot hide one that wraps. */
+/* Multiplies all dimensions in order, so that a zero cannot hide an overflow. */
 int weight_measure(weight *t, unsigned bits) {
     uint64_t all_bits;
     t->elements = 1;
@@ -121,7 +121,7 @@ static inline float value_of(weight_type type, const unsigned char *p) {
     }
 }
 
-/* `count` elements that lie `step` bytes apart. */
+/* Converts `count` elements that lie `step` bytes apart. */
 static inline void widen(weight_type type, const unsigned char *p, int64_t step, uint64_t count,
                          float *out) {
     for (; count; count--, p += step) *out++ = value_of(type, p);
@@ -140,7 +140,7 @@ static int is_packed(const weight *t) {
     return 1;
 }
 
-/* Row-major order through the strides: whole runs along the last dimension. */
+/* Reads in row-major order through the strides, in runs along the last dimension. */
 static void read_strided(const weight *t, uint64_t first, uint64_t count, float *out) {
     int64_t size = element_size(t->type);
     int last = t->rank - 1;
@@ -173,7 +173,7 @@ int weight_read(const weight *t, uint64_t first, uint64_t count, float *out, rep
         return 0;
     }
     const unsigned char *p = t->data + first * (uint64_t)element_size(t->type);
-    switch (t->type) {                              /* constant steps make loops of vectors */
+    switch (t->type) {                              /* constant steps let compilers vectorise */
     case WEIGHT_F32:  widen(WEIGHT_F32, p, 4, count, out); break;
     case WEIGHT_F16:  widen(WEIGHT_F16, p, 2, count, out); break;
     case WEIGHT_BF16: widen(WEIGHT_BF16, p, 2, count, out); break;

@@ -1,3 +1,5 @@
+/* zip.c - the members of a zip archive; see zip.h. */
+
 #include "zip.h"
 
 #include "../shared/checked.h"

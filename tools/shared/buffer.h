@@ -11,7 +11,7 @@
 typedef struct byte_buffer {
     unsigned char *data;
     size_t size, room;
-    int    failed;                          /* there was not enough memory; nothing is added then */
+    int    failed;                          /* memory was too small once: nothing more is added */
 } byte_buffer;
 
 void buffer_add(byte_buffer *b, const void *data, size_t size);

@@ -1,4 +1,4 @@
-/* host.c - the system; see host.h. What both systems share stands first, then the same list of
+/* host.c - the system; see host.h. First comes what needs no more than C99, then the same list of
  * functions twice: for Windows, and for POSIX. */
 
 #if defined(__linux__) && !defined(_DEFAULT_SOURCE)
@@ -8,6 +8,7 @@
 #endif
 
 #include "host.h"
+#include "buffer.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -16,12 +17,12 @@
 #include <string.h>
 #include <time.h>
 
-/* What each system has to say, beside the functions of host.h. */
+/* Each system defines these too, beside its functions of host.h. */
 static int   map_file(file_bytes *f, const char *path);         /* 0: it cannot be mapped */
 static void  unmap_file(file_bytes *f);
-static int   sync_file(FILE *f);                                /* 0, or not */
+static int   sync_file(FILE *f);                                /* 0, or -1 */
 static long  process_number(void);
-static char *console_line(void);            /* of a terminal that the C library cannot read */
+static char *console_line(void);            /* where getchar cannot read UTF-8 from a terminal */
 static int   has_console_lines(void);
 
 /* Called with every name in a directory. */
@@ -30,23 +31,20 @@ static int list_directory(const char *directory, each_name *see, void *user);   
 
 /* ---- files -------------------------------------------------------------------------------- */
 
-/* Reads to the end of the stream in growing pieces: its size need not be known. */
+/* Reads to the end of the stream, whose size need not be known. */
 static int read_file(file_bytes *f, FILE *stream, const char *path, report *r) {
-    size_t used = 0, room = 0, got = 1;
-    unsigned char *data = NULL;
-    while (got) {
-        if (used == room) {
-            unsigned char *more = (unsigned char *)realloc(data, room = room ? room * 2 : 65536);
-            if (!more) { free(data); return report_fail(r, "%s: out of memory", path); }
-            data = more;
-        }
-        got = fread(data + used, 1, room - used, stream);
-        used += got;
+    byte_buffer b = { NULL, 0, 0, 0 };
+    unsigned char part[16384];
+    for (size_t got; (got = fread(part, 1, sizeof part, stream)) > 0;) buffer_add(&b, part, got);
+    buffer_number(&b, 0, 1);                /* not part of the file: makes `data` never null */
+    if (ferror(stream) || b.failed) {
+        report_fail(r, "%s: %s", path, b.failed ? "out of memory" : "cannot be read");
+        buffer_free(&b);
+        return -1;
     }
-    if (ferror(stream)) { free(data); return report_fail(r, "%s: cannot be read", path); }
-    f->data = data;
-    f->owned = data;
-    f->size = used;
+    f->data = b.data;
+    f->owned = b.data;
+    f->size = b.size - 1;
     return 0;
 }
 
@@ -185,24 +183,17 @@ int output_flush(void) {
     return complain("cannot write the output: %s", strerror(errno));
 }
 
-/* A file may end its lines as Windows does. */
+/* Lines may end in \n or in \r\n, on every system. */
 char *input_line(void) {
     if (has_console_lines()) return console_line();
-    size_t room = 256, n = 0;
-    char *line = (char *)malloc(room);
-    int c = EOF;
-    while (line && (c = getchar()) != EOF && c != '\n') {
-        if (n + 1 == room) {
-            char *longer = (char *)realloc(line, room *= 2);
-            if (!longer) { free(line); return NULL; }
-            line = longer;
-        }
-        line[n++] = (char)c;
-    }
-    if (!line || (c == EOF && n == 0)) { free(line); return NULL; }
-    if (n > 0 && line[n - 1] == '\r') n--;
-    line[n] = 0;
-    return line;
+    byte_buffer line = { NULL, 0, 0, 0 };
+    int c;
+    while ((c = getchar()) != EOF && c != '\n') buffer_number(&line, (unsigned)c, 1);
+    int is_end = c == EOF && line.size == 0;
+    if (line.size > 0 && line.data[line.size - 1] == '\r') line.size--;
+    buffer_number(&line, 0, 1);
+    if (is_end || line.failed) buffer_free(&line);
+    return (char *)line.data;
 }
 
 static volatile sig_atomic_t interrupts;
@@ -244,7 +235,7 @@ static char *utf8_text(const wchar_t *wide) {
     return text;
 }
 
-static UINT console_pages[2];               /* as they were */
+static UINT console_pages[2];               /* the settings before the program began */
 
 static void restore_console(void) {
     SetConsoleCP(console_pages[0]);
@@ -417,8 +408,8 @@ double seconds_now(void) {
     return (double)ticks.QuadPart / (double)rate.QuadPart;
 }
 
-/* Windows counts CPU time in steps of 1/64 s, which is longer than what is measured here. The clock
- * stands in for it: nobody seems to have waited. */
+/* Windows counts CPU time in steps of 1/64 s. That is longer than a probe of bench, so wall time is
+ * returned instead: bench then drops no stretch. */
 double process_seconds(void) { return seconds_now(); }
 
 double thread_seconds(void) { return seconds_now(); }
@@ -523,7 +514,7 @@ static void on_interrupt(int number) {
     if (interrupts++) _exit(130);
 }
 
-/* Without SA_RESTART, so that reading a line ends too. */
+/* Without SA_RESTART, so that Ctrl-C also ends the reading of a line. */
 void interrupt_catch(void) {
     struct sigaction action;
     memset(&action, 0, sizeof action);
@@ -568,7 +559,7 @@ static long process_number(void) { return (long)getpid(); }
 
 enum { HUGE_PAGE = 2 << 20 };
 
-typedef struct big_block { void *base; size_t size; } big_block;    /* stands before the memory */
+typedef struct big_block { void *base; size_t size; } big_block;    /* lies before the memory */
 
 void *big_allocate(size_t size) {
     big_block block = { NULL, size + 2 * HUGE_PAGE };

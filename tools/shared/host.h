@@ -1,6 +1,6 @@
-/* host.h - the system, as far as C99 does not know it: POSIX or Windows.
+/* host.h - what C99 does not have and a program needs, on POSIX and on Windows.
  *
- * Paths are UTF-8 everywhere. Functions that take a report return 0, or -1 with a message. */
+ * Paths are UTF-8 on both. Functions that take a report return 0, or -1 with a message. */
 
 #ifndef HOST_H
 #define HOST_H
@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* Call it first: makes the arguments and the console UTF-8, and the standard streams binary. */
+/* To be called first: makes arguments and console UTF-8, and the standard streams binary. */
 void host_start(int *argc, char ***argv);
 
 /* ---- files -------------------------------------------------------------------------------- */
@@ -24,10 +24,11 @@ typedef struct file_bytes {
     int mapped;
 } file_bytes;
 
-int  file_open(file_bytes *f, const char *path, report *r);   /* after -1 nothing is to be closed */
+int  file_open(file_bytes *f, const char *path, report *r);     /* after -1 nothing is open */
 void file_close(file_bytes *f);
 
-/* The words themselves, or the file, or all of standard input. 0, or 1 after a message. */
+/* Opens the words themselves, or else the file, or else all of standard input. 0, or 1 after a
+ * message. */
 int text_open(file_bytes *t, const char *words, const char *file);
 
 /* Writes the whole file under a temporary name first, so that a failure leaves the old one. 0, or 1
@@ -84,9 +85,9 @@ void interrupt_clear(void);
 double seconds_now(void);
 double process_seconds(void);               /* CPU time of all threads */
 double thread_seconds(void);                /* CPU time of the calling thread */
-double peak_mebibytes(void);                /* memory of this process, the most so far */
+double peak_mebibytes(void);                /* the largest memory of this process so far */
 
-uint32_t random_seed(void);                 /* another one each time */
+uint32_t random_seed(void);                 /* differs from run to run */
 
 /* Zeroed memory, in huge pages where the system has them; null if there is none. */
 void *big_allocate(size_t size);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the grammar allows at `at`. */
+/* What JSON allows at the place `at`. */
 enum {
     EXPECT_VALUE,                   /* at the start, or after a key, or after ',' in an array */
     EXPECT_VALUE_OR_CLOSE,          /* after '[' */
@@ -126,7 +126,7 @@ static char *utf8_put(char *out, uint32_t code) {
     return out;
 }
 
-/* Reads the \uXXXX at `at` that must end before `end`; -1 if it is none. */
+/* Reads the \uXXXX at `at`, which must end before `end`. Returns -1 if there is none. */
 static int32_t read_unit(const json *j, size_t at, size_t end) {
     int32_t unit = 0;
     if (end - at < 6 || j->data[at] != '\\' || j->data[at + 1] != 'u') return -1;
@@ -139,7 +139,8 @@ static int32_t read_unit(const json *j, size_t at, size_t end) {
     return unit;
 }
 
-/* Unescapes what starts at the backslash at `at` to *out; its length in the input, or 0. */
+/* Writes what the escape at `at` stands for to *out. Returns the length of the escape, or 0 if it
+ * is invalid. */
 static size_t read_escape(const json *j, size_t at, size_t end, char **out) {
     static const char letters[] = "\"\\/bfnrt", bytes[] = "\"\\/\b\f\n\r\t";
     const char *letter = memchr(letters, j->data[at + 1], sizeof letters - 1);
@@ -204,7 +205,7 @@ static json_kind read_string(json *j) {
 
 /* ---- numbers ----------------------------------------------------------------------- */
 
-/* digits * 10^exponent. Digits that do not fit are cut off, `cut` tells. */
+/* digits * 10^exponent. `cut`: digits that did not fit were cut off. */
 typedef struct decimal {
     uint64_t digits;
     int64_t exponent;
@@ -230,7 +231,7 @@ static int at_digit(const json *j) {
     return j->at < j->size && j->data[j->at] >= '0' && j->data[j->at] <= '9';
 }
 
-/* One or more digits; -1 if there is none. */
+/* Reads one or more digits. Returns -1 if there is none. */
 static int read_digits(json *j, decimal *d, int after_point) {
     if (!at_digit(j)) return -1;
     for (; at_digit(j); j->at++) {
@@ -306,7 +307,7 @@ void json_stop(json *j) {
     j->buffer = NULL;
 }
 
-/* The next byte that is not white space, without taking it; -1 at the end. */
+/* Moves to the next byte that is not white space and returns it; -1 at the end. */
 static int peek(json *j) {
     while (j->at < j->size) {
         unsigned char c = j->data[j->at];

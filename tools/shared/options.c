@@ -1,4 +1,4 @@
-/* options.c - parses a command line by its table, see options.h. */
+/* options.c - parses a command line by its table; see options.h. */
 
 #include "options.h"
 
@@ -23,7 +23,7 @@ static int parse_integer(const char *text, int least, int *value) {
 static int parse_real(const char *text, double most, float *value) {
     char *end;
     double number = strtod(text, &end);
-    if (end == text || *end || !(number >= 0 && number <= most)) return 0;      /* nor nan */
+    if (end == text || *end || !(number >= 0 && number <= most)) return 0;      /* NaN too */
     *value = (float)number;
     return 1;
 }
@@ -125,7 +125,7 @@ int options_wrong(const command *c, const char *format, ...) {
 
 /* ---- parsing --------------------------------------------------------------- */
 
-/* The row for a word such as "--temp", "--temp=1" or "-t"; *value points behind a '='. */
+/* Finds the row for "--temp", "--temp=1" or "-t". *value points to what follows a '='. */
 static const option *find(const command *c, const char *word, const char **value) {
     int is_long = word[1] == '-';
     const char *name = word + 1 + is_long;
@@ -139,7 +139,7 @@ static const option *find(const command *c, const char *word, const char **value
     return NULL;
 }
 
-/* Takes the option at argv[*at] and its value. */
+/* Parses the option at argv[*at] and its value. Returns -1, or 2 after a message. */
 static int parse_option(const command *c, int argc, char **argv, int *at) {
     const char *word = argv[*at], *value;
     const option *o = find(c, word, &value);

@@ -1,6 +1,6 @@
-/* options.h - a command line as a table: one row for each option, one struct for each command.
+/* options.h - a command line as a table: a row for each option and word, a struct for each command.
  *
- * The targets hold the defaults before parsing; --help shows them from there. */
+ * Before parsing the targets hold the defaults, which --help shows. */
 
 #ifndef OPTIONS_H
 #define OPTIONS_H

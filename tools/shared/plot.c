@@ -38,7 +38,7 @@ static double at_y(const frame *f, double y) {
     return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * y / f->y1;
 }
 
-/* The largest of 1, 2, 5, 10, ... that cuts the range into four or more. */
+/* Returns the largest of 1, 2, 5, 10, ... that divides the range into four parts or more. */
 static double step_of(double range) {
     double step = pow(10, floor(log10(range / 4)));
     return step * 5 <= range / 4 ? step * 5 : step * 2 <= range / 4 ? step * 2 : step;

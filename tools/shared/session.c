@@ -8,11 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FEED = 64 };                         /* tokens between two looks at Ctrl-C */
+enum { FEED = 64 };                         /* tokens of a prompt between two checks for Ctrl-C */
 
 /* ---- opening ------------------------------------------------------------------------------ */
 
-/* Notes are shown at once; errors wait for session_error. */
+/* Prints notes at once, and keeps an error for session_error. */
 static void on_message(int error, const char *message, void *user) {
     session *s = (session *)user;
     if (error == GRIFFIN_OK) fprintf(stderr, "griffin: note: %s\n", message);
@@ -130,12 +130,12 @@ int tokens_add(token_list *list, int32_t token) {
     return 0;
 }
 
-/* A text rarely has more tokens than half its bytes; if it does, the second pass has room. */
+/* A text seldom has more tokens than half its bytes. If it has, a second pass has enough room. */
 int tokens_add_text(token_list *list, session *s, const griffin_encoding *encoding,
                     const void *words, uint64_t size) {
     int room, n = size / 2 < INT_MAX / 4 ? (int)(size / 2) : INT_MAX / 4;
     for (int pass = 0; pass < 2; pass++) {
-        if (tokens_room(list, n + 1)) return 1;             /* no null pointer for an empty text */
+        if (tokens_room(list, n + 1)) return 1;             /* not null, even for an empty text */
         room = list->capacity - list->count;
         n = griffin_encode(s->model, encoding, (const char *)words, (size_t)size,
                            list->data + list->count, room);
@@ -176,8 +176,8 @@ int session_show(session *s, int32_t token, int show) {
     return show ? print(piece, n) : 0;
 }
 
-/* A token of the answer, -1 to bring out what was held back. Returns 0 to go on, 1 after an error,
- * 2 at a stop text. */
+/* Prints a token of the answer; -1 prints what is still held back. Returns 0 to go on, 1 after an
+ * error, 2 at a stop text. */
 static int say(session *s, int32_t token) {
     char piece[PIECE], shown[PIECE + GRIFFIN_STOP_BYTES];
     int n = griffin_decode(s->model, &s->decoder, token, piece, sizeof piece);
@@ -185,7 +185,7 @@ static int say(session *s, int32_t token) {
     n = griffin_stop_feed(&s->stop, piece, (size_t)n, shown, sizeof shown);
     if (print(shown, n)) return 1;
     if (s->stop.found) {
-        s->decoder.count = 0;               /* what follows the stop text is dropped */
+        s->decoder.count = 0;               /* drop what follows the stop text */
         return 2;
     }
     return token < 0 && print(shown, griffin_stop_feed(&s->stop, NULL, 0, shown, sizeof shown));
@@ -219,8 +219,8 @@ static void forbid(session *s, griffin_sampler *sampler, int32_t token) {
     sampler->bias_count++;
 }
 
-/* The sampler's mask. */
-static int obey_grammar(float *logits, int vocab, void *user) {
+/* The mask of the sampler: rules out tokens that the grammar does not allow. */
+static int apply_grammar(float *logits, int vocab, void *user) {
     session *s = (session *)user;
     double start = seconds_now();
     int remaining = griffin_grammar_mask(s->grammar, &s->grammar_state, logits);
@@ -232,16 +232,16 @@ static int obey_grammar(float *logits, int vocab, void *user) {
     return remaining;
 }
 
-/* An answer starts at the start of the grammar. */
+/* Every answer begins at the start of the grammar. */
 static void start_grammar(session *s, griffin_sampler *sampler) {
     if (!s->grammar) return;
     memset(&s->grammar_state, 0, sizeof s->grammar_state);
     s->may_end = 0;
-    sampler->mask = obey_grammar;
+    sampler->mask = apply_grammar;
     sampler->mask_user = s;
 }
 
-/* Samples, shows and feeds one token. Returns 0 to go on, 1 after an error, 2 at the end. */
+/* Samples, prints and feeds one token. Returns 0 to go on, 1 after an error, 2 at the end. */
 static int generate_one(session *s, griffin_sampler *sampler) {
     int status;
     int32_t token = griffin_sample(s->model, sampler, s->logits);
