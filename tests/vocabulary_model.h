@@ -1,5 +1,5 @@
-/* vocabulary_model.h - models that are little more than a vocabulary: one of tests/data/tokenizer, or
- * one that the test writes, beside the smallest network. */
+/* vocabulary_model.h - models that are little more than a vocabulary: one of tests/data/tokenizer,
+ * or one that the test writes, beside the smallest network. */
 
 #ifndef VOCABULARY_MODEL_H
 #define VOCABULARY_MODEL_H
