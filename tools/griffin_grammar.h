@@ -1545,9 +1545,9 @@ static int grg_cache_position(griffin_grammar *g, int position, grg_cached_set f
 static int grg_build_cache(griffin_grammar *g) {
     uint64_t codes = (uint64_t)g->n_codes, half = g->n_numbered / 2;
     uint32_t *scratch = (uint32_t *)grg_allocate(&g->hooks, 8 * half + codes);
-    grg_cached_set found = { scratch, scratch + half, 0, 0 };
     int error = GRIFFIN_OK;
     if (!scratch) return GRIFFIN_E_MEMORY;
+    grg_cached_set found = { scratch, scratch + half, 0, 0 };
     uint8_t *done = (uint8_t *)(scratch + 2 * half);
     memset(done, 0, (size_t)codes);
     for (int i = -1; i + 1 < g->n_codes && !error && g->n_sets < GRG_MOST_SETS; i++) {
