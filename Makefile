@@ -102,6 +102,12 @@ MODELS = $(NAMES:%=build/data/%.gguf) $(foreach n,$(NAMES),$(TYPES:%=build/data/
 test: $(TESTS) $(MODELS)
 	@$(call run-tests,$(TESTS))
 
+# A test of what everyone may use is linked to the library that the program uses. One that looks
+# inside it defines GRIFFIN_IMPLEMENTATION, and so has a copy of its own. These two are copies too
+# where they are compiled alone, but not here.
+$(BUILD)/tests/test_bits.o $(BUILD)/tests/test_json_action.o: \
+    STANDARD += -DGRIFFIN_IMPLEMENTED -DGRIFFIN_GRAMMAR_IMPLEMENTED
+
 $(BUILD)/tests/test_examples: | $(EXAMPLES:%=$(BUILD)/examples/%)
 
 $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(LIBRARY)
