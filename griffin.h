@@ -87,9 +87,9 @@
  *
  * Who writes the text has the last word on every token. griffin_sampler takes biases, of which
  * -INFINITY is a ban, and a mask, your function that changes the logits before a token is drawn.
- * griffin_stop looks for texts to stop at in what was decoded, and never shows the start of one. Where
- * everything is forbidden, the error is GRIFFIN_E_NO_TOKEN. griffin_grammar.h, a second header, has a
- * mask that lets only texts of a grammar or a JSON schema pass.
+ * griffin_grammar.h, a second header, has a mask that lets only texts of a grammar or of a JSON
+ * schema pass. griffin_stop looks for texts to stop at in what was decoded, and never shows the
+ * start of one. Where everything is forbidden, the error is GRIFFIN_E_NO_TOKEN.
  *
  *
  * PROMISES, each with its file in tests/
@@ -384,7 +384,7 @@ typedef struct griffin_info {
     int         attn_keys, rewind;          /* in force, */
     griffin_kv_type kv_type;                /* as is this */
     int         has_vocabulary;
-    int         tokens;                     /* of the vocabulary, at most config.vocab; 0: it has none */
+    int         tokens;                     /* of the vocabulary, at most config.vocab; 0: none */
     int32_t     bos, eos, end_of_turn, pad; /* -1: the model has none */
     int         add_bos;                    /* griffin_encode starts a text with bos */
     const char *chat_template;              /* "" if the file has none; Jinja, as trained with */

@@ -3,8 +3,8 @@
  *   clang -g -O1 -fsanitize=fuzzer,address,undefined -I. tests/fuzz_grammar.c -o fuzz_grammar -lm
  *   mkdir -p corpus && ./fuzz_grammar -max_len=1000 corpus tests/data/grammars
  *
- * Run it in the root of the repository. The first byte chooses the tokens. A text that starts with {
- * is a schema. */
+ * Run it in the root of the repository. The first byte chooses the tokens. A text that starts with
+ * { is a schema. */
 
 #define GRIFFIN_IMPLEMENTATION
 #include "griffin.h"

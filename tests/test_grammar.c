@@ -765,6 +765,11 @@ static void release(void *memory, void *user) {
     free(memory);
 }
 
+static void note(int error, const char *text, void *user) {
+    (void)error; (void)user;
+    snprintf(message, sizeof message, "%s", text);
+}
+
 static void test_allocator(void) {
     griffin_options options;
     griffin_grammar *g = NULL;
@@ -812,6 +817,37 @@ static void test_arguments(void) {
     vocabulary_finish(&v, &writer, 0);
     CHECK(griffin_grammar_open(&g, v.model, "", 0, NULL) == GRIFFIN_E_VOCABULARY, "numbers only");
     vocabulary_close(&v);
+}
+
+/* What a grammar takes from the model: which tokens have text, and where memory and messages go. */
+static void test_model(void) {
+    static const char piece[] = "<end_of_turn>";
+    griffin_options options;
+    griffin_model *other;
+    griffin_grammar *g;
+    int before;
+    open_vocabulary("gemma_like");
+    CHECK(v.info->tokens + 3 == v.info->config.vocab, "%d", v.info->tokens);
+    CHECK(griffin_token_type(v.model, griffin_find_token(v.model, piece, sizeof piece - 1))
+          == GRIFFIN_TOKEN_MARKER, "a turn marker");
+    CHECK(!v.info->allocator.allocate && !v.info->logger.message, "none were given");
+    memset(&options, 0, sizeof options);
+    options.allocator.allocate = allocate;
+    options.allocator.release = release;
+    options.logger.message = note;
+    allowed_allocations = 1000000;
+    CHECK(griffin_open_memory(&other, v.file, (size_t)v.info->file_bytes, &options) == 0, "again");
+    CHECK(griffin_get_info(other)->logger.message == note, "the logger of the model");
+    before = live;
+    message[0] = 0;
+    CHECK(griffin_grammar_open(&g, other, "root ::= x", 10, NULL) == GRIFFIN_E_FORMAT, "no rule");
+    CHECK(strstr(message, "there is no rule of this name") && live == before, "'%s'", message);
+    CHECK(griffin_grammar_open(&g, other, "root ::= \"a\"", 12, NULL) == 0, "%s", message);
+    CHECK(live > before, "the allocator of the model");
+    griffin_grammar_close(g);
+    griffin_close(other);
+    CHECK(live == 0, "%d left", live);
+    close_vocabulary();
 }
 
 /* ---- JSON ------------------------------------------------------------------------------------ */
@@ -947,6 +983,16 @@ static void test_wrong_schemas(void) {
     static const struct { const char *schema, *words; } wrong[] = {
         { "", "byte 0" },
         { "[1", "byte 2" },
+        { "{} x", "byte 3: text after the value" },
+        { "{'type': 'null',}", "byte 16: expected a member name" },
+        { "{'const': 01}", "expected ',' or a bracket" },
+        { "{'const': 1.}", "expected a digit" },
+        { "{'const': '\\ud83d'}", "byte 11: invalid escape" },
+        { "{'const': 'a", "byte 10: string without an end" },
+        { "{'const': '\xFF'}", "byte 11: not UTF-8" },
+        { "{'const': {'a': 1, '\\u0061': 2}}", "byte 19: duplicate member" },
+        { "{'default': [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
+          "too deeply" },
         { "[]", "expected a schema" },
         { "false", "expected a schema" },
         { "{'type': 'string', 'pattern': 'a'}", "byte 19: this keyword is not supported: pattern" },
@@ -999,6 +1045,7 @@ int main(void) {
     RUN(test_large);
     RUN(test_allocator);
     RUN(test_arguments);
+    RUN(test_model);
     RUN(test_json);
     RUN(test_schemas);
     RUN(test_wrong_schemas);

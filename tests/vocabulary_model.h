@@ -1,5 +1,5 @@
-/* vocabulary_model.h - models that are little more than a vocabulary: one of tests/data/tokenizer, or
- * one that the test writes, beside the smallest network. */
+/* vocabulary_model.h - models that are little more than a vocabulary: one of tests/data/tokenizer,
+ * or one that the test writes, beside the smallest network. */
 
 #ifndef VOCABULARY_MODEL_H
 #define VOCABULARY_MODEL_H
@@ -51,18 +51,12 @@ static inline void vocabulary_finish(vocabulary_model *v, gguf *g, int tokens) {
     }
 }
 
-static inline uint64_t vocabulary_number(const unsigned char *p, int size) {
-    uint64_t value = 0;
-    while (size--) value = value << 8 | p[size];
-    return value;
-}
-
 /* Behind a value of a GGUF file. */
 static inline const unsigned char *vocabulary_skip(const unsigned char *p, uint64_t type) {
     static const int sizes[] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8 };
-    if (type == GGUF_STRING) return p + 8 + vocabulary_number(p, 8);
+    if (type == GGUF_STRING) return p + 8 + get_u64(p);
     if (type != GGUF_ARRAY) return p + sizes[type];
-    uint64_t element = vocabulary_number(p, 4), count = vocabulary_number(p + 4, 8);
+    uint64_t element = npy_u32(p), count = get_u64(p + 4);
     for (p += 12; count; count--) p = vocabulary_skip(p, element);
     return p;
 }
@@ -78,11 +72,11 @@ static inline void vocabulary_open(vocabulary_model *v, const char *name) {
     if (!file) { printf("%s cannot be read\n", path); exit(1); }
     memset(&g, 0, sizeof g);
     const unsigned char *p = file + 24;     /* magic, version, numbers of tensors and pairs */
-    for (uint64_t pairs = vocabulary_number(file + 16, 8); pairs; pairs--) {
-        const unsigned char *key = p + 8, *value = key + vocabulary_number(p, 8);
-        const unsigned char *next = vocabulary_skip(value + 4, vocabulary_number(value, 4));
+    for (uint64_t pairs = get_u64(file + 16); pairs; pairs--) {
+        const unsigned char *key = p + 8, *value = key + get_u64(p);
+        const unsigned char *next = vocabulary_skip(value + 4, npy_u32(value));
         if (!strncmp((const char *)key, "tokenizer.ggml.tokens", 21))
-            tokens = (int)vocabulary_number(value + 8, 8);
+            tokens = (int)get_u64(value + 8);
         if (!strncmp((const char *)key, "tokenizer.", 10)) {
             put(&g.pairs, p, (size_t)(next - p));
             g.n_pairs++;

@@ -1,9 +1,9 @@
-/* griffin_grammar.h - v0.1.0 - let a language model write only what a grammar or a JSON schema allows
+/* griffin_grammar.h - v0.1.0 - a model writes only what a grammar or a JSON schema allows
  *
  * Use it when a program reads what a model of griffin.h writes: the answer is then always complete,
- * and always of the form that you asked for. It is a guest of griffin.h and calls only functions that
- * any program can call. C99 or C++11, libc, nothing else. Copy it beside griffin.h, and in one source
- * file write
+ * and always of the form that you asked for. It is a guest of griffin.h and calls only functions
+ * that any program can call. C99 or C++11, libc, nothing else. Copy it beside griffin.h, and in one
+ * source file write
  *
  *     #include "griffin.h"
  *     #define GRIFFIN_GRAMMAR_IMPLEMENTATION
@@ -21,7 +21,7 @@
  *     ...
  *         griffin_grammar_mask(g, &at, logits);                           forbids what does not fit
  *         token = griffin_sample(model, &sampler, logits);
- *         if (token == griffin_get_info(model)->eos) break;               fits where the text may end
+ *         if (token == griffin_get_info(model)->eos) break;               where the text may end
  *         griffin_grammar_accept(g, &at, token);
  *         griffin_step(context, state, token, logits);
  *
@@ -45,12 +45,12 @@
  *     space ::= " "?                                   # also * + {2} {2,}
  *
  * A text begins with the rule "root". Literals and classes may contain \n \r \t \\ \" \[ \] \xNN
- * \uNNNN \UNNNNNNNN. Line ends are white space. A rule must not lead back to itself before it has read
- * something. A grammar has at most 256 KB of text, 4096 rules, and 32768 steps, where a literal has a
- * step for each byte and a repetition has copies of what it repeats.
+ * \uNNNN \UNNNNNNNN. Line ends are white space. A rule must not lead back to itself before it has
+ * read something. A grammar has at most 256 KB of text, 4096 rules, and 32768 steps, where a
+ * literal has a step for each byte and a repetition has copies of what it repeats.
  *
- * The mask is exact for every token, whatever literals or parts of characters its bytes span. Control
- * tokens and turn markers never fit. eos and end_of_turn fit where the text may end.
+ * The mask is exact for every token, whatever literals or parts of characters its bytes span.
+ * Control tokens and turn markers never fit. eos and end_of_turn fit where the text may end.
  *
  *
  * SCHEMAS are JSON texts, of which this is understood
@@ -72,8 +72,8 @@
  * A mask for JSON takes about 0.15 ms in a vocabulary of 256000 tokens, whose models take 50 ms and
  * more for a step, and 0.003 ms in one of 2000. A grammar keeps about 20 bytes for each token (5 MB
  * for 256000) and needs as much again while it opens. Opening takes 0.2 s then, or 1 s with long
- * bounded repetitions. A mask uses STACK_MASK KB of stack, griffin_grammar_accept STACK_ACCEPT KB, and
- * opening STACK_OPEN KB. Nothing is allocated after opening.
+ * bounded repetitions. Nothing is allocated after opening. No function uses more than 33 KB of
+ * stack.
  *
  *
  * THREADS
@@ -148,9 +148,9 @@ typedef struct griffin_grammar_state {
     griffin_grammar_frame frame[GRIFFIN_GRAMMAR_FRAMES];
 } griffin_grammar_state;
 
-/* Of the options only allocator, logger, error and error_size count. Without an allocator or a logger
- * there, and with options null, the model's are used. On failure *grammar is null. E_FORMAT: the text
- * is wrong, and the message says where. E_VOCABULARY: the model has no vocabulary. */
+/* Of the options only allocator, logger, error and error_size count. Without an allocator or a
+ * logger there, and with options null, the model's are used. On failure *grammar is null. E_FORMAT:
+ * the text is wrong, and the message says where. E_VOCABULARY: the model has no vocabulary. */
 GRIFFIN_GRAMMAR_API int griffin_grammar_open(griffin_grammar **grammar, const griffin_model *model,
                                              const char *text, size_t length,
                                              const griffin_options *options);
@@ -164,10 +164,10 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_open_schema(griffin_grammar **grammar,
 GRIFFIN_GRAMMAR_API void griffin_grammar_close(griffin_grammar *grammar);      /* null is fine */
 GRIFFIN_GRAMMAR_API uint64_t griffin_grammar_size(const griffin_grammar *grammar);
 
-/* Sets the logits [vocab] of all tokens that must not come next to -INFINITY. Returns how many tokens
- * remain. E_NO_TOKEN: none remains (in a vocabulary with a token for each byte that happens only after
- * the end). E_SPACE: the grammar leaves thousands of ways open. E_MISMATCH: the state is of another
- * grammar. */
+/* Sets the logits [vocab] of all tokens that must not come next to -INFINITY. Returns how many
+ * tokens remain. E_NO_TOKEN: none remains (in a vocabulary with a token for each byte that happens
+ * only after the end). E_SPACE: the grammar leaves thousands of ways open. E_MISMATCH: the state is
+ * of another grammar. */
 GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *grammar,
                                              const griffin_grammar_state *state, float *logits);
 
@@ -200,7 +200,8 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_accept(const griffin_grammar *grammar,
 
 typedef struct grg_line { char text[320]; size_t length; } grg_line;
 
-/* Unprintable bytes become '?', since grammars may come from anywhere and messages go to terminals. */
+/* Unprintable bytes become '?', since grammars may come from anywhere and messages go to
+ * terminals. */
 static void grg_line_put(grg_line *line, const char *text, size_t length) {
     for (size_t i = 0; i < length && line->length + 1 < sizeof line->text; i++) {
         unsigned char c = (unsigned char)text[i];
@@ -216,8 +217,8 @@ static void grg_line_number(grg_line *line, uint64_t value) {
     grg_line_put(line, digits + at, sizeof digits - at);
 }
 
-/* Reports an error and returns it. The allocator, the logger and the text for the message are those of
- * `hooks`. The format knows
+/* Reports an error and returns it. The allocator, the logger and the text for the message are those
+ * of `hooks`. The format knows
  *     %s  const char *     %t  const char *, size_t     %d  int, not negative     %u  uint64_t */
 static int grg_fail(const griffin_options *hooks, int error, const char *format, ...) {
     grg_line line;
@@ -343,15 +344,15 @@ static int64_t grg_hex(const char *text, size_t left, int digits) {
  *     RETURN
  *
  * A text has several readings at a time, because alternatives may begin alike. Each is a thread: a
- * position in the program and the calls around it. Calls are frames { position, below } in one array
- * that all threads share; `below` is 1 + the index of the frame further out, or 0.
+ * position in the program and the calls around it. Calls are frames { position, below } in one
+ * array that all threads share; `below` is 1 + the index of the frame further out, or 0.
  *
- * A class is a table over UTF-8. A row has 64 entries, for the low six bits of a byte. An entry is 0 if
- * no character of the class goes on so, 1 if the character is complete, and n + 2 if row n reads the
- * next byte. The first byte of a character can be any of 256, so a SET has four rows in succession. A
- * character of several bytes is a call: its first byte calls the TAIL of the row for the next one, and
- * the TAIL that completes the character returns. So a thread inside a character is a thread like any
- * other. */
+ * A class is a table over UTF-8. A row has 64 entries, for the low six bits of a byte. An entry is
+ * 0 if no character of the class goes on so, 1 if the character is complete, and n + 2 if row n
+ * reads the next byte. The first byte of a character can be any of 256, so a SET has four rows in
+ * succession. A character of several bytes is a call: its first byte calls the TAIL of the row for
+ * the next one, and the TAIL that completes the character returns. So a thread inside a character
+ * is a thread like any other. */
 
 #define GRG_MOST_TEXT   262144              /* bytes of a grammar or a schema */
 #define GRG_MOST_CODES  32768
@@ -382,7 +383,7 @@ typedef struct grg_compiler {
     uint32_t  length, at;
     int       error;                        /* the first one; nothing happens after it */
     int       n_codes, n_rows, n_rules, n_ranges, depth;
-    int       rule;                         /* being read, or -1; after linking, where root begins */
+    int       rule;                         /* being read, or -1; in the end where root begins */
     int       atom;                         /* where what may be repeated starts, or -1 */
     grg_group groups[GRG_MOST_GROUPS];
     grg_range ranges[GRG_MOST_RANGES + 2];
@@ -534,8 +535,8 @@ static void grg_begin_rule(grg_compiler *c, uint32_t n) {
 
 /* ---- repetition ----------------------------------------------------------------------------- */
 
-/* Replaces the last atom by `least` to `most` of it, -1 being no limit. The copies are made behind it
- * and then moved down. */
+/* Replaces the last atom by `least` to `most` of it, -1 being no limit. The copies are made behind
+ * it and then moved down. */
 static void grg_repeat(grg_compiler *c, int least, int most) {
     int start = c->atom, end = c->n_codes, length = end - start;
     int copies = most >= 0 ? most : least > 0 ? least : 1;
@@ -683,8 +684,8 @@ static int grg_keep_rows(grg_compiler *c, const uint16_t *rows, int count) {
 }
 
 /* The entry for a start of characters that has `level` more bytes to come. The characters are those
- * from `first` on, but at least `least`, since longer spellings of smaller ones are not UTF-8. Calls
- * itself for the next byte, three times at most. */
+ * from `first` on, but at least `least`, since longer spellings of smaller ones are not UTF-8.
+ * Calls itself for the next byte, three times at most. */
 static uint16_t grg_entry(grg_compiler *c, int level, uint32_t first, uint32_t least) {
     uint32_t last = first + ((uint32_t)1 << 6 * level) - 1;
     uint16_t row[64];
@@ -789,10 +790,10 @@ static void grg_read_rules(grg_compiler *c) {
 }
 
 /* ---- left recursion --------------------------------------------------------------------------
- * A rule must not call itself before a byte was read, or a mask would never come to an end. First all
- * codes are marked that are reached from the start of their rule without reading. A call that is
- * reached lets the code behind it be reached when the called rule can be empty, which may be found out
- * later; until then the call waits in the list of its rule. */
+ * A rule must not call itself before a byte was read, or a mask would never come to an end. First
+ * all codes are marked that are reached from the start of their rule without reading. A call that
+ * is reached lets the code behind it be reached when the called rule can be empty, which may be
+ * found out later; until then the call waits in the list of its rule. */
 
 static void grg_reach(grg_compiler *c, int code) {
     if (c->reached[code]) return;
@@ -848,8 +849,8 @@ static void grg_refuse_left_recursion(grg_compiler *c, int rule) {
 
 /* ---- linking -------------------------------------------------------------------------------- */
 
-/* Makes positions absolute. A call that is followed by nothing but a return needs no frame and becomes
- * a jump. The TAILs of all rows are put at the end. */
+/* Makes positions absolute. A call that is followed by nothing but a return needs no frame and
+ * becomes a jump. The TAILs of all rows are put at the end. */
 static void grg_link(grg_compiler *c) {
     for (int i = 0; i < c->n_codes; i++)
         if (c->codes[i].kind == GRG_SPLIT || c->codes[i].kind == GRG_JUMP) c->codes[i].to += i;
@@ -890,14 +891,14 @@ static int grg_compile(grg_compiler *c) {
 
 /* ================================================================= >>trie
  * The bytes of all tokens as a tree, so that a mask reads bytes that tokens share only once. Nodes
- * stand in preorder: all nodes below a node follow it. Tokens stand in the same order: those that end
- * at node i have the numbers from its `first` to that of node i + 1. */
+ * stand in preorder: all nodes below a node follow it. Tokens stand in the same order: those that
+ * end at node i have the numbers from its `first` to that of node i + 1. */
 
 #define GRG_MOST_NODES    (1 << 24)
 #define GRG_LONGEST_TOKEN 256
 
 typedef struct grg_trie_node {
-    uint32_t next_byte;                     /* next << 8 | byte; next: the first node not below it */
+    uint32_t next_byte;                     /* next << 8 | byte; next: the first not below it */
     uint32_t first;                         /* number of the first token that ends here or below */
 } grg_trie_node;
 
@@ -917,7 +918,7 @@ struct griffin_grammar {
     uint64_t       id;                      /* a hash of the text; not 0 */
     uint64_t       size;                    /* of all allocations */
 
-    grg_code      *codes;                   /* [n_codes] the program, [n_rows] the TAIL of each row */
+    grg_code      *codes;                   /* [n_codes + n_rows] last the TAIL of each row */
     uint16_t     (*rows)[64];
     int            n_codes, n_rows, root;
 
@@ -1001,8 +1002,8 @@ static int grg_collect_bytes(griffin_grammar *g, grg_sorter *s) {
     for (int32_t token = 0; token < g->info->tokens; token++) {
         int n = grg_has_text(g, token) ? griffin_token_text(g->model, token, NULL, 0) : 0;
         if (n > GRG_LONGEST_TOKEN)
-            return grg_fail(&g->hooks, GRIFFIN_E_UNSUPPORTED, "token %d has %d bytes, more than the "
-                            "%d that grammars work with", (int)token, n, GRG_LONGEST_TOKEN);
+            return grg_fail(&g->hooks, GRIFFIN_E_UNSUPPORTED, "token %d has %d bytes, more than "
+                            "the %d that grammars work with", (int)token, n, GRG_LONGEST_TOKEN);
         s->starts[token] = (uint32_t)total;
         total += (uint64_t)n;
     }
@@ -1054,7 +1055,7 @@ static int grg_number_tokens(griffin_grammar *g, grg_sorter *s) {
         if (i) nodes -= grg_shared(s, g->order[i - 1], g->order[i]);
     }
     if (nodes >= GRG_MOST_NODES)
-        return grg_fail(&g->hooks, GRIFFIN_E_UNSUPPORTED, "the texts of the vocabulary are too long");
+        return grg_fail(&g->hooks, GRIFFIN_E_UNSUPPORTED, "the vocabulary has too much text");
     g->n_nodes = (uint32_t)nodes;
     g->trie = (grg_trie_node *)grg_grammar_allocate(g, nodes + 1, sizeof *g->trie);
     if (!g->trie) return GRIFFIN_E_MEMORY;
@@ -1080,9 +1081,9 @@ static int grg_build_trie(griffin_grammar *g) {
 }
 
 /* ================================================================= >>threads
- * Reading a byte takes two steps. The closure of some threads are the threads that can read, to which
- * they lead without reading. Advancing these by a byte gives the threads that have read it. Both
- * append to one array, in which a caller keeps as many earlier stages as it needs. */
+ * Reading a byte takes two steps. The closure of some threads are the threads that can read, to
+ * which they lead without reading. Advancing these by a byte gives the threads that have read it.
+ * Both append to one array, in which a caller keeps as many earlier stages as it needs. */
 
 #define GRG_MOST_THREADS 4096
 #define GRG_MOST_FRAMES  2048
@@ -1122,8 +1123,8 @@ static uint32_t grg_push_frame(grg_threads *t, uint32_t position, uint32_t below
     return (uint32_t)++t->n_frames;
 }
 
-/* Adds a thread that has read something. It goes on as far as there is only one way, so that threads
- * which are going to be equal are found to be equal. */
+/* Adds a thread that has read something. It goes on as far as there is only one way, so that
+ * threads which are going to be equal are found to be equal. */
 static void grg_arrive(grg_threads *t, int from, uint32_t position, uint32_t below) {
     for (;;) {
         const grg_code *code = &t->g->codes[position];
@@ -1221,8 +1222,8 @@ static int grg_check_state(const griffin_grammar *g, const griffin_grammar_state
     for (int i = 0; ok && i < n; i++)
         ok = grg_frame_ok(g, s->frame[i], i < s->frames ? i : s->frames);
     if (ok && s->grammar == g->id) return GRIFFIN_OK;
-    return grg_fail(&g->hooks, GRIFFIN_E_MISMATCH, "%s: the state is of another grammar, or damaged",
-                    function);
+    return grg_fail(&g->hooks, GRIFFIN_E_MISMATCH, "%s: the state is of another grammar, or "
+                    "damaged", function);
 }
 
 /* Returns how many threads the state has. */
@@ -1239,10 +1240,10 @@ static int grg_resume(grg_threads *t, const griffin_grammar *g, const griffin_gr
     return t->n_threads;
 }
 
-/* Keeps in the state the threads from `from` on and the frames that they need, equal ones once. Those
- * that the state had are not equal. */
+/* Keeps in the state the threads from `from` on and the frames that they need, equal ones once.
+ * Those that the state had are not equal. */
 static int grg_suspend(const grg_threads *t, int from, griffin_grammar_state *s) {
-    uint16_t moved[GRG_MOST_FRAMES + 1];    /* of 1 + a frame: is it needed; then, 1 + its new index */
+    uint16_t moved[GRG_MOST_FRAMES + 1];    /* of 1 + a frame: is it needed; then 1 + its index */
     int old = s->frames, n = 0;
     memset(moved, 0, sizeof moved);
     for (int i = from; i < t->n_threads; i++) moved[t->thread[i].below] = 1;
@@ -1310,30 +1311,31 @@ static int grg_accept_token(grg_threads *t, const griffin_grammar *g, griffin_gr
 }
 
 /* ================================================================= >>walk
- * Which tokens may follow is found by one walk through the trie, in the order of the tokens' numbers.
- * Each node on the way down has the threads that have read the bytes up to it. Where a thread is alive,
- * the tokens that end there may follow. Where none is alive, the nodes below are skipped. All tokens
- * between two that may follow are forbidden.
+ * Which tokens may follow is found by one walk through the trie, in the order of the tokens'
+ * numbers. Each node on the way down has the threads that have read the bytes up to it. Where a
+ * thread is alive, the tokens that end there may follow. Where none is alive, the nodes below are
+ * skipped. All tokens between two that may follow are forbidden.
  *
- * Such a walk is long where nearly everything may follow, as inside a string. But as long as it does
- * not leave the rule in which it began, it is always the same. So it is done once for each position,
- * when the grammar is opened (>>cache). The cached set of a position has the tokens that were found. It
- * also has the undecided nodes, at which the rule returned: there the calls around decide what follows.
- * A mask takes the tokens of cached sets as they are. Its walk only reads on with the threads that have
- * no set, and at undecided nodes it is joined by the threads that return there. */
+ * Such a walk is long where nearly everything may follow, as inside a string. But as long as it
+ * does not leave the rule in which it began, it is always the same. So it is done once for each
+ * position, when the grammar is opened (>>cache). The cached set of a position has the tokens that
+ * were found. It also has the undecided nodes, at which the rule returned: there the calls around
+ * decide what follows. A mask takes the tokens of cached sets as they are. Its walk only reads on
+ * with the threads that have no set, and at undecided nodes it is joined by the threads that return
+ * there. */
 
 #define GRG_MOST_CACHED 8                   /* threads of a mask whose sets are used */
 #define GRG_NO_NODE     0xFFFFFFFFu
 
-/* A thread with a cached set, of which the mask has used the ranges before `range` and the undecided
- * nodes before `node`. */
+/* A thread with a cached set, of which the mask has used the ranges before `range` and the
+ * undecided nodes before `node`. */
 typedef struct grg_cached_thread {
     const grg_cached_set *set;
     uint32_t below, range, node;
 } grg_cached_thread;
 
-/* A node on the way down: `n_arrived` threads came to it; the closure of these is n_open threads. Below
- * the node both arrays are filled from n_threads and n_frames on. */
+/* A node on the way down: `n_arrived` threads came to it; the closure of these is n_open threads.
+ * Below the node both arrays are filled from n_threads and n_frames on. */
 typedef struct grg_level {
     uint32_t end;                           /* the first node that is not below */
     uint16_t arrived, n_arrived, open, n_open, n_threads, n_frames;
@@ -1423,9 +1425,10 @@ static void grg_join_undecided(grg_walk *w, int from, uint32_t node) {
 
 /* ---- the walk ------------------------------------------------------------------------------- */
 
-/* Goes down to a node at which the threads from `arrived` on have arrived. If these are the threads that
- * had arrived one level above, as in a loop such as [^"]*, their closure is known. */
-static void grg_enter(grg_walk *w, grg_level *l, const grg_level *above, int arrived, uint32_t end) {
+/* Goes down to a node at which the threads from `arrived` on have arrived. If these are the threads
+ * that had arrived one level above, as in a loop such as [^"]*, their closure is known. */
+static void grg_enter(grg_walk *w, grg_level *l, const grg_level *above, int arrived,
+                      uint32_t end) {
     grg_threads *t = &w->t;
     int count = t->n_threads - arrived;
     if (above && above->n_arrived == count
@@ -1479,7 +1482,8 @@ static void grg_walk_trie(grg_walk *w) {
     }
 }
 
-/* Masks all tokens that have text. The threads of the state are in w->t. Returns how many remain. */
+/* Masks all tokens that have text. The threads of the state are in w->t. Returns how many
+ * remain. */
 static int grg_mask_text(grg_walk *w, float *logits) {
     const griffin_grammar *g = w->t.g;
     int n = 0;                              /* threads that the walk begins with */
@@ -1489,12 +1493,12 @@ static int grg_mask_text(grg_walk *w, float *logits) {
     w->forbidden = w->n_cached = 0;
     for (int i = 0; i < w->t.n_threads; i++) {
         grg_thread p = w->t.thread[i];
-        grg_cached_thread *c = &w->cached[w->n_cached];
-        if (!g->set_of[p.position] || w->n_cached == GRG_MOST_CACHED) { w->t.thread[n++] = p; continue; }
-        c->set = &g->sets[g->set_of[p.position] - 1];
+        int set = w->n_cached < GRG_MOST_CACHED ? g->set_of[p.position] : 0;
+        if (!set) { w->t.thread[n++] = p; continue; }
+        grg_cached_thread *c = &w->cached[w->n_cached++];
+        c->set = &g->sets[set - 1];
         c->below = p.below;
         c->range = c->node = 0;
-        w->n_cached++;
     }
     w->t.n_threads = n;
     grg_find_undecided(w);
@@ -1510,8 +1514,8 @@ static int grg_mask_text(grg_walk *w, float *logits) {
   #define GRG_LONG_WALK 1024                /* nodes that make a set worthwhile */
 #endif
 
-/* Walks from a position whose calls are not known. `found` lends its arrays, which hold half as many
- * numbers as there are tokens: where that is too little, nothing would be won. */
+/* Walks from a position whose calls are not known. `found` lends its arrays, which hold half as
+ * many numbers as there are tokens: where that is too little, nothing would be won. */
 static int grg_cache_position(griffin_grammar *g, int position, grg_cached_set found) {
     grg_cached_set *set = &g->sets[g->n_sets];
     grg_walk w;
@@ -1526,7 +1530,8 @@ static int grg_cache_position(griffin_grammar *g, int position, grg_cached_set f
     if (w.t.full || w.visited < GRG_LONG_WALK) return GRIFFIN_OK;
     set->n_ranges    = found.n_ranges;
     set->n_undecided = found.n_undecided;
-    set->ranges = (uint32_t *)grg_grammar_allocate(g, 2 * (uint64_t)set->n_ranges + set->n_undecided, 4);
+    uint64_t numbers = 2 * (uint64_t)set->n_ranges + set->n_undecided;
+    set->ranges = (uint32_t *)grg_grammar_allocate(g, numbers, sizeof *set->ranges);
     if (!set->ranges) return GRIFFIN_E_MEMORY;
     set->undecided = set->ranges + 2 * set->n_ranges;
     memcpy(set->ranges, found.ranges, 8 * (size_t)set->n_ranges);
@@ -1535,14 +1540,14 @@ static int grg_cache_position(griffin_grammar *g, int position, grg_cached_set f
     return GRIFFIN_OK;
 }
 
-/* A text stops behind a code that reads or calls, or at the beginning, which is i == -1. Where only one
- * byte can follow, or the rule ends, the walk is short. */
+/* A text stops behind a code that reads or calls, or at the beginning, which is i == -1. Where only
+ * one byte can follow, or the rule ends, the walk is short. */
 static int grg_build_cache(griffin_grammar *g) {
     uint64_t codes = (uint64_t)g->n_codes, half = g->n_numbered / 2;
     uint32_t *scratch = (uint32_t *)grg_allocate(&g->hooks, 8 * half + codes);
-    grg_cached_set found = { scratch, scratch + half, 0, 0 };
     int error = GRIFFIN_OK;
     if (!scratch) return GRIFFIN_E_MEMORY;
+    grg_cached_set found = { scratch, scratch + half, 0, 0 };
     uint8_t *done = (uint8_t *)(scratch + 2 * half);
     memset(done, 0, (size_t)codes);
     for (int i = -1; i + 1 < g->n_codes && !error && g->n_sets < GRG_MOST_SETS; i++) {
@@ -1558,10 +1563,10 @@ static int grg_build_cache(griffin_grammar *g) {
 }
 
 /* ================================================================= >>schema
- * From a JSON schema to the text of a grammar. The whole schema is checked to be JSON first. All that
- * follows trusts this: a value is a pointer to its first byte, and reading on from there cannot fail.
- * Each schema within the schema that is needed becomes a rule, in the order in which they are met: s0
- * is the outermost one. */
+ * From a JSON schema to the text of a grammar. The whole schema is checked to be JSON first. All
+ * that follows trusts this: a value is a pointer to its first byte, and reading on from there
+ * cannot fail. Each schema within the schema that is needed becomes a rule, in the order in which
+ * they are met: s0 is the outermost one. */
 
 #define GRG_JSON_DEPTH 64
 
@@ -1583,8 +1588,8 @@ static const char *const grg_annotations[] = {
 
 /* Sets of types are sums of these, in the order of the names. */
 enum grg_type {
-    GRG_OBJECT = 1, GRG_ARRAY = 2, GRG_STRING = 4, GRG_INTEGER = 8, GRG_NUMBER = 16, GRG_BOOLEAN = 32,
-    GRG_NULL = 64
+    GRG_OBJECT = 1, GRG_ARRAY = 2, GRG_STRING = 4, GRG_INTEGER = 8, GRG_NUMBER = 16,
+    GRG_BOOLEAN = 32, GRG_NULL = 64
 };
 
 static const char *const grg_type_names[] = {
@@ -1608,16 +1613,69 @@ typedef struct grg_schema {
     char        grammar[GRG_MOST_TEXT];
 } grg_schema;
 
-static void grg_schema_wrong(grg_schema *c, const char *at, const char *what, const char *name,
-                             size_t length) {
+static void grg_wrong_name(grg_schema *c, const char *at, const char *what, const char *name,
+                           size_t length) {
     if (c->error) return;
-    c->error = grg_fail(c->hooks, GRIFFIN_E_FORMAT, "schema, byte %u: %s%t", (uint64_t)(at - c->text),
-                        what, name ? name : "", name ? length : 0);
+    c->error = grg_fail(c->hooks, GRIFFIN_E_FORMAT, "schema, byte %u: %s%t",
+                        (uint64_t)(at - c->text), what, name, length);
+}
+
+static void grg_wrong_at(grg_schema *c, const char *at, const char *what) {
+    grg_wrong_name(c, at, what, "", 0);
+}
+
+/* ---- strings of JSON, which begin at a quote
+ * -------------------------------------------------- */
+
+/* What a string means, byte by byte. */
+typedef struct grg_string { const char *at; unsigned char bytes[4]; int count, used; } grg_string;
+
+static grg_string grg_string_at(const char *quote) {
+    grg_string s;
+    memset(&s, 0, sizeof s);
+    s.at = quote + 1;
+    return s;
+}
+
+/* -1 at the end. */
+static int grg_next_byte(grg_string *s) {
+    static const char letters[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
+    if (s->used < s->count) return s->bytes[s->used++];
+    if (*s->at == '"') return -1;
+    if (*s->at != '\\') return (unsigned char)*s->at++;
+    if (s->at[1] != 'u') {
+        s->at += 2;
+        return values[strchr(letters, s->at[-1]) - letters];
+    }
+    uint32_t c = (uint32_t)grg_hex(s->at + 2, 4, 4);
+    s->at += 6;
+    if (c >> 11 == 0xD800 >> 11) {
+        c = 0x10000 + ((c - 0xD800) << 10) + ((uint32_t)grg_hex(s->at + 2, 4, 4) - 0xDC00);
+        s->at += 6;
+    }
+    s->count = grg_utf8_write(c, s->bytes);
+    s->used = 1;
+    return s->bytes[0];
+}
+
+static int grg_string_is(const char *quote, const char *text) {
+    grg_string s = grg_string_at(quote);
+    for (; *text; text++) if (grg_next_byte(&s) != (unsigned char)*text) return 0;
+    return grg_next_byte(&s) < 0;
+}
+
+static int grg_same_strings(const char *quote, const char *other) {
+    grg_string a = grg_string_at(quote), b = grg_string_at(other);
+    for (;;) {
+        int byte = grg_next_byte(&a);
+        if (byte != grg_next_byte(&b)) return 0;
+        if (byte < 0) return 1;
+    }
 }
 
 /* ---- checking that it is JSON: RFC 8259 ----------------------------------------------------- */
 
-static void grg_not_json(grg_schema *c, const char *what) { grg_schema_wrong(c, c->at, what, NULL, 0); }
+static void grg_not_json(grg_schema *c, const char *what) { grg_wrong_at(c, c->at, what); }
 
 /* The next byte that is not white space; 0 at the end. */
 static int grg_json_peek(grg_schema *c) {
@@ -1649,14 +1707,16 @@ static int grg_json_escape(const char *p, const char *end) {
 static void grg_check_string(grg_schema *c) {
     const char *start = c->at++;
     while (c->at < c->end && *c->at != '"') {
-        if ((unsigned char)*c->at < 0x20) { grg_not_json(c, "control character in a string"); return; }
-        int n = *c->at == '\\' ? grg_json_escape(c->at, c->end)
-                               : grg_utf8_length(c->at, (uint64_t)(c->end - c->at));
-        if (n <= 0) { grg_not_json(c, *c->at == '\\' ? "invalid escape" : "not UTF-8"); return; }
+        int is_escape = *c->at == '\\';
+        int n = is_escape ? grg_json_escape(c->at, c->end)
+                          : grg_utf8_length(c->at, (uint64_t)(c->end - c->at));
+        if ((unsigned char)*c->at < 0x20) grg_not_json(c, "control character in a string");
+        else if (n <= 0) grg_not_json(c, is_escape ? "invalid escape" : "not UTF-8");
+        if (c->error) return;
         c->at += n;
     }
     if (c->at < c->end) c->at++;
-    else grg_schema_wrong(c, start, "string without an end", NULL, 0);
+    else grg_wrong_at(c, start, "string without an end");
 }
 
 static void grg_check_digits(grg_schema *c) {
@@ -1685,6 +1745,23 @@ static void grg_check_word(grg_schema *c) {
     grg_not_json(c, c->at == c->end ? "text ends too early" : "expected a value");
 }
 
+/* A member's name and its colon. Meanwhile `properties` holds the names of all objects that are
+ * open, those of this one from `from` on. */
+static void grg_check_name(grg_schema *c, int from) {
+    if (grg_json_peek(c) != '"') { grg_not_json(c, "expected a member name"); return; }
+    const char *name = c->at;
+    grg_check_string(c);
+    for (int i = from; i < c->n_properties && !c->error; i++)
+        if (grg_same_strings(c->properties[i].name, name))
+            grg_wrong_at(c, name, "duplicate member");
+    if (c->n_properties == GRG_MOST_RULES)
+        grg_wrong_at(c, name, "more than 4096 members");
+    if (c->error) return;
+    c->properties[c->n_properties++].name = name;
+    grg_json_peek(c);
+    if (!grg_json_take(c, ":")) grg_not_json(c, "expected ':'");
+}
+
 /* Calls itself for values inside, GRG_JSON_DEPTH times at most. */
 static void grg_check_value(grg_schema *c, int depth) {
     int first = grg_json_peek(c);
@@ -1693,21 +1770,21 @@ static void grg_check_value(grg_schema *c, int depth) {
     if (first != '{' && first != '[') { grg_check_word(c); return; }
     if (depth == GRG_JSON_DEPTH) { grg_not_json(c, "nested too deeply"); return; }
     const char *close = first == '{' ? "}" : "]";
+    int names = c->n_properties;            /* those of this object come behind */
     c->at++;
     grg_json_peek(c);
     if (grg_json_take(c, close)) return;
     while (!c->error) {
         if (first == '{') {
-            if (grg_json_peek(c) != '"') { grg_not_json(c, "expected a member name"); return; }
-            grg_check_string(c);
-            grg_json_peek(c);
-            if (!grg_json_take(c, ":")) { grg_not_json(c, "expected ':'"); return; }
+            grg_check_name(c, names);
+            if (c->error) return;
         }
         grg_check_value(c, depth + 1);
         grg_json_peek(c);
-        if (grg_json_take(c, close)) return;
+        if (grg_json_take(c, close)) break;
         if (!grg_json_take(c, ",")) grg_not_json(c, "expected ',' or a bracket");
     }
+    c->n_properties = names;
 }
 
 /* ---- reading JSON that was checked ---------------------------------------------------------- */
@@ -1768,62 +1845,16 @@ static unsigned grg_types_of_value(const grg_schema *c, const char *value) {
     return GRG_INTEGER | GRG_NUMBER;
 }
 
-/* What a string means, byte by byte. */
-typedef struct grg_string { const char *at; unsigned char bytes[4]; int count, used; } grg_string;
-
-static grg_string grg_string_at(const char *quote) {
-    grg_string s;
-    memset(&s, 0, sizeof s);
-    s.at = quote + 1;
-    return s;
-}
-
-/* -1 at the end. */
-static int grg_next_byte(grg_string *s) {
-    static const char letters[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
-    if (s->used < s->count) return s->bytes[s->used++];
-    if (*s->at == '"') return -1;
-    if (*s->at != '\\') return (unsigned char)*s->at++;
-    if (s->at[1] != 'u') {
-        s->at += 2;
-        return values[strchr(letters, s->at[-1]) - letters];
-    }
-    uint32_t c = (uint32_t)grg_hex(s->at + 2, 4, 4);
-    s->at += 6;
-    if (c >> 11 == 0xD800 >> 11) {
-        c = 0x10000 + ((c - 0xD800) << 10) + ((uint32_t)grg_hex(s->at + 2, 4, 4) - 0xDC00);
-        s->at += 6;
-    }
-    s->count = grg_utf8_write(c, s->bytes);
-    s->used = 1;
-    return s->bytes[0];
-}
-
-static int grg_string_is(const char *quote, const char *text) {
-    grg_string s = grg_string_at(quote);
-    for (; *text; text++) if (grg_next_byte(&s) != (unsigned char)*text) return 0;
-    return grg_next_byte(&s) < 0;
-}
-
-static int grg_same_strings(const char *quote, const char *other) {
-    grg_string a = grg_string_at(quote), b = grg_string_at(other);
-    for (;;) {
-        int byte = grg_next_byte(&a);
-        if (byte != grg_next_byte(&b)) return 0;
-        if (byte < 0) return 1;
-    }
-}
-
 /* An error about something, with the string at `quote` as it is spelled. */
 static void grg_wrong_string(grg_schema *c, const char *at, const char *what, const char *quote) {
-    grg_schema_wrong(c, at, what, quote + 1, (size_t)(grg_skip_value(c, quote) - quote) - 2);
+    grg_wrong_name(c, at, what, quote + 1, (size_t)(grg_skip_value(c, quote) - quote) - 2);
 }
 
 /* ---- writing the grammar -------------------------------------------------------------------- */
 
 static void grg_put(grg_schema *c, const char *text, size_t length) {
     if (length > sizeof c->grammar - c->length)
-        grg_schema_wrong(c, c->text, "the grammar of this schema is too large", NULL, 0);
+        grg_wrong_at(c, c->text, "the grammar of this schema is too large");
     if (c->error) return;
     memcpy(c->grammar + c->length, text, length);
     c->length += length;
@@ -1880,11 +1911,11 @@ static int grg_bound(grg_schema *c, const char *value, int absent) {
     int n = 0;
     if (!value) return absent;
     if (!(grg_types_of_value(c, value) & GRG_INTEGER))
-        grg_schema_wrong(c, value, "expected a whole number", NULL, 0);
+        grg_wrong_at(c, value, "expected a whole number");
     for (const char *p = value; p < c->end && *p >= '0' && *p <= '9' && n <= 30000; p++)
         n = 10 * n + (*p - '0');
     if (*value == '-' || n > 30000)
-        grg_schema_wrong(c, value, "expected a number from 0 to 30000", NULL, 0);
+        grg_wrong_at(c, value, "expected a number from 0 to 30000");
     return n;
 }
 
@@ -1892,14 +1923,15 @@ static int grg_bound(grg_schema *c, const char *value, int absent) {
 static int grg_rule_of(grg_schema *c, const char *schema) {
     for (int i = 0; i < c->n_rules; i++) if (c->rules[i] == schema) return i;
     if (c->n_rules == GRG_MOST_RULES) {
-        grg_schema_wrong(c, schema, "more than 4096 schemas in the schema", NULL, 0);
+        grg_wrong_at(c, schema, "more than 4096 schemas in the schema");
         return 0;
     }
     c->rules[c->n_rules] = schema;
     return c->n_rules++;
 }
 
-/* The next byte of a segment of a JSON pointer, where ~1 stands for / and ~0 for ~; -1 at its end. */
+/* The next byte of a segment of a JSON pointer, where ~1 stands for / and ~0 for ~; -1 at its
+ * end. */
 static int grg_segment_byte(grg_string *s) {
     int byte = grg_next_byte(s);
     if (byte == '~') return grg_next_byte(s) == '1' ? '/' : '~';
@@ -1909,8 +1941,11 @@ static int grg_segment_byte(grg_string *s) {
 static const char *grg_find_member(const grg_schema *c, const char *object, grg_string segment) {
     for (const char *name = grg_first(c, object), *value; name; name = grg_next(c, value)) {
         grg_string a = grg_string_at(name), b = segment;
-        int byte, other;
-        do { byte = grg_next_byte(&a); other = grg_segment_byte(&b); } while (byte == other && byte >= 0);
+        int byte = grg_next_byte(&a), other = grg_segment_byte(&b);
+        while (byte == other && byte >= 0) {
+            byte = grg_next_byte(&a);
+            other = grg_segment_byte(&b);
+        }
         value = grg_value_of(c, name);
         if (byte == other) return value;
     }
@@ -1920,10 +1955,10 @@ static const char *grg_find_member(const grg_schema *c, const char *object, grg_
 /* The schema that a $ref means. */
 static const char *grg_resolve(grg_schema *c, const char *ref) {
     const char *place = grg_skip_space(c, c->text);
-    if (*ref != '"') { grg_schema_wrong(c, ref, "expected a text", NULL, 0); return place; }
+    if (*ref != '"') { grg_wrong_at(c, ref, "expected a text"); return place; }
     grg_string s = grg_string_at(ref);
     if (grg_next_byte(&s) != '#') {
-        grg_schema_wrong(c, ref, "only a $ref that starts with # is supported", NULL, 0);
+        grg_wrong_at(c, ref, "only a $ref that starts with # is supported");
         return place;
     }
     int byte = grg_next_byte(&s);
@@ -1938,7 +1973,7 @@ static const char *grg_resolve(grg_schema *c, const char *ref) {
 static unsigned grg_type_of_name(grg_schema *c, const char *value, const char *at) {
     for (int i = 0; *value == '"' && i < GRG_COUNT(grg_type_names); i++)
         if (grg_string_is(value, grg_type_names[i])) return 1u << i;
-    grg_schema_wrong(c, at, "type: expected a name of JSON Schema", NULL, 0);
+    grg_wrong_at(c, at, "type: expected a name of JSON Schema");
     return 0;
 }
 
@@ -1954,19 +1989,19 @@ static unsigned grg_types(grg_schema *c, const char *const *k) {
     if (*k[GRG_TYPE] != '[') return grg_type_of_name(c, k[GRG_TYPE], k[GRG_TYPE]);
     for (const char *p = grg_first(c, k[GRG_TYPE]); p; p = grg_next(c, p))
         types |= grg_type_of_name(c, p, k[GRG_TYPE]);
-    if (!types) grg_schema_wrong(c, k[GRG_TYPE], "type: expected a name", NULL, 0);
+    if (!types) grg_wrong_at(c, k[GRG_TYPE], "type: expected a name");
     return types;
 }
 
-/* enum, const, anyOf, oneOf and $ref say everything by themselves; beside enum and const there may be
- * a type. */
+/* enum, const, anyOf, oneOf and $ref say everything by themselves; beside enum and const there may
+ * be a type. */
 static void grg_check_alone(grg_schema *c, const char *const *k) {
     static const int says_all[] = { GRG_ENUM, GRG_CONST, GRG_ANY_OF, GRG_ONE_OF, GRG_REF };
     int alone = -1;
     for (int i = 0; i < GRG_COUNT(says_all); i++) if (k[says_all[i]]) alone = says_all[i];
     for (int i = 0; i < GRG_DEFS && alone >= 0; i++) {
         if (i == alone || !k[i] || (i == GRG_TYPE && alone <= GRG_CONST)) continue;
-        grg_schema_wrong(c, k[alone], "this keyword is not supported beside ", grg_keyword_names[i],
+        grg_wrong_name(c, k[alone], "this keyword is not supported beside ", grg_keyword_names[i],
                          strlen(grg_keyword_names[i]));
     }
 }
@@ -1974,13 +2009,10 @@ static void grg_check_alone(grg_schema *c, const char *const *k) {
 /* ---- values of each type -------------------------------------------------------------------- */
 
 static void grg_read_properties(grg_schema *c, const char *object) {
-    if (*object != '{') { grg_schema_wrong(c, object, "properties: expected an object", NULL, 0); return; }
+    if (*object != '{') { grg_wrong_at(c, object, "properties: expected an object"); return; }
     for (const char *name = grg_first(c, object), *value; name; name = grg_next(c, value)) {
         grg_property *p = &c->properties[c->n_properties];
         value = grg_value_of(c, name);
-        for (int i = 0; i < c->n_properties; i++)
-            if (grg_same_strings(c->properties[i].name, name))
-                grg_wrong_string(c, name, "properties: twice there is ", name);
         p->name = name;
         p->required = 0;
         p->rule = grg_rule_of(c, value);
@@ -1990,10 +2022,10 @@ static void grg_read_properties(grg_schema *c, const char *object) {
 }
 
 static void grg_read_required(grg_schema *c, const char *array) {
-    if (*array != '[') { grg_schema_wrong(c, array, "required: expected an array", NULL, 0); return; }
+    if (*array != '[') { grg_wrong_at(c, array, "required: expected an array"); return; }
     for (const char *p = grg_first(c, array); p && !c->error; p = grg_next(c, p)) {
         int i = 0;
-        if (*p != '"') { grg_schema_wrong(c, array, "required: expected names", NULL, 0); return; }
+        if (*p != '"') { grg_wrong_at(c, array, "required: expected names"); return; }
         while (i < c->n_properties && !grg_same_strings(c->properties[i].name, p)) i++;
         if (i < c->n_properties) c->properties[i].required = 1;
         else grg_wrong_string(c, array, "required, but not among the properties: ", p);
@@ -2003,7 +2035,7 @@ static void grg_read_required(grg_schema *c, const char *array) {
 static void grg_put_object(grg_schema *c, int rule, const char *const *k) {
     const char *more = k[GRG_ADDITIONAL];
     if (more && grg_types_of_value(c, more) != GRG_BOOLEAN)
-        grg_schema_wrong(c, more, "additionalProperties is only supported as true or false", NULL, 0);
+        grg_wrong_at(c, more, "additionalProperties is only supported as true or false");
     if (!k[GRG_PROPERTIES] && !k[GRG_REQUIRED] && (!more || *more == 't')) {
         grg_print(c, "object");
         return;
@@ -2014,8 +2046,8 @@ static void grg_put_object(grg_schema *c, int rule, const char *const *k) {
     grg_print(c, "\"{\" space s%d-0-f \"}\"", rule);
 }
 
-/* Rules for what may follow the first i properties of the object: sN-i-f if none of them was written,
- * sN-i-m if some were. */
+/* Rules for what may follow the first i properties of the object: sN-i-f if none of them was
+ * written, sN-i-m if some were. */
 static void grg_put_properties(grg_schema *c, int rule) {
     int i;
     for (i = 0; i < c->n_properties; i++) {
@@ -2045,7 +2077,7 @@ static void grg_put_array(grg_schema *c, const char *const *k) {
     int least = grg_bound(c, k[GRG_MIN_ITEMS], 0), most = grg_bound(c, k[GRG_MAX_ITEMS], -1);
     int item = k[GRG_ITEMS] ? grg_rule_of(c, k[GRG_ITEMS]) : -1;
     if (most >= 0 && least > most)
-        grg_schema_wrong(c, k[GRG_MAX_ITEMS], "less than minItems", NULL, 0);
+        grg_wrong_at(c, k[GRG_MAX_ITEMS], "less than minItems");
     grg_print(c, "\"[\" space ");
     if (most != 0) {
         grg_print(c, "(");
@@ -2062,7 +2094,7 @@ static void grg_put_array(grg_schema *c, const char *const *k) {
 static void grg_put_string(grg_schema *c, const char *const *k) {
     int least = grg_bound(c, k[GRG_MIN_LENGTH], 0), most = grg_bound(c, k[GRG_MAX_LENGTH], -1);
     if (most >= 0 && least > most)
-        grg_schema_wrong(c, k[GRG_MAX_LENGTH], "less than minLength", NULL, 0);
+        grg_wrong_at(c, k[GRG_MAX_LENGTH], "less than minLength");
     grg_print(c, "\"\\\"\" char");
     grg_put_repeat(c, least, most);
     grg_print(c, " \"\\\"\"");
@@ -2071,7 +2103,7 @@ static void grg_put_string(grg_schema *c, const char *const *k) {
 /* A value of enum or const, as the schema spells it. */
 static void grg_put_value(grg_schema *c, const char *value, unsigned types) {
     if (types && !(types & grg_types_of_value(c, value)))
-        grg_schema_wrong(c, value, "a value not of the given type", NULL, 0);
+        grg_wrong_at(c, value, "a value not of the given type");
     grg_print(c, "\"");
     for (const char *end = grg_skip_value(c, value); value < end; value++)
         grg_put_byte(c, (unsigned char)*value);
@@ -2081,13 +2113,13 @@ static void grg_put_value(grg_schema *c, const char *value, unsigned types) {
 /* The elements of enum, anyOf or oneOf as alternatives. */
 static void grg_put_choice(grg_schema *c, const char *array, int are_values, unsigned types) {
     const char *between = "";
-    if (*array != '[') { grg_schema_wrong(c, array, "expected an array", NULL, 0); return; }
+    if (*array != '[') { grg_wrong_at(c, array, "expected an array"); return; }
     for (const char *p = grg_first(c, array); p && !c->error; p = grg_next(c, p), between = " | ") {
         grg_print(c, between);
         if (are_values) grg_put_value(c, p, types);
         else grg_print(c, "s%d", grg_rule_of(c, p));
     }
-    if (!*between) grg_schema_wrong(c, array, "expected something to choose from", NULL, 0);
+    if (!*between) grg_wrong_at(c, array, "expected something to choose from");
 }
 
 /* ---- schemas -------------------------------------------------------------------------------- */
@@ -2117,7 +2149,6 @@ static void grg_find_keywords(grg_schema *c, const char *schema, const char **k)
         if (skipped) continue;
         while (i < GRG_KEYWORDS && !grg_string_is(name, grg_keyword_names[i])) i++;
         if (i == GRG_KEYWORDS) grg_wrong_string(c, name, "this keyword is not supported: ", name);
-        else if (k[i]) grg_wrong_string(c, name, "twice there is ", name);
         else k[i] = value;
         if (c->error) return;
     }
@@ -2131,7 +2162,7 @@ static void grg_put_schema(grg_schema *c, int rule, const char *schema) {
     grg_print(c, "s%d ::= ", rule);
     if (*schema == '{') grg_find_keywords(c, schema, k);
     else if (*schema != 't')
-        grg_schema_wrong(c, schema, "expected a schema that allows something", NULL, 0);
+        grg_wrong_at(c, schema, "expected a schema that allows something");
     if (c->error) return;
     unsigned types = grg_types(c, k);
     grg_check_alone(c, k);
@@ -2170,7 +2201,8 @@ static int grg_convert_schema(grg_schema *c) {
     if (c->error) return c->error;
     grg_print(c, "root ::= s0\n");
     grg_rule_of(c, grg_skip_space(c, c->text));
-    for (int rule = 0; rule < c->n_rules && !c->error; rule++) grg_put_schema(c, rule, c->rules[rule]);
+    for (int rule = 0; rule < c->n_rules && !c->error; rule++)
+        grg_put_schema(c, rule, c->rules[rule]);
     grg_put(c, grg_common_rules, sizeof grg_common_rules - 1);
     return c->error;
 }
@@ -2276,7 +2308,8 @@ static int grg_open(griffin_grammar **grammar, const griffin_model *model, const
 GRIFFIN_GRAMMAR_API int griffin_grammar_open(griffin_grammar **grammar, const griffin_model *model,
                                              const char *text, size_t length,
                                              const griffin_options *options) {
-    return grg_open(grammar, model, text, length, options, grg_read_grammar, "griffin_grammar_open");
+    return grg_open(grammar, model, text, length, options, grg_read_grammar,
+                    "griffin_grammar_open");
 }
 
 GRIFFIN_GRAMMAR_API int griffin_grammar_open_schema(griffin_grammar **grammar,
@@ -2299,7 +2332,9 @@ GRIFFIN_GRAMMAR_API void griffin_grammar_close(griffin_grammar *g) {
     grg_release(&hooks, g);
 }
 
-GRIFFIN_GRAMMAR_API uint64_t griffin_grammar_size(const griffin_grammar *g) { return g ? g->size : 0; }
+GRIFFIN_GRAMMAR_API uint64_t griffin_grammar_size(const griffin_grammar *g) {
+    return g ? g->size : 0;
+}
 
 GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
                                              const griffin_grammar_state *state, float *logits) {
@@ -2331,19 +2366,20 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
                     : "no token of the vocabulary can continue the text");
 }
 
-GRIFFIN_GRAMMAR_API int griffin_grammar_accept(const griffin_grammar *g, griffin_grammar_state *state,
-                                               int32_t token) {
+GRIFFIN_GRAMMAR_API int griffin_grammar_accept(const griffin_grammar *g,
+                                               griffin_grammar_state *state, int32_t token) {
     grg_threads t;
     if (!g) return GRIFFIN_E_ARGUMENT;
     if (!state || token < 0 || token >= g->info->tokens)
-        return grg_fail(&g->hooks, GRIFFIN_E_ARGUMENT, "griffin_grammar_accept: argument out of range");
+        return grg_fail(&g->hooks, GRIFFIN_E_ARGUMENT, "griffin_grammar_accept: argument out of "
+                        "range");
     int moved = grg_check_state(g, state, "griffin_grammar_accept");
     if (moved < 0) return moved;
     griffin_grammar_state s = *state;
     moved = grg_accept_token(&t, g, &s, token);
     if (moved == 0)
-        return grg_fail(&g->hooks, GRIFFIN_E_ARGUMENT, "griffin_grammar_accept: token %d cannot follow",
-                        (int)token);
+        return grg_fail(&g->hooks, GRIFFIN_E_ARGUMENT, "griffin_grammar_accept: token %d cannot "
+                        "follow", (int)token);
     if (moved < 0)
         return grg_fail(&g->hooks, moved, "griffin_grammar_accept: more than %d rules are open",
                         GRIFFIN_GRAMMAR_FRAMES);
