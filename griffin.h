@@ -3933,25 +3933,36 @@ static int grf_find_config(const griffin_options *options, const grf_gguf *file,
 }
 
 /* ================================================================= >>vocabulary
- * Pieces of text and the numbers of their tokens: how a vocabulary is read from the metadata of
- * a file, and how text becomes tokens. Three kinds share one loop of byte pair encoding:
+ * A vocabulary is a list of pieces of text. The index of a piece is its token. This chapter reads
+ * the list from the metadata of a file, checks it, and builds what >>text looks things up in:
  *
- *     GRF_BY_SCORE    SentencePiece: the pair with the best score first
- *     GRF_BY_RANK     the same pieces with a list of merges: the earliest merge first
- *     GRF_BYTE_LEVEL  GPT-2: a list of merges over bytes, inside words
+ *     texts      a hash table: from a text to its piece
+ *     pairs      a hash table: from two tokens to the merge that joins them
+ *     special    a tree of bytes: the pieces that are found in text before anything else
+ *     bytes      a table: from a byte to its token
  *
- * In a file, byte-level pieces spell each byte as one printable character. */
+ * There are three kinds of vocabulary. >>text tells how each of them cuts a text into pieces.
+ *
+ *     GRF_BY_SCORE    SentencePiece: every piece has a score
+ *     GRF_BY_RANK     pieces of the same form, but with a list of merges instead of scores
+ *     GRF_BYTE_LEVEL  GPT-2: pieces of bytes, with a list of merges
+ *
+ * The metadata keys are those of llama.cpp: "tokenizer.ggml.tokens" has the texts, ".token_type"
+ * a griffin_token_kind for each, ".scores" or ".merges" what decides. A vocabulary without scores
+ * is GRF_BY_RANK. Keys that start with "griffin." are ours.
+ *
+ * Two spellings are needed to read a piece. In the first two kinds U+2581 stands for a space, and
+ * a piece <0x00> to <0xFF> of type byte stands for that byte. In byte-level pieces one printable
+ * character stands for each byte. */
 
 #define GRF_MOST_TOKENS 2097152
 #define GRF_MOST_MERGES 16777216
-#define GRF_MOST_TEXT   (INT32_MAX - 1)     /* bytes of normalised text */
 #define GRF_SPACE       "\xE2\x96\x81"      /* U+2581 stands for a space in pieces */
-#define GRF_BROKEN      "\xEF\xBF\xBD"      /* U+FFFD stands for a byte that is not UTF-8 */
 
 enum grf_bpe { GRF_BY_SCORE, GRF_BY_RANK, GRF_BYTE_LEVEL };
 
-/* Sets of griffin_token_kind: what text may merge into, and what only rules produce. A text may
- * occur once in each of the two. */
+/* Two sets of griffin_token_kind: pieces that merges can make, and pieces that only rules make. One
+ * text may be a piece in each of the two sets, but only once in each. */
 #define GRF_MERGEABLE (1 << GRIFFIN_TOKEN_NORMAL | 1 << GRIFFIN_TOKEN_USER_DEFINED \
                        | 1 << GRIFFIN_TOKEN_UNUSED)
 #define GRF_RESERVED  (1 << GRIFFIN_TOKEN_UNKNOWN | 1 << GRIFFIN_TOKEN_CONTROL \
@@ -3961,18 +3972,18 @@ typedef struct grf_piece {
     const char *text;                       /* in the file, or in grf_vocab.repaired */
     uint32_t    length;
     uint32_t    order;                      /* by score: the lowest merges first */
-    int32_t     number;                     /* of an unused piece: its place among those */
+    int32_t     number;                     /* of an unused piece: its index among those */
     uint8_t     type;                       /* griffin_token_kind */
     uint8_t     marker;                     /* no_special keeps text from becoming this token */
 } grf_piece;
 
 typedef struct grf_merge { int32_t left, right, merged; } grf_merge;
 
-typedef struct grf_slot  { uint32_t hash, index; } grf_slot;    /* index + 1; 0: free */
-typedef struct grf_table { grf_slot *slots; uint32_t mask; } grf_table;
+typedef struct grf_table_entry { uint32_t hash, index; } grf_table_entry;   /* index + 1; 0: free */
+typedef struct grf_table { grf_table_entry *entries; uint32_t mask; } grf_table;
 
-/* A tree of bytes: the pieces that are looked for in text before anything else. */
-typedef struct grf_node { uint32_t child, sibling; int32_t id; uint8_t byte; } grf_node;
+/* A node of the tree of special pieces. The children of a node are a list. */
+typedef struct grf_special { uint32_t child, sibling; int32_t id; uint8_t byte; } grf_special;
 
 struct grf_vocab {
     int          count;                     /* tokens; 0: no vocabulary */
@@ -3992,12 +4003,12 @@ struct grf_vocab {
     uint32_t     longest;                   /* bytes of a piece */
     int          unused;                    /* pieces of this type */
     int32_t      bytes[256];                /* the token of a byte, or -1 */
-    grf_node    *special;                   /* [0] is the root */
+    grf_special *special;                   /* [0] is the root */
     grf_merge   *merges;                    /* the earliest first */
     grf_table    pairs;                     /* of merges, by left and right */
     char        *repaired;                  /* texts that differ from the file's */
 
-    const uint8_t *map_units;               /* the character map, see grf_map */
+    const uint8_t *map_units;               /* the character map, see grf_map_match */
     uint32_t     map_count;
     const char  *map_texts;
     uint32_t     map_size;
@@ -4006,21 +4017,17 @@ struct grf_vocab {
 
 /* ---- UTF-8 --------------------------------------------------------------------- */
 
-/* Bytes of the character at `text`, of which left >= 1 are there: 1 to 4; 0 if no valid
- * character starts so; -1 if one may, but the text ends first. Valid means no overlong form, no
- * surrogate, at most U+10FFFF. */
+/* Returns how many bytes the character at `text` has, 1 to 4, if it is valid: no overlong form, no
+ * surrogate, at most U+10FFFF. Returns 0 if no valid character starts so, and -1 if one may, but
+ * the text ends too early. `left` >= 1 bytes of text are there. */
 static int grf_utf8_length(const char *text, uint64_t left) {
     const unsigned char *p = (const unsigned char *)text;
-    unsigned low = 0x80, high = 0xBF;       /* of the second byte */
-    int length, i;
     if (p[0] < 0x80) return 1;
     if (p[0] < 0xC2 || p[0] > 0xF4) return 0;
-    length = p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4;
-    if (p[0] == 0xE0) low  = 0xA0;
-    if (p[0] == 0xED) high = 0x9F;
-    if (p[0] == 0xF0) low  = 0x90;
-    if (p[0] == 0xF4) high = 0x8F;
-    for (i = 1; i < length; i++, low = 0x80, high = 0xBF) {
+    int length = p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4;
+    unsigned low  = p[0] == 0xE0 ? 0xA0 : p[0] == 0xF0 ? 0x90 : 0x80;   /* of the second byte */
+    unsigned high = p[0] == 0xED ? 0x9F : p[0] == 0xF4 ? 0x8F : 0xBF;
+    for (int i = 1; i < length; i++, low = 0x80, high = 0xBF) {
         if ((uint64_t)i == left) return -1;
         if (p[i] < low || p[i] > high) return 0;
     }
@@ -4041,26 +4048,24 @@ static int grf_utf8_valid(const char *text, uint64_t length) {
 static uint32_t grf_utf8_code_point(const char *text, int n) {
     const unsigned char *p = (const unsigned char *)text;
     uint32_t c = n == 1 ? p[0] : p[0] & (0x7Fu >> n);
-    int i;
-    for (i = 1; i < n; i++) c = c << 6 | (p[i] & 0x3F);
+    for (int i = 1; i < n; i++) c = c << 6 | (p[i] & 0x3F);
     return c;
 }
 
-/* Text that is written as far as there is room, and always counted. */
-typedef struct grf_text { char *at; uint64_t capacity, length, characters; } grf_text;
+/* A text that grows at its end. What exceeds the capacity is counted, but not written. */
+typedef struct grf_text { char *at; uint64_t capacity, length; } grf_text;
 
-static void grf_append(grf_text *text, const char *bytes, uint64_t n) {
-    uint64_t i;
+static void grf_text_append(grf_text *text, const char *bytes, uint64_t n) {
     if (n && n <= text->capacity && text->length <= text->capacity - n) {
         memcpy(text->at + text->length, bytes, (size_t)n);
     }
-    for (i = 0; i < n; i++) text->characters += ((unsigned char)bytes[i] & 0xC0) != 0x80;
     text->length += n;
 }
 
-/* ---- the characters of byte-level pieces ------------------------------------------
- * GPT-2 shows printable Latin-1 bytes as themselves and numbers the other 68 from U+0100. */
+/* ---- bytes as pieces ---------------------------------------------------------------- */
 
+/* The byte that a character stands for in a byte-level piece, or -1. GPT-2 shows printable Latin-1
+ * bytes as themselves and numbers the other 68 from U+0100. */
 static int32_t grf_byte_of_character(uint32_t c) {
     int hidden = c <= 32 || (c >= 127 && c <= 160) || c == 173;
     if (c < 256) return hidden ? -1 : (int32_t)c;
@@ -4070,256 +4075,115 @@ static int32_t grf_byte_of_character(uint32_t c) {
 
 /* The value of a piece spelled <0x00> to <0xFF>, in capitals; -1 for any other. */
 static int grf_byte_of_piece(const grf_piece *piece) {
-    const char *digits = "0123456789ABCDEF", *high, *low;
+    const char *digits = "0123456789ABCDEF";
     if (piece->length != 6 || memcmp(piece->text, "<0x", 3) || piece->text[5] != '>') return -1;
-    high = (const char *)memchr(digits, piece->text[3], 16);
-    low  = (const char *)memchr(digits, piece->text[4], 16);
+    const char *high = (const char *)memchr(digits, piece->text[3], 16);
+    const char *low  = (const char *)memchr(digits, piece->text[4], 16);
     return high && low ? (int)(high - digits) * 16 + (int)(low - digits) : -1;
 }
 
-/* ---- tables ---------------------------------------------------------------------
- * Open addressing. A file made to collide is refused before it becomes slow. */
+/* ---- hash tables ----------------------------------------------------------------------
+ * From a 32-bit hash to the index of an item, by open addressing: an item lies at its hash, or in
+ * the first free place after it. A hostile file can make its items collide. It is refused if an
+ * item would lie a thousand places from its hash, so that no search has to go further. */
+
+#define GRF_FARTHEST 1000
 
 static int grf_table_make(grf_table *table, uint64_t count, const grf_host *host) {
     uint64_t size = 16;
     while (size < 2 * count) size *= 2;
-    table->slots = (grf_slot *)grf_host_allocate(host, size * sizeof(grf_slot));
-    if (!table->slots) return grf_fail_memory(host, size * sizeof(grf_slot));
-    memset(table->slots, 0, (size_t)size * sizeof(grf_slot));
     table->mask = (uint32_t)(size - 1);
+    size *= sizeof(grf_table_entry);
+    table->entries = (grf_table_entry *)grf_host_allocate(host, size);
+    if (!table->entries) return grf_fail_memory(host, size);
+    memset(table->entries, 0, (size_t)size);
     return GRIFFIN_OK;
 }
 
 static int grf_table_add(grf_table *table, uint32_t hash, int index, const grf_host *host) {
-    uint32_t at = hash & table->mask, steps;
-    for (steps = 0; table->slots[at].index; steps++) {
-        if (steps == 1000) return grf_fail(host, GRIFFIN_E_FORMAT, "vocabulary made to collide");
+    uint32_t at = hash & table->mask;
+    for (int steps = 0; table->entries[at].index; steps++) {
+        if (steps == GRF_FARTHEST) {
+            return grf_fail(host, GRIFFIN_E_FORMAT, "vocabulary made to collide");
+        }
         at = (at + 1) & table->mask;
     }
-    table->slots[at].hash  = hash;
-    table->slots[at].index = (uint32_t)index + 1;
+    table->entries[at].hash  = hash;
+    table->entries[at].index = (uint32_t)index + 1;
     return GRIFFIN_OK;
 }
 
-static uint32_t grf_text_hash(const char *text, uint64_t length) {
-    return (uint32_t)grf_hash(GRF_HASH_START, text, (size_t)length);
-}
-
-/* The piece of one of `kinds` whose text is this, or -1. */
-static int32_t grf_find(const grf_vocab *v, const char *text, uint64_t length, int kinds) {
-    uint32_t hash, at;
-    if (length > v->longest) return -1;
-    hash = grf_text_hash(text, length);
-    for (at = hash & v->texts.mask; v->texts.slots[at].index; at = (at + 1) & v->texts.mask) {
-        int32_t id = (int32_t)v->texts.slots[at].index - 1;
-        const grf_piece *piece = &v->pieces[id];
-        if (v->texts.slots[at].hash == hash && piece->length == length
-            && (kinds >> piece->type & 1) && memcmp(piece->text, text, (size_t)length) == 0) {
-            return id;
-        }
+/* The next item that was added with this hash; -1: there are no more. *steps starts as 0. */
+GRF_INLINE int32_t grf_table_next(const grf_table *table, uint32_t hash, uint32_t *steps) {
+    while (*steps < GRF_FARTHEST) {
+        const grf_table_entry *entry = &table->entries[(hash + (*steps)++) & table->mask];
+        if (!entry->index) break;
+        if (entry->hash == hash) return (int32_t)entry->index - 1;
     }
     return -1;
 }
 
-static int32_t grf_find_any(const grf_vocab *v, const char *text, uint64_t length) {
-    int32_t id = grf_find(v, text, length, GRF_MERGEABLE);
-    return id >= 0 ? id : grf_find(v, text, length, GRF_RESERVED);
+static uint32_t grf_vocab_text_hash(const char *text, uint64_t length) {
+    return (uint32_t)grf_hash(GRF_HASH_START, text, (size_t)length);
 }
 
-static uint32_t grf_pair_hash(int32_t left, int32_t right) {
+/* The piece of one of `kinds` whose text is this, or -1. `hash` is that of the text. */
+static int32_t grf_vocab_find(const grf_vocab *v, const char *text, uint64_t length, uint32_t hash,
+                              int kinds) {
+    uint32_t steps = 0;
+    int32_t id;
+    while ((id = grf_table_next(&v->texts, hash, &steps)) >= 0) {
+        const grf_piece *piece = &v->pieces[id];
+        if (piece->length == length && (kinds >> piece->type & 1)
+            && memcmp(piece->text, text, (size_t)length) == 0) break;
+    }
+    return id;
+}
+
+static int32_t grf_vocab_find_any(const grf_vocab *v, const char *text, uint64_t length) {
+    uint32_t hash = grf_vocab_text_hash(text, length);
+    int32_t id = grf_vocab_find(v, text, length, hash, GRF_MERGEABLE);
+    return id >= 0 ? id : grf_vocab_find(v, text, length, hash, GRF_RESERVED);
+}
+
+static uint32_t grf_vocab_pair_hash(int32_t left, int32_t right) {
     uint64_t pair = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9E3779B97F4A7C15u;
     return (uint32_t)((pair ^ pair >> 29) * 0xBF58476D1CE4E5B9u >> 32);
 }
 
-/* The place of a merge in the list, which is its rank; -1: there is none. */
-static int32_t grf_find_merge(const grf_vocab *v, int32_t left, int32_t right) {
-    uint32_t hash = grf_pair_hash(left, right), at;
-    for (at = hash & v->pairs.mask; v->pairs.slots[at].index; at = (at + 1) & v->pairs.mask) {
-        int32_t rank = (int32_t)v->pairs.slots[at].index - 1;
-        if (v->merges[rank].left == left && v->merges[rank].right == right) return rank;
+/* The index of a merge in the list, which is its rank; -1: there is none. */
+static int32_t grf_vocab_find_merge(const grf_vocab *v, int32_t left, int32_t right) {
+    uint32_t hash = grf_vocab_pair_hash(left, right), steps = 0;
+    int32_t rank;
+    while ((rank = grf_table_next(&v->pairs, hash, &steps)) >= 0) {
+        if (v->merges[rank].left == left && v->merges[rank].right == right) break;
     }
-    return -1;
+    return rank;
 }
 
-static uint32_t grf_child(const grf_vocab *v, uint32_t parent, char byte) {
+/* ---- special pieces ------------------------------------------------------------------- */
+
+static uint32_t grf_special_child(const grf_vocab *v, uint32_t parent, char byte) {
     uint32_t node = v->special[parent].child;
     while (node && v->special[node].byte != (uint8_t)byte) node = v->special[node].sibling;
     return node;
 }
 
 /* The longest special piece that the text starts with, or -1. */
-static int32_t grf_match(const grf_vocab *v, const char *text, uint64_t left, int no_special) {
+static int32_t grf_special_match(const grf_vocab *v, const char *text, uint64_t left,
+                                 int no_special) {
     int32_t best = -1;
-    uint32_t node = 0;
-    for (; left; text++, left--) {
-        int32_t id;
-        if ((node = grf_child(v, node, *text)) == 0) break;
-        id = v->special[node].id;
+    for (uint32_t node = 0; left; text++, left--) {
+        if ((node = grf_special_child(v, node, *text)) == 0) break;
+        int32_t id = v->special[node].id;
         if (id >= 0 && !(no_special && v->pieces[id].marker)) best = id;
     }
     return best;
 }
 
-/* ---- loading ----------------------------------------------------------------------- */
-
-static int grf_load_texts(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
-                          const grf_host *host) {
-    const uint8_t *at = g->data + tokens->offset;
-    uint64_t length;
-    int id;
-    for (id = 0; id < v->count; id++) {
-        grf_piece *piece = &v->pieces[id];
-        at = grf_gguf_next_string(at, &piece->text, &length);
-        if (length < 1 || length > 65535 || !grf_utf8_valid(piece->text, length)) {
-            return grf_fail(host, GRIFFIN_E_FORMAT,
-                            "tokenizer.ggml.tokens: token %d is not 1 to 65535 bytes of UTF-8", id);
-        }
-        piece->length = (uint32_t)length;
-        piece->type   = GRIFFIN_TOKEN_NORMAL;
-    }
-    return GRIFFIN_OK;
-}
-
-/* An array with one number of 4 bytes for each token, or null if there is none. */
-static int grf_load_column(const grf_vocab *v, const grf_gguf *g, const char *key, uint32_t type,
-                           const uint8_t **column, const grf_host *host) {
-    const grf_kv *array = NULL;
-    int found = grf_gguf_get_array(g, key, type, &array, host);
-    *column = NULL;
-    if (found <= 0) return found;
-    if (array->count != (uint64_t)v->count) {
-        return grf_fail(host, GRIFFIN_E_FORMAT, "%s: %u entries for %d tokens",
-                        key, array->count, v->count);
-    }
-    *column = g->data + array->offset;
-    return GRIFFIN_OK;
-}
-
-static int grf_load_types(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const uint8_t *types;
-    int id, error = grf_load_column(v, g, "tokenizer.ggml.token_type", GRF_VALUE_I32, &types,
-                                    host);
-    for (id = 0; types && id < v->count; id++) {
-        grf_piece *piece = &v->pieces[id];
-        uint32_t type = grf_get_u32(types + 4 * (size_t)id);
-        if (type < 1 || type > 6) {
-            return grf_fail(host, GRIFFIN_E_FORMAT,
-                            "tokenizer.ggml.token_type: token %d is not of type 1 to 6", id);
-        }
-        piece->type = (uint8_t)type;
-        if (type == GRIFFIN_TOKEN_UNUSED) piece->number = v->unused++;
-        if (type == GRIFFIN_TOKEN_BYTE && grf_byte_of_piece(piece) < 0) {
-            return grf_fail(host, GRIFFIN_E_FORMAT, "token %d '%t' is not a byte <0x00> to <0xFF>",
-                            id, piece->text, (size_t)piece->length);
-        }
-    }
-    return error;
-}
-
-static int grf_load_scores(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const uint8_t *scores;
-    int id, error = grf_load_column(v, g, "tokenizer.ggml.scores", GRF_VALUE_F32, &scores, host);
-    if (error) return error;
-    if (!scores && v->kind == GRF_BY_SCORE) v->kind = GRF_BY_RANK;
-    for (id = 0; scores && id < v->count; id++) {
-        uint32_t bits = grf_get_u32(scores + 4 * (size_t)id);
-        if ((bits & 0x7F800000) == 0x7F800000) {
-            return grf_fail(host, GRIFFIN_E_FORMAT, "tokenizer.ggml.scores: token %d has %s", id,
-                            "a score that is not finite");
-        }
-        v->pieces[id].order = ~grf_float_key(grf_float_from_bits(bits));
-    }
-    return GRIFFIN_OK;
-}
-
-/* Some writers put plain spaces into user-defined pieces where U+2581 is meant. */
-static int grf_repair_texts(grf_vocab *v, const grf_host *host) {
-    grf_text text = { NULL, 0, 0, 0 };
-    int id;
-    uint32_t i;
-    for (id = 0; id < v->count; id++) {
-        const grf_piece *piece = &v->pieces[id];
-        if (piece->type == GRIFFIN_TOKEN_USER_DEFINED && memchr(piece->text, ' ', piece->length)) {
-            text.capacity += 3 * (uint64_t)piece->length;
-        }
-    }
-    if (!text.capacity || !v->escape || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
-    v->repaired = text.at = (char *)grf_host_allocate(host, text.capacity);
-    if (!text.at) return grf_fail_memory(host, text.capacity);
-    for (id = 0; id < v->count; id++) {
-        grf_piece *piece = &v->pieces[id];
-        uint64_t start = text.length;
-        if (piece->type != GRIFFIN_TOKEN_USER_DEFINED
-            || !memchr(piece->text, ' ', piece->length)) continue;
-        for (i = 0; i < piece->length; i++) {
-            if (piece->text[i] == ' ') grf_append(&text, GRF_SPACE, 3);
-            else grf_append(&text, piece->text + i, 1);
-        }
-        piece->text   = text.at + start;
-        piece->length = (uint32_t)(text.length - start);
-    }
-    return GRIFFIN_OK;
-}
-
-static int grf_index_texts(grf_vocab *v, const grf_host *host) {
-    int id, error = grf_table_make(&v->texts, (uint64_t)v->count, host);
-    for (id = 0; id < v->count; id++) {
-        if (v->pieces[id].length > v->longest) v->longest = v->pieces[id].length;
-    }
-    for (id = 0; !error && id < v->count; id++) {
-        const grf_piece *piece = &v->pieces[id];
-        int kinds = GRF_MERGEABLE >> piece->type & 1 ? GRF_MERGEABLE : GRF_RESERVED;
-        if (grf_find(v, piece->text, piece->length, kinds) >= 0) {
-            return grf_fail(host, GRIFFIN_E_FORMAT, "token %d '%t' occurs twice", id, piece->text,
-                            (size_t)piece->length);
-        }
-        error = grf_table_add(&v->texts, grf_text_hash(piece->text, piece->length), id, host);
-    }
-    return error;
-}
-
-/* The byte that a token stands for, or -1. */
-static int grf_byte_of_token(const grf_vocab *v, const grf_piece *piece) {
-    int n;
-    if (v->kind != GRF_BYTE_LEVEL) {
-        return piece->type == GRIFFIN_TOKEN_BYTE ? grf_byte_of_piece(piece) : -1;
-    }
-    n = grf_utf8_length(piece->text, piece->length);
-    if (piece->length != (uint32_t)n || !(GRF_MERGEABLE >> piece->type & 1)) return -1;
-    return (int)grf_byte_of_character(grf_utf8_code_point(piece->text, n));
-}
-
-static int grf_index_bytes(grf_vocab *v, const grf_host *host) {
-    int id, b, bytes = 0;
-    for (b = 0; b < 256; b++) v->bytes[b] = -1;
-    for (id = 0; id < v->count; id++) {
-        if ((b = grf_byte_of_token(v, &v->pieces[id])) < 0) continue;
-        bytes += v->bytes[b] < 0;
-        v->bytes[b] = id;
-    }
-    v->byte_fallback = v->kind == GRF_BY_SCORE && bytes;
-    if (bytes == 256 || (!v->byte_fallback && v->kind != GRF_BYTE_LEVEL)) return GRIFFIN_OK;
-    return grf_fail(host, GRIFFIN_E_FORMAT, "the vocabulary has tokens for %d of 256 bytes", bytes);
-}
-
-/* The piece of type unknown is the unknown token, whatever the key says. */
-static int grf_index_unknown(grf_vocab *v, const grf_host *host) {
-    int32_t id, unknown = -1;
-    for (id = 0; id < v->count; id++) {
-        if (v->pieces[id].type != GRIFFIN_TOKEN_UNKNOWN) continue;
-        if (unknown >= 0) {
-            return grf_fail(host, GRIFFIN_E_FORMAT, "tokens %d and %d are both of type unknown",
-                            unknown, id);
-        }
-        unknown = id;
-    }
-    if (unknown >= 0) v->unknown = unknown;
-    return GRIFFIN_OK;
-}
-
-/* A user-defined piece is taken for a turn marker if a key names it, or if it is spelled like
+/* A user-defined piece counts as a turn marker if a key names it, or if it is spelled like
  * <start_of_turn> or <|im_end|>. HTML tags, which vocabularies also define, have no _ and no |. */
-static int grf_is_marker(const grf_vocab *v, int32_t id) {
+static int grf_piece_is_marker(const grf_vocab *v, int32_t id) {
     const grf_piece *piece = &v->pieces[id];
     if (GRF_RESERVED >> piece->type & 1) return 1;
     if (piece->type != GRIFFIN_TOKEN_USER_DEFINED) return 0;
@@ -4328,29 +4192,31 @@ static int grf_is_marker(const grf_vocab *v, int32_t id) {
         && (memchr(piece->text, '_', piece->length) || memchr(piece->text, '|', piece->length));
 }
 
-/* With ranks, control tokens are found in text too; with scores only user-defined ones. */
-static int grf_is_special(const grf_vocab *v, const grf_piece *piece) {
+/* User-defined pieces are special. With merges, control tokens are found in text too. */
+static int grf_piece_is_special(const grf_vocab *v, const grf_piece *piece) {
     if (piece->type == GRIFFIN_TOKEN_USER_DEFINED) return 1;
     return v->kind != GRF_BY_SCORE
         && (piece->type == GRIFFIN_TOKEN_CONTROL || piece->type == GRIFFIN_TOKEN_UNKNOWN);
 }
 
-static int grf_index_special(grf_vocab *v, const grf_host *host) {
+static int grf_special_index(grf_vocab *v, const grf_host *host) {
     uint64_t nodes = 1;
-    uint32_t used = 1, node, next, i;
-    int32_t id;
-    for (id = 0; id < v->count; id++) {
-        v->pieces[id].marker = (uint8_t)grf_is_marker(v, id);
-        if (grf_is_special(v, &v->pieces[id])) nodes += v->pieces[id].length;
+    for (int32_t id = 0; id < v->count; id++) {
+        v->pieces[id].marker = (uint8_t)grf_piece_is_marker(v, id);
+        if (grf_piece_is_special(v, &v->pieces[id])) nodes += v->pieces[id].length;
     }
-    if (nodes <= UINT32_MAX) v->special = (grf_node *)grf_host_allocate(host, nodes * sizeof(grf_node));
-    if (!v->special) return grf_fail_memory(host, nodes * sizeof(grf_node));
-    memset(v->special, 0, (size_t)nodes * sizeof(grf_node));
-    for (id = 0; id < v->count; id++) {
+    if (nodes <= UINT32_MAX) {
+        v->special = (grf_special *)grf_host_allocate(host, nodes * sizeof(grf_special));
+    }
+    if (!v->special) return grf_fail_memory(host, nodes * sizeof(grf_special));
+    memset(v->special, 0, (size_t)nodes * sizeof(grf_special));
+    uint32_t used = 1;
+    for (int32_t id = 0; id < v->count; id++) {
         const grf_piece *piece = &v->pieces[id];
-        if (!grf_is_special(v, piece)) continue;
-        for (i = 0, node = 0; i < piece->length; i++, node = next) {
-            if ((next = grf_child(v, node, piece->text[i])) != 0) continue;
+        if (!grf_piece_is_special(v, piece)) continue;
+        uint32_t node = 0, next;
+        for (uint32_t i = 0; i < piece->length; i++, node = next) {
+            if ((next = grf_special_child(v, node, piece->text[i])) != 0) continue;
             next = used++;
             v->special[next].byte    = (uint8_t)piece->text[i];
             v->special[next].id      = -1;
@@ -4362,84 +4228,9 @@ static int grf_index_special(grf_vocab *v, const grf_host *host) {
     return GRIFFIN_OK;
 }
 
-/* Splits "left right" and finds the three tokens; `joined` has room for the longest piece. */
-static int grf_load_merge(const grf_vocab *v, grf_merge *merge, const char *text, uint64_t length,
-                          char *joined) {
-    const char *space = (const char *)memchr(text, ' ', (size_t)length);
-    uint64_t left, right;
-    if (!space || length - 1 > v->longest) return 0;
-    left  = (uint64_t)(space - text);
-    right = length - 1 - left;
-    if (!left || !right || memchr(space + 1, ' ', (size_t)right)) return 0;
-    memcpy(joined, text, (size_t)left);
-    memcpy(joined + left, space + 1, (size_t)right);
-    merge->left   = grf_find_any(v, joined, left);
-    merge->right  = grf_find_any(v, joined + left, right);
-    merge->merged = grf_find_any(v, joined, left + right);
-    return merge->left >= 0 && merge->right >= 0 && merge->merged >= 0;
-}
+/* ---- loading ----------------------------------------------------------------------- */
 
-static int grf_load_merges(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const char *key = "tokenizer.ggml.merges", *text;
-    const grf_kv *array = NULL;
-    const uint8_t *at;
-    uint64_t length;
-    int i, error = GRIFFIN_OK, found = grf_gguf_get_array(g, key, GRF_VALUE_STRING, &array, host);
-    char *joined;
-    if (v->kind == GRF_BY_SCORE || found < 0) return found < 0 ? found : GRIFFIN_OK;
-    if (!found || array->count > GRF_MOST_MERGES) {
-        return grf_fail(host, GRIFFIN_E_FORMAT, "%s: expected 0 to %d merges%s", key,
-                        GRF_MOST_MERGES, found ? "" : ", as there are no scores");
-    }
-    v->merges = (grf_merge *)grf_host_allocate(host, array->count * sizeof(grf_merge));
-    if (!v->merges) return grf_fail_memory(host, array->count * sizeof(grf_merge));
-    if ((error = grf_table_make(&v->pairs, array->count, host)) < 0) return error;
-    joined = (char *)grf_host_allocate(host, v->longest);
-    if (!joined) return grf_fail_memory(host, v->longest);
-    at = g->data + array->offset;
-    for (i = 0; !error && i < (int)array->count; i++) {
-        grf_merge *m = &v->merges[i];
-        at = grf_gguf_next_string(at, &text, &length);
-        if (!grf_load_merge(v, m, text, length, joined)
-            || grf_find_merge(v, m->left, m->right) >= 0) {
-            error = grf_fail(host, GRIFFIN_E_FORMAT, "%s: entry %d '%t' is not two tokens that make"
-                             " a third, for the first time", key, i, text, (size_t)length);
-        } else {
-            error = grf_table_add(&v->pairs, grf_pair_hash(m->left, m->right), i, host);
-        }
-    }
-    grf_host_release(host, joined);
-    return error;
-}
-
-/* The character map of SentencePiece: u32 n, n bytes of units (u32), then texts that end with 0.
- * What a match may become is needed to size scratch memory. */
-static int grf_load_map(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const char *key = "tokenizer.ggml.precompiled_charsmap";
-    const grf_kv *kv = grf_gguf_find(g, key);
-    const uint8_t *data;
-    uint32_t bytes, i, run = 0;
-    if (!kv || kv->count == 0 || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
-    data  = g->data + kv->offset;
-    bytes = kv->count > 4 && kv->count <= INT32_MAX ? grf_get_u32(data) : 0;
-    if (kv->type != GRF_VALUE_ARRAY || kv->element_type > GRF_VALUE_I8 || bytes < 4 || bytes % 4
-        || bytes >= kv->count - 4 || data[kv->count - 1]
-        || !grf_utf8_valid((const char *)data + 4 + bytes, kv->count - 4 - bytes)) {
-        return grf_fail(host, GRIFFIN_E_FORMAT, "%s at byte %u is not a character map", key,
-                        kv->offset);
-    }
-    v->map_units = data + 4;
-    v->map_count = bytes / 4;
-    v->map_texts = (const char *)data + 4 + bytes;
-    v->map_size  = (uint32_t)kv->count - 4 - bytes;
-    for (i = 0; i < v->map_size; i++) {
-        run = v->map_texts[i] ? run + 1 : 0;
-        if (run > v->growth) v->growth = run;
-    }
-    return GRIFFIN_OK;
-}
-
-static int grf_load_kind(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+static int grf_vocab_load_kind(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
     const char *model = "", *pre = "default";
     uint64_t length = 0, pre_length = 7;
     int found = grf_gguf_get_string(g, "tokenizer.ggml.model", &model, &length, host);
@@ -4459,21 +4250,94 @@ static int grf_load_kind(grf_vocab *v, const grf_gguf *g, const grf_host *host) 
                     "'gpt-2' are supported", pre, (size_t)pre_length);
 }
 
-/* -1 in add_bos: not said. */
-static int grf_load_flags(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    int by_pieces = v->kind != GRF_BYTE_LEVEL, i;
+static int grf_vocab_load_texts(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
+                                const grf_host *host) {
+    const uint8_t *at = g->data + tokens->offset;
+    for (int id = 0; id < v->count; id++) {
+        grf_piece *piece = &v->pieces[id];
+        uint64_t length;
+        at = grf_gguf_next_string(at, &piece->text, &length);
+        if (length < 1 || length > 65535 || !grf_utf8_valid(piece->text, length)) {
+            return grf_fail(host, GRIFFIN_E_FORMAT,
+                            "tokenizer.ggml.tokens: token %d is not 1 to 65535 bytes of UTF-8", id);
+        }
+        piece->length = (uint32_t)length;
+        piece->type   = GRIFFIN_TOKEN_NORMAL;
+    }
+    return GRIFFIN_OK;
+}
+
+/* An array with one number of 4 bytes for each token, or null if there is none. */
+static int grf_vocab_get_column(const grf_vocab *v, const grf_gguf *g, const char *key,
+                                uint32_t type, const uint8_t **column, const grf_host *host) {
+    const grf_kv *array = NULL;
+    int found = grf_gguf_get_array(g, key, type, &array, host);
+    *column = NULL;
+    if (found <= 0) return found;
+    if (array->count != (uint64_t)v->count) {
+        return grf_fail(host, GRIFFIN_E_FORMAT, "%s: %u entries for %d tokens",
+                        key, array->count, v->count);
+    }
+    *column = g->data + array->offset;
+    return GRIFFIN_OK;
+}
+
+/* Sets the type of every piece. The piece of type unknown becomes the unknown token. */
+static int grf_vocab_load_types(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const uint8_t *types;
+    int error = grf_vocab_get_column(v, g, "tokenizer.ggml.token_type", GRF_VALUE_I32, &types,
+                                     host);
+    for (int id = 0; types && id < v->count; id++) {
+        grf_piece *piece = &v->pieces[id];
+        uint32_t type = grf_get_u32(types + 4 * (size_t)id);
+        if (type < 1 || type > 6) {
+            return grf_fail(host, GRIFFIN_E_FORMAT,
+                            "tokenizer.ggml.token_type: token %d is not of type 1 to 6", id);
+        }
+        if (type == GRIFFIN_TOKEN_BYTE && grf_byte_of_piece(piece) < 0) {
+            return grf_fail(host, GRIFFIN_E_FORMAT, "token %d '%t' is not a byte <0x00> to <0xFF>",
+                            id, piece->text, (size_t)piece->length);
+        }
+        if (type == GRIFFIN_TOKEN_UNKNOWN && v->unknown >= 0) {
+            return grf_fail(host, GRIFFIN_E_FORMAT, "tokens %d and %d are both of type unknown",
+                            (int)v->unknown, id);
+        }
+        piece->type = (uint8_t)type;
+        if (type == GRIFFIN_TOKEN_UNUSED) piece->number = v->unused++;
+        if (type == GRIFFIN_TOKEN_UNKNOWN) v->unknown = id;
+    }
+    return error;
+}
+
+static int grf_vocab_load_scores(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const uint8_t *scores;
+    int error = grf_vocab_get_column(v, g, "tokenizer.ggml.scores", GRF_VALUE_F32, &scores, host);
+    if (error) return error;
+    if (!scores && v->kind == GRF_BY_SCORE) v->kind = GRF_BY_RANK;
+    for (int id = 0; scores && id < v->count; id++) {
+        uint32_t bits = grf_get_u32(scores + 4 * (size_t)id);
+        if ((bits & 0x7F800000) == 0x7F800000) {
+            return grf_fail(host, GRIFFIN_E_FORMAT, "tokenizer.ggml.scores: token %d has %s", id,
+                            "a score that is not finite");
+        }
+        v->pieces[id].order = ~grf_float_key(grf_float_from_bits(bits));
+    }
+    return GRIFFIN_OK;
+}
+
+static int grf_vocab_load_flags(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    int pieces = v->kind != GRF_BYTE_LEVEL;
     const struct { const char *key; int *value, absent; } flags[] = {
-        { "tokenizer.ggml.add_bos_token",                 &v->add_bos,     -1 },
+        { "tokenizer.ggml.add_bos_token",                 &v->add_bos,      pieces },
         { "tokenizer.ggml.add_eos_token",                 &v->add_eos,      0 },
-        { "tokenizer.ggml.add_space_prefix",              &v->dummy_prefix, by_pieces },
+        { "tokenizer.ggml.add_space_prefix",              &v->dummy_prefix, pieces },
         { "tokenizer.ggml.remove_extra_whitespaces",      &v->trim,         0 },
         { "griffin.tokenizer.escape_whitespaces",         &v->escape,       1 },
         { "griffin.tokenizer.treat_whitespace_as_suffix", &v->as_suffix,    0 }
     };
-    for (i = 0; i < GRF_COUNT(flags); i++) {
-        int found;
+    for (int i = 0; i < GRF_COUNT(flags); i++) {
         *flags[i].value = flags[i].absent;
-        found = grf_gguf_get_bool(g, flags[i].key, flags[i].value, host);
+        int found = grf_gguf_get_bool(g, flags[i].key, flags[i].value, host);
         if (found < 0) return found;
     }
     if (v->kind != GRF_BY_SCORE) v->trim = v->as_suffix = 0;
@@ -4483,69 +4347,208 @@ static int grf_load_flags(grf_vocab *v, const grf_gguf *g, const grf_host *host)
     return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "tokenizer.ggml.add_space_prefix with 'gpt2'");
 }
 
-static int grf_load_ids(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    int32_t other;                          /* checked, not used */
+static int grf_vocab_load_ids(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    int32_t unknown, other;
     const struct { const char *key; int32_t *id; } ids[] = {
         { "tokenizer.ggml.bos_token_id",       &v->bos },
         { "tokenizer.ggml.eos_token_id",       &v->eos },
         { "tokenizer.ggml.eot_token_id",       &v->eot },
         { "tokenizer.ggml.padding_token_id",   &v->pad },
-        { "tokenizer.ggml.unknown_token_id",   &v->unknown },
-        { "tokenizer.ggml.seperator_token_id", &other },
+        { "tokenizer.ggml.unknown_token_id",   &unknown },
+        { "tokenizer.ggml.seperator_token_id", &other },            /* checked, not used */
         { "tokenizer.ggml.mask_token_id",      &other }
     };
-    int i;
-    for (i = 0; i < GRF_COUNT(ids); i++) {
+    for (int i = 0; i < GRF_COUNT(ids); i++) {
         uint64_t value = 0;
         int found = grf_gguf_get_uint(g, ids[i].key, (uint64_t)v->count - 1, &value, host);
         if (found < 0) return found;
         *ids[i].id = found ? (int32_t)value : -1;
     }
-    if (v->add_bos < 0) v->add_bos = v->kind != GRF_BYTE_LEVEL;
+    if (v->unknown < 0) v->unknown = unknown;
     v->add_bos = v->add_bos && v->bos >= 0;
     return GRIFFIN_OK;
 }
 
-static int grf_load_surface(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+static int grf_vocab_load_surface(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
     const char *key = "griffin.tokenizer.unk_surface";
-    int found;
     v->unk_surface = " \xE2\x81\x87 ";
     v->unk_length  = 5;
-    found = grf_gguf_get_string(g, key, &v->unk_surface, &v->unk_length, host);
+    int found = grf_gguf_get_string(g, key, &v->unk_surface, &v->unk_length, host);
     if (found < 0) return found;
     if (grf_utf8_valid(v->unk_surface, v->unk_length)) return GRIFFIN_OK;
     return grf_fail(host, GRIFFIN_E_FORMAT, "%s is not UTF-8", key);
 }
 
-static int grf_load_vocab(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
-                          const grf_host *host) {
-    const char *end_of_turn = "<end_of_turn>";
-    int error = grf_load_kind(v, g, host);
-    if (!error) error = grf_load_texts(v, g, tokens, host);
-    if (!error) error = grf_load_types(v, g, host);
-    if (!error) error = grf_load_scores(v, g, host);
-    if (!error) error = grf_load_flags(v, g, host);
-    if (!error) error = grf_load_ids(v, g, host);
-    if (!error) error = grf_load_surface(v, g, host);
-    if (!error) error = grf_load_map(v, g, host);
-    if (!error) error = grf_repair_texts(v, host);
-    if (!error) error = grf_index_texts(v, host);
-    if (!error) error = grf_index_bytes(v, host);
-    if (!error) error = grf_index_unknown(v, host);
+/* The character map of SentencePiece: u32 n, n bytes of units (u32), then texts that end with 0.
+ * The longest text is needed to size scratch memory. */
+static int grf_vocab_load_map(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const char *key = "tokenizer.ggml.precompiled_charsmap";
+    const grf_kv *kv = grf_gguf_find(g, key);
+    if (!kv || kv->count == 0 || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
+    const uint8_t *data = g->data + kv->offset;
+    uint32_t bytes = kv->count > 4 && kv->count <= INT32_MAX ? grf_get_u32(data) : 0;
+    if (kv->type != GRF_VALUE_ARRAY || kv->element_type > GRF_VALUE_I8 || bytes < 4 || bytes % 4
+        || bytes >= kv->count - 4 || data[kv->count - 1]
+        || !grf_utf8_valid((const char *)data + 4 + bytes, kv->count - 4 - bytes)) {
+        return grf_fail(host, GRIFFIN_E_FORMAT, "%s at byte %u is not a character map", key,
+                        kv->offset);
+    }
+    v->map_units = data + 4;
+    v->map_count = bytes / 4;
+    v->map_texts = (const char *)data + 4 + bytes;
+    v->map_size  = (uint32_t)kv->count - 4 - bytes;
+    for (uint32_t i = 0, run = 0; i < v->map_size; i++) {
+        run = v->map_texts[i] ? run + 1 : 0;
+        if (run > v->growth) v->growth = run;
+    }
+    return GRIFFIN_OK;
+}
+
+/* Some writers put plain spaces into user-defined pieces where U+2581 is meant. Their texts are
+ * written anew: the first round only counts the bytes. */
+static int grf_vocab_repair_texts(grf_vocab *v, const grf_host *host) {
+    grf_text text = { NULL, 0, 0 };
+    if (!v->escape || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
+    for (int round = 0; round < 2; round++) {
+        text.capacity = text.length;
+        text.length = 0;
+        if (round) v->repaired = text.at = (char *)grf_host_allocate(host, text.capacity);
+        if (round && !text.at) return grf_fail_memory(host, text.capacity);
+        for (int id = 0; id < v->count; id++) {
+            grf_piece *piece = &v->pieces[id];
+            uint64_t start = text.length;
+            if (piece->type != GRIFFIN_TOKEN_USER_DEFINED
+                || !memchr(piece->text, ' ', piece->length)) continue;
+            for (uint32_t i = 0; i < piece->length; i++) {
+                if (piece->text[i] == ' ') grf_text_append(&text, GRF_SPACE, 3);
+                else grf_text_append(&text, piece->text + i, 1);
+            }
+            if (!round) continue;
+            piece->text   = text.at + start;
+            piece->length = (uint32_t)(text.length - start);
+        }
+        if (!text.length) break;
+    }
+    return GRIFFIN_OK;
+}
+
+static int grf_vocab_index_texts(grf_vocab *v, const grf_host *host) {
+    int error = grf_table_make(&v->texts, (uint64_t)v->count, host);
+    for (int id = 0; !error && id < v->count; id++) {
+        const grf_piece *piece = &v->pieces[id];
+        uint32_t hash = grf_vocab_text_hash(piece->text, piece->length);
+        int kinds = GRF_MERGEABLE >> piece->type & 1 ? GRF_MERGEABLE : GRF_RESERVED;
+        if (piece->length > v->longest) v->longest = piece->length;
+        if (grf_vocab_find(v, piece->text, piece->length, hash, kinds) >= 0) {
+            return grf_fail(host, GRIFFIN_E_FORMAT, "token %d '%t' occurs twice", id, piece->text,
+                            (size_t)piece->length);
+        }
+        error = grf_table_add(&v->texts, hash, id, host);
+    }
+    return error;
+}
+
+/* The byte that a whole piece stands for, or -1. */
+static int grf_vocab_byte(const grf_vocab *v, const grf_piece *piece) {
+    if (v->kind != GRF_BYTE_LEVEL) {
+        return piece->type == GRIFFIN_TOKEN_BYTE ? grf_byte_of_piece(piece) : -1;
+    }
+    int n = grf_utf8_length(piece->text, piece->length);
+    if (piece->length != (uint32_t)n || !(GRF_MERGEABLE >> piece->type & 1)) return -1;
+    return (int)grf_byte_of_character(grf_utf8_code_point(piece->text, n));
+}
+
+/* Byte tokens must be complete where they are needed: in a byte-level vocabulary always, by score
+ * if there is one of them. By rank a text may do without some. */
+static int grf_vocab_index_bytes(grf_vocab *v, const grf_host *host) {
+    int bytes = 0;
+    for (int b = 0; b < 256; b++) v->bytes[b] = -1;
+    for (int id = 0; id < v->count; id++) {
+        int b = grf_vocab_byte(v, &v->pieces[id]);
+        if (b < 0) continue;
+        bytes += v->bytes[b] < 0;
+        v->bytes[b] = id;
+    }
+    v->byte_fallback = v->kind == GRF_BY_SCORE && bytes;
+    if (bytes == 256 || (!v->byte_fallback && v->kind != GRF_BYTE_LEVEL)) return GRIFFIN_OK;
+    return grf_fail(host, GRIFFIN_E_FORMAT, "the vocabulary has tokens for %d of 256 bytes", bytes);
+}
+
+/* Splits "left right" and finds the three tokens; `joined` has room for the longest piece. */
+static int grf_vocab_read_merge(const grf_vocab *v, grf_merge *merge, const char *text,
+                                uint64_t length, char *joined) {
+    const char *space = (const char *)memchr(text, ' ', (size_t)length);
+    if (!space || length - 1 > v->longest) return 0;
+    uint64_t left = (uint64_t)(space - text), right = length - 1 - left;
+    if (!left || !right || memchr(space + 1, ' ', (size_t)right)) return 0;
+    memcpy(joined, text, (size_t)left);
+    memcpy(joined + left, space + 1, (size_t)right);
+    merge->left   = grf_vocab_find_any(v, joined, left);
+    merge->right  = grf_vocab_find_any(v, joined + left, right);
+    merge->merged = grf_vocab_find_any(v, joined, left + right);
+    return merge->left >= 0 && merge->right >= 0 && merge->merged >= 0;
+}
+
+static int grf_vocab_load_merges(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const char *key = "tokenizer.ggml.merges";
+    const grf_kv *array = NULL;
+    int found = grf_gguf_get_array(g, key, GRF_VALUE_STRING, &array, host);
+    if (v->kind == GRF_BY_SCORE || found < 0) return found < 0 ? found : GRIFFIN_OK;
+    if (!found || array->count > GRF_MOST_MERGES) {
+        return grf_fail(host, GRIFFIN_E_FORMAT, "%s: expected 0 to %d merges%s", key,
+                        GRF_MOST_MERGES, found ? "" : ", as there are no scores");
+    }
+    v->merges = (grf_merge *)grf_host_allocate(host, array->count * sizeof(grf_merge));
+    if (!v->merges) return grf_fail_memory(host, array->count * sizeof(grf_merge));
+    int error = grf_table_make(&v->pairs, array->count, host);
     if (error) return error;
-    if (v->eot < 0) v->eot = grf_find_any(v, end_of_turn, strlen(end_of_turn));
-    error = grf_index_special(v, host);
-    return error ? error : grf_load_merges(v, g, host);
+    char *joined = (char *)grf_host_allocate(host, v->longest);
+    if (!joined) return grf_fail_memory(host, v->longest);
+    const uint8_t *at = g->data + array->offset;
+    for (int i = 0; !error && i < (int)array->count; i++) {
+        grf_merge *m = &v->merges[i];
+        const char *text;
+        uint64_t length;
+        at = grf_gguf_next_string(at, &text, &length);
+        if (!grf_vocab_read_merge(v, m, text, length, joined)
+            || grf_vocab_find_merge(v, m->left, m->right) >= 0) {
+            error = grf_fail(host, GRIFFIN_E_FORMAT, "%s: entry %d '%t' is not two tokens that make"
+                             " a third, for the first time", key, i, text, (size_t)length);
+        } else {
+            error = grf_table_add(&v->pairs, grf_vocab_pair_hash(m->left, m->right), i, host);
+        }
+    }
+    grf_host_release(host, joined);
+    return error;
 }
 
 static void grf_vocab_free(grf_vocab *v, const grf_host *host) {
     grf_host_release(host, v->pieces);
-    grf_host_release(host, v->texts.slots);
+    grf_host_release(host, v->texts.entries);
     grf_host_release(host, v->special);
     grf_host_release(host, v->merges);
-    grf_host_release(host, v->pairs.slots);
+    grf_host_release(host, v->pairs.entries);
     grf_host_release(host, v->repaired);
     memset(v, 0, sizeof *v);
+}
+
+static int grf_vocab_fill(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
+                          const grf_host *host) {
+    int error = grf_vocab_load_kind(v, g, host);
+    if (!error) error = grf_vocab_load_texts(v, g, tokens, host);
+    if (!error) error = grf_vocab_load_types(v, g, host);
+    if (!error) error = grf_vocab_load_scores(v, g, host);
+    if (!error) error = grf_vocab_load_flags(v, g, host);
+    if (!error) error = grf_vocab_load_ids(v, g, host);
+    if (!error) error = grf_vocab_load_surface(v, g, host);
+    if (!error) error = grf_vocab_load_map(v, g, host);
+    if (!error) error = grf_vocab_repair_texts(v, host);
+    if (!error) error = grf_vocab_index_texts(v, host);
+    if (!error) error = grf_vocab_index_bytes(v, host);
+    if (error) return error;
+    if (v->eot < 0) v->eot = grf_vocab_find_any(v, "<end_of_turn>", 13);
+    error = grf_special_index(v, host);
+    return error ? error : grf_vocab_load_merges(v, g, host);
 }
 
 /* A file without tokens gives no vocabulary, and no error. */
@@ -4558,122 +4561,159 @@ static int grf_vocab_load(grf_vocab *v, const grf_gguf *g, const grf_host *host)
         return grf_fail(host, GRIFFIN_E_FORMAT, "tokenizer.ggml.tokens: %u tokens, expected 1 to "
                         "%d", tokens->count, GRF_MOST_TOKENS);
     }
-    v->count  = (int)tokens->count;
-    v->growth = 1;
-    v->pieces = (grf_piece *)grf_host_allocate(host, tokens->count * sizeof(grf_piece));
-    if (!v->pieces) {
-        v->count = 0;
-        return grf_fail_memory(host, tokens->count * sizeof(grf_piece));
-    }
-    memset(v->pieces, 0, (size_t)v->count * sizeof(grf_piece));
-    error = grf_load_vocab(v, g, tokens, host);
+    uint64_t size = tokens->count * sizeof(grf_piece);
+    v->pieces = (grf_piece *)grf_host_allocate(host, size);
+    if (!v->pieces) return grf_fail_memory(host, size);
+    memset(v->pieces, 0, (size_t)size);
+    v->count   = (int)tokens->count;
+    v->unknown = -1;
+    v->growth  = 1;
+    error = grf_vocab_fill(v, g, tokens, host);
     if (error) grf_vocab_free(v, host);
     return error;
 }
 
-/* ---- text to symbols ----------------------------------------------------------------
- * A symbol is a stretch of text that becomes one token unless it merges with its neighbour.
- * Neighbours that must not merge are not linked: special pieces, and words of GPT-2. */
+/* ================================================================= >>text
+ * Text to tokens and back, and texts to stop at.
+ *
+ * All three kinds of vocabulary use byte pair encoding: the text is cut into symbols, and then the
+ * best pair of neighbours is joined to one symbol, over and over, until no pair can be joined. They
+ * differ in where they cut, and in which pair is the best.
+ *
+ * GRF_BY_SCORE (SentencePiece). Spaces become U+2581, and every character is a symbol. Two
+ * neighbours can be joined if the text of both is a piece. The pair whose piece has the highest
+ * score comes first. What is no piece at the end becomes the tokens of its bytes, or "unknown".
+ *
+ * GRF_BY_RANK. The text is cut in the same way, but first special pieces are cut out of it. Two
+ * neighbours can be joined if the list of merges has the pair. The pair that stands first in the
+ * list comes first. A character that is no piece is cut into the tokens of its bytes.
+ *
+ * GRF_BYTE_LEVEL (GPT-2). The text is cut into words by a fixed pattern, and every byte of a word
+ * is a symbol. Pairs and their order are as by rank, but no pair reaches from one word to the
+ * next. Every byte has a token, so nothing is unknown. Spaces stay at the start of their word.
+ *
+ * In all of them the leftmost of equal pairs comes first. Encoding takes three steps: the text is
+ * rewritten and cut (grf_encoder_prepare), the symbols are joined (grf_encoder_merge), and the
+ * tokens are written (grf_encoder_emit_all). A first run of step one without memory measures what
+ * the others need. */
 
+#define GRF_MOST_TEXT (INT32_MAX - 1)       /* bytes of rewritten text */
+#define GRF_BROKEN    "\xEF\xBF\xBD"        /* U+FFFD stands for a byte that is not UTF-8 */
+
+/* A stretch of rewritten text that becomes one token unless it is joined with a neighbour. prev and
+ * next link only neighbours that may be joined: special pieces have none, and words of GPT-2 are
+ * not linked to each other. */
 typedef struct grf_symbol { uint32_t start, length; int32_t prev, next, id; } grf_symbol;
 
-/* A possible merge: of the symbol in the lower half of `order` and its next, into `id`. */
+/* A pair that can be joined into the piece `id`. `order` is its score or rank, and in the lower
+ * half the index of its left symbol. `length` of both tells whether the pair is out of date. */
 typedef struct grf_pair { uint64_t order; uint32_t length; int32_t id; } grf_pair;
 
 typedef struct grf_encoder {
     const grf_vocab *v;
-    int         no_special, continues;
-    grf_text    text;                       /* normalised */
+    int         no_special, continues;      /* of griffin_encoding */
+    grf_text    text;                       /* rewritten */
+    uint64_t    characters;                 /* of the rewritten text, by score */
     grf_symbol *symbols;                    /* null while the text is only measured */
     int32_t     count;
-    int         apart;                      /* the next symbol starts a new chain */
+    int         apart;                      /* the next symbol is not linked to the last one */
     grf_pair   *heap;                       /* the lowest order on top */
-    uint64_t    waiting;
+    uint64_t    waiting;                    /* pairs in the heap */
     uint32_t   *cuts;                       /* of unused pieces: length of the left part, or 0 */
     int32_t    *tokens;
     int64_t     capacity, written;
-    int         after_unknown;
+    int         after_unknown;              /* the last token is "unknown" */
 } grf_encoder;
 
-/* The next piece of raw text to copy: what it becomes, and how many bytes it takes. */
-typedef struct grf_unit { const char *text; uint64_t length, used; } grf_unit;
+/* ---- rewriting ------------------------------------------------------------------------ */
 
-/* The longest match of the character map. Units are a double array: bits 10..31 are the offset
- * to the children (in steps of 256 with bit 9), bit 8 says that a match ends here, and the lower
- * eight are the byte that led here. */
-static int grf_map(const grf_vocab *v, const char *text, uint64_t left, grf_unit *unit) {
-    uint32_t at = 0, u = v->map_count ? grf_get_u32(v->map_units) : 0, value;
-    uint64_t i;
-    unit->used = 0;
-    for (i = 0; i < left; i++) {
+/* The next `used` bytes of raw text become `text`. */
+typedef struct grf_rewrite { const char *text; uint64_t length, used; } grf_rewrite;
+
+/* The longest match of SentencePiece's character map, a double array. Bits 10..31 of a unit are the
+ * offset to its children, in steps of 256 if bit 9 is set. Bit 8 says that a match ends here. The
+ * lower eight bits are the byte that led here. */
+static int grf_map_match(const grf_vocab *v, const char *text, uint64_t left, grf_rewrite *match) {
+    if (!v->map_count) return 0;
+    uint32_t at = 0, u = grf_get_u32(v->map_units);
+    for (uint64_t i = 0; i < left; i++) {
         at ^= (u >> 10 << ((u & 0x200) >> 6)) ^ (uint8_t)text[i];
         if (at >= v->map_count) break;
         u = grf_get_u32(v->map_units + 4 * (size_t)at);
         if ((u & 0x800000FF) != (uint8_t)text[i]) break;
         if (!(u >> 8 & 1)) continue;
-        value = at ^ (u >> 10 << ((u & 0x200) >> 6));
+        uint32_t value = at ^ (u >> 10 << ((u & 0x200) >> 6));
         if (value >= v->map_count) break;
         value = grf_get_u32(v->map_units + 4 * (size_t)value) & 0x7FFFFFFF;
         if (value >= v->map_size || (value && v->map_texts[value - 1])) break;
-        unit->text = v->map_texts + value;
-        unit->used = i + 1;
+        match->text = v->map_texts + value;
+        match->used = i + 1;
     }
-    if (unit->used) unit->length = strlen(unit->text);
-    return unit->used > 0;
+    if (match->used) match->length = strlen(match->text);
+    return match->used > 0;
 }
 
-static grf_unit grf_next_unit(const grf_encoder *e, const char *text, uint64_t left) {
-    grf_unit unit = { text, 0, 0 };
-    int32_t id = e->v->kind == GRF_BY_SCORE ? grf_match(e->v, text, left, e->no_special) : -1;
-    int n;
+/* By score, a special piece at the start of the text, or -1. */
+static int32_t grf_encoder_special(const grf_encoder *e, const char *text, uint64_t left) {
+    return e->v->kind == GRF_BY_SCORE ? grf_special_match(e->v, text, left, e->no_special) : -1;
+}
+
+/* Special pieces stay as they are, the character map may change a match, and a byte that is not
+ * UTF-8 becomes U+FFFD. Everything else is copied by characters. */
+static grf_rewrite grf_encoder_rewrite(const grf_encoder *e, const char *text, uint64_t left) {
+    grf_rewrite next = { text, 0, 0 };
+    int32_t id = grf_encoder_special(e, text, left);
     if (id >= 0) {
-        unit.length = unit.used = e->v->pieces[id].length;
-    } else if (!grf_map(e->v, text, left, &unit)) {
-        n = grf_utf8_length(text, left);
-        if (n <= 0) unit.text = GRF_BROKEN;
-        unit.used   = n > 0 ? (uint64_t)n : 1;
-        unit.length = n > 0 ? (uint64_t)n : 3;
+        next.length = next.used = e->v->pieces[id].length;
+    } else if (!grf_map_match(e->v, text, left, &next)) {
+        int n = grf_utf8_length(text, left);
+        if (n <= 0) next.text = GRF_BROKEN;
+        next.used   = n > 0 ? (uint64_t)n : 1;
+        next.length = n > 0 ? (uint64_t)n : 3;
     }
-    return unit;
+    return next;
 }
 
-static void grf_append_escaped(grf_encoder *e, const char *text, uint64_t length) {
+static void grf_encoder_append(grf_encoder *e, const char *text, uint64_t length) {
     for (; length; text++, length--) {
-        if (*text == ' ' && e->v->escape) grf_append(&e->text, GRF_SPACE, 3);
-        else grf_append(&e->text, text, 1);
+        e->characters += (*text & 0xC0) != 0x80;
+        if (*text == ' ' && e->v->escape) grf_text_append(&e->text, GRF_SPACE, 3);
+        else grf_text_append(&e->text, text, 1);
     }
 }
 
-static void grf_trim_end(grf_encoder *e) {
+static void grf_encoder_trim_end(grf_encoder *e) {
     const char *space = e->v->escape ? GRF_SPACE : " ";
     uint64_t n = strlen(space);
     while (e->symbols && e->text.length >= n
            && memcmp(e->text.at + e->text.length - n, space, (size_t)n) == 0) e->text.length -= n;
 }
 
-/* Raw text to normalised text. `first`: nothing comes before it. */
-static void grf_normalise(grf_encoder *e, const char *text, uint64_t length, int first) {
+/* Appends a stretch of raw text, rewritten. `first`: nothing comes before it. */
+static void grf_encoder_normalise(grf_encoder *e, const char *text, uint64_t length, int first) {
     const grf_vocab *v = e->v;
     const char *end = text + length;
     int drop = v->trim && first;            /* spaces that follow are left out */
-    grf_unit unit;
-    for (; drop && text < end; text += unit.used) {
-        unit = grf_next_unit(e, text, (uint64_t)(end - text));
-        if (unit.length != 1 || unit.text[0] != ' ') break;
+    grf_rewrite next;
+    for (; drop && text < end; text += next.used) {
+        next = grf_encoder_rewrite(e, text, (uint64_t)(end - text));
+        if (next.length != 1 || next.text[0] != ' ') break;
     }
     if (text == end) return;
-    if (first && v->dummy_prefix && !v->as_suffix) grf_append_escaped(e, " ", 1);
-    for (; text < end; text += unit.used) {
-        unit = grf_next_unit(e, text, (uint64_t)(end - text));
-        while (drop && unit.length && unit.text[0] == ' ') { unit.text++; unit.length--; }
-        grf_append_escaped(e, unit.text, unit.length);
-        if (unit.length) drop = v->trim && unit.text[unit.length - 1] == ' ';
+    if (first && v->dummy_prefix && !v->as_suffix) grf_encoder_append(e, " ", 1);
+    for (; text < end; text += next.used) {
+        next = grf_encoder_rewrite(e, text, (uint64_t)(end - text));
+        while (drop && next.length && next.text[0] == ' ') { next.text++; next.length--; }
+        grf_encoder_append(e, next.text, next.length);
+        if (next.length) drop = v->trim && next.text[next.length - 1] == ' ';
     }
-    if (v->trim) grf_trim_end(e);
-    if (v->dummy_prefix && v->as_suffix) grf_append_escaped(e, " ", 1);
+    if (v->trim) grf_encoder_trim_end(e);
+    if (v->dummy_prefix && v->as_suffix) grf_encoder_append(e, " ", 1);
 }
 
-static void grf_add_symbol(grf_encoder *e, uint64_t start, uint64_t length, int32_t id) {
+/* ---- cutting into symbols -------------------------------------------------------------- */
+
+static void grf_encoder_add(grf_encoder *e, uint64_t start, uint64_t length, int32_t id) {
     grf_symbol *s = &e->symbols[e->count];
     s->start  = (uint32_t)start;
     s->length = (uint32_t)length;
@@ -4686,40 +4726,47 @@ static void grf_add_symbol(grf_encoder *e, uint64_t start, uint64_t length, int3
 }
 
 /* A symbol with no neighbours. */
-static void grf_add_special(grf_encoder *e, uint64_t start, uint64_t length, int32_t id) {
+static void grf_encoder_add_special(grf_encoder *e, uint64_t start, uint64_t length, int32_t id) {
     e->apart = 1;
-    grf_add_symbol(e, start, length, id);
+    grf_encoder_add(e, start, length, id);
     e->apart = 1;
 }
 
-/* The piece that a stretch of normalised text is, or -1. */
-static int32_t grf_piece_at(const grf_encoder *e, uint64_t start, uint64_t length, int kinds) {
-    int32_t id = grf_find(e->v, e->text.at + start, length, kinds);
+/* The piece that a stretch of rewritten text is, or -1. */
+static int32_t grf_encoder_piece(const grf_encoder *e, uint64_t start, uint64_t length, int kinds) {
+    const char *text = e->text.at + start;
+    if (length > e->v->longest) return -1;
+    int32_t id = grf_vocab_find(e->v, text, length, grf_vocab_text_hash(text, length), kinds);
     return id >= 0 && e->no_special && e->v->pieces[id].marker ? -1 : id;
 }
 
-/* By rank, a character that is no piece becomes the tokens of its bytes, if there are all. */
-static void grf_add_character(grf_encoder *e, uint64_t start, uint64_t length) {
+/* By rank, a character that is no piece becomes the tokens of its bytes, if all of them have one.
+ * By score, the text of a symbol decides in the end, so that no piece is looked up here. */
+static void grf_encoder_add_character(grf_encoder *e, uint64_t start, uint64_t length) {
     const uint8_t *bytes = (const uint8_t *)e->text.at + start;
+    const int32_t *tokens = e->v->bytes;
     int32_t id = -1;
-    uint64_t i, known = 0;
-    if (e->v->kind == GRF_BY_RANK) id = grf_piece_at(e, start, length, GRF_MERGEABLE);
-    if (e->v->kind == GRF_BY_RANK && id < 0) {
-        for (i = 0; i < length; i++) known += e->v->bytes[bytes[i]] >= 0;
+    uint64_t known = 0;
+    if (e->v->kind == GRF_BY_RANK) {
+        id = grf_encoder_piece(e, start, length, GRF_MERGEABLE);
+        while (id < 0 && known < length && tokens[bytes[known]] >= 0) known++;
     }
-    if (known < length) { grf_add_symbol(e, start, length, id); return; }
-    for (i = 0; i < length; i++) grf_add_symbol(e, start + i, 1, e->v->bytes[bytes[i]]);
+    if (known < length) { grf_encoder_add(e, start, length, id); return; }
+    for (uint64_t i = 0; i < length; i++) grf_encoder_add(e, start + i, 1, tokens[bytes[i]]);
 }
 
-static void grf_split_characters(grf_encoder *e, uint64_t from) {
-    uint64_t at, length;
-    for (at = from; at < e->text.length; at += length) {
-        uint64_t left = e->text.length - at;
-        int32_t id = e->v->kind == GRF_BY_SCORE ? grf_match(e->v, e->text.at + at, left,
-                                                            e->no_special) : -1;
-        length = id >= 0 ? e->v->pieces[id].length : (uint64_t)grf_utf8_length(e->text.at + at, left);
-        if (id >= 0) grf_add_special(e, at, length, id);
-        else grf_add_character(e, at, length);
+static void grf_encoder_split_characters(grf_encoder *e, uint64_t from) {
+    uint64_t length;
+    for (uint64_t at = from; at < e->text.length; at += length) {
+        const char *text = e->text.at + at;
+        int32_t id = grf_encoder_special(e, text, e->text.length - at);
+        if (id >= 0) {
+            length = e->v->pieces[id].length;
+            grf_encoder_add_special(e, at, length, id);
+        } else {
+            length = (uint64_t)grf_utf8_length(text, e->text.length - at);
+            grf_encoder_add_character(e, at, length);
+        }
     }
 }
 
@@ -4780,10 +4827,9 @@ static const uint16_t grf_numbers[] = {
     2368,10,422,10,1485,9,128,10,791,59,1,3,1,4,76,45,1,15,962,13,2787,10
 };
 
-static int grf_in_runs(const uint16_t *runs, int count, uint32_t c) {
+static int grf_class_in(const uint16_t *runs, int count, uint32_t c) {
     uint32_t at = 0;
-    int i;
-    for (i = 0; i < count; i++) {
+    for (int i = 0; i < count; i++) {
         at += runs[i];
         if (c < at) return i & 1;
     }
@@ -4791,14 +4837,14 @@ static int grf_in_runs(const uint16_t *runs, int count, uint32_t c) {
 }
 
 static int grf_class_of(uint32_t c) {
-    if (grf_in_runs(grf_blanks,  GRF_COUNT(grf_blanks),  c)) return GRF_BLANK;
-    if (grf_in_runs(grf_letters, GRF_COUNT(grf_letters), c)) return GRF_LETTER;
-    if (grf_in_runs(grf_numbers, GRF_COUNT(grf_numbers), c)) return GRF_NUMBER;
+    if (grf_class_in(grf_blanks,  GRF_COUNT(grf_blanks),  c)) return GRF_BLANK;
+    if (grf_class_in(grf_letters, GRF_COUNT(grf_letters), c)) return GRF_LETTER;
+    if (grf_class_in(grf_numbers, GRF_COUNT(grf_numbers), c)) return GRF_NUMBER;
     return GRF_OTHER;
 }
 
 /* The end of the characters of one class from `at` on; *last is where the last of them starts. */
-static uint64_t grf_run_end(const grf_text *text, uint64_t at, int kind, uint64_t *last) {
+static uint64_t grf_word_run_end(const grf_text *text, uint64_t at, int kind, uint64_t *last) {
     while (at < text->length) {
         int n = grf_utf8_length(text->at + at, text->length - at);
         if (grf_class_of(grf_utf8_code_point(text->at + at, n)) != kind) break;
@@ -4808,164 +4854,170 @@ static uint64_t grf_run_end(const grf_text *text, uint64_t at, int kind, uint64_
     return at;
 }
 
-static uint64_t grf_contraction(const char *text, uint64_t left) {
+/* The length of 's, 't, 'm, 'd, 're, 've or 'll at the start of a text, or 0. */
+static uint64_t grf_word_contraction(const char *text, uint64_t left) {
     if (left < 2 || text[0] != '\'') return 0;
-    if (strchr("stmd", text[1]) && text[1]) return 2;
-    if (left < 3) return 0;
-    return memcmp(text, "'re", 3) == 0 || memcmp(text, "'ve", 3) == 0
-        || memcmp(text, "'ll", 3) == 0 ? 3 : 0;
+    if (memchr("stmd", text[1], 4)) return 2;
+    return left > 2 && (memcmp(text, "'re", 3) == 0 || memcmp(text, "'ve", 3) == 0
+                        || memcmp(text, "'ll", 3) == 0) ? 3 : 0;
 }
 
+/* The word is a contraction, or a run of one class with one space before it, or a run of blanks.
+ * Such a run leaves its last blank to the word after it. */
 static uint64_t grf_word_end(const grf_text *text, uint64_t start) {
-    uint64_t n = grf_contraction(text->at + start, text->length - start);
-    uint64_t at = start + (text->at[start] == ' '), last = start, end;
-    int kind = GRF_BLANK;
+    uint64_t n = grf_word_contraction(text->at + start, text->length - start), last = start;
     if (n) return start + n;
+    uint64_t at = start + (text->at[start] == ' ');
     if (at < text->length) {
-        n = (uint64_t)grf_utf8_length(text->at + at, text->length - at);
-        kind = grf_class_of(grf_utf8_code_point(text->at + at, (int)n));
+        int bytes = grf_utf8_length(text->at + at, text->length - at);
+        int kind = grf_class_of(grf_utf8_code_point(text->at + at, bytes));
+        if (kind != GRF_BLANK) return grf_word_run_end(text, at, kind, &last);
     }
-    if (kind != GRF_BLANK) return grf_run_end(text, at, kind, &last);
-    end = grf_run_end(text, start, GRF_BLANK, &last);
+    uint64_t end = grf_word_run_end(text, start, GRF_BLANK, &last);
     return end < text->length && last > start ? last : end;
 }
 
-static void grf_split_words(grf_encoder *e, uint64_t from) {
-    uint64_t at = from, end;
-    while (at < e->text.length) {
-        end = grf_word_end(&e->text, at);
+static void grf_encoder_split_words(grf_encoder *e, uint64_t from) {
+    for (uint64_t at = from; at < e->text.length; ) {
+        uint64_t end = grf_word_end(&e->text, at);
         e->apart = 1;
-        for (; at < end; at++) grf_add_symbol(e, at, 1, e->v->bytes[(uint8_t)e->text.at[at]]);
+        for (; at < end; at++) {
+            grf_encoder_add(e, at, 1, e->v->bytes[(uint8_t)e->text.at[at]]);
+        }
     }
     e->apart = 1;
 }
 
 /* ---- symbols to tokens -------------------------------------------------------------- */
 
-static void grf_encode_stretch(grf_encoder *e, const char *text, uint64_t length, int first) {
+static void grf_encoder_prepare_stretch(grf_encoder *e, const char *text, uint64_t length,
+                                        int first) {
     uint64_t from = e->text.length;
-    grf_normalise(e, text, length, first);
+    grf_encoder_normalise(e, text, length, first);
     if (!e->symbols) return;
-    if (e->v->kind == GRF_BYTE_LEVEL) grf_split_words(e, from);
-    else grf_split_characters(e, from);
+    if (e->v->kind == GRF_BYTE_LEVEL) grf_encoder_split_words(e, from);
+    else grf_encoder_split_characters(e, from);
 }
 
-/* Normalises the text and, if there is memory for them, makes its symbols. By rank, special
- * pieces are cut out of the raw text before; each leaves one byte in the normalised text, so
- * that there are never more symbols than bytes. */
-static void grf_prepare(grf_encoder *e, const char *text, uint64_t length) {
+/* Rewrites the text and, if there is memory for symbols, cuts it into them. With merges, special
+ * pieces are cut out of the raw text before. Each leaves one byte in the rewritten text, so that
+ * there are never more symbols than bytes. */
+static void grf_encoder_prepare(grf_encoder *e, const char *text, uint64_t length) {
     uint64_t at = 0, from = 0;
-    e->text.length = e->text.characters = 0;
+    e->text.length = e->characters = 0;
     e->apart = 1;
     while (e->v->kind != GRF_BY_SCORE && at < length) {
-        int32_t id = grf_match(e->v, text + at, length - at, e->no_special);
+        int32_t id = grf_special_match(e->v, text + at, length - at, e->no_special);
         if (id < 0) { at++; continue; }
-        grf_encode_stretch(e, text + from, at - from, from == 0 && !e->continues);
-        if (e->symbols) grf_add_special(e, e->text.length, 1, id);
-        grf_append(&e->text, text + at, 1);
+        grf_encoder_prepare_stretch(e, text + from, at - from, from == 0 && !e->continues);
+        if (e->symbols) grf_encoder_add_special(e, e->text.length, 1, id);
+        grf_text_append(&e->text, text + at, 1);
         at += e->v->pieces[id].length;
         from = at;
     }
-    grf_encode_stretch(e, text + from, length - from, from == 0 && !e->continues);
+    grf_encoder_prepare_stretch(e, text + from, length - from, from == 0 && !e->continues);
 }
 
-static void grf_push(grf_encoder *e, grf_pair pair) {
-    uint64_t at = e->waiting++;
-    for (; at && pair.order < e->heap[(at - 1) / 2].order; at = (at - 1) / 2) {
-        e->heap[at] = e->heap[(at - 1) / 2];
+/* A binary heap: no pair has a lower order than its parent at (place - 1) / 2. A pair enters it at a
+ * free place that has no children, and changes places with its parent while its order is lower. */
+static void grf_heap_enter(grf_pair *heap, uint64_t at, grf_pair pair) {
+    for (; at && pair.order < heap[(at - 1) / 2].order; at = (at - 1) / 2) {
+        heap[at] = heap[(at - 1) / 2];
     }
-    e->heap[at] = pair;
+    heap[at] = pair;
 }
 
-static grf_pair grf_pop(grf_encoder *e) {
-    grf_pair top = e->heap[0], last = e->heap[--e->waiting];
+/* Takes the top away. The lower of two children moves up each time, and the last pair enters where
+ * that ends. */
+static grf_pair grf_heap_pop(grf_pair *heap, uint64_t count) {
+    grf_pair top = heap[0];
     uint64_t at = 0, child;
-    while ((child = 2 * at + 1) < e->waiting) {
-        if (child + 1 < e->waiting && e->heap[child + 1].order < e->heap[child].order) child++;
-        if (last.order <= e->heap[child].order) break;
-        e->heap[at] = e->heap[child];
+    while ((child = 2 * at + 1) < count) {
+        if (child + 1 < count && heap[child + 1].order < heap[child].order) child++;
+        heap[at] = heap[child];
         at = child;
     }
-    e->heap[at] = last;
+    grf_heap_enter(heap, at, heap[count - 1]);
     return top;
 }
 
-/* Pushes the merge of a symbol with the next, if there is one. */
-static void grf_consider(grf_encoder *e, int32_t left) {
+/* Pushes the pair of a symbol and the next one, if there is one and they can be joined. */
+static void grf_encoder_push_pair(grf_encoder *e, int32_t left) {
     const grf_vocab *v = e->v;
-    const grf_symbol *a = &e->symbols[left], *b;
-    uint32_t order;
-    grf_pair pair;
+    const grf_symbol *a = &e->symbols[left];
     if (a->next < 0) return;
-    b = &e->symbols[a->next];
+    const grf_symbol *b = &e->symbols[a->next];
+    grf_pair pair;
+    uint32_t order;
     pair.length = a->length + b->length;
     if (v->kind == GRF_BY_SCORE) {
-        pair.id = grf_piece_at(e, a->start, pair.length, GRF_MERGEABLE);
+        pair.id = grf_encoder_piece(e, a->start, pair.length, GRF_MERGEABLE);
         if (pair.id < 0) return;
         order = v->pieces[pair.id].order;
         if (v->pieces[pair.id].type == GRIFFIN_TOKEN_UNUSED) {
             e->cuts[v->pieces[pair.id].number] = a->length;
         }
     } else {
-        int32_t rank = grf_find_merge(v, a->id, b->id);
+        int32_t rank = grf_vocab_find_merge(v, a->id, b->id);
         if (rank < 0) return;
         order   = (uint32_t)rank;
         pair.id = v->merges[rank].merged;
         if (e->no_special && v->pieces[pair.id].marker) return;
     }
     pair.order = (uint64_t)order << 32 | (uint32_t)left;
-    grf_push(e, pair);
+    grf_heap_enter(e->heap, e->waiting++, pair);
 }
 
-/* A pair is out of date if its symbol is gone or one of the two has grown. Every merge takes one
- * pair off the heap and puts at most two there, so that it never holds more than 2 count. */
-static void grf_merge_symbols(grf_encoder *e) {
-    int32_t i;
-    for (i = 0; i < e->count; i++) grf_consider(e, i);
+/* A pair is out of date if its left symbol is gone or one of the two has grown. Every join takes
+ * one pair off the heap and puts at most two there, so it never holds more than 2 count. */
+static void grf_encoder_merge(grf_encoder *e) {
+    for (int32_t i = 0; i < e->count; i++) grf_encoder_push_pair(e, i);
     while (e->waiting) {
-        grf_pair pair = grf_pop(e);
+        grf_pair pair = grf_heap_pop(e->heap, e->waiting--);
         int32_t left = (int32_t)(uint32_t)pair.order;
-        grf_symbol *a = &e->symbols[left], *b;
+        grf_symbol *a = &e->symbols[left];
         if (!a->length || a->next < 0) continue;
-        b = &e->symbols[a->next];
+        grf_symbol *b = &e->symbols[a->next];
         if (a->length + b->length != pair.length) continue;
         a->length = pair.length;
         a->id     = pair.id;
         a->next   = b->next;
         b->length = 0;
         if (a->next >= 0) e->symbols[a->next].prev = left;
-        if (a->prev >= 0) grf_consider(e, a->prev);
-        grf_consider(e, left);
+        if (a->prev >= 0) grf_encoder_push_pair(e, a->prev);
+        grf_encoder_push_pair(e, left);
     }
 }
 
-static void grf_put_token(grf_encoder *e, int32_t id) {
+static void grf_encoder_emit(grf_encoder *e, int32_t id) {
     if (e->written < e->capacity) e->tokens[e->written] = id;
     e->written++;
     e->after_unknown = 0;
 }
 
 /* Neighbouring unknown symbols share one token. */
-static void grf_put_unknown(grf_encoder *e, uint64_t start, uint64_t length) {
+static void grf_encoder_emit_unknown(grf_encoder *e, uint64_t start, uint64_t length) {
     if (e->v->byte_fallback) {
-        for (; length; start++, length--) grf_put_token(e, e->v->bytes[(uint8_t)e->text.at[start]]);
+        for (; length; start++, length--) {
+            grf_encoder_emit(e, e->v->bytes[(uint8_t)e->text.at[start]]);
+        }
     } else if (e->v->unknown >= 0 && !e->after_unknown) {
-        grf_put_token(e, e->v->unknown);
+        grf_encoder_emit(e, e->v->unknown);
         e->after_unknown = 1;
     }
 }
 
-/* By score, the text decides. An unused piece falls apart again into what it was merged from;
- * the heap is empty by now, and its memory is the stack for that. */
-static void grf_put_text(grf_encoder *e, uint32_t start, uint32_t length) {
+/* By score, the text of a symbol decides. An unused piece falls apart again into the two parts that
+ * it was last joined from. The heap is empty by now, and its memory is the stack for that. */
+static void grf_encoder_emit_text(grf_encoder *e, uint32_t start, uint32_t length) {
     uint64_t depth = 1;
     e->heap[0].order  = start;
     e->heap[0].length = length;
     while (depth) {
         grf_pair part = e->heap[--depth];
-        int32_t id = grf_piece_at(e, part.order, part.length, GRF_RESERVED);
+        int32_t id = grf_encoder_piece(e, part.order, part.length, GRF_RESERVED);
         uint32_t cut = 0;
-        if (id < 0) id = grf_piece_at(e, part.order, part.length, GRF_MERGEABLE);
+        if (id < 0) id = grf_encoder_piece(e, part.order, part.length, GRF_MERGEABLE);
         if (id >= 0 && e->v->pieces[id].type == GRIFFIN_TOKEN_UNUSED) {
             cut = e->cuts[e->v->pieces[id].number];
         }
@@ -4975,27 +5027,28 @@ static void grf_put_text(grf_encoder *e, uint32_t start, uint32_t length) {
             e->heap[depth].order    = part.order;
             e->heap[depth++].length = cut;
         } else if (id < 0 || id == e->v->unknown) {
-            grf_put_unknown(e, part.order, part.length);
+            grf_encoder_emit_unknown(e, part.order, part.length);
         } else {
-            grf_put_token(e, id);
+            grf_encoder_emit(e, id);
         }
     }
 }
 
-static void grf_put_symbols(grf_encoder *e) {
-    int32_t i;
-    for (i = 0; i < e->count; i++) {
+static void grf_encoder_emit_all(grf_encoder *e) {
+    for (int32_t i = 0; i < e->count; i++) {
         const grf_symbol *s = &e->symbols[i];
         if (!s->length) continue;
-        if (e->v->kind == GRF_BY_SCORE) grf_put_text(e, s->start, s->length);
-        else if (s->id < 0) grf_put_unknown(e, s->start, s->length);
-        else grf_put_token(e, s->id);
+        if (e->v->kind == GRF_BY_SCORE) grf_encoder_emit_text(e, s->start, s->length);
+        else if (s->id < 0) grf_encoder_emit_unknown(e, s->start, s->length);
+        else grf_encoder_emit(e, s->id);
     }
 }
 
-/* Places everything in scratch memory, or only measures it with base null. Returns the bytes
+/* ---- memory of the encoder ------------------------------------------------------------ */
+
+/* Lays everything out in scratch memory, or only measures it if base is null. Returns the bytes
  * needed, 63 of them to align the base. */
-static uint64_t grf_encoder_memory(grf_encoder *e, void *base, uint64_t bytes, uint64_t symbols) {
+static uint64_t grf_encoder_lay_out(grf_encoder *e, void *base, uint64_t bytes, uint64_t symbols) {
     grf_arena arena;
     arena.base = base ? (unsigned char *)grf_align64(base) : NULL;
     arena.used = 0;
@@ -5009,114 +5062,80 @@ static uint64_t grf_encoder_memory(grf_encoder *e, void *base, uint64_t bytes, u
 
 /* Enough for any text of this length: a byte becomes at most three (a space, or a broken byte),
  * or what the character map makes of it. Only by score, symbols are whole characters. */
-static uint64_t grf_encode_bound(const grf_vocab *v, uint64_t length) {
-    uint64_t symbols = (uint64_t)grf_min64((int64_t)length, GRF_MOST_TEXT - 1) + 1, bytes;
+static uint64_t grf_encoder_bound(const grf_vocab *v, uint64_t length) {
+    uint64_t symbols = (uint64_t)grf_min64((int64_t)length, GRF_MOST_TEXT - 1) + 1;
+    symbols = (uint64_t)grf_min64((int64_t)(symbols * v->growth), GRF_MOST_TEXT);
+    uint64_t bytes = (uint64_t)grf_min64((int64_t)(3 * symbols), GRF_MOST_TEXT);
     grf_encoder e;
     memset(&e, 0, sizeof e);
     e.v = v;
-    symbols = (uint64_t)grf_min64((int64_t)(symbols * v->growth), GRF_MOST_TEXT);
-    bytes   = (uint64_t)grf_min64((int64_t)(3 * symbols), GRF_MOST_TEXT);
-    return grf_encoder_memory(&e, NULL, bytes, v->kind == GRF_BY_SCORE ? symbols : bytes);
+    return grf_encoder_lay_out(&e, NULL, bytes, v->kind == GRF_BY_SCORE ? symbols : bytes);
 }
 
-/* The bytes of scratch that this very text needs; 0: it is too long. */
-static uint64_t grf_encode_measure(grf_encoder *e, const char *text, uint64_t length) {
-    e->symbols = NULL;
-    e->text.capacity = 0;
-    grf_prepare(e, text, length);
-    if (e->text.length > GRF_MOST_TEXT) return 0;
-    return grf_encoder_memory(e, NULL, e->text.length, e->v->kind == GRF_BY_SCORE
-                              ? e->text.characters : e->text.length);
+/* Lays out what this very text needs. Before that, the text was measured. */
+static uint64_t grf_encoder_fit(grf_encoder *e, void *base) {
+    return grf_encoder_lay_out(e, base, e->text.length, e->v->kind == GRF_BY_SCORE
+                               ? e->characters : e->text.length);
 }
 
-/* After grf_encode_measure of the same text, in memory of the size that it said. */
-static void grf_encode_text(grf_encoder *e, const char *text, uint64_t length, void *memory) {
-    uint64_t bytes = e->text.length;
-    grf_encoder_memory(e, memory, bytes, e->v->kind == GRF_BY_SCORE ? e->text.characters : bytes);
-    memset(e->cuts, 0, (size_t)e->v->unused * sizeof(uint32_t));
-    grf_prepare(e, text, length);
-    grf_merge_symbols(e);
-    grf_put_symbols(e);
-}
-
-/* ================================================================= >>text
- * Text to tokens and back. */
-
-static int grf_text_check(const griffin_model *model, int arguments_ok, const char *function) {
-    if (!model) return GRIFFIN_E_ARGUMENT;
-    if (model->vocab->count == 0) {
-        return grf_fail(&model->host, GRIFFIN_E_VOCABULARY, "%s: the model has no vocabulary",
-                        function);
-    }
-    if (arguments_ok) return GRIFFIN_OK;
-    return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "%s: argument out of range", function);
-}
-
-GRIFFIN_API size_t griffin_encode_size(const griffin_model *model, size_t length) {
-    if (!model || model->vocab->count == 0) return 0;
-    return (size_t)grf_min64((int64_t)grf_encode_bound(model->vocab, length),
-                             (int64_t)((size_t)-1 >> 1));
-}
-
-GRIFFIN_API int griffin_encode(const griffin_model *model, const griffin_encoding *encoding,
-                               const char *text, size_t length, int32_t *tokens, int capacity) {
-    griffin_encoding plain;
+static int grf_encode(const griffin_model *model, const griffin_encoding *encoding,
+                      const char *text, size_t length, int32_t *tokens, int capacity) {
     grf_encoder e;
-    uint64_t size;
-    void *memory;
-    int error = grf_text_check(model, (text || !length) && capacity >= 0 && (tokens || !capacity),
-                               "griffin_encode");
-    if (error) return error;
-    memset(&plain, 0, sizeof plain);
-    if (!encoding) encoding = &plain;
     memset(&e, 0, sizeof e);
     e.v = model->vocab;
     e.no_special = encoding->no_special;
     e.continues  = encoding->continues;
     e.tokens     = tokens;
     e.capacity   = capacity;
-    size = grf_encode_measure(&e, text, length);
-    if (!size) return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_encode: text too long");
+    grf_encoder_prepare(&e, text, length);                  /* without memory: measures */
+    if (e.text.length > GRF_MOST_TEXT) {
+        return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_encode: text too long");
+    }
+    uint64_t size = grf_encoder_fit(&e, NULL);
     if (encoding->scratch && encoding->scratch_size < size) {
         return grf_fail(&model->host, GRIFFIN_E_SPACE, "griffin_encode: %u bytes of scratch, but "
                         "the text needs %u", (uint64_t)encoding->scratch_size, size);
     }
-    memory = encoding->scratch ? encoding->scratch : grf_host_allocate(&model->host, size);
+    void *memory = encoding->scratch ? encoding->scratch : grf_host_allocate(&model->host, size);
     if (!memory) return grf_fail_memory(&model->host, size);
-    if (e.v->add_bos && !encoding->no_bos && !encoding->continues) grf_put_token(&e, e.v->bos);
-    grf_encode_text(&e, text, length, memory);
+    grf_encoder_fit(&e, memory);
+    memset(e.cuts, 0, (size_t)e.v->unused * sizeof(uint32_t));
+    if (e.v->add_bos && !encoding->no_bos && !encoding->continues) grf_encoder_emit(&e, e.v->bos);
+    grf_encoder_prepare(&e, text, length);
+    grf_encoder_merge(&e);
+    grf_encoder_emit_all(&e);
     if (!encoding->scratch) grf_host_release(&model->host, memory);
     return (int)e.written;
 }
 
-/* ---- tokens to text ---------------------------------------------------------------- */
+/* ---- tokens to text ----------------------------------------------------------------
+ * A token stands for the bytes of its surface: its piece, with U+2581 as a space and byte-level
+ * characters as bytes. A decoder holds the bytes of a character until it is complete. */
 
-/* What a token stands for: a text for grf_next_bytes to read. */
-static const char *grf_surface(const grf_vocab *v, int32_t id, uint64_t *length) {
+static const char *grf_token_surface(const grf_vocab *v, int32_t id, uint64_t *length) {
     const grf_piece *piece = &v->pieces[id];
-    *length = piece->length;
-    if (piece->type == GRIFFIN_TOKEN_CONTROL) *length = 0;
+    *length = piece->type == GRIFFIN_TOKEN_CONTROL ? 0 : piece->length;
     if (piece->type != GRIFFIN_TOKEN_UNKNOWN) return piece->text;
     *length = v->unk_length;
     return v->unk_surface;
 }
 
 /* Tokens of byte-level pieces stand for bytes that need not be whole characters. */
-static int grf_is_byte_level(const grf_vocab *v, int32_t id) {
+static int grf_token_is_byte_level(const grf_vocab *v, int32_t id) {
     int type = v->pieces[id].type;
     return v->kind == GRF_BYTE_LEVEL
         && (type == GRIFFIN_TOKEN_NORMAL || type == GRIFFIN_TOKEN_UNUSED);
 }
 
-/* The bytes that the next character of a surface stands for: 1 to 4 of them. */
-static int grf_next_bytes(const grf_vocab *v, int32_t id, const char *text, uint64_t length,
-                          uint64_t *at, char bytes[4]) {
+/* The bytes that the character at *at of a surface stands for: 1 to 4 of them. Moves *at on. */
+static int grf_token_next_bytes(const grf_vocab *v, int32_t id, const char *text, uint64_t length,
+                                uint64_t *at, char bytes[4]) {
     int n = grf_utf8_length(text + *at, length - *at);
     int32_t byte = -1;
     if (v->pieces[id].type == GRIFFIN_TOKEN_BYTE) {
         byte = grf_byte_of_piece(&v->pieces[id]);
         n = (int)length;
-    } else if (grf_is_byte_level(v, id)) {
+    } else if (grf_token_is_byte_level(v, id)) {
         byte = grf_byte_of_character(grf_utf8_code_point(text + *at, n));
     } else if (v->kind != GRF_BYTE_LEVEL && n == 3 && memcmp(text + *at, GRF_SPACE, 3) == 0) {
         byte = ' ';
@@ -5127,33 +5146,44 @@ static int grf_next_bytes(const grf_vocab *v, int32_t id, const char *text, uint
     return byte >= 0 ? 1 : n;
 }
 
-/* Emits what is certain: whole characters, and U+FFFD for each byte that cannot be in one. */
-static void grf_decode_byte(griffin_decoder *d, char byte, grf_text *out) {
+static int grf_token_text(const grf_vocab *v, int32_t id, grf_text *out) {
+    uint64_t length, at = 0;
+    const char *surface = grf_token_surface(v, id, &length);
+    char bytes[4];
+    while (at < length) {
+        int n = grf_token_next_bytes(v, id, surface, length, &at, bytes);
+        for (int i = 0; i < n; i++) grf_text_append(out, &bytes[i], 1);
+    }
+    return (int)out->length;
+}
+
+/* Writes what is certain: whole characters, and U+FFFD for each byte that cannot be in one. */
+static void grf_decoder_byte(griffin_decoder *d, char byte, grf_text *out) {
     d->held[d->count++] = (unsigned char)byte;
     while (d->count) {
         int n = grf_utf8_length((const char *)d->held, d->count);
         if (n < 0) return;
-        if (n) grf_append(out, (const char *)d->held, (uint64_t)n);
-        else grf_append(out, GRF_BROKEN, 3);
+        if (n) grf_text_append(out, (const char *)d->held, (uint64_t)n);
+        else grf_text_append(out, GRF_BROKEN, 3);
         if (!n) n = 1;
         d->count = (unsigned char)(d->count - n);
         memmove(d->held, d->held + n, d->count);
     }
 }
 
-static void grf_decode_flush(griffin_decoder *d, grf_text *out) {
-    for (; d->count; d->count--) grf_append(out, GRF_BROKEN, 3);
+static void grf_decoder_flush(griffin_decoder *d, grf_text *out) {
+    for (; d->count; d->count--) grf_text_append(out, GRF_BROKEN, 3);
 }
 
-/* A space that encoding put at the start of the text is taken off again: the first one, or with
- * trim all until something else has come. */
-static void grf_decode_token(const grf_vocab *v, griffin_decoder *d, int32_t id, grf_text *out) {
-    int type = v->pieces[id].type, i, n;
+/* A space that encoding put at the start of the text is left out: the first one, or with trim all
+ * of them until another character has come. */
+static void grf_decoder_token(const grf_vocab *v, griffin_decoder *d, int32_t id, grf_text *out) {
+    int type = v->pieces[id].type;
     uint64_t length, at = 0;
-    const char *text = grf_surface(v, id, &length);
+    const char *text = grf_token_surface(v, id, &length);
     char bytes[4];
-    if (type != GRIFFIN_TOKEN_BYTE && !grf_is_byte_level(v, id)) {
-        grf_decode_flush(d, out);
+    if (type != GRIFFIN_TOKEN_BYTE && !grf_token_is_byte_level(v, id)) {
+        grf_decoder_flush(d, out);
         if (d->ate_space || d->any_output || out->length) d->started = 1;
         d->ate_space = 0;
         if (!d->started && (v->dummy_prefix || v->trim) && (GRF_MERGEABLE >> type & 1)
@@ -5163,21 +5193,18 @@ static void grf_decode_token(const grf_vocab *v, griffin_decoder *d, int32_t id,
         }
     }
     while (at < length) {
-        n = grf_next_bytes(v, id, text, length, &at, bytes);
-        for (i = 0; i < n; i++) grf_decode_byte(d, bytes[i], out);
+        int n = grf_token_next_bytes(v, id, text, length, &at, bytes);
+        for (int i = 0; i < n; i++) grf_decoder_byte(d, bytes[i], out);
     }
 }
 
-GRIFFIN_API int griffin_decode(const griffin_model *model, griffin_decoder *decoder,
-                               int32_t token, char *text, size_t capacity) {
-    griffin_decoder d;
-    grf_text out = { text, capacity, 0, 0 };
-    int error = grf_text_check(model, decoder && text && decoder->count < 4 && token >= -1
-                               && token < (model ? model->vocab->count : 0), "griffin_decode");
-    if (error) return error;
-    d = *decoder;
-    if (token < 0) grf_decode_flush(&d, &out);
-    else grf_decode_token(model->vocab, &d, token, &out);
+/* The decoder changes only if the text fits. */
+static int grf_decode(const grf_vocab *v, griffin_decoder *decoder, int32_t token, char *text,
+                      size_t capacity) {
+    griffin_decoder d = *decoder;
+    grf_text out = { text, capacity, 0 };
+    if (token < 0) grf_decoder_flush(&d, &out);
+    else grf_decoder_token(v, &d, token, &out);
     if (out.length) d.any_output = 1;
     if (out.length >= capacity) return GRIFFIN_E_SPACE;
     text[out.length] = 0;
@@ -5185,13 +5212,15 @@ GRIFFIN_API int griffin_decode(const griffin_model *model, griffin_decoder *deco
     return (int)out.length;
 }
 
-/* ---- stop texts ------------------------------------------------------------------------ */
+/* ---- stop texts ------------------------------------------------------------------------
+ * After every byte, the held bytes are a proper start of one of the texts, and everything before
+ * them has been written. A text is found when the held bytes end with it. */
 
-/* The longest text that the held bytes start (`whole` 0) or end with (1): its index, or -1. A text
- * is complete when they end with it: its start was held, or a longer one around it. */
-static int grf_find_stop(const griffin_stop *s, int whole) {
-    int i, best = -1, longest = 0;
-    for (i = 0; i < s->count; i++) {
+/* The longest text that starts with all held bytes: its index, or -1. With `whole`, the longest
+ * text that the held bytes end with. */
+static int grf_stop_find(const griffin_stop *s, int whole) {
+    int best = -1, longest = 0;
+    for (int i = 0; i < s->count; i++) {
         int n = (int)strlen(s->texts[i]), from = whole ? s->held_count - n : 0;
         if (n <= longest || (whole ? from < 0 : n <= s->held_count)) continue;
         if (memcmp(s->held + from, s->texts[i], (size_t)(whole ? n : s->held_count)) != 0) continue;
@@ -5203,37 +5232,77 @@ static int grf_find_stop(const griffin_stop *s, int whole) {
 
 /* Writes all but the last `keep` of the held bytes. */
 static void grf_stop_release(griffin_stop *s, int keep, grf_text *out) {
-    grf_append(out, s->held, (uint64_t)(s->held_count - keep));
+    grf_text_append(out, s->held, (uint64_t)(s->held_count - keep));
     memmove(s->held, s->held + s->held_count - keep, (size_t)keep);
     s->held_count = keep;
 }
 
 static void grf_stop_byte(griffin_stop *s, char byte, grf_text *out) {
     s->held[s->held_count++] = byte;
-    s->found = 1 + grf_find_stop(s, 1);
+    s->found = 1 + grf_stop_find(s, 1);
     if (s->found) {
         grf_stop_release(s, (int)strlen(s->texts[s->found - 1]), out);
         s->held_count = 0;
     }
-    while (s->held_count && grf_find_stop(s, 0) < 0) grf_stop_release(s, s->held_count - 1, out);
+    while (s->held_count && grf_stop_find(s, 0) < 0) grf_stop_release(s, s->held_count - 1, out);
 }
 
-static int grf_stop_ok(const griffin_stop *s) {
-    int i;
+static int grf_stop_valid(const griffin_stop *s) {
     if (s->count < 0 || (s->count && !s->texts)) return 0;
     if (s->held_count < 0 || s->held_count >= GRIFFIN_STOP_BYTES) return 0;
-    for (i = 0; i < s->count; i++) {
+    for (int i = 0; i < s->count; i++) {
         if (!s->texts[i] || !s->texts[i][0] || strlen(s->texts[i]) > GRIFFIN_STOP_BYTES) return 0;
     }
     return 1;
 }
 
+/* ---- arguments ---- */
+
+static int grf_text_check(const griffin_model *model, int arguments_ok, const char *function) {
+    if (!model) return GRIFFIN_E_ARGUMENT;
+    if (model->vocab->count == 0) {
+        return grf_fail(&model->host, GRIFFIN_E_VOCABULARY, "%s: the model has no vocabulary",
+                        function);
+    }
+    if (arguments_ok) return GRIFFIN_OK;
+    return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "%s: argument out of range", function);
+}
+
+static int grf_token_exists(const griffin_model *model, int32_t token) {
+    return model && token >= 0 && token < model->vocab->count;
+}
+
+/* ---- public ---- */
+
+GRIFFIN_API size_t griffin_encode_size(const griffin_model *model, size_t length) {
+    if (!model || model->vocab->count == 0) return 0;
+    return (size_t)grf_min64((int64_t)grf_encoder_bound(model->vocab, length),
+                             (int64_t)((size_t)-1 >> 1));
+}
+
+GRIFFIN_API int griffin_encode(const griffin_model *model, const griffin_encoding *encoding,
+                               const char *text, size_t length, int32_t *tokens, int capacity) {
+    griffin_encoding plain;
+    memset(&plain, 0, sizeof plain);
+    int error = grf_text_check(model, (text || !length) && capacity >= 0 && (tokens || !capacity),
+                               "griffin_encode");
+    if (error) return error;
+    return grf_encode(model, encoding ? encoding : &plain, text, length, tokens, capacity);
+}
+
+GRIFFIN_API int griffin_decode(const griffin_model *model, griffin_decoder *decoder,
+                               int32_t token, char *text, size_t capacity) {
+    int error = grf_text_check(model, decoder && text && decoder->count < 4
+                               && (token == -1 || grf_token_exists(model, token)),
+                               "griffin_decode");
+    return error ? error : grf_decode(model->vocab, decoder, token, text, capacity);
+}
+
 GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t length,
                                   char *out, size_t capacity) {
-    grf_text shown = { out, capacity, 0, 0 };
-    griffin_stop s;
-    if (!stop || !out || length > INT32_MAX / 2 || !grf_stop_ok(stop)) return GRIFFIN_E_ARGUMENT;
-    s = *stop;
+    if (!stop || !out || length > INT32_MAX / 2 || !grf_stop_valid(stop)) return GRIFFIN_E_ARGUMENT;
+    griffin_stop s = *stop;
+    grf_text shown = { out, capacity, 0 };
     s.found = s.used = 0;
     if (!text) grf_stop_release(&s, 0, &shown);
     while (text && !s.found && s.used < (int)length) grf_stop_byte(&s, text[s.used++], &shown);
@@ -5243,39 +5312,23 @@ GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t l
     return (int)shown.length;
 }
 
-/* ---- single tokens -------------------------------------------------------------------- */
-
-static int grf_token_check(const griffin_model *model, int32_t token, int more,
-                           const char *function) {
-    return grf_text_check(model, more && token >= 0 && token < (model ? model->vocab->count : 0),
-                          function);
-}
-
 GRIFFIN_API int griffin_token_text(const griffin_model *model, int32_t token,
                                    char *text, size_t capacity) {
-    grf_text out = { text, capacity, 0, 0 };
-    uint64_t length, at = 0;
-    const char *surface;
-    char bytes[4];
-    int error = grf_token_check(model, token, text || !capacity, "griffin_token_text");
-    if (error) return error;
-    surface = grf_surface(model->vocab, token, &length);
-    while (at < length) {
-        int n = grf_next_bytes(model->vocab, token, surface, length, &at, bytes), i;
-        for (i = 0; i < n; i++) grf_append(&out, &bytes[i], 1);
-    }
-    return (int)out.length;
+    grf_text out = { text, capacity, 0 };
+    int error = grf_text_check(model, grf_token_exists(model, token) && (text || !capacity),
+                               "griffin_token_text");
+    return error ? error : grf_token_text(model->vocab, token, &out);
 }
 
 GRIFFIN_API int griffin_token_type(const griffin_model *model, int32_t token) {
-    int error = grf_token_check(model, token, 1, "griffin_token_type");
+    int error = grf_text_check(model, grf_token_exists(model, token), "griffin_token_type");
     return error ? error : model->vocab->pieces[token].type;
 }
 
 GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *piece,
                                        size_t length) {
     int error = grf_text_check(model, piece != NULL, "griffin_find_token");
-    return error ? error : grf_find_any(model->vocab, piece, length);
+    return error ? error : grf_vocab_find_any(model->vocab, piece, length);
 }
 
 /* ================================================================= >>model
