@@ -1038,12 +1038,13 @@ static void grf_put_u64(uint8_t *p, uint64_t v) {
     for (i = 0; i < 8; i++) p[i] = (uint8_t)(v >> 8 * i);
 }
 
-/* Turns a number of 2 or 4 bytes from a file into the machine's, in place, and back. */
+/* Turns a number of 2, 4 or 8 bytes from a file into the machine's, in place, and back. */
 static void grf_native_order(uint8_t *p, int size) {
-    uint32_t wide = size == 4 ? grf_get_u32(p) : 0;
-    uint16_t narrow = grf_get_u16(p);
-    if (size == 4) memcpy(p, &wide, 4);
-    else memcpy(p, &narrow, 2);
+    for (int i = 0; GRF_BIG_ENDIAN && i < size / 2; i++) {
+        uint8_t byte = p[i];
+        p[i] = p[size - 1 - i];
+        p[size - 1 - i] = byte;
+    }
 }
 
 static float    grf_float_from_bits(uint32_t bits) { float f; memcpy(&f, &bits, 4); return f; }
@@ -2469,34 +2470,24 @@ GRIFFIN_API int griffin_step(griffin_context *c, griffin_state *state, int32_t t
 }
 
 /* ================================================================= >>state
- * Marks, and states for disks and networks. */
+ * A state is plain bytes: the struct griffin_state, the recurrent part of all layers in f32, then a
+ * ring of keys and values for each attention layer, then the history hashes of the last positions.
+ * This chapter has marks, which take back a few tokens, and saves, for disks and networks.
+ *
+ * A mark is a copy of a state up to its rings. The rings need no copy: they have
+ * griffin_options.rewind rows more than attention needs, so that many tokens can be added before a
+ * row is lost that the state of the mark needs. griffin_rewind copies the mark back. Rows of tokens
+ * that were taken back are out of sight, and the next tokens overwrite them.
+ *
+ * A mark fits if the state has gone on from it by at most that many tokens. The state knows a hash
+ * of its text at each of the last positions, and `oldest`, the first position whose rows are all
+ * there. */
 
-GRIFFIN_API size_t griffin_state_size(const griffin_model *model) {
-    return model && model->info.state_bytes <= (size_t)-1 ? (size_t)model->info.state_bytes : 0;
+static size_t grf_mark_size(const griffin_model *m) {
+    return m->info.mark_bytes <= (size_t)-1 ? (size_t)m->info.mark_bytes : 0;
 }
 
-GRIFFIN_API int64_t griffin_state_position(const griffin_state *state) {
-    return state ? state->position : 0;
-}
-
-/* ---- marks: the start of a state up to the rings, but with a tag even if it is fresh --------- */
-
-GRIFFIN_API size_t griffin_mark_size(const griffin_model *model) {
-    return model && model->info.mark_bytes <= (size_t)-1 ? (size_t)model->info.mark_bytes : 0;
-}
-
-GRIFFIN_API int griffin_mark(const griffin_model *m, const griffin_state *state, void *mark) {
-    int error;
-    if (!m) return GRIFFIN_E_ARGUMENT;
-    if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "mark: there is no room for it");
-    error = grf_check_state(m, state);
-    if (error) return error;
-    memcpy(mark, state, griffin_mark_size(m));
-    memcpy(mark, &m->layout.tag, sizeof m->layout.tag);
-    return GRIFFIN_OK;
-}
-
-static int grf_check_mark(const griffin_model *m, griffin_state *s, const griffin_state *mark) {
+static int grf_mark_check(const griffin_model *m, griffin_state *s, const griffin_state *mark) {
     const char *why = NULL;
     if (mark->tag != m->layout.tag) why = "it belongs to another model or other options";
     else if (mark->position > s->position) why = "the state has not been there";
@@ -2509,28 +2500,23 @@ static int grf_check_mark(const griffin_model *m, griffin_state *s, const griffi
                     (uint64_t)mark->position, (uint64_t)s->position, why);
 }
 
-/* Keys and values need nothing: those of the tokens taken back are out of sight and overwritten in
- * time. The state does not get younger by it: what its rings lost stays lost. */
-GRIFFIN_API int griffin_rewind(const griffin_model *m, griffin_state *state, const void *mark) {
+/* The mark of a fresh state gets a tag, which its state does not have. `oldest` is not moved back,
+ * since rows that were overwritten cannot come back. */
+static int grf_state_rewind(const griffin_model *m, griffin_state *state, const void *mark) {
     griffin_state to;
-    int error;
-    if (!m) return GRIFFIN_E_ARGUMENT;
-    if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "rewind: the mark is null");
-    error = grf_check_state(m, state);
-    if (error) return error;
     memcpy(&to, mark, sizeof to);
-    error = grf_check_mark(m, state, &to);
+    int error = grf_mark_check(m, state, &to);
     if (error) return error;
     to.oldest = state->oldest;
     if (to.position == 0) to.tag = 0;
-    memcpy(state, mark, griffin_mark_size(m));
+    memcpy(state, mark, grf_mark_size(m));
     *state = to;
     return GRIFFIN_OK;
 }
 
 /* ---- saved sequences ---------------------------------------------------------------------------
- * All little-endian. A ring is saved as far as the next token sees it, so that a state that was
- * rewound has the same bytes as one that never went astray.
+ * All numbers are little-endian. Of a ring, only the rows are saved that the next token sees. So a
+ * state that was rewound has the same bytes as one that never had the tokens taken back.
  *
  *     0   8 bytes  "GRIFSTAT"
  *     8   u32      version, 2
@@ -2553,19 +2539,16 @@ GRIFFIN_API int griffin_rewind(const griffin_model *m, griffin_state *state, con
 
 enum { GRF_HAS_SAMPLER = 1, GRF_HAS_DECODER = 2 };
 
-/* Rows of a ring half that the token after `position` others sees. */
 static int64_t grf_saved_rows(const griffin_model *m, int64_t position) {
     return grf_min64(position, m->info.attn_keys - 1);
 }
 
-static int64_t grf_saved_pieces(const griffin_model *m, int64_t position) {
-    return position ? 1 + 2 * m->layout.attention_layers * grf_saved_rows(m, position) : 0;
-}
-
+/* The n of the format. Rings come in pairs, for keys and for values. */
 static int64_t grf_saved_bytes(const griffin_model *m, int64_t position) {
     const grf_layout *l = &m->layout;
     if (position == 0) return 0;
-    return 4 * l->recurrent_floats + (grf_saved_pieces(m, position) - 1) * l->kv_row;
+    return 4 * l->recurrent_floats
+         + 2 * l->attention_layers * grf_saved_rows(m, position) * l->kv_row;
 }
 
 static int64_t grf_save_size(int64_t bytes, int parts) {
@@ -2573,107 +2556,62 @@ static int64_t grf_save_size(int64_t bytes, int parts) {
          + (parts & GRF_HAS_DECODER ? GRF_SAVED_DECODER : 0) + 8;
 }
 
-/* The first piece is the recurrent part, the others are rows. Returns how many bytes. */
-static int64_t grf_saved_piece(const griffin_model *m, griffin_state *s, int64_t i,
-                               uint8_t **piece) {
-    int64_t rows = grf_saved_rows(m, s->position), ring;
-    *piece = (uint8_t *)(s + 1);
-    if (i-- == 0) return 4 * m->layout.recurrent_floats;
-    ring = i / rows;
-    *piece = grf_ring(m, s, (int)(ring / 2), (int)(ring % 2), s->position - rows + i % rows);
-    return m->layout.kv_row;
+/* Copies numbers of `size` bytes from memory to a save, or with `load` from a save to memory.
+ * Returns the end of the copy in the save. */
+static uint8_t *grf_save_copy(void *memory, uint8_t *saved, int64_t bytes, int size, int load) {
+    uint8_t *to = load ? (uint8_t *)memory : saved;
+    memcpy(to, load ? saved : (uint8_t *)memory, (size_t)bytes);
+    for (int64_t i = 0; GRF_BIG_ENDIAN && i < bytes; i += size) grf_native_order(to + i, size);
+    return saved + bytes;
 }
 
-static void grf_copy_ordered(uint8_t *to, const uint8_t *from, int64_t bytes, int size) {
-    int64_t i;
-    memcpy(to, from, (size_t)bytes);
-    for (i = 0; GRF_BIG_ENDIAN && i < bytes; i += size) grf_native_order(to + i, size);
-}
-
-static uint8_t *grf_save_state(const griffin_model *m, griffin_state *s, int parts, uint8_t *p) {
-    int64_t i, n;
-    uint8_t *piece;
-    memcpy(p, "GRIFSTAT", 8);
-    grf_put_u32(p + 8, GRF_SAVE_VERSION);
-    grf_put_u32(p + 12, (uint32_t)parts);
-    grf_put_u64(p + 16, s->tag ? m->layout.saved_tag : 0);
-    grf_put_u64(p + 24, (uint64_t)s->position);
-    grf_put_u64(p + 32, s->history);
-    grf_put_u64(p + 40, (uint64_t)grf_saved_bytes(m, s->position));
-    p += GRF_SAVE_HEADER;
-    for (i = 0; i < grf_saved_pieces(m, s->position); i++, p += n) {
-        n = grf_saved_piece(m, s, i, &piece);
-        grf_copy_ordered(p, piece, n, i ? m->layout.kv_size : 4);
+/* Copies what the format holds of a state, whose position is set. */
+static uint8_t *grf_save_copy_state(const griffin_model *m, griffin_state *s, uint8_t *p,
+                                    int load) {
+    const grf_layout *l = &m->layout;
+    int64_t rows = grf_saved_rows(m, s->position);
+    if (s->position) p = grf_save_copy(s + 1, p, 4 * l->recurrent_floats, 4, load);
+    for (int ring = 0; ring < 2 * l->attention_layers; ring++) {
+        for (int64_t at = s->position - rows; at < s->position; at++) {
+            p = grf_save_copy(grf_ring(m, s, ring / 2, ring % 2, at), p, l->kv_row, l->kv_size,
+                              load);
+        }
     }
     return p;
 }
 
-static const uint8_t *grf_load_state(const griffin_model *m, griffin_state *s, const uint8_t *p) {
-    int64_t i, n;
-    uint8_t *piece;
-    memset(s, 0, griffin_state_size(m));
-    s->position = s->oldest = (int64_t)grf_get_u64(p + 24);
-    s->tag = s->position ? m->layout.tag : 0;
-    s->history = grf_get_u64(p + 32);
-    p += GRF_SAVE_HEADER;
-    for (i = 0; i < grf_saved_pieces(m, s->position); i++, p += n) {
-        n = grf_saved_piece(m, s, i, &piece);
-        grf_copy_ordered(piece, p, n, i ? m->layout.kv_size : 4);
-    }
-    return p;
+/* The saved fields of a sampler stand first in it, in the order of the format and without gaps.
+ * Loading takes any numbers, because griffin_sample checks them at every call. */
+typedef char grf_sampler_has_no_gaps[offsetof(griffin_sampler, recent) == 36 ? 1 : -1];
+
+static uint8_t *grf_save_copy_sampler(griffin_sampler *s, uint8_t *p, int load) {
+    p = grf_save_copy(&s->seed, p, 8, 8, load);
+    return grf_save_copy((uint8_t *)s + 8, p, GRF_SAVED_SAMPLER - 8, 4, load);
 }
 
-static uint8_t *grf_save_sampler(const griffin_sampler *s, uint8_t *p) {
-    int i;
-    grf_put_u64(p, s->seed);
-    grf_put_u32(p + 8,  grf_bits_from_float(s->temperature));
-    grf_put_u32(p + 12, grf_bits_from_float(s->top_p));
-    grf_put_u32(p + 16, grf_bits_from_float(s->min_p));
-    grf_put_u32(p + 20, (uint32_t)s->top_k);
-    grf_put_u32(p + 24, grf_bits_from_float(s->repeat_penalty));
-    grf_put_u32(p + 28, (uint32_t)s->repeat_last);
-    grf_put_u32(p + 32, s->accepted);
-    for (i = 0; i < GRIFFIN_RECENT; i++) grf_put_u32(p + 36 + 4 * i, (uint32_t)s->recent[i]);
-    return p + GRF_SAVED_SAMPLER;
-}
-
-/* Whatever the numbers are: griffin_sample looks at them at every call. */
-static void grf_load_sampler(griffin_sampler *s, const uint8_t *p) {
-    int i;
-    s->seed = grf_get_u64(p);
-    s->temperature    = grf_get_f32(p + 8);
-    s->top_p          = grf_get_f32(p + 12);
-    s->min_p          = grf_get_f32(p + 16);
-    s->top_k          = (int)grf_get_u32(p + 20);
-    s->repeat_penalty = grf_get_f32(p + 24);
-    s->repeat_last    = (int)grf_get_u32(p + 28);
-    s->accepted       = grf_get_u32(p + 32);
-    for (i = 0; i < GRIFFIN_RECENT; i++) s->recent[i] = (int32_t)grf_get_u32(p + 36 + 4 * i);
-}
-
-GRIFFIN_API int64_t griffin_save(const griffin_model *m, const griffin_state *state,
-                                 const griffin_sampler *sampler, const griffin_decoder *decoder,
-                                 void *data, size_t capacity) {
-    int parts = (sampler ? GRF_HAS_SAMPLER : 0) | (decoder ? GRF_HAS_DECODER : 0), error;
-    uint8_t *start = (uint8_t *)data, *p;
-    int64_t size;
-    if (!m) return GRIFFIN_E_ARGUMENT;
-    error = grf_check_state(m, state);
-    if (error) return error;
-    size = grf_save_size(grf_saved_bytes(m, state->position), parts);
+static int64_t grf_state_save(const griffin_model *m, griffin_state *s, griffin_sampler *sampler,
+                              const griffin_decoder *decoder, uint8_t *data, size_t capacity) {
+    int parts = (sampler ? GRF_HAS_SAMPLER : 0) | (decoder ? GRF_HAS_DECODER : 0);
+    int64_t bytes = grf_saved_bytes(m, s->position), size = grf_save_size(bytes, parts);
     if (!data) return size;
     if ((uint64_t)size > capacity)
         return grf_fail(&m->host, GRIFFIN_E_SPACE, "save: %u bytes given, %u needed",
                         (uint64_t)capacity, (uint64_t)size);
-    p = grf_save_state(m, (griffin_state *)(uintptr_t)state, parts, start);
-    if (sampler) p = grf_save_sampler(sampler, p);
+    memcpy(data, "GRIFSTAT", 8);
+    grf_put_u32(data + 8, GRF_SAVE_VERSION);
+    grf_put_u32(data + 12, (uint32_t)parts);
+    grf_put_u64(data + 16, s->tag ? m->layout.saved_tag : 0);
+    grf_put_u64(data + 24, (uint64_t)s->position);
+    grf_put_u64(data + 32, s->history);
+    grf_put_u64(data + 40, (uint64_t)bytes);
+    uint8_t *p = grf_save_copy_state(m, s, data + GRF_SAVE_HEADER, 0);
+    if (sampler) p = grf_save_copy_sampler(sampler, p, 0);
     if (decoder) { memcpy(p, decoder, GRF_SAVED_DECODER); p += GRF_SAVED_DECODER; }
-    grf_put_u64(p, grf_hash(GRF_HASH_START, start, (size_t)(p - start)));
+    grf_put_u64(p, grf_hash(GRF_HASH_START, data, (size_t)(p - data)));
     return size;
 }
 
-static int grf_check_save(const griffin_model *m, const uint8_t *p, size_t size) {
-    uint64_t position, bytes;
+static int grf_save_check(const griffin_model *m, const uint8_t *p, size_t size) {
     if (size < GRF_SAVE_HEADER + 8 || memcmp(p, "GRIFSTAT", 8) != 0)
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: not a saved state");
     if (grf_get_u32(p + 8) != GRF_SAVE_VERSION)
@@ -2682,13 +2620,13 @@ static int grf_check_save(const griffin_model *m, const uint8_t *p, size_t size)
     if (grf_get_u64(p + size - 8) != grf_hash(GRF_HASH_START, p, size - 8))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT,
                         "load: the checksum does not match, the bytes are damaged or cut");
-    position = grf_get_u64(p + 24);
+    uint64_t position = grf_get_u64(p + 24);
     if (position > INT64_MAX / 2 || (position == 0) != (grf_get_u64(p + 16) == 0))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: position %u is not possible", position);
     if (position && grf_get_u64(p + 16) != m->layout.saved_tag)
         return grf_fail(&m->host, GRIFFIN_E_MISMATCH,
                         "load: saved with another model, or other attn_keys or kv_type");
-    bytes = (uint64_t)grf_saved_bytes(m, (int64_t)position);
+    uint64_t bytes = (uint64_t)grf_saved_bytes(m, (int64_t)position);
     if (grf_get_u64(p + 40) != bytes || grf_get_u32(p + 12) > (GRF_HAS_SAMPLER | GRF_HAS_DECODER)
         || size != (uint64_t)grf_save_size((int64_t)bytes, (int)grf_get_u32(p + 12)))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: %u bytes do not fit what they hold",
@@ -2696,56 +2634,114 @@ static int grf_check_save(const griffin_model *m, const uint8_t *p, size_t size)
     return GRIFFIN_OK;
 }
 
-GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state,
-                             griffin_sampler *sampler, griffin_decoder *decoder,
-                             const void *data, size_t size) {
-    const uint8_t *p = (const uint8_t *)data;
-    int error, has;
-    if (!m) return GRIFFIN_E_ARGUMENT;
-    if (!state || !data) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "load: a pointer is null");
-    error = grf_check_save(m, p, size);
+static int grf_state_load(const griffin_model *m, griffin_state *s, griffin_sampler *sampler,
+                          griffin_decoder *decoder, uint8_t *data, size_t size) {
+    int error = grf_save_check(m, data, size);
     if (error) return error;
-    has = (int)grf_get_u32(p + 12);
-    if ((sampler && !(has & GRF_HAS_SAMPLER)) || (decoder && !(has & GRF_HAS_DECODER)))
+    int parts = (int)grf_get_u32(data + 12);
+    if ((sampler && !(parts & GRF_HAS_SAMPLER)) || (decoder && !(parts & GRF_HAS_DECODER)))
         return grf_fail(&m->host, GRIFFIN_E_MISMATCH, "load: saved without a %s",
-                        sampler && !(has & GRF_HAS_SAMPLER) ? "sampler" : "decoder");
-    p = grf_load_state(m, state, p);
-    if (sampler) grf_load_sampler(sampler, p);
-    if (has & GRF_HAS_SAMPLER) p += GRF_SAVED_SAMPLER;
+                        sampler && !(parts & GRF_HAS_SAMPLER) ? "sampler" : "decoder");
+    memset(s, 0, (size_t)m->info.state_bytes);
+    s->position = s->oldest = (int64_t)grf_get_u64(data + 24);
+    s->tag = s->position ? m->layout.tag : 0;
+    s->history = grf_get_u64(data + 32);
+    uint8_t *p = grf_save_copy_state(m, s, data + GRF_SAVE_HEADER, 1);
+    if (sampler) grf_save_copy_sampler(sampler, p, 1);
+    if (parts & GRF_HAS_SAMPLER) p += GRF_SAVED_SAMPLER;
     if (decoder) memcpy(decoder, p, GRF_SAVED_DECODER);
     return GRIFFIN_OK;
 }
 
-/* ================================================================= >>sampler
- * From logits to a token. The vocabulary is never sorted: the entries to keep are found by
- * counting, eight bits of their keys at a time. */
+/* ---- public ----
+ * Saving only reads its state and sampler, and loading its data: what loses its const here is the
+ * side that grf_save_copy copies from. */
 
-static double grf_uniform(uint64_t *seed) {                 /* splitmix64, to [0, 1) */
-    uint64_t z = *seed += 0x9E3779B97F4A7C15u;
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-    return (double)((z ^ z >> 31) >> 11) * (1.0 / 9007199254740992.0);
+GRIFFIN_API size_t griffin_state_size(const griffin_model *model) {
+    return model && model->info.state_bytes <= (size_t)-1 ? (size_t)model->info.state_bytes : 0;
 }
 
-/* Keeps the fewest entries whose weights reach `target` and sets the others to `none`: the
- * greatest first, among equals the lowest index first. An entry weighs 1, or what it is. */
-static void grf_keep(float *x, int n, double target, int by_value, float none) {
-    double weights[256], above = 0;         /* above: of what is surely kept */
+GRIFFIN_API int64_t griffin_state_position(const griffin_state *state) {
+    return state ? state->position : 0;
+}
+
+GRIFFIN_API size_t griffin_mark_size(const griffin_model *model) {
+    return model ? grf_mark_size(model) : 0;
+}
+
+GRIFFIN_API int griffin_mark(const griffin_model *m, const griffin_state *state, void *mark) {
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "mark: there is no room for it");
+    int error = grf_check_state(m, state);
+    if (error) return error;
+    memcpy(mark, state, grf_mark_size(m));
+    memcpy(mark, &m->layout.tag, sizeof m->layout.tag);
+    return GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_rewind(const griffin_model *m, griffin_state *state, const void *mark) {
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "rewind: the mark is null");
+    int error = grf_check_state(m, state);
+    return error ? error : grf_state_rewind(m, state, mark);
+}
+
+GRIFFIN_API int64_t griffin_save(const griffin_model *m, const griffin_state *state,
+                                 const griffin_sampler *sampler, const griffin_decoder *decoder,
+                                 void *data, size_t capacity) {
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    int error = grf_check_state(m, state);
+    if (error) return error;
+    return grf_state_save(m, (griffin_state *)(uintptr_t)state,
+                          (griffin_sampler *)(uintptr_t)sampler, decoder, (uint8_t *)data,
+                          capacity);
+}
+
+GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state,
+                             griffin_sampler *sampler, griffin_decoder *decoder,
+                             const void *data, size_t size) {
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    if (!state || !data) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "load: a pointer is null");
+    return grf_state_load(m, state, sampler, decoder, (uint8_t *)(uintptr_t)data, size);
+}
+
+/* ================================================================= >>sampler
+ * From logits to a token, in this order:
+ *
+ *     biases           added to their logits
+ *     mask             the host's function, which changes any logit
+ *     repeat_penalty   tokens of the recent past become less likely
+ *     temperature 0    ends here: the likeliest token, of equals the lowest
+ *     top_k            the k likeliest stay
+ *     temperature      weight = exp((logit - best) / temperature)
+ *     top_p            the likeliest stay, until they have p of the sum of weights
+ *     min_p            weights below min_p times the best, which is 1, become 0
+ *     draw             a random number between 0 and the sum of weights says which token
+ *
+ * The vocabulary is never sorted. top_k and top_p find the least entry to keep by counting, eight
+ * bits of its key at a time, in four runs over the vocabulary. */
+
+/* Keeps the fewest entries whose weights reach `target` and sets the others to `none`. The greatest
+ * are kept first, and among equals those of the lowest index. An entry weighs its value, or 1.
+ *
+ * threshold is the key of the least entry that is kept. Its bits are found from the top: each round
+ * sums the weights of all entries whose higher bits are those of the threshold, by their next eight
+ * bits, and takes the greatest byte at which the target is reached. */
+static void grf_sampler_select_top(float *x, int n, double target, int by_value, float none) {
+    double above = 0;                       /* weight of entries above the threshold */
     uint32_t threshold = 0;
-    int shift, bucket, i;
-    for (shift = 24; shift >= 0; shift -= 8) {
-        for (bucket = 0; bucket < 256; bucket++) weights[bucket] = 0;
-        for (i = 0; i < n; i++) {
+    for (int shift = 24; shift >= 0; shift -= 8) {
+        double weights[256] = { 0 };
+        for (int i = 0; i < n; i++) {
             uint32_t key = grf_float_key(x[i]);
             if (shift < 24 && (key ^ threshold) >> (shift + 8)) continue;
             weights[key >> shift & 255] += by_value ? (double)x[i] : 1;
         }
-        for (bucket = 255; bucket > 0 && above + weights[bucket] < target; bucket--) {
-            above += weights[bucket];
-        }
-        threshold |= (uint32_t)bucket << shift;
+        int byte = 255;
+        for (; byte > 0 && above + weights[byte] < target; byte--) above += weights[byte];
+        threshold |= (uint32_t)byte << shift;
     }
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         uint32_t key = grf_float_key(x[i]);
         if (key > threshold) continue;
         if (key == threshold && above < target) above += by_value ? (double)x[i] : 1;
@@ -2753,7 +2749,8 @@ static void grf_keep(float *x, int n, double target, int by_value, float none) {
     }
 }
 
-static int grf_sampler_ok(const griffin_sampler *s) {       /* false for every NaN */
+/* False for every NaN. */
+static int grf_sampler_valid(const griffin_sampler *s) {
     return s->temperature >= 0 && s->temperature < INFINITY
         && s->top_p >= 0 && s->top_p <= 1 && s->min_p >= 0 && s->min_p <= 1
         && s->repeat_penalty >= 0 && s->repeat_penalty < INFINITY
@@ -2761,9 +2758,8 @@ static int grf_sampler_ok(const griffin_sampler *s) {       /* false for every N
         && s->bias_count >= 0 && (s->biases || !s->bias_count);
 }
 
-static int grf_biases_ok(const griffin_model *model, const griffin_sampler *s) {
-    int i, n = model->info.config.vocab;
-    for (i = 0; i < s->bias_count; i++) {
+static int grf_sampler_check_biases(const griffin_model *model, const griffin_sampler *s, int n) {
+    for (int i = 0; i < s->bias_count; i++) {
         const griffin_bias *b = &s->biases[i];
         if (b->token < 0 || b->token >= n || !(b->bias >= -INFINITY)) {
             return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_sample: biases[%d] is NaN, "
@@ -2774,19 +2770,19 @@ static int grf_biases_ok(const griffin_model *model, const griffin_sampler *s) {
 }
 
 /* The sum of opposite infinities is NaN, which counts as banned. */
-static int grf_control(const griffin_sampler *s, float *logits, int n) {
-    int i;
-    for (i = 0; i < s->bias_count; i++) logits[s->biases[i].token] += s->biases[i].bias;
-    return s->mask ? s->mask(logits, n, s->mask_user) : GRIFFIN_OK;
+static void grf_sampler_apply_biases(const griffin_sampler *s, float *logits) {
+    for (int i = 0; i < s->bias_count; i++) logits[s->biases[i].token] += s->biases[i].bias;
 }
 
-/* Keskar et al. 2019 (CTRL): a token that was there lately becomes less likely, once. */
-static void grf_penalise(const griffin_sampler *s, float *logits, int n) {
-    uint32_t last = s->repeat_last ? (uint32_t)s->repeat_last : GRIFFIN_RECENT, i, k;
+/* Keskar et al. 2019 (CTRL): positive logits of recent tokens are divided by the penalty, others
+ * multiplied. A token that occurs several times is only changed once. */
+static void grf_sampler_penalise(const griffin_sampler *s, float *logits, int n) {
+    uint32_t last = s->repeat_last ? (uint32_t)s->repeat_last : GRIFFIN_RECENT;
     if (last > s->accepted) last = s->accepted;
-    for (i = 1; i <= last; i++) {
+    for (uint32_t i = 1; i <= last; i++) {
         int32_t token = s->recent[(s->accepted - i) % GRIFFIN_RECENT];
-        for (k = 1; k < i && s->recent[(s->accepted - k) % GRIFFIN_RECENT] != token; k++) { }
+        uint32_t k = 1;
+        while (k < i && s->recent[(s->accepted - k) % GRIFFIN_RECENT] != token) k++;
         if (k < i || token < 0 || token >= n) continue;
         if (logits[token] > 0) logits[token] /= s->repeat_penalty;
         else logits[token] *= s->repeat_penalty;
@@ -2794,10 +2790,10 @@ static void grf_penalise(const griffin_sampler *s, float *logits, int n) {
 }
 
 /* The lowest index of the greatest. NaN counts as minus infinity, and becomes it. */
-static int grf_best(float *x, int n) {
+static int grf_sampler_best(float *x, int n) {
     float top = -INFINITY;
-    int i, best = 0;
-    for (i = 0; i < n; i++) {
+    int best = 0;
+    for (int i = 0; i < n; i++) {
         float value = x[i] >= -INFINITY ? x[i] : -INFINITY;
         x[i] = value;
         if (value > top) { top = value; best = i; }
@@ -2806,69 +2802,82 @@ static int grf_best(float *x, int n) {
 }
 
 /* Logits to weights, of which the greatest is 1. An infinite logit leaves only its equals. */
-static void grf_weigh(const griffin_model *model, float temperature, float best, float *x, int n) {
-    int i;
-    for (i = 0; i < n; i++) {
+static void grf_sampler_weigh(const griffin_model *model, float temperature, float best, float *x,
+                              int n) {
+    for (int i = 0; i < n; i++) {
         x[i] = best == INFINITY ? (x[i] == best ? 0 : -INFINITY) : (x[i] - best) / temperature;
     }
     model->kernels->exp_shifted(x, x, 0, n);
 }
 
-static double grf_sum(const float *x, int n) {
+static double grf_sampler_sum(const float *x, int n) {
     double sum = 0;
-    int i;
-    for (i = 0; i < n; i++) sum += x[i];
+    for (int i = 0; i < n; i++) sum += x[i];
     return sum;
 }
 
-static int grf_draw(const float *weights, int n, uint64_t *seed) {
-    double at = grf_uniform(seed) * grf_sum(weights, n), sum = 0;
-    int i, last = 0;
-    for (i = 0; i < n && sum <= at; i++) {
+/* The next number of splitmix64 (Steele et al. 2014), as a double in [0, 1). */
+static double grf_sampler_random(uint64_t *seed) {
+    uint64_t z = *seed += 0x9E3779B97F4A7C15u;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return (double)((z ^ z >> 31) >> 11) * (1.0 / 9007199254740992.0);
+}
+
+/* Rounding may leave the sum below `at`: then the last token with a weight is taken. */
+static int grf_sampler_draw(const float *weights, int n, uint64_t *seed) {
+    double at = grf_sampler_random(seed) * grf_sampler_sum(weights, n), sum = 0;
+    int last = 0;
+    for (int i = 0; i < n && sum <= at; i++) {
         if (weights[i] > 0) last = i;
         sum += weights[i];
     }
     return last;
 }
 
-static int grf_choose(const griffin_model *model, griffin_sampler *s, float *logits, int n) {
-    int best = grf_best(logits, n), i;
-    float least;
+static int grf_sampler_choose(const griffin_model *model, griffin_sampler *s, float *x, int n) {
+    int best = grf_sampler_best(x, n);
     if (s->repeat_penalty > 0) {
-        grf_penalise(s, logits, n);
-        best = grf_best(logits, n);
+        grf_sampler_penalise(s, x, n);
+        best = grf_sampler_best(x, n);
     }
-    if (logits[best] == -INFINITY) return -1;
+    if (x[best] == -INFINITY) return -1;
     if (s->temperature <= 0) return best;
-    if (s->top_k > 0 && s->top_k < n) grf_keep(logits, n, s->top_k, 0, -INFINITY);
-    grf_weigh(model, s->temperature, logits[best], logits, n);
-    if (s->top_p > 0 && s->top_p < 1) grf_keep(logits, n, s->top_p * grf_sum(logits, n), 1, 0);
-    least = s->min_p * logits[best];
-    for (i = 0; i < n; i++) {
-        if (logits[i] < least) logits[i] = 0;
+    if (s->top_k > 0 && s->top_k < n) grf_sampler_select_top(x, n, s->top_k, 0, -INFINITY);
+    grf_sampler_weigh(model, s->temperature, x[best], x, n);
+    if (s->top_p > 0 && s->top_p < 1) {
+        grf_sampler_select_top(x, n, s->top_p * grf_sampler_sum(x, n), 1, 0);
     }
-    return grf_draw(logits, n, &s->seed);
+    float least = s->min_p * x[best];
+    for (int i = 0; i < n; i++) {
+        if (x[i] < least) x[i] = 0;
+    }
+    return grf_sampler_draw(x, n, &s->seed);
 }
 
+/* ---- public ---- */
+
+/* The count stays a whole number of turns of the ring when it overflows. */
 GRIFFIN_API void griffin_accept(griffin_sampler *sampler, int32_t token) {
     if (!sampler) return;
     sampler->recent[sampler->accepted++ % GRIFFIN_RECENT] = token;
-    if (sampler->accepted == 0) sampler->accepted = GRIFFIN_RECENT;     /* 2^32 is a whole turn */
+    if (sampler->accepted == 0) sampler->accepted = GRIFFIN_RECENT;
 }
 
 GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *sampler,
                                    float *logits) {
-    int32_t token;
-    int error;
     if (!model) return GRIFFIN_E_ARGUMENT;
-    if (!sampler || !logits || !grf_sampler_ok(sampler)) {
+    int n = model->info.config.vocab;
+    if (!sampler || !logits || !grf_sampler_valid(sampler)) {
         return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_sample: a field of the sampler "
                         "is out of range, or a pointer null");
     }
-    error = grf_biases_ok(model, sampler);
-    if (!error) error = grf_control(sampler, logits, model->info.config.vocab);
+    int error = grf_sampler_check_biases(model, sampler, n);
+    if (error) return error;
+    grf_sampler_apply_biases(sampler, logits);
+    if (sampler->mask) error = sampler->mask(logits, n, sampler->mask_user);
     if (error < 0) return error;
-    token = grf_choose(model, sampler, logits, model->info.config.vocab);
+    int32_t token = grf_sampler_choose(model, sampler, logits, n);
     if (token < 0) {
         return grf_fail(&model->host, GRIFFIN_E_NO_TOKEN, "griffin_sample: every logit is minus "
                         "infinity or not a number");
