@@ -741,14 +741,22 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
 #define GRIFFIN_IMPLEMENTED
 
 /* ================================================================= >>platform
- * What differs between compilers and systems is decided here, once. */
+ * What differs between compilers and systems is decided here, once. The rest of the file only sees
+ * macros:
+ *
+ *     GRF_MMAP           files can be mapped into memory
+ *     GRF_OPENMP         OpenMP 4.0; GRF_YIELD: a waiting thread can give up its processor
+ *     GRF_X86            kernels for x86-64; GRF_AVX_VNNI: the compiler knows AVX-VNNI
+ *     GRF_NEON           kernels for 64-bit ARM; GRF_NEON_DOT: with dot products of bytes
+ *     GRF_WASM           kernels for WebAssembly
+ *     GRF_BIG_ENDIAN     0 or 1 */
 
 #if defined(__FAST_MATH__) || (defined(_MSC_VER) && defined(_M_FP_FAST))
   #error "griffin.h: build without fast-math, it changes sums (see NUMBERS in the manual)"
 #endif
 
-/* Floats kept with more than their 24 bits, as the 387 and gcc's -std=c99 for s390x have it, are
- * rounded where the compiler likes. 16 is gcc's way to say that only _Float16 is widened. */
+/* The 387, and gcc's -std=c99 for s390x, keep floats with more than their 24 bits. The compiler
+ * then chooses where it rounds, and results differ. 16 means that only _Float16 is widened. */
 #if (defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0 && __FLT_EVAL_METHOD__ != 16) \
     || (defined(_M_IX86_FP) && _M_IX86_FP < 2)
   #error "griffin.h: floats must stay floats: -msse2 -mfpmath=sse (x86) or -fexcess-precision=fast"
@@ -777,23 +785,25 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
   #endif
 #endif
 
-#if defined(_OPENMP) && _OPENMP >= 201307  /* 4.0 has the atomics; /openmp of MSVC has not */
+#if defined(_OPENMP) && _OPENMP >= 201307  /* 4.0 brought the atomics; /openmp of MSVC is 2.0 */
   #define GRF_OPENMP 1
   #include <omp.h>
   #if defined(__unix__) || defined(__APPLE__)
-    #define GRF_YIELD 1                     /* waiting threads give way to other programs */
+    #define GRF_YIELD 1
     #include <sched.h>
   #endif
 #endif
 
-/* gcc for Windows places vectors of 32 and 64 bytes as if the stack were aligned for them (gcc bug
- * 54412). It only aligns it in functions without unwind tables, which gcc 12 can be asked for. */
+/* gcc for Windows places vectors of 32 and 64 bytes as if the stack were aligned for them, but it
+ * only aligns the stack in functions without unwind tables (gcc bug 54412). Since version 12 an
+ * attribute can switch these tables off. */
 #if defined(_WIN32) && defined(__GNUC__) && !defined(__clang__)
   #define GRF_WINDOWS_GCC 1
 #endif
 
-/* Functions for other instruction sets than the rest: gcc and clang have to be told, MSVC takes the
- * intrinsics anywhere. clang-cl leaves out of <immintrin.h> what /arch did not ask for. */
+/* Some functions are compiled for other instruction sets than the rest of the file. gcc and clang
+ * need an attribute for that, MSVC accepts the intrinsics everywhere. clang-cl's <immintrin.h> only
+ * includes what /arch selects, so its parts are included one by one. */
 #if defined(GRIFFIN_SCALAR_ONLY) || (defined(GRF_WINDOWS_GCC) && __GNUC__ < 12)
 #elif defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
   #define GRF_X86 1
@@ -832,16 +842,17 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
   #define GRF_BIG_ENDIAN 0
 #endif
 
-/* NEON is part of every 64-bit ARM. Its dot products of bytes are an extension: a compiler that is
- * told of it (or assumes it, as Apple's does) needs no choice at run time, on Linux others can
- * choose. WebAssembly chooses nothing at run time: -msimd128. */
+/* NEON is part of every 64-bit ARM, but its dot products of bytes are an extension. A compiler that
+ * may use it everywhere (Apple's always may) needs no choice at run time: GRF_NEON_DOT is 1. On
+ * Linux the choice can be made at run time: it is 2. WebAssembly has no choice at run time, only
+ * -msimd128 when it is compiled. */
 #if defined(__aarch64__) && defined(__GNUC__) && !GRF_BIG_ENDIAN && !defined(GRIFFIN_SCALAR_ONLY)
   #define GRF_NEON 1
   #include <arm_neon.h>
   #if defined(__ARM_FEATURE_DOTPROD)
     #define GRF_NEON_DOT 1
   #elif defined(__linux__) && (defined(__clang__) ? __clang_major__ >= 16 : __GNUC__ >= 8)
-    #define GRF_NEON_DOT 2                  /* ask the kernel */
+    #define GRF_NEON_DOT 2
     #include <sys/auxv.h>
   #endif
 #elif defined(__wasm_simd128__) && !defined(GRIFFIN_SCALAR_ONLY)
@@ -849,7 +860,7 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
   #include <wasm_simd128.h>
 #endif
 
-/* Loops over register arrays must unroll, or the arrays live in memory. */
+/* Loops over arrays of registers must be unrolled. Otherwise the arrays are kept in memory. */
 #if defined(__clang__)
   #define GRF_UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
@@ -858,7 +869,7 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
   #define GRF_UNROLL
 #endif
 
-/* Asks for a line of memory that is needed soon; any address will do. */
+/* Prefetches the cache line of an address. The address need not be valid. */
 #if defined(__GNUC__)
   #define GRF_FETCH(p) __builtin_prefetch(p)
 #elif defined(GRF_X86)
@@ -867,7 +878,7 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
   #define GRF_FETCH(p) ((void)(p))
 #endif
 
-/* Keeps loads before it from moving behind it and the other way round. */
+/* The compiler moves no load across this point. */
 #if defined(__GNUC__)
   #define GRF_IN_ORDER __asm__ volatile("" ::: "memory")
 #else
@@ -885,7 +896,7 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
 #endif
 
 /* ================================================================= >>basics
- * Errors, allocation, checked arithmetic, bytes. */
+ * What the rest stands on: messages, memory, checked arithmetic, little-endian bytes and a hash. */
 
 #define GRF_COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 
@@ -893,16 +904,16 @@ static int64_t grf_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t grf_max64(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* ---- messages --------------------------------------------------------------
- * A tiny printf, so that neither stdio nor the locale is needed. It knows
+ * A small printf, so that neither stdio nor the locale is needed. It knows
  *     %s  const char *        %t  const char *, size_t (a text from a file)
  *     %d  int                 %u  uint64_t            %x  uint64_t in hex
- * Unprintable bytes become '?': names in hostile files reach terminals this way. */
+ * Messages quote names from hostile files and may go to a terminal. Control characters therefore
+ * become '?'. */
 
 typedef struct grf_line { char text[320]; size_t length; } grf_line;
 
 static void grf_line_put(grf_line *line, const char *text, size_t length) {
-    size_t i;
-    for (i = 0; i < length && line->length + 1 < sizeof line->text; i++) {
+    for (size_t i = 0; i < length && line->length + 1 < sizeof line->text; i++) {
         unsigned char c = (unsigned char)text[i];
         line->text[line->length++] = (c < 32 || c == 127) ? '?' : (char)c;
     }
@@ -922,13 +933,19 @@ static void grf_line_format(grf_line *line, const char *format, va_list values) 
     for (; *format; format++) {
         if (*format != '%') { grf_line_put(line, format, 1); continue; }
         switch (*++format) {
-        case 's': text = va_arg(values, const char *); grf_line_put(line, text, strlen(text)); break;
+        case 's':
+            text = va_arg(values, const char *);
+            grf_line_put(line, text, strlen(text));
+            break;
         case 't':
             text = va_arg(values, const char *);
             grf_line_put(line, text, va_arg(values, size_t));
             break;
         case 'u': grf_line_number(line, va_arg(values, uint64_t), 10); break;
-        case 'x': grf_line_put(line, "0x", 2); grf_line_number(line, va_arg(values, uint64_t), 16); break;
+        case 'x':
+            grf_line_put(line, "0x", 2);
+            grf_line_number(line, va_arg(values, uint64_t), 16);
+            break;
         case 'd':
             number = va_arg(values, int);
             if (number < 0) grf_line_put(line, "-", 1);
@@ -939,19 +956,22 @@ static void grf_line_format(grf_line *line, const char *format, va_list values) 
     }
 }
 
-/* Where memory comes from and errors go; one in every model. */
+/* Where memory comes from and where errors go. Every model has one. */
 typedef struct grf_host {
     griffin_allocator allocator;
     griffin_logger    logger;
-    const char       *file;                 /* starts every message; null: none */
-    char             *error;                /* receives the message too; null: none */
+    const char       *file;                 /* its name starts every message; may be null */
+    char             *error;                /* receives every message of an error; may be null */
     size_t            error_size;
 } grf_host;
 
 static int grf_report(const grf_host *host, int error, const char *format, va_list values) {
     grf_line line;
     line.length = 0;
-    if (host->file) { grf_line_put(&line, host->file, strlen(host->file)); grf_line_put(&line, ": ", 2); }
+    if (host->file) {
+        grf_line_put(&line, host->file, strlen(host->file));
+        grf_line_put(&line, ": ", 2);
+    }
     grf_line_format(&line, format, values);
     if (host->logger.message) host->logger.message(error, line.text, host->logger.user);
     if (error < 0 && host->error && host->error_size) {
@@ -962,7 +982,7 @@ static int grf_report(const grf_host *host, int error, const char *format, va_li
     return error;
 }
 
-/* Reports and returns the error: `return grf_fail(host, GRIFFIN_E_FORMAT, "...", ...)`. */
+/* Reports an error and returns it: `return grf_fail(host, GRIFFIN_E_FORMAT, "...", ...)`. */
 static int grf_fail(const grf_host *host, int error, const char *format, ...) {
     va_list values;
     va_start(values, format);
@@ -997,8 +1017,8 @@ static int grf_fail_memory(const grf_host *host, uint64_t size) {
     return grf_fail(host, GRIFFIN_E_MEMORY, "the allocator could not give %u bytes", size);
 }
 
-/* An arena hands out 64-byte aligned parts of one block. With base null it only counts, so one
- * function both measures and lays out whatever is built with it. */
+/* An arena is one block of memory, of which 64-byte aligned parts are taken one after the other. If
+ * base is null it only counts. So one function can first measure what it builds, then build it. */
 typedef struct grf_arena { unsigned char *base; uint64_t used; } grf_arena;
 
 static void *grf_arena_take(grf_arena *arena, uint64_t size) {
@@ -1011,8 +1031,9 @@ static void *grf_align64(void *memory) {
     return (unsigned char *)memory + ((0 - (uintptr_t)memory) & 63);
 }
 
-/* ---- checked arithmetic: every product or sum of numbers from a file ---------- */
+/* ---- checked arithmetic ---------------------------------------------------------- */
 
+/* For every product of numbers from a file. Returns 0 if it does not fit. */
 static int grf_multiply_checked(uint64_t a, uint64_t b, uint64_t *product) {
     if (a != 0 && b > UINT64_MAX / a) return 0;
     *product = a * b;
@@ -1030,12 +1051,10 @@ static uint64_t grf_get_u64(const uint8_t *p) {
 }
 
 static void grf_put_u32(uint8_t *p, uint32_t v) {
-    int i;
-    for (i = 0; i < 4; i++) p[i] = (uint8_t)(v >> 8 * i);
+    for (int i = 0; i < 4; i++) p[i] = (uint8_t)(v >> 8 * i);
 }
 static void grf_put_u64(uint8_t *p, uint64_t v) {
-    int i;
-    for (i = 0; i < 8; i++) p[i] = (uint8_t)(v >> 8 * i);
+    for (int i = 0; i < 8; i++) p[i] = (uint8_t)(v >> 8 * i);
 }
 
 /* Turns a number of 2, 4 or 8 bytes from a file into the machine's, in place, and back. */
@@ -1051,7 +1070,8 @@ static float    grf_float_from_bits(uint32_t bits) { float f; memcpy(&f, &bits, 
 static uint32_t grf_bits_from_float(float f) { uint32_t bits; memcpy(&bits, &f, 4); return bits; }
 static float    grf_get_f32(const uint8_t *p) { return grf_float_from_bits(grf_get_u32(p)); }
 
-/* FNV-1a, 64 bits, a word at a time where it can: for tables and checksums, not for secrets. */
+/* FNV-1a with 64 bits, which takes eight bytes at a time where it can. It serves tables and
+ * checksums. It resists damage, not attackers. */
 #define GRF_HASH_START 0xcbf29ce484222325u
 
 static uint64_t grf_hash(uint64_t hash, const void *data, size_t size) {
@@ -1070,19 +1090,21 @@ static uint64_t grf_hash_number(uint64_t hash, uint64_t number) {
     return grf_hash(hash, bytes, sizeof bytes);
 }
 
-/* A 32-bit number that is larger for a larger float. */
+/* A number that is larger for a larger float. */
 static uint32_t grf_float_key(float x) {
     uint32_t bits = grf_bits_from_float(x + 0.0f);  /* -0 becomes 0 */
     return bits >> 31 ? ~bits : bits | 0x80000000u;
 }
 
 /* ================================================================= >>numbers
- * Arithmetic with the same bits everywhere. Rule for the whole file: a product that is then added
- * to something is written as an explicit fused multiply-add, or passes through a volatile, so that
- * no compiler setting can change its rounding. */
+ * Arithmetic with the same bits everywhere. A compiler may join a product and a sum into one fused
+ * multiply-add, which rounds once instead of twice. So this rule holds for the whole file: a
+ * product that is then added to something is written as an explicit fused multiply-add, or passes
+ * through a volatile. No compiler setting can then change its rounding. */
 
-/* GRF_FMAF is for functions compiled for a machine with the instruction; GRF_HAS_FMA: all are. gcc
- * calls the C library when it does not optimise, and musl and Windows round twice there. */
+/* GRF_FMAF is for functions that are compiled for machines with the instruction. GRF_HAS_FMA says
+ * that all functions are. Without optimisation gcc calls fmaf of the C library instead, which
+ * rounds twice in musl and on Windows. */
 #if defined(__GNUC__) && !defined(__clang__) && !defined(__OPTIMIZE__)
   #define GRF_FMAF grf_fma
 #else
@@ -1092,15 +1114,16 @@ static uint32_t grf_float_key(float x) {
   #endif
 #endif
 
-/* fma(a, b, c) in floats. Without the instruction: the product of two floats is exact in a double,
- * so only p + c rounds; rounding it to odd first makes the second rounding, to float, the only one
- * that counts. */
+/* fma(a, b, c) in floats. Without the instruction, the product p of two floats is exact in a double
+ * and only the sum p + c is rounded. If that sum is no double it is rounded to odd: of the two
+ * doubles around it, the one whose last bit is 1 is taken. Rounding that to float gives the same
+ * result as rounding the exact sum (Boldo and Melquiond 2008). */
 static float grf_fma(float a, float b, float c) {
 #ifdef GRF_HAS_FMA
     return GRF_FMAF(a, b, c);
 #else
     double p = (double)a * b, s = p + c, t = s - p;
-    double lost = (p - (s - t)) + (c - t);
+    double lost = (p - (s - t)) + (c - t);  /* p + c - s, exactly (Knuth's two-sum) */
     if (lost > 0 || lost < 0) {
         uint64_t bits;
         memcpy(&bits, &s, 8);
@@ -1111,15 +1134,14 @@ static float grf_fma(float a, float b, float c) {
 #endif
 }
 
-/* The functions below are only used while a model is opened, in double. libm's exp and log differ
- * between systems in the last bit, so these are ours. */
+/* The functions below compute in double and are only used while a model is opened. exp and log of
+ * libm differ between systems in the last bit, so these are our own. */
 static double grf_mul(double a, double b) { volatile double p = a * b; return p; }
 
 /* 2 atanh(s) = 2 (s + s^3/3 + s^5/5 + ...), |s| <= 1/3 */
 static double grf_two_atanh(double s) {
     double square = grf_mul(s, s), sum = 0;
-    int n;
-    for (n = 37; n >= 1; n -= 2) sum = 1.0 / n + grf_mul(square, sum);
+    for (int n = 37; n >= 1; n -= 2) sum = 1.0 / n + grf_mul(square, sum);
     return grf_mul(2 * s, sum);
 }
 
@@ -1135,13 +1157,14 @@ static double grf_log(double x) {
 
 /* e^x, |x| < 700: x = n ln 2 + r, then the Taylor series of e^r. */
 static double grf_exp(double x) {
-    int n = (int)(x / GRF_LN2 + (x < 0 ? -0.5 : 0.5)), k;
+    int n = (int)(x / GRF_LN2 + (x < 0 ? -0.5 : 0.5));
     double r = x - grf_mul(n, GRF_LN2), sum = 1;
-    for (k = 16; k >= 1; k--) sum = 1 + grf_mul(r / k, sum);
+    for (int k = 16; k >= 1; k--) sum = 1 + grf_mul(r / k, sum);
     return ldexp(sum, n);
 }
 
-/* ln(1 + e^v), exact in relative terms for very negative v too. */
+/* ln(1 + e^v) = max(v, 0) + ln(1 + u), u = e^-|v|, and ln(1 + u) = 2 atanh(u / (2 + u)). This keeps
+ * its relative precision for very negative v. */
 static double grf_softplus(double v) {
     double u = grf_exp(-(v < 0 ? -v : v < 700 ? v : 700));
     return (v > 0 ? v : 0) + grf_two_atanh(u / (2 + u));
@@ -1149,12 +1172,13 @@ static double grf_softplus(double v) {
 
 /* ---- single numbers --------------------------------------------------------- */
 
-/* Exact for every half; the payload of a NaN moves up. */
+/* Exact for every half. The payload of a NaN moves up. */
 static float grf_float_from_f16(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16;
     uint32_t exponent = h >> 10 & 31, fraction = h & 1023;
     if (exponent == 0) {                    /* zero or subnormal: fraction * 2^-24 */
-        return grf_float_from_bits(sign | grf_bits_from_float((float)fraction * 5.9604644775390625e-8f));
+        float value = (float)fraction * 5.9604644775390625e-8f;
+        return grf_float_from_bits(sign | grf_bits_from_float(value));
     }
     exponent = exponent == 31 ? 255 : exponent + 112;
     return grf_float_from_bits(sign | exponent << 23 | fraction << 13);
@@ -1162,7 +1186,7 @@ static float grf_float_from_f16(uint16_t h) {
 
 static float grf_float_from_bf16(uint16_t b) { return grf_float_from_bits((uint32_t)b << 16); }
 
-/* The nearest, the even one of two; NaN stays NaN. */
+/* Rounds to the nearest, and to the even one of two that are equally near. NaN stays NaN. */
 static uint16_t grf_bf16_from_float(float x) {
     uint32_t bits = grf_bits_from_float(x);
     if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
