@@ -701,14 +701,22 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
 #define GRIFFIN_IMPLEMENTED
 
 /* ================================================================= >>platform
- * What differs between compilers and systems is decided here, once. */
+ * What differs between compilers and systems is decided here, once. The rest of the file only sees
+ * macros:
+ *
+ *     GRF_MMAP           files can be mapped into memory
+ *     GRF_OPENMP         OpenMP 4.0; GRF_YIELD: a waiting thread can give up its processor
+ *     GRF_X86            kernels for x86-64; GRF_AVX_VNNI: the compiler knows AVX-VNNI
+ *     GRF_NEON           kernels for 64-bit ARM; GRF_NEON_DOT: with dot products of bytes
+ *     GRF_WASM           kernels for WebAssembly
+ *     GRF_BIG_ENDIAN     0 or 1 */
 
 #if defined(__FAST_MATH__) || (defined(_MSC_VER) && defined(_M_FP_FAST))
   #error "griffin.h: build without fast-math, it changes sums (see NUMBERS in the manual)"
 #endif
 
-/* Floats kept with more than their 24 bits, as the 387 and gcc's -std=c99 for s390x have it, are
- * rounded where the compiler likes. 16 is gcc's way to say that only _Float16 is widened. */
+/* The 387, and gcc's -std=c99 for s390x, keep floats with more than their 24 bits. The compiler
+ * then chooses where it rounds, and results differ. 16 means that only _Float16 is widened. */
 #if (defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0 && __FLT_EVAL_METHOD__ != 16) \
     || (defined(_M_IX86_FP) && _M_IX86_FP < 2)
   #error "griffin.h: floats must stay floats: -msse2 -mfpmath=sse (x86) or -fexcess-precision=fast"
@@ -737,23 +745,25 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
   #endif
 #endif
 
-#if defined(_OPENMP) && _OPENMP >= 201307  /* 4.0 has the atomics; /openmp of MSVC has not */
+#if defined(_OPENMP) && _OPENMP >= 201307  /* 4.0 brought the atomics; /openmp of MSVC is 2.0 */
   #define GRF_OPENMP 1
   #include <omp.h>
   #if defined(__unix__) || defined(__APPLE__)
-    #define GRF_YIELD 1                     /* waiting threads give way to other programs */
+    #define GRF_YIELD 1
     #include <sched.h>
   #endif
 #endif
 
-/* gcc for Windows places vectors of 32 and 64 bytes as if the stack were aligned for them (gcc bug
- * 54412). It only aligns it in functions without unwind tables, which gcc 12 can be asked for. */
+/* gcc for Windows places vectors of 32 and 64 bytes as if the stack were aligned for them, but it
+ * only aligns the stack in functions without unwind tables (gcc bug 54412). Since version 12 an
+ * attribute can switch these tables off. */
 #if defined(_WIN32) && defined(__GNUC__) && !defined(__clang__)
   #define GRF_WINDOWS_GCC 1
 #endif
 
-/* Functions for other instruction sets than the rest: gcc and clang have to be told, MSVC takes the
- * intrinsics anywhere. clang-cl leaves out of <immintrin.h> what /arch did not ask for. */
+/* Some functions are compiled for other instruction sets than the rest of the file. gcc and clang
+ * need an attribute for that, MSVC accepts the intrinsics everywhere. clang-cl's <immintrin.h> only
+ * includes what /arch selects, so its parts are included one by one. */
 #if defined(GRIFFIN_SCALAR_ONLY) || (defined(GRF_WINDOWS_GCC) && __GNUC__ < 12)
 #elif defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
   #define GRF_X86 1
@@ -792,16 +802,17 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
   #define GRF_BIG_ENDIAN 0
 #endif
 
-/* NEON is part of every 64-bit ARM. Its dot products of bytes are an extension: a compiler that is
- * told of it (or assumes it, as Apple's does) needs no choice at run time, on Linux others can
- * choose. WebAssembly chooses nothing at run time: -msimd128. */
+/* NEON is part of every 64-bit ARM, but its dot products of bytes are an extension. A compiler that
+ * may use it everywhere (Apple's always may) needs no choice at run time: GRF_NEON_DOT is 1. On
+ * Linux the choice can be made at run time: it is 2. WebAssembly has no choice at run time, only
+ * -msimd128 when it is compiled. */
 #if defined(__aarch64__) && defined(__GNUC__) && !GRF_BIG_ENDIAN && !defined(GRIFFIN_SCALAR_ONLY)
   #define GRF_NEON 1
   #include <arm_neon.h>
   #if defined(__ARM_FEATURE_DOTPROD)
     #define GRF_NEON_DOT 1
   #elif defined(__linux__) && (defined(__clang__) ? __clang_major__ >= 16 : __GNUC__ >= 8)
-    #define GRF_NEON_DOT 2                  /* ask the kernel */
+    #define GRF_NEON_DOT 2
     #include <sys/auxv.h>
   #endif
 #elif defined(__wasm_simd128__) && !defined(GRIFFIN_SCALAR_ONLY)
@@ -809,7 +820,7 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
   #include <wasm_simd128.h>
 #endif
 
-/* Loops over register arrays must unroll, or the arrays live in memory. */
+/* Loops over arrays of registers must be unrolled. Otherwise the arrays are kept in memory. */
 #if defined(__clang__)
   #define GRF_UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
@@ -818,7 +829,7 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
   #define GRF_UNROLL
 #endif
 
-/* Asks for a line of memory that is needed soon; any address will do. */
+/* Prefetches the cache line of an address. The address need not be valid. */
 #if defined(__GNUC__)
   #define GRF_FETCH(p) __builtin_prefetch(p)
 #elif defined(GRF_X86)
@@ -827,7 +838,7 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
   #define GRF_FETCH(p) ((void)(p))
 #endif
 
-/* Keeps loads before it from moving behind it and the other way round. */
+/* The compiler moves no load across this point. */
 #if defined(__GNUC__)
   #define GRF_IN_ORDER __asm__ volatile("" ::: "memory")
 #else
@@ -845,7 +856,7 @@ GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, 
 #endif
 
 /* ================================================================= >>basics
- * Errors, allocation, checked arithmetic, bytes. */
+ * What the rest stands on: messages, memory, checked arithmetic, little-endian bytes and a hash. */
 
 #define GRF_COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 
@@ -853,16 +864,16 @@ static int64_t grf_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t grf_max64(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* ---- messages --------------------------------------------------------------
- * A tiny printf, so that neither stdio nor the locale is needed. It knows
+ * A small printf, so that neither stdio nor the locale is needed. It knows
  *     %s  const char *        %t  const char *, size_t (a text from a file)
  *     %d  int                 %u  uint64_t            %x  uint64_t in hex
- * Unprintable bytes become '?': names in hostile files reach terminals this way. */
+ * Messages quote names from hostile files and may go to a terminal. Control characters therefore
+ * become '?'. */
 
 typedef struct grf_line { char text[320]; size_t length; } grf_line;
 
 static void grf_line_put(grf_line *line, const char *text, size_t length) {
-    size_t i;
-    for (i = 0; i < length && line->length + 1 < sizeof line->text; i++) {
+    for (size_t i = 0; i < length && line->length + 1 < sizeof line->text; i++) {
         unsigned char c = (unsigned char)text[i];
         line->text[line->length++] = (c < 32 || c == 127) ? '?' : (char)c;
     }
@@ -882,13 +893,19 @@ static void grf_line_format(grf_line *line, const char *format, va_list values) 
     for (; *format; format++) {
         if (*format != '%') { grf_line_put(line, format, 1); continue; }
         switch (*++format) {
-        case 's': text = va_arg(values, const char *); grf_line_put(line, text, strlen(text)); break;
+        case 's':
+            text = va_arg(values, const char *);
+            grf_line_put(line, text, strlen(text));
+            break;
         case 't':
             text = va_arg(values, const char *);
             grf_line_put(line, text, va_arg(values, size_t));
             break;
         case 'u': grf_line_number(line, va_arg(values, uint64_t), 10); break;
-        case 'x': grf_line_put(line, "0x", 2); grf_line_number(line, va_arg(values, uint64_t), 16); break;
+        case 'x':
+            grf_line_put(line, "0x", 2);
+            grf_line_number(line, va_arg(values, uint64_t), 16);
+            break;
         case 'd':
             number = va_arg(values, int);
             if (number < 0) grf_line_put(line, "-", 1);
@@ -899,19 +916,22 @@ static void grf_line_format(grf_line *line, const char *format, va_list values) 
     }
 }
 
-/* Where memory comes from and errors go; one in every model. */
+/* Where memory comes from and where errors go. Every model has one. */
 typedef struct grf_host {
     griffin_allocator allocator;
     griffin_logger    logger;
-    const char       *file;                 /* starts every message; null: none */
-    char             *error;                /* receives the message too; null: none */
+    const char       *file;                 /* its name starts every message; may be null */
+    char             *error;                /* receives every message of an error; may be null */
     size_t            error_size;
 } grf_host;
 
 static int grf_report(const grf_host *host, int error, const char *format, va_list values) {
     grf_line line;
     line.length = 0;
-    if (host->file) { grf_line_put(&line, host->file, strlen(host->file)); grf_line_put(&line, ": ", 2); }
+    if (host->file) {
+        grf_line_put(&line, host->file, strlen(host->file));
+        grf_line_put(&line, ": ", 2);
+    }
     grf_line_format(&line, format, values);
     if (host->logger.message) host->logger.message(error, line.text, host->logger.user);
     if (error < 0 && host->error && host->error_size) {
@@ -922,7 +942,7 @@ static int grf_report(const grf_host *host, int error, const char *format, va_li
     return error;
 }
 
-/* Reports and returns the error: `return grf_fail(host, GRIFFIN_E_FORMAT, "...", ...)`. */
+/* Reports an error and returns it: `return grf_fail(host, GRIFFIN_E_FORMAT, "...", ...)`. */
 static int grf_fail(const grf_host *host, int error, const char *format, ...) {
     va_list values;
     va_start(values, format);
@@ -957,8 +977,8 @@ static int grf_fail_memory(const grf_host *host, uint64_t size) {
     return grf_fail(host, GRIFFIN_E_MEMORY, "the allocator could not give %u bytes", size);
 }
 
-/* An arena hands out 64-byte aligned parts of one block. With base null it only counts, so one
- * function both measures and lays out whatever is built with it. */
+/* An arena is one block of memory, of which 64-byte aligned parts are taken one after the other. If
+ * base is null it only counts. So one function can first measure what it builds, then build it. */
 typedef struct grf_arena { unsigned char *base; uint64_t used; } grf_arena;
 
 static void *grf_arena_take(grf_arena *arena, uint64_t size) {
@@ -971,8 +991,9 @@ static void *grf_align64(void *memory) {
     return (unsigned char *)memory + ((0 - (uintptr_t)memory) & 63);
 }
 
-/* ---- checked arithmetic: every product or sum of numbers from a file ---------- */
+/* ---- checked arithmetic ---------------------------------------------------------- */
 
+/* For every product of numbers from a file. Returns 0 if it does not fit. */
 static int grf_multiply_checked(uint64_t a, uint64_t b, uint64_t *product) {
     if (a != 0 && b > UINT64_MAX / a) return 0;
     *product = a * b;
@@ -990,27 +1011,27 @@ static uint64_t grf_get_u64(const uint8_t *p) {
 }
 
 static void grf_put_u32(uint8_t *p, uint32_t v) {
-    int i;
-    for (i = 0; i < 4; i++) p[i] = (uint8_t)(v >> 8 * i);
+    for (int i = 0; i < 4; i++) p[i] = (uint8_t)(v >> 8 * i);
 }
 static void grf_put_u64(uint8_t *p, uint64_t v) {
-    int i;
-    for (i = 0; i < 8; i++) p[i] = (uint8_t)(v >> 8 * i);
+    for (int i = 0; i < 8; i++) p[i] = (uint8_t)(v >> 8 * i);
 }
 
-/* Turns a number of 2 or 4 bytes from a file into the machine's, in place, and back. */
+/* Turns a number of 2, 4 or 8 bytes from a file into the machine's, in place, and back. */
 static void grf_native_order(uint8_t *p, int size) {
-    uint32_t wide = size == 4 ? grf_get_u32(p) : 0;
-    uint16_t narrow = grf_get_u16(p);
-    if (size == 4) memcpy(p, &wide, 4);
-    else memcpy(p, &narrow, 2);
+    for (int i = 0; GRF_BIG_ENDIAN && i < size / 2; i++) {
+        uint8_t byte = p[i];
+        p[i] = p[size - 1 - i];
+        p[size - 1 - i] = byte;
+    }
 }
 
 static float    grf_float_from_bits(uint32_t bits) { float f; memcpy(&f, &bits, 4); return f; }
 static uint32_t grf_bits_from_float(float f) { uint32_t bits; memcpy(&bits, &f, 4); return bits; }
 static float    grf_get_f32(const uint8_t *p) { return grf_float_from_bits(grf_get_u32(p)); }
 
-/* FNV-1a, 64 bits, a word at a time where it can: for tables and checksums, not for secrets. */
+/* FNV-1a with 64 bits, which takes eight bytes at a time where it can. It serves tables and
+ * checksums. It resists damage, not attackers. */
 #define GRF_HASH_START 0xcbf29ce484222325u
 
 static uint64_t grf_hash(uint64_t hash, const void *data, size_t size) {
@@ -1029,19 +1050,21 @@ static uint64_t grf_hash_number(uint64_t hash, uint64_t number) {
     return grf_hash(hash, bytes, sizeof bytes);
 }
 
-/* A 32-bit number that is larger for a larger float. */
+/* A number that is larger for a larger float. */
 static uint32_t grf_float_key(float x) {
     uint32_t bits = grf_bits_from_float(x + 0.0f);  /* -0 becomes 0 */
     return bits >> 31 ? ~bits : bits | 0x80000000u;
 }
 
 /* ================================================================= >>numbers
- * Arithmetic with the same bits everywhere. Rule for the whole file: a product that is then added
- * to something is written as an explicit fused multiply-add, or passes through a volatile, so that
- * no compiler setting can change its rounding. */
+ * Arithmetic with the same bits everywhere. A compiler may join a product and a sum into one fused
+ * multiply-add, which rounds once instead of twice. So this rule holds for the whole file: a
+ * product that is then added to something is written as an explicit fused multiply-add, or passes
+ * through a volatile. No compiler setting can then change its rounding. */
 
-/* GRF_FMAF is for functions compiled for a machine with the instruction; GRF_HAS_FMA: all are. gcc
- * calls the C library when it does not optimise, and musl and Windows round twice there. */
+/* GRF_FMAF is for functions that are compiled for machines with the instruction. GRF_HAS_FMA says
+ * that all functions are. Without optimisation gcc calls fmaf of the C library instead, which
+ * rounds twice in musl and on Windows. */
 #if defined(__GNUC__) && !defined(__clang__) && !defined(__OPTIMIZE__)
   #define GRF_FMAF grf_fma
 #else
@@ -1051,15 +1074,16 @@ static uint32_t grf_float_key(float x) {
   #endif
 #endif
 
-/* fma(a, b, c) in floats. Without the instruction: the product of two floats is exact in a double,
- * so only p + c rounds; rounding it to odd first makes the second rounding, to float, the only one
- * that counts. */
+/* fma(a, b, c) in floats. Without the instruction, the product p of two floats is exact in a double
+ * and only the sum p + c is rounded. If that sum is no double it is rounded to odd: of the two
+ * doubles around it, the one whose last bit is 1 is taken. Rounding that to float gives the same
+ * result as rounding the exact sum (Boldo and Melquiond 2008). */
 static float grf_fma(float a, float b, float c) {
 #ifdef GRF_HAS_FMA
     return GRF_FMAF(a, b, c);
 #else
     double p = (double)a * b, s = p + c, t = s - p;
-    double lost = (p - (s - t)) + (c - t);
+    double lost = (p - (s - t)) + (c - t);  /* p + c - s, exactly (Knuth's two-sum) */
     if (lost > 0 || lost < 0) {
         uint64_t bits;
         memcpy(&bits, &s, 8);
@@ -1070,15 +1094,14 @@ static float grf_fma(float a, float b, float c) {
 #endif
 }
 
-/* The functions below are only used while a model is opened, in double. libm's exp and log differ
- * between systems in the last bit, so these are ours. */
+/* The functions below compute in double and are only used while a model is opened. exp and log of
+ * libm differ between systems in the last bit, so these are our own. */
 static double grf_mul(double a, double b) { volatile double p = a * b; return p; }
 
 /* 2 atanh(s) = 2 (s + s^3/3 + s^5/5 + ...), |s| <= 1/3 */
 static double grf_two_atanh(double s) {
     double square = grf_mul(s, s), sum = 0;
-    int n;
-    for (n = 37; n >= 1; n -= 2) sum = 1.0 / n + grf_mul(square, sum);
+    for (int n = 37; n >= 1; n -= 2) sum = 1.0 / n + grf_mul(square, sum);
     return grf_mul(2 * s, sum);
 }
 
@@ -1094,13 +1117,14 @@ static double grf_log(double x) {
 
 /* e^x, |x| < 700: x = n ln 2 + r, then the Taylor series of e^r. */
 static double grf_exp(double x) {
-    int n = (int)(x / GRF_LN2 + (x < 0 ? -0.5 : 0.5)), k;
+    int n = (int)(x / GRF_LN2 + (x < 0 ? -0.5 : 0.5));
     double r = x - grf_mul(n, GRF_LN2), sum = 1;
-    for (k = 16; k >= 1; k--) sum = 1 + grf_mul(r / k, sum);
+    for (int k = 16; k >= 1; k--) sum = 1 + grf_mul(r / k, sum);
     return ldexp(sum, n);
 }
 
-/* ln(1 + e^v), exact in relative terms for very negative v too. */
+/* ln(1 + e^v) = max(v, 0) + ln(1 + u), u = e^-|v|, and ln(1 + u) = 2 atanh(u / (2 + u)). This keeps
+ * its relative precision for very negative v. */
 static double grf_softplus(double v) {
     double u = grf_exp(-(v < 0 ? -v : v < 700 ? v : 700));
     return (v > 0 ? v : 0) + grf_two_atanh(u / (2 + u));
@@ -1108,12 +1132,13 @@ static double grf_softplus(double v) {
 
 /* ---- single numbers --------------------------------------------------------- */
 
-/* Exact for every half; the payload of a NaN moves up. */
+/* Exact for every half. The payload of a NaN moves up. */
 static float grf_float_from_f16(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16;
     uint32_t exponent = h >> 10 & 31, fraction = h & 1023;
     if (exponent == 0) {                    /* zero or subnormal: fraction * 2^-24 */
-        return grf_float_from_bits(sign | grf_bits_from_float((float)fraction * 5.9604644775390625e-8f));
+        float value = (float)fraction * 5.9604644775390625e-8f;
+        return grf_float_from_bits(sign | grf_bits_from_float(value));
     }
     exponent = exponent == 31 ? 255 : exponent + 112;
     return grf_float_from_bits(sign | exponent << 23 | fraction << 13);
@@ -1121,7 +1146,7 @@ static float grf_float_from_f16(uint16_t h) {
 
 static float grf_float_from_bf16(uint16_t b) { return grf_float_from_bits((uint32_t)b << 16); }
 
-/* The nearest, the even one of two; NaN stays NaN. */
+/* Rounds to the nearest, and to the even one of two that are equally near. NaN stays NaN. */
 static uint16_t grf_bf16_from_float(float x) {
     uint32_t bits = grf_bits_from_float(x);
     if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
@@ -2670,34 +2695,24 @@ GRIFFIN_API int griffin_step(griffin_context *c, griffin_state *state, int32_t t
 }
 
 /* ================================================================= >>state
- * Marks, and states for disks and networks. */
+ * A state is plain bytes: the struct griffin_state, the recurrent part of all layers in f32, then a
+ * ring of keys and values for each attention layer, then the history hashes of the last positions.
+ * This chapter has marks, which take back a few tokens, and saves, for disks and networks.
+ *
+ * A mark is a copy of a state up to its rings. The rings need no copy: they have
+ * griffin_options.rewind rows more than attention needs, so that many tokens can be added before a
+ * row is lost that the state of the mark needs. griffin_rewind copies the mark back. Rows of tokens
+ * that were taken back are out of sight, and the next tokens overwrite them.
+ *
+ * A mark fits if the state has gone on from it by at most that many tokens. The state knows a hash
+ * of its text at each of the last positions, and `oldest`, the first position whose rows are all
+ * there. */
 
-GRIFFIN_API size_t griffin_state_size(const griffin_model *model) {
-    return model && model->info.state_bytes <= (size_t)-1 ? (size_t)model->info.state_bytes : 0;
+static size_t grf_mark_size(const griffin_model *m) {
+    return m->info.mark_bytes <= (size_t)-1 ? (size_t)m->info.mark_bytes : 0;
 }
 
-GRIFFIN_API int64_t griffin_state_position(const griffin_state *state) {
-    return state ? state->position : 0;
-}
-
-/* ---- marks: the start of a state up to the rings, but with a tag even if it is fresh --------- */
-
-GRIFFIN_API size_t griffin_mark_size(const griffin_model *model) {
-    return model && model->info.mark_bytes <= (size_t)-1 ? (size_t)model->info.mark_bytes : 0;
-}
-
-GRIFFIN_API int griffin_mark(const griffin_model *m, const griffin_state *state, void *mark) {
-    int error;
-    if (!m) return GRIFFIN_E_ARGUMENT;
-    if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "mark: there is no room for it");
-    error = grf_check_state(m, state);
-    if (error) return error;
-    memcpy(mark, state, griffin_mark_size(m));
-    memcpy(mark, &m->layout.tag, sizeof m->layout.tag);
-    return GRIFFIN_OK;
-}
-
-static int grf_check_mark(const griffin_model *m, griffin_state *s, const griffin_state *mark) {
+static int grf_mark_check(const griffin_model *m, griffin_state *s, const griffin_state *mark) {
     const char *why = NULL;
     if (mark->tag != m->layout.tag) why = "it belongs to another model or other options";
     else if (mark->position > s->position) why = "the state has not been there";
@@ -2710,28 +2725,23 @@ static int grf_check_mark(const griffin_model *m, griffin_state *s, const griffi
                     (uint64_t)mark->position, (uint64_t)s->position, why);
 }
 
-/* Keys and values need nothing: those of the tokens taken back are out of sight and overwritten in
- * time. The state does not get younger by it: what its rings lost stays lost. */
-GRIFFIN_API int griffin_rewind(const griffin_model *m, griffin_state *state, const void *mark) {
+/* The mark of a fresh state gets a tag, which its state does not have. `oldest` is not moved back,
+ * since rows that were overwritten cannot come back. */
+static int grf_state_rewind(const griffin_model *m, griffin_state *state, const void *mark) {
     griffin_state to;
-    int error;
-    if (!m) return GRIFFIN_E_ARGUMENT;
-    if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "rewind: the mark is null");
-    error = grf_check_state(m, state);
-    if (error) return error;
     memcpy(&to, mark, sizeof to);
-    error = grf_check_mark(m, state, &to);
+    int error = grf_mark_check(m, state, &to);
     if (error) return error;
     to.oldest = state->oldest;
     if (to.position == 0) to.tag = 0;
-    memcpy(state, mark, griffin_mark_size(m));
+    memcpy(state, mark, grf_mark_size(m));
     *state = to;
     return GRIFFIN_OK;
 }
 
 /* ---- saved sequences ---------------------------------------------------------------------------
- * All little-endian. A ring is saved as far as the next token sees it, so that a state that was
- * rewound has the same bytes as one that never went astray.
+ * All numbers are little-endian. Of a ring, only the rows are saved that the next token sees. So a
+ * state that was rewound has the same bytes as one that never had the tokens taken back.
  *
  *     0   8 bytes  "GRIFSTAT"
  *     8   u32      version, 2
@@ -2754,19 +2764,16 @@ GRIFFIN_API int griffin_rewind(const griffin_model *m, griffin_state *state, con
 
 enum { GRF_HAS_SAMPLER = 1, GRF_HAS_DECODER = 2 };
 
-/* Rows of a ring half that the token after `position` others sees. */
 static int64_t grf_saved_rows(const griffin_model *m, int64_t position) {
     return grf_min64(position, m->info.attn_keys - 1);
 }
 
-static int64_t grf_saved_pieces(const griffin_model *m, int64_t position) {
-    return position ? 1 + 2 * m->layout.attention_layers * grf_saved_rows(m, position) : 0;
-}
-
+/* The n of the format. Rings come in pairs, for keys and for values. */
 static int64_t grf_saved_bytes(const griffin_model *m, int64_t position) {
     const grf_layout *l = &m->layout;
     if (position == 0) return 0;
-    return 4 * l->recurrent_floats + (grf_saved_pieces(m, position) - 1) * l->kv_row;
+    return 4 * l->recurrent_floats
+         + 2 * l->attention_layers * grf_saved_rows(m, position) * l->kv_row;
 }
 
 static int64_t grf_save_size(int64_t bytes, int parts) {
@@ -2774,108 +2781,62 @@ static int64_t grf_save_size(int64_t bytes, int parts) {
          + (parts & GRF_HAS_DECODER ? GRF_SAVED_DECODER : 0) + 8;
 }
 
-/* The first piece is the recurrent part, the others are rows. Returns how many bytes. */
-static int64_t grf_saved_piece(const griffin_model *m, griffin_state *s, int64_t i,
-                               uint8_t **piece) {
-    int64_t rows = grf_saved_rows(m, s->position), ring;
-    *piece = (uint8_t *)(s + 1);
-    if (i-- == 0) return 4 * m->layout.recurrent_floats;
-    ring = i / rows;
-    *piece = grf_ring(m, s, ring / 2 * m->layout.ring_bytes, (int)(ring % 2),
-                      s->position - rows + i % rows);
-    return m->layout.kv_row;
+/* Copies numbers of `size` bytes from memory to a save, or with `load` from a save to memory.
+ * Returns the end of the copy in the save. */
+static uint8_t *grf_save_copy(void *memory, uint8_t *saved, int64_t bytes, int size, int load) {
+    uint8_t *to = load ? (uint8_t *)memory : saved;
+    memcpy(to, load ? saved : (uint8_t *)memory, (size_t)bytes);
+    for (int64_t i = 0; GRF_BIG_ENDIAN && i < bytes; i += size) grf_native_order(to + i, size);
+    return saved + bytes;
 }
 
-static void grf_copy_ordered(uint8_t *to, const uint8_t *from, int64_t bytes, int size) {
-    int64_t i;
-    memcpy(to, from, (size_t)bytes);
-    for (i = 0; GRF_BIG_ENDIAN && i < bytes; i += size) grf_native_order(to + i, size);
-}
-
-static uint8_t *grf_save_state(const griffin_model *m, griffin_state *s, int parts, uint8_t *p) {
-    int64_t i, n;
-    uint8_t *piece;
-    memcpy(p, "GRIFSTAT", 8);
-    grf_put_u32(p + 8, GRF_SAVE_VERSION);
-    grf_put_u32(p + 12, (uint32_t)parts);
-    grf_put_u64(p + 16, s->tag ? m->layout.saved_tag : 0);
-    grf_put_u64(p + 24, (uint64_t)s->position);
-    grf_put_u64(p + 32, s->history);
-    grf_put_u64(p + 40, (uint64_t)grf_saved_bytes(m, s->position));
-    p += GRF_SAVE_HEADER;
-    for (i = 0; i < grf_saved_pieces(m, s->position); i++, p += n) {
-        n = grf_saved_piece(m, s, i, &piece);
-        grf_copy_ordered(p, piece, n, i ? m->layout.kv_size : 4);
+/* Copies what the format holds of a state, whose position is set. */
+static uint8_t *grf_save_copy_state(const griffin_model *m, griffin_state *s, uint8_t *p,
+                                    int load) {
+    const grf_layout *l = &m->layout;
+    int64_t rows = grf_saved_rows(m, s->position);
+    if (s->position) p = grf_save_copy(s + 1, p, 4 * l->recurrent_floats, 4, load);
+    for (int ring = 0; ring < 2 * l->attention_layers; ring++) {
+        for (int64_t at = s->position - rows; at < s->position; at++) {
+            p = grf_save_copy(grf_ring(m, s, ring / 2 * l->ring_bytes, ring % 2, at), p,
+                              l->kv_row, l->kv_size, load);
+        }
     }
     return p;
 }
 
-static const uint8_t *grf_load_state(const griffin_model *m, griffin_state *s, const uint8_t *p) {
-    int64_t i, n;
-    uint8_t *piece;
-    memset(s, 0, griffin_state_size(m));
-    s->position = s->oldest = (int64_t)grf_get_u64(p + 24);
-    s->tag = s->position ? m->layout.tag : 0;
-    s->history = grf_get_u64(p + 32);
-    p += GRF_SAVE_HEADER;
-    for (i = 0; i < grf_saved_pieces(m, s->position); i++, p += n) {
-        n = grf_saved_piece(m, s, i, &piece);
-        grf_copy_ordered(piece, p, n, i ? m->layout.kv_size : 4);
-    }
-    return p;
+/* The saved fields of a sampler stand first in it, in the order of the format and without gaps.
+ * Loading takes any numbers, because griffin_sample checks them at every call. */
+typedef char grf_sampler_has_no_gaps[offsetof(griffin_sampler, recent) == 36 ? 1 : -1];
+
+static uint8_t *grf_save_copy_sampler(griffin_sampler *s, uint8_t *p, int load) {
+    p = grf_save_copy(&s->seed, p, 8, 8, load);
+    return grf_save_copy((uint8_t *)s + 8, p, GRF_SAVED_SAMPLER - 8, 4, load);
 }
 
-static uint8_t *grf_save_sampler(const griffin_sampler *s, uint8_t *p) {
-    int i;
-    grf_put_u64(p, s->seed);
-    grf_put_u32(p + 8,  grf_bits_from_float(s->temperature));
-    grf_put_u32(p + 12, grf_bits_from_float(s->top_p));
-    grf_put_u32(p + 16, grf_bits_from_float(s->min_p));
-    grf_put_u32(p + 20, (uint32_t)s->top_k);
-    grf_put_u32(p + 24, grf_bits_from_float(s->repeat_penalty));
-    grf_put_u32(p + 28, (uint32_t)s->repeat_last);
-    grf_put_u32(p + 32, s->accepted);
-    for (i = 0; i < GRIFFIN_RECENT; i++) grf_put_u32(p + 36 + 4 * i, (uint32_t)s->recent[i]);
-    return p + GRF_SAVED_SAMPLER;
-}
-
-/* Whatever the numbers are: griffin_sample looks at them at every call. */
-static void grf_load_sampler(griffin_sampler *s, const uint8_t *p) {
-    int i;
-    s->seed = grf_get_u64(p);
-    s->temperature    = grf_get_f32(p + 8);
-    s->top_p          = grf_get_f32(p + 12);
-    s->min_p          = grf_get_f32(p + 16);
-    s->top_k          = (int)grf_get_u32(p + 20);
-    s->repeat_penalty = grf_get_f32(p + 24);
-    s->repeat_last    = (int)grf_get_u32(p + 28);
-    s->accepted       = grf_get_u32(p + 32);
-    for (i = 0; i < GRIFFIN_RECENT; i++) s->recent[i] = (int32_t)grf_get_u32(p + 36 + 4 * i);
-}
-
-GRIFFIN_API int64_t griffin_save(const griffin_model *m, const griffin_state *state,
-                                 const griffin_sampler *sampler, const griffin_decoder *decoder,
-                                 void *data, size_t capacity) {
-    int parts = (sampler ? GRF_HAS_SAMPLER : 0) | (decoder ? GRF_HAS_DECODER : 0), error;
-    uint8_t *start = (uint8_t *)data, *p;
-    int64_t size;
-    if (!m) return GRIFFIN_E_ARGUMENT;
-    error = grf_check_state(m, state);
-    if (error) return error;
-    size = grf_save_size(grf_saved_bytes(m, state->position), parts);
+static int64_t grf_state_save(const griffin_model *m, griffin_state *s, griffin_sampler *sampler,
+                              const griffin_decoder *decoder, uint8_t *data, size_t capacity) {
+    int parts = (sampler ? GRF_HAS_SAMPLER : 0) | (decoder ? GRF_HAS_DECODER : 0);
+    int64_t bytes = grf_saved_bytes(m, s->position), size = grf_save_size(bytes, parts);
     if (!data) return size;
     if ((uint64_t)size > capacity)
         return grf_fail(&m->host, GRIFFIN_E_SPACE, "save: %u bytes given, %u needed",
                         (uint64_t)capacity, (uint64_t)size);
-    p = grf_save_state(m, (griffin_state *)(uintptr_t)state, parts, start);
-    if (sampler) p = grf_save_sampler(sampler, p);
+    memcpy(data, "GRIFSTAT", 8);
+    grf_put_u32(data + 8, GRF_SAVE_VERSION);
+    grf_put_u32(data + 12, (uint32_t)parts);
+    grf_put_u64(data + 16, s->tag ? m->layout.saved_tag : 0);
+    grf_put_u64(data + 24, (uint64_t)s->position);
+    grf_put_u64(data + 32, s->history);
+    grf_put_u64(data + 40, (uint64_t)bytes);
+    uint8_t *p = grf_save_copy_state(m, s, data + GRF_SAVE_HEADER, 0);
+    if (sampler) p = grf_save_copy_sampler(sampler, p, 0);
     if (decoder) { memcpy(p, decoder, GRF_SAVED_DECODER); p += GRF_SAVED_DECODER; }
-    grf_put_u64(p, grf_hash(GRF_HASH_START, start, (size_t)(p - start)));
+    grf_put_u64(p, grf_hash(GRF_HASH_START, data, (size_t)(p - data)));
     return size;
 }
 
-static int grf_check_save(const griffin_model *m, const uint8_t *p, size_t size) {
-    uint64_t position, bytes;
+static int grf_save_check(const griffin_model *m, const uint8_t *p, size_t size) {
     if (size < GRF_SAVE_HEADER + 8 || memcmp(p, "GRIFSTAT", 8) != 0)
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: not a saved state");
     if (grf_get_u32(p + 8) != GRF_SAVE_VERSION)
@@ -2884,13 +2845,13 @@ static int grf_check_save(const griffin_model *m, const uint8_t *p, size_t size)
     if (grf_get_u64(p + size - 8) != grf_hash(GRF_HASH_START, p, size - 8))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT,
                         "load: the checksum does not match, the bytes are damaged or cut");
-    position = grf_get_u64(p + 24);
+    uint64_t position = grf_get_u64(p + 24);
     if (position > INT64_MAX / 2 || (position == 0) != (grf_get_u64(p + 16) == 0))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: position %u is not possible", position);
     if (position && grf_get_u64(p + 16) != m->layout.saved_tag)
         return grf_fail(&m->host, GRIFFIN_E_MISMATCH,
                         "load: saved with another model, or other attn_keys or kv_type");
-    bytes = (uint64_t)grf_saved_bytes(m, (int64_t)position);
+    uint64_t bytes = (uint64_t)grf_saved_bytes(m, (int64_t)position);
     if (grf_get_u64(p + 40) != bytes || grf_get_u32(p + 12) > (GRF_HAS_SAMPLER | GRF_HAS_DECODER)
         || size != (uint64_t)grf_save_size((int64_t)bytes, (int)grf_get_u32(p + 12)))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: %u bytes do not fit what they hold",
@@ -2898,56 +2859,114 @@ static int grf_check_save(const griffin_model *m, const uint8_t *p, size_t size)
     return GRIFFIN_OK;
 }
 
-GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state,
-                             griffin_sampler *sampler, griffin_decoder *decoder,
-                             const void *data, size_t size) {
-    const uint8_t *p = (const uint8_t *)data;
-    int error, has;
-    if (!m) return GRIFFIN_E_ARGUMENT;
-    if (!state || !data) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "load: a pointer is null");
-    error = grf_check_save(m, p, size);
+static int grf_state_load(const griffin_model *m, griffin_state *s, griffin_sampler *sampler,
+                          griffin_decoder *decoder, uint8_t *data, size_t size) {
+    int error = grf_save_check(m, data, size);
     if (error) return error;
-    has = (int)grf_get_u32(p + 12);
-    if ((sampler && !(has & GRF_HAS_SAMPLER)) || (decoder && !(has & GRF_HAS_DECODER)))
+    int parts = (int)grf_get_u32(data + 12);
+    if ((sampler && !(parts & GRF_HAS_SAMPLER)) || (decoder && !(parts & GRF_HAS_DECODER)))
         return grf_fail(&m->host, GRIFFIN_E_MISMATCH, "load: saved without a %s",
-                        sampler && !(has & GRF_HAS_SAMPLER) ? "sampler" : "decoder");
-    p = grf_load_state(m, state, p);
-    if (sampler) grf_load_sampler(sampler, p);
-    if (has & GRF_HAS_SAMPLER) p += GRF_SAVED_SAMPLER;
+                        sampler && !(parts & GRF_HAS_SAMPLER) ? "sampler" : "decoder");
+    memset(s, 0, (size_t)m->info.state_bytes);
+    s->position = s->oldest = (int64_t)grf_get_u64(data + 24);
+    s->tag = s->position ? m->layout.tag : 0;
+    s->history = grf_get_u64(data + 32);
+    uint8_t *p = grf_save_copy_state(m, s, data + GRF_SAVE_HEADER, 1);
+    if (sampler) grf_save_copy_sampler(sampler, p, 1);
+    if (parts & GRF_HAS_SAMPLER) p += GRF_SAVED_SAMPLER;
     if (decoder) memcpy(decoder, p, GRF_SAVED_DECODER);
     return GRIFFIN_OK;
 }
 
-/* ================================================================= >>sampler
- * From logits to a token. The vocabulary is never sorted: the entries to keep are found by
- * counting, eight bits of their keys at a time. */
+/* ---- public ----
+ * Saving only reads its state and sampler, and loading its data: what loses its const here is the
+ * side that grf_save_copy copies from. */
 
-static double grf_uniform(uint64_t *seed) {                 /* splitmix64, to [0, 1) */
-    uint64_t z = *seed += 0x9E3779B97F4A7C15u;
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-    return (double)((z ^ z >> 31) >> 11) * (1.0 / 9007199254740992.0);
+GRIFFIN_API size_t griffin_state_size(const griffin_model *model) {
+    return model && model->info.state_bytes <= (size_t)-1 ? (size_t)model->info.state_bytes : 0;
 }
 
-/* Keeps the fewest entries whose weights reach `target` and sets the others to `none`: the
- * greatest first, among equals the lowest index first. An entry weighs 1, or what it is. */
-static void grf_keep(float *x, int n, double target, int by_value, float none) {
-    double weights[256], above = 0;         /* above: of what is surely kept */
+GRIFFIN_API int64_t griffin_state_position(const griffin_state *state) {
+    return state ? state->position : 0;
+}
+
+GRIFFIN_API size_t griffin_mark_size(const griffin_model *model) {
+    return model ? grf_mark_size(model) : 0;
+}
+
+GRIFFIN_API int griffin_mark(const griffin_model *m, const griffin_state *state, void *mark) {
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "mark: there is no room for it");
+    int error = grf_check_state(m, state);
+    if (error) return error;
+    memcpy(mark, state, grf_mark_size(m));
+    memcpy(mark, &m->layout.tag, sizeof m->layout.tag);
+    return GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_rewind(const griffin_model *m, griffin_state *state, const void *mark) {
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "rewind: the mark is null");
+    int error = grf_check_state(m, state);
+    return error ? error : grf_state_rewind(m, state, mark);
+}
+
+GRIFFIN_API int64_t griffin_save(const griffin_model *m, const griffin_state *state,
+                                 const griffin_sampler *sampler, const griffin_decoder *decoder,
+                                 void *data, size_t capacity) {
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    int error = grf_check_state(m, state);
+    if (error) return error;
+    return grf_state_save(m, (griffin_state *)(uintptr_t)state,
+                          (griffin_sampler *)(uintptr_t)sampler, decoder, (uint8_t *)data,
+                          capacity);
+}
+
+GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state,
+                             griffin_sampler *sampler, griffin_decoder *decoder,
+                             const void *data, size_t size) {
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    if (!state || !data) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "load: a pointer is null");
+    return grf_state_load(m, state, sampler, decoder, (uint8_t *)(uintptr_t)data, size);
+}
+
+/* ================================================================= >>sampler
+ * From logits to a token, in this order:
+ *
+ *     biases           added to their logits
+ *     mask             the host's function, which changes any logit
+ *     repeat_penalty   tokens of the recent past become less likely
+ *     temperature 0    ends here: the likeliest token, of equals the lowest
+ *     top_k            the k likeliest stay
+ *     temperature      weight = exp((logit - best) / temperature)
+ *     top_p            the likeliest stay, until they have p of the sum of weights
+ *     min_p            weights below min_p times the best, which is 1, become 0
+ *     draw             a random number between 0 and the sum of weights says which token
+ *
+ * The vocabulary is never sorted. top_k and top_p find the least entry to keep by counting, eight
+ * bits of its key at a time, in four runs over the vocabulary. */
+
+/* Keeps the fewest entries whose weights reach `target` and sets the others to `none`. The greatest
+ * are kept first, and among equals those of the lowest index. An entry weighs its value, or 1.
+ *
+ * threshold is the key of the least entry that is kept. Its bits are found from the top: each round
+ * sums the weights of all entries whose higher bits are those of the threshold, by their next eight
+ * bits, and takes the greatest byte at which the target is reached. */
+static void grf_sampler_select_top(float *x, int n, double target, int by_value, float none) {
+    double above = 0;                       /* weight of entries above the threshold */
     uint32_t threshold = 0;
-    int shift, bucket, i;
-    for (shift = 24; shift >= 0; shift -= 8) {
-        for (bucket = 0; bucket < 256; bucket++) weights[bucket] = 0;
-        for (i = 0; i < n; i++) {
+    for (int shift = 24; shift >= 0; shift -= 8) {
+        double weights[256] = { 0 };
+        for (int i = 0; i < n; i++) {
             uint32_t key = grf_float_key(x[i]);
             if (shift < 24 && (key ^ threshold) >> (shift + 8)) continue;
             weights[key >> shift & 255] += by_value ? (double)x[i] : 1;
         }
-        for (bucket = 255; bucket > 0 && above + weights[bucket] < target; bucket--) {
-            above += weights[bucket];
-        }
-        threshold |= (uint32_t)bucket << shift;
+        int byte = 255;
+        for (; byte > 0 && above + weights[byte] < target; byte--) above += weights[byte];
+        threshold |= (uint32_t)byte << shift;
     }
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         uint32_t key = grf_float_key(x[i]);
         if (key > threshold) continue;
         if (key == threshold && above < target) above += by_value ? (double)x[i] : 1;
@@ -2955,7 +2974,8 @@ static void grf_keep(float *x, int n, double target, int by_value, float none) {
     }
 }
 
-static int grf_sampler_ok(const griffin_sampler *s) {       /* false for every NaN */
+/* False for every NaN. */
+static int grf_sampler_valid(const griffin_sampler *s) {
     return s->temperature >= 0 && s->temperature < INFINITY
         && s->top_p >= 0 && s->top_p <= 1 && s->min_p >= 0 && s->min_p <= 1
         && s->repeat_penalty >= 0 && s->repeat_penalty < INFINITY
@@ -2963,9 +2983,8 @@ static int grf_sampler_ok(const griffin_sampler *s) {       /* false for every N
         && s->bias_count >= 0 && (s->biases || !s->bias_count);
 }
 
-static int grf_biases_ok(const griffin_model *model, const griffin_sampler *s) {
-    int i, n = model->info.config.vocab;
-    for (i = 0; i < s->bias_count; i++) {
+static int grf_sampler_check_biases(const griffin_model *model, const griffin_sampler *s, int n) {
+    for (int i = 0; i < s->bias_count; i++) {
         const griffin_bias *b = &s->biases[i];
         if (b->token < 0 || b->token >= n || !(b->bias >= -INFINITY)) {
             return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_sample: biases[%d] is NaN, "
@@ -2976,19 +2995,19 @@ static int grf_biases_ok(const griffin_model *model, const griffin_sampler *s) {
 }
 
 /* The sum of opposite infinities is NaN, which counts as banned. */
-static int grf_control(const griffin_sampler *s, float *logits, int n) {
-    int i;
-    for (i = 0; i < s->bias_count; i++) logits[s->biases[i].token] += s->biases[i].bias;
-    return s->mask ? s->mask(logits, n, s->mask_user) : GRIFFIN_OK;
+static void grf_sampler_apply_biases(const griffin_sampler *s, float *logits) {
+    for (int i = 0; i < s->bias_count; i++) logits[s->biases[i].token] += s->biases[i].bias;
 }
 
-/* Keskar et al. 2019 (CTRL): a token that was there lately becomes less likely, once. */
-static void grf_penalise(const griffin_sampler *s, float *logits, int n) {
-    uint32_t last = s->repeat_last ? (uint32_t)s->repeat_last : GRIFFIN_RECENT, i, k;
+/* Keskar et al. 2019 (CTRL): positive logits of recent tokens are divided by the penalty, others
+ * multiplied. A token that occurs several times is only changed once. */
+static void grf_sampler_penalise(const griffin_sampler *s, float *logits, int n) {
+    uint32_t last = s->repeat_last ? (uint32_t)s->repeat_last : GRIFFIN_RECENT;
     if (last > s->accepted) last = s->accepted;
-    for (i = 1; i <= last; i++) {
+    for (uint32_t i = 1; i <= last; i++) {
         int32_t token = s->recent[(s->accepted - i) % GRIFFIN_RECENT];
-        for (k = 1; k < i && s->recent[(s->accepted - k) % GRIFFIN_RECENT] != token; k++) { }
+        uint32_t k = 1;
+        while (k < i && s->recent[(s->accepted - k) % GRIFFIN_RECENT] != token) k++;
         if (k < i || token < 0 || token >= n) continue;
         if (logits[token] > 0) logits[token] /= s->repeat_penalty;
         else logits[token] *= s->repeat_penalty;
@@ -2996,10 +3015,10 @@ static void grf_penalise(const griffin_sampler *s, float *logits, int n) {
 }
 
 /* The lowest index of the greatest. NaN counts as minus infinity, and becomes it. */
-static int grf_best(float *x, int n) {
+static int grf_sampler_best(float *x, int n) {
     float top = -INFINITY;
-    int i, best = 0;
-    for (i = 0; i < n; i++) {
+    int best = 0;
+    for (int i = 0; i < n; i++) {
         float value = x[i] >= -INFINITY ? x[i] : -INFINITY;
         x[i] = value;
         if (value > top) { top = value; best = i; }
@@ -3008,69 +3027,82 @@ static int grf_best(float *x, int n) {
 }
 
 /* Logits to weights, of which the greatest is 1. An infinite logit leaves only its equals. */
-static void grf_weigh(const griffin_model *model, float temperature, float best, float *x, int n) {
-    int i;
-    for (i = 0; i < n; i++) {
+static void grf_sampler_weigh(const griffin_model *model, float temperature, float best, float *x,
+                              int n) {
+    for (int i = 0; i < n; i++) {
         x[i] = best == INFINITY ? (x[i] == best ? 0 : -INFINITY) : (x[i] - best) / temperature;
     }
     model->kernels->exp_shifted(x, x, 0, n);
 }
 
-static double grf_sum(const float *x, int n) {
+static double grf_sampler_sum(const float *x, int n) {
     double sum = 0;
-    int i;
-    for (i = 0; i < n; i++) sum += x[i];
+    for (int i = 0; i < n; i++) sum += x[i];
     return sum;
 }
 
-static int grf_draw(const float *weights, int n, uint64_t *seed) {
-    double at = grf_uniform(seed) * grf_sum(weights, n), sum = 0;
-    int i, last = 0;
-    for (i = 0; i < n && sum <= at; i++) {
+/* The next number of splitmix64 (Steele et al. 2014), as a double in [0, 1). */
+static double grf_sampler_random(uint64_t *seed) {
+    uint64_t z = *seed += 0x9E3779B97F4A7C15u;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return (double)((z ^ z >> 31) >> 11) * (1.0 / 9007199254740992.0);
+}
+
+/* Rounding may leave the sum below `at`: then the last token with a weight is taken. */
+static int grf_sampler_draw(const float *weights, int n, uint64_t *seed) {
+    double at = grf_sampler_random(seed) * grf_sampler_sum(weights, n), sum = 0;
+    int last = 0;
+    for (int i = 0; i < n && sum <= at; i++) {
         if (weights[i] > 0) last = i;
         sum += weights[i];
     }
     return last;
 }
 
-static int grf_choose(const griffin_model *model, griffin_sampler *s, float *logits, int n) {
-    int best = grf_best(logits, n), i;
-    float least;
+static int grf_sampler_choose(const griffin_model *model, griffin_sampler *s, float *x, int n) {
+    int best = grf_sampler_best(x, n);
     if (s->repeat_penalty > 0) {
-        grf_penalise(s, logits, n);
-        best = grf_best(logits, n);
+        grf_sampler_penalise(s, x, n);
+        best = grf_sampler_best(x, n);
     }
-    if (logits[best] == -INFINITY) return -1;
+    if (x[best] == -INFINITY) return -1;
     if (s->temperature <= 0) return best;
-    if (s->top_k > 0 && s->top_k < n) grf_keep(logits, n, s->top_k, 0, -INFINITY);
-    grf_weigh(model, s->temperature, logits[best], logits, n);
-    if (s->top_p > 0 && s->top_p < 1) grf_keep(logits, n, s->top_p * grf_sum(logits, n), 1, 0);
-    least = s->min_p * logits[best];
-    for (i = 0; i < n; i++) {
-        if (logits[i] < least) logits[i] = 0;
+    if (s->top_k > 0 && s->top_k < n) grf_sampler_select_top(x, n, s->top_k, 0, -INFINITY);
+    grf_sampler_weigh(model, s->temperature, x[best], x, n);
+    if (s->top_p > 0 && s->top_p < 1) {
+        grf_sampler_select_top(x, n, s->top_p * grf_sampler_sum(x, n), 1, 0);
     }
-    return grf_draw(logits, n, &s->seed);
+    float least = s->min_p * x[best];
+    for (int i = 0; i < n; i++) {
+        if (x[i] < least) x[i] = 0;
+    }
+    return grf_sampler_draw(x, n, &s->seed);
 }
 
+/* ---- public ---- */
+
+/* The count stays a whole number of turns of the ring when it overflows. */
 GRIFFIN_API void griffin_accept(griffin_sampler *sampler, int32_t token) {
     if (!sampler) return;
     sampler->recent[sampler->accepted++ % GRIFFIN_RECENT] = token;
-    if (sampler->accepted == 0) sampler->accepted = GRIFFIN_RECENT;     /* 2^32 is a whole turn */
+    if (sampler->accepted == 0) sampler->accepted = GRIFFIN_RECENT;
 }
 
 GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *sampler,
                                    float *logits) {
-    int32_t token;
-    int error;
     if (!model) return GRIFFIN_E_ARGUMENT;
-    if (!sampler || !logits || !grf_sampler_ok(sampler)) {
+    int n = model->info.config.vocab;
+    if (!sampler || !logits || !grf_sampler_valid(sampler)) {
         return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_sample: a field of the sampler "
                         "is out of range, or a pointer null");
     }
-    error = grf_biases_ok(model, sampler);
-    if (!error) error = grf_control(sampler, logits, model->info.config.vocab);
+    int error = grf_sampler_check_biases(model, sampler, n);
+    if (error) return error;
+    grf_sampler_apply_biases(sampler, logits);
+    if (sampler->mask) error = sampler->mask(logits, n, sampler->mask_user);
     if (error < 0) return error;
-    token = grf_choose(model, sampler, logits, model->info.config.vocab);
+    int32_t token = grf_sampler_choose(model, sampler, logits, n);
     if (token < 0) {
         return grf_fail(&model->host, GRIFFIN_E_NO_TOKEN, "griffin_sample: every logit is minus "
                         "infinity or not a number");
@@ -4135,25 +4167,36 @@ static int grf_find_config(const griffin_options *options, const grf_gguf *file,
 }
 
 /* ================================================================= >>vocabulary
- * Pieces of text and the numbers of their tokens: how a vocabulary is read from the metadata of
- * a file, and how text becomes tokens. Three kinds share one loop of byte pair encoding:
+ * A vocabulary is a list of pieces of text. The index of a piece is its token. This chapter reads
+ * the list from the metadata of a file, checks it, and builds what >>text looks things up in:
  *
- *     GRF_BY_SCORE    SentencePiece: the pair with the best score first
- *     GRF_BY_RANK     the same pieces with a list of merges: the earliest merge first
- *     GRF_BYTE_LEVEL  GPT-2: a list of merges over bytes, inside words
+ *     texts      a hash table: from a text to its piece
+ *     pairs      a hash table: from two tokens to the merge that joins them
+ *     special    a tree of bytes: the pieces that are found in text before anything else
+ *     bytes      a table: from a byte to its token
  *
- * In a file, byte-level pieces spell each byte as one printable character. */
+ * There are three kinds of vocabulary. >>text tells how each of them cuts a text into pieces.
+ *
+ *     GRF_BY_SCORE    SentencePiece: every piece has a score
+ *     GRF_BY_RANK     pieces of the same form, but with a list of merges instead of scores
+ *     GRF_BYTE_LEVEL  GPT-2: pieces of bytes, with a list of merges
+ *
+ * The metadata keys are those of llama.cpp: "tokenizer.ggml.tokens" has the texts, ".token_type"
+ * a griffin_token_kind for each, ".scores" or ".merges" what decides. A vocabulary without scores
+ * is GRF_BY_RANK. Keys that start with "griffin." are ours.
+ *
+ * Two spellings are needed to read a piece. In the first two kinds U+2581 stands for a space, and
+ * a piece <0x00> to <0xFF> of type byte stands for that byte. In byte-level pieces one printable
+ * character stands for each byte. */
 
 #define GRF_MOST_TOKENS 2097152
 #define GRF_MOST_MERGES 16777216
-#define GRF_MOST_TEXT   (INT32_MAX - 1)     /* bytes of normalised text */
 #define GRF_SPACE       "\xE2\x96\x81"      /* U+2581 stands for a space in pieces */
-#define GRF_BROKEN      "\xEF\xBF\xBD"      /* U+FFFD stands for a byte that is not UTF-8 */
 
 enum grf_bpe { GRF_BY_SCORE, GRF_BY_RANK, GRF_BYTE_LEVEL };
 
-/* Sets of griffin_token_kind: what text may merge into, and what only rules produce. A text may
- * occur once in each of the two. */
+/* Two sets of griffin_token_kind: pieces that merges can make, and pieces that only rules make. One
+ * text may be a piece in each of the two sets, but only once in each. */
 #define GRF_MERGEABLE (1 << GRIFFIN_TOKEN_NORMAL | 1 << GRIFFIN_TOKEN_USER_DEFINED \
                        | 1 << GRIFFIN_TOKEN_UNUSED)
 #define GRF_RESERVED  (1 << GRIFFIN_TOKEN_UNKNOWN | 1 << GRIFFIN_TOKEN_CONTROL \
@@ -4163,18 +4206,18 @@ typedef struct grf_piece {
     const char *text;                       /* in the file, or in grf_vocab.repaired */
     uint32_t    length;
     uint32_t    order;                      /* by score: the lowest merges first */
-    int32_t     number;                     /* of an unused piece: its place among those */
+    int32_t     number;                     /* of an unused piece: its index among those */
     uint8_t     type;                       /* griffin_token_kind */
     uint8_t     marker;                     /* no_special keeps text from becoming this token */
 } grf_piece;
 
 typedef struct grf_merge { int32_t left, right, merged; } grf_merge;
 
-typedef struct grf_slot  { uint32_t hash, index; } grf_slot;    /* index + 1; 0: free */
-typedef struct grf_table { grf_slot *slots; uint32_t mask; } grf_table;
+typedef struct grf_table_entry { uint32_t hash, index; } grf_table_entry;   /* index + 1; 0: free */
+typedef struct grf_table { grf_table_entry *entries; uint32_t mask; } grf_table;
 
-/* A tree of bytes: the pieces that are looked for in text before anything else. */
-typedef struct grf_node { uint32_t child, sibling; int32_t id; uint8_t byte; } grf_node;
+/* A node of the tree of special pieces. The children of a node are a list. */
+typedef struct grf_special { uint32_t child, sibling; int32_t id; uint8_t byte; } grf_special;
 
 struct grf_vocab {
     int          count;                     /* tokens; 0: no vocabulary */
@@ -4194,12 +4237,12 @@ struct grf_vocab {
     uint32_t     longest;                   /* bytes of a piece */
     int          unused;                    /* pieces of this type */
     int32_t      bytes[256];                /* the token of a byte, or -1 */
-    grf_node    *special;                   /* [0] is the root */
+    grf_special *special;                   /* [0] is the root */
     grf_merge   *merges;                    /* the earliest first */
     grf_table    pairs;                     /* of merges, by left and right */
     char        *repaired;                  /* texts that differ from the file's */
 
-    const uint8_t *map_units;               /* the character map, see grf_map */
+    const uint8_t *map_units;               /* the character map, see grf_map_match */
     uint32_t     map_count;
     const char  *map_texts;
     uint32_t     map_size;
@@ -4208,21 +4251,17 @@ struct grf_vocab {
 
 /* ---- UTF-8 --------------------------------------------------------------------- */
 
-/* Bytes of the character at `text`, of which left >= 1 are there: 1 to 4; 0 if no valid
- * character starts so; -1 if one may, but the text ends first. Valid means no overlong form, no
- * surrogate, at most U+10FFFF. */
+/* Returns how many bytes the character at `text` has, 1 to 4, if it is valid: no overlong form, no
+ * surrogate, at most U+10FFFF. Returns 0 if no valid character starts so, and -1 if one may, but
+ * the text ends too early. `left` >= 1 bytes of text are there. */
 static int grf_utf8_length(const char *text, uint64_t left) {
     const unsigned char *p = (const unsigned char *)text;
-    unsigned low = 0x80, high = 0xBF;       /* of the second byte */
-    int length, i;
     if (p[0] < 0x80) return 1;
     if (p[0] < 0xC2 || p[0] > 0xF4) return 0;
-    length = p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4;
-    if (p[0] == 0xE0) low  = 0xA0;
-    if (p[0] == 0xED) high = 0x9F;
-    if (p[0] == 0xF0) low  = 0x90;
-    if (p[0] == 0xF4) high = 0x8F;
-    for (i = 1; i < length; i++, low = 0x80, high = 0xBF) {
+    int length = p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4;
+    unsigned low  = p[0] == 0xE0 ? 0xA0 : p[0] == 0xF0 ? 0x90 : 0x80;   /* of the second byte */
+    unsigned high = p[0] == 0xED ? 0x9F : p[0] == 0xF4 ? 0x8F : 0xBF;
+    for (int i = 1; i < length; i++, low = 0x80, high = 0xBF) {
         if ((uint64_t)i == left) return -1;
         if (p[i] < low || p[i] > high) return 0;
     }
@@ -4243,26 +4282,24 @@ static int grf_utf8_valid(const char *text, uint64_t length) {
 static uint32_t grf_utf8_code_point(const char *text, int n) {
     const unsigned char *p = (const unsigned char *)text;
     uint32_t c = n == 1 ? p[0] : p[0] & (0x7Fu >> n);
-    int i;
-    for (i = 1; i < n; i++) c = c << 6 | (p[i] & 0x3F);
+    for (int i = 1; i < n; i++) c = c << 6 | (p[i] & 0x3F);
     return c;
 }
 
-/* Text that is written as far as there is room, and always counted. */
-typedef struct grf_text { char *at; uint64_t capacity, length, characters; } grf_text;
+/* A text that grows at its end. What exceeds the capacity is counted, but not written. */
+typedef struct grf_text { char *at; uint64_t capacity, length; } grf_text;
 
-static void grf_append(grf_text *text, const char *bytes, uint64_t n) {
-    uint64_t i;
+static void grf_text_append(grf_text *text, const char *bytes, uint64_t n) {
     if (n && n <= text->capacity && text->length <= text->capacity - n) {
         memcpy(text->at + text->length, bytes, (size_t)n);
     }
-    for (i = 0; i < n; i++) text->characters += ((unsigned char)bytes[i] & 0xC0) != 0x80;
     text->length += n;
 }
 
-/* ---- the characters of byte-level pieces ------------------------------------------
- * GPT-2 shows printable Latin-1 bytes as themselves and numbers the other 68 from U+0100. */
+/* ---- bytes as pieces ---------------------------------------------------------------- */
 
+/* The byte that a character stands for in a byte-level piece, or -1. GPT-2 shows printable Latin-1
+ * bytes as themselves and numbers the other 68 from U+0100. */
 static int32_t grf_byte_of_character(uint32_t c) {
     int hidden = c <= 32 || (c >= 127 && c <= 160) || c == 173;
     if (c < 256) return hidden ? -1 : (int32_t)c;
@@ -4272,256 +4309,115 @@ static int32_t grf_byte_of_character(uint32_t c) {
 
 /* The value of a piece spelled <0x00> to <0xFF>, in capitals; -1 for any other. */
 static int grf_byte_of_piece(const grf_piece *piece) {
-    const char *digits = "0123456789ABCDEF", *high, *low;
+    const char *digits = "0123456789ABCDEF";
     if (piece->length != 6 || memcmp(piece->text, "<0x", 3) || piece->text[5] != '>') return -1;
-    high = (const char *)memchr(digits, piece->text[3], 16);
-    low  = (const char *)memchr(digits, piece->text[4], 16);
+    const char *high = (const char *)memchr(digits, piece->text[3], 16);
+    const char *low  = (const char *)memchr(digits, piece->text[4], 16);
     return high && low ? (int)(high - digits) * 16 + (int)(low - digits) : -1;
 }
 
-/* ---- tables ---------------------------------------------------------------------
- * Open addressing. A file made to collide is refused before it becomes slow. */
+/* ---- hash tables ----------------------------------------------------------------------
+ * From a 32-bit hash to the index of an item, by open addressing: an item lies at its hash, or in
+ * the first free place after it. A hostile file can make its items collide. It is refused if an
+ * item would lie a thousand places from its hash, so that no search has to go further. */
+
+#define GRF_FARTHEST 1000
 
 static int grf_table_make(grf_table *table, uint64_t count, const grf_host *host) {
     uint64_t size = 16;
     while (size < 2 * count) size *= 2;
-    table->slots = (grf_slot *)grf_host_allocate(host, size * sizeof(grf_slot));
-    if (!table->slots) return grf_fail_memory(host, size * sizeof(grf_slot));
-    memset(table->slots, 0, (size_t)size * sizeof(grf_slot));
     table->mask = (uint32_t)(size - 1);
+    size *= sizeof(grf_table_entry);
+    table->entries = (grf_table_entry *)grf_host_allocate(host, size);
+    if (!table->entries) return grf_fail_memory(host, size);
+    memset(table->entries, 0, (size_t)size);
     return GRIFFIN_OK;
 }
 
 static int grf_table_add(grf_table *table, uint32_t hash, int index, const grf_host *host) {
-    uint32_t at = hash & table->mask, steps;
-    for (steps = 0; table->slots[at].index; steps++) {
-        if (steps == 1000) return grf_fail(host, GRIFFIN_E_FORMAT, "vocabulary made to collide");
+    uint32_t at = hash & table->mask;
+    for (int steps = 0; table->entries[at].index; steps++) {
+        if (steps == GRF_FARTHEST) {
+            return grf_fail(host, GRIFFIN_E_FORMAT, "vocabulary made to collide");
+        }
         at = (at + 1) & table->mask;
     }
-    table->slots[at].hash  = hash;
-    table->slots[at].index = (uint32_t)index + 1;
+    table->entries[at].hash  = hash;
+    table->entries[at].index = (uint32_t)index + 1;
     return GRIFFIN_OK;
 }
 
-static uint32_t grf_text_hash(const char *text, uint64_t length) {
-    return (uint32_t)grf_hash(GRF_HASH_START, text, (size_t)length);
-}
-
-/* The piece of one of `kinds` whose text is this, or -1. */
-static int32_t grf_find(const grf_vocab *v, const char *text, uint64_t length, int kinds) {
-    uint32_t hash, at;
-    if (length > v->longest) return -1;
-    hash = grf_text_hash(text, length);
-    for (at = hash & v->texts.mask; v->texts.slots[at].index; at = (at + 1) & v->texts.mask) {
-        int32_t id = (int32_t)v->texts.slots[at].index - 1;
-        const grf_piece *piece = &v->pieces[id];
-        if (v->texts.slots[at].hash == hash && piece->length == length
-            && (kinds >> piece->type & 1) && memcmp(piece->text, text, (size_t)length) == 0) {
-            return id;
-        }
+/* The next item that was added with this hash; -1: there are no more. *steps starts as 0. */
+GRF_INLINE int32_t grf_table_next(const grf_table *table, uint32_t hash, uint32_t *steps) {
+    while (*steps < GRF_FARTHEST) {
+        const grf_table_entry *entry = &table->entries[(hash + (*steps)++) & table->mask];
+        if (!entry->index) break;
+        if (entry->hash == hash) return (int32_t)entry->index - 1;
     }
     return -1;
 }
 
-static int32_t grf_find_any(const grf_vocab *v, const char *text, uint64_t length) {
-    int32_t id = grf_find(v, text, length, GRF_MERGEABLE);
-    return id >= 0 ? id : grf_find(v, text, length, GRF_RESERVED);
+static uint32_t grf_vocab_text_hash(const char *text, uint64_t length) {
+    return (uint32_t)grf_hash(GRF_HASH_START, text, (size_t)length);
 }
 
-static uint32_t grf_pair_hash(int32_t left, int32_t right) {
+/* The piece of one of `kinds` whose text is this, or -1. `hash` is that of the text. */
+static int32_t grf_vocab_find(const grf_vocab *v, const char *text, uint64_t length, uint32_t hash,
+                              int kinds) {
+    uint32_t steps = 0;
+    int32_t id;
+    while ((id = grf_table_next(&v->texts, hash, &steps)) >= 0) {
+        const grf_piece *piece = &v->pieces[id];
+        if (piece->length == length && (kinds >> piece->type & 1)
+            && memcmp(piece->text, text, (size_t)length) == 0) break;
+    }
+    return id;
+}
+
+static int32_t grf_vocab_find_any(const grf_vocab *v, const char *text, uint64_t length) {
+    uint32_t hash = grf_vocab_text_hash(text, length);
+    int32_t id = grf_vocab_find(v, text, length, hash, GRF_MERGEABLE);
+    return id >= 0 ? id : grf_vocab_find(v, text, length, hash, GRF_RESERVED);
+}
+
+static uint32_t grf_vocab_pair_hash(int32_t left, int32_t right) {
     uint64_t pair = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9E3779B97F4A7C15u;
     return (uint32_t)((pair ^ pair >> 29) * 0xBF58476D1CE4E5B9u >> 32);
 }
 
-/* The place of a merge in the list, which is its rank; -1: there is none. */
-static int32_t grf_find_merge(const grf_vocab *v, int32_t left, int32_t right) {
-    uint32_t hash = grf_pair_hash(left, right), at;
-    for (at = hash & v->pairs.mask; v->pairs.slots[at].index; at = (at + 1) & v->pairs.mask) {
-        int32_t rank = (int32_t)v->pairs.slots[at].index - 1;
-        if (v->merges[rank].left == left && v->merges[rank].right == right) return rank;
+/* The index of a merge in the list, which is its rank; -1: there is none. */
+static int32_t grf_vocab_find_merge(const grf_vocab *v, int32_t left, int32_t right) {
+    uint32_t hash = grf_vocab_pair_hash(left, right), steps = 0;
+    int32_t rank;
+    while ((rank = grf_table_next(&v->pairs, hash, &steps)) >= 0) {
+        if (v->merges[rank].left == left && v->merges[rank].right == right) break;
     }
-    return -1;
+    return rank;
 }
 
-static uint32_t grf_child(const grf_vocab *v, uint32_t parent, char byte) {
+/* ---- special pieces ------------------------------------------------------------------- */
+
+static uint32_t grf_special_child(const grf_vocab *v, uint32_t parent, char byte) {
     uint32_t node = v->special[parent].child;
     while (node && v->special[node].byte != (uint8_t)byte) node = v->special[node].sibling;
     return node;
 }
 
 /* The longest special piece that the text starts with, or -1. */
-static int32_t grf_match(const grf_vocab *v, const char *text, uint64_t left, int no_special) {
+static int32_t grf_special_match(const grf_vocab *v, const char *text, uint64_t left,
+                                 int no_special) {
     int32_t best = -1;
-    uint32_t node = 0;
-    for (; left; text++, left--) {
-        int32_t id;
-        if ((node = grf_child(v, node, *text)) == 0) break;
-        id = v->special[node].id;
+    for (uint32_t node = 0; left; text++, left--) {
+        if ((node = grf_special_child(v, node, *text)) == 0) break;
+        int32_t id = v->special[node].id;
         if (id >= 0 && !(no_special && v->pieces[id].marker)) best = id;
     }
     return best;
 }
 
-/* ---- loading ----------------------------------------------------------------------- */
-
-static int grf_load_texts(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
-                          const grf_host *host) {
-    const uint8_t *at = g->data + tokens->offset;
-    uint64_t length;
-    int id;
-    for (id = 0; id < v->count; id++) {
-        grf_piece *piece = &v->pieces[id];
-        at = grf_gguf_next_string(at, &piece->text, &length);
-        if (length < 1 || length > 65535 || !grf_utf8_valid(piece->text, length)) {
-            return grf_fail(host, GRIFFIN_E_FORMAT,
-                            "tokenizer.ggml.tokens: token %d is not 1 to 65535 bytes of UTF-8", id);
-        }
-        piece->length = (uint32_t)length;
-        piece->type   = GRIFFIN_TOKEN_NORMAL;
-    }
-    return GRIFFIN_OK;
-}
-
-/* An array with one number of 4 bytes for each token, or null if there is none. */
-static int grf_load_column(const grf_vocab *v, const grf_gguf *g, const char *key, uint32_t type,
-                           const uint8_t **column, const grf_host *host) {
-    const grf_kv *array = NULL;
-    int found = grf_gguf_get_array(g, key, type, &array, host);
-    *column = NULL;
-    if (found <= 0) return found;
-    if (array->count != (uint64_t)v->count) {
-        return grf_fail(host, GRIFFIN_E_FORMAT, "%s: %u entries for %d tokens",
-                        key, array->count, v->count);
-    }
-    *column = g->data + array->offset;
-    return GRIFFIN_OK;
-}
-
-static int grf_load_types(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const uint8_t *types;
-    int id, error = grf_load_column(v, g, "tokenizer.ggml.token_type", GRF_VALUE_I32, &types,
-                                    host);
-    for (id = 0; types && id < v->count; id++) {
-        grf_piece *piece = &v->pieces[id];
-        uint32_t type = grf_get_u32(types + 4 * (size_t)id);
-        if (type < 1 || type > 6) {
-            return grf_fail(host, GRIFFIN_E_FORMAT,
-                            "tokenizer.ggml.token_type: token %d is not of type 1 to 6", id);
-        }
-        piece->type = (uint8_t)type;
-        if (type == GRIFFIN_TOKEN_UNUSED) piece->number = v->unused++;
-        if (type == GRIFFIN_TOKEN_BYTE && grf_byte_of_piece(piece) < 0) {
-            return grf_fail(host, GRIFFIN_E_FORMAT, "token %d '%t' is not a byte <0x00> to <0xFF>",
-                            id, piece->text, (size_t)piece->length);
-        }
-    }
-    return error;
-}
-
-static int grf_load_scores(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const uint8_t *scores;
-    int id, error = grf_load_column(v, g, "tokenizer.ggml.scores", GRF_VALUE_F32, &scores, host);
-    if (error) return error;
-    if (!scores && v->kind == GRF_BY_SCORE) v->kind = GRF_BY_RANK;
-    for (id = 0; scores && id < v->count; id++) {
-        uint32_t bits = grf_get_u32(scores + 4 * (size_t)id);
-        if ((bits & 0x7F800000) == 0x7F800000) {
-            return grf_fail(host, GRIFFIN_E_FORMAT, "tokenizer.ggml.scores: token %d has %s", id,
-                            "a score that is not finite");
-        }
-        v->pieces[id].order = ~grf_float_key(grf_float_from_bits(bits));
-    }
-    return GRIFFIN_OK;
-}
-
-/* Some writers put plain spaces into user-defined pieces where U+2581 is meant. */
-static int grf_repair_texts(grf_vocab *v, const grf_host *host) {
-    grf_text text = { NULL, 0, 0, 0 };
-    int id;
-    uint32_t i;
-    for (id = 0; id < v->count; id++) {
-        const grf_piece *piece = &v->pieces[id];
-        if (piece->type == GRIFFIN_TOKEN_USER_DEFINED && memchr(piece->text, ' ', piece->length)) {
-            text.capacity += 3 * (uint64_t)piece->length;
-        }
-    }
-    if (!text.capacity || !v->escape || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
-    v->repaired = text.at = (char *)grf_host_allocate(host, text.capacity);
-    if (!text.at) return grf_fail_memory(host, text.capacity);
-    for (id = 0; id < v->count; id++) {
-        grf_piece *piece = &v->pieces[id];
-        uint64_t start = text.length;
-        if (piece->type != GRIFFIN_TOKEN_USER_DEFINED
-            || !memchr(piece->text, ' ', piece->length)) continue;
-        for (i = 0; i < piece->length; i++) {
-            if (piece->text[i] == ' ') grf_append(&text, GRF_SPACE, 3);
-            else grf_append(&text, piece->text + i, 1);
-        }
-        piece->text   = text.at + start;
-        piece->length = (uint32_t)(text.length - start);
-    }
-    return GRIFFIN_OK;
-}
-
-static int grf_index_texts(grf_vocab *v, const grf_host *host) {
-    int id, error = grf_table_make(&v->texts, (uint64_t)v->count, host);
-    for (id = 0; id < v->count; id++) {
-        if (v->pieces[id].length > v->longest) v->longest = v->pieces[id].length;
-    }
-    for (id = 0; !error && id < v->count; id++) {
-        const grf_piece *piece = &v->pieces[id];
-        int kinds = GRF_MERGEABLE >> piece->type & 1 ? GRF_MERGEABLE : GRF_RESERVED;
-        if (grf_find(v, piece->text, piece->length, kinds) >= 0) {
-            return grf_fail(host, GRIFFIN_E_FORMAT, "token %d '%t' occurs twice", id, piece->text,
-                            (size_t)piece->length);
-        }
-        error = grf_table_add(&v->texts, grf_text_hash(piece->text, piece->length), id, host);
-    }
-    return error;
-}
-
-/* The byte that a token stands for, or -1. */
-static int grf_byte_of_token(const grf_vocab *v, const grf_piece *piece) {
-    int n;
-    if (v->kind != GRF_BYTE_LEVEL) {
-        return piece->type == GRIFFIN_TOKEN_BYTE ? grf_byte_of_piece(piece) : -1;
-    }
-    n = grf_utf8_length(piece->text, piece->length);
-    if (piece->length != (uint32_t)n || !(GRF_MERGEABLE >> piece->type & 1)) return -1;
-    return (int)grf_byte_of_character(grf_utf8_code_point(piece->text, n));
-}
-
-static int grf_index_bytes(grf_vocab *v, const grf_host *host) {
-    int id, b, bytes = 0;
-    for (b = 0; b < 256; b++) v->bytes[b] = -1;
-    for (id = 0; id < v->count; id++) {
-        if ((b = grf_byte_of_token(v, &v->pieces[id])) < 0) continue;
-        bytes += v->bytes[b] < 0;
-        v->bytes[b] = id;
-    }
-    v->byte_fallback = v->kind == GRF_BY_SCORE && bytes;
-    if (bytes == 256 || (!v->byte_fallback && v->kind != GRF_BYTE_LEVEL)) return GRIFFIN_OK;
-    return grf_fail(host, GRIFFIN_E_FORMAT, "the vocabulary has tokens for %d of 256 bytes", bytes);
-}
-
-/* The piece of type unknown is the unknown token, whatever the key says. */
-static int grf_index_unknown(grf_vocab *v, const grf_host *host) {
-    int32_t id, unknown = -1;
-    for (id = 0; id < v->count; id++) {
-        if (v->pieces[id].type != GRIFFIN_TOKEN_UNKNOWN) continue;
-        if (unknown >= 0) {
-            return grf_fail(host, GRIFFIN_E_FORMAT, "tokens %d and %d are both of type unknown",
-                            unknown, id);
-        }
-        unknown = id;
-    }
-    if (unknown >= 0) v->unknown = unknown;
-    return GRIFFIN_OK;
-}
-
-/* A user-defined piece is taken for a turn marker if a key names it, or if it is spelled like
+/* A user-defined piece counts as a turn marker if a key names it, or if it is spelled like
  * <start_of_turn> or <|im_end|>. HTML tags, which vocabularies also define, have no _ and no |. */
-static int grf_is_marker(const grf_vocab *v, int32_t id) {
+static int grf_piece_is_marker(const grf_vocab *v, int32_t id) {
     const grf_piece *piece = &v->pieces[id];
     if (GRF_RESERVED >> piece->type & 1) return 1;
     if (piece->type != GRIFFIN_TOKEN_USER_DEFINED) return 0;
@@ -4530,29 +4426,31 @@ static int grf_is_marker(const grf_vocab *v, int32_t id) {
         && (memchr(piece->text, '_', piece->length) || memchr(piece->text, '|', piece->length));
 }
 
-/* With ranks, control tokens are found in text too; with scores only user-defined ones. */
-static int grf_is_special(const grf_vocab *v, const grf_piece *piece) {
+/* User-defined pieces are special. With merges, control tokens are found in text too. */
+static int grf_piece_is_special(const grf_vocab *v, const grf_piece *piece) {
     if (piece->type == GRIFFIN_TOKEN_USER_DEFINED) return 1;
     return v->kind != GRF_BY_SCORE
         && (piece->type == GRIFFIN_TOKEN_CONTROL || piece->type == GRIFFIN_TOKEN_UNKNOWN);
 }
 
-static int grf_index_special(grf_vocab *v, const grf_host *host) {
+static int grf_special_index(grf_vocab *v, const grf_host *host) {
     uint64_t nodes = 1;
-    uint32_t used = 1, node, next, i;
-    int32_t id;
-    for (id = 0; id < v->count; id++) {
-        v->pieces[id].marker = (uint8_t)grf_is_marker(v, id);
-        if (grf_is_special(v, &v->pieces[id])) nodes += v->pieces[id].length;
+    for (int32_t id = 0; id < v->count; id++) {
+        v->pieces[id].marker = (uint8_t)grf_piece_is_marker(v, id);
+        if (grf_piece_is_special(v, &v->pieces[id])) nodes += v->pieces[id].length;
     }
-    if (nodes <= UINT32_MAX) v->special = (grf_node *)grf_host_allocate(host, nodes * sizeof(grf_node));
-    if (!v->special) return grf_fail_memory(host, nodes * sizeof(grf_node));
-    memset(v->special, 0, (size_t)nodes * sizeof(grf_node));
-    for (id = 0; id < v->count; id++) {
+    if (nodes <= UINT32_MAX) {
+        v->special = (grf_special *)grf_host_allocate(host, nodes * sizeof(grf_special));
+    }
+    if (!v->special) return grf_fail_memory(host, nodes * sizeof(grf_special));
+    memset(v->special, 0, (size_t)nodes * sizeof(grf_special));
+    uint32_t used = 1;
+    for (int32_t id = 0; id < v->count; id++) {
         const grf_piece *piece = &v->pieces[id];
-        if (!grf_is_special(v, piece)) continue;
-        for (i = 0, node = 0; i < piece->length; i++, node = next) {
-            if ((next = grf_child(v, node, piece->text[i])) != 0) continue;
+        if (!grf_piece_is_special(v, piece)) continue;
+        uint32_t node = 0, next;
+        for (uint32_t i = 0; i < piece->length; i++, node = next) {
+            if ((next = grf_special_child(v, node, piece->text[i])) != 0) continue;
             next = used++;
             v->special[next].byte    = (uint8_t)piece->text[i];
             v->special[next].id      = -1;
@@ -4564,84 +4462,9 @@ static int grf_index_special(grf_vocab *v, const grf_host *host) {
     return GRIFFIN_OK;
 }
 
-/* Splits "left right" and finds the three tokens; `joined` has room for the longest piece. */
-static int grf_load_merge(const grf_vocab *v, grf_merge *merge, const char *text, uint64_t length,
-                          char *joined) {
-    const char *space = (const char *)memchr(text, ' ', (size_t)length);
-    uint64_t left, right;
-    if (!space || length - 1 > v->longest) return 0;
-    left  = (uint64_t)(space - text);
-    right = length - 1 - left;
-    if (!left || !right || memchr(space + 1, ' ', (size_t)right)) return 0;
-    memcpy(joined, text, (size_t)left);
-    memcpy(joined + left, space + 1, (size_t)right);
-    merge->left   = grf_find_any(v, joined, left);
-    merge->right  = grf_find_any(v, joined + left, right);
-    merge->merged = grf_find_any(v, joined, left + right);
-    return merge->left >= 0 && merge->right >= 0 && merge->merged >= 0;
-}
+/* ---- loading ----------------------------------------------------------------------- */
 
-static int grf_load_merges(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const char *key = "tokenizer.ggml.merges", *text;
-    const grf_kv *array = NULL;
-    const uint8_t *at;
-    uint64_t length;
-    int i, error = GRIFFIN_OK, found = grf_gguf_get_array(g, key, GRF_VALUE_STRING, &array, host);
-    char *joined;
-    if (v->kind == GRF_BY_SCORE || found < 0) return found < 0 ? found : GRIFFIN_OK;
-    if (!found || array->count > GRF_MOST_MERGES) {
-        return grf_fail(host, GRIFFIN_E_FORMAT, "%s: expected 0 to %d merges%s", key,
-                        GRF_MOST_MERGES, found ? "" : ", as there are no scores");
-    }
-    v->merges = (grf_merge *)grf_host_allocate(host, array->count * sizeof(grf_merge));
-    if (!v->merges) return grf_fail_memory(host, array->count * sizeof(grf_merge));
-    if ((error = grf_table_make(&v->pairs, array->count, host)) < 0) return error;
-    joined = (char *)grf_host_allocate(host, v->longest);
-    if (!joined) return grf_fail_memory(host, v->longest);
-    at = g->data + array->offset;
-    for (i = 0; !error && i < (int)array->count; i++) {
-        grf_merge *m = &v->merges[i];
-        at = grf_gguf_next_string(at, &text, &length);
-        if (!grf_load_merge(v, m, text, length, joined)
-            || grf_find_merge(v, m->left, m->right) >= 0) {
-            error = grf_fail(host, GRIFFIN_E_FORMAT, "%s: entry %d '%t' is not two tokens that make"
-                             " a third, for the first time", key, i, text, (size_t)length);
-        } else {
-            error = grf_table_add(&v->pairs, grf_pair_hash(m->left, m->right), i, host);
-        }
-    }
-    grf_host_release(host, joined);
-    return error;
-}
-
-/* The character map of SentencePiece: u32 n, n bytes of units (u32), then texts that end with 0.
- * What a match may become is needed to size scratch memory. */
-static int grf_load_map(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const char *key = "tokenizer.ggml.precompiled_charsmap";
-    const grf_kv *kv = grf_gguf_find(g, key);
-    const uint8_t *data;
-    uint32_t bytes, i, run = 0;
-    if (!kv || kv->count == 0 || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
-    data  = g->data + kv->offset;
-    bytes = kv->count > 4 && kv->count <= INT32_MAX ? grf_get_u32(data) : 0;
-    if (kv->type != GRF_VALUE_ARRAY || kv->element_type > GRF_VALUE_I8 || bytes < 4 || bytes % 4
-        || bytes >= kv->count - 4 || data[kv->count - 1]
-        || !grf_utf8_valid((const char *)data + 4 + bytes, kv->count - 4 - bytes)) {
-        return grf_fail(host, GRIFFIN_E_FORMAT, "%s at byte %u is not a character map", key,
-                        kv->offset);
-    }
-    v->map_units = data + 4;
-    v->map_count = bytes / 4;
-    v->map_texts = (const char *)data + 4 + bytes;
-    v->map_size  = (uint32_t)kv->count - 4 - bytes;
-    for (i = 0; i < v->map_size; i++) {
-        run = v->map_texts[i] ? run + 1 : 0;
-        if (run > v->growth) v->growth = run;
-    }
-    return GRIFFIN_OK;
-}
-
-static int grf_load_kind(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+static int grf_vocab_load_kind(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
     const char *model = "", *pre = "default";
     uint64_t length = 0, pre_length = 7;
     int found = grf_gguf_get_string(g, "tokenizer.ggml.model", &model, &length, host);
@@ -4661,21 +4484,94 @@ static int grf_load_kind(grf_vocab *v, const grf_gguf *g, const grf_host *host) 
                     "'gpt-2' are supported", pre, (size_t)pre_length);
 }
 
-/* -1 in add_bos: not said. */
-static int grf_load_flags(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    int by_pieces = v->kind != GRF_BYTE_LEVEL, i;
+static int grf_vocab_load_texts(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
+                                const grf_host *host) {
+    const uint8_t *at = g->data + tokens->offset;
+    for (int id = 0; id < v->count; id++) {
+        grf_piece *piece = &v->pieces[id];
+        uint64_t length;
+        at = grf_gguf_next_string(at, &piece->text, &length);
+        if (length < 1 || length > 65535 || !grf_utf8_valid(piece->text, length)) {
+            return grf_fail(host, GRIFFIN_E_FORMAT,
+                            "tokenizer.ggml.tokens: token %d is not 1 to 65535 bytes of UTF-8", id);
+        }
+        piece->length = (uint32_t)length;
+        piece->type   = GRIFFIN_TOKEN_NORMAL;
+    }
+    return GRIFFIN_OK;
+}
+
+/* An array with one number of 4 bytes for each token, or null if there is none. */
+static int grf_vocab_get_column(const grf_vocab *v, const grf_gguf *g, const char *key,
+                                uint32_t type, const uint8_t **column, const grf_host *host) {
+    const grf_kv *array = NULL;
+    int found = grf_gguf_get_array(g, key, type, &array, host);
+    *column = NULL;
+    if (found <= 0) return found;
+    if (array->count != (uint64_t)v->count) {
+        return grf_fail(host, GRIFFIN_E_FORMAT, "%s: %u entries for %d tokens",
+                        key, array->count, v->count);
+    }
+    *column = g->data + array->offset;
+    return GRIFFIN_OK;
+}
+
+/* Sets the type of every piece. The piece of type unknown becomes the unknown token. */
+static int grf_vocab_load_types(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const uint8_t *types;
+    int error = grf_vocab_get_column(v, g, "tokenizer.ggml.token_type", GRF_VALUE_I32, &types,
+                                     host);
+    for (int id = 0; types && id < v->count; id++) {
+        grf_piece *piece = &v->pieces[id];
+        uint32_t type = grf_get_u32(types + 4 * (size_t)id);
+        if (type < 1 || type > 6) {
+            return grf_fail(host, GRIFFIN_E_FORMAT,
+                            "tokenizer.ggml.token_type: token %d is not of type 1 to 6", id);
+        }
+        if (type == GRIFFIN_TOKEN_BYTE && grf_byte_of_piece(piece) < 0) {
+            return grf_fail(host, GRIFFIN_E_FORMAT, "token %d '%t' is not a byte <0x00> to <0xFF>",
+                            id, piece->text, (size_t)piece->length);
+        }
+        if (type == GRIFFIN_TOKEN_UNKNOWN && v->unknown >= 0) {
+            return grf_fail(host, GRIFFIN_E_FORMAT, "tokens %d and %d are both of type unknown",
+                            (int)v->unknown, id);
+        }
+        piece->type = (uint8_t)type;
+        if (type == GRIFFIN_TOKEN_UNUSED) piece->number = v->unused++;
+        if (type == GRIFFIN_TOKEN_UNKNOWN) v->unknown = id;
+    }
+    return error;
+}
+
+static int grf_vocab_load_scores(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const uint8_t *scores;
+    int error = grf_vocab_get_column(v, g, "tokenizer.ggml.scores", GRF_VALUE_F32, &scores, host);
+    if (error) return error;
+    if (!scores && v->kind == GRF_BY_SCORE) v->kind = GRF_BY_RANK;
+    for (int id = 0; scores && id < v->count; id++) {
+        uint32_t bits = grf_get_u32(scores + 4 * (size_t)id);
+        if ((bits & 0x7F800000) == 0x7F800000) {
+            return grf_fail(host, GRIFFIN_E_FORMAT, "tokenizer.ggml.scores: token %d has %s", id,
+                            "a score that is not finite");
+        }
+        v->pieces[id].order = ~grf_float_key(grf_float_from_bits(bits));
+    }
+    return GRIFFIN_OK;
+}
+
+static int grf_vocab_load_flags(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    int pieces = v->kind != GRF_BYTE_LEVEL;
     const struct { const char *key; int *value, absent; } flags[] = {
-        { "tokenizer.ggml.add_bos_token",                 &v->add_bos,     -1 },
+        { "tokenizer.ggml.add_bos_token",                 &v->add_bos,      pieces },
         { "tokenizer.ggml.add_eos_token",                 &v->add_eos,      0 },
-        { "tokenizer.ggml.add_space_prefix",              &v->dummy_prefix, by_pieces },
+        { "tokenizer.ggml.add_space_prefix",              &v->dummy_prefix, pieces },
         { "tokenizer.ggml.remove_extra_whitespaces",      &v->trim,         0 },
         { "griffin.tokenizer.escape_whitespaces",         &v->escape,       1 },
         { "griffin.tokenizer.treat_whitespace_as_suffix", &v->as_suffix,    0 }
     };
-    for (i = 0; i < GRF_COUNT(flags); i++) {
-        int found;
+    for (int i = 0; i < GRF_COUNT(flags); i++) {
         *flags[i].value = flags[i].absent;
-        found = grf_gguf_get_bool(g, flags[i].key, flags[i].value, host);
+        int found = grf_gguf_get_bool(g, flags[i].key, flags[i].value, host);
         if (found < 0) return found;
     }
     if (v->kind != GRF_BY_SCORE) v->trim = v->as_suffix = 0;
@@ -4685,69 +4581,208 @@ static int grf_load_flags(grf_vocab *v, const grf_gguf *g, const grf_host *host)
     return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "tokenizer.ggml.add_space_prefix with 'gpt2'");
 }
 
-static int grf_load_ids(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    int32_t other;                          /* checked, not used */
+static int grf_vocab_load_ids(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    int32_t unknown, other;
     const struct { const char *key; int32_t *id; } ids[] = {
         { "tokenizer.ggml.bos_token_id",       &v->bos },
         { "tokenizer.ggml.eos_token_id",       &v->eos },
         { "tokenizer.ggml.eot_token_id",       &v->eot },
         { "tokenizer.ggml.padding_token_id",   &v->pad },
-        { "tokenizer.ggml.unknown_token_id",   &v->unknown },
-        { "tokenizer.ggml.seperator_token_id", &other },
+        { "tokenizer.ggml.unknown_token_id",   &unknown },
+        { "tokenizer.ggml.seperator_token_id", &other },            /* checked, not used */
         { "tokenizer.ggml.mask_token_id",      &other }
     };
-    int i;
-    for (i = 0; i < GRF_COUNT(ids); i++) {
+    for (int i = 0; i < GRF_COUNT(ids); i++) {
         uint64_t value = 0;
         int found = grf_gguf_get_uint(g, ids[i].key, (uint64_t)v->count - 1, &value, host);
         if (found < 0) return found;
         *ids[i].id = found ? (int32_t)value : -1;
     }
-    if (v->add_bos < 0) v->add_bos = v->kind != GRF_BYTE_LEVEL;
+    if (v->unknown < 0) v->unknown = unknown;
     v->add_bos = v->add_bos && v->bos >= 0;
     return GRIFFIN_OK;
 }
 
-static int grf_load_surface(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+static int grf_vocab_load_surface(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
     const char *key = "griffin.tokenizer.unk_surface";
-    int found;
     v->unk_surface = " \xE2\x81\x87 ";
     v->unk_length  = 5;
-    found = grf_gguf_get_string(g, key, &v->unk_surface, &v->unk_length, host);
+    int found = grf_gguf_get_string(g, key, &v->unk_surface, &v->unk_length, host);
     if (found < 0) return found;
     if (grf_utf8_valid(v->unk_surface, v->unk_length)) return GRIFFIN_OK;
     return grf_fail(host, GRIFFIN_E_FORMAT, "%s is not UTF-8", key);
 }
 
-static int grf_load_vocab(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
-                          const grf_host *host) {
-    const char *end_of_turn = "<end_of_turn>";
-    int error = grf_load_kind(v, g, host);
-    if (!error) error = grf_load_texts(v, g, tokens, host);
-    if (!error) error = grf_load_types(v, g, host);
-    if (!error) error = grf_load_scores(v, g, host);
-    if (!error) error = grf_load_flags(v, g, host);
-    if (!error) error = grf_load_ids(v, g, host);
-    if (!error) error = grf_load_surface(v, g, host);
-    if (!error) error = grf_load_map(v, g, host);
-    if (!error) error = grf_repair_texts(v, host);
-    if (!error) error = grf_index_texts(v, host);
-    if (!error) error = grf_index_bytes(v, host);
-    if (!error) error = grf_index_unknown(v, host);
+/* The character map of SentencePiece: u32 n, n bytes of units (u32), then texts that end with 0.
+ * The longest text is needed to size scratch memory. */
+static int grf_vocab_load_map(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const char *key = "tokenizer.ggml.precompiled_charsmap";
+    const grf_kv *kv = grf_gguf_find(g, key);
+    if (!kv || kv->count == 0 || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
+    const uint8_t *data = g->data + kv->offset;
+    uint32_t bytes = kv->count > 4 && kv->count <= INT32_MAX ? grf_get_u32(data) : 0;
+    if (kv->type != GRF_VALUE_ARRAY || kv->element_type > GRF_VALUE_I8 || bytes < 4 || bytes % 4
+        || bytes >= kv->count - 4 || data[kv->count - 1]
+        || !grf_utf8_valid((const char *)data + 4 + bytes, kv->count - 4 - bytes)) {
+        return grf_fail(host, GRIFFIN_E_FORMAT, "%s at byte %u is not a character map", key,
+                        kv->offset);
+    }
+    v->map_units = data + 4;
+    v->map_count = bytes / 4;
+    v->map_texts = (const char *)data + 4 + bytes;
+    v->map_size  = (uint32_t)kv->count - 4 - bytes;
+    for (uint32_t i = 0, run = 0; i < v->map_size; i++) {
+        run = v->map_texts[i] ? run + 1 : 0;
+        if (run > v->growth) v->growth = run;
+    }
+    return GRIFFIN_OK;
+}
+
+/* Some writers put plain spaces into user-defined pieces where U+2581 is meant. Their texts are
+ * written anew: the first round only counts the bytes. */
+static int grf_vocab_repair_texts(grf_vocab *v, const grf_host *host) {
+    grf_text text = { NULL, 0, 0 };
+    if (!v->escape || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
+    for (int round = 0; round < 2; round++) {
+        text.capacity = text.length;
+        text.length = 0;
+        if (round) v->repaired = text.at = (char *)grf_host_allocate(host, text.capacity);
+        if (round && !text.at) return grf_fail_memory(host, text.capacity);
+        for (int id = 0; id < v->count; id++) {
+            grf_piece *piece = &v->pieces[id];
+            uint64_t start = text.length;
+            if (piece->type != GRIFFIN_TOKEN_USER_DEFINED
+                || !memchr(piece->text, ' ', piece->length)) continue;
+            for (uint32_t i = 0; i < piece->length; i++) {
+                if (piece->text[i] == ' ') grf_text_append(&text, GRF_SPACE, 3);
+                else grf_text_append(&text, piece->text + i, 1);
+            }
+            if (!round) continue;
+            piece->text   = text.at + start;
+            piece->length = (uint32_t)(text.length - start);
+        }
+        if (!text.length) break;
+    }
+    return GRIFFIN_OK;
+}
+
+static int grf_vocab_index_texts(grf_vocab *v, const grf_host *host) {
+    int error = grf_table_make(&v->texts, (uint64_t)v->count, host);
+    for (int id = 0; !error && id < v->count; id++) {
+        const grf_piece *piece = &v->pieces[id];
+        uint32_t hash = grf_vocab_text_hash(piece->text, piece->length);
+        int kinds = GRF_MERGEABLE >> piece->type & 1 ? GRF_MERGEABLE : GRF_RESERVED;
+        if (piece->length > v->longest) v->longest = piece->length;
+        if (grf_vocab_find(v, piece->text, piece->length, hash, kinds) >= 0) {
+            return grf_fail(host, GRIFFIN_E_FORMAT, "token %d '%t' occurs twice", id, piece->text,
+                            (size_t)piece->length);
+        }
+        error = grf_table_add(&v->texts, hash, id, host);
+    }
+    return error;
+}
+
+/* The byte that a whole piece stands for, or -1. */
+static int grf_vocab_byte(const grf_vocab *v, const grf_piece *piece) {
+    if (v->kind != GRF_BYTE_LEVEL) {
+        return piece->type == GRIFFIN_TOKEN_BYTE ? grf_byte_of_piece(piece) : -1;
+    }
+    int n = grf_utf8_length(piece->text, piece->length);
+    if (piece->length != (uint32_t)n || !(GRF_MERGEABLE >> piece->type & 1)) return -1;
+    return (int)grf_byte_of_character(grf_utf8_code_point(piece->text, n));
+}
+
+/* Byte tokens must be complete where they are needed: in a byte-level vocabulary always, by score
+ * if there is one of them. By rank a text may do without some. */
+static int grf_vocab_index_bytes(grf_vocab *v, const grf_host *host) {
+    int bytes = 0;
+    for (int b = 0; b < 256; b++) v->bytes[b] = -1;
+    for (int id = 0; id < v->count; id++) {
+        int b = grf_vocab_byte(v, &v->pieces[id]);
+        if (b < 0) continue;
+        bytes += v->bytes[b] < 0;
+        v->bytes[b] = id;
+    }
+    v->byte_fallback = v->kind == GRF_BY_SCORE && bytes;
+    if (bytes == 256 || (!v->byte_fallback && v->kind != GRF_BYTE_LEVEL)) return GRIFFIN_OK;
+    return grf_fail(host, GRIFFIN_E_FORMAT, "the vocabulary has tokens for %d of 256 bytes", bytes);
+}
+
+/* Splits "left right" and finds the three tokens; `joined` has room for the longest piece. */
+static int grf_vocab_read_merge(const grf_vocab *v, grf_merge *merge, const char *text,
+                                uint64_t length, char *joined) {
+    const char *space = (const char *)memchr(text, ' ', (size_t)length);
+    if (!space || length - 1 > v->longest) return 0;
+    uint64_t left = (uint64_t)(space - text), right = length - 1 - left;
+    if (!left || !right || memchr(space + 1, ' ', (size_t)right)) return 0;
+    memcpy(joined, text, (size_t)left);
+    memcpy(joined + left, space + 1, (size_t)right);
+    merge->left   = grf_vocab_find_any(v, joined, left);
+    merge->right  = grf_vocab_find_any(v, joined + left, right);
+    merge->merged = grf_vocab_find_any(v, joined, left + right);
+    return merge->left >= 0 && merge->right >= 0 && merge->merged >= 0;
+}
+
+static int grf_vocab_load_merges(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const char *key = "tokenizer.ggml.merges";
+    const grf_kv *array = NULL;
+    int found = grf_gguf_get_array(g, key, GRF_VALUE_STRING, &array, host);
+    if (v->kind == GRF_BY_SCORE || found < 0) return found < 0 ? found : GRIFFIN_OK;
+    if (!found || array->count > GRF_MOST_MERGES) {
+        return grf_fail(host, GRIFFIN_E_FORMAT, "%s: expected 0 to %d merges%s", key,
+                        GRF_MOST_MERGES, found ? "" : ", as there are no scores");
+    }
+    v->merges = (grf_merge *)grf_host_allocate(host, array->count * sizeof(grf_merge));
+    if (!v->merges) return grf_fail_memory(host, array->count * sizeof(grf_merge));
+    int error = grf_table_make(&v->pairs, array->count, host);
     if (error) return error;
-    if (v->eot < 0) v->eot = grf_find_any(v, end_of_turn, strlen(end_of_turn));
-    error = grf_index_special(v, host);
-    return error ? error : grf_load_merges(v, g, host);
+    char *joined = (char *)grf_host_allocate(host, v->longest);
+    if (!joined) return grf_fail_memory(host, v->longest);
+    const uint8_t *at = g->data + array->offset;
+    for (int i = 0; !error && i < (int)array->count; i++) {
+        grf_merge *m = &v->merges[i];
+        const char *text;
+        uint64_t length;
+        at = grf_gguf_next_string(at, &text, &length);
+        if (!grf_vocab_read_merge(v, m, text, length, joined)
+            || grf_vocab_find_merge(v, m->left, m->right) >= 0) {
+            error = grf_fail(host, GRIFFIN_E_FORMAT, "%s: entry %d '%t' is not two tokens that make"
+                             " a third, for the first time", key, i, text, (size_t)length);
+        } else {
+            error = grf_table_add(&v->pairs, grf_vocab_pair_hash(m->left, m->right), i, host);
+        }
+    }
+    grf_host_release(host, joined);
+    return error;
 }
 
 static void grf_vocab_free(grf_vocab *v, const grf_host *host) {
     grf_host_release(host, v->pieces);
-    grf_host_release(host, v->texts.slots);
+    grf_host_release(host, v->texts.entries);
     grf_host_release(host, v->special);
     grf_host_release(host, v->merges);
-    grf_host_release(host, v->pairs.slots);
+    grf_host_release(host, v->pairs.entries);
     grf_host_release(host, v->repaired);
     memset(v, 0, sizeof *v);
+}
+
+static int grf_vocab_fill(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
+                          const grf_host *host) {
+    int error = grf_vocab_load_kind(v, g, host);
+    if (!error) error = grf_vocab_load_texts(v, g, tokens, host);
+    if (!error) error = grf_vocab_load_types(v, g, host);
+    if (!error) error = grf_vocab_load_scores(v, g, host);
+    if (!error) error = grf_vocab_load_flags(v, g, host);
+    if (!error) error = grf_vocab_load_ids(v, g, host);
+    if (!error) error = grf_vocab_load_surface(v, g, host);
+    if (!error) error = grf_vocab_load_map(v, g, host);
+    if (!error) error = grf_vocab_repair_texts(v, host);
+    if (!error) error = grf_vocab_index_texts(v, host);
+    if (!error) error = grf_vocab_index_bytes(v, host);
+    if (error) return error;
+    if (v->eot < 0) v->eot = grf_vocab_find_any(v, "<end_of_turn>", 13);
+    error = grf_special_index(v, host);
+    return error ? error : grf_vocab_load_merges(v, g, host);
 }
 
 /* A file without tokens gives no vocabulary, and no error. */
@@ -4760,122 +4795,159 @@ static int grf_vocab_load(grf_vocab *v, const grf_gguf *g, const grf_host *host)
         return grf_fail(host, GRIFFIN_E_FORMAT, "tokenizer.ggml.tokens: %u tokens, expected 1 to "
                         "%d", tokens->count, GRF_MOST_TOKENS);
     }
-    v->count  = (int)tokens->count;
-    v->growth = 1;
-    v->pieces = (grf_piece *)grf_host_allocate(host, tokens->count * sizeof(grf_piece));
-    if (!v->pieces) {
-        v->count = 0;
-        return grf_fail_memory(host, tokens->count * sizeof(grf_piece));
-    }
-    memset(v->pieces, 0, (size_t)v->count * sizeof(grf_piece));
-    error = grf_load_vocab(v, g, tokens, host);
+    uint64_t size = tokens->count * sizeof(grf_piece);
+    v->pieces = (grf_piece *)grf_host_allocate(host, size);
+    if (!v->pieces) return grf_fail_memory(host, size);
+    memset(v->pieces, 0, (size_t)size);
+    v->count   = (int)tokens->count;
+    v->unknown = -1;
+    v->growth  = 1;
+    error = grf_vocab_fill(v, g, tokens, host);
     if (error) grf_vocab_free(v, host);
     return error;
 }
 
-/* ---- text to symbols ----------------------------------------------------------------
- * A symbol is a stretch of text that becomes one token unless it merges with its neighbour.
- * Neighbours that must not merge are not linked: special pieces, and words of GPT-2. */
+/* ================================================================= >>text
+ * Text to tokens and back, and texts to stop at.
+ *
+ * All three kinds of vocabulary use byte pair encoding: the text is cut into symbols, and then the
+ * best pair of neighbours is joined to one symbol, over and over, until no pair can be joined. They
+ * differ in where they cut, and in which pair is the best.
+ *
+ * GRF_BY_SCORE (SentencePiece). Spaces become U+2581, and every character is a symbol. Two
+ * neighbours can be joined if the text of both is a piece. The pair whose piece has the highest
+ * score comes first. What is no piece at the end becomes the tokens of its bytes, or "unknown".
+ *
+ * GRF_BY_RANK. The text is cut in the same way, but first special pieces are cut out of it. Two
+ * neighbours can be joined if the list of merges has the pair. The pair that stands first in the
+ * list comes first. A character that is no piece is cut into the tokens of its bytes.
+ *
+ * GRF_BYTE_LEVEL (GPT-2). The text is cut into words by a fixed pattern, and every byte of a word
+ * is a symbol. Pairs and their order are as by rank, but no pair reaches from one word to the
+ * next. Every byte has a token, so nothing is unknown. Spaces stay at the start of their word.
+ *
+ * In all of them the leftmost of equal pairs comes first. Encoding takes three steps: the text is
+ * rewritten and cut (grf_encoder_prepare), the symbols are joined (grf_encoder_merge), and the
+ * tokens are written (grf_encoder_emit_all). A first run of step one without memory measures what
+ * the others need. */
 
+#define GRF_MOST_TEXT (INT32_MAX - 1)       /* bytes of rewritten text */
+#define GRF_BROKEN    "\xEF\xBF\xBD"        /* U+FFFD stands for a byte that is not UTF-8 */
+
+/* A stretch of rewritten text that becomes one token unless it is joined with a neighbour. prev and
+ * next link only neighbours that may be joined: special pieces have none, and words of GPT-2 are
+ * not linked to each other. */
 typedef struct grf_symbol { uint32_t start, length; int32_t prev, next, id; } grf_symbol;
 
-/* A possible merge: of the symbol in the lower half of `order` and its next, into `id`. */
+/* A pair that can be joined into the piece `id`. `order` is its score or rank, and in the lower
+ * half the index of its left symbol. `length` of both tells whether the pair is out of date. */
 typedef struct grf_pair { uint64_t order; uint32_t length; int32_t id; } grf_pair;
 
 typedef struct grf_encoder {
     const grf_vocab *v;
-    int         no_special, continues;
-    grf_text    text;                       /* normalised */
+    int         no_special, continues;      /* of griffin_encoding */
+    grf_text    text;                       /* rewritten */
+    uint64_t    characters;                 /* of the rewritten text, by score */
     grf_symbol *symbols;                    /* null while the text is only measured */
     int32_t     count;
-    int         apart;                      /* the next symbol starts a new chain */
+    int         apart;                      /* the next symbol is not linked to the last one */
     grf_pair   *heap;                       /* the lowest order on top */
-    uint64_t    waiting;
+    uint64_t    waiting;                    /* pairs in the heap */
     uint32_t   *cuts;                       /* of unused pieces: length of the left part, or 0 */
     int32_t    *tokens;
     int64_t     capacity, written;
-    int         after_unknown;
+    int         after_unknown;              /* the last token is "unknown" */
 } grf_encoder;
 
-/* The next piece of raw text to copy: what it becomes, and how many bytes it takes. */
-typedef struct grf_unit { const char *text; uint64_t length, used; } grf_unit;
+/* ---- rewriting ------------------------------------------------------------------------ */
 
-/* The longest match of the character map. Units are a double array: bits 10..31 are the offset
- * to the children (in steps of 256 with bit 9), bit 8 says that a match ends here, and the lower
- * eight are the byte that led here. */
-static int grf_map(const grf_vocab *v, const char *text, uint64_t left, grf_unit *unit) {
-    uint32_t at = 0, u = v->map_count ? grf_get_u32(v->map_units) : 0, value;
-    uint64_t i;
-    unit->used = 0;
-    for (i = 0; i < left; i++) {
+/* The next `used` bytes of raw text become `text`. */
+typedef struct grf_rewrite { const char *text; uint64_t length, used; } grf_rewrite;
+
+/* The longest match of SentencePiece's character map, a double array. Bits 10..31 of a unit are the
+ * offset to its children, in steps of 256 if bit 9 is set. Bit 8 says that a match ends here. The
+ * lower eight bits are the byte that led here. */
+static int grf_map_match(const grf_vocab *v, const char *text, uint64_t left, grf_rewrite *match) {
+    if (!v->map_count) return 0;
+    uint32_t at = 0, u = grf_get_u32(v->map_units);
+    for (uint64_t i = 0; i < left; i++) {
         at ^= (u >> 10 << ((u & 0x200) >> 6)) ^ (uint8_t)text[i];
         if (at >= v->map_count) break;
         u = grf_get_u32(v->map_units + 4 * (size_t)at);
         if ((u & 0x800000FF) != (uint8_t)text[i]) break;
         if (!(u >> 8 & 1)) continue;
-        value = at ^ (u >> 10 << ((u & 0x200) >> 6));
+        uint32_t value = at ^ (u >> 10 << ((u & 0x200) >> 6));
         if (value >= v->map_count) break;
         value = grf_get_u32(v->map_units + 4 * (size_t)value) & 0x7FFFFFFF;
         if (value >= v->map_size || (value && v->map_texts[value - 1])) break;
-        unit->text = v->map_texts + value;
-        unit->used = i + 1;
+        match->text = v->map_texts + value;
+        match->used = i + 1;
     }
-    if (unit->used) unit->length = strlen(unit->text);
-    return unit->used > 0;
+    if (match->used) match->length = strlen(match->text);
+    return match->used > 0;
 }
 
-static grf_unit grf_next_unit(const grf_encoder *e, const char *text, uint64_t left) {
-    grf_unit unit = { text, 0, 0 };
-    int32_t id = e->v->kind == GRF_BY_SCORE ? grf_match(e->v, text, left, e->no_special) : -1;
-    int n;
+/* By score, a special piece at the start of the text, or -1. */
+static int32_t grf_encoder_special(const grf_encoder *e, const char *text, uint64_t left) {
+    return e->v->kind == GRF_BY_SCORE ? grf_special_match(e->v, text, left, e->no_special) : -1;
+}
+
+/* Special pieces stay as they are, the character map may change a match, and a byte that is not
+ * UTF-8 becomes U+FFFD. Everything else is copied by characters. */
+static grf_rewrite grf_encoder_rewrite(const grf_encoder *e, const char *text, uint64_t left) {
+    grf_rewrite next = { text, 0, 0 };
+    int32_t id = grf_encoder_special(e, text, left);
     if (id >= 0) {
-        unit.length = unit.used = e->v->pieces[id].length;
-    } else if (!grf_map(e->v, text, left, &unit)) {
-        n = grf_utf8_length(text, left);
-        if (n <= 0) unit.text = GRF_BROKEN;
-        unit.used   = n > 0 ? (uint64_t)n : 1;
-        unit.length = n > 0 ? (uint64_t)n : 3;
+        next.length = next.used = e->v->pieces[id].length;
+    } else if (!grf_map_match(e->v, text, left, &next)) {
+        int n = grf_utf8_length(text, left);
+        if (n <= 0) next.text = GRF_BROKEN;
+        next.used   = n > 0 ? (uint64_t)n : 1;
+        next.length = n > 0 ? (uint64_t)n : 3;
     }
-    return unit;
+    return next;
 }
 
-static void grf_append_escaped(grf_encoder *e, const char *text, uint64_t length) {
+static void grf_encoder_append(grf_encoder *e, const char *text, uint64_t length) {
     for (; length; text++, length--) {
-        if (*text == ' ' && e->v->escape) grf_append(&e->text, GRF_SPACE, 3);
-        else grf_append(&e->text, text, 1);
+        e->characters += (*text & 0xC0) != 0x80;
+        if (*text == ' ' && e->v->escape) grf_text_append(&e->text, GRF_SPACE, 3);
+        else grf_text_append(&e->text, text, 1);
     }
 }
 
-static void grf_trim_end(grf_encoder *e) {
+static void grf_encoder_trim_end(grf_encoder *e) {
     const char *space = e->v->escape ? GRF_SPACE : " ";
     uint64_t n = strlen(space);
     while (e->symbols && e->text.length >= n
            && memcmp(e->text.at + e->text.length - n, space, (size_t)n) == 0) e->text.length -= n;
 }
 
-/* Raw text to normalised text. `first`: nothing comes before it. */
-static void grf_normalise(grf_encoder *e, const char *text, uint64_t length, int first) {
+/* Appends a stretch of raw text, rewritten. `first`: nothing comes before it. */
+static void grf_encoder_normalise(grf_encoder *e, const char *text, uint64_t length, int first) {
     const grf_vocab *v = e->v;
     const char *end = text + length;
     int drop = v->trim && first;            /* spaces that follow are left out */
-    grf_unit unit;
-    for (; drop && text < end; text += unit.used) {
-        unit = grf_next_unit(e, text, (uint64_t)(end - text));
-        if (unit.length != 1 || unit.text[0] != ' ') break;
+    grf_rewrite next;
+    for (; drop && text < end; text += next.used) {
+        next = grf_encoder_rewrite(e, text, (uint64_t)(end - text));
+        if (next.length != 1 || next.text[0] != ' ') break;
     }
     if (text == end) return;
-    if (first && v->dummy_prefix && !v->as_suffix) grf_append_escaped(e, " ", 1);
-    for (; text < end; text += unit.used) {
-        unit = grf_next_unit(e, text, (uint64_t)(end - text));
-        while (drop && unit.length && unit.text[0] == ' ') { unit.text++; unit.length--; }
-        grf_append_escaped(e, unit.text, unit.length);
-        if (unit.length) drop = v->trim && unit.text[unit.length - 1] == ' ';
+    if (first && v->dummy_prefix && !v->as_suffix) grf_encoder_append(e, " ", 1);
+    for (; text < end; text += next.used) {
+        next = grf_encoder_rewrite(e, text, (uint64_t)(end - text));
+        while (drop && next.length && next.text[0] == ' ') { next.text++; next.length--; }
+        grf_encoder_append(e, next.text, next.length);
+        if (next.length) drop = v->trim && next.text[next.length - 1] == ' ';
     }
-    if (v->trim) grf_trim_end(e);
-    if (v->dummy_prefix && v->as_suffix) grf_append_escaped(e, " ", 1);
+    if (v->trim) grf_encoder_trim_end(e);
+    if (v->dummy_prefix && v->as_suffix) grf_encoder_append(e, " ", 1);
 }
 
-static void grf_add_symbol(grf_encoder *e, uint64_t start, uint64_t length, int32_t id) {
+/* ---- cutting into symbols -------------------------------------------------------------- */
+
+static void grf_encoder_add(grf_encoder *e, uint64_t start, uint64_t length, int32_t id) {
     grf_symbol *s = &e->symbols[e->count];
     s->start  = (uint32_t)start;
     s->length = (uint32_t)length;
@@ -4888,40 +4960,47 @@ static void grf_add_symbol(grf_encoder *e, uint64_t start, uint64_t length, int3
 }
 
 /* A symbol with no neighbours. */
-static void grf_add_special(grf_encoder *e, uint64_t start, uint64_t length, int32_t id) {
+static void grf_encoder_add_special(grf_encoder *e, uint64_t start, uint64_t length, int32_t id) {
     e->apart = 1;
-    grf_add_symbol(e, start, length, id);
+    grf_encoder_add(e, start, length, id);
     e->apart = 1;
 }
 
-/* The piece that a stretch of normalised text is, or -1. */
-static int32_t grf_piece_at(const grf_encoder *e, uint64_t start, uint64_t length, int kinds) {
-    int32_t id = grf_find(e->v, e->text.at + start, length, kinds);
+/* The piece that a stretch of rewritten text is, or -1. */
+static int32_t grf_encoder_piece(const grf_encoder *e, uint64_t start, uint64_t length, int kinds) {
+    const char *text = e->text.at + start;
+    if (length > e->v->longest) return -1;
+    int32_t id = grf_vocab_find(e->v, text, length, grf_vocab_text_hash(text, length), kinds);
     return id >= 0 && e->no_special && e->v->pieces[id].marker ? -1 : id;
 }
 
-/* By rank, a character that is no piece becomes the tokens of its bytes, if there are all. */
-static void grf_add_character(grf_encoder *e, uint64_t start, uint64_t length) {
+/* By rank, a character that is no piece becomes the tokens of its bytes, if all of them have one.
+ * By score, the text of a symbol decides in the end, so that no piece is looked up here. */
+static void grf_encoder_add_character(grf_encoder *e, uint64_t start, uint64_t length) {
     const uint8_t *bytes = (const uint8_t *)e->text.at + start;
+    const int32_t *tokens = e->v->bytes;
     int32_t id = -1;
-    uint64_t i, known = 0;
-    if (e->v->kind == GRF_BY_RANK) id = grf_piece_at(e, start, length, GRF_MERGEABLE);
-    if (e->v->kind == GRF_BY_RANK && id < 0) {
-        for (i = 0; i < length; i++) known += e->v->bytes[bytes[i]] >= 0;
+    uint64_t known = 0;
+    if (e->v->kind == GRF_BY_RANK) {
+        id = grf_encoder_piece(e, start, length, GRF_MERGEABLE);
+        while (id < 0 && known < length && tokens[bytes[known]] >= 0) known++;
     }
-    if (known < length) { grf_add_symbol(e, start, length, id); return; }
-    for (i = 0; i < length; i++) grf_add_symbol(e, start + i, 1, e->v->bytes[bytes[i]]);
+    if (known < length) { grf_encoder_add(e, start, length, id); return; }
+    for (uint64_t i = 0; i < length; i++) grf_encoder_add(e, start + i, 1, tokens[bytes[i]]);
 }
 
-static void grf_split_characters(grf_encoder *e, uint64_t from) {
-    uint64_t at, length;
-    for (at = from; at < e->text.length; at += length) {
-        uint64_t left = e->text.length - at;
-        int32_t id = e->v->kind == GRF_BY_SCORE ? grf_match(e->v, e->text.at + at, left,
-                                                            e->no_special) : -1;
-        length = id >= 0 ? e->v->pieces[id].length : (uint64_t)grf_utf8_length(e->text.at + at, left);
-        if (id >= 0) grf_add_special(e, at, length, id);
-        else grf_add_character(e, at, length);
+static void grf_encoder_split_characters(grf_encoder *e, uint64_t from) {
+    uint64_t length;
+    for (uint64_t at = from; at < e->text.length; at += length) {
+        const char *text = e->text.at + at;
+        int32_t id = grf_encoder_special(e, text, e->text.length - at);
+        if (id >= 0) {
+            length = e->v->pieces[id].length;
+            grf_encoder_add_special(e, at, length, id);
+        } else {
+            length = (uint64_t)grf_utf8_length(text, e->text.length - at);
+            grf_encoder_add_character(e, at, length);
+        }
     }
 }
 
@@ -4982,10 +5061,9 @@ static const uint16_t grf_numbers[] = {
     2368,10,422,10,1485,9,128,10,791,59,1,3,1,4,76,45,1,15,962,13,2787,10
 };
 
-static int grf_in_runs(const uint16_t *runs, int count, uint32_t c) {
+static int grf_class_in(const uint16_t *runs, int count, uint32_t c) {
     uint32_t at = 0;
-    int i;
-    for (i = 0; i < count; i++) {
+    for (int i = 0; i < count; i++) {
         at += runs[i];
         if (c < at) return i & 1;
     }
@@ -4993,14 +5071,14 @@ static int grf_in_runs(const uint16_t *runs, int count, uint32_t c) {
 }
 
 static int grf_class_of(uint32_t c) {
-    if (grf_in_runs(grf_blanks,  GRF_COUNT(grf_blanks),  c)) return GRF_BLANK;
-    if (grf_in_runs(grf_letters, GRF_COUNT(grf_letters), c)) return GRF_LETTER;
-    if (grf_in_runs(grf_numbers, GRF_COUNT(grf_numbers), c)) return GRF_NUMBER;
+    if (grf_class_in(grf_blanks,  GRF_COUNT(grf_blanks),  c)) return GRF_BLANK;
+    if (grf_class_in(grf_letters, GRF_COUNT(grf_letters), c)) return GRF_LETTER;
+    if (grf_class_in(grf_numbers, GRF_COUNT(grf_numbers), c)) return GRF_NUMBER;
     return GRF_OTHER;
 }
 
 /* The end of the characters of one class from `at` on; *last is where the last of them starts. */
-static uint64_t grf_run_end(const grf_text *text, uint64_t at, int kind, uint64_t *last) {
+static uint64_t grf_word_run_end(const grf_text *text, uint64_t at, int kind, uint64_t *last) {
     while (at < text->length) {
         int n = grf_utf8_length(text->at + at, text->length - at);
         if (grf_class_of(grf_utf8_code_point(text->at + at, n)) != kind) break;
@@ -5010,164 +5088,170 @@ static uint64_t grf_run_end(const grf_text *text, uint64_t at, int kind, uint64_
     return at;
 }
 
-static uint64_t grf_contraction(const char *text, uint64_t left) {
+/* The length of 's, 't, 'm, 'd, 're, 've or 'll at the start of a text, or 0. */
+static uint64_t grf_word_contraction(const char *text, uint64_t left) {
     if (left < 2 || text[0] != '\'') return 0;
-    if (strchr("stmd", text[1]) && text[1]) return 2;
-    if (left < 3) return 0;
-    return memcmp(text, "'re", 3) == 0 || memcmp(text, "'ve", 3) == 0
-        || memcmp(text, "'ll", 3) == 0 ? 3 : 0;
+    if (memchr("stmd", text[1], 4)) return 2;
+    return left > 2 && (memcmp(text, "'re", 3) == 0 || memcmp(text, "'ve", 3) == 0
+                        || memcmp(text, "'ll", 3) == 0) ? 3 : 0;
 }
 
+/* The word is a contraction, or a run of one class with one space before it, or a run of blanks.
+ * Such a run leaves its last blank to the word after it. */
 static uint64_t grf_word_end(const grf_text *text, uint64_t start) {
-    uint64_t n = grf_contraction(text->at + start, text->length - start);
-    uint64_t at = start + (text->at[start] == ' '), last = start, end;
-    int kind = GRF_BLANK;
+    uint64_t n = grf_word_contraction(text->at + start, text->length - start), last = start;
     if (n) return start + n;
+    uint64_t at = start + (text->at[start] == ' ');
     if (at < text->length) {
-        n = (uint64_t)grf_utf8_length(text->at + at, text->length - at);
-        kind = grf_class_of(grf_utf8_code_point(text->at + at, (int)n));
+        int bytes = grf_utf8_length(text->at + at, text->length - at);
+        int kind = grf_class_of(grf_utf8_code_point(text->at + at, bytes));
+        if (kind != GRF_BLANK) return grf_word_run_end(text, at, kind, &last);
     }
-    if (kind != GRF_BLANK) return grf_run_end(text, at, kind, &last);
-    end = grf_run_end(text, start, GRF_BLANK, &last);
+    uint64_t end = grf_word_run_end(text, start, GRF_BLANK, &last);
     return end < text->length && last > start ? last : end;
 }
 
-static void grf_split_words(grf_encoder *e, uint64_t from) {
-    uint64_t at = from, end;
-    while (at < e->text.length) {
-        end = grf_word_end(&e->text, at);
+static void grf_encoder_split_words(grf_encoder *e, uint64_t from) {
+    for (uint64_t at = from; at < e->text.length; ) {
+        uint64_t end = grf_word_end(&e->text, at);
         e->apart = 1;
-        for (; at < end; at++) grf_add_symbol(e, at, 1, e->v->bytes[(uint8_t)e->text.at[at]]);
+        for (; at < end; at++) {
+            grf_encoder_add(e, at, 1, e->v->bytes[(uint8_t)e->text.at[at]]);
+        }
     }
     e->apart = 1;
 }
 
 /* ---- symbols to tokens -------------------------------------------------------------- */
 
-static void grf_encode_stretch(grf_encoder *e, const char *text, uint64_t length, int first) {
+static void grf_encoder_prepare_stretch(grf_encoder *e, const char *text, uint64_t length,
+                                        int first) {
     uint64_t from = e->text.length;
-    grf_normalise(e, text, length, first);
+    grf_encoder_normalise(e, text, length, first);
     if (!e->symbols) return;
-    if (e->v->kind == GRF_BYTE_LEVEL) grf_split_words(e, from);
-    else grf_split_characters(e, from);
+    if (e->v->kind == GRF_BYTE_LEVEL) grf_encoder_split_words(e, from);
+    else grf_encoder_split_characters(e, from);
 }
 
-/* Normalises the text and, if there is memory for them, makes its symbols. By rank, special
- * pieces are cut out of the raw text before; each leaves one byte in the normalised text, so
- * that there are never more symbols than bytes. */
-static void grf_prepare(grf_encoder *e, const char *text, uint64_t length) {
+/* Rewrites the text and, if there is memory for symbols, cuts it into them. With merges, special
+ * pieces are cut out of the raw text before. Each leaves one byte in the rewritten text, so that
+ * there are never more symbols than bytes. */
+static void grf_encoder_prepare(grf_encoder *e, const char *text, uint64_t length) {
     uint64_t at = 0, from = 0;
-    e->text.length = e->text.characters = 0;
+    e->text.length = e->characters = 0;
     e->apart = 1;
     while (e->v->kind != GRF_BY_SCORE && at < length) {
-        int32_t id = grf_match(e->v, text + at, length - at, e->no_special);
+        int32_t id = grf_special_match(e->v, text + at, length - at, e->no_special);
         if (id < 0) { at++; continue; }
-        grf_encode_stretch(e, text + from, at - from, from == 0 && !e->continues);
-        if (e->symbols) grf_add_special(e, e->text.length, 1, id);
-        grf_append(&e->text, text + at, 1);
+        grf_encoder_prepare_stretch(e, text + from, at - from, from == 0 && !e->continues);
+        if (e->symbols) grf_encoder_add_special(e, e->text.length, 1, id);
+        grf_text_append(&e->text, text + at, 1);
         at += e->v->pieces[id].length;
         from = at;
     }
-    grf_encode_stretch(e, text + from, length - from, from == 0 && !e->continues);
+    grf_encoder_prepare_stretch(e, text + from, length - from, from == 0 && !e->continues);
 }
 
-static void grf_push(grf_encoder *e, grf_pair pair) {
-    uint64_t at = e->waiting++;
-    for (; at && pair.order < e->heap[(at - 1) / 2].order; at = (at - 1) / 2) {
-        e->heap[at] = e->heap[(at - 1) / 2];
+/* A binary heap: no pair has a lower order than its parent at (place - 1) / 2. A pair enters it at a
+ * free place that has no children, and changes places with its parent while its order is lower. */
+static void grf_heap_enter(grf_pair *heap, uint64_t at, grf_pair pair) {
+    for (; at && pair.order < heap[(at - 1) / 2].order; at = (at - 1) / 2) {
+        heap[at] = heap[(at - 1) / 2];
     }
-    e->heap[at] = pair;
+    heap[at] = pair;
 }
 
-static grf_pair grf_pop(grf_encoder *e) {
-    grf_pair top = e->heap[0], last = e->heap[--e->waiting];
+/* Takes the top away. The lower of two children moves up each time, and the last pair enters where
+ * that ends. */
+static grf_pair grf_heap_pop(grf_pair *heap, uint64_t count) {
+    grf_pair top = heap[0];
     uint64_t at = 0, child;
-    while ((child = 2 * at + 1) < e->waiting) {
-        if (child + 1 < e->waiting && e->heap[child + 1].order < e->heap[child].order) child++;
-        if (last.order <= e->heap[child].order) break;
-        e->heap[at] = e->heap[child];
+    while ((child = 2 * at + 1) < count) {
+        if (child + 1 < count && heap[child + 1].order < heap[child].order) child++;
+        heap[at] = heap[child];
         at = child;
     }
-    e->heap[at] = last;
+    grf_heap_enter(heap, at, heap[count - 1]);
     return top;
 }
 
-/* Pushes the merge of a symbol with the next, if there is one. */
-static void grf_consider(grf_encoder *e, int32_t left) {
+/* Pushes the pair of a symbol and the next one, if there is one and they can be joined. */
+static void grf_encoder_push_pair(grf_encoder *e, int32_t left) {
     const grf_vocab *v = e->v;
-    const grf_symbol *a = &e->symbols[left], *b;
-    uint32_t order;
-    grf_pair pair;
+    const grf_symbol *a = &e->symbols[left];
     if (a->next < 0) return;
-    b = &e->symbols[a->next];
+    const grf_symbol *b = &e->symbols[a->next];
+    grf_pair pair;
+    uint32_t order;
     pair.length = a->length + b->length;
     if (v->kind == GRF_BY_SCORE) {
-        pair.id = grf_piece_at(e, a->start, pair.length, GRF_MERGEABLE);
+        pair.id = grf_encoder_piece(e, a->start, pair.length, GRF_MERGEABLE);
         if (pair.id < 0) return;
         order = v->pieces[pair.id].order;
         if (v->pieces[pair.id].type == GRIFFIN_TOKEN_UNUSED) {
             e->cuts[v->pieces[pair.id].number] = a->length;
         }
     } else {
-        int32_t rank = grf_find_merge(v, a->id, b->id);
+        int32_t rank = grf_vocab_find_merge(v, a->id, b->id);
         if (rank < 0) return;
         order   = (uint32_t)rank;
         pair.id = v->merges[rank].merged;
         if (e->no_special && v->pieces[pair.id].marker) return;
     }
     pair.order = (uint64_t)order << 32 | (uint32_t)left;
-    grf_push(e, pair);
+    grf_heap_enter(e->heap, e->waiting++, pair);
 }
 
-/* A pair is out of date if its symbol is gone or one of the two has grown. Every merge takes one
- * pair off the heap and puts at most two there, so that it never holds more than 2 count. */
-static void grf_merge_symbols(grf_encoder *e) {
-    int32_t i;
-    for (i = 0; i < e->count; i++) grf_consider(e, i);
+/* A pair is out of date if its left symbol is gone or one of the two has grown. Every join takes
+ * one pair off the heap and puts at most two there, so it never holds more than 2 count. */
+static void grf_encoder_merge(grf_encoder *e) {
+    for (int32_t i = 0; i < e->count; i++) grf_encoder_push_pair(e, i);
     while (e->waiting) {
-        grf_pair pair = grf_pop(e);
+        grf_pair pair = grf_heap_pop(e->heap, e->waiting--);
         int32_t left = (int32_t)(uint32_t)pair.order;
-        grf_symbol *a = &e->symbols[left], *b;
+        grf_symbol *a = &e->symbols[left];
         if (!a->length || a->next < 0) continue;
-        b = &e->symbols[a->next];
+        grf_symbol *b = &e->symbols[a->next];
         if (a->length + b->length != pair.length) continue;
         a->length = pair.length;
         a->id     = pair.id;
         a->next   = b->next;
         b->length = 0;
         if (a->next >= 0) e->symbols[a->next].prev = left;
-        if (a->prev >= 0) grf_consider(e, a->prev);
-        grf_consider(e, left);
+        if (a->prev >= 0) grf_encoder_push_pair(e, a->prev);
+        grf_encoder_push_pair(e, left);
     }
 }
 
-static void grf_put_token(grf_encoder *e, int32_t id) {
+static void grf_encoder_emit(grf_encoder *e, int32_t id) {
     if (e->written < e->capacity) e->tokens[e->written] = id;
     e->written++;
     e->after_unknown = 0;
 }
 
 /* Neighbouring unknown symbols share one token. */
-static void grf_put_unknown(grf_encoder *e, uint64_t start, uint64_t length) {
+static void grf_encoder_emit_unknown(grf_encoder *e, uint64_t start, uint64_t length) {
     if (e->v->byte_fallback) {
-        for (; length; start++, length--) grf_put_token(e, e->v->bytes[(uint8_t)e->text.at[start]]);
+        for (; length; start++, length--) {
+            grf_encoder_emit(e, e->v->bytes[(uint8_t)e->text.at[start]]);
+        }
     } else if (e->v->unknown >= 0 && !e->after_unknown) {
-        grf_put_token(e, e->v->unknown);
+        grf_encoder_emit(e, e->v->unknown);
         e->after_unknown = 1;
     }
 }
 
-/* By score, the text decides. An unused piece falls apart again into what it was merged from;
- * the heap is empty by now, and its memory is the stack for that. */
-static void grf_put_text(grf_encoder *e, uint32_t start, uint32_t length) {
+/* By score, the text of a symbol decides. An unused piece falls apart again into the two parts that
+ * it was last joined from. The heap is empty by now, and its memory is the stack for that. */
+static void grf_encoder_emit_text(grf_encoder *e, uint32_t start, uint32_t length) {
     uint64_t depth = 1;
     e->heap[0].order  = start;
     e->heap[0].length = length;
     while (depth) {
         grf_pair part = e->heap[--depth];
-        int32_t id = grf_piece_at(e, part.order, part.length, GRF_RESERVED);
+        int32_t id = grf_encoder_piece(e, part.order, part.length, GRF_RESERVED);
         uint32_t cut = 0;
-        if (id < 0) id = grf_piece_at(e, part.order, part.length, GRF_MERGEABLE);
+        if (id < 0) id = grf_encoder_piece(e, part.order, part.length, GRF_MERGEABLE);
         if (id >= 0 && e->v->pieces[id].type == GRIFFIN_TOKEN_UNUSED) {
             cut = e->cuts[e->v->pieces[id].number];
         }
@@ -5177,27 +5261,28 @@ static void grf_put_text(grf_encoder *e, uint32_t start, uint32_t length) {
             e->heap[depth].order    = part.order;
             e->heap[depth++].length = cut;
         } else if (id < 0 || id == e->v->unknown) {
-            grf_put_unknown(e, part.order, part.length);
+            grf_encoder_emit_unknown(e, part.order, part.length);
         } else {
-            grf_put_token(e, id);
+            grf_encoder_emit(e, id);
         }
     }
 }
 
-static void grf_put_symbols(grf_encoder *e) {
-    int32_t i;
-    for (i = 0; i < e->count; i++) {
+static void grf_encoder_emit_all(grf_encoder *e) {
+    for (int32_t i = 0; i < e->count; i++) {
         const grf_symbol *s = &e->symbols[i];
         if (!s->length) continue;
-        if (e->v->kind == GRF_BY_SCORE) grf_put_text(e, s->start, s->length);
-        else if (s->id < 0) grf_put_unknown(e, s->start, s->length);
-        else grf_put_token(e, s->id);
+        if (e->v->kind == GRF_BY_SCORE) grf_encoder_emit_text(e, s->start, s->length);
+        else if (s->id < 0) grf_encoder_emit_unknown(e, s->start, s->length);
+        else grf_encoder_emit(e, s->id);
     }
 }
 
-/* Places everything in scratch memory, or only measures it with base null. Returns the bytes
+/* ---- memory of the encoder ------------------------------------------------------------ */
+
+/* Lays everything out in scratch memory, or only measures it if base is null. Returns the bytes
  * needed, 63 of them to align the base. */
-static uint64_t grf_encoder_memory(grf_encoder *e, void *base, uint64_t bytes, uint64_t symbols) {
+static uint64_t grf_encoder_lay_out(grf_encoder *e, void *base, uint64_t bytes, uint64_t symbols) {
     grf_arena arena;
     arena.base = base ? (unsigned char *)grf_align64(base) : NULL;
     arena.used = 0;
@@ -5211,114 +5296,80 @@ static uint64_t grf_encoder_memory(grf_encoder *e, void *base, uint64_t bytes, u
 
 /* Enough for any text of this length: a byte becomes at most three (a space, or a broken byte),
  * or what the character map makes of it. Only by score, symbols are whole characters. */
-static uint64_t grf_encode_bound(const grf_vocab *v, uint64_t length) {
-    uint64_t symbols = (uint64_t)grf_min64((int64_t)length, GRF_MOST_TEXT - 1) + 1, bytes;
+static uint64_t grf_encoder_bound(const grf_vocab *v, uint64_t length) {
+    uint64_t symbols = (uint64_t)grf_min64((int64_t)length, GRF_MOST_TEXT - 1) + 1;
+    symbols = (uint64_t)grf_min64((int64_t)(symbols * v->growth), GRF_MOST_TEXT);
+    uint64_t bytes = (uint64_t)grf_min64((int64_t)(3 * symbols), GRF_MOST_TEXT);
     grf_encoder e;
     memset(&e, 0, sizeof e);
     e.v = v;
-    symbols = (uint64_t)grf_min64((int64_t)(symbols * v->growth), GRF_MOST_TEXT);
-    bytes   = (uint64_t)grf_min64((int64_t)(3 * symbols), GRF_MOST_TEXT);
-    return grf_encoder_memory(&e, NULL, bytes, v->kind == GRF_BY_SCORE ? symbols : bytes);
+    return grf_encoder_lay_out(&e, NULL, bytes, v->kind == GRF_BY_SCORE ? symbols : bytes);
 }
 
-/* The bytes of scratch that this very text needs; 0: it is too long. */
-static uint64_t grf_encode_measure(grf_encoder *e, const char *text, uint64_t length) {
-    e->symbols = NULL;
-    e->text.capacity = 0;
-    grf_prepare(e, text, length);
-    if (e->text.length > GRF_MOST_TEXT) return 0;
-    return grf_encoder_memory(e, NULL, e->text.length, e->v->kind == GRF_BY_SCORE
-                              ? e->text.characters : e->text.length);
+/* Lays out what this very text needs. Before that, the text was measured. */
+static uint64_t grf_encoder_fit(grf_encoder *e, void *base) {
+    return grf_encoder_lay_out(e, base, e->text.length, e->v->kind == GRF_BY_SCORE
+                               ? e->characters : e->text.length);
 }
 
-/* After grf_encode_measure of the same text, in memory of the size that it said. */
-static void grf_encode_text(grf_encoder *e, const char *text, uint64_t length, void *memory) {
-    uint64_t bytes = e->text.length;
-    grf_encoder_memory(e, memory, bytes, e->v->kind == GRF_BY_SCORE ? e->text.characters : bytes);
-    memset(e->cuts, 0, (size_t)e->v->unused * sizeof(uint32_t));
-    grf_prepare(e, text, length);
-    grf_merge_symbols(e);
-    grf_put_symbols(e);
-}
-
-/* ================================================================= >>text
- * Text to tokens and back. */
-
-static int grf_text_check(const griffin_model *model, int arguments_ok, const char *function) {
-    if (!model) return GRIFFIN_E_ARGUMENT;
-    if (model->vocab->count == 0) {
-        return grf_fail(&model->host, GRIFFIN_E_VOCABULARY, "%s: the model has no vocabulary",
-                        function);
-    }
-    if (arguments_ok) return GRIFFIN_OK;
-    return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "%s: argument out of range", function);
-}
-
-GRIFFIN_API size_t griffin_encode_size(const griffin_model *model, size_t length) {
-    if (!model || model->vocab->count == 0) return 0;
-    return (size_t)grf_min64((int64_t)grf_encode_bound(model->vocab, length),
-                             (int64_t)((size_t)-1 >> 1));
-}
-
-GRIFFIN_API int griffin_encode(const griffin_model *model, const griffin_encoding *encoding,
-                               const char *text, size_t length, int32_t *tokens, int capacity) {
-    griffin_encoding plain;
+static int grf_encode(const griffin_model *model, const griffin_encoding *encoding,
+                      const char *text, size_t length, int32_t *tokens, int capacity) {
     grf_encoder e;
-    uint64_t size;
-    void *memory;
-    int error = grf_text_check(model, (text || !length) && capacity >= 0 && (tokens || !capacity),
-                               "griffin_encode");
-    if (error) return error;
-    memset(&plain, 0, sizeof plain);
-    if (!encoding) encoding = &plain;
     memset(&e, 0, sizeof e);
     e.v = model->vocab;
     e.no_special = encoding->no_special;
     e.continues  = encoding->continues;
     e.tokens     = tokens;
     e.capacity   = capacity;
-    size = grf_encode_measure(&e, text, length);
-    if (!size) return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_encode: text too long");
+    grf_encoder_prepare(&e, text, length);                  /* without memory: measures */
+    if (e.text.length > GRF_MOST_TEXT) {
+        return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_encode: text too long");
+    }
+    uint64_t size = grf_encoder_fit(&e, NULL);
     if (encoding->scratch && encoding->scratch_size < size) {
         return grf_fail(&model->host, GRIFFIN_E_SPACE, "griffin_encode: %u bytes of scratch, but "
                         "the text needs %u", (uint64_t)encoding->scratch_size, size);
     }
-    memory = encoding->scratch ? encoding->scratch : grf_host_allocate(&model->host, size);
+    void *memory = encoding->scratch ? encoding->scratch : grf_host_allocate(&model->host, size);
     if (!memory) return grf_fail_memory(&model->host, size);
-    if (e.v->add_bos && !encoding->no_bos && !encoding->continues) grf_put_token(&e, e.v->bos);
-    grf_encode_text(&e, text, length, memory);
+    grf_encoder_fit(&e, memory);
+    memset(e.cuts, 0, (size_t)e.v->unused * sizeof(uint32_t));
+    if (e.v->add_bos && !encoding->no_bos && !encoding->continues) grf_encoder_emit(&e, e.v->bos);
+    grf_encoder_prepare(&e, text, length);
+    grf_encoder_merge(&e);
+    grf_encoder_emit_all(&e);
     if (!encoding->scratch) grf_host_release(&model->host, memory);
     return (int)e.written;
 }
 
-/* ---- tokens to text ---------------------------------------------------------------- */
+/* ---- tokens to text ----------------------------------------------------------------
+ * A token stands for the bytes of its surface: its piece, with U+2581 as a space and byte-level
+ * characters as bytes. A decoder holds the bytes of a character until it is complete. */
 
-/* What a token stands for: a text for grf_next_bytes to read. */
-static const char *grf_surface(const grf_vocab *v, int32_t id, uint64_t *length) {
+static const char *grf_token_surface(const grf_vocab *v, int32_t id, uint64_t *length) {
     const grf_piece *piece = &v->pieces[id];
-    *length = piece->length;
-    if (piece->type == GRIFFIN_TOKEN_CONTROL) *length = 0;
+    *length = piece->type == GRIFFIN_TOKEN_CONTROL ? 0 : piece->length;
     if (piece->type != GRIFFIN_TOKEN_UNKNOWN) return piece->text;
     *length = v->unk_length;
     return v->unk_surface;
 }
 
 /* Tokens of byte-level pieces stand for bytes that need not be whole characters. */
-static int grf_is_byte_level(const grf_vocab *v, int32_t id) {
+static int grf_token_is_byte_level(const grf_vocab *v, int32_t id) {
     int type = v->pieces[id].type;
     return v->kind == GRF_BYTE_LEVEL
         && (type == GRIFFIN_TOKEN_NORMAL || type == GRIFFIN_TOKEN_UNUSED);
 }
 
-/* The bytes that the next character of a surface stands for: 1 to 4 of them. */
-static int grf_next_bytes(const grf_vocab *v, int32_t id, const char *text, uint64_t length,
-                          uint64_t *at, char bytes[4]) {
+/* The bytes that the character at *at of a surface stands for: 1 to 4 of them. Moves *at on. */
+static int grf_token_next_bytes(const grf_vocab *v, int32_t id, const char *text, uint64_t length,
+                                uint64_t *at, char bytes[4]) {
     int n = grf_utf8_length(text + *at, length - *at);
     int32_t byte = -1;
     if (v->pieces[id].type == GRIFFIN_TOKEN_BYTE) {
         byte = grf_byte_of_piece(&v->pieces[id]);
         n = (int)length;
-    } else if (grf_is_byte_level(v, id)) {
+    } else if (grf_token_is_byte_level(v, id)) {
         byte = grf_byte_of_character(grf_utf8_code_point(text + *at, n));
     } else if (v->kind != GRF_BYTE_LEVEL && n == 3 && memcmp(text + *at, GRF_SPACE, 3) == 0) {
         byte = ' ';
@@ -5329,33 +5380,44 @@ static int grf_next_bytes(const grf_vocab *v, int32_t id, const char *text, uint
     return byte >= 0 ? 1 : n;
 }
 
-/* Emits what is certain: whole characters, and U+FFFD for each byte that cannot be in one. */
-static void grf_decode_byte(griffin_decoder *d, char byte, grf_text *out) {
+static int grf_token_text(const grf_vocab *v, int32_t id, grf_text *out) {
+    uint64_t length, at = 0;
+    const char *surface = grf_token_surface(v, id, &length);
+    char bytes[4];
+    while (at < length) {
+        int n = grf_token_next_bytes(v, id, surface, length, &at, bytes);
+        for (int i = 0; i < n; i++) grf_text_append(out, &bytes[i], 1);
+    }
+    return (int)out->length;
+}
+
+/* Writes what is certain: whole characters, and U+FFFD for each byte that cannot be in one. */
+static void grf_decoder_byte(griffin_decoder *d, char byte, grf_text *out) {
     d->held[d->count++] = (unsigned char)byte;
     while (d->count) {
         int n = grf_utf8_length((const char *)d->held, d->count);
         if (n < 0) return;
-        if (n) grf_append(out, (const char *)d->held, (uint64_t)n);
-        else grf_append(out, GRF_BROKEN, 3);
+        if (n) grf_text_append(out, (const char *)d->held, (uint64_t)n);
+        else grf_text_append(out, GRF_BROKEN, 3);
         if (!n) n = 1;
         d->count = (unsigned char)(d->count - n);
         memmove(d->held, d->held + n, d->count);
     }
 }
 
-static void grf_decode_flush(griffin_decoder *d, grf_text *out) {
-    for (; d->count; d->count--) grf_append(out, GRF_BROKEN, 3);
+static void grf_decoder_flush(griffin_decoder *d, grf_text *out) {
+    for (; d->count; d->count--) grf_text_append(out, GRF_BROKEN, 3);
 }
 
-/* A space that encoding put at the start of the text is taken off again: the first one, or with
- * trim all until something else has come. */
-static void grf_decode_token(const grf_vocab *v, griffin_decoder *d, int32_t id, grf_text *out) {
-    int type = v->pieces[id].type, i, n;
+/* A space that encoding put at the start of the text is left out: the first one, or with trim all
+ * of them until another character has come. */
+static void grf_decoder_token(const grf_vocab *v, griffin_decoder *d, int32_t id, grf_text *out) {
+    int type = v->pieces[id].type;
     uint64_t length, at = 0;
-    const char *text = grf_surface(v, id, &length);
+    const char *text = grf_token_surface(v, id, &length);
     char bytes[4];
-    if (type != GRIFFIN_TOKEN_BYTE && !grf_is_byte_level(v, id)) {
-        grf_decode_flush(d, out);
+    if (type != GRIFFIN_TOKEN_BYTE && !grf_token_is_byte_level(v, id)) {
+        grf_decoder_flush(d, out);
         if (d->ate_space || d->any_output || out->length) d->started = 1;
         d->ate_space = 0;
         if (!d->started && (v->dummy_prefix || v->trim) && (GRF_MERGEABLE >> type & 1)
@@ -5365,21 +5427,18 @@ static void grf_decode_token(const grf_vocab *v, griffin_decoder *d, int32_t id,
         }
     }
     while (at < length) {
-        n = grf_next_bytes(v, id, text, length, &at, bytes);
-        for (i = 0; i < n; i++) grf_decode_byte(d, bytes[i], out);
+        int n = grf_token_next_bytes(v, id, text, length, &at, bytes);
+        for (int i = 0; i < n; i++) grf_decoder_byte(d, bytes[i], out);
     }
 }
 
-GRIFFIN_API int griffin_decode(const griffin_model *model, griffin_decoder *decoder,
-                               int32_t token, char *text, size_t capacity) {
-    griffin_decoder d;
-    grf_text out = { text, capacity, 0, 0 };
-    int error = grf_text_check(model, decoder && text && decoder->count < 4 && token >= -1
-                               && token < (model ? model->vocab->count : 0), "griffin_decode");
-    if (error) return error;
-    d = *decoder;
-    if (token < 0) grf_decode_flush(&d, &out);
-    else grf_decode_token(model->vocab, &d, token, &out);
+/* The decoder changes only if the text fits. */
+static int grf_decode(const grf_vocab *v, griffin_decoder *decoder, int32_t token, char *text,
+                      size_t capacity) {
+    griffin_decoder d = *decoder;
+    grf_text out = { text, capacity, 0 };
+    if (token < 0) grf_decoder_flush(&d, &out);
+    else grf_decoder_token(v, &d, token, &out);
     if (out.length) d.any_output = 1;
     if (out.length >= capacity) return GRIFFIN_E_SPACE;
     text[out.length] = 0;
@@ -5387,13 +5446,15 @@ GRIFFIN_API int griffin_decode(const griffin_model *model, griffin_decoder *deco
     return (int)out.length;
 }
 
-/* ---- stop texts ------------------------------------------------------------------------ */
+/* ---- stop texts ------------------------------------------------------------------------
+ * After every byte, the held bytes are a proper start of one of the texts, and everything before
+ * them has been written. A text is found when the held bytes end with it. */
 
-/* The longest text that the held bytes start (`whole` 0) or end with (1): its index, or -1. A text
- * is complete when they end with it: its start was held, or a longer one around it. */
-static int grf_find_stop(const griffin_stop *s, int whole) {
-    int i, best = -1, longest = 0;
-    for (i = 0; i < s->count; i++) {
+/* The longest text that starts with all held bytes: its index, or -1. With `whole`, the longest
+ * text that the held bytes end with. */
+static int grf_stop_find(const griffin_stop *s, int whole) {
+    int best = -1, longest = 0;
+    for (int i = 0; i < s->count; i++) {
         int n = (int)strlen(s->texts[i]), from = whole ? s->held_count - n : 0;
         if (n <= longest || (whole ? from < 0 : n <= s->held_count)) continue;
         if (memcmp(s->held + from, s->texts[i], (size_t)(whole ? n : s->held_count)) != 0) continue;
@@ -5405,37 +5466,77 @@ static int grf_find_stop(const griffin_stop *s, int whole) {
 
 /* Writes all but the last `keep` of the held bytes. */
 static void grf_stop_release(griffin_stop *s, int keep, grf_text *out) {
-    grf_append(out, s->held, (uint64_t)(s->held_count - keep));
+    grf_text_append(out, s->held, (uint64_t)(s->held_count - keep));
     memmove(s->held, s->held + s->held_count - keep, (size_t)keep);
     s->held_count = keep;
 }
 
 static void grf_stop_byte(griffin_stop *s, char byte, grf_text *out) {
     s->held[s->held_count++] = byte;
-    s->found = 1 + grf_find_stop(s, 1);
+    s->found = 1 + grf_stop_find(s, 1);
     if (s->found) {
         grf_stop_release(s, (int)strlen(s->texts[s->found - 1]), out);
         s->held_count = 0;
     }
-    while (s->held_count && grf_find_stop(s, 0) < 0) grf_stop_release(s, s->held_count - 1, out);
+    while (s->held_count && grf_stop_find(s, 0) < 0) grf_stop_release(s, s->held_count - 1, out);
 }
 
-static int grf_stop_ok(const griffin_stop *s) {
-    int i;
+static int grf_stop_valid(const griffin_stop *s) {
     if (s->count < 0 || (s->count && !s->texts)) return 0;
     if (s->held_count < 0 || s->held_count >= GRIFFIN_STOP_BYTES) return 0;
-    for (i = 0; i < s->count; i++) {
+    for (int i = 0; i < s->count; i++) {
         if (!s->texts[i] || !s->texts[i][0] || strlen(s->texts[i]) > GRIFFIN_STOP_BYTES) return 0;
     }
     return 1;
 }
 
+/* ---- arguments ---- */
+
+static int grf_text_check(const griffin_model *model, int arguments_ok, const char *function) {
+    if (!model) return GRIFFIN_E_ARGUMENT;
+    if (model->vocab->count == 0) {
+        return grf_fail(&model->host, GRIFFIN_E_VOCABULARY, "%s: the model has no vocabulary",
+                        function);
+    }
+    if (arguments_ok) return GRIFFIN_OK;
+    return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "%s: argument out of range", function);
+}
+
+static int grf_token_exists(const griffin_model *model, int32_t token) {
+    return model && token >= 0 && token < model->vocab->count;
+}
+
+/* ---- public ---- */
+
+GRIFFIN_API size_t griffin_encode_size(const griffin_model *model, size_t length) {
+    if (!model || model->vocab->count == 0) return 0;
+    return (size_t)grf_min64((int64_t)grf_encoder_bound(model->vocab, length),
+                             (int64_t)((size_t)-1 >> 1));
+}
+
+GRIFFIN_API int griffin_encode(const griffin_model *model, const griffin_encoding *encoding,
+                               const char *text, size_t length, int32_t *tokens, int capacity) {
+    griffin_encoding plain;
+    memset(&plain, 0, sizeof plain);
+    int error = grf_text_check(model, (text || !length) && capacity >= 0 && (tokens || !capacity),
+                               "griffin_encode");
+    if (error) return error;
+    return grf_encode(model, encoding ? encoding : &plain, text, length, tokens, capacity);
+}
+
+GRIFFIN_API int griffin_decode(const griffin_model *model, griffin_decoder *decoder,
+                               int32_t token, char *text, size_t capacity) {
+    int error = grf_text_check(model, decoder && text && decoder->count < 4
+                               && (token == -1 || grf_token_exists(model, token)),
+                               "griffin_decode");
+    return error ? error : grf_decode(model->vocab, decoder, token, text, capacity);
+}
+
 GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t length,
                                   char *out, size_t capacity) {
-    grf_text shown = { out, capacity, 0, 0 };
-    griffin_stop s;
-    if (!stop || !out || length > INT32_MAX / 2 || !grf_stop_ok(stop)) return GRIFFIN_E_ARGUMENT;
-    s = *stop;
+    if (!stop || !out || length > INT32_MAX / 2 || !grf_stop_valid(stop)) return GRIFFIN_E_ARGUMENT;
+    griffin_stop s = *stop;
+    grf_text shown = { out, capacity, 0 };
     s.found = s.used = 0;
     if (!text) grf_stop_release(&s, 0, &shown);
     while (text && !s.found && s.used < (int)length) grf_stop_byte(&s, text[s.used++], &shown);
@@ -5445,42 +5546,26 @@ GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t l
     return (int)shown.length;
 }
 
-/* ---- single tokens -------------------------------------------------------------------- */
-
-static int grf_token_check(const griffin_model *model, int32_t token, int more,
-                           const char *function) {
-    return grf_text_check(model, more && token >= 0 && token < (model ? model->vocab->count : 0),
-                          function);
-}
-
 GRIFFIN_API int griffin_token_text(const griffin_model *model, int32_t token,
                                    char *text, size_t capacity) {
-    grf_text out = { text, capacity, 0, 0 };
-    uint64_t length, at = 0;
-    const char *surface;
-    char bytes[4];
-    int error = grf_token_check(model, token, text || !capacity, "griffin_token_text");
-    if (error) return error;
-    surface = grf_surface(model->vocab, token, &length);
-    while (at < length) {
-        int n = grf_next_bytes(model->vocab, token, surface, length, &at, bytes), i;
-        for (i = 0; i < n; i++) grf_append(&out, &bytes[i], 1);
-    }
-    return (int)out.length;
+    grf_text out = { text, capacity, 0 };
+    int error = grf_text_check(model, grf_token_exists(model, token) && (text || !capacity),
+                               "griffin_token_text");
+    return error ? error : grf_token_text(model->vocab, token, &out);
 }
 
 GRIFFIN_API int griffin_token_type(const griffin_model *model, int32_t token) {
-    int error = grf_token_check(model, token, 1, "griffin_token_type");
+    int error = grf_text_check(model, grf_token_exists(model, token), "griffin_token_type");
     if (error) return error;
     const grf_piece *piece = &model->vocab->pieces[token];
-    return piece->type == GRIFFIN_TOKEN_USER_DEFINED && piece->marker ? GRIFFIN_TOKEN_MARKER
-                                                                      : piece->type;
+    int marker = piece->type == GRIFFIN_TOKEN_USER_DEFINED && piece->marker;
+    return marker ? (int)GRIFFIN_TOKEN_MARKER : piece->type;
 }
 
 GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *piece,
                                        size_t length) {
     int error = grf_text_check(model, piece != NULL, "griffin_find_token");
-    return error ? error : grf_find_any(model->vocab, piece, length);
+    return error ? error : grf_vocab_find_any(model->vocab, piece, length);
 }
 
 /* ================================================================= >>model
