@@ -39,7 +39,7 @@ s390x    | $s390x              | qemu-s390x   | griffin | $emulated $text
 i686     | $i686               |              | griffin | $native
 musl     | musl-gcc -static    |              | griffin | $native $threads
 wasm     | $wasm               | $node        | griffin | $emulated inside_math inside_same_bits
-windows  | $mingw              | wine         | hello   | $native $threads inside_reference
+windows  | $mingw              | wine         | griffin | $native $threads inside_reference
 clang-cl | $clang_cl           | wine         | hello   | $few
 msvc     | $msvc               | wine         | hello   | $kernels
 "
