@@ -4118,7 +4118,7 @@ static int grf_byte_of_piece(const grf_piece *piece) {
 /* ---- hash tables ----------------------------------------------------------------------
  * From a 32-bit hash to the index of an item, by open addressing: an item lies at its hash, or in
  * the first free place after it. A hostile file can make its items collide. It is refused if an
- * item would lie a thousand places from its hash, so that no search has to go further. */
+ * item would lie more than a thousand places from its hash, so no search has to go further. */
 
 #define GRF_FARTHEST 1000
 
@@ -4148,7 +4148,7 @@ static int grf_table_add(grf_table *table, uint32_t hash, int index, const grf_h
 
 /* The next item that was added with this hash; -1: there are no more. *steps starts as 0. */
 GRF_INLINE int32_t grf_table_next(const grf_table *table, uint32_t hash, uint32_t *steps) {
-    while (*steps < GRF_FARTHEST) {
+    while (*steps <= GRF_FARTHEST) {
         const grf_table_entry *entry = &table->entries[(hash + (*steps)++) & table->mask];
         if (!entry->index) break;
         if (entry->hash == hash) return (int32_t)entry->index - 1;
