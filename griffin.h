@@ -4766,7 +4766,8 @@ static void grf_encoder_add_special(grf_encoder *e, uint64_t start, uint64_t len
 }
 
 /* The piece that a stretch of rewritten text is, or -1. */
-static int32_t grf_encoder_piece(const grf_encoder *e, uint64_t start, uint64_t length, int kinds) {
+GRF_INLINE int32_t grf_encoder_piece(const grf_encoder *e, uint64_t start, uint64_t length,
+                                     int kinds) {
     const char *text = e->text.at + start;
     if (length > e->v->longest) return -1;
     int32_t id = grf_vocab_find(e->v, text, length, grf_vocab_text_hash(text, length), kinds);
