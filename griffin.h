@@ -4809,7 +4809,8 @@ static void grf_encoder_split_characters(grf_encoder *e, uint64_t from) {
 
 enum grf_class { GRF_OTHER, GRF_LETTER, GRF_NUMBER, GRF_BLANK };
 
-/* Runs of code points, Unicode 14: how many are skipped, how many belong, and so on. */
+/* The code points of each class in Unicode 14, which no file brings along: how many are not of the
+ * class, how many are, how many are not, and so on. */
 static const uint16_t grf_blanks[] = {
     9,5,18,1,100,1,26,1,5599,1,2431,11,29,2,5,1,47,1,4000,1
 };
