@@ -4319,7 +4319,7 @@ static int grf_byte_of_piece(const grf_piece *piece) {
 /* ---- hash tables ----------------------------------------------------------------------
  * From a 32-bit hash to the index of an item, by open addressing: an item lies at its hash, or in
  * the first free place after it. A hostile file can make its items collide. It is refused if an
- * item would lie a thousand places from its hash, so that no search has to go further. */
+ * item would lie more than a thousand places from its hash, so no search has to go further. */
 
 #define GRF_FARTHEST 1000
 
@@ -4349,7 +4349,7 @@ static int grf_table_add(grf_table *table, uint32_t hash, int index, const grf_h
 
 /* The next item that was added with this hash; -1: there are no more. *steps starts as 0. */
 GRF_INLINE int32_t grf_table_next(const grf_table *table, uint32_t hash, uint32_t *steps) {
-    while (*steps < GRF_FARTHEST) {
+    while (*steps <= GRF_FARTHEST) {
         const grf_table_entry *entry = &table->entries[(hash + (*steps)++) & table->mask];
         if (!entry->index) break;
         if (entry->hash == hash) return (int32_t)entry->index - 1;
@@ -4967,7 +4967,8 @@ static void grf_encoder_add_special(grf_encoder *e, uint64_t start, uint64_t len
 }
 
 /* The piece that a stretch of rewritten text is, or -1. */
-static int32_t grf_encoder_piece(const grf_encoder *e, uint64_t start, uint64_t length, int kinds) {
+GRF_INLINE int32_t grf_encoder_piece(const grf_encoder *e, uint64_t start, uint64_t length,
+                                     int kinds) {
     const char *text = e->text.at + start;
     if (length > e->v->longest) return -1;
     int32_t id = grf_vocab_find(e->v, text, length, grf_vocab_text_hash(text, length), kinds);
@@ -5009,7 +5010,8 @@ static void grf_encoder_split_characters(grf_encoder *e, uint64_t from) {
 
 enum grf_class { GRF_OTHER, GRF_LETTER, GRF_NUMBER, GRF_BLANK };
 
-/* Runs of code points, Unicode 14: how many are skipped, how many belong, and so on. */
+/* The code points of each class in Unicode 14, which no file brings along: how many are not of the
+ * class, how many are, how many are not, and so on. */
 static const uint16_t grf_blanks[] = {
     9,5,18,1,100,1,26,1,5599,1,2431,11,29,2,5,1,47,1,4000,1
 };
