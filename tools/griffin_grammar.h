@@ -692,8 +692,9 @@ static uint16_t grg_entry(grg_compiler *c, int level, uint32_t first, uint32_t l
     int cover = last < least ? 0 : grg_cover(c, first < least ? least : first, last);
     if (first < least && cover) cover = 1;
     if (!cover || !level) return cover != 0;
-    for (uint32_t b = 0; b < 64; b++)
-        row[b] = cover == 2 && b ? row[0]
+    row[0] = grg_entry(c, level - 1, first, least);
+    for (uint32_t b = 1; b < 64; b++)
+        row[b] = cover == 2 ? row[0]
                : grg_entry(c, level - 1, first + (b << 6 * (level - 1)), least);
     return (uint16_t)(grg_keep_rows(c, row, 1) + 2);
 }
@@ -1359,6 +1360,18 @@ typedef struct grg_walk {                   /* scratch of a mask, on the stack *
     grg_threads t;
 } grg_walk;
 
+/* For a mask with logits, to fill a set with `found`; the other is null. */
+static void grg_walk_start(grg_walk *w, const griffin_grammar *g, float *logits,
+                           grg_cached_set *found) {
+    grg_threads_start(&w->t, g);
+    w->logits = logits;
+    w->found = found;
+    w->most = g->n_numbered / 2;
+    w->next = w->visited = 0;
+    w->forbidden = w->n_cached = 0;
+    w->undecided = GRG_NO_NODE;
+}
+
 /* ---- tokens, in the order of their numbers -------------------------------------------------- */
 
 /* Forbids the tokens from w->next to `end` that no cached set has. */
@@ -1485,13 +1498,9 @@ static void grg_walk_trie(grg_walk *w) {
 
 /* Masks all tokens that have text. The threads of the state are in w->t. Returns how many
  * remain. */
-static int grg_mask_text(grg_walk *w, float *logits) {
+static int grg_mask_text(grg_walk *w) {
     const griffin_grammar *g = w->t.g;
     int n = 0;                              /* threads that the walk begins with */
-    w->logits = logits;
-    w->found = NULL;
-    w->next = w->visited = 0;
-    w->forbidden = w->n_cached = 0;
     for (int i = 0; i < w->t.n_threads; i++) {
         grg_thread p = w->t.thread[i];
         int number = w->n_cached < GRG_MOST_CACHED ? g->set_of[p.position] : 0;
@@ -1523,13 +1532,8 @@ static int grg_mask_text(grg_walk *w, float *logits) {
 static int grg_cache_position(griffin_grammar *g, int position, grg_cached_set found) {
     grg_cached_set *set = &g->sets[g->n_sets];
     grg_walk w;
-    grg_threads_start(&w.t, g);
+    grg_walk_start(&w, g, NULL, &found);
     grg_add_thread(&w.t, 0, (uint32_t)position, 0);
-    w.found = &found;
-    w.most = g->n_numbered / 2;
-    w.n_cached = 0;
-    w.visited = 0;
-    w.undecided = GRG_NO_NODE;
     grg_walk_trie(&w);
     if (w.t.full || w.visited < GRG_LONG_WALK) return GRIFFIN_OK;
     set->n_ranges    = found.n_ranges;
@@ -2351,8 +2355,9 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
     const griffin_info *info = g->info;
     int32_t ends[2] = { info->eos, info->end_of_turn == info->eos ? -1 : info->end_of_turn };
     for (int i = 0; i < 2; i++) if (ends[i] >= 0) kept[i] = logits[ends[i]];
+    grg_walk_start(&w, g, logits, NULL);
     int may_end = grg_may_end(&w.t, g, state);
-    int remaining = grg_mask_text(&w, logits);
+    int remaining = grg_mask_text(&w);
     for (int i = (int)g->n_numbered; i < info->tokens; i++) logits[g->order[i]] = -INFINITY;
     for (int i = info->tokens; i < info->config.vocab; i++) logits[i] = -INFINITY;
     for (int i = 0; i < 2; i++) {
