@@ -16,8 +16,8 @@
 
 int command_bench(int argc, char **argv);
 
-#define OUT  "build/test_bench.out"
-#define ROWS "build/test_bench.gguf"
+#define OUT  TEST_TMP "bench.out"
+#define ROWS TEST_TMP "bench.gguf"
 
 enum { TOKENS = 9 };
 
@@ -318,7 +318,7 @@ static void test_json(void) {
                                      "-o", "json", NULL };
     check_json(rows, 6);
     check_json(families, 6);
-    check_json(ops, 10);
+    check_json(ops, 12);
 }
 
 static void test_csv(void) {
