@@ -1,17 +1,19 @@
 /* model.h - what the tests of the network share: reference models, their tokens, ways to run them,
  * a writer of GGUF files in memory, and networks of any shape with weights from a formula.
  *
- * It uses the public interface only. A test that looks inside the library defines
- * GRIFFIN_IMPLEMENTATION before it includes this, and so has a copy of its own; all others are
- * linked to the library that the program uses. */
+ * It uses the public interface only. A test that looks inside the library, tests/inside_*.c,
+ * defines GRIFFIN_IMPLEMENTATION before it includes this, and so has a copy of its own; all others
+ * are linked to the library that the program uses. */
 
 #ifndef MODEL_H
 #define MODEL_H
 
 #include "griffin.h"
-#include "npy.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #ifdef _WIN32                               /* lacks aligned memory that free() takes */
   #include <malloc.h>
@@ -21,6 +23,8 @@
   #define free(p)          _aligned_free(p)
   #define posix_memalign(memory, alignment, size) ((*(memory) = malloc(size)) == NULL)
 #endif
+
+#include "npy.h"
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 
@@ -482,7 +486,7 @@ static inline void network_write(const network *n, gguf *g) {
     }
 }
 
-/* The shape whose logits test_reference.c knows. */
+/* The shape whose logits inside_reference.c knows. */
 static inline griffin_config small_config(void) {
     griffin_config c;
     memset(&c, 0, sizeof c);

@@ -2,7 +2,7 @@
  * not fit by its name, and leaves nothing behind when it fails.
  *
  * What it writes is read by the library, which knows nothing of the converter. Broken checkpoints
- * are made here from sound ones, in build/tmp/convert.
+ * are made here from sound ones, in TEST_TMP.
  *
  * tests/data/convert_tokenizer.model and .json are the same vocabulary in two forms, the ids are
  * those of the reference tokenizers; convert_byte_level.json is made up, in the form of GPT-2's. */
@@ -14,17 +14,18 @@
 #include "test.h"
 #include "tools/convert/convert.h"
 #include "tools/shared/json.h"
-#include "tools/convert/weights.h"
+#include "tools/convert/checkpoint.h"
+#include "tools/convert/safetensors.h"
 
 #define DATA "tests/data/"
-#define WORK "build/tmp/convert"
+#define WORK TEST_TMP "convert"
 #define OUT  WORK "/out.gguf"
 
 static report message;
 
 static void make_folders(void) {
     mkdir("build", 0777);
-    mkdir("build/tmp", 0777);
+    mkdir(TEST_TMP, 0777);
     mkdir(WORK, 0777);
 }
 
@@ -109,7 +110,7 @@ static void check_model(const char *directory) {
     weights w;
     CHECK(convert_plain(directory) == 0, "%s", message.text);
     model = open_output();
-    CHECK(weights_open_directory(&w, directory, &message) == 0, "%s", message.text);
+    CHECK(weights_open(&w, directory, &message) == 0, "%s", message.text);
     if (model) check_tensors(model, &w);
     weights_close(&w);
     griffin_close(model);
@@ -351,7 +352,7 @@ static void test_heads(void) {
     griffin_model *model;
     weights w;
     same_config();
-    CHECK(weights_open_directory(&w, DATA "griffin-tiny", &message) == 0, "%s", message.text);
+    CHECK(weights_open(&w, DATA "griffin-tiny", &message) == 0, "%s", message.text);
     weight_read(weights_find(&w, "model.embed_tokens.weight"), 0, 97 * 64, values, &message);
     weights_close(&w);
     for (int i = 0; i < 3; i++) {

@@ -6,7 +6,7 @@
 #include "model.h"
 #include "tools/convert/convert.h"
 
-#define FOLDER "build/tmp/tiles"
+#define FOLDER TEST_TMP "tiles"
 
 /* ---- the same model twice -------------------------------------------------------------------- */
 
@@ -325,7 +325,7 @@ static void test_tiles_win(void) {
 
 int main(void) {
     mkdir("build", 0777);
-    mkdir("build/tmp", 0777);
+    mkdir(TEST_TMP, 0777);
     mkdir(FOLDER, 0777);
     RUN(test_same_bits);
     RUN(test_narrow_gates);

@@ -3,7 +3,7 @@
  * what is written, and nothing whole is ever replaced by something broken.
  *
  * The command runs in this process where it returns, and in a child of this very program where it
- * is to be killed. Files are made in build/tmp/train. */
+ * is to be killed. Files are made in TEST_TMP. */
 
 #include <fcntl.h>
 #include <math.h>
@@ -20,7 +20,7 @@
 #include "tools/shared/json.h"
 #include "tools/train/train.h"
 
-#define WORK  "build/tmp/train/"
+#define WORK  TEST_TMP "train/"
 #define TEXT  WORK "text.txt"
 #define LOG   WORK "log.txt"
 #define SIZES " --preset tiny --width 32 --heads 2 --layers 3 --vocab 300 --window 16 --batch 4" \
@@ -59,7 +59,7 @@ static void copy_file(const char *from, const char *to) {
 
 static void make_folders(void) {
     mkdir("build", 0777);
-    mkdir("build/tmp", 0777);
+    mkdir(TEST_TMP, 0777);
     mkdir(WORK, 0777);
     write_file(TEXT, tale, sizeof tale - 1);
 }
@@ -246,7 +246,8 @@ static int encode_naively(const vocabulary *v, const char *text, size_t size, in
         best = -1;
         float score = 0;
         for (int i = 0; i + 1 < count; i++) {
-            int id = vocabulary_find(v, spaced + first[i], first[i + 2] - first[i], PIECE_NORMAL);
+            int id = vocabulary_find(v, spaced + first[i], first[i + 2] - first[i],
+                                     GRIFFIN_TOKEN_NORMAL);
             if (id < 0 || (best >= 0 && v->pieces[id].score <= score)) continue;
             best = i;
             score = v->pieces[id].score;
@@ -257,7 +258,8 @@ static int encode_naively(const vocabulary *v, const char *text, size_t size, in
     } while (best >= 0);
     int written = 0;
     for (int i = 0; i < count; i++) {
-        int id = vocabulary_find(v, spaced + first[i], first[i + 1] - first[i], PIECE_NORMAL);
+        int id = vocabulary_find(v, spaced + first[i], first[i + 1] - first[i],
+                                 GRIFFIN_TOKEN_NORMAL);
         if (id >= 0) { tokens[written++] = id; continue; }
         for (size_t k = first[i]; k < first[i + 1]; k++)
             tokens[written++] = 4 + (unsigned char)spaced[k];
@@ -285,7 +287,7 @@ static void test_tokens_are_the_encoders(void) {
     CHECK(train(TEXT " -o " WORK "tale.gguf --steps 1 --hold-out 0 --vocab 400") == 0, "trains");
     CHECK(v.count > 330 && v.count <= 400, "%lu pieces", (unsigned long)v.count);
     if ((model = open_model(WORK "tale.gguf")) == NULL) return;
-    CHECK(vocabulary_find(&v, "\xE2\x96\x81the", 6, PIECE_NORMAL) > 0, "frequent words");
+    CHECK(vocabulary_find(&v, "\xE2\x96\x81the", 6, GRIFFIN_TOKEN_NORMAL) > 0, "frequent words");
     for (size_t i = 0; i < v.count; i++) {
         CHECK(v.pieces[i].score == (i < 260 ? 0 : -(float)(i - 260)), "the order of merges");
         int id = griffin_find_token(model, v.text + v.pieces[i].text.at, v.pieces[i].text.length);

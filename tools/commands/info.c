@@ -1,16 +1,12 @@
 /* info.c - griffin info: what a model file holds, for people and as JSON. */
 
+#include "../convert/config.h"
 #include "../shared/session.h"
 
 #include <stdio.h>
 #include <string.h>
 
 typedef unsigned long long ull;
-
-static const char *activation_name(griffin_activation a) {
-    static const char *const names[] = { "gelu_tanh", "gelu_erf", "silu", "relu" };
-    return names[a];
-}
 
 static const char *kv_type_name(griffin_kv_type type) {
     return type == GRIFFIN_KV_BF16 ? "bf16" : "f32";
@@ -36,7 +32,7 @@ static void print_network(const griffin_info *i) {
            "attention", c->heads, c->head_dim, c->kv_heads, kv_type_name(i->kv_type),
            c->qkv_bias ? ", biases" : "", c->window, i->attn_keys);
     printf("%-12s %d dimensions, base %g\n", "rope", c->rope_dims, c->rope_base);
-    printf("%-12s %s, norm eps %g, offset %g\n", "functions", activation_name(c->activation),
+    printf("%-12s %s, norm eps %g, offset %g\n", "functions", config_activation(c->activation),
            c->eps, c->norm_offset);
     printf("%-12s scaled by %g, logits capped at %g%s\n", "embedding", c->embedding_scale,
            c->soft_cap, c->soft_cap > 0 ? "" : " (not at all)");
@@ -65,8 +61,8 @@ static void print_info(const griffin_info *i) {
 }
 
 static void print_tensor(const griffin_tensor *t) {
-    int k, n = printf("%-52s %-5s [", t->name, t->type);
-    for (k = 0; k < t->rank; k++) n += printf(k ? ", %llu" : "%llu", (ull)t->shape[k]);
+    int n = printf("%-52s %-5s [", t->name, t->type);
+    for (int k = 0; k < t->rank; k++) n += printf(k ? ", %llu" : "%llu", (ull)t->shape[k]);
     printf("]%*s at %llu, %llu bytes\n", n < 74 ? 74 - n : 1, "", (ull)t->offset, (ull)t->bytes);
 }
 
@@ -144,17 +140,16 @@ static void json_config(const griffin_config *c) {
     printf("    \"rope_dims\": %d, \"rope_base\": %.9g, \"eps\": %.9g, \"norm_offset\": %.9g,\n",
            c->rope_dims, c->rope_base, c->eps, c->norm_offset);
     printf("    \"embedding_scale\": %.9g, \"soft_cap\": %.9g, \"activation\": \"%s\",\n",
-           c->embedding_scale, c->soft_cap, activation_name(c->activation));
+           c->embedding_scale, c->soft_cap, config_activation(c->activation));
     printf("    \"qkv_bias\": %s, \"blocks\": \"%s\"\n  },\n", c->qkv_bias ? "true" : "false",
            c->blocks);
 }
 
 static void json_tensor(const griffin_tensor *t, int is_last) {
-    int k;
     printf("    { \"name\": ");
     json_text(t->name);
     printf(", \"type\": \"%s\", \"shape\": [", t->type);
-    for (k = 0; k < t->rank; k++) printf(k ? ", %llu" : "%llu", (ull)t->shape[k]);
+    for (int k = 0; k < t->rank; k++) printf(k ? ", %llu" : "%llu", (ull)t->shape[k]);
     printf("], \"offset\": %llu, \"bytes\": %llu }%s\n", (ull)t->offset, (ull)t->bytes,
            is_last ? "" : ",");
 }
@@ -184,8 +179,8 @@ static void json_info(const griffin_info *i) {
 
 static int print_tensors(session *s, int json) {
     griffin_tensor t;
-    int i, error;
-    for (i = 0; i < s->info->tensors; i++) {
+    int error;
+    for (int i = 0; i < s->info->tensors; i++) {
         error = griffin_get_tensor(s->model, i, &t);
         if (error < 0) return session_error(s, error);
         if (json) json_tensor(&t, i + 1 == s->info->tensors);
@@ -233,11 +228,10 @@ int command_info(int argc, char **argv) {
         { "tensors", NULL, OPTION_FLAG, &tensors, NULL, "list every tensor" },
         { "program", NULL, OPTION_FLAG, &program, NULL,
           "list the operations that a token goes through" },
-        { "json", NULL, OPTION_FLAG, &json, NULL, "for programs" },
+        { "json", NULL, OPTION_FLAG, &json, NULL, "print JSON, for programs" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
-    const command c = { "info", "MODEL [options]", "Shows what a model file holds.", table,
-                        &o.path };
+    const command c = { "info", "MODEL [options]", "Shows what a model file holds.", table };
     int status = options_parse(&c, argc, argv);
     if (status < 0) status = session_open(&s, &c, &o, NUMBERS_ONLY);
     else return status;

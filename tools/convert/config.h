@@ -4,7 +4,7 @@
 #define CONFIG_H
 
 #include "../../griffin.h"
-#include "../shared/report.h"
+#include "../shared/host.h"
 
 typedef struct model_config {
     griffin_config net;

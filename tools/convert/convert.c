@@ -7,8 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "checkpoint.h"
+#include "deepmind.h"
 #include "gguf_reader.h"
 #include "gguf_writer.h"
 #include "../shared/host.h"
@@ -19,8 +20,6 @@
 #define TILE  32                            /* rows of a weight tile */
 #define TILED ".t32"                        /* ends the name of a tensor of tiles */
 #define NAME_LENGTH 63                      /* of a tensor in GGUF, at most */
-
-int command_convert(int argc, char **argv);
 
 typedef struct job {
     const convert_options *o;
@@ -35,18 +34,12 @@ typedef struct job {
     float       *values;                    /* [chunk] */
     uint8_t     *bytes;                     /* the same, encoded */
     uint8_t     *tile;                      /* and packed */
-    int          progress;                  /* last percentage shown; -1: show none */
 } job;
 
 /* ---- what to read ---------------------------------------------------------------------- */
 
-static int ends_in(const char *text, const char *ending) {
-    size_t n = strlen(text), m = strlen(ending);
-    return n >= m && strcmp(text + n - m, ending) == 0;
-}
-
 static int find_directory(job *j) {
-    const char *source = j->o->source, *slash = strrchr(source, '/');
+    const char *source = j->o->source, *slash = path_slash(source);
     size_t length = slash ? (size_t)(slash - source) : 0;
     if (path_is_directory(source)) length = strlen(source);
     j->directory = (char *)malloc(length + 2);
@@ -57,22 +50,8 @@ static int find_directory(job *j) {
     return 0;
 }
 
-static int open_named(weights *w, const char *source, report *r) {
-    static const struct {
-        const char *ending;
-        int (*open)(weights *, const char *, report *);
-    } kinds[] = {{".index.json", weights_open_sharded}, {".safetensors", weights_open_safetensors},
-                 {".pt", weights_open_torch}, {".pth", weights_open_torch}};
-    if (!path_exists(source)) return report_fail(r, "%s: no such file or directory", source);
-    if (path_is_directory(source)) return weights_open_directory(w, source, r);
-    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
-        if (ends_in(source, kinds[i].ending)) return kinds[i].open(w, source, r);
-    }
-    return report_fail(r, "%s: neither a directory nor a .safetensors or .pt file", source);
-}
-
 static int open_weights(job *j) {
-    if (open_named(&j->m->w, j->o->source, j->r) != 0) return -1;
+    if (weights_open(&j->m->w, j->o->source, j->r) != 0) return -1;
     j->from_deepmind = weights_find(&j->m->w, "embedder.input_embedding") != NULL;
     return j->from_deepmind ? weights_from_deepmind(&j->m->w, j->o->source, j->r) : 0;
 }
@@ -206,20 +185,9 @@ static int is_tiled(const job *j, const tensor *t) {
 static uint64_t blocks_of(const tensor *t) { return t->kind == TENSOR_GATE ? t->shape[0] : 1; }
 static uint64_t rows_of(const tensor *t) { return t->shape[t->kind == TENSOR_GATE ? 2 : 0]; }
 
-static char *base_name(const char *path) {
-    size_t end = strlen(path), start;
-    char *name = (char *)malloc(end + 1);
-    while (end && path[end - 1] == '/') end--;
-    for (start = end; start && path[start - 1] != '/'; start--) {}
-    if (!name) return NULL;
-    memcpy(name, path + start, end - start);
-    name[end - start] = 0;
-    return name;
-}
-
 static int write_general(job *j) {
     gguf_writer *g = &j->out;
-    char *name = base_name(j->o->name ? j->o->name : j->o->source);
+    char *name = path_name(j->o->name ? j->o->name : j->o->source);
     if (!name) return report_fail(j->r, "out of memory");
     gguf_string(g, "general.architecture", "griffin");
     gguf_string(g, "general.name", j->o->name ? j->o->name : name);
@@ -298,12 +266,11 @@ static void tell_fallen(const job *j) {
 
 /* ---- the data ------------------------------------------------------------------------------ */
 
-static void show_progress(job *j, const char *name) {
-    int percent = (int)(100.0 * (double)j->out.written / (double)j->out.data_size);
-    if (j->progress < 0 || percent == j->progress) return;
-    j->progress = percent;
-    fprintf(stderr, "\r%3d%%  %6.0f of %.0f MB  %-60.60s", percent, (double)j->out.written / 1e6,
-            (double)j->out.data_size / 1e6, percent == 100 ? "" : name);
+static void show_progress(const job *j, const char *name) {
+    double written = (double)j->out.written, all = (double)j->out.data_size;
+    if (!j->o->quiet)
+        progress_show("%3.0f %%  %6.0f of %.0f MB  %.60s", 100 * written / all, written / 1e6,
+                      all / 1e6, name);
 }
 
 static int read_values(const job *j, const tensor *t, uint64_t first, uint64_t count, float *x) {
@@ -390,7 +357,6 @@ static int write_data(job *j) {
     j->bytes = (uint8_t *)malloc((size_t)chunk * sizeof *j->values);
     j->tile = (uint8_t *)malloc((size_t)chunk * sizeof *j->values);
     if (!j->values || !j->bytes || !j->tile) return report_fail(j->r, "out of memory");
-    j->progress = j->o->quiet || !isatty(STDERR_FILENO) ? -1 : 101;
     for (size_t i = 0; i < j->m->tensors.count; i++) {
         if (write_tensor(j, &j->m->tensors.list[i]) != 0) return -1;
     }
@@ -416,7 +382,7 @@ static int read_gguf(job *j) {
 
 static int read_source(job *j) {
     if (choose_types(j) != 0 || find_directory(j) != 0) return -1;
-    if (ends_in(j->o->source, ".gguf")) return read_gguf(j);
+    if (path_ends_in(j->o->source, ".gguf")) return read_gguf(j);
     if (open_weights(j) != 0 || read_config(j) != 0) return -1;
     if (tensors_find(&j->m->tensors, &j->m->config.net, &j->m->w,
                      j->from_deepmind || j->o->vocab, j->r)) return -1;
@@ -440,11 +406,10 @@ static void start(job *j, model_parts *m, const convert_options *o, report *r) {
     j->m = m;
     j->o = o;
     j->r = r;
-    j->progress = -1;
 }
 
 static void finish(job *j) {
-    if (j->progress >= 0) fprintf(stderr, "\r%90s\r", "");
+    progress_clear();
     gguf_free(&j->out);
     free(j->directory);
     free(j->values);
@@ -471,9 +436,9 @@ int parts_write(model_parts *m, const convert_options *options, char **image, si
     start(&j, m, options, r);
     status = choose_types(&j) != 0 ? -1 : write_output(&j);
     if (status == 0 && !options->output) {
-        *image = j.out.image;
-        *size = j.out.image_size;
-        j.out.image = NULL;
+        *image = (char *)j.out.image.data;
+        *size = j.out.image.size;
+        j.out.image.data = NULL;
     }
     bytes = j.out.data_size;
     finish(&j);
@@ -502,27 +467,11 @@ int convert(const convert_options *options, report *r) {
 
 /* ---- the command --------------------------------------------------------------------------- */
 
-/* A command's table knows one word without a dash, the source. The second such word, the output, is
- * taken out of the list before. */
-static const char *take_output(int *argc, char **argv) {
-    int words = 0;
-    for (int i = 1; i < *argc; i++) {
-        char *word = argv[i];
-        int takes_value = !strchr(word, '=') && strcmp(word, "--quiet") && strcmp(word, "-q")
-                       && strcmp(word, "--rows");
-        if (word[0] == '-') i += takes_value;
-        else if (++words == 2) {
-            memmove(&argv[i], &argv[i + 1], (size_t)(*argc - i) * sizeof *argv);
-            --*argc;
-            return word;
-        }
-    }
-    return NULL;
-}
-
 int command_convert(int argc, char **argv) {
     convert_options o = {NULL, NULL, "bf16", "f32", NULL, NULL, NULL, NULL, 0, 0, 0};
     const option options[] = {
+        {"SOURCE", NULL, OPTION_WORD, &o.source, NULL, "the checkpoint, a directory or a file"},
+        {"OUTPUT", NULL, OPTION_WORD, &o.output, NULL, "the model, a GGUF file"},
         {"type", "t", OPTION_TEXT, &o.type, "TYPE",
          "of most weights: f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q4_k q5_k q6_k (default: bf16)"},
         {"gates", NULL, OPTION_TEXT, &o.gates, "TYPE", 
@@ -540,16 +489,15 @@ int command_convert(int argc, char **argv) {
         {NULL, NULL, OPTION_END, NULL, NULL, NULL}
     };
     const command c = {
-        "convert", "[options] SOURCE OUTPUT.gguf",
+        "convert", "SOURCE OUTPUT [options]",
         "Makes a model file from a checkpoint: a Hugging Face directory, a .safetensors file\n"
         "beside its config.json, DeepMind's .pt file, or a GGUF file of floats.\n\n"
         "Matrices of f32, f16, bf16, q8_0 and q4_0 are written in tiles, which griffin opens\n"
         "without a copy. The other types are plain rows, widened to f32 when opened. Embedding\n"
         "and head get more bits: q8_0 with q4_0, q6_k with the types listed after it.",
-        options, &o.source};
+        options};
     report r;
     int status;
-    o.output = take_output(&argc, argv);
     if ((status = options_parse(&c, argc, argv)) >= 0) return status;
     if (!o.source || !o.output) return options_wrong(&c, "convert needs a source and an output");
     if (convert(&o, &r) == 0) return 0;

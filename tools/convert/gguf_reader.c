@@ -80,7 +80,7 @@ static void read_pieces(vocabulary *v, const unsigned char *file) {
         if (!new) return;
         new->text = vocabulary_keep(v, p + 8, (size_t)little_u64(p));
         new->score = v->has_scores ? float_at(scores.at + 4 * i) : 0;
-        new->type = typed ? (int)little_u32(types.at + 4 * i) : PIECE_NORMAL;
+        new->type = typed ? (int)little_u32(types.at + 4 * i) : GRIFFIN_TOKEN_NORMAL;
     }
 }
 

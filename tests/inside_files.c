@@ -1,4 +1,4 @@
-/* test_files.c - sound GGUF files say what they say; damaged ones are refused, and no byte
+/* inside_files.c - sound GGUF files say what they say; damaged ones are refused, and no byte
  * outside of the file is ever looked at (run it under a memory checker).
  *
  * tests/data/gguf/manifest.tsv lists what the sound files hold, worked out independently:

@@ -1,4 +1,4 @@
-/* test_formats.c - weights of every number format decode to the reference's bits. */
+/* inside_formats.c - weights of every number format decode to the reference's bits. */
 
 #define GRIFFIN_IMPLEMENTATION
 #include "griffin.h"
