@@ -539,9 +539,9 @@ GRIFFIN_API int griffin_run(griffin_context *context, const griffin_span *spans,
 GRIFFIN_API int griffin_begin  (griffin_context *context, const griffin_span *spans, int count);
 GRIFFIN_API int griffin_advance(griffin_context *context, int units);
 
-/* What the next unit does, for profiles: "embed", "norm" (and quantise, where integers follow),
- * "quantise", "linear", "gated" (the inner half of an MLP), "conv", "rglru", "rope" or "attend";
- * null when nothing is in flight. */
+/* What the next unit does, for profiles: "embed", "angles" (of rotary embeddings), "norm",
+ * "quantise" (a row to int8), "linear", "gated" (the inner half of an MLP), "conv", "rglru", "rope",
+ * "keep" (keys and values) or "attend"; null when nothing is in flight. */
 GRIFFIN_API const char *griffin_unit_name(const griffin_context *context);
 
 /* ---- sampling --------------------------------------------------------------
