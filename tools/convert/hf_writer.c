@@ -1,6 +1,7 @@
 /* hf_writer.c - writes the files that convert reads; see hf_writer.h. */
 
 #include "hf_writer.h"
+#include "../shared/engine.h"
 #include "../shared/host.h"
 
 #include <stdio.h>
@@ -41,7 +42,7 @@ static void print_constants(FILE *out, const model_config *c) {
     fprintf(out, "  \"attention_bias\": %s,\n", net->qkv_bias ? "true" : "false");
     fprintf(out, "  \"embeddings_scale_by_sqrt_dim\": %s,\n",
             net->embedding_scale == 1 ? "false" : "true");
-    fprintf(out, "  \"hidden_activation\": \"%s\",\n", c->activation);
+    fprintf(out, "  \"hidden_activation\": \"%s\",\n", engine_activation_name(net->activation));
     print_float(out, "logits_soft_cap", net->soft_cap);
     print_float(out, "rms_norm_eps", net->eps);
     print_float(out, "rope_theta", net->rope_base);

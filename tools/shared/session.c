@@ -1,7 +1,6 @@
 /* session.c - an open model with one sequence, tokens, answers, timing; see session.h. */
 
 #include "session.h"
-#include "../convert/config.h"
 #include "json_schema.h"
 
 #include <limits.h>
@@ -29,29 +28,16 @@ int session_error(session *s, int error) {
     return 1;
 }
 
-/* For a file without metadata: what --config or --preset says. */
-static int read_config(model_config *config, const model_options *o) {
-    report r = { "" };
-    if (o->preset && config_preset(config, o->preset, &r)) return complain("%s", r.text);
-    if (o->config && config_read(config, o->config, &r)) return complain("%s", r.text);
-    return 0;
-}
-
 static int open_model(session *s, const model_options *o, int needs) {
-    model_config config;
     griffin_options options;
     int error;
-    memset(&config, 0, sizeof config);
     memset(&options, 0, sizeof options);
     options.logger.message = on_message;
     options.logger.user = s;
     options.cpu = (griffin_cpu)o->cpu;
     options.attn_keys = o->attn_keys;
     options.kv_type = (griffin_kv_type)o->kv_type;
-    if (o->preset || o->config) options.config = &config.net;
-    if (read_config(&config, o)) return 1;
     error = griffin_open_file(&s->model, o->path, &options);
-    config_free(&config);
     if (error < 0) return session_error(s, error);
     s->info = griffin_get_info(s->model);
     if (needs == NEEDS_TEXT && !s->info->has_vocabulary)

@@ -15,13 +15,13 @@
 /* ---- options of the commands that run a model ------------------------------------------- */
 
 typedef struct model_options {
-    const char *path, *config, *preset;
+    const char *path;
     int cpu;                                /* a griffin_cpu */
     int threads, attn_keys;
     int kv_type;                            /* a griffin_kv_type */
 } model_options;
 
-#define MODEL_DEFAULTS { 0, 0, 0, 0, 0, 0, 0 }
+#define MODEL_DEFAULTS { 0, 0, 0, 0, 0 }
 
 #define MODEL_OPTIONS(o) \
     { "model", "m", OPTION_TEXT, &(o).path, "FILE", "the model, a GGUF file" }, \
@@ -31,10 +31,7 @@ typedef struct model_options {
     { "attn-keys", 0, OPTION_COUNT, &(o).attn_keys, "N", \
       "keys a token sees, itself included; 0: window + 1" }, \
     { "kv-type", 0, OPTION_CHOICE, &(o).kv_type, "f32|bf16", \
-      "how keys and values are kept: bf16 takes half the memory" }, \
-    { "config", 0, OPTION_TEXT, &(o).config, "FILE", \
-      "config.json, for models without metadata" }, \
-    { "preset", 0, OPTION_TEXT, &(o).preset, "NAME", "a published shape instead, such as 2b" }
+      "how keys and values are kept: bf16 takes half the memory" }
 
 #define SAMPLER_DEFAULTS { UINT64_MAX, 0.8f, 0.95f, 0.05f, 40, 1.0f, GRIFFIN_RECENT, 0, { 0 }, \
                            NULL, 0, NULL, NULL }
