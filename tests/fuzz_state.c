@@ -4,6 +4,7 @@
  *   clang -g -O1 -fsanitize=fuzzer,address,undefined -I. tests/fuzz_state.c -o fuzz_state -lm
  *   ./fuzz_state -max_len=512 */
 
+#define GRIFFIN_IMPLEMENTATION
 #include "model.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -32,17 +33,17 @@ static void start(void) {
  * input as its contents, over and over: few inputs would get that far by themselves. */
 static uint8_t *well_formed(const uint8_t *data, size_t *size) {
     uint64_t position = grf_get_u64(data);
-    int64_t bytes = position < INT64_MAX ? grf_saved_bytes(model, (int64_t)position) : 0, i;
+    int64_t length = position < INT64_MAX ? grf_saved_bytes(model, (int64_t)position) : 0, i;
     int parts = data[9] & 3;
     uint8_t *p;
-    *size = (size_t)grf_save_size(bytes, parts) + (data[8] == 1);
+    *size = (size_t)grf_save_size(length, parts) + (data[8] == 1);
     p = (uint8_t *)calloc(1, *size);
     memcpy(p, "GRIFSTAT\2\0\0\0", 12);
     grf_put_u32(p + 12, (uint32_t)parts + (data[8] == 4));
     grf_put_u64(p + 16, position && data[8] != 2 ? model->layout.saved_tag : 0);
     grf_put_u64(p + 24, position);
     grf_put_u64(p + 32, grf_get_u64(data));
-    grf_put_u64(p + 40, (uint64_t)bytes + (data[8] == 3));
+    grf_put_u64(p + 40, (uint64_t)length + (data[8] == 3));
     for (i = 48; i < (int64_t)*size - 8; i++) p[i] = data[i % 16];
     return p;
 }

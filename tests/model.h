@@ -1,11 +1,21 @@
 /* model.h - what the tests of the network share: reference models, their tokens, ways to run them,
- * a writer of GGUF files in memory, and networks of any shape with weights from a formula. */
+ * a writer of GGUF files in memory, and networks of any shape with weights from a formula.
+ *
+ * It uses the public interface only. A test that looks inside the library defines
+ * GRIFFIN_IMPLEMENTATION before it includes this, and so has a copy of its own; all others are
+ * linked to the library that the program uses. */
 
 #ifndef MODEL_H
 #define MODEL_H
 
+#include "griffin.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 #ifdef _WIN32                               /* lacks aligned memory that free() takes */
-  #include <stdlib.h>
   #include <malloc.h>
   #define malloc(size)     _aligned_malloc(size, 64)
   #define calloc(n, size)  memset(malloc((n) * (size)), 0, (n) * (size))
@@ -14,9 +24,57 @@
   #define posix_memalign(memory, alignment, size) ((*(memory) = malloc(size)) == NULL)
 #endif
 
-#define GRIFFIN_IMPLEMENTATION
-#include "griffin.h"
 #include "npy.h"
+
+#define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
+
+/* ---- numbers in bytes, little-endian -------------------------------------------------------- */
+
+static inline void set_u32(void *at, uint32_t v) {
+    unsigned char *p = (unsigned char *)at;
+    for (int i = 0; i < 4; i++) p[i] = (unsigned char)(v >> 8 * i);
+}
+
+static inline void set_u64(void *at, uint64_t v) {
+    set_u32(at, (uint32_t)v);
+    set_u32((unsigned char *)at + 4, (uint32_t)(v >> 32));
+}
+
+static inline uint64_t get_u64(const void *at) {
+    const unsigned char *p = (const unsigned char *)at;
+    return npy_u32(p) | (uint64_t)npy_u32(p + 4) << 32;
+}
+
+static inline uint32_t bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+static inline float float_of(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static inline int is_big_endian(void) {
+    uint32_t one = 1;
+    unsigned char first;
+    memcpy(&first, &one, 1);
+    return first == 0;
+}
+
+/* The checksum at the end of a save: a variant of FNV-1a that takes 8 bytes at once. */
+static inline uint64_t checksum(const void *data, size_t size) {
+    const unsigned char *p = (const unsigned char *)data;
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (; size >= 8; p += 8, size -= 8) {
+        hash = (hash ^ get_u64(p)) * 0x100000001b3u;
+        hash ^= hash >> 29;
+    }
+    for (; size; p++, size--) hash = (hash ^ *p) * 0x100000001b3u;
+    return hash ^ hash >> 32;
+}
 
 /* ---- the reference models: tests/data/NAME, converted to build/data/NAME[.TYPE].gguf -------- */
 
@@ -34,10 +92,10 @@ static const char *const golden_names[][2] = {
     { "griffin-paper-tiny", "griffin-paper-tiny" }, { "rgemma-bf16", "rgemma-bf16" },
     { "attn-only-tiny", "attn-only-tiny" }, { "griffin-tiny-segments", "griffin-tiny" }
 };
-#define GOLDENS ((int)(sizeof golden_names / sizeof golden_names[0]))
+#define GOLDENS COUNT(golden_names)
 
 static const char *const golden_types[] = { NULL, "f16", "bf16", "q8_0", "q4_0" };  /* null: f32 */
-#define TYPES ((int)(sizeof golden_types / sizeof golden_types[0]))
+#define TYPES COUNT(golden_types)
 
 /* The list of whole numbers after "key": in a small JSON file. */
 static inline int read_list(const char *json, const char *key, int32_t *list) {
@@ -134,9 +192,10 @@ static inline griffin_span span_of(griffin_state *state, const int32_t *tokens, 
 }
 
 /* The logits after every token, `chunk` tokens a call (0: all in one). */
-static inline void run_chunks(griffin_context *context, griffin_state *state, const int32_t *tokens,
-                       int count, int chunk, float *logits) {
-    int at, V = vocabulary(context->model);
+static inline void run_chunks(const griffin_model *model, griffin_context *context,
+                              griffin_state *state, const int32_t *tokens, int count, int chunk,
+                              float *logits) {
+    int at, V = vocabulary(model);
     for (at = 0; at < count; at += chunk) {
         griffin_span span;
         if (chunk == 0 || chunk > count - at) chunk = count - at;
@@ -169,6 +228,9 @@ static inline float dice_float(float limit) {      /* -limit to limit */
 
 /* ---- writing GGUF --------------------------------------------------------------------------- */
 
+/* The numbers that GGUF gives to types of values; 0 is its tensor type f32. */
+enum { GGUF_U32 = 4, GGUF_I32 = 5, GGUF_F32 = 6, GGUF_BOOL = 7, GGUF_STRING = 8, GGUF_ARRAY = 9 };
+
 typedef struct bytes { unsigned char *at; size_t size, capacity; } bytes;
 
 typedef struct gguf {
@@ -186,8 +248,8 @@ static inline void put(bytes *b, const void *data, size_t size) {
     b->size += size;
 }
 
-static inline void put_u32(bytes *b, uint32_t v) { uint8_t p[4]; grf_put_u32(p, v); put(b, p, 4); }
-static inline void put_u64(bytes *b, uint64_t v) { uint8_t p[8]; grf_put_u64(p, v); put(b, p, 8); }
+static inline void put_u32(bytes *b, uint32_t v) { uint8_t p[4]; set_u32(p, v); put(b, p, 4); }
+static inline void put_u64(bytes *b, uint64_t v) { uint8_t p[8]; set_u64(p, v); put(b, p, 8); }
 static inline void put_text(bytes *b, const char *text) {
     put_u64(b, strlen(text));
     put(b, text, strlen(text));
@@ -202,20 +264,20 @@ static inline int gguf_key(gguf *g, const char *key, uint32_t type) {
 }
 
 static inline void gguf_int(gguf *g, const char *key, int value) {
-    if (gguf_key(g, key, GRF_VALUE_U32)) put_u32(&g->pairs, (uint32_t)value);
+    if (gguf_key(g, key, GGUF_U32)) put_u32(&g->pairs, (uint32_t)value);
 }
 
 static inline void gguf_float(gguf *g, const char *key, float value) {
-    if (gguf_key(g, key, GRF_VALUE_F32)) put_u32(&g->pairs, grf_bits_from_float(value));
+    if (gguf_key(g, key, GGUF_F32)) put_u32(&g->pairs, bits_of(value));
 }
 
 static inline void gguf_text(gguf *g, const char *key, const char *value) {
-    if (gguf_key(g, key, GRF_VALUE_STRING)) put_text(&g->pairs, value);
+    if (gguf_key(g, key, GGUF_STRING)) put_text(&g->pairs, value);
 }
 
 /* An array whose elements the caller puts into g->pairs. */
 static inline int gguf_array(gguf *g, const char *key, uint32_t type, int count) {
-    if (!gguf_key(g, key, GRF_VALUE_ARRAY)) return 0;
+    if (!gguf_key(g, key, GGUF_ARRAY)) return 0;
     put_u32(&g->pairs, type);
     put_u64(&g->pairs, (uint64_t)count);
     return 1;
@@ -229,10 +291,10 @@ static inline void gguf_tensor(gguf *g, const char *name, const int *shape, int 
     put_text(&g->infos, name);
     put_u32(&g->infos, (uint32_t)rank);
     for (i = rank - 1; i >= 0; i--) { put_u64(&g->infos, (uint64_t)shape[i]); count *= shape[i]; }
-    put_u32(&g->infos, GRF_F32);
+    put_u32(&g->infos, 0);
     put_u64(&g->infos, g->data.size);
     g->n_tensors++;
-    for (i = 0; i < count; i++) put_u32(&g->data, grf_bits_from_float(values[i]));
+    for (i = 0; i < count; i++) put_u32(&g->data, bits_of(values[i]));
     while (g->data.size % 32) put(&g->data, "", 1);
 }
 
@@ -398,7 +460,7 @@ static inline void network_write_config(const griffin_config *c, gguf *g) {
     gguf_float(g, "griffin.rglru.c", c->decay);
     gguf_float(g, "griffin.norm_weight_offset", c->norm_offset);
     gguf_text(g, "griffin.hidden_activation", activations[c->activation]);
-    if (!gguf_array(g, "griffin.block_types", GRF_VALUE_STRING, c->layers)) return;
+    if (!gguf_array(g, "griffin.block_types", GGUF_STRING, c->layers)) return;
     for (i = 0; i < c->layers; i++)
         put_text(&g->pairs, c->blocks[i] == 'a' ? "attention" : "recurrent");
 }
@@ -437,21 +499,30 @@ static inline griffin_config small_config(void) {
     return c;
 }
 
+/* A model of which only the size of its vocabulary matters, such as for sampling. */
+static inline griffin_config smallest_config(int vocab) {
+    griffin_config c = small_config();
+    c.vocab = vocab;
+    c.width = 8; c.mlp_width = 8; c.layers = 1; c.heads = 1; c.lru_width = 8; c.gate_blocks = 1;
+    strcpy(c.blocks, "r");
+    return c;
+}
+
 /* Nine pieces, enough for "abba". */
 static inline void write_vocabulary(gguf *g) {
     static const struct { const char *text; float score; int type; } pieces[] = {
         { "<pad>", 0, 3 }, { "<eos>", 0, 3 }, { "<bos>", 0, 3 }, { "<unk>", 0, 2 }, { "a", -3, 1 },
-        { "b", -4, 1 }, { "ab", -1, 1 }, { GRF_SPACE, -5, 1 }, { "<turn>", 0, 4 }
+        { "b", -4, 1 }, { "ab", -1, 1 }, { "\xE2\x96\x81", -5, 1 }, { "<turn>", 0, 4 }
     };
-    int i, n = GRF_COUNT(pieces);
+    int i, n = COUNT(pieces);
     gguf_text(g, "tokenizer.ggml.model", "llama");
     gguf_int(g, "tokenizer.ggml.bos_token_id", 2);
     gguf_int(g, "tokenizer.ggml.eos_token_id", 1);
-    gguf_array(g, "tokenizer.ggml.tokens", GRF_VALUE_STRING, n);
+    gguf_array(g, "tokenizer.ggml.tokens", GGUF_STRING, n);
     for (i = 0; i < n; i++) put_text(&g->pairs, pieces[i].text);
-    gguf_array(g, "tokenizer.ggml.scores", GRF_VALUE_F32, n);
-    for (i = 0; i < n; i++) put_u32(&g->pairs, grf_bits_from_float(pieces[i].score));
-    gguf_array(g, "tokenizer.ggml.token_type", GRF_VALUE_I32, n);
+    gguf_array(g, "tokenizer.ggml.scores", GGUF_F32, n);
+    for (i = 0; i < n; i++) put_u32(&g->pairs, bits_of(pieces[i].score));
+    gguf_array(g, "tokenizer.ggml.token_type", GGUF_I32, n);
     for (i = 0; i < n; i++) put_u32(&g->pairs, (uint32_t)pieces[i].type);
 }
 

@@ -16,8 +16,8 @@
 
 int command_bench(int argc, char **argv);
 
-#define OUT  "build/test_bench.out"
-#define ROWS "build/test_bench.gguf"
+#define OUT  TEST_TMP "bench.out"
+#define ROWS TEST_TMP "bench.gguf"
 
 enum { TOKENS = 9 };
 

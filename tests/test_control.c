@@ -1,13 +1,11 @@
 /* test_control.c - a host has the last word on what is written: biases and bans, a mask hook, and
  * stop texts that are found wherever the stream is cut. */
 
-#define GRIFFIN_IMPLEMENTATION
-#include "griffin.h"
-#include "test.h"
+#include "model.h"
 
 #define V 50
 
-static griffin_model model;
+static griffin_model *model;
 static float logits[V];
 static char message[400];
 
@@ -25,10 +23,13 @@ static griffin_sampler sampler_of(float temperature, const griffin_bias *biases,
 static int32_t sample(griffin_sampler *s) {
     int i;
     for (i = 0; i < V; i++) logits[i] = (float)i * 0.1f;
-    model.host.error = message;
-    model.host.error_size = sizeof message;
     message[0] = 0;
-    return griffin_sample(&model, s, logits);
+    return griffin_sample(model, s, logits);
+}
+
+static void hear(int error, const char *text, void *user) {
+    (void)error; (void)user;
+    snprintf(message, sizeof message, "%s", text);
 }
 
 /* ---- biases -------------------------------------------------------------------------------- */
@@ -279,8 +280,12 @@ static void test_wrong_stops(void) {
 }
 
 int main(void) {
-    model.info.config.vocab = V;
-    model.kernels = grf_kernels_find(GRIFFIN_CPU_SCALAR);
+    griffin_config config = smallest_config(V);
+    network *n = network_make(&config);
+    griffin_options options;
+    memset(&options, 0, sizeof options);
+    options.logger.message = hear;
+    model = network_open(n, &options);
     RUN(test_biases);
     RUN(test_bans);
     RUN(test_all_banned);
@@ -290,5 +295,7 @@ int main(void) {
     RUN(test_stops_everywhere);
     RUN(test_stop_again);
     RUN(test_wrong_stops);
+    griffin_close(model);
+    network_free(n);
     return test_end();
 }

@@ -2,7 +2,7 @@
  * not fit by its name, and leaves nothing behind when it fails.
  *
  * What it writes is read by the library, which knows nothing of the converter. Broken checkpoints
- * are made here from sound ones, in build/tmp/convert.
+ * are made here from sound ones, in TEST_TMP.
  *
  * tests/data/convert_tokenizer.model and .json are the same vocabulary in two forms, the ids are
  * those of the reference tokenizers; convert_byte_level.json is made up, in the form of GPT-2's. */
@@ -17,14 +17,14 @@
 #include "tools/convert/weights.h"
 
 #define DATA "tests/data/"
-#define WORK "build/tmp/convert"
+#define WORK TEST_TMP "convert"
 #define OUT  WORK "/out.gguf"
 
 static report message;
 
 static void make_folders(void) {
     mkdir("build", 0777);
-    mkdir("build/tmp", 0777);
+    mkdir(TEST_TMP, 0777);
     mkdir(WORK, 0777);
 }
 

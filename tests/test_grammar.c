@@ -6,6 +6,7 @@
 
 #define GRF_WALK_BLOCK 64                   /* so that small vocabularies have many blocks, */
 #define GRF_HEAVY_WALK 8                    /* and almost every place an outline */
+#define GRIFFIN_IMPLEMENTATION
 #include "model.h"
 #include "test.h"
 #include "../tools/shared/json.h"

@@ -1,6 +1,7 @@
 /* Promise: with kv_type bf16 a state keeps keys and values in half the memory, each rounded to the
  * nearest, ties to even; all that is promised of states and of bits holds for it too. */
 
+#define GRIFFIN_IMPLEMENTATION
 #include "model.h"
 
 /* ---- rounding ------------------------------------------------------------------------------- */
@@ -58,8 +59,8 @@ static void test_rings(void) {
     c = new_context(m, 0, 0); d = new_context(half, 0, 0);
     s = new_state(m); h = new_state(half);
     for (i = 0; i < 11; i++) tokens[i] = (int32_t)(dice() % 19);
-    run_chunks(c, s, tokens, 11, 0, logits);
-    run_chunks(d, h, tokens, 11, 0, rounded);
+    run_chunks(m, c, s, tokens, 11, 0, logits);
+    run_chunks(half, d, h, tokens, 11, 0, rounded);
     for (which = 0; which < 2; which++)
         for (p = 0; p < 11; p++)
             for (i = 0; i < 16; i++) {
@@ -119,7 +120,7 @@ static void check_golden(int index) {
     griffin_state *alone = new_state(plain), *s = new_state(plain), *other = new_state(plain);
     float *want = new_logits(plain, g.count), *got = new_logits(plain, g.count);
     int cpu, i, sets = 0;
-    run_chunks(c, alone, g.tokens, g.count, 1, want);
+    run_chunks(plain, c, alone, g.tokens, g.count, 1, want);
     for (cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_WASM; cpu++) {
         griffin_model *m = golden_kv(&g, (griffin_cpu)cpu);
         griffin_context *wide;
@@ -129,7 +130,7 @@ static void check_golden(int index) {
         wide = new_context(m, 64, 2);
         for (i = 0; i < GRF_COUNT(chunks); i++) {
             memset(s, 0, griffin_state_size(m));
-            run_chunks(wide, s, g.tokens, g.count, chunks[i], got);
+            run_chunks(m, wide, s, g.tokens, g.count, chunks[i], got);
             CHECK(first_difference(want, got, g.count, vocabulary(m)) < 0
                   && same_states(m, s, alone), "%s, %s, chunks of %d", g.name,
                   m->kernels->name, chunks[i]);
@@ -169,19 +170,19 @@ static void test_sequences(void) {
     void *mark = malloc(griffin_mark_size(m));
     int i;
     for (i = 0; i < 30; i++) tokens[i] = (int32_t)(dice() % 19);
-    run_chunks(c, t, tokens, 30, 0, want);
-    run_chunks(c, s, tokens, 12, 5, got);
+    run_chunks(m, c, t, tokens, 30, 0, want);
+    run_chunks(m, c, s, tokens, 12, 5, got);
     size = griffin_save(m, s, NULL, NULL, data, sizeof data);
     CHECK(size == 48 + 4 * 3 * 4 * 64 + 2 * 2 * 4 * 16 + 8, "%d bytes", (int)size);
     CHECK(griffin_mark(m, s, mark) == GRIFFIN_OK, "mark");
-    run_chunks(c, s, tokens, 16, 3, NULL);
+    run_chunks(m, c, s, tokens, 16, 3, NULL);
     CHECK(griffin_rewind(m, s, mark) == GRIFFIN_OK, "rewind");
     CHECK(griffin_save(m, s, NULL, NULL, again, sizeof again) == size
           && memcmp(data, again, (size_t)size) == 0, "saved after going astray");
-    run_chunks(c, s, tokens + 12, 18, 4, got);
+    run_chunks(m, c, s, tokens + 12, 18, 4, got);
     CHECK(first_difference(want + 12 * 19, got, 18, 19) < 0, "rewound");
     CHECK(griffin_load(m, s, NULL, NULL, data, (size_t)size) == GRIFFIN_OK, "load");
-    run_chunks(c, s, tokens + 12, 18, 4, got);
+    run_chunks(m, c, s, tokens + 12, 18, 4, got);
     CHECK(first_difference(want + 12 * 19, got, 18, 19) < 0, "loaded");
     CHECK(griffin_load(other, foreign, NULL, NULL, data, (size_t)size) == GRIFFIN_E_MISMATCH,
           "into the other kind");

@@ -1,6 +1,7 @@
 /* Promise: our exp, tanh, sigmoid, softplus, log, sin and cos are within 2 units in the last place
  * of the true value, on every instruction set, and our fma is fma. */
 
+#define GRIFFIN_IMPLEMENTATION
 #include "model.h"
 
 #include <float.h>

@@ -191,7 +191,7 @@ static void check_context(const griffin_model *m, int rows, int states, size_t m
     CHECK(griffin_context_init(&c, m, &o, given, size) == GRIFFIN_OK, "%lu bytes",
           (unsigned long)size);
     for (t = 0; t < 40; t++) tokens[t] = t % vocabulary(m);
-    run_chunks(c, (griffin_state *)(void *)state, tokens, 40, 0, logits);
+    run_chunks(m, c, (griffin_state *)(void *)state, tokens, 40, 0, logits);
     for (i = 0; i < GUARD; i++)
         touched += state[state_size + i] != 0x5a || given[size + i] != 0x5a || memory[i] != 0x5a;
     CHECK(touched == 0, "%d rows, %d states, %lu off", rows, states, (unsigned long)misaligned);

@@ -3,6 +3,7 @@
  * and it does so however the tokens are cut into calls. Shapes that DeepMind's models do not have
  * are compared with the formulas of the manual, written down once more in double. */
 
+#define GRIFFIN_IMPLEMENTATION
 #include "formulas.h"
 
 #define LIMIT 1e-4
@@ -36,7 +37,7 @@ static void run_documents(const golden *g, griffin_context *c, griffin_state *s,
     for (at = 0; at < g->count; at = end) {
         end = document_end(g, at);
         memset(s, 0, griffin_state_size(c->model));
-        run_chunks(c, s, g->tokens + at, end - at, chunk, logits + (long)at * vocabulary(c->model));
+        run_chunks(c->model, c, s, g->tokens + at, end - at, chunk, logits + (long)at * vocabulary(c->model));
     }
 }
 
@@ -244,7 +245,7 @@ static void check_formulas(const griffin_config *config, int attn_keys, const ch
     for (chunk = 0; chunk < 2; chunk++) {
         memset(s, 0, griffin_state_size(m));
         formulas_reset(f);
-        run_chunks(c, s, tokens, count, chunk, logits);
+        run_chunks(m, c, s, tokens, count, chunk, logits);
         for (t = 0; t < count; t++) {
             formulas_step(f, tokens[t], want);
             for (i = 0; i < V; i++) {
@@ -323,9 +324,9 @@ static void check_printed(const printed *lines, int count, int attn_keys, int re
     m = network_open(n, &options);
     c = new_context(m, 5, 1);
     s = new_state(m);
-    run_chunks(c, s, tokens, reset_at, 0, logits);
+    run_chunks(m, c, s, tokens, reset_at, 0, logits);
     memset(s, 0, griffin_state_size(m));
-    run_chunks(c, s, tokens + reset_at, 12 - reset_at, 5, logits + reset_at * 19);
+    run_chunks(m, c, s, tokens + reset_at, 12 - reset_at, 5, logits + reset_at * 19);
     for (i = 0; i < count; i++)
         for (j = 0; j < lines[i].n; j++) {
             float x = logits[lines[i].position * 19 + j];

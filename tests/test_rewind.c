@@ -50,7 +50,7 @@ static scene *scene_new(const char *blocks, int attn_keys, int rewind) {
     for (i = 0; i < TEXT; i++) w->tokens[i] = (int32_t)(dice() % V);
     for (i = 0; i <= TEXT; i++) {
         w->save[i] = saved(w->m, s, &w->save_size[i]);
-        if (i < TEXT) run_chunks(w->c, s, w->tokens + i, 1, 0, w->logits + i * V);
+        if (i < TEXT) run_chunks(w->m, w->c, s, w->tokens + i, 1, 0, w->logits + i * V);
     }
     free(s);
     return w;
@@ -87,7 +87,7 @@ static void read_on(const scene *w, griffin_state *s, int count, int chunk) {
     int64_t size;
     unsigned char *save;
     if (count > TEXT - from) count = TEXT - from;
-    run_chunks(w->c, s, w->tokens + from, count, chunk, logits);
+    run_chunks(w->m, w->c, s, w->tokens + from, count, chunk, logits);
     wrong = first_difference(logits, w->logits + from * V, count, V);
     CHECK(wrong < 0, "%s, from %d: token %d", w->n->config.blocks, from, wrong);
     save = saved(w->m, s, &size);
@@ -102,7 +102,7 @@ static void go_astray(const scene *w, griffin_state *s, int count, int chunk) {
     int i, at = (int)griffin_state_position(s);
     for (i = 0; i < count; i++)
         tokens[i] = (at + i < TEXT ? w->tokens[at + i] + 1 + (int32_t)(dice() % (V - 1)) : 0) % V;
-    run_chunks(w->c, s, tokens, count, chunk, NULL);
+    run_chunks(w->m, w->c, s, tokens, count, chunk, NULL);
 }
 
 /* ---- exactly -------------------------------------------------------------------------------- */
@@ -120,7 +120,7 @@ static void check_walks(const char *blocks, int attn_keys, int rewind) {
             int away = up_to(most), chunk = (int)(dice() % 3) * up_to(most);
             void *mark = new_mark(w, s);
             if (dice() % 3) go_astray(w, s, away, chunk);   /* else the right tokens, too early */
-            else run_chunks(w->c, s, w->tokens + griffin_state_position(s), away, chunk, NULL);
+            else run_chunks(w->m, w->c, s, w->tokens + griffin_state_position(s), away, chunk, NULL);
             check_rewind(w, s, mark);
             read_on(w, s, dice() % 4 ? up_to(6) : up_to(30), (int)(dice() % 3) * up_to(9));
             free(mark);
@@ -185,14 +185,14 @@ static void test_far_out(void) {            /* where positions no longer fit 32 
     size_t size = (size_t)w->save_size[20];
     float once[12 * V], again[12 * V];
     void *mark;
-    grf_put_u64(data + 24, ((uint64_t)1 << 61) + 3);
-    grf_put_u64(data + size - 8, grf_hash(GRF_HASH_START, data, size - 8));
+    set_u64(data + 24, ((uint64_t)1 << 61) + 3);
+    set_u64(data + size - 8, checksum(data, size - 8));
     load(w, s, 20);
-    run_chunks(w->c, s, w->tokens, 4, 1, NULL);
+    run_chunks(w->m, w->c, s, w->tokens, 4, 1, NULL);
     mark = new_mark(w, s);
-    run_chunks(w->c, s, w->tokens, 5, 2, once);
+    run_chunks(w->m, w->c, s, w->tokens, 5, 2, once);
     check_rewind(w, s, mark);
-    run_chunks(w->c, s, w->tokens, 5, 0, again);
+    run_chunks(w->m, w->c, s, w->tokens, 5, 0, again);
     CHECK(first_difference(once, again, 5, V) < 0, "logits");
     free(mark); free(s);
     scene_free(w);

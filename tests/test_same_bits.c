@@ -2,6 +2,7 @@
  * weights, however tokens are cut into calls, passes and units, and whoever shares a call. The bits
  * are those of the naive loop, which stands here once more. */
 
+#define GRIFFIN_IMPLEMENTATION
 #include "model.h"
 
 #ifdef _WIN32                               /* whose fmaf rounds twice */
@@ -327,12 +328,12 @@ static void check_sets(const golden *g, const char *type) {
     griffin_state *state = new_state(plain), *s = new_state(plain);
     float *want = new_logits(plain, g->count), *got = new_logits(plain, g->count);
     int set, wrong;
-    run_chunks(c, state, g->tokens, g->count, 1, want);
+    run_chunks(plain, c, state, g->tokens, g->count, 1, want);
     for (set = 0; set < n_sets; set++) {
         griffin_model *m = open_for(g, type, cpus[set]);
         griffin_context *wide = new_context(m, 64, 1);
         memset(s, 0, griffin_state_size(m));
-        run_chunks(wide, s, g->tokens, g->count, 0, got);
+        run_chunks(m, wide, s, g->tokens, g->count, 0, got);
         wrong = first_difference(want, got, g->count, vocabulary(m));
         CHECK(wrong < 0, "%s %s %s: token %d", g->name, name, sets[set]->name, wrong);
         CHECK(same_states(m, s, state), "%s %s %s", g->name, name, sets[set]->name);
@@ -381,7 +382,7 @@ static crowd crowd_new(int model, const char *type) {
         w.to[i] = (int)grf_min64(from[i] + count[i], w.g.count);
         w.state[i] = new_state(w.m);
         w.logits[i] = new_logits(w.m, MOST_TOKENS);
-        run_chunks(c, w.state[i], w.g.tokens, from[i], 0, NULL);
+        run_chunks(w.m, c, w.state[i], w.g.tokens, from[i], 0, NULL);
     }
     free(c);
     return w;
@@ -458,7 +459,7 @@ static void test_company(void) {
             crowd alone = crowd_new(model, golden_types[type]);
             griffin_context *c = new_context(alone.m, 0, 0);
             for (i = 0; i < CROWD; i++)
-                run_chunks(c, alone.state[i], alone.g.tokens + alone.from[i],
+                run_chunks(alone.m, c, alone.state[i], alone.g.tokens + alone.from[i],
                            alone.to[i] - alone.from[i], 1, alone.logits[i]);
             free(c);
             check_passes(model, golden_types[type], &alone);

@@ -4,14 +4,44 @@
  * After a call the logits are the weights that the draw was made by, so a plain reference that
  * sorts can be held against them. */
 
-#define GRIFFIN_IMPLEMENTATION
-#include "griffin.h"
-#include "test.h"
+#include "model.h"
 
 #define MOST 3000
 
-static griffin_model model;
 static float logits[MOST];
+
+/* ---- a model for each size of vocabulary and each set of kernels ------------------------------ */
+
+static struct { int vocab; griffin_cpu cpu; network *n; griffin_model *m; } models[32];
+static int n_models;
+static griffin_cpu cpu = GRIFFIN_CPU_SCALAR;   /* that sample() uses */
+
+/* Null where this machine has no such kernels. */
+static const griffin_model *model_of(int vocab) {
+    griffin_options options;
+    griffin_config config = smallest_config(vocab);
+    size_t size;
+    int i;
+    for (i = 0; i < n_models; i++)
+        if (models[i].vocab == vocab && models[i].cpu == cpu) return models[i].m;
+    memset(&options, 0, sizeof options);
+    options.cpu = cpu;
+    models[i].vocab = vocab;
+    models[i].cpu = cpu;
+    models[i].n = network_make(&config);
+    models[i].n->file = network_file(models[i].n, &size);
+    if (griffin_open_memory(&models[i].m, models[i].n->file, size, &options) < 0)
+        CHECK(cpu != GRIFFIN_CPU_SCALAR, "plain C");
+    n_models++;
+    return models[i].m;
+}
+
+static void close_models(void) {
+    while (n_models > 0) {
+        griffin_close(models[--n_models].m);
+        network_free(models[n_models].n);
+    }
+}
 
 static griffin_sampler sampler_of(uint64_t seed, float temperature) {
     griffin_sampler s;
@@ -22,9 +52,8 @@ static griffin_sampler sampler_of(uint64_t seed, float temperature) {
 }
 
 static int32_t sample(griffin_sampler *s, const float *from, int n) {
-    model.info.config.vocab = n;
     memcpy(logits, from, (size_t)n * sizeof *logits);
-    return griffin_sample(&model, s, logits);
+    return griffin_sample(model_of(n), s, logits);
 }
 
 static uint64_t noise = 1;
@@ -93,7 +122,7 @@ static void test_arguments(void) {
         s.repeat_last = -1;                  check_refused(s, "repeat_last");
     }
     CHECK(griffin_sample(NULL, NULL, NULL) == GRIFFIN_E_ARGUMENT, "no model");
-    CHECK(griffin_sample(&model, NULL, logits) == GRIFFIN_E_ARGUMENT, "no sampler");
+    CHECK(griffin_sample(model_of(2), NULL, logits) == GRIFFIN_E_ARGUMENT, "no sampler");
 }
 
 /* ---- against a reference that sorts ----------------------------------------------------- */
@@ -146,13 +175,13 @@ static void test_keeping(void) {
     static const float ms[] = { 0, 0.02f, 0.5f, 1 }, ts[] = { 0.3f, 1, 2.5f };
     static float x[MOST];
     int a, b, c, d, t;
-    for (a = 0; a < GRF_COUNT(sizes); a++) for (t = 0; t < GRF_COUNT(ts); t++) {
+    for (a = 0; a < COUNT(sizes); a++) for (t = 0; t < COUNT(ts); t++) {
         random_logits(x, sizes[a], 20);
-        for (b = 0; b < GRF_COUNT(ks); b++) for (c = 0; c < GRF_COUNT(ps); c++) {
+        for (b = 0; b < COUNT(ks); b++) for (c = 0; c < COUNT(ps); c++) {
             griffin_sampler s = sampler_of(random_number() > 0.5, ts[t]);
             s.top_k = ks[b];
             s.top_p = ps[c];
-            for (d = 0; d < GRF_COUNT(ms); d++) {
+            for (d = 0; d < COUNT(ms); d++) {
                 s.min_p = ms[d];
                 check_kept(s, x, sizes[a], "random");
             }
@@ -209,7 +238,7 @@ static void test_replay(void) {
     for (i = 0; i < 1000; i++) x[i] = (float)((i * 7919) % 1000) * 0.01f;
     s.top_p = 0.9f;
     s.repeat_penalty = 1.3f;
-    for (i = 0; i < GRF_COUNT(expected); i++) {
+    for (i = 0; i < COUNT(expected); i++) {
         int32_t token = sample(&s, x, 1000);
         CHECK(token == expected[i], "draw %d: %d, expected %d", i, token, expected[i]);
     }
@@ -221,17 +250,17 @@ static void test_replay(void) {
 
 static void test_kernels(void) {
     static float x[MOST], weights[MOST];
-    int cpu, i;
+    int other, same;
     random_logits(x, MOST, 30);
-    for (cpu = GRIFFIN_CPU_AVX2; cpu <= GRIFFIN_CPU_WASM; cpu++) {
+    for (other = GRIFFIN_CPU_AVX2; other <= GRIFFIN_CPU_WASM; other++) {
         griffin_sampler s = sampler_of(9, 0.8f), t = s;
         int32_t token = sample(&s, x, MOST);
         memcpy(weights, logits, sizeof weights);
-        model.kernels = grf_kernels_find((griffin_cpu)cpu);
-        i = model.kernels == NULL || (sample(&t, x, MOST) == token
-                                      && memcmp(weights, logits, sizeof weights) == 0);
-        CHECK(i, "kernels %d differ", cpu);
-        model.kernels = grf_kernels_find(GRIFFIN_CPU_SCALAR);
+        cpu = (griffin_cpu)other;
+        same = model_of(MOST) == NULL || (sample(&t, x, MOST) == token
+                                          && memcmp(weights, logits, sizeof weights) == 0);
+        CHECK(same, "kernels %d differ", other);
+        cpu = GRIFFIN_CPU_SCALAR;
     }
 }
 
@@ -265,8 +294,6 @@ static void test_penalty(void) {
 }
 
 int main(void) {
-    memset(&model, 0, sizeof model);
-    model.kernels = grf_kernels_find(GRIFFIN_CPU_SCALAR);
     RUN(test_greedy);
     RUN(test_broken_logits);
     RUN(test_arguments);
@@ -276,5 +303,6 @@ int main(void) {
     RUN(test_replay);
     RUN(test_kernels);
     RUN(test_penalty);
+    close_models();
     return test_end();
 }
