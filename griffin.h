@@ -3262,9 +3262,10 @@ static int grf_gguf_check_shape(grf_tensor *t, const grf_host *host) {
 }
 
 /* Turns the offset into one from the start of the file. Every tensor begins after the end of the
- * one before it, so that no two share a byte. `end` is that end, and becomes this one's. */
+ * one before it, so that no two share a byte. */
 static int grf_gguf_place(const grf_gguf *g, grf_tensor *t, uint64_t data_start,
-                          uint64_t alignment, uint64_t *end, const grf_host *host) {
+                          uint64_t alignment, const grf_host *host) {
+    const grf_tensor *before = t > g->tensors ? t - 1 : NULL;
     uint64_t room = g->size - data_start;
     if (t->offset % alignment)
         return grf_tensor_fail(host, GRIFFIN_E_FORMAT, t, "offset %u is not a multiple of %u",
@@ -3272,12 +3273,10 @@ static int grf_gguf_place(const grf_gguf *g, grf_tensor *t, uint64_t data_start,
     if (t->offset > room || t->bytes > room - t->offset)
         return grf_tensor_fail(host, GRIFFIN_E_FORMAT, t, "%u bytes at offset %u reach past the "
                                "end of the data section, which has %u", t->bytes, t->offset, room);
-    if (t->offset < *end)
-        return grf_tensor_fail(host, GRIFFIN_E_FORMAT, t, "offset %u is before the end of the "
-                               "tensor listed before it, at %u", t->offset, *end);
-    *end = t->offset + t->bytes;
     t->offset += data_start;
-    return GRIFFIN_OK;
+    if (!before || t->offset >= before->offset + before->bytes) return GRIFFIN_OK;
+    return grf_tensor_fail(host, GRIFFIN_E_FORMAT, t, "starts at byte %u, before the end of '%t'",
+                           t->offset, before->name.text, (size_t)before->name.length);
 }
 
 static const grf_kv *grf_gguf_find(const grf_gguf *g, const char *key) {
@@ -3316,7 +3315,7 @@ static int grf_gguf_read_metadata(grf_gguf *g, grf_cursor *c, const grf_host *ho
 }
 
 static int grf_gguf_read_tensors(grf_gguf *g, grf_cursor *c, const grf_host *host) {
-    uint64_t alignment, data_start, end = 0;
+    uint64_t alignment, data_start;
     int error = grf_gguf_alignment(g, &alignment, host);
     for (uint64_t i = 0; i < g->n_tensors && !error; i++) {
         grf_tensor *t = &g->tensors[i];
@@ -3334,7 +3333,7 @@ static int grf_gguf_read_tensors(grf_gguf *g, grf_cursor *c, const grf_host *hos
         return grf_fail(host, GRIFFIN_E_FORMAT, "the file ends at byte %u, before its data section "
                         "at byte %u", g->size, data_start);
     for (uint64_t i = 0; i < g->n_tensors && !error; i++)
-        error = grf_gguf_place(g, &g->tensors[i], data_start, alignment, &end, host);
+        error = grf_gguf_place(g, &g->tensors[i], data_start, alignment, host);
     return error;
 }
 
@@ -3748,7 +3747,7 @@ static int grf_check_version(const grf_gguf *file, const grf_host *host) {
     for (uint64_t i = 0; i < file->n_tensors; i++) {
         const grf_tensor *t = &file->tensors[i];
         if (grf_tensor_ends_in(t, ".t32"))
-            return grf_tensor_fail(host, GRIFFIN_E_VERSION, t, "tiles of griffin.h 0.1; "
+            return grf_tensor_fail(host, GRIFFIN_E_VERSION, t, "in tiles of griffin.h 0.1; "
                                    GRF_CONVERT);
         if (t->rank == 2 && grf_tensor_ends_in(t, ".weight"))
             return grf_tensor_fail(host, GRIFFIN_E_UNSUPPORTED, t, "in rows, of type %s; "
@@ -5138,8 +5137,8 @@ static const grf_tensor *grf_tensor_require(grf_builder *b, const grf_tensor *t,
     }
     grf_shape_text(&found, grf_format_find(t->type)->name, t->ne, t->rank);
     if (strcmp(found.text, expected.text) != 0) {
-        b->error = grf_tensor_fail(&b->model->host, GRIFFIN_E_FORMAT, t, "is %s, expected %s",
-                                   found.text, expected.text);
+        b->error = grf_fail(&b->model->host, GRIFFIN_E_FORMAT, "tensor '%t' is %s, expected %s",
+                            t->name.text, (size_t)t->name.length, found.text, expected.text);
         return NULL;
     }
     b->used[t - b->model->file->tensors] = 1;

@@ -17,7 +17,7 @@ static grf_host host_of(report *r) {
 int engine_open(engine_file **file, const void *data, size_t size, report *r) {
     grf_host host = host_of(r);
     *file = (engine_file *)malloc(sizeof **file);
-    if (!*file) return report_fail(r, "out of memory");
+    if (!*file) { grf_fail_memory(&host, sizeof **file); return -1; }
     if (grf_gguf_open(&(*file)->gguf, data, size, &host) == GRIFFIN_OK) return 0;
     free(*file);
     *file = NULL;
@@ -50,8 +50,9 @@ int engine_config(const engine_file *file, griffin_config *config, report *r) {
     for (int i = 0; i < GRF_COUNT(family); i++)
         if (strlen(family[i]) == name.length + 1 && !memcmp(family[i], name.text, name.length))
             return grf_config_read(&file->gguf, family[i], config, &host) < 0 ? -1 : 1;
-    return report_fail(r, "architecture '%.*s' is none of griffin and recurrentgemma",
-                       name.length < 80 ? (int)name.length : 80, name.text);
+    grf_fail(&host, GRIFFIN_E_UNSUPPORTED, "architecture '%t' is none of griffin and recurrentgemma",
+             name.text, name.length);
+    return -1;
 }
 
 int engine_vocabulary(const engine_file *file, griffin_info *info, report *r) {
