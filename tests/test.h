@@ -11,6 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The folder that tests may write to. make names another one for each build, since builds of the
+ * same test may run at once; within it each test has names of its own. */
+#ifndef TEST_TMP
+  #define TEST_TMP "build/tmp/"
+#endif
+
 static int test_checks, test_failures, test_passed, test_failed;
 
 /* CHECK(condition, "format", ...): the message says what the values were. */

@@ -49,7 +49,8 @@ static void check_action(const char *text, size_t length) {
 }
 
 static void test_actions(void) {
-    char *first = output("build/json_action.1"), *second = output("build/json_action.2"), *at;
+    char *first = output(TEST_TMP "json_action.1"),
+         *second = output(TEST_TMP "json_action.2"), *at;
     int count = 0;
     CHECK(first && second && strcmp(first, second) == 0, "two runs differ");
     for (at = first; at && (at = strstr(at, "\n    {")) != NULL; count++) {

@@ -3,7 +3,7 @@
  * what is written, and nothing whole is ever replaced by something broken.
  *
  * The command runs in this process where it returns, and in a child of this very program where it
- * is to be killed. Files are made in build/tmp/train. */
+ * is to be killed. Files are made in TEST_TMP. */
 
 #include <fcntl.h>
 #include <math.h>
@@ -20,7 +20,7 @@
 #include "tools/shared/json.h"
 #include "tools/train/train.h"
 
-#define WORK  "build/tmp/train/"
+#define WORK  TEST_TMP "train/"
 #define TEXT  WORK "text.txt"
 #define LOG   WORK "log.txt"
 #define SIZES " --preset tiny --width 32 --heads 2 --layers 3 --vocab 300 --window 16 --batch 4" \
@@ -59,7 +59,7 @@ static void copy_file(const char *from, const char *to) {
 
 static void make_folders(void) {
     mkdir("build", 0777);
-    mkdir("build/tmp", 0777);
+    mkdir(TEST_TMP, 0777);
     mkdir(WORK, 0777);
     write_file(TEXT, tale, sizeof tale - 1);
 }

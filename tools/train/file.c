@@ -103,7 +103,7 @@ int train_read_source(training *t, model_parts *source) {
     t->config = source->config;
     t->vocabulary = source->vocabulary;
     memset(&source->vocabulary, 0, sizeof source->vocabulary);          /* ours now */
-    source->config.chat_template = NULL;
+    source->config.chat_template = source->config.name = NULL;         /* they have moved */
     if (!source->has_vocabulary) return complain("%s: has no vocabulary", t->o.from);
     if (source->tensors.count && strcmp(source->tensors.list[source->tensors.count - 1].name,
                                         "lm_head.weight") != 0) return 0;

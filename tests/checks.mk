@@ -1,0 +1,181 @@
+# checks.mk - what must hold besides the tests before a change lands: `make check-all`, or one by one.
+# .ci/run says what they need and sums them up.
+#
+#     same-bits        16 ways to compile the library, the same bits from each
+#     symbols          what the linker sees of the library
+#     headers-clang    the headers compile alone by clang, too
+#     platforms        other processors and systems: tests/platforms.sh has the table
+#     windows-stack    functions align the stack for wide vectors there
+#     web-test         the page in a browser
+#     tests-elsewhere  the tests unoptimised, and by clang with all it can do
+#     sanitizers       the tests under clang's sanitizers
+#     valgrind         uninitialised memory in the readers and the network
+#     lint             cppcheck
+#     spills           sums of the kernels stay in registers
+#     fuzz             each fuzzer for $(SECONDS) seconds
+#     sizes            not a check: bytes of the compiled library
+
+check-all: sanitizers platforms tests-elsewhere same-bits fuzz valgrind web-test lint spills \
+           windows-stack symbols headers-clang
+
+# ---- the library, compiled in other ways -------------------------------------------------------
+# COMPILER-STANDARD-OPTIMISATION; warnings are errors. Each must give the bits that
+# tests/test_bits.c knows.
+
+COMPILERS = gcc clang
+VARIANTS  = $(foreach c,$(COMPILERS),$(foreach s,c99 gnu99 c++11 gnu++11,$(foreach o,O0 O3,$c-$s-$o)))
+
+same-bits: $(VARIANTS:%=build/bits/%.log)
+	@sh tests/sum.sh $^
+
+build/bits/%.log: build/bits/% FORCE | $(MODELS)
+	@sh tests/run.sh $< $@
+
+build/bits/%: tests/test_bits.c tests/test.h griffin.h
+	@mkdir -p $(@D)
+	$(word 1,$(subst -, ,$*)) -std=$(word 2,$(subst -, ,$*)) -$(word 3,$(subst -, ,$*)) \
+	    $(if $(findstring O3,$*),-march=native) $(if $(findstring +,$*),-x c++ -fno-exceptions) \
+	    $(WARNINGS) -Werror $< -x none -lm -o $@
+
+headers-clang:
+	@CC=clang CXX=clang++ sh tests/headers.sh $(WARNINGS)
+
+# What the linker sees of the library: no data that can be written; outside only the functions of
+# the manual, with a prefix if one was asked for; and with neither stdio nor stdlib no more of the C
+# library than this. libgcc tells x86-64 processors apart.
+COPIES = plain bare prefixed
+NEEDED = mem(cpy|move|set|cmp|chr)|bcmp|str(len|cmp|ncmp|chr)|sqrtf|frexp|ldexp|__cpu_.*
+
+build/symbols/%_bare.o:     COPY = -ffreestanding -DGRIFFIN_NO_STDIO -DGRIFFIN_NO_STDLIB
+build/symbols/%_prefixed.o: COPY = -DGRIFFIN_PREFIX=griffin_our_
+
+symbols: $(foreach c,$(COMPILERS),$(COPIES:%=build/symbols/$c_%.o))
+	@! nm $^ | grep -E '^[0-9a-f]+ [BbDdCcGgSs] ' || { echo "data that can be written"; exit 1; }
+	@! nm -g --defined-only $^ | grep -E '^[0-9a-f]+ . ' | grep -v ' T griffin_' \
+	    || { echo "names that are not griffin_..."; exit 1; }
+	@! nm -g --defined-only $(filter %_prefixed.o,$^) | grep ' T ' | grep -v ' griffin_our_griffin_' \
+	    || { echo "names without the prefix"; exit 1; }
+	@! nm -u $(filter %_bare.o,$^) | grep ' U ' | grep -vE ' U ($(NEEDED))$$' \
+	    || { echo "not in the list of what may be needed"; exit 1; }
+	@echo "$(words $^) passed, 0 failed"
+
+build/symbols/%.o: $(ENGINE) griffin.h
+	@mkdir -p $(@D)
+	$(firstword $(subst _, ,$*)) -std=c99 -D_POSIX_C_SOURCE=200809L -O2 -fno-pie $(COPY) -c $< -o $@
+
+# Sums stay in registers: reads the machine code of the kernels for x86-64.
+spills: $(COMPILERS:%=build/spills_%.checked)
+	@echo "$(words $^) passed, 0 failed"
+
+build/spills_%.checked: $(ENGINE) griffin.h tests/spills.awk
+	$* -std=c99 -D_POSIX_C_SOURCE=200809L -O2 -c $< -o $(@:.checked=.o)
+	@objdump -d --no-show-raw-insn $(@:.checked=.o) | awk -f tests/spills.awk
+	@touch $@
+
+# Bytes of code and tables in the compiled library, by what it was built with.
+sizes:
+	@mkdir -p build
+	@for with in "-O2" "-O2 -DGRIFFIN_SCALAR_ONLY" "-O2 -DGRIFFIN_NO_STDIO" \
+	             "-Os" "-Os -DGRIFFIN_SCALAR_ONLY"; do \
+	    $(CC) -std=c99 $$with -DGRIFFIN_IMPLEMENTATION -x c -c griffin.h -o build/size.o && \
+	    size build/size.o | awk -v with="$$with" 'NR == 2 { print $$1, with }'; \
+	done
+
+# ---- other machines ----------------------------------------------------------------------------
+
+PLATFORMS = $(shell sh tests/platforms.sh)
+
+platforms: $(PLATFORMS:%=platform-%)
+
+$(PLATFORMS:%=platform-%): platform-%: build/griffin build/examples/hello $(MODELS)
+	@sh tests/platforms.sh $*
+
+# Wine starts every program with an aligned stack and Debian's gcc has a patch, so only the assembly
+# shows whether functions that keep wide vectors on the stack align it: see GRF_WINDOWS_GCC.
+windows-stack:
+	@x86_64-w64-mingw32-gcc -O2 -std=c99 -DGRIFFIN_IMPLEMENTATION -x c -S griffin.h -o - | awk ' \
+	    /^[A-Za-z_]/           { name = $$1; aligned = 0 } \
+	    /and.*-(32|64), %rsp/  { aligned = 1 } \
+	    /[yz]mm.*\(%r[sb]p/    { used++; if (!aligned) { print name, $$0; wrong = 1 } } \
+	    END                    { exit wrong || !used }'
+	@echo "1 passed, 0 failed"
+
+# The page in a browser, driven by node, against its engine on this machine.
+web-test: web build/web_native
+	@node tests/web.mjs build/web build/web_native
+
+build/web_native: tests/web_native.c examples/web/web.c griffin.h
+	$(CC) $(STANDARD) -O1 $(WARNINGS) $< -lm -o $@
+
+# ---- the tests once more -----------------------------------------------------------------------
+# Each of these has a build of its own, in build/NAME.
+
+tests-elsewhere: test-gcc-O0 test-clang-O3
+
+test-gcc-O0: all $(MODELS)
+	@$(MAKE) test BUILD=build/gcc-O0 CC=gcc CFLAGS=-O0
+
+test-clang-O3: all $(MODELS)
+	@$(MAKE) test BUILD=build/clang-O3 CC=clang CFLAGS="-O3 -march=native"
+
+# Addresses and undefined behaviour in every test, data races in those that make threads. OpenMP's
+# own locks would look like races; clang needs a minute a test for vector kernels with `undefined`,
+# and without them there is nothing for test_same_bits to compare.
+sanitizers: test-asan test-ubsan test-tsan
+
+SANITIZED = test OPENMP= CC=clang CFLAGS="-O1 -g -fno-sanitize-recover=all -fsanitize=$1"
+
+test-asan: all $(MODELS)
+	@$(MAKE) BUILD=build/asan $(call SANITIZED,address)
+
+test-ubsan: all $(MODELS)
+	@$(MAKE) BUILD=build/ubsan $(call SANITIZED,undefined -DGRIFFIN_SCALAR_ONLY)
+
+test-tsan: all $(MODELS)
+	@$(MAKE) BUILD=build/tsan $(call SANITIZED,thread) \
+	    TESTS="$(patsubst tests/%.c,%,$(shell grep -l pthread.h tests/test_*.c))"
+
+# Uninitialised memory, which the sanitizers do not see.
+VALGRIND = valgrind -q --error-exitcode=9 --leak-check=full --suppressions=tests/valgrind.supp
+
+valgrind: $(patsubst %,build/tests/test_%.valgrind,files weights tokenizer state reference)
+	@sh tests/sum.sh $^
+
+build/tests/%.valgrind: build/tests/% FORCE | $(MODELS)
+	@RUNNER="$(VALGRIND)" sh tests/run.sh $< $@
+
+# ---- other readers of the source ---------------------------------------------------------------
+# cppcheck takes memcpy into a union's member for a read of it.
+
+lint:
+	cppcheck --std=c99 --enable=warning,portability --error-exitcode=1 --quiet \
+	    --suppress=uninitvar:griffin.h -DGRIFFIN_IMPLEMENTATION -D__x86_64__ -D__unix__ \
+	    griffin.h tools
+	@echo "1 passed, 0 failed"
+
+# A short look with each fuzzer, from the seeds in the folders of tests/data that its opening
+# comment names. The command for a long look stands there too.
+FUZZERS = $(patsubst tests/%.c,%,$(wildcard tests/fuzz_*.c))
+SECONDS = 30
+
+fuzz:
+	@$(MAKE) run-fuzzers BUILD=build/fuzz CC=clang OPENMP= \
+	    CFLAGS="-O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all \
+	            -DGRIFFIN_SCALAR_ONLY"
+
+run-fuzzers: $(FUZZERS:%=$(BUILD)/tests/%.fuzzed)
+	@echo "$(words $^) passed, 0 failed"
+
+$(BUILD)/tests/fuzz_%: $(BUILD)/tests/fuzz_%.o $(LIBRARY)
+	$(CC) -fsanitize=fuzzer,address,undefined $^ -lm -o $@
+
+$(BUILD)/tests/fuzz_%.fuzzed: $(BUILD)/tests/fuzz_% FORCE
+	@mkdir -p $<.corpus
+	@echo "fuzz_$*, $(SECONDS) s"
+	@$< -max_total_time=$(SECONDS) -rss_limit_mb=4096 -artifact_prefix=$<. $<.corpus \
+	    $$(sed '/\*\//q' tests/fuzz_$*.c | grep -o 'tests/data/[a-z_/]*' | sort -u) > $<.log 2>&1 \
+	    || { tail -n 40 $<.log; exit 1; }
+
+.PHONY: check-all same-bits headers-clang symbols spills sizes platforms \
+        $(PLATFORMS:%=platform-%) windows-stack web-test tests-elsewhere test-gcc-O0 \
+        test-clang-O3 sanitizers test-asan test-ubsan test-tsan valgrind lint fuzz run-fuzzers
