@@ -12,6 +12,7 @@
 typedef struct model_parts {
     weights      w;
     model_config config;
+    char         name[200];                 /* the model's, as its file says it; "": it does not */
     tensors      tensors;                   /* which of w they are, and their final names */
     vocabulary   vocabulary;
     int          has_vocabulary;

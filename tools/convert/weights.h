@@ -1,5 +1,6 @@
 /* One source of named tensors, whatever the file: safetensors, sharded safetensors, a PyTorch
- * archive or GGUF. All of a file is checked when it is opened; shapes, strides and data can be trusted. */
+ * archive or GGUF. All of a file is checked when it is opened; shapes, strides and data can be
+ * trusted. */
 #ifndef WEIGHTS_H
 #define WEIGHTS_H
 
