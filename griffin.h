@@ -1129,6 +1129,16 @@ static const void *grf_table_find(const grf_table *table, const void *records, s
     return NULL;
 }
 
+/* Adds the record of this index, or returns GRF_TWICE if one with its name is there. */
+enum { GRF_TWICE = 1 };
+
+static int grf_table_add_name(grf_table *table, const void *records, size_t size, int index,
+                              const grf_host *host) {
+    const grf_name *name = (const grf_name *)((const char *)records + (size_t)index * size);
+    if (grf_table_find(table, records, size, name->text, name->length)) return GRF_TWICE;
+    return grf_table_add(table, grf_text_hash(name->text, name->length), index, host);
+}
+
 /* A 32-bit number that is larger for a larger float. */
 static uint32_t grf_float_key(float x) {
     uint32_t bits = grf_bits_from_float(x + 0.0f);  /* -0 becomes 0 */
@@ -3226,25 +3236,26 @@ static int grf_tensor_ends_in(const grf_tensor *t, const char *ending) {
         && memcmp(t->name.text + t->name.length - length, ending, length) == 0;
 }
 
-/* A matrix in tiles is a tensor NAME.TILING. Returns the tiling, or -1: .t32 has none any more, but
- * it is taken here so that it can be refused by version. */
-static int grf_tensor_tiling(const grf_tensor *t, int *is_tiled) {
-    *is_tiled = 1;
+/* A matrix in tiles is a tensor NAME.TILING. Returns the tiling; -1: it is none. */
+static int grf_tensor_tiling(const grf_tensor *t) {
     for (int i = 0; i < GRF_TILINGS; i++) {
         const char *name = grf_tilings[i].name;
         if (grf_tensor_ends_in(t, name) && t->name.text[t->name.length - strlen(name) - 1] == '.')
             return i;
     }
-    *is_tiled = grf_tensor_ends_in(t, ".t32");
     return -1;
+}
+
+/* Bytes are tiles; those of griffin.h 0.1 have to be listed, so that they can be refused by version
+ * and converted. */
+static int grf_tensor_may_be_bytes(const grf_tensor *t) {
+    return grf_tensor_tiling(t) >= 0 || grf_tensor_ends_in(t, ".t32");
 }
 
 /* Number format and shape; works out elements and bytes, which cannot wrap below 2^48. */
 static int grf_gguf_check_shape(grf_tensor *t, const grf_host *host) {
     const grf_format *format = grf_format_find(t->type);
-    int is_tiled;
-    grf_tensor_tiling(t, &is_tiled);
-    if (!format || !format->bytes || (format->id == GRF_FORMAT_I8 && !is_tiled))
+    if (!format || !format->bytes || (format->id == GRF_FORMAT_I8 && !grf_tensor_may_be_bytes(t)))
         return grf_tensor_fail(host, GRIFFIN_E_UNSUPPORTED, t, "number format %u (%s) cannot be "
                                "read", (uint64_t)t->type, format ? format->name : "unknown");
     t->elements = 1;
@@ -3304,12 +3315,10 @@ static int grf_gguf_read_metadata(grf_gguf *g, grf_cursor *c, const grf_host *ho
     for (uint64_t i = 0; i < g->n_kv && !error; i++) {
         grf_kv *kv = &g->kv[i];
         error = grf_gguf_read_kv(c, kv, host);
-        if (!error && grf_table_find(&g->kv_names, g->kv, sizeof *kv, kv->name.text,
-                                     kv->name.length))
+        if (!error) error = grf_table_add_name(&g->kv_names, g->kv, sizeof *kv, (int)i, host);
+        if (error == GRF_TWICE)
             error = grf_fail(host, GRIFFIN_E_FORMAT, "metadata at byte %u: key '%t' is there twice",
                              kv->offset, kv->name.text, (size_t)kv->name.length);
-        if (!error) error = grf_table_add(&g->kv_names, grf_text_hash(kv->name.text, kv->name.length),
-                                          (int)i, host);
     }
     return error;
 }
@@ -3321,11 +3330,10 @@ static int grf_gguf_read_tensors(grf_gguf *g, grf_cursor *c, const grf_host *hos
         grf_tensor *t = &g->tensors[i];
         error = grf_gguf_read_tensor(c, t, host);
         if (!error) error = grf_gguf_check_shape(t, host);
-        if (!error && grf_table_find(&g->tensor_names, g->tensors, sizeof *t, t->name.text,
-                                     t->name.length))
+        if (!error)
+            error = grf_table_add_name(&g->tensor_names, g->tensors, sizeof *t, (int)i, host);
+        if (error == GRF_TWICE)
             error = grf_tensor_fail(host, GRIFFIN_E_FORMAT, t, "the name is there twice");
-        if (!error) error = grf_table_add(&g->tensor_names,
-                                          grf_text_hash(t->name.text, t->name.length), (int)i, host);
     }
     if (error || g->n_tensors == 0) return error;
     data_start = c->at + (-c->at & (alignment - 1));
@@ -3491,7 +3499,7 @@ static void grf_metadata_take(griffin_metadata *m) {
 
 static int grf_metadata_next(griffin_metadata *m) {
     if (m->index + 1 >= m->count) return 0;
-    m->data += m->type == GRIFFIN_VALUE_STRING ? 8 + (uint64_t)m->length : grf_values[m->type].bytes;
+    m->data += grf_values[m->type].bytes + m->length;       /* 8 bytes and the text, or a number */
     m->index++;
     grf_metadata_take(m);
     return 1;
@@ -4019,7 +4027,8 @@ static int grf_load_types(grf_vocab *v, const grf_gguf *g, const grf_host *host)
 
 static int grf_load_scores(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
     const uint8_t *scores;
-    int id, error = grf_load_column(v, g, "tokenizer.ggml.scores", GRIFFIN_VALUE_F32, &scores, host);
+    int id, error = grf_load_column(v, g, "tokenizer.ggml.scores", GRIFFIN_VALUE_F32, &scores,
+                                    host);
     if (error) return error;
     if (!scores && v->kind == GRF_BY_SCORE) v->kind = GRF_BY_RANK;
     for (id = 0; scores && id < v->count; id++) {
@@ -5228,7 +5237,7 @@ static const uint8_t *grf_place_tiles(grf_builder *b, const grf_tensor *t, int t
 static const grf_linear *grf_load_tiles(grf_builder *b, const char *name, int rows, int cols,
                                         int blocks, const float *bias) {
     const grf_tensor *t = b->error ? NULL : grf_tensor_lookup_tiles(b, name);
-    int is_tiled, type = t ? grf_tensor_tiling(t, &is_tiled) : 0;
+    int type = t ? grf_tensor_tiling(t) : 0;
     const grf_tiling *tiling = &grf_tilings[type];
     int plain = tiling->columns == 1;
     uint64_t tiles = (uint64_t)(grf_pad(rows / blocks) / GRF_TILE) * (uint64_t)blocks;
@@ -5306,7 +5315,7 @@ static void grf_lay_out(griffin_model *m) {
 }
 
 /* Directory, a sample of every tensor, and the configuration: another file or fine-tune differs. */
-static uint64_t grf_fingerprint(const griffin_model *m) {
+static uint64_t grf_model_fingerprint(const griffin_model *m) {
     const griffin_config *g = &m->info.config;
     uint64_t hash = GRF_HASH_START;
     for (uint64_t i = 0; i < m->file->n_tensors; i++) {
@@ -5326,7 +5335,7 @@ static uint64_t grf_fingerprint(const griffin_model *m) {
     return grf_hash(hash, g->blocks, (size_t)g->layers);
 }
 
-static void grf_report_unused(const griffin_model *m, const unsigned char *used) {
+static void grf_model_report_unused(const griffin_model *m, const unsigned char *used) {
     uint64_t count = 0;
     const grf_tensor *first = NULL;
     for (uint64_t i = 0; i < m->file->n_tensors; i++)
@@ -5394,7 +5403,7 @@ static int grf_build(griffin_model *m, int copy) {
         m->info.parameters = b.parameters;
         m->info.type = grf_tilings[grf_most_used(&b)].name;
         m->info.weight_bytes = size;
-        grf_report_unused(m, b.used);
+        grf_model_report_unused(m, b.used);
     }
     grf_host_release(&m->host, b.used);
     return b.error;
@@ -5403,7 +5412,7 @@ static int grf_build(griffin_model *m, int copy) {
 /* ---- facts for griffin_get_info ------------------------------------------------------- */
 
 /* A metadata string as a C string in memory of the model's; "" if the file has none. */
-static int grf_copy_string(griffin_model *m, const char *key, char **memory, const char **text) {
+static int grf_model_copy_text(griffin_model *m, const char *key, char **memory, const char **text) {
     const char *found = NULL;
     uint64_t length = 0;
     int error = grf_gguf_get_string(m->file, key, &found, &length, &m->host);
@@ -5416,10 +5425,10 @@ static int grf_copy_string(griffin_model *m, const char *key, char **memory, con
     return GRIFFIN_OK;
 }
 
-static int grf_describe(griffin_model *m) {
-    int error = grf_copy_string(m, "general.name", &m->name, &m->info.name);
+static int grf_model_describe(griffin_model *m) {
+    int error = grf_model_copy_text(m, "general.name", &m->name, &m->info.name);
     if (!error)
-        error = grf_copy_string(m, "tokenizer.chat_template", &m->chat_template,
+        error = grf_model_copy_text(m, "tokenizer.chat_template", &m->chat_template,
                                 &m->info.chat_template);
     m->info.tensors = (int)m->file->n_tensors;
     m->info.kernels = m->kernels->name;
@@ -5430,17 +5439,17 @@ static int grf_describe(griffin_model *m) {
     m->info.end_of_turn = m->vocab->count ? m->vocab->eot : -1;
     m->info.pad         = m->vocab->count ? m->vocab->pad : -1;
     m->info.add_bos = m->vocab->add_bos;
-    m->info.fingerprint = grf_fingerprint(m);
+    m->info.fingerprint = grf_model_fingerprint(m);
     m->layout.saved_tag = 1 | grf_hash_number(m->info.fingerprint, (uint64_t)m->info.attn_keys
                                                   | (uint64_t)m->info.kv_type << 32);
     m->layout.tag = grf_hash_number(m->layout.saved_tag, (uint64_t)m->layout.rewind) | 1;
     return error;
 }
 
-/* ---- open and close --------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------- */
 
 /* Notes what is asked of the attention. */
-static int grf_check_options(griffin_model *m, const griffin_options *options) {
+static int grf_model_check_options(griffin_model *m, const griffin_options *options) {
     m->info.rewind = GRF_REWIND;
     if (!options) return GRIFFIN_OK;
     if (options->attn_keys < 0 || options->attn_keys > 1 << 20)
@@ -5458,14 +5467,14 @@ static int grf_check_options(griffin_model *m, const griffin_options *options) {
     return GRIFFIN_OK;
 }
 
-static int grf_open(griffin_model *m, const void *data, uint64_t size,
+static int grf_model_open(griffin_model *m, const void *data, uint64_t size,
                     const griffin_options *options) {
     int error;
     m->kernels = grf_kernels_find(options ? options->cpu : GRIFFIN_CPU_BEST);
     if (!m->kernels)
         return grf_fail(&m->host, GRIFFIN_E_UNSUPPORTED,
                         "this machine or build lacks the kernels asked for");
-    error = grf_check_options(m, options);
+    error = grf_model_check_options(m, options);
     if (!error) error = grf_gguf_open(m->file, data, size, &m->host);
     if (!error) error = grf_config_load(m->file, &m->info.config, &m->host);
     if (!error) error = grf_vocab_load(m->vocab, m->file, &m->host);
@@ -5477,13 +5486,13 @@ static int grf_open(griffin_model *m, const void *data, uint64_t size,
     if (!m->info.attn_keys) m->info.attn_keys = m->info.config.window + 1;
     grf_lay_out(m);
     error = grf_build(m, options && options->copy_weights);
-    return error ? error : grf_describe(m);
+    return error ? error : grf_model_describe(m);
 }
 
 /* A model together with what it points to. */
 typedef struct grf_opened { griffin_model model; grf_gguf file; grf_vocab vocab; } grf_opened;
 
-static int grf_new_model(griffin_model **model, const griffin_options *options, const char *file) {
+static int grf_model_new(griffin_model **model, const griffin_options *options, const char *file) {
     grf_opened *opened;
     grf_host host;
     *model = NULL;
@@ -5505,32 +5514,10 @@ static int grf_new_model(griffin_model **model, const griffin_options *options, 
     return GRIFFIN_OK;
 }
 
-/* After opening, messages no longer go to the caller's buffer, which may be gone by then. */
-static int grf_finish_open(griffin_model *m, int error, griffin_model **model) {
-    if (error) { griffin_close(m); return error; }
-    m->host.file = NULL;
-    m->host.error = NULL;
-    *model = m;
-    return GRIFFIN_OK;
-}
-
-GRIFFIN_API int griffin_open_memory(griffin_model **model, const void *data, size_t size,
-                                    const griffin_options *options) {
-    griffin_model *m;
-    int error;
-    if (!model) return GRIFFIN_E_ARGUMENT;
-    *model = NULL;
-    error = grf_new_model(&m, options, NULL);
-    if (error) return error;
-    error = data ? grf_open(m, data, size, options)
-                 : grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the data are null");
-    return grf_finish_open(m, error, model);
-}
-
 #ifndef GRIFFIN_NO_STDIO
 
 #ifdef GRF_MMAP
-static int grf_load_file(griffin_model *m, const char *path) {
+static int grf_file_load(griffin_model *m, const char *path) {
     struct stat info;
     int file = open(path, O_RDONLY), ok;
     if (file < 0) return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be opened");
@@ -5546,7 +5533,7 @@ static int grf_load_file(griffin_model *m, const char *path) {
     return m->mapped ? GRIFFIN_OK : grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be mapped");
 }
 
-static void grf_unload_file(griffin_model *m) {
+static void grf_file_unload(griffin_model *m) {
     if (m->mapped) munmap(m->mapped, (size_t)m->mapped_size);
 }
 #else
@@ -5560,7 +5547,7 @@ static int64_t grf_file_size(FILE *file) {
 }
 
 /* Reading the first byte tells a folder from a file. */
-static int grf_read_file(griffin_model *m, FILE *file) {
+static int grf_file_read(griffin_model *m, FILE *file) {
     int64_t size = fgetc(file) == EOF ? 0 : grf_file_size(file);
     if (ferror(file) || size < 0) return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be read");
     if (size == 0) return grf_fail(&m->host, GRIFFIN_E_FORMAT, "is empty");
@@ -5572,49 +5559,78 @@ static int grf_read_file(griffin_model *m, FILE *file) {
     return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be read");
 }
 
-static int grf_load_file(griffin_model *m, const char *path) {
+static int grf_file_load(griffin_model *m, const char *path) {
 #ifdef _MSC_VER
     #pragma warning(suppress: 4996)         /* fopen is standard */
 #endif
     FILE *file = fopen(path, "rb");
     int error;
     if (!file) return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be opened");
-    error = grf_read_file(m, file);
+    error = grf_file_read(m, file);
     fclose(file);
     return error;
 }
 
-static void grf_unload_file(griffin_model *m) { grf_host_release(&m->host, m->mapped); }
+static void grf_file_unload(griffin_model *m) { grf_host_release(&m->host, m->mapped); }
 #endif
 
-GRIFFIN_API int griffin_open_file(griffin_model **model, const char *path,
-                                  const griffin_options *options) {
-    griffin_model *m;
-    int error;
-    if (!model) return GRIFFIN_E_ARGUMENT;
-    *model = NULL;
-    error = grf_new_model(&m, options, path);
-    if (error) return error;
-    error = path ? grf_load_file(m, path)
-                 : grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the path is null");
-    if (!error) error = grf_open(m, m->mapped, m->mapped_size, options);
-    return grf_finish_open(m, error, model);
-}
 #endif
 
-GRIFFIN_API void griffin_close(griffin_model *m) {
-    grf_host host;
-    if (!m) return;
-    host = m->host;
+static void grf_model_close(griffin_model *m) {
+    grf_host host = m->host;
     grf_vocab_free(m->vocab, &host);
     grf_gguf_close(m->file, &host);
     grf_host_release(&host, m->weights);
     grf_host_release(&host, m->name);
     grf_host_release(&host, m->chat_template);
 #ifndef GRIFFIN_NO_STDIO
-    grf_unload_file(m);
+    grf_file_unload(m);
 #endif
     grf_host_release(&host, m);
+}
+
+/* After opening, messages no longer go to the caller's buffer, which may be gone by then. */
+static int grf_model_finish(griffin_model *m, int error, griffin_model **model) {
+    if (error) { grf_model_close(m); return error; }
+    m->host.file = NULL;
+    m->host.error = NULL;
+    *model = m;
+    return GRIFFIN_OK;
+}
+
+/* ---- public ---- */
+
+GRIFFIN_API int griffin_open_memory(griffin_model **model, const void *data, size_t size,
+                                    const griffin_options *options) {
+    griffin_model *m;
+    int error;
+    if (!model) return GRIFFIN_E_ARGUMENT;
+    *model = NULL;
+    error = grf_model_new(&m, options, NULL);
+    if (error) return error;
+    error = data ? grf_model_open(m, data, size, options)
+                 : grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the data are null");
+    return grf_model_finish(m, error, model);
+}
+
+#ifndef GRIFFIN_NO_STDIO
+GRIFFIN_API int griffin_open_file(griffin_model **model, const char *path,
+                                  const griffin_options *options) {
+    griffin_model *m;
+    int error;
+    if (!model) return GRIFFIN_E_ARGUMENT;
+    *model = NULL;
+    error = grf_model_new(&m, options, path);
+    if (error) return error;
+    error = path ? grf_file_load(m, path)
+                 : grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the path is null");
+    if (!error) error = grf_model_open(m, m->mapped, m->mapped_size, options);
+    return grf_model_finish(m, error, model);
+}
+#endif
+
+GRIFFIN_API void griffin_close(griffin_model *model) {
+    if (model) grf_model_close(model);
 }
 
 GRIFFIN_API const griffin_info *griffin_get_info(const griffin_model *model) {

@@ -357,9 +357,10 @@ static const struct { const char *name, *file, *shape; char kind; } network_tens
 };
 
 typedef struct tensor {
-    char   name[64], file[64];
+    char   name[64], file[64];              /* file: "model." and the name in a file of rows */
+    char   stored[80];                      /* the name in a file that the library reads */
     int    sizes[4], rank, taps;            /* row-major, as the formula fills them */
-    int    tiled;                           /* a matrix, whose name in the file ends in .f32 */
+    int    tiled;                           /* a matrix: stored in tiles as NAME.f32 */
     long   count;
     float *values;
 } tensor;
@@ -409,13 +410,14 @@ static inline void network_add(network *n, int kind, int layer) {
     memset(t, 0, sizeof *t);
     if (layer >= 0) snprintf(prefix, sizeof prefix, "layers.%d.", layer);
     snprintf(t->name, sizeof t->name, "%s%s", prefix, name);
-    snprintf(t->file, sizeof t->file, "%s%s", prefix, network_tensors[kind].file);
+    snprintf(t->file, sizeof t->file, "model.%s%s", prefix, network_tensors[kind].file);
     t->taps = *shape == 'c';
     t->count = 1;
     for (shape += t->taps; *shape; shape++)
         t->count *= t->sizes[t->rank++] = network_size(&n->config, *shape);
     t->tiled = t->rank > 1 && !t->taps && strstr(t->name, ".weight");
-    if (t->tiled) strcat(t->file, ".f32");
+    snprintf(t->stored, sizeof t->stored, "%s%s", t->file + strlen("model."),
+             t->tiled ? ".f32" : "");
     t->values = (float *)malloc((size_t)t->count * sizeof *t->values);
     fill_by_formula(t);
 }
@@ -464,7 +466,8 @@ static inline void network_write_config(const griffin_config *c, gguf *g) {
     gguf_float(g, "griffin.rope.freq_base", c->rope_base);
     gguf_float(g, "griffin.rglru.c", c->decay);
     gguf_float(g, "griffin.norm_weight_offset", c->norm_offset);
-    if (gguf_key(g, "griffin.attention.qkv_bias", GGUF_BOOL)) put(&g->pairs, &"\0\1"[c->qkv_bias], 1);
+    if (gguf_key(g, "griffin.attention.qkv_bias", GGUF_BOOL))
+        put(&g->pairs, c->qkv_bias ? "\1" : "\0", 1);
     gguf_text(g, "griffin.hidden_activation", activations[c->activation]);
     if (!gguf_array(g, "griffin.block_types", GGUF_STRING, c->layers)) return;
     for (i = 0; i < c->layers; i++)
@@ -478,12 +481,12 @@ static inline void write_taps(gguf *g, const tensor *t) {
     sizes[0] = E; sizes[1] = 1; sizes[2] = K;
     for (e = 0; e < E; e++)
         for (k = 0; k < K; k++) turned[e * K + k] = t->values[k * E + e];
-    gguf_tensor(g, t->file, sizes, 3, turned);
+    gguf_tensor(g, t->stored, sizes, 3, turned);
     free(turned);
 }
 
-/* [rows, cols], or gates [blocks, cols, rows], as tiles [tiles, cols, 32]. Dimensions that a test has
- * added stay. */
+/* [rows, cols], or gates [blocks, cols, rows], as tiles [tiles, cols, 32]. Dimensions that a test
+ * has added stay. */
 static inline void write_tiles(gguf *g, const tensor *t) {
     int gate = strstr(t->name, "gate_") != NULL, B = gate ? t->sizes[0] : 1;
     int rows = t->sizes[gate ? 2 : 0], cols = t->sizes[1], high = (rows + 31) / 32;
@@ -495,7 +498,7 @@ static inline void write_tiles(gguf *g, const tensor *t) {
                 tiles[((b * high + r / 32) * cols + k) * 32 + r % 32] =
                     t->values[gate ? (b * cols + k) * rows + r : r * cols + k];
     shape[0] = B * high; shape[1] = cols; shape[2] = 32; shape[3] = 1;
-    gguf_tensor(g, t->file, shape, rank, tiles);
+    gguf_tensor(g, t->stored, shape, rank, tiles);
     free(tiles);
 }
 
@@ -505,7 +508,7 @@ static inline void network_write(const network *n, gguf *g) {
         const tensor *t = &n->tensors[i];
         if (t->taps) write_taps(g, t);
         else if (t->tiled) write_tiles(g, t);
-        else gguf_tensor(g, t->file, t->sizes, t->rank, t->values);
+        else gguf_tensor(g, t->stored, t->sizes, t->rank, t->values);
     }
 }
 

@@ -82,7 +82,7 @@ static uint64_t place_in_tiles(const weight *source, uint64_t i) {
     return ((block * high + row / 32) * cols + col) * 32 + row % 32;
 }
 
-/* The values of a tensor in the file are those of the source as floats, and zeros fill its tiles. */
+/* The values of a tensor in the file are those of the source as floats; zeros fill its tiles. */
 static void check_tensor(const unsigned char *file, const griffin_tensor *t, const weights *w) {
     size_t n = strlen(t->name);
     int tiled = n > 4 && strcmp(t->name + n - 4, ".f32") == 0;
@@ -105,7 +105,8 @@ static void check_tensor(const unsigned char *file, const griffin_tensor *t, con
         CHECK(at < t->bytes / 4, "%s has too few tiles", t->name);
         if (at < t->bytes / 4) expected[at] = values[i];
     }
-    CHECK(memcmp(file + t->offset, expected, (size_t)t->bytes) == 0, "%s has other values", t->name);
+    CHECK(memcmp(file + t->offset, expected, (size_t)t->bytes) == 0, "%s has other values",
+          t->name);
     free(values);
     free(expected);
 }
@@ -316,6 +317,27 @@ static void test_no_metadata(void) {
         parts_free(&result);
     }
     parts_free(&source);
+}
+
+/* What the library's reader of directories lets pass, the converter takes or refuses by a message:
+ * a file with tiles of griffin.h 0.1, with a bit flipped in every 41st byte of its directory. */
+static void test_damaged_sources(void) {
+    static const char path[] = WORK "/damaged.gguf";
+    convert_options o = plain(path, NULL);
+    size_t size = 0;
+    unsigned char *file = test_read(DATA "gguf/old/griffin-tiny.q4_0.gguf", &size);
+    int refused = 0;
+    for (size_t at = 0; file && at < 12000; at += 41) {
+        model_parts m;
+        file[at] ^= (unsigned char)(1 << at % 8);
+        write_file(path, file, size);
+        message.text[0] = 0;
+        if (parts_read(&m, &o, &message) == 0) parts_free(&m);
+        else { CHECK(message.text[0], "byte %lu: no message", (unsigned long)at); refused++; }
+        file[at] ^= (unsigned char)(1 << at % 8);
+    }
+    CHECK(refused > 100, "%d files were refused", refused);
+    free(file);
 }
 
 static void test_presets(void) {
@@ -843,6 +865,7 @@ int main(void) {
     RUN(test_types);
     RUN(test_rows);
     RUN(test_no_metadata);
+    RUN(test_damaged_sources);
     RUN(test_presets);
     RUN(test_unknown_types);
     RUN(test_misfits_are_named);

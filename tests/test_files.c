@@ -68,7 +68,8 @@ static unsigned touch(const grf_gguf *g) {
     for (i = 0; i < g->n_tensors; i++) {
         const uint8_t *p = g->data + g->tensors[i].offset;
         for (j = 0; j < g->tensors[i].bytes; j++) sum += p[j];
-        for (j = 0; j < g->tensors[i].name.length; j++) sum += (unsigned char)g->tensors[i].name.text[j];
+        for (j = 0; j < g->tensors[i].name.length; j++)
+            sum += (unsigned char)g->tensors[i].name.text[j];
     }
     return sum;
 }
@@ -236,7 +237,8 @@ static void check_getters(const grf_gguf *g) {
     CHECK(length == 0, "%u bytes", (unsigned)length);
     CHECK(grf_gguf_get_string(g, "t.a_str", &text, &length, &host) == wrong, "%s", message);
 
-    CHECK(grf_gguf_get_array(g, "t.none", GRIFFIN_VALUE_U8, &array, &host) == 0 && !array, "not null");
+    CHECK(grf_gguf_get_array(g, "t.none", GRIFFIN_VALUE_U8, &array, &host) == 0 && !array,
+          "not null");
     CHECK(grf_gguf_get_array(g, "t.a_u8", GRIFFIN_VALUE_I8, &array, &host) == wrong, "%s", message);
     CHECK(grf_gguf_get_array(g, "t.u8", GRIFFIN_VALUE_U8, &array, &host) == wrong, "%s", message);
     CHECK(grf_gguf_get_array(g, "t.a_i32", GRIFFIN_VALUE_I32, &array, &host) == 1, "%s", message);
@@ -252,7 +254,8 @@ static void check_strings(const grf_gguf *g) {
     const char *text;
     const uint8_t *at;
     uint64_t i, length;
-    CHECK(grf_gguf_get_array(g, "t.a_str", GRIFFIN_VALUE_STRING, &array, &host) == 1, "%s", message);
+    CHECK(grf_gguf_get_array(g, "t.a_str", GRIFFIN_VALUE_STRING, &array, &host) == 1, "%s",
+          message);
     if (!array) return;
     at = g->data + array->offset;
     CHECK(array->count == 4, "%u", (unsigned)array->count);
@@ -284,7 +287,8 @@ static void test_getters(void) {
 static void test_numbers_must_be_finite(void) {
     static const struct { uint8_t type; uint64_t bits; } bad[] = {
         { GRIFFIN_VALUE_F32, 0x7f800000u }, { GRIFFIN_VALUE_F32, 0xffc00000u },
-        { GRIFFIN_VALUE_F64, 0x7ff8000000000000u }, { GRIFFIN_VALUE_F64, 0x47f0000000000000u }  /* 2^128 */
+        { GRIFFIN_VALUE_F64, 0x7ff8000000000000u },
+        { GRIFFIN_VALUE_F64, 0x47f0000000000000u }                                      /* 2^128 */
     };
     int i;
     reset_host();

@@ -1,5 +1,5 @@
-/* test_formats.c - weights of every number format that the converter reads decode to the reference's
- * bits, and one weight of a tile to those of its row. */
+/* test_formats.c - weights of every number format that the converter reads decode to the
+ * reference's bits, and one weight of a tile to those of its row. */
 
 #define GRIFFIN_IMPLEMENTATION
 #include "griffin.h"

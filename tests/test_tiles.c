@@ -1,7 +1,7 @@
-/* Promise: a model opens without a copy of its weights, and gives the same bits wherever it lies. What
- * is in rows or in the tiles of griffin.h 0.1 is refused by a tensor's name and by the command that
- * converts it; the converter then makes the same file as from the checkpoint. Whatever does not fit
- * is refused by the tensor's name. */
+/* Promise: a model opens without a copy of its weights, and gives the same bits wherever it lies.
+ * What is in rows or in the tiles of griffin.h 0.1 is refused by a tensor's name and by the command
+ * that converts it; the converter then makes the same file as from the checkpoint. Whatever does
+ * not fit is refused by the tensor's name. */
 
 #include <sys/stat.h>
 
@@ -90,7 +90,8 @@ static void check_old(const char *path, int expected, const char *a, const char 
     options.error_size = sizeof error;
     CHECK(griffin_open_file(&m, path, &options) == expected && !m, "%s: %s", path, error);
     CHECK(strstr(error, path) && strstr(error, a) && strstr(error, b)
-          && strstr(error, "griffin convert OLD NEW"), "'%s' should tell of %s and %s", error, a, b);
+          && strstr(error, "griffin convert OLD NEW"), "'%s' should tell of %s and %s", error, a,
+          b);
 }
 
 /* The converter, told nothing about types, makes `file` of the model at `path`. */

@@ -66,6 +66,20 @@ static void print_tensor(const griffin_tensor *t) {
     printf("]%*s at %llu, %llu bytes\n", n < 74 ? 74 - n : 1, "", (ull)t->offset, (ull)t->bytes);
 }
 
+/* A key and its value, or the first values of an array. */
+static void print_metadata(griffin_metadata *m) {
+    enum { SHOWN = 4, LONGEST = 60 };
+    printf("%-48.*s ", (int)m->key_length, m->key);
+    if (m->is_array) printf("[%llu] ", (ull)m->count);
+    if (m->count) do {
+        const char *more = m->length > LONGEST ? "..." : "";
+        if (m->text) printf("%.*s%s", (int)(*more ? LONGEST : m->length), m->text, more);
+        else printf("%.9g", m->number);
+        printf(m->index + 1 < m->count ? ", " : "");
+    } while (m->index + 1 < SHOWN && griffin_next_element(m));
+    printf(m->index + 1 < m->count ? "...\n" : "\n");
+}
+
 /* ---- for programs ------------------------------------------------------------------------- */
 
 static void json_text(const char *words) {
@@ -138,10 +152,14 @@ static int print_tensors(session *s, int json) {
     return 0;
 }
 
-static int print_all(session *s, int json, int tensors) {
+static int print_all(session *s, int json, int tensors, int metadata) {
+    griffin_metadata m;
     int status = 0;
     if (json) { printf("{\n"); json_info(s->info); }
     else print_info(s->info);
+    if (metadata && !json) printf("\n");
+    for (int i = 0; metadata && !json && griffin_get_metadata(s->model, NULL, i, &m) > 0; i++)
+        print_metadata(&m);
     if (tensors) {
         printf(json ? ",\n  \"tensors\": [\n" : "\n");
         status = print_tensors(s, json);
@@ -154,10 +172,11 @@ static int print_all(session *s, int json, int tensors) {
 int command_info(int argc, char **argv) {
     model_options o = MODEL_DEFAULTS;
     session s;
-    int json = 0, tensors = 0;
+    int json = 0, tensors = 0, metadata = 0;
     const option table[] = {
         MODEL_OPTIONS(o),
         { "tensors", NULL, OPTION_FLAG, &tensors, NULL, "list every tensor" },
+        { "metadata", NULL, OPTION_FLAG, &metadata, NULL, "list what else the file says" },
         { "json", NULL, OPTION_FLAG, &json, NULL, "print JSON, for programs" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
@@ -166,7 +185,7 @@ int command_info(int argc, char **argv) {
     if (status < 0) status = session_open(&s, &c, &o, NUMBERS_ONLY);
     else return status;
     if (status) return status;
-    status = print_all(&s, json, tensors);
+    status = print_all(&s, json, tensors, metadata);
     session_close(&s);
     return status;
 }

@@ -395,8 +395,7 @@ int config_read_companions(model_config *c, const char *directory, report *r) {
 
 void config_free(model_config *c) {
     free(c->chat_template);
-    free(c->name);
-    c->chat_template = c->name = NULL;
+    c->chat_template = NULL;
 }
 
 /* ---- metadata ------------------------------------------------------------------------------ */

@@ -13,7 +13,6 @@ typedef struct model_config {
     int   bos, eos, end_of_turn, pad;       /* ids; -1: not said */
     int   add_bos, add_eos;                 /* 0 or 1; -1: not said */
     char *chat_template;                    /* null: none */
-    char *name;                             /* the model's, if its file says one, or null */
 } model_config;
 
 /* Each starts a configuration: from a config.json, or from the name of a published shape. All

@@ -207,11 +207,11 @@ static uint64_t rows_of(const tensor *t) { return t->shape[t->kind == TENSOR_GAT
 static int write_general(job *j) {
     gguf_writer *g = &j->out;
     const quant_type *type = main_type(j);
-    const char *said = j->o->name ? j->o->name : j->m->config.name;
-    char *name = path_name(said ? said : j->o->source);
+    const char *said = j->o->name ? j->o->name : j->m->name;
+    char *name = path_name(j->o->source);
     if (!name) return report_fail(j->r, "out of memory");
     gguf_string(g, "general.architecture", "griffin");
-    gguf_string(g, "general.name", said ? said : name);
+    gguf_string(g, "general.name", said[0] ? said : name);
     gguf_u32(g, "general.file_type", type->file_type);
     if (type->elements > 1) gguf_u32(g, "general.quantization_version", 2);
     gguf_u32(g, "general.alignment", GGUF_ALIGNMENT);
@@ -219,7 +219,7 @@ static int write_general(job *j) {
     return 0;
 }
 
-/* The library does not read context_length and value_length; other readers of GGUF look for them. */
+/* Other readers of GGUF look for the last two; the library does not. */
 static void write_network(job *j) {
     gguf_writer *g = &j->out;
     if (!j->o->rows) gguf_u32(g, "griffin.format_version", ENGINE_FILE_VERSION);

@@ -56,7 +56,8 @@ static void read_pieces(vocabulary *v, const engine_file *f) {
 
 static void read_merges(vocabulary *v, const engine_file *f) {
     griffin_metadata merges;
-    if (!find(f, "tokenizer.ggml.merges", GRIFFIN_VALUE_STRING, 1, &merges) || !merges.count) return;
+    if (!find(f, "tokenizer.ggml.merges", GRIFFIN_VALUE_STRING, 1, &merges)) return;
+    if (merges.count == 0) return;
     do vocabulary_add_merge(v, vocabulary_keep(v, merges.text, merges.length));
     while (griffin_next_element(&merges));
 }
@@ -242,7 +243,8 @@ static int read_weights(model_parts *m, const engine_file *f, const file_bytes *
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
-static int read_config(model_config *c, const engine_file *f, report *r) {
+static int read_config(model_parts *parts, const engine_file *f, report *r) {
+    model_config *c = &parts->config;
     griffin_metadata m;
     griffin_config net;
     int found = engine_config(f, &net, r), status = 0;
@@ -259,8 +261,9 @@ static int read_config(model_config *c, const engine_file *f, report *r) {
     if (find(f, "griffin.context_length", GRIFFIN_VALUE_U32, 0, &m))
         c->context_length = (int)(m.integer & INT_MAX);
     c->bos = c->eos = c->end_of_turn = c->pad = c->add_bos = c->add_eos = -1;
+    if (find(f, "general.name", GRIFFIN_VALUE_STRING, 0, &m) && m.length < sizeof parts->name)
+        memcpy(parts->name, m.text, m.length);
     if (!c->chat_template) c->chat_template = text_of(f, "tokenizer.chat_template", r, &status);
-    c->name = text_of(f, "general.name", r, &status);
     return status;
 }
 
@@ -272,7 +275,7 @@ int gguf_read(model_parts *m, const char *path, report *r) {
     if (!added) return -1;
     file = *added;
     status = engine_open(&f, file.data, (size_t)file.size, r);
-    if (status == 0) status = read_config(&m->config, f, r);
+    if (status == 0) status = read_config(m, f, r);
     if (status == 0) status = read_vocabulary(m, f, r);
     if (status == 0) status = read_weights(m, f, &file, path, r);
     if (status != 0) {

@@ -28,17 +28,18 @@ static int paper_preset(griffin_config *g, const char *size) {
         { "1.3b", 2048, 2560, 24 }, { "3b",   3072, 4096, 24 }, { "7b",   4096, 5632, 32 },
         { "14b",  5120, 8192, 40 }
     };
-    int i;
-    for (i = 0; i < (int)(sizeof table / sizeof table[0]) && strcmp(size, table[i].name) != 0; i++) {}
-    if (i == (int)(sizeof table / sizeof table[0])) return -1;
-    g->vocab = 32000;
-    g->width = table[i].D;
-    g->lru_width = table[i].E;
-    g->layers = table[i].N;
-    g->gate_blocks = 16;
-    g->head_dim = 128;
-    g->window = 1024;
-    return 0;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        if (strcmp(size, table[i].name) != 0) continue;
+        g->vocab = 32000;
+        g->width = table[i].D;
+        g->lru_width = table[i].E;
+        g->layers = table[i].N;
+        g->gate_blocks = 16;
+        g->head_dim = 128;
+        g->window = 1024;
+        return 0;
+    }
+    return -1;
 }
 
 /* RecurrentGemma report: a Griffin with scaled embedding and capped logits. */
@@ -56,26 +57,20 @@ static int gemma_preset(griffin_config *g, const char *size) {
     return 0;
 }
 
-int preset_find(griffin_config *config, const char *name) {
-    static const struct { const char *prefix, *blocks; } families[] = {
-        { "griffin-", "rra" }, { "hawk-", "r" }, { "mqa-", "a" }
+int preset_find(griffin_config *net, const char *name) {
+    static const struct { const char *prefix, *blocks; int (*fill)(griffin_config *, const char *); }
+    families[] = {
+        { "griffin-", "rra", paper_preset }, { "hawk-", "r", paper_preset },
+        { "mqa-", "a", paper_preset }, { "recurrentgemma-", "rra", gemma_preset },
+        { "", "rra", gemma_preset }
     };
-    const char *blocks = "rra";
-    int i, error = -1;
-    family_defaults(config);
-    for (i = 0; i < (int)(sizeof families / sizeof families[0]) && error; i++) {
-        size_t n = strlen(families[i].prefix);
-        if (strncmp(name, families[i].prefix, n) != 0) continue;
-        blocks = families[i].blocks;
-        error = paper_preset(config, name + n);
-    }
-    if (error)
-        error =
-            gemma_preset(config, strncmp(name, "recurrentgemma-", 15) == 0 ? name + 15 : name);
-    if (error) return error;
-    config->mlp_width = 3 * config->width;
-    config->heads = config->width / config->head_dim;
-    config->rope_dims = config->head_dim / 2;
-    repeat_blocks(config, blocks);
+    int family = 0;
+    while (strncmp(name, families[family].prefix, strlen(families[family].prefix)) != 0) family++;
+    family_defaults(net);
+    if (families[family].fill(net, name + strlen(families[family].prefix)) != 0) return -1;
+    net->mlp_width = 3 * net->width;
+    net->heads = net->width / net->head_dim;
+    net->rope_dims = net->head_dim / 2;
+    repeat_blocks(net, families[family].blocks);
     return 0;
 }

@@ -50,7 +50,7 @@ int engine_config(const engine_file *file, griffin_config *config, report *r) {
     for (int i = 0; i < GRF_COUNT(family); i++)
         if (strlen(family[i]) == name.length + 1 && !memcmp(family[i], name.text, name.length))
             return grf_config_read(&file->gguf, family[i], config, &host) < 0 ? -1 : 1;
-    grf_fail(&host, GRIFFIN_E_UNSUPPORTED, "architecture '%t' is none of griffin and recurrentgemma",
+    grf_fail(&host, GRIFFIN_E_UNSUPPORTED, "architecture '%t', expected griffin or recurrentgemma",
              name.text, name.length);
     return -1;
 }

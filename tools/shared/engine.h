@@ -19,9 +19,9 @@ void engine_close(engine_file *file);
 int engine_metadata(const engine_file *file, const char *key, int index, griffin_metadata *m);
 int engine_tensor(const engine_file *file, int index, griffin_tensor *t);      /* 0: no more */
 
-/* Both return 1, 0 if the file says nothing about it, or -1 with a message. The keys may be those of
- * any architecture of the family. Of the vocabulary only bos, eos, end_of_turn, pad and add_bos are
- * filled in. */
+/* Both return 1, 0 if the file says nothing about it, or -1 with a message. The keys may be those
+ * of any architecture of the family. Of the vocabulary only bos, eos, end_of_turn, pad and add_bos
+ * are filled in. */
 int engine_config(const engine_file *file, griffin_config *config, report *r);
 int engine_vocabulary(const engine_file *file, griffin_info *info, report *r);
 
