@@ -17,7 +17,7 @@
  *     >>network >>run                    what it computes, as in the paper; running it
  *     >>state >>sampler                  its memory of a text; choosing tokens
  *   TWO, files and text
- *     >>formats >>gguf >>config          what is in a file
+ *     >>gguf >>config                    what is in a file
  *     >>vocabulary >>text                text to tokens and back
  *     >>model                            opening
  *   THREE, silicon
@@ -212,13 +212,14 @@
   #define GRF_PREFIXED(name) GRF_PREFIXED_BY(GRIFFIN_PREFIX, name)
   #define griffin_error_string   GRF_PREFIXED(griffin_error_string)
   #define griffin_version        GRF_PREFIXED(griffin_version)
-  #define griffin_preset         GRF_PREFIXED(griffin_preset)
   #define griffin_open_file      GRF_PREFIXED(griffin_open_file)
   #define griffin_open_memory    GRF_PREFIXED(griffin_open_memory)
   #define griffin_close          GRF_PREFIXED(griffin_close)
   #define griffin_get_info       GRF_PREFIXED(griffin_get_info)
   #define griffin_get_tensor     GRF_PREFIXED(griffin_get_tensor)
   #define griffin_get_operation  GRF_PREFIXED(griffin_get_operation)
+  #define griffin_get_metadata   GRF_PREFIXED(griffin_get_metadata)
+  #define griffin_next_element   GRF_PREFIXED(griffin_next_element)
   #define griffin_state_size     GRF_PREFIXED(griffin_state_size)
   #define griffin_state_position GRF_PREFIXED(griffin_state_position)
   #define griffin_mark_size      GRF_PREFIXED(griffin_mark_size)
@@ -243,8 +244,6 @@
   #define griffin_stop_feed      GRF_PREFIXED(griffin_stop_feed)
   #define griffin_save           GRF_PREFIXED(griffin_save)
   #define griffin_load           GRF_PREFIXED(griffin_load)
-  #define griffin_tile_size      GRF_PREFIXED(griffin_tile_size)
-  #define griffin_tile_pack      GRF_PREFIXED(griffin_tile_pack)
 #endif
 
 #ifdef __cplusplus
@@ -353,11 +352,6 @@ typedef struct griffin_config {
     char  blocks[GRIFFIN_MAX_LAYERS + 1];   /* per layer 'r' recurrent or 'a' attention; NUL ends */
 } griffin_config;
 
-/* Fills in a published shape: "recurrentgemma-2b" ("2b"), "recurrentgemma-9b" ("9b"), and the
- * paper's "griffin-S", "hawk-S", "mqa-S" with S of 100m 200m 400m 1.3b 3b 7b 14b (vocabulary
- * 32000). mqa is the paper's Transformer baseline: all attention. E_ARGUMENT: no such name. */
-GRIFFIN_API int griffin_preset(griffin_config *config, const char *name);
-
 typedef struct griffin_options {
     griffin_allocator allocator;
     griffin_logger    logger;
@@ -371,7 +365,6 @@ typedef struct griffin_options {
     int               rewind;               /* most tokens griffin_rewind can go back; 0: 16. Each
                                              * adds a token's keys and values to every state: 16 KiB
                                              * for RecurrentGemma 2B */
-    const griffin_config *config;           /* for files without metadata; else ignored */
     char             *error;                /* null, or receives the message of a failed open */
     size_t            error_size;
 } griffin_options;
@@ -462,6 +455,37 @@ typedef struct griffin_operation {
 
 GRIFFIN_API int griffin_get_operation(const griffin_model *model, int index,
                                       griffin_operation *operation);
+
+/* What else the file says: pairs of a key and a value, or an array of values. Nothing is copied:
+ * the pointers are into the file, and valid until griffin_close. */
+typedef enum griffin_value_type {           /* the numbers of GGUF */
+    GRIFFIN_VALUE_U8, GRIFFIN_VALUE_I8, GRIFFIN_VALUE_U16, GRIFFIN_VALUE_I16,
+    GRIFFIN_VALUE_U32, GRIFFIN_VALUE_I32, GRIFFIN_VALUE_F32, GRIFFIN_VALUE_BOOL,
+    GRIFFIN_VALUE_STRING, GRIFFIN_VALUE_ARRAY,
+    GRIFFIN_VALUE_U64, GRIFFIN_VALUE_I64, GRIFFIN_VALUE_F64
+} griffin_value_type;
+
+typedef struct griffin_metadata {
+    const char *key;                        /* no NUL ends it */
+    size_t      key_length;
+    griffin_value_type type;                /* of the value; of an array: of its elements */
+    int         is_array;
+    uint64_t    count;                      /* elements of an array, may be 0; else 1 */
+
+    uint64_t    index;                      /* the element that follows, from 0 */
+    int64_t     integer;                    /* of integers and bools; u64: the same bits */
+    double      number;                     /* of all numbers and bools */
+    const char *text;                       /* of a string; no NUL ends it */
+    size_t      length;
+    const unsigned char *data;              /* its bytes: little-endian, anywhere */
+} griffin_metadata;
+
+/* The pair with this key, or with key null the pair of this number, from 0. Returns 1, or 0 if there
+ * is none. Of an array it gives the first element, and griffin_next_element moves on to the next:
+ * 1, or 0 after the last. */
+GRIFFIN_API int griffin_get_metadata(const griffin_model *model, const char *key, int index,
+                                     griffin_metadata *metadata);
+GRIFFIN_API int griffin_next_element(griffin_metadata *metadata);
 
 /* ---- state: everything a sequence remembers, as plain bytes --------------
  * A state has a fixed size, holds no pointers, and lives in your memory, as
@@ -679,17 +703,6 @@ GRIFFIN_API int     griffin_load(const griffin_model *model, griffin_state *stat
                                  griffin_sampler *sampler, griffin_decoder *decoder,
                                  const void *data, size_t size);
 
-/* ---- for writers of model files -----------------------------------------------
- * Weights that a file holds in tiles of 32 rows are used in place, without a copy: from a mapped
- * file, or from the buffer given to griffin_open_memory. >>network says how such tensors are named
- * and what is in a tile. type is "f32", "f16", "bf16", "q8_0" or "q4_0". */
-
-/* Bytes of a tile of so many columns; E_UNSUPPORTED if the type has no tiles of that length. */
-GRIFFIN_API int64_t griffin_tile_size(const char *type, int cols);
-
-/* Packs 1 to 32 rows, each encoded as in a GGUF tensor of that type, into a tile. */
-GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, int count,
-                                  void *tile);
 
 #ifdef __cplusplus
 }
@@ -1050,6 +1063,81 @@ static uint64_t grf_hash_number(uint64_t hash, uint64_t number) {
     return grf_hash(hash, bytes, sizeof bytes);
 }
 
+/* ---- hash tables ----------------------------------------------------------------------
+ * From a 32-bit hash to the index of an item, by open addressing: an item lies at its hash, or in
+ * the first free place after it. A hostile file can make its items collide. It is refused if an
+ * item would lie more than a thousand places from its hash, so no search has to go further. */
+
+typedef struct grf_table_entry { uint32_t hash, index; } grf_table_entry;   /* index + 1; 0: free */
+typedef struct grf_table { grf_table_entry *entries; uint32_t mask; } grf_table;
+
+#define GRF_FARTHEST 1000
+
+static int grf_table_make(grf_table *table, uint64_t count, const grf_host *host) {
+    uint64_t size = 16;
+    while (size < 2 * count) size *= 2;
+    table->mask = (uint32_t)(size - 1);
+    size *= sizeof(grf_table_entry);
+    table->entries = (grf_table_entry *)grf_host_allocate(host, size);
+    if (!table->entries) return grf_fail_memory(host, size);
+    memset(table->entries, 0, (size_t)size);
+    return GRIFFIN_OK;
+}
+
+static int grf_table_add(grf_table *table, uint32_t hash, int index, const grf_host *host) {
+    uint32_t at = hash & table->mask;
+    for (int steps = 0; table->entries[at].index; steps++) {
+        if (steps == GRF_FARTHEST) {
+            return grf_fail(host, GRIFFIN_E_FORMAT, "names made to collide");
+        }
+        at = (at + 1) & table->mask;
+    }
+    table->entries[at].hash  = hash;
+    table->entries[at].index = (uint32_t)index + 1;
+    return GRIFFIN_OK;
+}
+
+/* The next item that was added with this hash; -1: there are no more. *steps starts as 0. */
+GRF_INLINE int32_t grf_table_next(const grf_table *table, uint32_t hash, uint32_t *steps) {
+    while (*steps <= GRF_FARTHEST) {
+        const grf_table_entry *entry = &table->entries[(hash + (*steps)++) & table->mask];
+        if (!entry->index) break;
+        if (entry->hash == hash) return (int32_t)entry->index - 1;
+    }
+    return -1;
+}
+
+static uint32_t grf_text_hash(const char *text, uint64_t length) {
+    return (uint32_t)grf_hash(GRF_HASH_START, text, (size_t)length);
+}
+
+/* A text of a file: no NUL ends it. */
+typedef struct grf_name { const char *text; uint64_t length; } grf_name;
+
+/* `records` have `size` bytes each, begin with a grf_name, and are in the table by it. Returns the
+ * one of this name, or null. */
+static const void *grf_table_find(const grf_table *table, const void *records, size_t size,
+                                  const char *text, uint64_t length) {
+    uint32_t hash = grf_text_hash(text, length), steps = 0;
+    int32_t index;
+    while ((index = grf_table_next(table, hash, &steps)) >= 0) {
+        const void *record = (const char *)records + (size_t)index * size;
+        const grf_name *name = (const grf_name *)record;
+        if (name->length == length && memcmp(name->text, text, (size_t)length) == 0) return record;
+    }
+    return NULL;
+}
+
+/* Adds the record of this index, or returns GRF_TWICE if one with its name is there. */
+enum { GRF_TWICE = 1 };
+
+static int grf_table_add_name(grf_table *table, const void *records, size_t size, int index,
+                              const grf_host *host) {
+    const grf_name *name = (const grf_name *)((const char *)records + (size_t)index * size);
+    if (grf_table_find(table, records, size, name->text, name->length)) return GRF_TWICE;
+    return grf_table_add(table, grf_text_hash(name->text, name->length), index, host);
+}
+
 /* A number that is larger for a larger float. */
 static uint32_t grf_float_key(float x) {
     uint32_t bits = grf_bits_from_float(x + 0.0f);  /* -0 becomes 0 */
@@ -1175,36 +1263,92 @@ static uint16_t grf_bf16_from_float(float x) {
 
 static int64_t grf_pad(int64_t n) { return (n + GRF_TILE - 1) / GRF_TILE * GRF_TILE; }
 
-/* The type numbers of GGUF that can be weights here. */
-enum grf_type {
-    GRF_F32 = 0, GRF_F16 = 1, GRF_BF16 = 30, GRF_I8 = 24,   /* i8: tiles only */
-    GRF_Q4_0 = 2, GRF_Q4_1 = 3, GRF_Q5_0 = 6, GRF_Q5_1 = 7, GRF_Q8_0 = 8,
-    GRF_Q4_K = 12, GRF_Q5_K = 13, GRF_Q6_K = 14,
-    GRF_TYPES = 31
-};
-
-/* A linear layer y = W x + b, W [rows, cols], as tiles of 32 output rows, ascending in k:
+/* ---- tilings: how weights lie -----------------------------------------------------
+ * A tile is 32 output rows of a matrix, so that each of two vectors of 16 owns its rows. It is a
+ * sequence of blocks, ascending in k:
  *
  *     f32, f16, bf16   for each k: 32 weights
- *     q8_0             for each block of 32 k: 32 f16 scales, then for each 4 k: 32 rows x 4 bytes,
- *                      stored + 128 so that they are unsigned
- *     q4_0             for each block of 32 k: 32 f16 scales, then for j = 0, 4, 8, 12: 32 rows x 4
- *                      bytes; low nibble k = j + i, high nibble k = j + i + 16, stored + 8
+ *     q8_0             for each 32 k: 32 f16 scales, then for each 4 k: 32 rows x 4 bytes, stored
+ *                      + 128 so that they are unsigned
+ *     q4_0             for each 32 k: 32 f16 scales, then for j = 0, 4, 8, 12: 32 rows x 4 bytes;
+ *                      low nibble k = j + i, high nibble k = j + i + 16, stored + 8
  *
- * Elements are in the machine's byte order, in files little-endian. A block-diagonal matrix is
- * `blocks` matrices of rows/blocks x cols, block b reading x[b * cols ...]; its tiles do not cross
- * blocks. */
+ * A tile whose matrix has fewer rows is filled up with zeros. Elements are in the machine's byte
+ * order; in files they are little-endian. A new tiling is a row of grf_tilings, one function for
+ * the embedding, and the kernels. */
 #define GRF_BLOCK_BYTES_Q8_0 1088           /* of 32 columns in a tile */
 #define GRF_BLOCK_BYTES_Q4_0 576
 
+typedef enum grf_type { GRF_F32, GRF_F16, GRF_BF16, GRF_Q8_0, GRF_Q4_0, GRF_TILINGS } grf_type;
+
+typedef struct grf_tiling {
+    const char *name;
+    int         columns, bytes;             /* of a block of 32 rows */
+    int         added;                      /* to each weight when it is stored */
+    int         quantised;                  /* 1: meets grf_q8; 0: meets floats */
+    float     (*weight)(const uint8_t *block, int row, int column);
+} grf_tiling;
+
+static float grf_weight_f32(const uint8_t *block, int row, int column) {
+    float weight;
+    (void)column;
+    memcpy(&weight, block + 4 * row, 4);
+    return weight;
+}
+
+static uint16_t grf_half_at(const uint8_t *block, int row) {
+    uint16_t half;
+    memcpy(&half, block + 2 * row, 2);
+    return half;
+}
+
+static float grf_weight_f16(const uint8_t *block, int row, int column) {
+    (void)column;
+    return grf_float_from_f16(grf_half_at(block, row));
+}
+
+static float grf_weight_bf16(const uint8_t *block, int row, int column) {
+    (void)column;
+    return grf_float_from_bf16(grf_half_at(block, row));
+}
+
+/* A product of a half (11 bits) and a code (8 bits) is exact in a float. */
+static float grf_weight_q8_0(const uint8_t *block, int row, int column) {
+    int code = block[2 * GRF_TILE + column / 4 * (4 * GRF_TILE) + row * 4 + column % 4];
+    return grf_float_from_f16(grf_half_at(block, row)) * (float)(code - 128);
+}
+
+static float grf_weight_q4_0(const uint8_t *block, int row, int column) {
+    int pair = block[2 * GRF_TILE + column % 16 / 4 * (4 * GRF_TILE) + row * 4 + column % 4];
+    return grf_float_from_f16(grf_half_at(block, row))
+           * (float)((column < 16 ? pair & 15 : pair >> 4) - 8);
+}
+
+static const grf_tiling grf_tilings[GRF_TILINGS] = {            /* index: grf_type */
+    { "f32",   1,  128,   0, 0, grf_weight_f32 },
+    { "f16",   1,   64,   0, 0, grf_weight_f16 },
+    { "bf16",  1,   64,   0, 0, grf_weight_bf16 },
+    { "q8_0", 32, GRF_BLOCK_BYTES_Q8_0, 128, 1, grf_weight_q8_0 },
+    { "q4_0", 32, GRF_BLOCK_BYTES_Q4_0, 8, 1, grf_weight_q4_0 }
+};
+
+/* Of a tile with so many columns, a multiple of the tiling's. */
+static uint64_t grf_tile_bytes(int type, uint64_t cols) {
+    return cols / (uint64_t)grf_tilings[type].columns * (uint64_t)grf_tilings[type].bytes;
+}
+
+/* A linear layer y = W x + b, W [rows, cols]. A block-diagonal matrix is `blocks` matrices of
+ * rows/blocks x cols, block b reading x[b * cols ...]; its tiles do not cross blocks. */
 typedef struct grf_linear {
-    int         type;                       /* GRF_F32, GRF_F16, GRF_BF16, GRF_Q8_0 or GRF_Q4_0 */
+    int         type;                       /* grf_type */
     int         rows, cols, blocks;
     int         tiles;                      /* of all blocks */
     uint64_t    tile_bytes;
     const uint8_t *tile;                    /* [tiles][tile_bytes] */
     const float *bias;                      /* [pad(rows)] or null */
 } grf_linear;
+
+static int grf_is_quantised(const grf_linear *w) { return w && grf_tilings[w->type].quantised; }
 
 /* Activations for int8 and int4 weights. Sums of 32 products with weights stored + 128 or + 8 start
  * at -128 or -8 times the sum of the q. The groups of all rows lie side by side, [cols][rows]: what
@@ -1413,15 +1557,12 @@ typedef struct grf_builder {
     griffin_model *model;
     const griffin_config *config;
     grf_arena  arena;
-    const char *prefix;                     /* "model." or "" */
     int        layer;                       /* the current one; -1: none */
     int        wanted_rows_only;            /* what is added now follows the last layer */
     unsigned char *used;                    /* [tensors] named by the network */
-    float     *row;                         /* [32][longest row] for packing */
-    uint64_t   row_floats;
     int        copy;                        /* griffin_options.copy_weights */
     uint64_t   parameters;                  /* of everything, */
-    uint64_t   weights_of[GRF_TYPES];       /* and in matrices of each type */
+    uint64_t   weights_of[GRF_TILINGS];     /* and in matrices of each type */
     const grf_linear *embedding;
     grf_op    *ops;
     int        n_ops;                       /* measuring: no more than so many are needed */
@@ -1442,7 +1583,6 @@ static float *grf_load_taps(grf_builder *b);
 static const grf_linear *grf_load_matrix(grf_builder *b, const char *name, int rows, int cols,
                                    int has_bias);
 static const grf_linear *grf_load_gates(grf_builder *b, const char *weight, const char *bias);
-static int grf_is_quantised(const grf_linear *w);
 
 /* ---- memory in a state: given to operations as weights are, in the order of the layers ---- */
 
@@ -1682,8 +1822,7 @@ static void grf_mlp_block(grf_builder *b) {
 static void grf_output_head(grf_builder *b) {
     int D = b->config->width, V = b->config->vocab;
     grf_output out = grf_output_of(b, GRF_LOGITS, GRF_CAP, "embed_tokens", b->embedding);
-    b->prefix = "";
-    if (grf_tensor_lookup(b, "lm_head.weight") || grf_tensor_lookup_tiles(b, "lm_head.weight"))
+    if (grf_tensor_lookup_tiles(b, "lm_head.weight"))
         out = grf_dense(b, GRF_LOGITS, GRF_CAP, "lm_head", V, D, 0);
     grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, &out, 1)->soft_cap = b->config->soft_cap;
 }
@@ -1719,7 +1858,6 @@ static const grf_mixer *grf_mixer_by_name(const char *name, uint64_t length) {
 
 static void grf_network(grf_builder *b) {
     b->layer = -1;
-    b->prefix = grf_gguf_tensor(b->model->file, "model.final_norm.weight") ? "model." : "";
     grf_embedding(b);
     for (b->layer = 0; b->layer < b->config->layers && !b->error; b->layer++) {
         grf_norm(b, "temporal_pre_norm.weight");
@@ -1867,38 +2005,13 @@ static int64_t grf_embed_cost(const griffin_context *c, const grf_op *op) {
     return grf_pad(op->width) * 32;
 }
 
-/* A row of a packed matrix: the embedding is also the head, in tiles. Exact products only. */
+/* A row of a matrix in tiles: the embedding is also the head. Exact products only. */
 static void grf_unpack_row(float *to, const grf_linear *w, int64_t row, float scale) {
-    const uint8_t *tile = w->tile + (uint64_t)(row / GRF_TILE) * w->tile_bytes;
-    int64_t r = row % GRF_TILE, k;
-    for (k = 0; k < w->cols; k++) {
-        const uint8_t *at = tile;           /* of the block of 32 that holds k */
-        int64_t i = k % 32;
-        uint16_t half;
-        float value;
-        switch (w->type) {
-        case GRF_F32:
-            memcpy(&value, tile + (k * GRF_TILE + r) * 4, 4);
-            break;
-        case GRF_F16: case GRF_BF16:
-            memcpy(&half, tile + (k * GRF_TILE + r) * 2, 2);
-            value = w->type == GRF_F16 ? grf_float_from_f16(half) : grf_float_from_bf16(half);
-            break;
-        case GRF_Q8_0:
-            at += k / 32 * 34 * GRF_TILE;
-            memcpy(&half, at + 2 * r, 2);
-            value = grf_float_from_f16(half)
-                    * (float)(at[2 * GRF_TILE + i / 4 * 4 * GRF_TILE + r * 4 + i % 4] - 128);
-            break;
-        default:
-            at += k / 32 * 18 * GRF_TILE;
-            memcpy(&half, at + 2 * r, 2);
-            at += 2 * GRF_TILE + i % 16 / 4 * 4 * GRF_TILE + r * 4 + i % 4;
-            value = grf_float_from_f16(half) * (float)((i < 16 ? *at & 15 : *at >> 4) - 8);
-            break;
-        }
-        to[k] = value * scale;
-    }
+    const grf_tiling *tiling = &grf_tilings[w->type];
+    const uint8_t *block = w->tile + (uint64_t)(row / GRF_TILE) * w->tile_bytes;
+    for (int k = 0; k < w->cols; block += tiling->bytes)
+        for (int i = 0; i < tiling->columns; i++, k++)
+            to[k] = tiling->weight(block, (int)(row % GRF_TILE), i) * scale;
 }
 
 static void grf_run_embed(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
@@ -3111,180 +3224,6 @@ GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *
     return token;
 }
 
-/* ================================================================= >>formats
- * The number formats of weights in a file, and how to read them.
- *
- * A row of a tensor is a sequence of blocks; all numbers are little-endian and nothing is
- * aligned. h is an IEEE half. Elements of a block are x[0], x[1], ... ; j runs over 0 .. 15,
- * l over 0 .. 31. The sizes are in grf_formats below.
- *
- *   f32    float x
- *   f16    h x
- *   bf16   the upper two bytes of a float
- *
- *   q8_0   0: h d      2: i8 q[32]                        x[l] = q[l] d
- *   q4_0   0: h d                          2: u8 q[16]    x[j] = (v - 8) d
- *   q4_1   0: h d      2: h m              4: u8 q[16]    x[j] = v d + m
- *   q5_0   0: h d                2: u32 H  6: u8 q[16]    x[j] = (v - 16) d
- *   q5_1   0: h d      2: h m    4: u32 H  8: u8 q[16]    x[j] = v d + m
- *          v of element j is the low nibble of q[j], of element j + 16 its high nibble; in
- *          q5 bit i of H is worth 16 in the v of element i.
- *
- *   q4_k   0: h d      2: h dmin    4: u8 s[12]                  16: u8 q[128]
- *   q5_k   0: h d      2: h dmin    4: u8 s[12]    16: u8 H[32]  48: u8 q[128]
- *          Eight sub-blocks i of 32:  x[32 i + l] = (d scale(i)) v - (dmin min(i)).
- *          v is a nibble of q[32 (i / 2) + l], the low one for even i, the high one for odd;
- *          in q5_k bit i of H[l] adds 16. The 6-bit numbers scale(i) and min(i) lie in s:
- *              i < 4    scale = s[i] & 63                           min = s[i + 4] & 63
- *              i >= 4   scale = s[i + 4] & 15 | s[i - 4] >> 6 << 4
- *                                                      min = s[i + 4] >> 4 | s[i] >> 6 << 4
- *
- *   q6_k   0: u8 q[128]    128: u8 H[64]    192: i8 s[16]    208: h d
- *          Two halves of 128, each with 64 bytes of q, 32 of H and 8 of s. In a half the
- *          element e = 32 k + l has the low four bits of v in q[l + 32 (k & 1)], the low
- *          nibble for k < 2 and the high one otherwise; bits 2k and 2k + 1 of H[l] are its
- *          upper two:   x[e] = (d s[e / 16]) (v - 32).
- *
- * Decoding is the same bits on every compiler, also where it fuses a product with a sum: a
- * product of a half (11 bits), a scale (at most 7) and a code (at most 5 and a sign) fits into
- * the 24 bits of a float, so it is exact, and only the sum rounds. */
-
-/* ---- blocks: each function decodes n of them, one after the other --------------- */
-
-static void grf_decode_f32(const uint8_t *p, float *x, uint64_t n) {
-    for (; n; n--, p += 4) *x++ = grf_get_f32(p);
-}
-
-static void grf_decode_f16(const uint8_t *p, float *x, uint64_t n) {
-    for (; n; n--, p += 2) *x++ = grf_float_from_f16(grf_get_u16(p));
-}
-
-static void grf_decode_bf16(const uint8_t *p, float *x, uint64_t n) {
-    for (; n; n--, p += 2) *x++ = grf_float_from_bf16(grf_get_u16(p));
-}
-
-static void grf_decode_q8_0(const uint8_t *p, float *x, uint64_t n) {
-    int l;
-    for (; n; n--, p += 34, x += 32) {
-        float d = grf_float_from_f16(grf_get_u16(p));
-        for (l = 0; l < 32; l++) x[l] = (float)(int8_t)p[2 + l] * d;
-    }
-}
-
-/* q4_0, q4_1, q5_0, q5_1: the same parts in the same order, some of them absent. */
-GRF_INLINE void grf_nibbles(const uint8_t *p, float *x, uint64_t n, int has_min,
-                            int has_fifth) {
-    int j, zero = has_min ? 0 : has_fifth ? 16 : 8;
-    for (; n; n--, p += 16, x += 32) {
-        float    d = grf_float_from_f16(grf_get_u16(p));
-        float    m = has_min ? grf_float_from_f16(grf_get_u16(p + 2)) : 0;
-        uint32_t fifth = 0;
-        p += has_min ? 4 : 2;
-        if (has_fifth) { fifth = grf_get_u32(p); p += 4; }
-        for (j = 0; j < 16; j++) {
-            int low  = (p[j] & 15) | (int)(fifth >> j & 1) << 4;
-            int high = (p[j] >> 4) | (int)(fifth >> (j + 16) & 1) << 4;
-            x[j]      = (float)(low - zero) * d;
-            x[j + 16] = (float)(high - zero) * d;
-        }
-        if (has_min) for (j = 0; j < 32; j++) x[j] += m;    /* else -0 must stay -0 */
-    }
-}
-
-static void grf_decode_q4_0(const uint8_t *p, float *x, uint64_t n) { grf_nibbles(p, x, n, 0, 0); }
-static void grf_decode_q4_1(const uint8_t *p, float *x, uint64_t n) { grf_nibbles(p, x, n, 1, 0); }
-static void grf_decode_q5_0(const uint8_t *p, float *x, uint64_t n) { grf_nibbles(p, x, n, 0, 1); }
-static void grf_decode_q5_1(const uint8_t *p, float *x, uint64_t n) { grf_nibbles(p, x, n, 1, 1); }
-
-/* Unpacks scale and minimum of sub-block i from the twelve bytes s of q4_k and q5_k. */
-static void grf_k_scale(const uint8_t *s, int i, int *scale, int *min) {
-    if (i < 4) {
-        *scale = s[i] & 63;
-        *min   = s[i + 4] & 63;
-    } else {
-        *scale = (s[i + 4] & 15) | (s[i - 4] >> 6) << 4;
-        *min   = (s[i + 4] >> 4) | (s[i] >> 6) << 4;
-    }
-}
-
-/* q4_k and q5_k. */
-GRF_INLINE void grf_k_blocks(const uint8_t *p, float *x, uint64_t n, int has_fifth) {
-    int i, l, scale, min;
-    for (; n; n--, p += has_fifth ? 176 : 144) {
-        float d = grf_float_from_f16(grf_get_u16(p)), dmin = grf_float_from_f16(grf_get_u16(p + 2));
-        for (i = 0; i < 8; i++) {
-            const uint8_t *q = p + (has_fifth ? 48 : 16) + 32 * (i / 2);
-            float step, base;
-            grf_k_scale(p + 4, i, &scale, &min);
-            step = d * (float)scale;
-            base = dmin * (float)min;
-            for (l = 0; l < 32; l++) {
-                int v = q[l] >> 4 * (i & 1) & 15;
-                if (has_fifth) v |= (p[16 + l] >> i & 1) << 4;
-                *x++ = step * (float)v - base;
-            }
-        }
-    }
-}
-
-static void grf_decode_q4_k(const uint8_t *p, float *x, uint64_t n) { grf_k_blocks(p, x, n, 0); }
-static void grf_decode_q5_k(const uint8_t *p, float *x, uint64_t n) { grf_k_blocks(p, x, n, 1); }
-
-static void grf_decode_q6_k(const uint8_t *p, float *x, uint64_t n) {
-    int e;
-    for (; n; n--, p += 210) {
-        float d = grf_float_from_f16(grf_get_u16(p + 208));
-        for (e = 0; e < 256; e++) {
-            int half = e / 128, k = e / 32 % 4, l = e % 32;
-            int low  = p[64 * half + 32 * (k & 1) + l] >> 4 * (k / 2) & 15;
-            int high = p[128 + 32 * half + l] >> 2 * k & 3;
-            float step = d * (float)(int8_t)p[192 + e / 16];
-            *x++ = step * (float)((low | high << 4) - 32);
-        }
-    }
-}
-
-/* ---- all of them --------------------------------------------------------------- */
-
-typedef struct grf_format {
-    uint32_t    id;                         /* in GGUF */
-    const char *name;
-    uint32_t    block_elems, block_bytes;
-    void      (*decode)(const uint8_t *blocks, float *x, uint64_t n);  /* null: no weights */
-} grf_format;
-
-static const grf_format grf_formats[] = {
-    { GRF_F32,  "f32",     1,   4, grf_decode_f32 },
-    { GRF_F16,  "f16",     1,   2, grf_decode_f16 },
-    { GRF_BF16, "bf16",    1,   2, grf_decode_bf16 },
-    { GRF_Q8_0, "q8_0",   32,  34, grf_decode_q8_0 },
-    { GRF_Q4_0, "q4_0",   32,  18, grf_decode_q4_0 },
-    { GRF_Q4_1, "q4_1",   32,  20, grf_decode_q4_1 },
-    { GRF_Q5_0, "q5_0",   32,  22, grf_decode_q5_0 },
-    { GRF_Q5_1, "q5_1",   32,  24, grf_decode_q5_1 },
-    { GRF_Q4_K, "q4_k",  256, 144, grf_decode_q4_k },
-    { GRF_Q5_K, "q5_k",  256, 176, grf_decode_q5_k },
-    { GRF_Q6_K, "q6_k",  256, 210, grf_decode_q6_k },
-    {  9, "q8_1",  32,  36, NULL }, { 10, "q2_k", 256,  84, NULL }, { 11, "q3_k", 256, 110, NULL },
-    { 15, "q8_k", 256, 292, NULL }, { GRF_I8, "i8", 1, 1, NULL }, { 25, "i16",    1,   2, NULL },
-    { 26, "i32",    1,   4, NULL }, { 27, "i64",    1,   8, NULL }, { 28, "f64",    1,   8, NULL }
-};
-
-/* Null for a number that means nothing here. */
-static const grf_format *grf_format_find(uint32_t id) {
-    int i;
-    for (i = 0; i < GRF_COUNT(grf_formats); i++) {
-        if (grf_formats[i].id == id) return &grf_formats[i];
-    }
-    return NULL;
-}
-
-/* The type can be decoded, and `elements` are whole blocks: grf_gguf_open has seen to both. */
-static void grf_dequantise(uint32_t type, const uint8_t *blocks, float *out, uint64_t elements) {
-    const grf_format *format = grf_format_find(type);
-    format->decode(blocks, out, elements / format->block_elems);
-}
-
 /* ================================================================= >>gguf
  * The container of a model file: GGUF, versions 2 and 3, which differ in nothing but the number.
  *
@@ -3303,22 +3242,21 @@ static void grf_dequantise(uint32_t type, const uint8_t *blocks, float *out, uin
  *     u32        rank, 1 to 4
  *     u64[rank]  ne, the sizes; ne[0] is the row length and runs fastest, so a matrix of R rows
  *                and C columns has ne = { C, R }
- *     u32        number format (>>formats); ne[0] must be a whole number of blocks
+ *     u32        number format (grf_formats); ne[0] must be a whole number of blocks
  *     u64        offset of its data from the data section, a multiple of the alignment
  *
  *   zero bytes up to a multiple of the alignment, counted from the start of the file
- *   data section: the tensors at their offsets, rows of blocks; zero bytes fill the gaps
+ *   data section: the tensors in the order of their infos; zero bytes fill the gaps
  *
  * Numbers are little-endian, and nothing before the data section is aligned. A text is a u64
- * length and so many bytes, without a zero at the end. Values:
+ * length and so many bytes, without a zero at the end. Values (griffin_value_type):
  *
  *   0 u8   1 i8   2 u16   3 i16   4 u32   5 i32   6 f32   10 u64   11 i64   12 f64
  *   7 bool, one byte, 0 or 1      8 text
  *   9 array: u32 type of the elements, u64 count, then the bare elements; no arrays of arrays
  *
  * The alignment is the u32 of key general.alignment, a power of two from 8 to 65536, or 32 if
- * there is no such key. A writer puts tensors in the order of their infos, each padded to the
- * alignment; the reader takes any order without overlap, and no padding after the last.
+ * there is no such key. No padding is needed after the last tensor.
  *
  * Everything is checked when a file is opened, before anyone sees a pointer into it. Afterwards
  * lengths, counts, types, shapes and offsets can be trusted. What is allocated is a small
@@ -3329,158 +3267,112 @@ static void grf_dequantise(uint32_t type, const uint8_t *blocks, float *out, uin
 #define GRF_GGUF_SIZE   ((uint64_t)1 << 40) /* in one dimension */
 #define GRF_GGUF_ELEMS  ((uint64_t)1 << 48) /* in one tensor */
 
-enum grf_value {
-    GRF_VALUE_U8, GRF_VALUE_I8, GRF_VALUE_U16, GRF_VALUE_I16, GRF_VALUE_U32, GRF_VALUE_I32,
-    GRF_VALUE_F32, GRF_VALUE_BOOL, GRF_VALUE_STRING, GRF_VALUE_ARRAY,
-    GRF_VALUE_U64, GRF_VALUE_I64, GRF_VALUE_F64, GRF_VALUES
+/* The numbers that tensors are made of. The library reads f32 vectors and matrices in tiles; of the
+ * others it needs the size, to check the file and to refuse them by name. */
+typedef struct grf_format {
+    uint32_t    id;                         /* in GGUF */
+    const char *name;
+    uint32_t    elements, bytes;            /* of a block; 0: cannot be weights */
+} grf_format;
+
+#define GRF_FORMAT_F32 0
+#define GRF_FORMAT_I8  24                   /* bytes of tiles */
+
+static const grf_format grf_formats[] = {
+    { GRF_FORMAT_F32, "f32", 1, 4 }, { 1, "f16", 1, 2 }, { 30, "bf16", 1, 2 },
+    { GRF_FORMAT_I8, "i8", 1, 1 },
+    {  8, "q8_0",  32,  34 }, {  2, "q4_0",  32,  18 }, {  3, "q4_1",  32,  20 },
+    {  6, "q5_0",  32,  22 }, {  7, "q5_1",  32,  24 }, { 12, "q4_k", 256, 144 },
+    { 13, "q5_k", 256, 176 }, { 14, "q6_k", 256, 210 },
+    {  9, "q8_1", 0, 0 }, { 10, "q2_k", 0, 0 }, { 11, "q3_k", 0, 0 }, { 15, "q8_k", 0, 0 },
+    { 25, "i16",  0, 0 }, { 26, "i32",  0, 0 }, { 27, "i64",  0, 0 }, { 28, "f64",  0, 0 }
 };
 
+/* Returns null if nothing has this number. */
+static const grf_format *grf_format_find(uint32_t id) {
+    for (int i = 0; i < GRF_COUNT(grf_formats); i++)
+        if (grf_formats[i].id == id) return &grf_formats[i];
+    return NULL;
+}
+
 /* bytes: the fewest that one takes as the element of an array; 0 if it cannot be one. */
-static const struct { const char *name; uint32_t bytes; } grf_values[GRF_VALUES] = {
+static const struct { const char *name; uint32_t bytes; } grf_values[] = {
     { "u8", 1 }, { "i8", 1 }, { "u16", 2 }, { "i16", 2 }, { "u32", 4 }, { "i32", 4 },
     { "f32", 4 }, { "bool", 1 }, { "string", 8 }, { "array", 0 },
     { "u64", 8 }, { "i64", 8 }, { "f64", 8 }
 };
 
-/* A single value is stored like an array of one: element_type is type and count is 1. */
+#define GRF_VALUES ((uint32_t)GRF_COUNT(grf_values))
+
+/* A metadata pair. A single value is stored like an array of one: element_type is type and count
+ * is 1. */
 typedef struct grf_kv {
-    const char *key;
-    uint64_t    key_length;
-    uint32_t    type, element_type;
-    uint64_t    count;
-    uint64_t    offset;                     /* of element 0 in the file */
+    grf_name name;                          /* the key */
+    uint32_t type, element_type;
+    uint64_t count;
+    uint64_t offset;                        /* of element 0 in the file */
 } grf_kv;
 
 struct grf_tensor {
-    const char *name;
-    uint32_t    name_length;
-    uint32_t    type;
-    int         rank;
-    uint64_t    ne[4];                      /* ne[0] runs fastest; 1 from ne[rank] on */
-    uint64_t    offset, bytes;              /* in the file */
-    uint64_t    elements;
+    grf_name name;
+    uint32_t type;                          /* id of a grf_format */
+    int      rank;
+    uint64_t ne[4];                         /* ne[0] runs fastest; 1 from ne[rank] on */
+    uint64_t offset, bytes;                 /* in the file */
+    uint64_t elements;
 };
 
 struct grf_gguf {
-    const uint8_t *data;                    /* the file; keys, names and texts point into it */
+    const uint8_t *data;                    /* the file; names and texts point into it */
     uint64_t       size;
     uint32_t       version;
     uint64_t       n_kv, n_tensors;
-    grf_kv        *kv;                      /* in the order of the file */
+    grf_kv        *kv;                      /* both in the order of the file */
     grf_tensor    *tensors;
-    const void   **kv_sorted;               /* by key */
-    const void   **tensors_sorted;          /* by name */
+    grf_table      kv_names, tensor_names;
     void          *memory;
 };
 
-/* ---- sorted pointers ----------------------------------------------------------- */
-
-typedef int (*grf_compare)(const void *a, const void *b);   /* negative: a comes first */
-
-/* Heapsort: no recursion, no memory, and no input makes it slow. First the items become a
- * heap, the greatest on top, from the last parent down to the root; then the top goes to the
- * end and the heap shrinks. */
-static void grf_sort(const void **items, uint64_t count, grf_compare compare) {
-    uint64_t start = count / 2, end = count, parent, child;
-    while (end > 1) {
-        const void *item;
-        if (start > 0) {
-            item = items[--start];
-        } else {
-            item = items[--end];
-            items[end] = items[0];
-        }
-        for (parent = start; (child = 2 * parent + 1) < end; parent = child) {
-            if (child + 1 < end && compare(items[child], items[child + 1]) < 0) child++;
-            if (compare(item, items[child]) >= 0) break;
-            items[parent] = items[child];
-        }
-        items[parent] = item;
-    }
-}
-
-/* An item that equals its neighbour in a sorted list, or null. */
-static const void *grf_twice(const void *const *items, uint64_t count, grf_compare compare) {
-    uint64_t i;
-    for (i = 1; i < count; i++) {
-        if (compare(items[i - 1], items[i]) == 0) return items[i];
-    }
-    return NULL;
-}
-
-/* The item that compares equal, or null. */
-static const void *grf_search(const void *const *items, uint64_t count, const void *wanted,
-                              grf_compare compare) {
-    uint64_t low = 0, high = count;
-    while (low < high) {
-        uint64_t middle = low + (high - low) / 2;
-        int order = compare(wanted, items[middle]);
-        if (order == 0) return items[middle];
-        if (order < 0) high = middle; else low = middle + 1;
-    }
-    return NULL;
-}
-
-static int grf_compare_text(const char *a, uint64_t a_length, const char *b, uint64_t b_length) {
-    int order = memcmp(a, b, (size_t)(a_length < b_length ? a_length : b_length));
-    return order ? order : (a_length > b_length) - (a_length < b_length);
-}
-
-static int grf_compare_kv(const void *a, const void *b) {
-    const grf_kv *p = (const grf_kv *)a, *q = (const grf_kv *)b;
-    return grf_compare_text(p->key, p->key_length, q->key, q->key_length);
-}
-
-static int grf_compare_tensor(const void *a, const void *b) {
-    const grf_tensor *p = (const grf_tensor *)a, *q = (const grf_tensor *)b;
-    return grf_compare_text(p->name, p->name_length, q->name, q->name_length);
-}
-
-static int grf_compare_offset(const void *a, const void *b) {
-    const grf_tensor *p = (const grf_tensor *)a, *q = (const grf_tensor *)b;
-    return (p->offset > q->offset) - (p->offset < q->offset);
-}
-
 /* ---- a cursor over hostile bytes ------------------------------------------------- */
 
-/* After the first step that does not fit, every read gives zeros: ask `ended` once per record. */
+/* After the first step that does not fit, every read gives zeros. Check `ended` once per record. */
 typedef struct grf_cursor { const uint8_t *data; uint64_t at, size; int ended; } grf_cursor;
 
-static const uint8_t *grf_next(grf_cursor *c, uint64_t count) {
+static const uint8_t *grf_cursor_next(grf_cursor *c, uint64_t count) {
     const uint8_t *p = c->data + c->at;
     if (c->ended || count > c->size - c->at) { c->ended = 1; return NULL; }
     c->at += count;
     return p;
 }
 
-static uint32_t grf_next_u32(grf_cursor *c) {
-    const uint8_t *p = grf_next(c, 4);
+static uint32_t grf_cursor_u32(grf_cursor *c) {
+    const uint8_t *p = grf_cursor_next(c, 4);
     return p ? grf_get_u32(p) : 0;
 }
 
-static uint64_t grf_next_u64(grf_cursor *c) {
-    const uint8_t *p = grf_next(c, 8);
+static uint64_t grf_cursor_u64(grf_cursor *c) {
+    const uint8_t *p = grf_cursor_next(c, 8);
     return p ? grf_get_u64(p) : 0;
 }
 
-static const char *grf_next_text(grf_cursor *c, uint64_t *length) {
-    const char *text;
-    *length = grf_next_u64(c);
-    if (*length > GRF_GGUF_TEXT) c->ended = 1;
-    text = (const char *)grf_next(c, *length);
-    if (!text) *length = 0;
-    return text;
+static grf_name grf_cursor_text(grf_cursor *c) {
+    grf_name name;
+    name.length = grf_cursor_u64(c);
+    if (name.length > GRF_GGUF_TEXT) c->ended = 1;
+    name.text = (const char *)grf_cursor_next(c, name.length);
+    if (!name.text) name.length = 0;
+    return name;
 }
 
 /* ---- opening ------------------------------------------------------------------------ */
 
 static int grf_gguf_read_header(grf_gguf *g, grf_cursor *c, const grf_host *host) {
-    const uint8_t *magic = grf_next(c, 4);
+    const uint8_t *magic = grf_cursor_next(c, 4);
     if (!magic || memcmp(magic, "GGUF", 4) != 0)
         return grf_fail(host, GRIFFIN_E_FORMAT, "byte 0: not a GGUF file, expected \"GGUF\"");
-    g->version   = grf_next_u32(c);
-    g->n_tensors = grf_next_u64(c);
-    g->n_kv      = grf_next_u64(c);
+    g->version   = grf_cursor_u32(c);
+    g->n_tensors = grf_cursor_u64(c);
+    g->n_kv      = grf_cursor_u64(c);
     if (c->ended)
         return grf_fail(host, GRIFFIN_E_FORMAT, "%u bytes, expected a header of 24", c->size);
     if (g->version && (g->version & 0xffff) == 0)
@@ -3497,33 +3389,24 @@ static int grf_gguf_read_header(grf_gguf *g, grf_cursor *c, const grf_host *host
     return GRIFFIN_OK;
 }
 
-static void grf_gguf_lay_out(grf_gguf *g, grf_arena *arena) {
-    g->kv             = (grf_kv *)grf_arena_take(arena, g->n_kv * sizeof *g->kv);
-    g->tensors        = (grf_tensor *)grf_arena_take(arena, g->n_tensors * sizeof *g->tensors);
-    g->kv_sorted      = (const void **)grf_arena_take(arena, g->n_kv * sizeof *g->kv_sorted);
-    g->tensors_sorted = (const void **)grf_arena_take(arena, g->n_tensors * sizeof *g->tensors_sorted);
-}
-
 static int grf_gguf_allocate(grf_gguf *g, const grf_host *host) {
-    grf_arena arena = { NULL, 0 };
-    uint64_t size;
-    grf_gguf_lay_out(g, &arena);
-    size = arena.used + 63;
+    uint64_t pairs = g->n_kv * sizeof *g->kv, size = pairs + g->n_tensors * sizeof *g->tensors;
+    int error = grf_table_make(&g->kv_names, g->n_kv, host);
+    if (!error) error = grf_table_make(&g->tensor_names, g->n_tensors, host);
+    if (error) return error;
     g->memory = grf_host_allocate(host, size);
     if (!g->memory) return grf_fail_memory(host, size);
-    arena.base = (unsigned char *)grf_align64(g->memory);
-    arena.used = 0;
-    grf_gguf_lay_out(g, &arena);
+    g->kv = (grf_kv *)g->memory;
+    g->tensors = (grf_tensor *)(void *)((uint8_t *)g->memory + pairs);
     return GRIFFIN_OK;
 }
 
 /* Each checker returns what is wrong, or null. */
 static const char *grf_gguf_check_key(const grf_kv *kv) {
-    uint64_t i;
-    if (kv->key_length < 1 || kv->key_length > 65535) return "the key must have 1 to 65535 bytes";
-    for (i = 0; i < kv->key_length; i++) {
-        if (kv->key[i] < 32 || kv->key[i] > 126) return "the key must be printable ASCII";
-    }
+    if (kv->name.length < 1 || kv->name.length > 65535) return "the key must have 1 to 65535 bytes";
+    for (uint64_t i = 0; i < kv->name.length; i++)
+        if (kv->name.text[i] < 32 || kv->name.text[i] > 126)
+            return "the key must be printable ASCII";
     if (kv->type >= GRF_VALUES) return "the type of the value must be 0 to 12";
     if (kv->element_type >= GRF_VALUES || !grf_values[kv->element_type].bytes)
         return "the type of the elements must be 0 to 12 and no array";
@@ -3532,17 +3415,15 @@ static const char *grf_gguf_check_key(const grf_kv *kv) {
 
 /* Moves the cursor over the elements. */
 static const char *grf_gguf_check_value(grf_cursor *c, const grf_kv *kv) {
-    const uint8_t *p;
-    uint64_t i, length, bytes = grf_values[kv->element_type].bytes;
+    uint64_t bytes = grf_values[kv->element_type].bytes;
     if (kv->count > (c->size - c->at) / bytes) {
         c->ended = 1;
-    } else if (kv->element_type == GRF_VALUE_STRING) {
-        for (i = 0; i < kv->count && !c->ended; i++) grf_next_text(c, &length);
+    } else if (kv->element_type == GRIFFIN_VALUE_STRING) {
+        for (uint64_t i = 0; i < kv->count && !c->ended; i++) grf_cursor_text(c);
     } else {
-        p = grf_next(c, kv->count * bytes);
-        for (i = 0; kv->element_type == GRF_VALUE_BOOL && i < kv->count; i++) {
+        const uint8_t *p = grf_cursor_next(c, kv->count * bytes);
+        for (uint64_t i = 0; kv->element_type == GRIFFIN_VALUE_BOOL && i < kv->count; i++)
             if (p[i] > 1) return "a bool must be 0 or 1";
-        }
     }
     return c->ended ? "the value reaches past the end of the file, or a text past 1 GiB" : NULL;
 }
@@ -3550,41 +3431,41 @@ static const char *grf_gguf_check_value(grf_cursor *c, const grf_kv *kv) {
 static int grf_gguf_read_kv(grf_cursor *c, grf_kv *kv, const grf_host *host) {
     uint64_t start = c->at;
     const char *wrong;
-    kv->key   = grf_next_text(c, &kv->key_length);
-    kv->type  = kv->element_type = grf_next_u32(c);
+    kv->name  = grf_cursor_text(c);
+    kv->type  = kv->element_type = grf_cursor_u32(c);
     kv->count = 1;
-    if (kv->type == GRF_VALUE_ARRAY) {
-        kv->element_type = grf_next_u32(c);
-        kv->count = grf_next_u64(c);
+    if (kv->type == GRIFFIN_VALUE_ARRAY) {
+        kv->element_type = grf_cursor_u32(c);
+        kv->count = grf_cursor_u64(c);
     }
     kv->offset = c->at;
     wrong = c->ended ? "it reaches past the end of the file" : grf_gguf_check_key(kv);
     if (!wrong) wrong = grf_gguf_check_value(c, kv);
     if (!wrong) return GRIFFIN_OK;
     return grf_fail(host, GRIFFIN_E_FORMAT, "metadata at byte %u: %s (key '%t')", start, wrong,
-                    kv->key, (size_t)kv->key_length);
+                    kv->name.text, (size_t)kv->name.length);
 }
 
 static int grf_gguf_read_tensor(grf_cursor *c, grf_tensor *t, const grf_host *host) {
-    uint64_t start = c->at, length;
-    uint32_t i, rank;
+    uint64_t start = c->at;
+    uint32_t rank;
     const char *wrong = NULL;
-    t->name = grf_next_text(c, &length);
-    rank    = grf_next_u32(c);
-    if (length < 1 || length > 63 || memchr(t->name, 0, (size_t)length))
+    t->name = grf_cursor_text(c);
+    rank    = grf_cursor_u32(c);
+    if (t->name.length < 1 || t->name.length > 63
+        || memchr(t->name.text, 0, (size_t)t->name.length))
         wrong = "the name must have 1 to 63 bytes and no zero among them";
     else if (rank < 1 || rank > 4)
         wrong = "the number of dimensions must be 1 to 4";
     else
-        for (i = 0; i < 4; i++) t->ne[i] = i < rank ? grf_next_u64(c) : 1;
-    t->type   = grf_next_u32(c);
-    t->offset = grf_next_u64(c);
-    t->rank        = (int)rank;
-    t->name_length = (uint32_t)length;
+        for (uint32_t i = 0; i < 4; i++) t->ne[i] = i < rank ? grf_cursor_u64(c) : 1;
+    t->rank   = (int)rank;
+    t->type   = grf_cursor_u32(c);
+    t->offset = grf_cursor_u64(c);
     if (c->ended) wrong = "it reaches past the end of the file";
     if (!wrong) return GRIFFIN_OK;
     return grf_fail(host, GRIFFIN_E_FORMAT, "tensor at byte %u: %s (name '%t')", start, wrong,
-                    t->name, (size_t)(length < 64 ? length : 64));
+                    t->name.text, (size_t)(t->name.length < 64 ? t->name.length : 64));
 }
 
 /* grf_fail for a tensor that has a name. */
@@ -3596,40 +3477,57 @@ static int grf_tensor_fail(const grf_host *host, int error, const grf_tensor *t,
     va_start(values, format);
     grf_line_format(&line, format, values);
     va_end(values);
-    return grf_fail(host, error, "tensor '%t': %t", t->name, (size_t)t->name_length,
+    return grf_fail(host, error, "tensor '%t': %t", t->name.text, (size_t)t->name.length,
                     line.text, line.length);
 }
 
-/* Weights already in tiles (see >>network) are bytes to this reader. */
-static int grf_is_tiled(const grf_tensor *t) {
-    return t->type == GRF_I8 && t->name_length > 4
-        && memcmp(t->name + t->name_length - 4, ".t32", 4) == 0;
+static int grf_tensor_ends_in(const grf_tensor *t, const char *ending) {
+    size_t length = strlen(ending);
+    return t->name.length > length
+        && memcmp(t->name.text + t->name.length - length, ending, length) == 0;
+}
+
+/* A matrix in tiles is a tensor NAME.TILING. Returns the tiling; -1: it is none. */
+static int grf_tensor_tiling(const grf_tensor *t) {
+    for (int i = 0; i < GRF_TILINGS; i++) {
+        const char *name = grf_tilings[i].name;
+        if (grf_tensor_ends_in(t, name) && t->name.text[t->name.length - strlen(name) - 1] == '.')
+            return i;
+    }
+    return -1;
+}
+
+/* Bytes are tiles; those of griffin.h 0.1 have to be listed, so that they can be refused by version
+ * and converted. */
+static int grf_tensor_may_be_bytes(const grf_tensor *t) {
+    return grf_tensor_tiling(t) >= 0 || grf_tensor_ends_in(t, ".t32");
 }
 
 /* Number format and shape; works out elements and bytes, which cannot wrap below 2^48. */
 static int grf_gguf_check_shape(grf_tensor *t, const grf_host *host) {
     const grf_format *format = grf_format_find(t->type);
-    int i;
-    if (!format || (!format->decode && !grf_is_tiled(t)))
+    if (!format || !format->bytes || (format->id == GRF_FORMAT_I8 && !grf_tensor_may_be_bytes(t)))
         return grf_tensor_fail(host, GRIFFIN_E_UNSUPPORTED, t, "number format %u (%s) cannot be "
                                "read", (uint64_t)t->type, format ? format->name : "unknown");
     t->elements = 1;
-    for (i = 0; i < 4; i++) {
+    for (int i = 0; i < 4; i++)
         if (t->ne[i] < 1 || t->ne[i] > GRF_GGUF_SIZE
-            || !grf_multiply_checked(t->elements, t->ne[i], &t->elements) || t->elements >= GRF_GGUF_ELEMS)
+            || !grf_multiply_checked(t->elements, t->ne[i], &t->elements)
+            || t->elements >= GRF_GGUF_ELEMS)
             return grf_tensor_fail(host, GRIFFIN_E_FORMAT, t, "dimension %d has size %u, expected "
                                    "1 to 2^40 and fewer than 2^48 elements", i, t->ne[i]);
-    }
-    if (t->ne[0] % format->block_elems)
+    if (t->ne[0] % format->elements)
         return grf_tensor_fail(host, GRIFFIN_E_FORMAT, t, "row length %u is not a multiple of %u "
-                               "(type %s)", t->ne[0], (uint64_t)format->block_elems, format->name);
-    t->bytes = t->elements / format->block_elems * format->block_bytes;
+                               "(type %s)", t->ne[0], (uint64_t)format->elements, format->name);
+    t->bytes = t->elements / format->elements * format->bytes;
     return GRIFFIN_OK;
 }
 
-/* Turns the offset into one from the start of the file. */
+/* Turns the offset into one from the start of the file. Every tensor begins after the end of the
+ * one before it, so that no two share a byte. */
 static int grf_gguf_place(const grf_gguf *g, grf_tensor *t, uint64_t data_start,
                           uint64_t alignment, const grf_host *host) {
+    const grf_tensor *before = t > g->tensors ? t - 1 : NULL;
     uint64_t room = g->size - data_start;
     if (t->offset % alignment)
         return grf_tensor_fail(host, GRIFFIN_E_FORMAT, t, "offset %u is not a multiple of %u",
@@ -3638,21 +3536,25 @@ static int grf_gguf_place(const grf_gguf *g, grf_tensor *t, uint64_t data_start,
         return grf_tensor_fail(host, GRIFFIN_E_FORMAT, t, "%u bytes at offset %u reach past the "
                                "end of the data section, which has %u", t->bytes, t->offset, room);
     t->offset += data_start;
-    return GRIFFIN_OK;
+    if (!before || t->offset >= before->offset + before->bytes) return GRIFFIN_OK;
+    return grf_tensor_fail(host, GRIFFIN_E_FORMAT, t, "starts at byte %u, before the end of '%t'",
+                           t->offset, before->name.text, (size_t)before->name.length);
 }
 
 static const grf_kv *grf_gguf_find(const grf_gguf *g, const char *key) {
-    grf_kv wanted;
-    wanted.key = key;
-    wanted.key_length = strlen(key);
-    return (const grf_kv *)grf_search(g->kv_sorted, g->n_kv, &wanted, grf_compare_kv);
+    return (const grf_kv *)grf_table_find(&g->kv_names, g->kv, sizeof *g->kv, key, strlen(key));
+}
+
+static const grf_tensor *grf_gguf_tensor(const grf_gguf *g, const char *name) {
+    return (const grf_tensor *)grf_table_find(&g->tensor_names, g->tensors, sizeof *g->tensors,
+                                              name, strlen(name));
 }
 
 static int grf_gguf_alignment(const grf_gguf *g, uint64_t *alignment, const grf_host *host) {
     const grf_kv *kv = grf_gguf_find(g, "general.alignment");
     *alignment = 32;
     if (!kv) return GRIFFIN_OK;
-    *alignment = kv->type == GRF_VALUE_U32 ? grf_get_u32(g->data + kv->offset) : 0;
+    *alignment = kv->type == GRIFFIN_VALUE_U32 ? grf_get_u32(g->data + kv->offset) : 0;
     if (*alignment < 8 || *alignment > 65536 || (*alignment & (*alignment - 1)))
         return grf_fail(host, GRIFFIN_E_FORMAT, "metadata 'general.alignment' at byte %u must be a "
                         "power of two from 8 to 65536, as u32", kv->offset);
@@ -3660,58 +3562,43 @@ static int grf_gguf_alignment(const grf_gguf *g, uint64_t *alignment, const grf_
 }
 
 static int grf_gguf_read_metadata(grf_gguf *g, grf_cursor *c, const grf_host *host) {
-    const grf_kv *twice;
-    uint64_t i;
-    for (i = 0; i < g->n_kv; i++) {
-        int result = grf_gguf_read_kv(c, &g->kv[i], host);
-        if (result < 0) return result;
-        g->kv_sorted[i] = &g->kv[i];
+    int error = GRIFFIN_OK;
+    for (uint64_t i = 0; i < g->n_kv && !error; i++) {
+        grf_kv *kv = &g->kv[i];
+        error = grf_gguf_read_kv(c, kv, host);
+        if (!error) error = grf_table_add_name(&g->kv_names, g->kv, sizeof *kv, (int)i, host);
+        if (error == GRF_TWICE)
+            error = grf_fail(host, GRIFFIN_E_FORMAT, "metadata at byte %u: key '%t' is there twice",
+                             kv->offset, kv->name.text, (size_t)kv->name.length);
     }
-    grf_sort(g->kv_sorted, g->n_kv, grf_compare_kv);
-    twice = (const grf_kv *)grf_twice(g->kv_sorted, g->n_kv, grf_compare_kv);
-    if (!twice) return GRIFFIN_OK;
-    return grf_fail(host, GRIFFIN_E_FORMAT, "metadata at byte %u: key '%t' is there twice",
-                    twice->offset, twice->key, (size_t)twice->key_length);
+    return error;
 }
 
 static int grf_gguf_read_tensors(grf_gguf *g, grf_cursor *c, const grf_host *host) {
-    uint64_t i, alignment, data_start;
-    int result = grf_gguf_alignment(g, &alignment, host);
-    for (i = 0; i < g->n_tensors && result == GRIFFIN_OK; i++) {
-        result = grf_gguf_read_tensor(c, &g->tensors[i], host);
-        if (result == GRIFFIN_OK) result = grf_gguf_check_shape(&g->tensors[i], host);
+    uint64_t alignment, data_start;
+    int error = grf_gguf_alignment(g, &alignment, host);
+    for (uint64_t i = 0; i < g->n_tensors && !error; i++) {
+        grf_tensor *t = &g->tensors[i];
+        error = grf_gguf_read_tensor(c, t, host);
+        if (!error) error = grf_gguf_check_shape(t, host);
+        if (!error)
+            error = grf_table_add_name(&g->tensor_names, g->tensors, sizeof *t, (int)i, host);
+        if (error == GRF_TWICE)
+            error = grf_tensor_fail(host, GRIFFIN_E_FORMAT, t, "the name is there twice");
     }
-    if (result < 0 || g->n_tensors == 0) return result;
+    if (error || g->n_tensors == 0) return error;
     data_start = c->at + (-c->at & (alignment - 1));
     if (data_start > g->size)
         return grf_fail(host, GRIFFIN_E_FORMAT, "the file ends at byte %u, before its data section "
                         "at byte %u", g->size, data_start);
-    for (i = 0; i < g->n_tensors; i++) {
-        result = grf_gguf_place(g, &g->tensors[i], data_start, alignment, host);
-        if (result < 0) return result;
-        g->tensors_sorted[i] = &g->tensors[i];
-    }
-    return GRIFFIN_OK;
-}
-
-/* No two tensors share a byte or a name. Leaves the pointers sorted by name. */
-static int grf_gguf_check_tensors(grf_gguf *g, const grf_host *host) {
-    const grf_tensor *a, *b;
-    uint64_t i;
-    grf_sort(g->tensors_sorted, g->n_tensors, grf_compare_offset);
-    for (i = 1; i < g->n_tensors; i++) {
-        a = (const grf_tensor *)g->tensors_sorted[i - 1];
-        b = (const grf_tensor *)g->tensors_sorted[i];
-        if (a->bytes > b->offset - a->offset)
-            return grf_tensor_fail(host, GRIFFIN_E_FORMAT, a, "overlaps '%t' at byte %u",
-                                   b->name, (size_t)b->name_length, b->offset);
-    }
-    grf_sort(g->tensors_sorted, g->n_tensors, grf_compare_tensor);
-    a = (const grf_tensor *)grf_twice(g->tensors_sorted, g->n_tensors, grf_compare_tensor);
-    return a ? grf_tensor_fail(host, GRIFFIN_E_FORMAT, a, "the name is there twice") : GRIFFIN_OK;
+    for (uint64_t i = 0; i < g->n_tensors && !error; i++)
+        error = grf_gguf_place(g, &g->tensors[i], data_start, alignment, host);
+    return error;
 }
 
 static void grf_gguf_close(grf_gguf *g, const grf_host *host) {
+    grf_host_release(host, g->kv_names.entries);
+    grf_host_release(host, g->tensor_names.entries);
     grf_host_release(host, g->memory);
     memset(g, 0, sizeof *g);
 }
@@ -3719,30 +3606,19 @@ static void grf_gguf_close(grf_gguf *g, const grf_host *host) {
 /* Borrows the data until grf_gguf_close. After a failure there is nothing to close. */
 static int grf_gguf_open(grf_gguf *g, const void *data, uint64_t size, const grf_host *host) {
     grf_cursor cursor = { (const uint8_t *)data, 0, size, 0 };
-    int result;
+    int error;
     memset(g, 0, sizeof *g);
     g->data = cursor.data;
     g->size = size;
-    result = grf_gguf_read_header(g, &cursor, host);
-    if (result == GRIFFIN_OK) result = grf_gguf_allocate(g, host);
-    if (result == GRIFFIN_OK) result = grf_gguf_read_metadata(g, &cursor, host);
-    if (result == GRIFFIN_OK) result = grf_gguf_read_tensors(g, &cursor, host);
-    if (result == GRIFFIN_OK) result = grf_gguf_check_tensors(g, host);
-    if (result != GRIFFIN_OK) grf_gguf_close(g, host);
-    return result;
+    error = grf_gguf_read_header(g, &cursor, host);
+    if (!error) error = grf_gguf_allocate(g, host);
+    if (!error) error = grf_gguf_read_metadata(g, &cursor, host);
+    if (!error) error = grf_gguf_read_tensors(g, &cursor, host);
+    if (error) grf_gguf_close(g, host);
+    return error;
 }
 
 /* ---- looking things up -------------------------------------------------------------- */
-
-static const grf_tensor *grf_gguf_tensor(const grf_gguf *g, const char *name) {
-    size_t length = strlen(name);
-    grf_tensor wanted;
-    if (length > 63) return NULL;
-    wanted.name = name;
-    wanted.name_length = (uint32_t)length;
-    return (const grf_tensor *)grf_search(g->tensors_sorted, g->n_tensors, &wanted,
-                                          grf_compare_tensor);
-}
 
 /* Gives the text at `at`, the start of its length, and returns where the next element starts. */
 static const uint8_t *grf_gguf_next_string(const uint8_t *at, const char **text,
@@ -3753,28 +3629,43 @@ static const uint8_t *grf_gguf_next_string(const uint8_t *at, const char **text,
 }
 
 /* The getters return 1 and set *value if the key is there, return 0 and leave *value alone if
- * it is not, and fail if it holds something else than asked for. */
+ * it is not, and fail if it holds something else than was asked for. */
 
 static int grf_gguf_wrong(const grf_kv *kv, const char *expected, const grf_host *host) {
     return grf_fail(host, GRIFFIN_E_FORMAT, "metadata '%t' at byte %u is %s%s, expected %s",
-                    kv->key, (size_t)kv->key_length, kv->offset, grf_values[kv->element_type].name,
-                    kv->type == GRF_VALUE_ARRAY ? " array" : "", expected);
+                    kv->name.text, (size_t)kv->name.length, kv->offset,
+                    grf_values[kv->element_type].name,
+                    kv->type == GRIFFIN_VALUE_ARRAY ? " array" : "", expected);
 }
 
 static int grf_value_is_integer(uint32_t type) {
-    return type <= GRF_VALUE_I32 || type == GRF_VALUE_U64 || type == GRF_VALUE_I64;
+    return type <= GRIFFIN_VALUE_I32 || type == GRIFFIN_VALUE_U64 || type == GRIFFIN_VALUE_I64;
 }
 
 /* An integer of any type as 64 bits in two's complement; *negative says how to take them. The
  * signed types have the odd numbers. */
-static uint64_t grf_gguf_integer(const grf_gguf *g, const grf_kv *kv, int *negative) {
-    uint32_t i, bytes = grf_values[kv->type].bytes;
-    const uint8_t *p = g->data + kv->offset;
+static uint64_t grf_value_integer(const uint8_t *p, uint32_t type, int *negative) {
+    uint32_t bytes = grf_values[type].bytes;
     uint64_t value;
-    *negative = (kv->type & 1) && p[bytes - 1] >> 7;
+    *negative = (type & 1) && type != GRIFFIN_VALUE_BOOL && p[bytes - 1] >> 7;
     value = *negative ? UINT64_MAX : 0;
-    for (i = bytes; i-- > 0; ) value = value << 8 | p[i];
+    for (uint32_t i = bytes; i-- > 0; ) value = value << 8 | p[i];
     return value;
+}
+
+/* A number of any type. */
+static double grf_value_number(const uint8_t *p, uint32_t type) {
+    double number;
+    uint64_t bits;
+    int negative;
+    if (type == GRIFFIN_VALUE_F32) return grf_get_f32(p);
+    if (type == GRIFFIN_VALUE_F64) {
+        bits = grf_get_u64(p);
+        memcpy(&number, &bits, 8);
+        return number;
+    }
+    bits = grf_value_integer(p, type, &negative);
+    return negative ? -(double)(0 - bits) : (double)bits;
 }
 
 static int grf_gguf_get_uint(const grf_gguf *g, const char *key, uint64_t max, uint64_t *value,
@@ -3784,7 +3675,7 @@ static int grf_gguf_get_uint(const grf_gguf *g, const char *key, uint64_t max, u
     uint64_t number;
     if (!kv) return 0;
     if (!grf_value_is_integer(kv->type)) return grf_gguf_wrong(kv, "an integer", host);
-    number = grf_gguf_integer(g, kv, &negative);
+    number = grf_value_integer(g->data + kv->offset, kv->type, &negative);
     if (negative || number > max)
         return grf_fail(host, GRIFFIN_E_FORMAT, "metadata '%s' at byte %u: %s%u, expected 0 to %u",
                         key, kv->offset, negative ? "-" : "", negative ? 0 - number : number,
@@ -3798,20 +3689,10 @@ static int grf_gguf_get_float(const grf_gguf *g, const char *key, float *value,
     const grf_kv *kv = grf_gguf_find(g, key);
     const double largest = 3.4028234663852886e38;           /* of the floats */
     double number;
-    int negative;
-    uint64_t bits;
     if (!kv) return 0;
-    if (kv->type == GRF_VALUE_F32) {
-        number = grf_get_f32(g->data + kv->offset);
-    } else if (kv->type == GRF_VALUE_F64) {
-        bits = grf_get_u64(g->data + kv->offset);
-        memcpy(&number, &bits, 8);
-    } else if (grf_value_is_integer(kv->type)) {
-        bits = grf_gguf_integer(g, kv, &negative);
-        number = negative ? -(double)(0 - bits) : (double)bits;
-    } else {
-        return grf_gguf_wrong(kv, "a number", host);
-    }
+    if (!grf_value_is_integer(kv->type) && kv->type != GRIFFIN_VALUE_F32
+        && kv->type != GRIFFIN_VALUE_F64) return grf_gguf_wrong(kv, "a number", host);
+    number = grf_value_number(g->data + kv->offset, kv->type);
     if (!(number >= -largest && number <= largest))
         return grf_gguf_wrong(kv, "a finite number", host);
     *value = (float)number;
@@ -3822,7 +3703,7 @@ static int grf_gguf_get_bool(const grf_gguf *g, const char *key, int *value,
                              const grf_host *host) {
     const grf_kv *kv = grf_gguf_find(g, key);
     if (!kv) return 0;
-    if (kv->type != GRF_VALUE_BOOL) return grf_gguf_wrong(kv, "bool", host);
+    if (kv->type != GRIFFIN_VALUE_BOOL) return grf_gguf_wrong(kv, "bool", host);
     *value = g->data[kv->offset];
     return 1;
 }
@@ -3831,7 +3712,7 @@ static int grf_gguf_get_string(const grf_gguf *g, const char *key, const char **
                                uint64_t *length, const grf_host *host) {
     const grf_kv *kv = grf_gguf_find(g, key);
     if (!kv) return 0;
-    if (kv->type != GRF_VALUE_STRING) return grf_gguf_wrong(kv, "string", host);
+    if (kv->type != GRIFFIN_VALUE_STRING) return grf_gguf_wrong(kv, "string", host);
     grf_gguf_next_string(g->data + kv->offset, text, length);
     return 1;
 }
@@ -3841,329 +3722,303 @@ static int grf_gguf_get_array(const grf_gguf *g, const char *key, uint32_t eleme
                               const grf_kv **array, const grf_host *host) {
     const grf_kv *kv = grf_gguf_find(g, key);
     if (!kv) return 0;
-    if (kv->type != GRF_VALUE_ARRAY) return grf_gguf_wrong(kv, "an array", host);
+    if (kv->type != GRIFFIN_VALUE_ARRAY) return grf_gguf_wrong(kv, "an array", host);
     if (kv->element_type != element_type)
         return grf_gguf_wrong(kv, grf_values[element_type].name, host);
     *array = kv;
     return 1;
 }
 
-/* ================================================================= >>config
- * The sizes of the network: from a published name, from the file's metadata, or from the caller. */
+/* ---- for the host: griffin_metadata and griffin_tensor --------------------------------- */
 
-static void grf_family_defaults(griffin_config *g) {
-    memset(g, 0, sizeof *g);
-    g->conv_width = 4;
-    g->kv_heads = 1;
-    g->rope_base = 10000;
-    g->eps = 1e-6f;
-    g->norm_offset = 1;
-    g->embedding_scale = 1;
-    g->decay = 8;
-}
-
-static void grf_repeat_blocks(griffin_config *g, const char *pattern) {
-    int i, n = (int)strlen(pattern);
-    for (i = 0; i < g->layers && i < GRIFFIN_MAX_LAYERS; i++) g->blocks[i] = pattern[i % n];
-    g->blocks[i] = 0;
-}
-
-/* Griffin paper, appendix C, table 2: heads of 128, MLP 3 D, 16 gate blocks, window 1024. */
-static int grf_paper_preset(griffin_config *g, const char *size) {
-    static const struct { const char *name; int D, E, N; } table[] = {
-        { "100m",  768, 1024, 12 }, { "200m", 1024, 1536, 12 }, { "400m", 1536, 2048, 12 },
-        { "1.3b", 2048, 2560, 24 }, { "3b",   3072, 4096, 24 }, { "7b",   4096, 5632, 32 },
-        { "14b",  5120, 8192, 40 }
-    };
-    int i;
-    for (i = 0; i < GRF_COUNT(table) && strcmp(size, table[i].name) != 0; i++) {}
-    if (i == GRF_COUNT(table)) return GRIFFIN_E_ARGUMENT;
-    g->vocab = 32000;
-    g->width = table[i].D;
-    g->lru_width = table[i].E;
-    g->layers = table[i].N;
-    g->gate_blocks = 16;
-    g->head_dim = 128;
-    g->window = 1024;
-    return GRIFFIN_OK;
-}
-
-/* RecurrentGemma report: a Griffin with scaled embedding and capped logits. */
-static int grf_gemma_preset(griffin_config *g, const char *size) {
-    int large = strcmp(size, "9b") == 0;
-    if (!large && strcmp(size, "2b") != 0) return GRIFFIN_E_ARGUMENT;
-    g->vocab = 256000;
-    g->width = g->lru_width = large ? 4096 : 2560;
-    g->layers = large ? 38 : 26;
-    g->gate_blocks = large ? 16 : 10;
-    g->head_dim = 256;
-    g->window = 2048;
-    g->soft_cap = 30;
-    g->embedding_scale = large ? 64.0f : 50.5f;         /* sqrt(D) rounded to bf16 */
-    return GRIFFIN_OK;
-}
-
-GRIFFIN_API int griffin_preset(griffin_config *config, const char *name) {
-    static const struct { const char *prefix, *blocks; } families[] = {
-        { "griffin-", "rra" }, { "hawk-", "r" }, { "mqa-", "a" }
-    };
-    const char *blocks = "rra";
-    int i, error = GRIFFIN_E_ARGUMENT;
-    if (!config || !name) return GRIFFIN_E_ARGUMENT;
-    grf_family_defaults(config);
-    for (i = 0; i < GRF_COUNT(families) && error; i++) {
-        size_t n = strlen(families[i].prefix);
-        if (strncmp(name, families[i].prefix, n) != 0) continue;
-        blocks = families[i].blocks;
-        error = grf_paper_preset(config, name + n);
+/* Fills in the element that m->data points to. */
+static void grf_metadata_take(griffin_metadata *m) {
+    uint64_t length = 0;
+    int negative;
+    m->integer = 0;
+    m->number = 0;
+    m->text = NULL;
+    if (m->type == GRIFFIN_VALUE_STRING) {
+        grf_gguf_next_string(m->data, &m->text, &length);
+    } else {
+        m->number = grf_value_number(m->data, (uint32_t)m->type);
+        if (m->type != GRIFFIN_VALUE_F32 && m->type != GRIFFIN_VALUE_F64)
+            m->integer = (int64_t)grf_value_integer(m->data, (uint32_t)m->type, &negative);
     }
-    if (error)
-        error =
-            grf_gemma_preset(config, strncmp(name, "recurrentgemma-", 15) == 0 ? name + 15 : name);
-    if (error) return error;
-    config->mlp_width = 3 * config->width;
-    config->heads = config->width / config->head_dim;
-    config->rope_dims = config->head_dim / 2;
-    grf_repeat_blocks(config, blocks);
-    return GRIFFIN_OK;
+    m->length = (size_t)length;
+}
+
+static int grf_metadata_next(griffin_metadata *m) {
+    if (m->index + 1 >= m->count) return 0;
+    m->data += grf_values[m->type].bytes + m->length;       /* 8 bytes and the text, or a number */
+    m->index++;
+    grf_metadata_take(m);
+    return 1;
+}
+
+static int grf_metadata_get(const grf_gguf *g, const char *key, int index, griffin_metadata *m) {
+    const grf_kv *kv = key ? grf_gguf_find(g, key)
+                     : index >= 0 && (uint64_t)index < g->n_kv ? g->kv + index : NULL;
+    if (!kv) return 0;
+    memset(m, 0, sizeof *m);
+    m->key = kv->name.text;
+    m->key_length = (size_t)kv->name.length;
+    m->type = (griffin_value_type)kv->element_type;
+    m->is_array = kv->type == GRIFFIN_VALUE_ARRAY;
+    m->count = kv->count;
+    m->data = g->data + kv->offset;
+    if (m->count) grf_metadata_take(m);
+    return 1;
+}
+
+static void grf_tensor_get(const grf_gguf *g, int index, griffin_tensor *tensor) {
+    const grf_tensor *t = g->tensors + index;
+    memset(tensor, 0, sizeof *tensor);
+    memcpy(tensor->name, t->name.text, (size_t)t->name.length);
+    tensor->type = grf_format_find(t->type)->name;
+    tensor->rank = t->rank;
+    for (int i = 0; i < t->rank; i++) tensor->shape[i] = t->ne[t->rank - 1 - i];
+    tensor->offset = t->offset;
+    tensor->bytes = t->bytes;
+}
+
+/* ================================================================= >>config
+ * The sizes of the network, from the file's metadata. They are described once, here, for reading,
+ * checking, the fingerprint, and the converter, which writes every key. */
+
+typedef struct grf_config_row {
+    const char *key;                        /* after "griffin." */
+    char        kind;                       /* 'i' int, 'f' float, 'b' int 0 or 1 from a bool */
+    size_t      offset;                     /* in griffin_config */
+    double      absent;                     /* what stands for a missing key, or GRF_NEEDED */
+    double      least, most;
+    const char *expected;
+} grf_config_row;
+
+/* Vocabulary, sizes, window, cap and scale have no default: a wrong one would change results
+ * without a trace. */
+#define GRF_NEEDED (-2e30)
+#define GRF_MEMBER(name) offsetof(griffin_config, name)
+
+static const grf_config_row grf_config_rows[] = {
+    { "vocab_size",           'i', GRF_MEMBER(vocab),     GRF_NEEDED, 1, 1 << 21,
+      "1 <= vocabulary <= 2^21" },
+    { "embedding_length",     'i', GRF_MEMBER(width),     GRF_NEEDED, 1, 1 << 20,
+      "1 <= width <= 2^20" },
+    { "block_count",          'i', GRF_MEMBER(layers),    GRF_NEEDED, 1, GRIFFIN_MAX_LAYERS,
+      "1 <= layers <= 1024" },
+    { "feed_forward_length",  'i', GRF_MEMBER(mlp_width), GRF_NEEDED, 1, 1 << 22,
+      "1 <= MLP width <= 2^22" },
+    { "attention.head_count", 'i', GRF_MEMBER(heads),     GRF_NEEDED, 1, 1 << 20,
+      "1 <= heads <= 2^20" },
+    { "attention.head_count_kv", 'i', GRF_MEMBER(kv_heads), 1, 1, 1 << 20,
+      "1 <= key/value heads <= 2^20" },
+    { "attention.key_length", 'i', GRF_MEMBER(head_dim),  GRF_NEEDED, 1, 1 << 20,
+      "1 <= head_dim <= 2^20" },
+    { "attention.sliding_window", 'i', GRF_MEMBER(window), GRF_NEEDED, 1, 1 << 20,
+      "1 <= window <= 2^20" },
+    { "attention.layer_norm_rms_epsilon", 'f', GRF_MEMBER(eps), 1e-6, 1e-37, 0.9999999,
+      "0 < eps < 1" },
+    { "attention.qkv_bias",   'b', GRF_MEMBER(qkv_bias), 0, 0, 1, "false or true" },
+    { "rope.dimension_count", 'i', GRF_MEMBER(rope_dims), GRF_NEEDED, 0, 1 << 20,
+      "0 <= rotated dimensions <= 2^20" },
+    { "rope.freq_base",       'f', GRF_MEMBER(rope_base), 10000, 1, 1e12,
+      "1 <= rope base <= 10^12" },
+    { "final_logit_softcapping", 'f', GRF_MEMBER(soft_cap), GRF_NEEDED, 0, 1e30,
+      "soft cap 0 or positive" },
+    { "embedding_scale",      'f', GRF_MEMBER(embedding_scale), GRF_NEEDED, 1e-30, 1e30,
+      "embedding scale positive" },
+    { "ssm.conv_kernel",      'i', GRF_MEMBER(conv_width), 4, 1, 16,
+      "1 <= convolution width <= 16" },
+    { "ssm.inner_size",       'i', GRF_MEMBER(lru_width), GRF_NEEDED, 1, 1 << 20,
+      "1 <= recurrent width <= 2^20" },
+    { "ssm.group_count",      'i', GRF_MEMBER(gate_blocks), GRF_NEEDED, 1, 1 << 20,
+      "1 <= gate blocks <= 2^20" },
+    { "rglru.c",              'f', GRF_MEMBER(decay), 8, 1e-30, 1e6,
+      "0 < decay <= 10^6" },
+    { "norm_weight_offset",   'f', GRF_MEMBER(norm_offset), 1, -1e6, 1e6,
+      "-10^6 <= norm offset <= 10^6" }
+};
+
+/* The first name of each activation is the one that is written. */
+static const struct { const char *name; griffin_activation value; } grf_activations[] = {
+    { "gelu_pytorch_tanh", GRIFFIN_GELU_TANH }, { "gelu_new", GRIFFIN_GELU_TANH },
+    { "gelu", GRIFFIN_GELU_ERF }, { "silu", GRIFFIN_SILU }, { "swish", GRIFFIN_SILU },
+    { "relu", GRIFFIN_RELU }
+};
+
+/* Returns the row of a name, or -1. */
+static int grf_activation_find(const char *text, uint64_t length) {
+    for (int i = 0; i < GRF_COUNT(grf_activations); i++)
+        if (strlen(grf_activations[i].name) == length
+            && memcmp(grf_activations[i].name, text, (size_t)length) == 0) return i;
+    return -1;
+}
+
+static double grf_config_number(const griffin_config *g, const grf_config_row *row) {
+    const void *at = (const char *)g + row->offset;
+    return row->kind == 'f' ? (double)*(const float *)at : *(const int *)at;
+}
+
+static void grf_config_set(griffin_config *g, const grf_config_row *row, double number) {
+    void *at = (char *)g + row->offset;
+    if (row->kind == 'f') *(float *)at = (float)number;
+    else *(int *)at = (int)number;
 }
 
 /* ---- from metadata ----------------------------------------------------------------- */
 
-typedef struct grf_reading {                /* keys of one file, under one architecture's prefix */
-    const grf_gguf *file;
-    const grf_host *host;
-    const char     *prefix;
-    int             error;                  /* the first one */
-} grf_reading;
-
-static void grf_key(const grf_reading *r, const char *ending, grf_line *key) {
+/* Keys begin with the architecture's name and a dot, which is `prefix`. */
+static void grf_config_key(grf_line *key, const char *prefix, const char *ending) {
     key->length = 0;
-    grf_line_put(key, r->prefix, strlen(r->prefix));
+    grf_line_put(key, prefix, strlen(prefix));
     grf_line_put(key, ending, strlen(ending));
 }
 
-/* Absent is an error unless there is a default to keep. */
-static void grf_absent(grf_reading *r, const grf_line *key) {
-    r->error = grf_fail(r->host, GRIFFIN_E_FORMAT, "metadata key '%s' is missing", key->text);
+static int grf_config_missing(const grf_line *key, const grf_host *host) {
+    return grf_fail(host, GRIFFIN_E_FORMAT, "metadata key '%s' is missing", key->text);
 }
 
-enum { GRF_OPTIONAL, GRF_REQUIRED };
-
-static void grf_read_int(grf_reading *r, const char *ending, int required, int *value) {
+static int grf_config_read_number(const grf_gguf *file, const char *prefix,
+                                  const grf_config_row *row, griffin_config *g,
+                                  const grf_host *host) {
+    double number = row->absent;
+    uint64_t whole = 0;
+    float real = 0;
+    int truth = 0, found;
     grf_line key;
-    uint64_t wide = 0;
-    int found;
-    if (r->error) return;
-    grf_key(r, ending, &key);
-    found = grf_gguf_get_uint(r->file, key.text, 1 << 24, &wide, r->host);
-    if (found < 0) r->error = found;
-    else if (found) *value = (int)wide;
-    else if (required) grf_absent(r, &key);
+    grf_config_key(&key, prefix, row->key);
+    switch (row->kind) {
+    case 'i': found = grf_gguf_get_uint(file, key.text, UINT64_MAX, &whole, host); break;
+    case 'f': found = grf_gguf_get_float(file, key.text, &real, host); break;
+    default:  found = grf_gguf_get_bool(file, key.text, &truth, host); break;
+    }
+    if (found < 0) return found;
+    if (found) number = row->kind == 'i' ? (double)whole : row->kind == 'f' ? (double)real : truth;
+    else if (row->absent == GRF_NEEDED) return grf_config_missing(&key, host);
+    if (!(number >= row->least && number <= row->most))
+        return grf_fail(host, GRIFFIN_E_FORMAT, "metadata '%s': expected %s", key.text,
+                        row->expected);
+    grf_config_set(g, row, number);
+    return GRIFFIN_OK;
 }
 
-static void grf_read_float(grf_reading *r, const char *ending, int required, float *value) {
-    grf_line key;
-    int found;
-    if (r->error) return;
-    grf_key(r, ending, &key);
-    found = grf_gguf_get_float(r->file, key.text, value, r->host);
-    if (found < 0) r->error = found;
-    else if (!found && required) grf_absent(r, &key);
-}
-
-static void grf_read_activation(grf_reading *r, griffin_activation *activation) {
-    static const struct { const char *name; griffin_activation value; } table[] = {
-        { "gelu_pytorch_tanh", GRIFFIN_GELU_TANH }, { "gelu_new", GRIFFIN_GELU_TANH },
-        { "gelu", GRIFFIN_GELU_ERF }, { "silu", GRIFFIN_SILU }, { "swish", GRIFFIN_SILU },
-        { "relu", GRIFFIN_RELU }
-    };
-    grf_line key;
+static int grf_config_read_activation(const grf_gguf *file, const char *prefix, griffin_config *g,
+                                      const grf_host *host) {
     const char *text = NULL;
     uint64_t length = 0;
-    int i, found;
-    if (r->error) return;
-    grf_key(r, "hidden_activation", &key);
-    found = grf_gguf_get_string(r->file, key.text, &text, &length, r->host);
-    if (found < 0) { r->error = found; return; }
-    if (!found) return;
-    for (i = 0; i < GRF_COUNT(table); i++)
-        if (strlen(table[i].name) == length && memcmp(table[i].name, text, (size_t)length) == 0) {
-            *activation = table[i].value;
-            return;
-        }
-    r->error = grf_fail(r->host, GRIFFIN_E_UNSUPPORTED,
-                        "%s is '%t'; known are gelu_pytorch_tanh, gelu, silu, relu", key.text, text,
-                        (size_t)length);
+    grf_line key;
+    int row, found;
+    grf_config_key(&key, prefix, "hidden_activation");
+    found = grf_gguf_get_string(file, key.text, &text, &length, host);
+    if (found <= 0) return found;
+    row = grf_activation_find(text, length);
+    if (row < 0)
+        return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "%s is '%t'; known are gelu_pytorch_tanh, "
+                        "gelu, silu, relu", key.text, text, (size_t)length);
+    g->activation = grf_activations[row].value;
+    return GRIFFIN_OK;
 }
 
-/* One name for each layer; without the key, the kind follows from the tensors. */
-static void grf_read_blocks(grf_reading *r, griffin_config *g) {
-    grf_line key;
+/* One name for each layer. */
+static int grf_config_read_blocks(const grf_gguf *file, const char *prefix, griffin_config *g,
+                                  const grf_host *host) {
     const grf_kv *array = NULL;
     const uint8_t *at;
-    int i, found;
-    if (r->error) return;
-    grf_key(r, "block_types", &key);
-    found = grf_gguf_get_array(r->file, key.text, GRF_VALUE_STRING, &array, r->host);
-    if (found < 0) { r->error = found; return; }
-    if (!found) return;
-    if (array->count != (uint64_t)g->layers) {
-        r->error = grf_fail(r->host, GRIFFIN_E_FORMAT, "%s has %u entries for %d layers",
-                            key.text, array->count, g->layers);
-        return;
-    }
-    at = r->file->data + array->offset;
-    for (i = 0; i < g->layers; i++) {
+    grf_line key;
+    int found;
+    grf_config_key(&key, prefix, "block_types");
+    found = grf_gguf_get_array(file, key.text, GRIFFIN_VALUE_STRING, &array, host);
+    if (found < 0) return found;
+    if (!found) return grf_config_missing(&key, host);
+    if (array->count != (uint64_t)g->layers)
+        return grf_fail(host, GRIFFIN_E_FORMAT, "%s has %u entries for %d layers", key.text,
+                        array->count, g->layers);
+    at = file->data + array->offset;
+    for (int i = 0; i < g->layers; i++) {
         const char *text;
         uint64_t length;
         at = grf_gguf_next_string(at, &text, &length);
         const grf_mixer *mixer = grf_mixer_by_name(text, length);
-        if (mixer) g->blocks[i] = mixer->letter;
-        else {
-            r->error = grf_fail(r->host, GRIFFIN_E_UNSUPPORTED,
-                                "%s: layer %d is '%t', known are recurrent and attention",
-                                key.text, i, text, (size_t)length);
-            return;
-        }
+        if (!mixer)
+            return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "%s: layer %d is '%t', known are "
+                            "recurrent and attention", key.text, i, text, (size_t)length);
+        g->blocks[i] = mixer->letter;
     }
+    return GRIFFIN_OK;
 }
 
-/* 1 if the file says what it is, 0 if it has no metadata of ours, or an error. */
-static int grf_architecture(grf_reading *r) {
-    static const char *const known[] = {
-        "griffin.", "recurrentgemma.", "recurrent_gemma.", "recurrent-gemma."
-    };
-    const char *text = NULL;
-    uint64_t length = 0;
-    int i, found = grf_gguf_get_string(r->file, "general.architecture", &text, &length, r->host);
-    if (found <= 0) return found;
-    for (i = 0; i < GRF_COUNT(known); i++)
-        if (strlen(known[i]) == length + 1 && memcmp(known[i], text, (size_t)length) == 0) {
-            r->prefix = known[i];
-            return 1;
-        }
-    return grf_fail(r->host, GRIFFIN_E_UNSUPPORTED, "architecture '%t'; this library runs griffin",
-                    text, (size_t)length);
-}
-
-/* Keys of spec 3.3. Window, cap and embedding scale change results without a trace, so they have
- * no default. */
-static int grf_read_config(grf_reading *r, griffin_config *g) {
-    grf_family_defaults(g);
-    grf_read_int(r, "embedding_length", GRF_REQUIRED, &g->width);
-    grf_read_int(r, "block_count", GRF_REQUIRED, &g->layers);
-    grf_read_int(r, "feed_forward_length", GRF_REQUIRED, &g->mlp_width);
-    grf_read_int(r, "attention.head_count", GRF_REQUIRED, &g->heads);
-    grf_read_int(r, "attention.head_count_kv", GRF_OPTIONAL, &g->kv_heads);
-    grf_read_int(r, "attention.sliding_window", GRF_REQUIRED, &g->window);
-    grf_read_float(r, "final_logit_softcapping", GRF_REQUIRED, &g->soft_cap);
-    grf_read_float(r, "embedding_scale", GRF_REQUIRED, &g->embedding_scale);
-    grf_read_float(r, "attention.layer_norm_rms_epsilon", GRF_OPTIONAL, &g->eps);
-    grf_read_float(r, "rope.freq_base", GRF_OPTIONAL, &g->rope_base);
-    grf_read_float(r, "rglru.c", GRF_OPTIONAL, &g->decay);
-    grf_read_float(r, "norm_weight_offset", GRF_OPTIONAL, &g->norm_offset);
-    grf_read_int(r, "ssm.conv_kernel", GRF_OPTIONAL, &g->conv_width);
-    if (r->error) return r->error;
-    g->vocab = 0;                           /* 0: as the embedding has it */
-    g->lru_width = g->width;
-    g->gate_blocks = g->heads;
-    g->head_dim = g->heads > 0 ? g->width / g->heads : 0;
-    grf_read_int(r, "vocab_size", GRF_OPTIONAL, &g->vocab);
-    grf_read_int(r, "ssm.inner_size", GRF_OPTIONAL, &g->lru_width);
-    grf_read_int(r, "ssm.group_count", GRF_OPTIONAL, &g->gate_blocks);
-    grf_read_int(r, "attention.key_length", GRF_OPTIONAL, &g->head_dim);
-    g->rope_dims = g->head_dim / 2;
-    grf_read_int(r, "rope.dimension_count", GRF_OPTIONAL, &g->rope_dims);
-    grf_read_activation(r, &g->activation);
-    if (!r->error && (g->layers < 1 || g->layers > GRIFFIN_MAX_LAYERS))
-        r->error = grf_fail(r->host, GRIFFIN_E_FORMAT, "%d layers; 1 to %d are possible",
-                            g->layers, GRIFFIN_MAX_LAYERS);
-    grf_read_blocks(r, g);
-    return r->error;
-}
-
-/* What the tensors themselves tell: vocabulary, kinds of layers, biases of q, k and v. */
-static void grf_complete_config(const grf_gguf *file, griffin_config *g) {
-    const char *prefix = grf_gguf_tensor(file, "model.final_norm.weight") ? "model." : "";
-    const grf_tensor *embedding;
-    int i;
-    grf_line name;
-    name.length = 0;
-    grf_line_put(&name, prefix, strlen(prefix));
-    grf_line_put(&name, "embed_tokens.weight", 19);
-    embedding = grf_gguf_tensor(file, name.text);
-    if (g->vocab == 0 && embedding && embedding->ne[1] <= 1 << 21) g->vocab = (int)embedding->ne[1];
-    for (i = 0; i < g->layers && i < GRIFFIN_MAX_LAYERS; i++) {
-        size_t start;
-        name.length = 0;
-        grf_line_put(&name, prefix, strlen(prefix));
-        grf_line_put(&name, "layers.", 7);
-        grf_line_number(&name, (uint64_t)i, 10);
-        start = name.length;
-        grf_line_put(&name, ".temporal_block.q_proj.bias", 27);
-        if (grf_gguf_tensor(file, name.text)) g->qkv_bias = 1;
-        name.length = start;
-        grf_line_put(&name, ".temporal_block.rg_lru.recurrent_param", 38);
-        if (g->blocks[i] == 0) g->blocks[i] = grf_gguf_tensor(file, name.text) ? 'r' : 'a';
-    }
-    g->blocks[i] = 0;
-}
-
-/* The rules that everything after this relies on; null if they hold, else the one that does not. */
-static const char *grf_broken_rule(const griffin_config *g) {
-    int i, n = 0;
-    while (n <= GRIFFIN_MAX_LAYERS && g->blocks[n]) n++;
-    if (g->layers < 1 || g->layers > GRIFFIN_MAX_LAYERS || n != g->layers)
-        return "one block kind for each of 1 to 1024 layers";
-    for (i = 0; i < n; i++)
-        if (!grf_mixer_by_letter(g->blocks[i])) return "block kinds are 'r' and 'a'";
-    if (g->vocab < 1 || g->vocab > 1 << 21)
-        return "1 <= vocabulary (rows of embed_tokens.weight) <= 2^21";
-    if (g->width < 1 || g->width > 1 << 20) return "1 <= width <= 2^20";
-    if (g->mlp_width < 1 || g->mlp_width > 1 << 22) return "1 <= MLP width <= 2^22";
-    if (g->lru_width < 1 || g->lru_width > 1 << 20) return "1 <= recurrent width <= 2^20";
-    if (g->heads < 1 || g->kv_heads < 1 || g->heads % g->kv_heads != 0)
-        return "heads a multiple of key/value heads";
-    if (g->head_dim < 1 || (int64_t)g->head_dim * g->heads != g->width)
-        return "heads times head_dim equal to width";
-    if (g->gate_blocks < 1 || g->lru_width % g->gate_blocks != 0)
-        return "recurrent width a multiple of gate blocks";
-    if (g->conv_width < 1 || g->conv_width > 16) return "1 <= convolution width <= 16";
-    if (g->window < 1 || g->window > 1 << 20) return "1 <= window <= 2^20";
-    if (g->rope_dims < 0 || g->rope_dims % 2 != 0 || g->rope_dims > g->head_dim)
+/* The rules between numbers that everything after this relies on: null, or the broken one. */
+static const char *grf_config_broken_rule(const griffin_config *g) {
+    if (g->heads % g->kv_heads != 0) return "heads a multiple of key/value heads";
+    if ((int64_t)g->head_dim * g->heads != g->width) return "heads times head_dim equal to width";
+    if (g->lru_width % g->gate_blocks != 0) return "recurrent width a multiple of gate blocks";
+    if (g->rope_dims % 2 != 0 || g->rope_dims > g->head_dim)
         return "rotated dimensions even, at most head_dim";
-    if (!(g->eps > 0 && g->eps < 1)) return "0 < eps < 1";
-    if (!(g->rope_base >= 1 && g->rope_base < 1e12f)) return "1 <= rope base < 10^12";
-    if (!(g->decay > 0 && g->decay < 1e6f)) return "0 < decay < 10^6";
-    if (!(g->soft_cap >= 0 && g->soft_cap < 1e30f)) return "soft cap 0 or positive";
-    if (!(g->embedding_scale > 0 && g->embedding_scale < 1e30f)) return "embedding scale positive";
-    if (!(g->norm_offset > -1e6f && g->norm_offset < 1e6f)) return "norm offset a number";
-    if ((int)g->activation < 0 || g->activation > GRIFFIN_RELU) return "a known activation";
     return NULL;
 }
 
-static int grf_find_config(const griffin_options *options, const grf_gguf *file,
-                           const grf_host *host, griffin_config *g) {
-    grf_reading r;
+static int grf_config_read(const grf_gguf *file, const char *prefix, griffin_config *g,
+                           const grf_host *host) {
     const char *broken;
-    int found;
-    r.file = file; r.host = host; r.prefix = ""; r.error = 0;
-    found = grf_architecture(&r);
+    int error = GRIFFIN_OK;
+    memset(g, 0, sizeof *g);
+    for (int i = 0; i < GRF_COUNT(grf_config_rows) && !error; i++)
+        error = grf_config_read_number(file, prefix, &grf_config_rows[i], g, host);
+    if (!error) error = grf_config_read_activation(file, prefix, g, host);
+    if (!error) error = grf_config_read_blocks(file, prefix, g, host);
+    if (error) return error;
+    broken = grf_config_broken_rule(g);
+    if (!broken) return GRIFFIN_OK;
+    return grf_fail(host, GRIFFIN_E_FORMAT, "configuration: expected %s", broken);
+}
+
+/* ---- which files are read ------------------------------------------------------------ */
+
+/* 1: matrices in rows, or in tiles named .t32. 2: in tiles named by their tiling. */
+#define GRF_FILE_VERSION 2
+
+#define GRF_CONVERT "'griffin convert OLD NEW' makes a file that can be opened"
+
+static int grf_check_architecture(const grf_gguf *file, const grf_host *host) {
+    const char *text = NULL;
+    uint64_t length = 0;
+    int found = grf_gguf_get_string(file, "general.architecture", &text, &length, host);
     if (found < 0) return found;
-    if (found) {
-        int error = grf_read_config(&r, g);
-        if (error) return error;
-    } else if (options && options->config) {
-        *g = *options->config;
-    } else {
-        return grf_fail(host, GRIFFIN_E_FORMAT, "no general.architecture in the metadata; "
-                        "give the configuration with the model (griffin_options.config)");
+    if (!found)
+        return grf_fail(host, GRIFFIN_E_FORMAT, "no general.architecture in the metadata: "
+                        "'griffin convert OLD NEW' with --config or --preset adds what is missing");
+    if (length == 7 && memcmp(text, "griffin", 7) == 0) return GRIFFIN_OK;
+    return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "architecture '%t': this library runs 'griffin'; "
+                    "if it is a recurrentgemma, " GRF_CONVERT, text, (size_t)length);
+}
+
+/* Files of older versions and of other programs hold their matrices otherwise. They are refused by
+ * the name of such a matrix. */
+static int grf_check_version(const grf_gguf *file, const grf_host *host) {
+    uint64_t version = 1;
+    int found = grf_gguf_get_uint(file, "griffin.format_version", UINT32_MAX, &version, host);
+    if (found < 0) return found;
+    if (version == GRF_FILE_VERSION) return GRIFFIN_OK;
+    if (version > GRF_FILE_VERSION)
+        return grf_fail(host, GRIFFIN_E_VERSION, "griffin.format_version is %u, this library reads "
+                        "%d", version, GRF_FILE_VERSION);
+    for (uint64_t i = 0; i < file->n_tensors; i++) {
+        const grf_tensor *t = &file->tensors[i];
+        if (grf_tensor_ends_in(t, ".t32"))
+            return grf_tensor_fail(host, GRIFFIN_E_VERSION, t, "in tiles of griffin.h 0.1; "
+                                   GRF_CONVERT);
+        if (t->rank == 2 && grf_tensor_ends_in(t, ".weight"))
+            return grf_tensor_fail(host, GRIFFIN_E_UNSUPPORTED, t, "in rows, of type %s; "
+                                   GRF_CONVERT, grf_format_find(t->type)->name);
     }
-    grf_complete_config(file, g);
-    broken = grf_broken_rule(g);
-    if (broken) return grf_fail(host, GRIFFIN_E_FORMAT, "configuration: expected %s", broken);
-    return GRIFFIN_OK;
+    return grf_fail(host, GRIFFIN_E_VERSION, "no griffin.format_version; " GRF_CONVERT);
+}
+
+static int grf_config_load(const grf_gguf *file, griffin_config *g, const grf_host *host) {
+    int error = grf_check_architecture(file, host);
+    if (!error) error = grf_check_version(file, host);
+    return error ? error : grf_config_read(file, "griffin.", g, host);
 }
 
 /* ================================================================= >>vocabulary
@@ -4212,9 +4067,6 @@ typedef struct grf_piece {
 } grf_piece;
 
 typedef struct grf_merge { int32_t left, right, merged; } grf_merge;
-
-typedef struct grf_table_entry { uint32_t hash, index; } grf_table_entry;   /* index + 1; 0: free */
-typedef struct grf_table { grf_table_entry *entries; uint32_t mask; } grf_table;
 
 /* A node of the tree of special pieces. The children of a node are a list. */
 typedef struct grf_special { uint32_t child, sibling; int32_t id; uint8_t byte; } grf_special;
@@ -4316,50 +4168,7 @@ static int grf_byte_of_piece(const grf_piece *piece) {
     return high && low ? (int)(high - digits) * 16 + (int)(low - digits) : -1;
 }
 
-/* ---- hash tables ----------------------------------------------------------------------
- * From a 32-bit hash to the index of an item, by open addressing: an item lies at its hash, or in
- * the first free place after it. A hostile file can make its items collide. It is refused if an
- * item would lie more than a thousand places from its hash, so no search has to go further. */
-
-#define GRF_FARTHEST 1000
-
-static int grf_table_make(grf_table *table, uint64_t count, const grf_host *host) {
-    uint64_t size = 16;
-    while (size < 2 * count) size *= 2;
-    table->mask = (uint32_t)(size - 1);
-    size *= sizeof(grf_table_entry);
-    table->entries = (grf_table_entry *)grf_host_allocate(host, size);
-    if (!table->entries) return grf_fail_memory(host, size);
-    memset(table->entries, 0, (size_t)size);
-    return GRIFFIN_OK;
-}
-
-static int grf_table_add(grf_table *table, uint32_t hash, int index, const grf_host *host) {
-    uint32_t at = hash & table->mask;
-    for (int steps = 0; table->entries[at].index; steps++) {
-        if (steps == GRF_FARTHEST) {
-            return grf_fail(host, GRIFFIN_E_FORMAT, "vocabulary made to collide");
-        }
-        at = (at + 1) & table->mask;
-    }
-    table->entries[at].hash  = hash;
-    table->entries[at].index = (uint32_t)index + 1;
-    return GRIFFIN_OK;
-}
-
-/* The next item that was added with this hash; -1: there are no more. *steps starts as 0. */
-GRF_INLINE int32_t grf_table_next(const grf_table *table, uint32_t hash, uint32_t *steps) {
-    while (*steps <= GRF_FARTHEST) {
-        const grf_table_entry *entry = &table->entries[(hash + (*steps)++) & table->mask];
-        if (!entry->index) break;
-        if (entry->hash == hash) return (int32_t)entry->index - 1;
-    }
-    return -1;
-}
-
-static uint32_t grf_vocab_text_hash(const char *text, uint64_t length) {
-    return (uint32_t)grf_hash(GRF_HASH_START, text, (size_t)length);
-}
+/* ---- lookups ------------------------------------------------------------------------ */
 
 /* The piece of one of `kinds` whose text is this, or -1. `hash` is that of the text. */
 static int32_t grf_vocab_find(const grf_vocab *v, const char *text, uint64_t length, uint32_t hash,
@@ -4375,7 +4184,7 @@ static int32_t grf_vocab_find(const grf_vocab *v, const char *text, uint64_t len
 }
 
 static int32_t grf_vocab_find_any(const grf_vocab *v, const char *text, uint64_t length) {
-    uint32_t hash = grf_vocab_text_hash(text, length);
+    uint32_t hash = grf_text_hash(text, length);
     int32_t id = grf_vocab_find(v, text, length, hash, GRF_MERGEABLE);
     return id >= 0 ? id : grf_vocab_find(v, text, length, hash, GRF_RESERVED);
 }
@@ -4519,7 +4328,7 @@ static int grf_vocab_get_column(const grf_vocab *v, const grf_gguf *g, const cha
 /* Sets the type of every piece. The piece of type unknown becomes the unknown token. */
 static int grf_vocab_load_types(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
     const uint8_t *types;
-    int error = grf_vocab_get_column(v, g, "tokenizer.ggml.token_type", GRF_VALUE_I32, &types,
+    int error = grf_vocab_get_column(v, g, "tokenizer.ggml.token_type", GRIFFIN_VALUE_I32, &types,
                                      host);
     for (int id = 0; types && id < v->count; id++) {
         grf_piece *piece = &v->pieces[id];
@@ -4545,7 +4354,7 @@ static int grf_vocab_load_types(grf_vocab *v, const grf_gguf *g, const grf_host 
 
 static int grf_vocab_load_scores(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
     const uint8_t *scores;
-    int error = grf_vocab_get_column(v, g, "tokenizer.ggml.scores", GRF_VALUE_F32, &scores, host);
+    int error = grf_vocab_get_column(v, g, "tokenizer.ggml.scores", GRIFFIN_VALUE_F32, &scores, host);
     if (error) return error;
     if (!scores && v->kind == GRF_BY_SCORE) v->kind = GRF_BY_RANK;
     for (int id = 0; scores && id < v->count; id++) {
@@ -4621,7 +4430,7 @@ static int grf_vocab_load_map(grf_vocab *v, const grf_gguf *g, const grf_host *h
     if (!kv || kv->count == 0 || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
     const uint8_t *data = g->data + kv->offset;
     uint32_t bytes = kv->count > 4 && kv->count <= INT32_MAX ? grf_get_u32(data) : 0;
-    if (kv->type != GRF_VALUE_ARRAY || kv->element_type > GRF_VALUE_I8 || bytes < 4 || bytes % 4
+    if (kv->type != GRIFFIN_VALUE_ARRAY || kv->element_type > GRIFFIN_VALUE_I8 || bytes < 4 || bytes % 4
         || bytes >= kv->count - 4 || data[kv->count - 1]
         || !grf_utf8_valid((const char *)data + 4 + bytes, kv->count - 4 - bytes)) {
         return grf_fail(host, GRIFFIN_E_FORMAT, "%s at byte %u is not a character map", key,
@@ -4670,7 +4479,7 @@ static int grf_vocab_index_texts(grf_vocab *v, const grf_host *host) {
     int error = grf_table_make(&v->texts, (uint64_t)v->count, host);
     for (int id = 0; !error && id < v->count; id++) {
         const grf_piece *piece = &v->pieces[id];
-        uint32_t hash = grf_vocab_text_hash(piece->text, piece->length);
+        uint32_t hash = grf_text_hash(piece->text, piece->length);
         int kinds = GRF_MERGEABLE >> piece->type & 1 ? GRF_MERGEABLE : GRF_RESERVED;
         if (piece->length > v->longest) v->longest = piece->length;
         if (grf_vocab_find(v, piece->text, piece->length, hash, kinds) >= 0) {
@@ -4726,7 +4535,7 @@ static int grf_vocab_read_merge(const grf_vocab *v, grf_merge *merge, const char
 static int grf_vocab_load_merges(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
     const char *key = "tokenizer.ggml.merges";
     const grf_kv *array = NULL;
-    int found = grf_gguf_get_array(g, key, GRF_VALUE_STRING, &array, host);
+    int found = grf_gguf_get_array(g, key, GRIFFIN_VALUE_STRING, &array, host);
     if (v->kind == GRF_BY_SCORE || found < 0) return found < 0 ? found : GRIFFIN_OK;
     if (!found || array->count > GRF_MOST_MERGES) {
         return grf_fail(host, GRIFFIN_E_FORMAT, "%s: expected 0 to %d merges%s", key,
@@ -4788,7 +4597,7 @@ static int grf_vocab_fill(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
 /* A file without tokens gives no vocabulary, and no error. */
 static int grf_vocab_load(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
     const grf_kv *tokens = NULL;
-    int error = grf_gguf_get_array(g, "tokenizer.ggml.tokens", GRF_VALUE_STRING, &tokens, host);
+    int error = grf_gguf_get_array(g, "tokenizer.ggml.tokens", GRIFFIN_VALUE_STRING, &tokens, host);
     memset(v, 0, sizeof *v);
     if (error <= 0) return error;
     if (tokens->count < 1 || tokens->count > GRF_MOST_TOKENS) {
@@ -4971,7 +4780,7 @@ GRF_INLINE int32_t grf_encoder_piece(const grf_encoder *e, uint64_t start, uint6
                                      int kinds) {
     const char *text = e->text.at + start;
     if (length > e->v->longest) return -1;
-    int32_t id = grf_vocab_find(e->v, text, length, grf_vocab_text_hash(text, length), kinds);
+    int32_t id = grf_vocab_find(e->v, text, length, grf_text_hash(text, length), kinds);
     return id >= 0 && e->no_special && e->v->pieces[id].marker ? -1 : id;
 }
 
@@ -5575,9 +5384,8 @@ GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *p
 
 /* ---- tensors by name ------------------------------------------------------------ */
 
-static void grf_layer_name(const grf_builder *b, const char *name, grf_line *line) {
+static void grf_tensor_name(const grf_builder *b, const char *name, grf_line *line) {
     line->length = 0;
-    grf_line_put(line, b->prefix, strlen(b->prefix));
     if (b->layer >= 0) {
         grf_line_put(line, "layers.", 7);
         grf_line_number(line, (uint64_t)b->layer, 10);
@@ -5588,156 +5396,100 @@ static void grf_layer_name(const grf_builder *b, const char *name, grf_line *lin
 
 static const grf_tensor *grf_tensor_lookup(const grf_builder *b, const char *name) {
     grf_line line;
-    grf_layer_name(b, name, &line);
+    grf_tensor_name(b, name, &line);
     return grf_gguf_tensor(b->model->file, line.text);
 }
 
+/* The matrix NAME as NAME.TILING; the first tiling there is, if a file has several. */
 static const grf_tensor *grf_tensor_lookup_tiles(const grf_builder *b, const char *name) {
-    grf_line line;
-    grf_layer_name(b, name, &line);
-    grf_line_put(&line, ".t32", 4);
-    return b->error ? NULL : grf_gguf_tensor(b->model->file, line.text);
+    const grf_tensor *t = NULL;
+    for (int type = 0; type < GRF_TILINGS && !t; type++) {
+        grf_line line;
+        grf_tensor_name(b, name, &line);
+        grf_line_put(&line, ".", 1);
+        grf_line_put(&line, grf_tilings[type].name, strlen(grf_tilings[type].name));
+        t = grf_gguf_tensor(b->model->file, line.text);
+    }
+    return t;
 }
 
-static void grf_shape_text(grf_line *line, const uint64_t *ne, int rank) {
-    int i;
+static void grf_shape_text(grf_line *line, const char *type, const uint64_t *ne, int rank) {
     line->length = 0;
-    for (i = rank - 1; i >= 0; i--) {
-        grf_line_put(line, i == rank - 1 ? "[" : ", ", i == rank - 1 ? 1 : 2);
+    grf_line_put(line, type, strlen(type));
+    for (int i = rank - 1; i >= 0; i--) {
+        grf_line_put(line, i == rank - 1 ? " [" : ", ", 2);
         grf_line_number(line, ne[i], 10);
     }
     grf_line_put(line, "]", 1);
 }
 
-/* The tensor of this name, which must be exactly [d0, d1, d2] (row-major; 0 ends the list). */
-static const grf_tensor *grf_tensor_require(grf_builder *b, const char *name, int d0, int d1, int d2) {
-    int shape[3], rank = d1 == 0 ? 1 : d2 == 0 ? 2 : 3, i;
-    uint64_t want[3];
-    const grf_tensor *t;
+/* The tensor t, found by `name`, must be there and have exactly this number format and shape. */
+static const grf_tensor *grf_tensor_require(grf_builder *b, const grf_tensor *t, const char *name,
+                                            const char *type, const uint64_t *ne, int rank) {
+    grf_line full, expected, found;
     if (b->error) return NULL;
-    shape[0] = d0; shape[1] = d1; shape[2] = d2;
-    for (i = 0; i < rank; i++) want[rank - 1 - i] = (uint64_t)shape[i];
-    t = grf_tensor_lookup(b, name);
-    if (!t || t->rank != rank || memcmp(t->ne, want, (size_t)rank * sizeof want[0]) != 0) {
-        grf_line full, expected, found;
-        grf_layer_name(b, name, &full);
-        grf_shape_text(&expected, want, rank);
-        if (!t) b->error = grf_fail(&b->model->host, GRIFFIN_E_FORMAT,
-                                    "tensor '%s' %s is missing", full.text, expected.text);
-        else {
-            grf_shape_text(&found, t->ne, t->rank);
-            b->error = grf_fail(&b->model->host, GRIFFIN_E_FORMAT, "tensor '%s' is %s, expected %s",
-                                full.text, found.text, expected.text);
-        }
+    grf_shape_text(&expected, type, ne, rank);
+    if (!t) {
+        grf_tensor_name(b, name, &full);
+        b->error = grf_fail(&b->model->host, GRIFFIN_E_FORMAT, "tensor '%s' %s is missing",
+                            full.text, expected.text);
+        return NULL;
+    }
+    grf_shape_text(&found, grf_format_find(t->type)->name, t->ne, t->rank);
+    if (strcmp(found.text, expected.text) != 0) {
+        b->error = grf_fail(&b->model->host, GRIFFIN_E_FORMAT, "tensor '%t' is %s, expected %s",
+                            t->name.text, (size_t)t->name.length, found.text, expected.text);
         return NULL;
     }
     b->used[t - b->model->file->tensors] = 1;
     return t;
 }
 
-static void grf_tensor_floats(const grf_builder *b, const grf_tensor *t, uint64_t first,
-                              uint64_t count, float *out) {
-    const grf_format *f = grf_format_find(t->type);
-    grf_dequantise(t->type,
-                   b->model->file->data + t->offset + first / f->block_elems * f->block_bytes, out,
-                   count);
+/* ---- vectors: f32 in the file, padded with zeros ----------------------------------------- */
+
+static const grf_tensor *grf_require_floats(grf_builder *b, const char *name, int d0, int d1,
+                                            int d2) {
+    uint64_t ne[3];
+    int rank = d1 == 0 ? 1 : d2 == 0 ? 2 : 3;
+    ne[rank - 1] = (uint64_t)d0;
+    if (rank > 1) ne[rank - 2] = (uint64_t)d1;
+    if (rank > 2) ne[0] = (uint64_t)d2;
+    return grf_tensor_require(b, grf_tensor_lookup(b, name), name, "f32", ne, rank);
 }
 
-/* A parameter vector in floats, padded with zeros. */
+/* [d0], [d0, d1] or [d0, d1, d2], row-major; 0 ends the list. Null after an error, and while the
+ * builder is measuring. */
 static float *grf_load_vector(grf_builder *b, const char *name, int d0, int d1, int d2) {
-    const grf_tensor *t = grf_tensor_require(b, name, d0, d1, d2);
+    const grf_tensor *t = grf_require_floats(b, name, d0, d1, d2);
+    const uint8_t *from;
     uint64_t padded;
     float *v;
     if (!t) return NULL;
     padded = (uint64_t)grf_pad((int64_t)t->elements);
     v = (float *)grf_arena_take(&b->arena, 4 * padded);
     if (!v) { b->parameters += t->elements; return NULL; }
-    grf_tensor_floats(b, t, 0, t->elements, v);
-    memset(v + t->elements, 0, (size_t)(padded - t->elements) * 4);
+    from = b->model->file->data + t->offset;
+    for (uint64_t i = 0; i < padded; i++) v[i] = i < t->elements ? grf_get_f32(from + 4 * i) : 0;
     return v;
 }
 
-/* ---- packing row-major tensors into tiles ------------------------------------------ */
-
-static uint64_t grf_tile_bytes(int type, uint64_t cols) {
-    switch (type) {
-    case GRF_F32:  return cols * 4 * GRF_TILE;
-    case GRF_Q8_0: return cols / 32 * 34 * GRF_TILE;
-    case GRF_Q4_0: return cols / 32 * 18 * GRF_TILE;
-    default:       return cols * 2 * GRF_TILE;
-    }
+/* conv_1d.weight [E, 1, K] as [K][pad(E)]; the last tap belongs to the current token. */
+static float *grf_load_taps(grf_builder *b) {
+    int E = b->config->lru_width, K = b->config->conv_width;
+    int64_t stride = grf_pad(E);
+    const grf_tensor *t = grf_require_floats(b, "temporal_block.conv_1d.weight", E, 1, K);
+    float *taps = (float *)grf_arena_take(&b->arena, 4 * (uint64_t)(K * stride));
+    const uint8_t *from;
+    if (t && !taps) b->parameters += t->elements;
+    if (!t || !taps) return NULL;
+    memset(taps, 0, (size_t)(K * stride) * 4);
+    from = b->model->file->data + t->offset;
+    for (int e = 0; e < E; e++)
+        for (int k = 0; k < K; k++, from += 4) taps[k * stride + e] = grf_get_f32(from);
+    return taps;
 }
 
-/* Weights stay in their own type where a kernel knows it; all others are widened, exactly. */
-static int grf_packed_type(uint32_t type) {
-    switch (type) {
-    case GRF_F16: case GRF_BF16: case GRF_Q8_0: case GRF_Q4_0: return (int)type;
-    default: return GRF_F32;
-    }
-}
-
-/* Rows of 16-bit or 32-bit elements; a block of 32 k at a time keeps both sides in cache. */
-static void grf_pack_elements(uint8_t *tile, const uint8_t *rows, int count, int cols, int size) {
-    int64_t k0, k, r;
-    for (k0 = 0; k0 < cols; k0 += 32)
-        for (r = 0; r < count; r++)
-            for (k = k0; k < cols && k < k0 + 32; k++) {
-                const uint8_t *from = rows + (r * cols + k) * size;
-                uint32_t wide = size == 4 ? grf_get_u32(from) : 0;
-                uint16_t narrow = size == 2 ? grf_get_u16(from) : (uint16_t)0;
-                if (size == 4) memcpy(tile + (k * GRF_TILE + r) * 4, &wide, 4);
-                else           memcpy(tile + (k * GRF_TILE + r) * 2, &narrow, 2);
-            }
-}
-
-/* Rows of q8_0 (34 bytes a block) or q4_0 (18): scales first, then groups of 4 bytes of each row.
- * A byte of q4_0 holds k = i and k = i + 16 in the file as in the tile. */
-static void grf_pack_blocks(uint8_t *tile, const uint8_t *rows, int count, int cols, int bytes,
-                            int flip) {
-    int64_t blocks = cols / 32, j, r, i;
-    for (j = 0; j < blocks; j++, tile += bytes * GRF_TILE)
-        for (r = 0; r < count; r++) {
-            const uint8_t *from = rows + (r * blocks + j) * bytes;
-            uint16_t scale = grf_get_u16(from);
-            memcpy(tile + 2 * r, &scale, 2);
-            for (i = 0; i < bytes - 2; i++)
-                tile[2 * GRF_TILE + i / 4 * 4 * GRF_TILE + r * 4 + i % 4] =
-                    (uint8_t)(from[2 + i] ^ flip);
-        }
-}
-
-static void grf_pack_rows(uint8_t *tile, int type, const uint8_t *rows, int count, int cols) {
-    switch (type) {
-    case GRF_Q8_0: grf_pack_blocks(tile, rows, count, cols, 34, 0x80); break;
-    case GRF_Q4_0: grf_pack_blocks(tile, rows, count, cols, 18, 0); break;
-    case GRF_F32:  grf_pack_elements(tile, rows, count, cols, 4); break;
-    default:       grf_pack_elements(tile, rows, count, cols, 2); break;
-    }
-}
-
-/* One tile from `count` rows of t, beginning with row `first`. */
-static void grf_pack_tile(const grf_builder *b, uint8_t *tile, const grf_linear *w,
-                          const grf_tensor *t, uint64_t first, int count) {
-    uint64_t row_bytes = t->bytes / (t->elements / (uint64_t)w->cols);
-    const uint8_t *rows = b->model->file->data + t->offset + first * row_bytes;
-    int r;
-    if (grf_packed_type(t->type) == (int)t->type) {
-        grf_pack_rows(tile, w->type, rows, count, w->cols);
-        return;
-    }
-    for (r = 0; r < count; r++)
-        grf_tensor_floats(b, t, (first + (uint64_t)r) * (uint64_t)w->cols, (uint64_t)w->cols,
-                          b->row + (int64_t)r * w->cols);
-    for (r = 0; r < count; r++) {
-        int k;
-        for (k = 0; k < w->cols; k++)
-            memcpy(tile + ((int64_t)k * GRF_TILE + r) * 4, b->row + (int64_t)r * w->cols + k, 4);
-    }
-}
-
-static int grf_is_quantised(const grf_linear *w) {
-    return w && (w->type == GRF_Q8_0 || w->type == GRF_Q4_0);
-}
+/* ---- matrices: tiles, used where they are in the file -------------------------------------- */
 
 /* What is known of the weights after measuring: how many there are of which type. */
 static void grf_count_linear(grf_builder *b, const grf_linear *w) {
@@ -5746,193 +5498,107 @@ static void grf_count_linear(grf_builder *b, const grf_linear *w) {
     b->weights_of[w->type] += weights;
 }
 
-/* A linear layer whose tiles are at `tile`, or, if that is null, in the arena. */
-static grf_linear *grf_new_linear(grf_builder *b, int type, int rows, int cols, int blocks,
-                                  const float *bias, const uint8_t *tile) {
-    grf_linear shape, *w = (grf_linear *)grf_arena_take(&b->arena, sizeof *w);
-    shape.type = type; shape.rows = rows; shape.cols = cols; shape.blocks = blocks;
-    shape.tiles = (int)(grf_pad(rows / blocks) / GRF_TILE) * blocks;
-    shape.tile_bytes = grf_tile_bytes(type, (uint64_t)cols);
-    shape.bias = bias;
-    shape.tile = tile ? tile : (const uint8_t *)
-        grf_arena_take(&b->arena, (uint64_t)shape.tiles * shape.tile_bytes);
-    if (b->row_floats < (uint64_t)cols * GRF_TILE) b->row_floats = (uint64_t)cols * GRF_TILE;
-    if (!w) {
-        grf_count_linear(b, &shape);
-        return NULL;
-    }
-    *w = shape;
-    return w;
-}
-
-/* From the little-endian bytes of a file to the machine's, and back. Plain numbers all have an
- * order; of blocks only the scales, which are the first 64 bytes. */
-static void grf_tiles_native_order(uint8_t *tiles, uint64_t bytes, int type) {
-    uint64_t block = type == GRF_Q8_0 ? 34 * GRF_TILE : type == GRF_Q4_0 ? 18 * GRF_TILE : 64, i;
-    int size = type == GRF_F32 ? 4 : 2;
+/* From the little-endian bytes of a file to the machine's. Plain numbers all have an order; of
+ * blocks only the scales, which come first. */
+static void grf_tiles_native_order(uint8_t *tiles, uint64_t bytes, const grf_tiling *tiling) {
+    int plain = tiling->columns == 1;
+    uint64_t size = plain ? (uint64_t)tiling->bytes / GRF_TILE : 2;
+    uint64_t ordered = plain ? (uint64_t)tiling->bytes : 2 * GRF_TILE;
     if (!GRF_BIG_ENDIAN) return;
-    for (i = 0; i < bytes; i += (uint64_t)size) if (i % block < 64) grf_native_order(tiles + i, size);
+    for (uint64_t i = 0; i < bytes; i += size)
+        if (i % (uint64_t)tiling->bytes < ordered) grf_native_order(tiles + i, (int)size);
 }
 
-/* Tiles in the file are used where they are. A tensor NAME.t32 holds them: f32, f16 and bf16 as
- * [tiles, cols, 32] of that type, q8_0 and q4_0 as bytes [tiles, bytes of a tile]. */
-static int grf_tiled_type(const grf_tensor *t, uint64_t cols, uint64_t tiles) {
-    int plain = t->type == GRF_F32 || t->type == GRF_F16 || t->type == GRF_BF16;
-    if (plain && t->rank == 3 && t->ne[0] == GRF_TILE && t->ne[1] == cols && t->ne[2] == tiles)
-        return (int)t->type;
-    if (t->type != GRF_I8 || t->rank != 2 || t->ne[1] != tiles || cols % 32 != 0) return -1;
-    return t->ne[0] == grf_tile_bytes(GRF_Q8_0, cols) ? GRF_Q8_0
-         : t->ne[0] == grf_tile_bytes(GRF_Q4_0, cols) ? GRF_Q4_0 : -1;
+/* Copies are made where the host asked for them, and where the machine's byte order is another. */
+static const uint8_t *grf_place_tiles(grf_builder *b, const grf_tensor *t, int type) {
+    const uint8_t *tiles = b->model->file->data + t->offset;
+    uint8_t *copy;
+    if (!b->copy && !GRF_BIG_ENDIAN) return tiles;
+    copy = (uint8_t *)grf_arena_take(&b->arena, t->bytes);
+    if (!copy) return NULL;
+    memcpy(copy, tiles, (size_t)t->bytes);
+    grf_tiles_native_order(copy, t->bytes, &grf_tilings[type]);
+    return copy;
 }
 
-static const grf_linear *grf_tiled(grf_builder *b, const grf_tensor *t, int rows, int cols,
-                                   int blocks, const float *bias) {
-    int tiles = (int)(grf_pad(rows / blocks) / GRF_TILE) * blocks;
-    int type = grf_tiled_type(t, (uint64_t)cols, (uint64_t)tiles);
-    grf_linear *w;
-    if (type < 0) {
-        b->error = grf_tensor_fail(&b->model->host, GRIFFIN_E_FORMAT, t,
-                                   "expected %d tiles of %d columns", tiles, cols);
+/* The tensor NAME.TILING: numbers as [tiles, cols, 32] of their own type, blocks as bytes [tiles,
+ * bytes of a tile]. */
+static const grf_linear *grf_load_tiles(grf_builder *b, const char *name, int rows, int cols,
+                                        int blocks, const float *bias) {
+    const grf_tensor *t = b->error ? NULL : grf_tensor_lookup_tiles(b, name);
+    int type = t ? grf_tensor_tiling(t) : 0;
+    const grf_tiling *tiling = &grf_tilings[type];
+    int plain = tiling->columns == 1;
+    uint64_t tiles = (uint64_t)(grf_pad(rows / blocks) / GRF_TILE) * (uint64_t)blocks;
+    uint64_t bytes = grf_tile_bytes(type, (uint64_t)cols);
+    uint64_t numbers[3] = { GRF_TILE, (uint64_t)cols, tiles }, lump[2] = { bytes, tiles };
+    grf_linear shape, *w;
+    if (b->error) return NULL;
+    if (t && cols % tiling->columns != 0) {
+        b->error = grf_tensor_fail(&b->model->host, GRIFFIN_E_FORMAT, t, "%d columns are no "
+                                   "multiple of %d, expected another tiling", cols,
+                                   tiling->columns);
         return NULL;
     }
-    b->used[t - b->model->file->tensors] = 1;
-    if (!b->copy && !GRF_BIG_ENDIAN)
-        return grf_new_linear(b, type, rows, cols, blocks, bias, b->model->file->data + t->offset);
-    w = grf_new_linear(b, type, rows, cols, blocks, bias, NULL);
-    if (!w) return NULL;
-    memcpy((uint8_t *)w->tile, b->model->file->data + t->offset, (size_t)t->bytes);
-    grf_tiles_native_order((uint8_t *)w->tile, t->bytes, type);
+    t = grf_tensor_require(b, t, name, !t ? "in tiles" : plain ? tiling->name : "i8",
+                           plain ? numbers : lump, plain ? 3 : 2);
+    if (!t) return NULL;
+    w = (grf_linear *)grf_arena_take(&b->arena, sizeof *w);
+    shape.type = type; shape.rows = rows; shape.cols = cols; shape.blocks = blocks;
+    shape.tiles = (int)tiles; shape.tile_bytes = bytes; shape.bias = bias;
+    shape.tile = grf_place_tiles(b, t, type);
+    if (!w) { grf_count_linear(b, &shape); return NULL; }
+    *w = shape;
     return w;
 }
 
 /* name.weight [rows, cols] and, if has_bias, name.bias [rows]. */
 static const grf_linear *grf_load_matrix(grf_builder *b, const char *name, int rows, int cols,
-                                   int has_bias) {
+                                         int has_bias) {
     grf_line weight, bias;
-    const grf_tensor *t;
-    const float *bias_vector;
-    grf_linear *w;
-    int i;
     weight.length = bias.length = 0;
     grf_line_put(&weight, name, strlen(name)); grf_line_put(&weight, ".weight", 7);
     grf_line_put(&bias,   name, strlen(name)); grf_line_put(&bias,   ".bias",   5);
-    bias_vector = has_bias ? grf_load_vector(b, bias.text, rows, 0, 0) : NULL;
-    t = grf_tensor_lookup_tiles(b, weight.text);
-    if (t) return grf_tiled(b, t, rows, cols, 1, bias_vector);
-    t = grf_tensor_require(b, weight.text, rows, cols, 0);
-    if (!t) return NULL;
-    w = grf_new_linear(b, grf_packed_type(t->type), rows, cols, 1, bias_vector, NULL);
-    for (i = 0; w && i < w->tiles; i++) {
-        uint8_t *tile = (uint8_t *)w->tile + (uint64_t)i * w->tile_bytes;
-        int64_t first = (int64_t)i * GRF_TILE, count = grf_min64(GRF_TILE, rows - first);
-        if (count < GRF_TILE) memset(tile, 0, (size_t)w->tile_bytes);
-        grf_pack_tile(b, tile, w, t, (uint64_t)first, (int)count);
-    }
-    return w;
+    return grf_load_tiles(b, weight.text, rows, cols, 1,
+                          has_bias ? grf_load_vector(b, bias.text, rows, 0, 0) : NULL);
 }
 
-/* The RG-LRU's block-diagonal gates: weight [B, in, out], whose rows already ascend in k = in; bias
- * [B, out]. */
+/* The RG-LRU's block-diagonal gates: B matrices [out, in], bias [B, out]. */
 static const grf_linear *grf_load_gates(grf_builder *b, const char *weight, const char *bias) {
-    int B = b->config->gate_blocks, n = b->config->lru_width / B,
-        tiles = (int)(grf_pad(n) / GRF_TILE);
-    const float *bias_vector = grf_load_vector(b, bias, B, n, 0);
-    const grf_tensor *t = grf_tensor_lookup_tiles(b, weight);
-    grf_linear *w;
-    int64_t row, i;
-    if (t) return grf_tiled(b, t, n * B, n, B, bias_vector);
-    t = grf_tensor_require(b, weight, B, n, n);
-    if (!t) return NULL;
-    w = grf_new_linear(b, GRF_F32, n * B, n, B, bias_vector, NULL);
-    if (!w) return NULL;
-    memset((uint8_t *)w->tile, 0, (size_t)((uint64_t)w->tiles * w->tile_bytes));
-    for (row = 0; row < (int64_t)B * n; row++) {
-        grf_tensor_floats(b, t, (uint64_t)row * (uint64_t)n, (uint64_t)n, b->row);
-        for (i = 0; i < tiles; i++)
-            memcpy((uint8_t *)w->tile + (uint64_t)(row / n * tiles + i) * w->tile_bytes
-                       + (uint64_t)(row % n) * 4 * GRF_TILE,
-                   b->row + i * GRF_TILE, (size_t)grf_min64(GRF_TILE, n - i * GRF_TILE) * 4);
-    }
-    return w;
-}
-
-/* conv_1d.weight [E, 1, K] as [K][pad(E)]; the last tap belongs to the current token. */
-static float *grf_load_taps(grf_builder *b) {
-    int E = b->config->lru_width, K = b->config->conv_width, e, k;
-    const grf_tensor *t = grf_tensor_require(b, "temporal_block.conv_1d.weight", E, 1, K);
-    float *taps = (float *)grf_arena_take(&b->arena, 4 * (uint64_t)(K * grf_pad(E)));
-    if (t && !taps) b->parameters += t->elements;
-    if (!t || !taps) return NULL;
-    memset(taps, 0, (size_t)(K * grf_pad(E)) * 4);
-    grf_tensor_floats(b, t, 0, t->elements, b->row);
-    for (e = 0; e < E; e++)
-        for (k = 0; k < K; k++) taps[k * grf_pad(E) + e] = b->row[e * K + k];
-    return taps;
-}
-
-/* ---- for writers of model files -------------------------------------------------------------- */
-
-static int grf_tile_type(const char *name) {
-    static const int types[] = { GRF_F32, GRF_F16, GRF_BF16, GRF_Q8_0, GRF_Q4_0 };
-    int i;
-    for (i = 0; name && i < GRF_COUNT(types); i++)
-        if (strcmp(name, grf_format_find((uint32_t)types[i])->name) == 0) return types[i];
-    return -1;
-}
-
-GRIFFIN_API int64_t griffin_tile_size(const char *type, int cols) {
-    int known = grf_tile_type(type);
-    if (cols < 1) return GRIFFIN_E_ARGUMENT;
-    if (known < 0 || (uint32_t)cols % grf_format_find((uint32_t)known)->block_elems != 0)
-        return GRIFFIN_E_UNSUPPORTED;
-    return (int64_t)grf_tile_bytes(known, (uint64_t)cols);
-}
-
-GRIFFIN_API int griffin_tile_pack(const char *type, int cols, const void *rows, int count,
-                                  void *tile) {
-    int64_t size = griffin_tile_size(type, cols);
-    if (size < 0) return (int)size;
-    if (!rows || !tile || count < 1 || count > GRF_TILE) return GRIFFIN_E_ARGUMENT;
-    memset(tile, 0, (size_t)size);
-    grf_pack_rows((uint8_t *)tile, grf_tile_type(type), (const uint8_t *)rows, count, cols);
-    grf_tiles_native_order((uint8_t *)tile, (uint64_t)size, grf_tile_type(type));
-    return GRIFFIN_OK;
+    int B = b->config->gate_blocks, n = b->config->lru_width / B;
+    return grf_load_tiles(b, weight, n * B, n, B, grf_load_vector(b, bias, B, n, 0));
 }
 
 /* Directory, a sample of every tensor, and the configuration: another file or fine-tune differs. */
-static uint64_t grf_fingerprint(const griffin_model *m) {
+static uint64_t grf_model_fingerprint(const griffin_model *m) {
     const griffin_config *g = &m->info.config;
-    const uint64_t numbers[] = {
-        (uint64_t)g->window, (uint64_t)g->heads, (uint64_t)g->kv_heads, (uint64_t)g->rope_dims,
-        (uint64_t)g->activation, grf_bits_from_float(g->rope_base), grf_bits_from_float(g->eps),
-        grf_bits_from_float(g->norm_offset), grf_bits_from_float(g->embedding_scale), grf_bits_from_float(g->soft_cap),
-        grf_bits_from_float(g->decay)
-    };
-    uint64_t hash = GRF_HASH_START, i;
-    for (i = 0; i < m->file->n_tensors; i++) {
+    uint64_t hash = GRF_HASH_START;
+    for (uint64_t i = 0; i < m->file->n_tensors; i++) {
         const grf_tensor *t = m->file->tensors + i;
         const uint8_t *data = m->file->data + t->offset;
-        size_t n = (size_t)(t->bytes < 256 ? t->bytes : 256);
-        hash = grf_hash(hash, t->name, t->name_length);
-        hash = grf_hash(hash, data, n);
-        hash = grf_hash(hash, data + t->bytes / 2,
-                        (size_t)(t->bytes - t->bytes / 2 < n ? t->bytes - t->bytes / 2 : n));
-        hash = grf_hash(hash, data + t->bytes - n, n);
+        uint64_t half = t->bytes / 2, n = t->bytes < 256 ? t->bytes : 256;
+        hash = grf_hash(hash, t->name.text, (size_t)t->name.length);
+        hash = grf_hash(hash, data, (size_t)n);
+        hash = grf_hash(hash, data + half, (size_t)(t->bytes - half < n ? t->bytes - half : n));
+        hash = grf_hash(hash, data + t->bytes - n, (size_t)n);
     }
-    for (i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
-        hash = grf_hash_number(hash, numbers[i]);
+    for (int i = 0; i < GRF_COUNT(grf_config_rows); i++) {
+        float number = (float)grf_config_number(g, &grf_config_rows[i]);    /* ints are < 2^24 */
+        hash = grf_hash_number(hash, grf_bits_from_float(number));
+    }
+    hash = grf_hash_number(hash, (uint64_t)g->activation);
     return grf_hash(hash, g->blocks, (size_t)g->layers);
 }
 
-static void grf_report_unused(const griffin_model *m, const unsigned char *used) {
-    uint64_t i, count = 0;
+static void grf_model_report_unused(const griffin_model *m, const unsigned char *used) {
+    uint64_t count = 0;
     const grf_tensor *first = NULL;
-    for (i = 0; i < m->file->n_tensors; i++)
+    for (uint64_t i = 0; i < m->file->n_tensors; i++)
         if (!used[i] && !count++) first = m->file->tensors + i;
     if (first)
         grf_fail(&m->host, GRIFFIN_OK,
                  "%u tensors are not part of the network and were ignored, the first is '%t'",
-                 count, first->name, (size_t)first->name_length);
+                 count, first->name.text, (size_t)first->name.length);
 }
 
 /* The network into memory at `base`, or null to measure it. Returns the bytes used. */
@@ -5950,9 +5616,9 @@ static uint64_t grf_run_builder(grf_builder *b, unsigned char *base) {
     return b->arena.used;
 }
 
-static uint32_t grf_most_used(const grf_builder *b) {
-    uint32_t type, most = 0;
-    for (type = 1; type < GRF_TYPES; type++)
+static int grf_most_used(const grf_builder *b) {
+    int most = 0;
+    for (int type = 1; type < GRF_TILINGS; type++)
         if (b->weights_of[type] > b->weights_of[most]) most = type;
     return most;
 }
@@ -5985,8 +5651,7 @@ static int grf_build(griffin_model *m, int copy) {
     if (!b.error) {
         m->weights = grf_host_allocate(&m->host, size);
         if (m->weights) grf_advise(&m->host, m->weights, size);
-        b.row = (float *)grf_host_allocate(&m->host, 4 * b.row_floats);
-        if (!m->weights || !b.row) b.error = grf_fail_memory(&m->host, size + 4 * b.row_floats);
+        if (!m->weights) b.error = grf_fail_memory(&m->host, size);
     }
     if (!b.error) {
         grf_run_builder(&b, (unsigned char *)grf_align64(m->weights));
@@ -5994,11 +5659,10 @@ static int grf_build(griffin_model *m, int copy) {
         m->ops = b.ops;
         m->n_ops = b.n_ops;
         m->info.parameters = b.parameters;
-        m->info.type = grf_format_find(grf_most_used(&b))->name;
+        m->info.type = grf_tilings[grf_most_used(&b)].name;
         m->info.weight_bytes = size;
-        grf_report_unused(m, b.used);
+        grf_model_report_unused(m, b.used);
     }
-    grf_host_release(&m->host, b.row);
     grf_host_release(&m->host, b.used);
     return b.error;
 }
@@ -6006,7 +5670,7 @@ static int grf_build(griffin_model *m, int copy) {
 /* ---- facts for griffin_get_info ------------------------------------------------------- */
 
 /* A metadata string as a C string in memory of the model's; "" if the file has none. */
-static int grf_copy_string(griffin_model *m, const char *key, char **memory, const char **text) {
+static int grf_model_copy_text(griffin_model *m, const char *key, char **memory, const char **text) {
     const char *found = NULL;
     uint64_t length = 0;
     int error = grf_gguf_get_string(m->file, key, &found, &length, &m->host);
@@ -6019,10 +5683,10 @@ static int grf_copy_string(griffin_model *m, const char *key, char **memory, con
     return GRIFFIN_OK;
 }
 
-static int grf_describe(griffin_model *m) {
-    int error = grf_copy_string(m, "general.name", &m->name, &m->info.name);
+static int grf_model_describe(griffin_model *m) {
+    int error = grf_model_copy_text(m, "general.name", &m->name, &m->info.name);
     if (!error)
-        error = grf_copy_string(m, "tokenizer.chat_template", &m->chat_template,
+        error = grf_model_copy_text(m, "tokenizer.chat_template", &m->chat_template,
                                 &m->info.chat_template);
     m->info.tensors = (int)m->file->n_tensors;
     m->info.operations = m->n_ops;
@@ -6037,17 +5701,17 @@ static int grf_describe(griffin_model *m) {
     m->info.end_of_turn = m->vocab->count ? m->vocab->eot : -1;
     m->info.pad         = m->vocab->count ? m->vocab->pad : -1;
     m->info.add_bos = m->vocab->add_bos;
-    m->info.fingerprint = grf_fingerprint(m);
+    m->info.fingerprint = grf_model_fingerprint(m);
     m->layout.saved_tag = 1 | grf_hash_number(m->info.fingerprint, (uint64_t)m->info.attn_keys
                                                   | (uint64_t)m->info.kv_type << 32);
     m->layout.tag = grf_hash_number(m->layout.saved_tag, (uint64_t)m->layout.rewind) | 1;
     return error;
 }
 
-/* ---- open and close --------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------- */
 
 /* Notes what is asked of the attention. */
-static int grf_check_options(griffin_model *m, const griffin_options *options) {
+static int grf_model_check_options(griffin_model *m, const griffin_options *options) {
     m->info.rewind = GRF_REWIND;
     if (!options) return GRIFFIN_OK;
     if (options->attn_keys < 0 || options->attn_keys > 1 << 20)
@@ -6065,16 +5729,16 @@ static int grf_check_options(griffin_model *m, const griffin_options *options) {
     return GRIFFIN_OK;
 }
 
-static int grf_open(griffin_model *m, const void *data, uint64_t size,
+static int grf_model_open(griffin_model *m, const void *data, uint64_t size,
                     const griffin_options *options) {
     int error;
     m->kernels = grf_kernels_find(options ? options->cpu : GRIFFIN_CPU_BEST);
     if (!m->kernels)
         return grf_fail(&m->host, GRIFFIN_E_UNSUPPORTED,
                         "this machine or build lacks the kernels asked for");
-    error = grf_check_options(m, options);
+    error = grf_model_check_options(m, options);
     if (!error) error = grf_gguf_open(m->file, data, size, &m->host);
-    if (!error) error = grf_find_config(options, m->file, &m->host, &m->info.config);
+    if (!error) error = grf_config_load(m->file, &m->info.config, &m->host);
     if (!error) error = grf_vocab_load(m->vocab, m->file, &m->host);
     if (!error && m->vocab->count > m->info.config.vocab)
         error = grf_fail(&m->host, GRIFFIN_E_FORMAT,
@@ -6084,13 +5748,13 @@ static int grf_open(griffin_model *m, const void *data, uint64_t size,
     if (!m->info.attn_keys) m->info.attn_keys = m->info.config.window + 1;
     grf_lay_out_attention(m);
     error = grf_build(m, options && options->copy_weights);
-    return error ? error : grf_describe(m);
+    return error ? error : grf_model_describe(m);
 }
 
 /* A model together with what it points to. */
 typedef struct grf_opened { griffin_model model; grf_gguf file; grf_vocab vocab; } grf_opened;
 
-static int grf_new_model(griffin_model **model, const griffin_options *options, const char *file) {
+static int grf_model_new(griffin_model **model, const griffin_options *options, const char *file) {
     grf_opened *opened;
     grf_host host;
     *model = NULL;
@@ -6112,32 +5776,10 @@ static int grf_new_model(griffin_model **model, const griffin_options *options, 
     return GRIFFIN_OK;
 }
 
-/* After opening, messages no longer go to the caller's buffer, which may be gone by then. */
-static int grf_finish_open(griffin_model *m, int error, griffin_model **model) {
-    if (error) { griffin_close(m); return error; }
-    m->host.file = NULL;
-    m->host.error = NULL;
-    *model = m;
-    return GRIFFIN_OK;
-}
-
-GRIFFIN_API int griffin_open_memory(griffin_model **model, const void *data, size_t size,
-                                    const griffin_options *options) {
-    griffin_model *m;
-    int error;
-    if (!model) return GRIFFIN_E_ARGUMENT;
-    *model = NULL;
-    error = grf_new_model(&m, options, NULL);
-    if (error) return error;
-    error = data ? grf_open(m, data, size, options)
-                 : grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the data are null");
-    return grf_finish_open(m, error, model);
-}
-
 #ifndef GRIFFIN_NO_STDIO
 
 #ifdef GRF_MMAP
-static int grf_load_file(griffin_model *m, const char *path) {
+static int grf_file_load(griffin_model *m, const char *path) {
     struct stat info;
     int file = open(path, O_RDONLY), ok;
     if (file < 0) return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be opened");
@@ -6153,7 +5795,7 @@ static int grf_load_file(griffin_model *m, const char *path) {
     return m->mapped ? GRIFFIN_OK : grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be mapped");
 }
 
-static void grf_unload_file(griffin_model *m) {
+static void grf_file_unload(griffin_model *m) {
     if (m->mapped) munmap(m->mapped, (size_t)m->mapped_size);
 }
 #else
@@ -6167,7 +5809,7 @@ static int64_t grf_file_size(FILE *file) {
 }
 
 /* Reading the first byte tells a folder from a file. */
-static int grf_read_file(griffin_model *m, FILE *file) {
+static int grf_file_read(griffin_model *m, FILE *file) {
     int64_t size = fgetc(file) == EOF ? 0 : grf_file_size(file);
     if (ferror(file) || size < 0) return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be read");
     if (size == 0) return grf_fail(&m->host, GRIFFIN_E_FORMAT, "is empty");
@@ -6179,49 +5821,78 @@ static int grf_read_file(griffin_model *m, FILE *file) {
     return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be read");
 }
 
-static int grf_load_file(griffin_model *m, const char *path) {
+static int grf_file_load(griffin_model *m, const char *path) {
 #ifdef _MSC_VER
     #pragma warning(suppress: 4996)         /* fopen is standard */
 #endif
     FILE *file = fopen(path, "rb");
     int error;
     if (!file) return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be opened");
-    error = grf_read_file(m, file);
+    error = grf_file_read(m, file);
     fclose(file);
     return error;
 }
 
-static void grf_unload_file(griffin_model *m) { grf_host_release(&m->host, m->mapped); }
+static void grf_file_unload(griffin_model *m) { grf_host_release(&m->host, m->mapped); }
 #endif
 
-GRIFFIN_API int griffin_open_file(griffin_model **model, const char *path,
-                                  const griffin_options *options) {
-    griffin_model *m;
-    int error;
-    if (!model) return GRIFFIN_E_ARGUMENT;
-    *model = NULL;
-    error = grf_new_model(&m, options, path);
-    if (error) return error;
-    error = path ? grf_load_file(m, path)
-                 : grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the path is null");
-    if (!error) error = grf_open(m, m->mapped, m->mapped_size, options);
-    return grf_finish_open(m, error, model);
-}
 #endif
 
-GRIFFIN_API void griffin_close(griffin_model *m) {
-    grf_host host;
-    if (!m) return;
-    host = m->host;
+static void grf_model_close(griffin_model *m) {
+    grf_host host = m->host;
     grf_vocab_free(m->vocab, &host);
     grf_gguf_close(m->file, &host);
     grf_host_release(&host, m->weights);
     grf_host_release(&host, m->name);
     grf_host_release(&host, m->chat_template);
 #ifndef GRIFFIN_NO_STDIO
-    grf_unload_file(m);
+    grf_file_unload(m);
 #endif
     grf_host_release(&host, m);
+}
+
+/* After opening, messages no longer go to the caller's buffer, which may be gone by then. */
+static int grf_model_finish(griffin_model *m, int error, griffin_model **model) {
+    if (error) { grf_model_close(m); return error; }
+    m->host.file = NULL;
+    m->host.error = NULL;
+    *model = m;
+    return GRIFFIN_OK;
+}
+
+/* ---- public ---- */
+
+GRIFFIN_API int griffin_open_memory(griffin_model **model, const void *data, size_t size,
+                                    const griffin_options *options) {
+    griffin_model *m;
+    int error;
+    if (!model) return GRIFFIN_E_ARGUMENT;
+    *model = NULL;
+    error = grf_model_new(&m, options, NULL);
+    if (error) return error;
+    error = data ? grf_model_open(m, data, size, options)
+                 : grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the data are null");
+    return grf_model_finish(m, error, model);
+}
+
+#ifndef GRIFFIN_NO_STDIO
+GRIFFIN_API int griffin_open_file(griffin_model **model, const char *path,
+                                  const griffin_options *options) {
+    griffin_model *m;
+    int error;
+    if (!model) return GRIFFIN_E_ARGUMENT;
+    *model = NULL;
+    error = grf_model_new(&m, options, path);
+    if (error) return error;
+    error = path ? grf_file_load(m, path)
+                 : grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the path is null");
+    if (!error) error = grf_model_open(m, m->mapped, m->mapped_size, options);
+    return grf_model_finish(m, error, model);
+}
+#endif
+
+GRIFFIN_API void griffin_close(griffin_model *model) {
+    if (model) grf_model_close(model);
 }
 
 GRIFFIN_API const griffin_info *griffin_get_info(const griffin_model *model) {
@@ -6229,20 +5900,11 @@ GRIFFIN_API const griffin_info *griffin_get_info(const griffin_model *model) {
 }
 
 GRIFFIN_API int griffin_get_tensor(const griffin_model *model, int index, griffin_tensor *tensor) {
-    const grf_tensor *t;
-    int i;
     if (!model) return GRIFFIN_E_ARGUMENT;
     if (!tensor || index < 0 || index >= model->info.tensors)
         return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "tensor %d of %d", index,
                         model->info.tensors);
-    t = model->file->tensors + index;
-    memset(tensor, 0, sizeof *tensor);
-    memcpy(tensor->name, t->name, t->name_length);
-    tensor->type = grf_format_find(t->type)->name;
-    tensor->rank = t->rank;
-    for (i = 0; i < t->rank; i++) tensor->shape[i] = t->ne[t->rank - 1 - i];
-    tensor->offset = t->offset;
-    tensor->bytes = t->bytes;
+    grf_tensor_get(model->file, index, tensor);
     return GRIFFIN_OK;
 }
 
@@ -6258,7 +5920,7 @@ static void grf_describe_output(const griffin_model *m, const grf_op *op, const 
     output->epilogue = grf_epilogue_names[o->epilogue];
     if (!o->w) return;
     output->matrix = o->name;
-    output->type = grf_format_find((uint32_t)o->w->type)->name;
+    output->type = grf_tilings[o->w->type].name;
     output->rows = o->w->rows;
     output->cols = o->w->cols;
     output->blocks = o->w->blocks;
@@ -6286,6 +5948,17 @@ GRIFFIN_API int griffin_get_operation(const griffin_model *m, int index,
         operation->state_offset = sizeof(griffin_state) + (uint64_t)op->state.at
             + (op->state.is_ring ? 4 * (uint64_t)m->layout.recurrent_floats : 0);
     return GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_get_metadata(const griffin_model *model, const char *key, int index,
+                                     griffin_metadata *metadata) {
+    if (!model) return GRIFFIN_E_ARGUMENT;
+    if (!metadata) return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "metadata: a null pointer");
+    return grf_metadata_get(model->file, key, index, metadata);
+}
+
+GRIFFIN_API int griffin_next_element(griffin_metadata *metadata) {
+    return metadata ? grf_metadata_next(metadata) : GRIFFIN_E_ARGUMENT;
 }
 
 GRIFFIN_API int griffin_version(void) { return GRIFFIN_VERSION; }

@@ -7,24 +7,28 @@
 #define GRIFFIN_IMPLEMENTATION
 #include "griffin.h"
 
-/* Asks for every key as everything, and decodes every small tensor. */
+/* Asks for every key as everything, and touches both ends of every tensor. */
 static void use(const grf_gguf *g, const grf_host *host) {
     static char key[65536];
-    static float x[4096];
     uint64_t i, number, length;
     const char *text;
     const grf_kv *array;
+    griffin_metadata m;
     float real;
     int yes;
+    volatile int sum = 0;
     for (i = 0; i < g->n_kv; i++) {
-        memcpy(key, g->kv[i].key, (size_t)g->kv[i].key_length);
-        key[g->kv[i].key_length] = 0;
+        memcpy(key, g->kv[i].name.text, (size_t)g->kv[i].name.length);
+        key[g->kv[i].name.length] = 0;
         if (grf_gguf_find(g, key) != &g->kv[i]) abort();
+        if (!grf_metadata_get(g, NULL, (int)i, &m)) abort();
+        while (grf_metadata_next(&m)) continue;
+        if (m.count && m.index + 1 != m.count) abort();
         grf_gguf_get_uint(g, key, UINT64_MAX, &number, host);
         grf_gguf_get_float(g, key, &real, host);
         grf_gguf_get_bool(g, key, &yes, host);
         grf_gguf_get_string(g, key, &text, &length, host);
-        if (grf_gguf_get_array(g, key, GRF_VALUE_STRING, &array, host) == 1) {
+        if (grf_gguf_get_array(g, key, GRIFFIN_VALUE_STRING, &array, host) == 1) {
             const uint8_t *at = g->data + array->offset;
             for (number = 0; number < array->count; number++)
                 at = grf_gguf_next_string(at, &text, &length);
@@ -33,7 +37,7 @@ static void use(const grf_gguf *g, const grf_host *host) {
     }
     for (i = 0; i < g->n_tensors; i++) {
         const grf_tensor *t = &g->tensors[i];
-        if (t->elements <= 4096) grf_dequantise(t->type, g->data + t->offset, x, t->elements);
+        if (g->data[t->offset] == 77 && g->data[t->offset + t->bytes - 1] == 77) sum++;
     }
 }
 

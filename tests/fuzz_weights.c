@@ -1,7 +1,8 @@
 /* Feeds the readers of the converter from memory. Seeds are the test data:
  *
  *     clang -g -O1 -fsanitize=fuzzer,address,undefined -o fuzz_weights tests/fuzz_weights.c \
- *         tools/convert/{weights,safetensors,torch,zip}.c tools/shared/{json,report}.c
+ *         tools/convert/{weights,quantise,dequantise,safetensors,torch,zip}.c \
+ *         tools/shared/{json,report}.c
  *     ./fuzz_weights -max_len=8192 corpus tests/data/safetensors tests/data/pt
  */
 

@@ -11,6 +11,9 @@
 #include "griffin.h"
 #include "test.h"
 
+#include "tools/convert/dequantise.c"       /* in here, so that this runs where the tools do not */
+#include "tools/convert/quantise.c"
+
 #define DATA "tests/data/gguf/"
 
 static const char *sound_files[] = {
@@ -54,8 +57,8 @@ static unsigned touch(const grf_gguf *g) {
     const char *text;
     for (i = 0; i < g->n_kv; i++) {
         const uint8_t *p = g->data + g->kv[i].offset, *end = p;
-        for (j = 0; j < g->kv[i].key_length; j++) sum += (unsigned char)g->kv[i].key[j];
-        if (g->kv[i].element_type == GRF_VALUE_STRING) {
+        for (j = 0; j < g->kv[i].name.length; j++) sum += (unsigned char)g->kv[i].name.text[j];
+        if (g->kv[i].element_type == GRIFFIN_VALUE_STRING) {
             for (j = 0; j < g->kv[i].count; j++) end = grf_gguf_next_string(end, &text, &length);
         } else {
             end += g->kv[i].count * grf_values[g->kv[i].element_type].bytes;
@@ -65,7 +68,8 @@ static unsigned touch(const grf_gguf *g) {
     for (i = 0; i < g->n_tensors; i++) {
         const uint8_t *p = g->data + g->tensors[i].offset;
         for (j = 0; j < g->tensors[i].bytes; j++) sum += p[j];
-        for (j = 0; j < g->tensors[i].name_length; j++) sum += (unsigned char)g->tensors[i].name[j];
+        for (j = 0; j < g->tensors[i].name.length; j++)
+            sum += (unsigned char)g->tensors[i].name.text[j];
     }
     return sum;
 }
@@ -104,6 +108,7 @@ static void check_kv(const grf_gguf *g, uint64_t index, char **field) {
 
 static void check_tensor(const grf_gguf *g, uint64_t index, char **field) {
     const grf_tensor *t = grf_gguf_tensor(g, field[1]);
+    const quant_type *type;
     float *x;
     int i;
     CHECK(t && t == &g->tensors[index], "%s: not found, or not number %d", field[1], (int)index);
@@ -119,7 +124,9 @@ static void check_tensor(const grf_gguf *g, uint64_t index, char **field) {
     CHECK(t->elements == t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3], "%s: %u elements", field[1],
           (unsigned)t->elements);
     x = (float *)malloc((size_t)t->elements * sizeof *x);
-    grf_dequantise(t->type, g->data + t->offset, x, t->elements);
+    type = quant_find(grf_format_find(t->type)->name);
+    CHECK(type && quant_bytes(type, t->elements) == t->bytes, "%s: bytes", field[1]);
+    type->decode(g->data + t->offset, x, t->elements / type->elements);
     CHECK(grf_bits_from_float(x[0]) == strtoul(field[10], NULL, 16), "%s: starts with %g", field[1],
           (double)x[0]);
     CHECK(grf_bits_from_float(x[t->elements - 1]) == strtoul(field[11], NULL, 16), "%s: ends with %g",
@@ -230,12 +237,13 @@ static void check_getters(const grf_gguf *g) {
     CHECK(length == 0, "%u bytes", (unsigned)length);
     CHECK(grf_gguf_get_string(g, "t.a_str", &text, &length, &host) == wrong, "%s", message);
 
-    CHECK(grf_gguf_get_array(g, "t.none", GRF_VALUE_U8, &array, &host) == 0 && !array, "not null");
-    CHECK(grf_gguf_get_array(g, "t.a_u8", GRF_VALUE_I8, &array, &host) == wrong, "%s", message);
-    CHECK(grf_gguf_get_array(g, "t.u8", GRF_VALUE_U8, &array, &host) == wrong, "%s", message);
-    CHECK(grf_gguf_get_array(g, "t.a_i32", GRF_VALUE_I32, &array, &host) == 1, "%s", message);
+    CHECK(grf_gguf_get_array(g, "t.none", GRIFFIN_VALUE_U8, &array, &host) == 0 && !array,
+          "not null");
+    CHECK(grf_gguf_get_array(g, "t.a_u8", GRIFFIN_VALUE_I8, &array, &host) == wrong, "%s", message);
+    CHECK(grf_gguf_get_array(g, "t.u8", GRIFFIN_VALUE_U8, &array, &host) == wrong, "%s", message);
+    CHECK(grf_gguf_get_array(g, "t.a_i32", GRIFFIN_VALUE_I32, &array, &host) == 1, "%s", message);
     CHECK(array && array->count == 2 && grf_get_u32(g->data + array->offset) == 0u - 7, "t.a_i32");
-    CHECK(grf_gguf_get_array(g, "t.a_empty_str", GRF_VALUE_STRING, &array, &host) == 1, "%s",
+    CHECK(grf_gguf_get_array(g, "t.a_empty_str", GRIFFIN_VALUE_STRING, &array, &host) == 1, "%s",
           message);
     CHECK(array && array->count == 0, "t.a_empty_str");
 }
@@ -246,7 +254,8 @@ static void check_strings(const grf_gguf *g) {
     const char *text;
     const uint8_t *at;
     uint64_t i, length;
-    CHECK(grf_gguf_get_array(g, "t.a_str", GRF_VALUE_STRING, &array, &host) == 1, "%s", message);
+    CHECK(grf_gguf_get_array(g, "t.a_str", GRIFFIN_VALUE_STRING, &array, &host) == 1, "%s",
+          message);
     if (!array) return;
     at = g->data + array->offset;
     CHECK(array->count == 4, "%u", (unsigned)array->count);
@@ -277,15 +286,16 @@ static void test_getters(void) {
 /* A file of one pair "k": f64 or f32 that no float can hold as a finite number. */
 static void test_numbers_must_be_finite(void) {
     static const struct { uint8_t type; uint64_t bits; } bad[] = {
-        { GRF_VALUE_F32, 0x7f800000u }, { GRF_VALUE_F32, 0xffc00000u },
-        { GRF_VALUE_F64, 0x7ff8000000000000u }, { GRF_VALUE_F64, 0x47f0000000000000u }  /* 2^128 */
+        { GRIFFIN_VALUE_F32, 0x7f800000u }, { GRIFFIN_VALUE_F32, 0xffc00000u },
+        { GRIFFIN_VALUE_F64, 0x7ff8000000000000u },
+        { GRIFFIN_VALUE_F64, 0x47f0000000000000u }                                      /* 2^128 */
     };
     int i;
     reset_host();
     for (i = 0; i < GRF_COUNT(bad); i++) {
         uint8_t file[24 + 9 + 4 + 8];
         grf_gguf g;
-        size_t size = sizeof file - (bad[i].type == GRF_VALUE_F32 ? 4 : 0);
+        size_t size = sizeof file - (bad[i].type == GRIFFIN_VALUE_F32 ? 4 : 0);
         memset(file, 0, sizeof file);
         memcpy(file, "GGUF\3", 5);
         file[16] = 1;
@@ -449,30 +459,42 @@ static void test_damaged_files_take_no_memory(void) {
     free(list);
 }
 
-/* ---- sorting ------------------------------------------------------------------------------- */
+/* ---- tables -------------------------------------------------------------------------------- */
 
-static int compare_int(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
-
-static void test_sort(void) {
-    enum { MOST = 200 };
-    int values[MOST], n, i;
-    const void *items[MOST];
-    uint32_t random = 1;
-    for (n = 0; n < MOST; n++) {
-        for (i = 0; i < n; i++) {
-            random = random * 1664525 + 1013904223;
-            values[i] = 2 * (int)(random >> 16) % (n & 1 ? 2 * n : 1 << 17);
-            items[i] = &values[i];
+static void test_table(void) {
+    enum { MOST = 2000 };
+    static struct { grf_name name; int number; } records[MOST];
+    static char texts[MOST][8];
+    grf_table table;
+    reset_host();
+    for (int n = 0; n < MOST; n += n < 20 ? 1 : 660) {
+        CHECK(grf_table_make(&table, (uint64_t)n, &host) == GRIFFIN_OK, "%s", message);
+        for (int i = 0; i < n; i++) {
+            records[i].name.text = texts[i];
+            records[i].name.length = (uint64_t)sprintf(texts[i], "%x", i);
+            CHECK(!grf_table_find(&table, records, sizeof *records, texts[i], strlen(texts[i])),
+                  "%s is there already", texts[i]);
+            CHECK(grf_table_add(&table, grf_text_hash(texts[i], strlen(texts[i])), i, &host)
+                  == GRIFFIN_OK, "%s", message);
         }
-        grf_sort(items, (uint64_t)n, compare_int);
-        for (i = 1; i < n; i++) CHECK(compare_int(items[i - 1], items[i]) <= 0, "%d of %d", i, n);
-        for (i = 0; i < n; i++) {
-            int odd = values[i] + 1;
-            const void *found = grf_search(items, (uint64_t)n, &values[i], compare_int);
-            CHECK(found && compare_int(found, &values[i]) == 0, "%d of %d is lost", i, n);
-            CHECK(!grf_search(items, (uint64_t)n, &odd, compare_int), "%d is not there", odd);
-        }
+        for (int i = 0; i < n; i++)
+            CHECK(grf_table_find(&table, records, sizeof *records, texts[i], strlen(texts[i]))
+                  == &records[i], "%s of %d is lost", texts[i], n);
+        CHECK(!grf_table_find(&table, records, sizeof *records, "x", 1), "x is not there");
+        CHECK(!grf_table_find(&table, records, sizeof *records, "", 0), "nothing is not there");
+        grf_host_release(&host, table.slots);
     }
+}
+
+/* Names whose hashes agree would make every search a long one. */
+static void test_collisions(void) {
+    grf_table table;
+    int n = 0;
+    reset_host();
+    CHECK(grf_table_make(&table, 4000, &host) == GRIFFIN_OK, "%s", message);
+    while (n < 4000 && grf_table_add(&table, 77, n, &host) == GRIFFIN_OK) n++;
+    CHECK(n == 1001 && strstr(message, "collide"), "%d: %s", n, message);
+    grf_host_release(&host, table.slots);
 }
 
 int main(void) {
@@ -485,6 +507,7 @@ int main(void) {
     RUN(test_every_flipped_byte);
     RUN(test_a_failing_allocator);
     RUN(test_damaged_files_take_no_memory);
-    RUN(test_sort);
+    RUN(test_table);
+    RUN(test_collisions);
     return test_end();
 }

@@ -1,8 +1,12 @@
-/* inside_formats.c - weights of every number format decode to the reference's bits. */
+/* inside_formats.c - weights of every number format that the converter reads decode to the
+ * reference's bits, and one weight of a tile to those of its row. */
 
 #define GRIFFIN_IMPLEMENTATION
 #include "griffin.h"
 #include "test.h"
+
+#include "tools/convert/dequantise.c"       /* in here, so that this runs where the tools do not */
+#include "tools/convert/quantise.c"
 
 static unsigned char *read_part(const char *name, const char *suffix, size_t *size) {
     char path[128];
@@ -14,26 +18,25 @@ static unsigned char *read_part(const char *name, const char *suffix, size_t *si
 }
 
 /* Decodes from an odd address, and as a whole as well as block by block. */
-static void check_decoding(const grf_format *format, const char *packed, const char *decoded) {
+static void check_decoding(const quant_type *format, const char *packed, const char *decoded) {
     size_t packed_size, decoded_size, i, blocks, bad = 0;
     unsigned char *p = read_part(format->name, packed, &packed_size);
     unsigned char *expected = read_part(format->name, decoded, &decoded_size);
     unsigned char *odd;
     float *all, *one;
     if (!p || !expected) return;
-    blocks = packed_size / format->block_bytes;
-    CHECK(blocks * format->block_bytes == packed_size, "%s: %d bytes", format->name,
+    blocks = packed_size / format->bytes;
+    CHECK(blocks * format->bytes == packed_size, "%s: %d bytes", format->name,
           (int)packed_size);
-    CHECK(blocks * format->block_elems * 4 == decoded_size, "%s: %d values", format->name,
+    CHECK(blocks * format->elements * 4 == decoded_size, "%s: %d values", format->name,
           (int)decoded_size);
     odd = (unsigned char *)malloc(packed_size + 1);
     all = (float *)malloc(decoded_size);
     one = (float *)malloc(decoded_size);
     memcpy(odd + 1, p, packed_size);
-    grf_dequantise(format->id, odd + 1, all, blocks * format->block_elems);
+    format->decode(odd + 1, all, blocks);
     for (i = 0; i < blocks; i++) {
-        grf_dequantise(format->id, p + i * format->block_bytes, one + i * format->block_elems,
-                       format->block_elems);
+        format->decode(p + i * format->bytes, one + i * format->elements, 1);
     }
     for (i = 0; i < decoded_size / 4; i++) bad += grf_bits_from_float(all[i]) != grf_get_u32(expected + 4 * i);
     CHECK(bad == 0, "%s%s: %d of %d values differ", format->name, packed, (int)bad,
@@ -44,9 +47,9 @@ static void check_decoding(const grf_format *format, const char *packed, const c
 
 static void test_blocks(void) {
     int i, tried = 0;
-    for (i = 0; i < GRF_COUNT(grf_formats); i++) {
-        const grf_format *format = &grf_formats[i];
-        if (!format->decode || format->block_elems == 1) continue;
+    for (i = 0; i < GRF_COUNT(types); i++) {
+        const quant_type *format = &types[i];
+        if (format->elements == 1) continue;
         check_decoding(format, ".bin", ".dequant.f32.bin");
         check_decoding(format, ".random.bin", ".random.dequant.f32.bin");
         tried++;
@@ -64,7 +67,7 @@ static void test_every_half(void) {
         float x;
         bytes[0] = (uint8_t)i;
         bytes[1] = (uint8_t)(i >> 8);
-        grf_dequantise(GRF_F16, bytes, &x, 1);
+        decode_f16(bytes, &x, 1);
         CHECK(grf_bits_from_float(x) == grf_get_u32(expected + 4 * i), "half %04x is %08x, expected %08x",
               (unsigned)i, (unsigned)grf_bits_from_float(x), (unsigned)grf_get_u32(expected + 4 * i));
     }
@@ -83,7 +86,7 @@ static void test_bf16(void) {
     for (i = 0; i < count; i++) {
         uint32_t bits = grf_get_u32(f32 + 4 * i), back;
         if ((bits & 0x7fffffff) > 0x7f800000) continue;
-        grf_dequantise(GRF_BF16, bf16 + 2 * i, &x, 1);
+        decode_bf16(bf16 + 2 * i, &x, 1);
         back = grf_bits_from_float(x);
         CHECK(back - bits + 0x8000 <= 0x10000, "%08x came back as %08x", (unsigned)bits,
               (unsigned)back);
@@ -99,7 +102,7 @@ static void test_bf16(void) {
 static void test_f32(void) {
     static const uint8_t bytes[12] = { 0, 0, 0x60, 0x40,  1, 0, 0, 0x80,  0, 0, 0x80, 0xff };
     float x[3];
-    grf_dequantise(GRF_F32, bytes, x, 3);
+    decode_f32(bytes, x, 3);
     CHECK(x[0] == 3.5f, "%g", (double)x[0]);
     CHECK(grf_bits_from_float(x[1]) == 0x80000001u, "%08x", (unsigned)grf_bits_from_float(x[1]));
     CHECK(grf_bits_from_float(x[2]) == 0xff800000u, "%08x", (unsigned)grf_bits_from_float(x[2]));
@@ -118,8 +121,43 @@ static void test_table(void) {
         CHECK(grf_format_find(grf_formats[i].id) == &grf_formats[i], "%s: its number is not unique",
               grf_formats[i].name);
     }
-    CHECK(grf_format_find(15) && !grf_format_find(15)->decode, "q8_k is for activations only");
-    CHECK(strcmp(grf_format_find(GRF_Q6_K)->name, "q6_k") == 0, "%s", grf_format_find(GRF_Q6_K)->name);
+    CHECK(grf_format_find(15) && !grf_format_find(15)->bytes, "q8_k is for activations only");
+    for (i = 0; i < GRF_COUNT(types); i++) {
+        const grf_format *format = grf_format_find(types[i].id);
+        CHECK(format && strcmp(format->name, types[i].name) == 0, "%s", types[i].name);
+        CHECK(format && format->elements == types[i].elements && format->bytes == types[i].bytes,
+              "%s", types[i].name);
+    }
+}
+
+/* What the library takes out of a block of 32 rows is what the format's decoder makes of a row. The
+ * places of the bytes are written down here once more. */
+static void test_tilings(void) {
+    for (int i = 0; i < GRF_TILINGS; i++) {
+        const grf_tiling *tiling = &grf_tilings[i];
+        const quant_type *type = quant_find(tiling->name);
+        int plain = tiling->columns == 1, columns = tiling->columns, bytes = tiling->bytes / 32;
+        static uint8_t block[1088], rows[32][34];
+        float x[32];
+        CHECK(type && (int)type->elements == columns && (int)type->bytes == bytes, "%s",
+              tiling->name);
+        if (!type) continue;
+        for (int r = 0; r < 32; r++)
+            for (int b = 0; b < bytes; b++) {
+                int to = plain ? bytes * r + b : b < 2 ? 2 * r + b
+                       : 64 + (b - 2) / 4 * 128 + 4 * r + (b - 2) % 4;
+                int code = (r * 37 + b * 101) & (plain || b < 2 ? 0x3f : 0x7f);
+                rows[r][b] = (uint8_t)code;
+                block[to] = (uint8_t)(code + (b >= 2 && tiling->added == 128 ? 128 : 0));
+            }
+        grf_tiles_native_order(block, (uint64_t)tiling->bytes, tiling);
+        for (int r = 0; r < 32; r++) {
+            type->decode(rows[r], x, 1);
+            for (int c = 0; c < columns; c++)
+                CHECK(tiling->weight(block, r, c) == x[c], "%s, row %d, column %d: %g, not %g",
+                      tiling->name, r, c, (double)tiling->weight(block, r, c), (double)x[c]);
+        }
+    }
 }
 
 int main(void) {
@@ -128,5 +166,6 @@ int main(void) {
     RUN(test_bf16);
     RUN(test_f32);
     RUN(test_table);
+    RUN(test_tilings);
     return test_end();
 }

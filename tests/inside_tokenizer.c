@@ -478,14 +478,14 @@ static void make_key(const char *key, int type) {
 }
 static void make_texts(const char *key, const char *const *texts, int count) {
     int i;
-    make_key(key, GRF_VALUE_ARRAY);
-    make_number(GRF_VALUE_STRING, 4);
+    make_key(key, GRIFFIN_VALUE_ARRAY);
+    make_number(GRIFFIN_VALUE_STRING, 4);
     make_number((uint64_t)count, 8);
     for (i = 0; i < count; i++) make_text(texts[i]);
 }
 static void make_numbers(const char *key, int type, const int32_t *values, int count) {
     int i;
-    make_key(key, GRF_VALUE_ARRAY);
+    make_key(key, GRIFFIN_VALUE_ARRAY);
     make_number((uint64_t)type, 4);
     make_number((uint64_t)count, 8);
     for (i = 0; i < count; i++) make_number((uint32_t)values[i], 4);
@@ -497,11 +497,11 @@ static void make_start(const char *kind) {
     memset(made, 0, sizeof made);
     memcpy(made, "GGUF\3", 5);
     made_size = 24;
-    make_key("tokenizer.ggml.model", GRF_VALUE_STRING);
+    make_key("tokenizer.ggml.model", GRIFFIN_VALUE_STRING);
     make_text(kind);
     make_texts("tokenizer.ggml.tokens", texts, 9);
-    make_numbers("tokenizer.ggml.token_type", GRF_VALUE_I32, types, 9);
-    make_key("tokenizer.ggml.add_space_prefix", GRF_VALUE_BOOL);
+    make_numbers("tokenizer.ggml.token_type", GRIFFIN_VALUE_I32, types, 9);
+    make_key("tokenizer.ggml.add_space_prefix", GRIFFIN_VALUE_BOOL);
     make_number(0, 1);
 }
 
@@ -592,7 +592,7 @@ static void test_kinds(void) {
     check_made(GRIFFIN_E_FORMAT, "bytes are missing");
     close_vocabulary();
     make_start("gpt2");
-    make_key("tokenizer.ggml.pre", GRF_VALUE_STRING);
+    make_key("tokenizer.ggml.pre", GRIFFIN_VALUE_STRING);
     make_text("tekken");
     check_made(GRIFFIN_E_UNSUPPORTED, "tekken");
     CHECK(strstr(message, "tekken") != NULL, "%s", message);
@@ -601,12 +601,12 @@ static void test_kinds(void) {
     make_start("llama");                    /* plain spaces in user-defined pieces mean U+2581 */
     made_size = 24;
     made[16] = 0;
-    make_key("tokenizer.ggml.model", GRF_VALUE_STRING);
+    make_key("tokenizer.ggml.model", GRIFFIN_VALUE_STRING);
     make_text("llama");
     make_texts("tokenizer.ggml.tokens", letters, 3);
-    make_numbers("tokenizer.ggml.scores", GRF_VALUE_F32, scores, 3);
-    make_numbers("tokenizer.ggml.token_type", GRF_VALUE_I32, types, 3);
-    make_key("tokenizer.ggml.add_space_prefix", GRF_VALUE_BOOL);
+    make_numbers("tokenizer.ggml.scores", GRIFFIN_VALUE_F32, scores, 3);
+    make_numbers("tokenizer.ggml.token_type", GRIFFIN_VALUE_I32, types, 3);
+    make_key("tokenizer.ggml.add_space_prefix", GRIFFIN_VALUE_BOOL);
     make_number(0, 1);
     check_made(GRIFFIN_OK, "foreign spaces");
     CHECK(encode("x  x<two words>", 15) == 4 && tokens[1] == 1 && tokens[3] == 2, "spaces");

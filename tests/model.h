@@ -323,8 +323,8 @@ static inline unsigned char *gguf_finish(gguf *g, size_t *size) {
  * as [E, 1, K]. Kinds: 'r' and 'a' of such a layer, 'q' of attention with biases, 'l' of every
  * layer, '1' once. */
 static const struct { const char *name, *file, *shape; char kind; } network_tensors[] = {
-    { "embed.weight",       "model.embed_tokens.weight", "VD", '1' },
-    { "final_norm.weight",  "model.final_norm.weight",   "D",  '1' },
+    { "embed.weight",       "embed_tokens.weight",       "VD", '1' },
+    { "final_norm.weight",  "final_norm.weight",         "D",  '1' },
     { "norm1.weight",       "temporal_pre_norm.weight",  "D",  'l' },
     { "norm2.weight",       "channel_pre_norm.weight",   "D",  'l' },
     { "rec.x.weight",       "temporal_block.linear_x.weight",   "ED", 'r' },
@@ -357,8 +357,10 @@ static const struct { const char *name, *file, *shape; char kind; } network_tens
 };
 
 typedef struct tensor {
-    char   name[64], file[64];
+    char   name[64], file[64];              /* file: "model." and the name in a file of rows */
+    char   stored[80];                      /* the name in a file that the library reads */
     int    sizes[4], rank, taps;            /* row-major, as the formula fills them */
+    int    tiled;                           /* a matrix: stored in tiles as NAME.f32 */
     long   count;
     float *values;
 } tensor;
@@ -408,12 +410,14 @@ static inline void network_add(network *n, int kind, int layer) {
     memset(t, 0, sizeof *t);
     if (layer >= 0) snprintf(prefix, sizeof prefix, "layers.%d.", layer);
     snprintf(t->name, sizeof t->name, "%s%s", prefix, name);
-    snprintf(t->file, sizeof t->file, "%s%s%s", layer >= 0 ? "model." : "", prefix,
-             network_tensors[kind].file);
+    snprintf(t->file, sizeof t->file, "model.%s%s", prefix, network_tensors[kind].file);
     t->taps = *shape == 'c';
     t->count = 1;
     for (shape += t->taps; *shape; shape++)
         t->count *= t->sizes[t->rank++] = network_size(&n->config, *shape);
+    t->tiled = t->rank > 1 && !t->taps && strstr(t->name, ".weight");
+    snprintf(t->stored, sizeof t->stored, "%s%s", t->file + strlen("model."),
+             t->tiled ? ".f32" : "");
     t->values = (float *)malloc((size_t)t->count * sizeof *t->values);
     fill_by_formula(t);
 }
@@ -443,11 +447,14 @@ static inline void network_write_config(const griffin_config *c, gguf *g) {
     static const char *const activations[] = { "gelu_pytorch_tanh", "gelu", "silu", "relu" };
     int i;
     gguf_text(g, "general.architecture", "griffin");
+    gguf_int(g, "griffin.format_version", 2);
+    gguf_int(g, "griffin.vocab_size", c->vocab);
     gguf_int(g, "griffin.embedding_length", c->width);
     gguf_int(g, "griffin.block_count", c->layers);
     gguf_int(g, "griffin.feed_forward_length", c->mlp_width);
     gguf_int(g, "griffin.attention.head_count", c->heads);
     gguf_int(g, "griffin.attention.head_count_kv", c->kv_heads);
+    gguf_int(g, "griffin.attention.key_length", c->head_dim);
     gguf_int(g, "griffin.attention.sliding_window", c->window);
     gguf_int(g, "griffin.rope.dimension_count", c->rope_dims);
     gguf_int(g, "griffin.ssm.conv_kernel", c->conv_width);
@@ -459,6 +466,8 @@ static inline void network_write_config(const griffin_config *c, gguf *g) {
     gguf_float(g, "griffin.rope.freq_base", c->rope_base);
     gguf_float(g, "griffin.rglru.c", c->decay);
     gguf_float(g, "griffin.norm_weight_offset", c->norm_offset);
+    if (gguf_key(g, "griffin.attention.qkv_bias", GGUF_BOOL))
+        put(&g->pairs, c->qkv_bias ? "\1" : "\0", 1);
     gguf_text(g, "griffin.hidden_activation", activations[c->activation]);
     if (!gguf_array(g, "griffin.block_types", GGUF_STRING, c->layers)) return;
     for (i = 0; i < c->layers; i++)
@@ -472,17 +481,34 @@ static inline void write_taps(gguf *g, const tensor *t) {
     sizes[0] = E; sizes[1] = 1; sizes[2] = K;
     for (e = 0; e < E; e++)
         for (k = 0; k < K; k++) turned[e * K + k] = t->values[k * E + e];
-    gguf_tensor(g, t->file, sizes, 3, turned);
+    gguf_tensor(g, t->stored, sizes, 3, turned);
     free(turned);
 }
 
+/* [rows, cols], or gates [blocks, cols, rows], as tiles [tiles, cols, 32]. Dimensions that a test
+ * has added stay. */
+static inline void write_tiles(gguf *g, const tensor *t) {
+    int gate = strstr(t->name, "gate_") != NULL, B = gate ? t->sizes[0] : 1;
+    int rows = t->sizes[gate ? 2 : 0], cols = t->sizes[1], high = (rows + 31) / 32;
+    int shape[5], rank = 3 + t->rank - (gate ? 3 : 2);
+    float *tiles = (float *)calloc((size_t)(B * high * cols * 32), sizeof *tiles);
+    for (int b = 0; b < B; b++)
+        for (int r = 0; r < rows; r++)
+            for (int k = 0; k < cols; k++)
+                tiles[((b * high + r / 32) * cols + k) * 32 + r % 32] =
+                    t->values[gate ? (b * cols + k) * rows + r : r * cols + k];
+    shape[0] = B * high; shape[1] = cols; shape[2] = 32; shape[3] = 1;
+    gguf_tensor(g, t->stored, shape, rank, tiles);
+    free(tiles);
+}
+
 static inline void network_write(const network *n, gguf *g) {
-    int i;
     network_write_config(&n->config, g);
-    for (i = 0; i < n->count; i++) {
+    for (int i = 0; i < n->count; i++) {
         const tensor *t = &n->tensors[i];
         if (t->taps) write_taps(g, t);
-        else gguf_tensor(g, t->file, t->sizes, t->rank, t->values);
+        else if (t->tiled) write_tiles(g, t);
+        else gguf_tensor(g, t->stored, t->sizes, t->rank, t->values);
     }
 }
 

@@ -115,7 +115,7 @@ static void test_metadata(void) {
     check_model("griffin.hidden_activation", odd_activation, GRIFFIN_E_UNSUPPORTED, "softsign");
     check_model("griffin.hidden_activation", number_activation, GRIFFIN_E_FORMAT,
                 "hidden_activation");
-    check_model("griffin.block_types", NULL, GRIFFIN_OK, "");
+    check_model("griffin.block_types", NULL, GRIFFIN_E_FORMAT, "block_types");
     check_model("griffin.block_types", few_blocks, GRIFFIN_E_FORMAT, "1 entries for 4 layers");
     check_model("griffin.block_types", odd_blocks, GRIFFIN_E_UNSUPPORTED, "mamba");
     check_model("griffin.block_types", number_blocks, GRIFFIN_E_FORMAT, "block_types");
@@ -127,7 +127,7 @@ static void test_metadata(void) {
     check_int("griffin.ssm.group_count", 5, GRIFFIN_E_FORMAT, "gate blocks");
     check_int("griffin.ssm.conv_kernel", 17, GRIFFIN_E_FORMAT, "convolution");
     check_int("griffin.ssm.conv_kernel", 3, GRIFFIN_E_FORMAT,
-              "conv_1d.weight' is [36, 1, 4], expected [36, 1, 3]");
+              "conv_1d.weight' is f32 [36, 1, 4], expected f32 [36, 1, 3]");
     check_int("griffin.attention.sliding_window", 0, GRIFFIN_E_FORMAT, "window");
     check_int("griffin.rope.dimension_count", 3, GRIFFIN_E_FORMAT, "rotated");
     check_int("griffin.rope.dimension_count", 10, GRIFFIN_E_FORMAT, "rotated");
@@ -143,7 +143,7 @@ static void test_metadata(void) {
 static void extra_tensor(gguf *g) {
     float x[3] = { 1, 2, 3 };
     int three = 3;
-    gguf_tensor(g, "model.layers.0.surprise", &three, 1, x);
+    gguf_tensor(g, "layers.0.surprise", &three, 1, x);
 }
 
 static void test_tensors(void) {
@@ -152,19 +152,21 @@ static void test_tensors(void) {
     griffin_model *m;
     unsigned char *file;
     int i;
-    for (i = 0; i < n->count; i++)
-        check_model(n->tensors[i].file, NULL, GRIFFIN_E_FORMAT,
-                    strstr(n->tensors[i].file, "layers") ? n->tensors[i].file : "embed_tokens");
-    for (i = 0; i < n->count; i++) {        /* a row more, or another rank */
+    for (i = 0; i < n->count; i++) {        /* a matrix may be in tiles of any type */
+        const tensor *t = &n->tensors[i];
+        check_model(t->stored, NULL, GRIFFIN_E_FORMAT, t->file + strlen("model."));
+    }
+    for (i = 0; i < n->count; i++) {        /* another size, or another rank */
         griffin_options options = listening();
         tensor *t = &n->tensors[i];
         size_t size;
         if (t->taps) continue;
-        if (i % 2) t->sizes[0]--; else t->sizes[t->rank++] = 1;
+        if (i % 2) t->sizes[t->tiled]--; else t->sizes[t->rank++] = 1;
         file = network_file(n, &size);
-        CHECK(griffin_open_memory(&m, file, size, &options) == GRIFFIN_E_FORMAT, "%s", t->file);
-        CHECK(strstr(noted, t->file) && strstr(noted, "expected ["), "%s: %s", t->file, noted);
-        if (i % 2) t->sizes[0]++; else t->rank--;
+        CHECK(griffin_open_memory(&m, file, size, &options) == GRIFFIN_E_FORMAT, "%s", t->stored);
+        CHECK(strstr(noted, t->stored) && strstr(noted, "expected f32 ["), "%s: %s", t->stored,
+              noted);
+        if (i % 2) t->sizes[t->tiled]++; else t->rank--;
         free(file);
     }
     network_free(n);
@@ -175,36 +177,21 @@ static void test_tensors(void) {
     free(file);
 }
 
-/* A file of candle's has no metadata at all. */
+/* A file of candle's has no metadata at all; test_convert.c adds it. */
 static void test_no_metadata(void) {
     const char *path = "tests/data/gguf/candle_like_v2.gguf";
     griffin_options options = listening();
-    griffin_config config = small_config();
     griffin_model *m;
-    griffin_context *c;
-    griffin_state *s;
-    float logits[64];
-    CHECK(griffin_open_file(&m, path, &options) == GRIFFIN_E_FORMAT && !m,
-          "without options.config");
-    CHECK(strncmp(noted, path, strlen(path)) == 0 && strstr(noted, "griffin_options.config"), "%s",
-          noted);
-    config.width = config.lru_width = config.mlp_width = config.head_dim = 256;
-    config.heads = config.kv_heads = config.gate_blocks = 1;
-    config.vocab = 64; config.layers = 3; config.rope_dims = 128;
-    strcpy(config.blocks, "rra");
-    options.config = &config;
-    CHECK(griffin_open_file(&m, path, &options) == GRIFFIN_OK, "%s", noted);
-    if (!m) return;
-    c = new_context(m, 0, 0);
-    s = new_state(m);
-    CHECK(griffin_step(c, s, 63, logits) == GRIFFIN_OK && logits[0] - logits[0] == 0,
-          "a finite logit");
-    free(c); free(s);
-    griffin_close(m);
-    strcpy(config.blocks, "rar");
-    CHECK(griffin_open_file(&m, path, &options) == GRIFFIN_E_FORMAT, "%s", noted);
-    config.layers = 2000;
-    CHECK(griffin_open_file(&m, path, &options) == GRIFFIN_E_FORMAT, "%s", noted);
+    CHECK(griffin_open_file(&m, path, &options) == GRIFFIN_E_FORMAT && !m, "%s", noted);
+    CHECK(strncmp(noted, path, strlen(path)) == 0 && strstr(noted, "general.architecture")
+          && strstr(noted, "griffin convert OLD NEW"), "%s", noted);
+}
+
+/* Versions of the file format that are not known here. */
+static void test_versions(void) {
+    check_int("griffin.format_version", 3, GRIFFIN_E_VERSION, "this library reads 2");
+    check_int("griffin.format_version", 1, GRIFFIN_E_VERSION, "griffin convert OLD NEW");
+    check_model("griffin.format_version", NULL, GRIFFIN_E_VERSION, "griffin convert OLD NEW");
 }
 
 /* ---- opening -------------------------------------------------------------------------------- */
@@ -389,27 +376,54 @@ static void test_info(void) {
     scene w = scene_new();
     const griffin_info *info = griffin_get_info(w.m);
     griffin_tensor t;
-    griffin_config config;
     CHECK(griffin_get_info(NULL) == NULL, "no model");
     CHECK(griffin_get_tensor(NULL, 0, &t) == GRIFFIN_E_ARGUMENT, "no model");
     REFUSED(griffin_get_tensor(w.m, -1, &t), GRIFFIN_E_ARGUMENT, "tensor -1");
     REFUSED(griffin_get_tensor(w.m, info->tensors, &t), GRIFFIN_E_ARGUMENT, "tensor");
     REFUSED(griffin_get_tensor(w.m, 0, NULL), GRIFFIN_E_ARGUMENT, "tensor");
     CHECK(griffin_get_tensor(w.m, 0, &t) == GRIFFIN_OK
-          && strcmp(t.name, "model.embed_tokens.weight") == 0, "%s", t.name);
-    CHECK(t.rank == 2 && t.shape[0] == 19 && t.shape[1] == 24 && t.bytes == 19 * 24 * 4, "%s",
-          t.type);
+          && strcmp(t.name, "embed_tokens.weight.f32") == 0, "%s", t.name);
+    CHECK(t.rank == 3 && t.shape[0] == 1 && t.shape[1] == 24 && t.shape[2] == 32
+          && t.bytes == 24 * 32 * 4 && strcmp(t.type, "f32") == 0, "%s", t.type);
     CHECK(info->config.vocab == 19 && info->attn_keys == 5
           && strcmp(info->config.blocks, "rrar") == 0, "config");
     CHECK(strcmp(info->name, "") == 0 && strcmp(info->chat_template, "") == 0
           && strcmp(info->type, "f32") == 0, "texts");
     CHECK(info->bos == -1 && info->eos == -1 && info->pad == -1 && info->end_of_turn == -1,
           "no tokens");
-    CHECK(griffin_preset(NULL, "2b") == GRIFFIN_E_ARGUMENT
-          && griffin_preset(&config, NULL) == GRIFFIN_E_ARGUMENT, "null");
-    CHECK(griffin_preset(&config, "griffin-5b") == GRIFFIN_E_ARGUMENT, "no such size");
-    CHECK(griffin_preset(&config, "recurrentgemma-2b") == GRIFFIN_OK && config.layers == 26, "2b");
     CHECK(griffin_version() == GRIFFIN_VERSION, "%d", griffin_version());
+    scene_free(&w);
+}
+
+/* By key and by number, of every type; an array element by element. */
+static void test_get_metadata(void) {
+    scene w = scene_new();
+    griffin_metadata m;
+    int count = 0;
+    CHECK(griffin_get_metadata(NULL, "x", 0, &m) == GRIFFIN_E_ARGUMENT, "no model");
+    REFUSED(griffin_get_metadata(w.m, "x", 0, NULL), GRIFFIN_E_ARGUMENT, "metadata");
+    CHECK(griffin_next_element(NULL) == GRIFFIN_E_ARGUMENT, "nothing");
+    CHECK(griffin_get_metadata(w.m, "griffin.none", 0, &m) == 0, "a key that is not there");
+    CHECK(griffin_get_metadata(w.m, NULL, -1, &m) == 0, "-1");
+    while (griffin_get_metadata(w.m, NULL, count, &m) == 1) count++;
+    CHECK(count > 20 && count < 40, "%d pairs", count);
+    CHECK(griffin_get_metadata(w.m, NULL, 0, &m) == 1 && m.key_length == 20
+          && !memcmp(m.key, "general.architecture", 20), "the first pair");
+    CHECK(m.type == GRIFFIN_VALUE_STRING && !m.is_array && m.count == 1 && m.length == 7
+          && !memcmp(m.text, "griffin", 7) && !griffin_next_element(&m), "a text");
+    CHECK(griffin_get_metadata(w.m, "griffin.block_count", 0, &m) == 1 && m.integer == 4
+          && m.number == 4 && m.type == GRIFFIN_VALUE_U32, "a number");
+    CHECK(griffin_get_metadata(w.m, "griffin.embedding_scale", 0, &m) == 1 && m.number == 4.90625
+          && m.type == GRIFFIN_VALUE_F32, "a float");
+    CHECK(griffin_get_metadata(w.m, "griffin.attention.qkv_bias", 0, &m) == 1 && m.integer == 0
+          && m.type == GRIFFIN_VALUE_BOOL, "a bool");
+    CHECK(griffin_get_metadata(w.m, "griffin.block_types", 0, &m) == 1 && m.is_array
+          && m.type == GRIFFIN_VALUE_STRING && m.count == 4, "an array");
+    for (int i = 0; i < 4; i++) {
+        CHECK(m.index == (uint64_t)i && m.length == 9
+              && !memcmp(m.text, i == 2 ? "attention" : "recurrent", 9), "element %d", i);
+        CHECK(griffin_next_element(&m) == (i < 3), "after element %d", i);
+    }
     scene_free(&w);
 }
 
@@ -426,12 +440,14 @@ int main(void) {
     RUN(test_metadata);
     RUN(test_tensors);
     RUN(test_no_metadata);
+    RUN(test_versions);
     RUN(test_opening);
     RUN(test_contexts);
     RUN(test_steps);
     RUN(test_states);
     RUN(test_text);
     RUN(test_info);
+    RUN(test_get_metadata);
     RUN(test_strings);
     return test_end();
 }

@@ -7,6 +7,7 @@
 
 #include "griffin.h"
 #include "test.h"
+#include "tools/convert/config.h"
 #include "tools/bench/probe.h"
 #include "tools/bench/run.h"
 #include "tools/convert/convert.h"
@@ -17,7 +18,7 @@
 int command_bench(int argc, char **argv);
 
 #define OUT  TEST_TMP "bench.out"
-#define ROWS TEST_TMP "bench.gguf"
+#define TINY TEST_TMP "bench.gguf"
 
 enum { TOKENS = 9 };
 
@@ -49,7 +50,7 @@ static int same_logits(const bench_model *a, const bench_model *b) {
 /* Neither widths nor vocabulary are multiples of the 32 rows of a tile. */
 static griffin_config small_shape(void) {
     griffin_config c;
-    CHECK(griffin_preset(&c, "griffin-100m") == GRIFFIN_OK, "griffin-100m");
+    CHECK(preset_find(&c, "griffin-100m") == 0, "griffin-100m");
     c.vocab = 99; c.width = 96; c.mlp_width = 160; c.layers = 4;
     c.heads = 4; c.kv_heads = 2; c.head_dim = 24; c.rope_dims = 12;
     c.lru_width = 96; c.gate_blocks = 2; c.window = 6; c.qkv_bias = 1;
@@ -101,60 +102,35 @@ static void test_a_seed_is_a_model(void) {
 /* ---- tiles of a real model ------------------------------------------------------------------- */
 
 static const unsigned char *file_tensor(const bench_model *b, const char *name, griffin_tensor *t) {
-    char full[80];
-    int i;
-    snprintf(full, sizeof full, "model.%s", name);
-    for (i = 0; i < b->info->tensors; i++) {
+    for (int i = 0; i < b->info->tensors; i++) {
         CHECK(griffin_get_tensor(b->model, i, t) == GRIFFIN_OK, "%d", i);
-        if (!strcmp(t->name, full)) return (const unsigned char *)b->data + t->offset;
+        if (!strcmp(t->name, name)) return (const unsigned char *)b->data + t->offset;
     }
-    CHECK(0, "%s is missing", full);
+    CHECK(0, "%s is missing", name);
     return NULL;
-}
-
-/* The file has a gate as [blocks, inputs, outputs] floats; a tile wants rows of inputs. */
-static void pack_gate(const bench_tensor *t, int tile, const unsigned char *from,
-                      unsigned char *to) {
-    int n = t->cols, per_block = t->tiles / t->blocks, first = tile % per_block * 32, r, k;
-    int count = n - first < 32 ? n - first : 32;
-    float *rows = (float *)malloc(32 * (size_t)n * sizeof *rows);
-    from += (size_t)(tile / per_block) * (size_t)n * (size_t)n * 4;
-    for (r = 0; r < count; r++)
-        for (k = 0; k < n; k++) memcpy(&rows[r * n + k], from + 4 * (k * n + first + r), 4);
-    CHECK(griffin_tile_pack("f32", n, rows, count, to) == GRIFFIN_OK, "%s", t->name);
-    free(rows);
 }
 
 static void fill_from_file(const bench_tensor *t, int number, unsigned char *data, void *user) {
     griffin_tensor source;
-    const unsigned char *from = file_tensor((const bench_model *)user, t->name, &source);
-    int i;
+    char name[80];
+    const unsigned char *from;
+    snprintf(name, sizeof name, "%s%s%s", t->name, t->type ? "." : "", t->type ? t->type : "");
+    from = file_tensor((const bench_model *)user, name, &source);
     (void)number;
     if (!from) return;
-    if (!t->type) {
-        CHECK(source.bytes == t->bytes && !strcmp(source.type, "f32"), "%s", t->name);
-        memcpy(data, from, (size_t)t->bytes);
-    }
-    for (i = 0; t->type && i < t->tiles; i++) {
-        unsigned char *tile = data + (uint64_t)i * t->tile_bytes;
-        int first = 32 * i, count = t->rows - first < 32 ? t->rows - first : 32;
-        CHECK(!strcmp(source.type, t->type), "%s is %s", t->name, source.type);
-        if (t->blocks > 1) { pack_gate(t, i, from, tile); continue; }
-        CHECK(griffin_tile_pack(t->type, t->cols,
-                                from + (uint64_t)first * (source.bytes / (uint64_t)t->rows), count,
-                                tile) == GRIFFIN_OK, "%s", t->name);
-    }
+    CHECK(source.bytes == t->bytes, "%s: %lu bytes", name, (unsigned long)source.bytes);
+    memcpy(data, from, (size_t)t->bytes);
 }
 
-static void convert_rows(const char *type) {
+static void convert_tiny(const char *type) {
     convert_options o;
     report r = { "" };
     memset(&o, 0, sizeof o);
     o.source = "tests/data/griffin-tiny";
-    o.output = ROWS;
+    o.output = TINY;
     o.type = type;
     o.gates = "f32";
-    o.rows = o.quiet = 1;
+    o.quiet = 1;
     CHECK(convert(&o, &r) == 0, "%s", r.text);
 }
 
@@ -162,8 +138,8 @@ static void test_tiles_in_place_give_the_bits_of_the_file(void) {
     int i;
     for (i = 0; i < 5; i++) {
         bench_model file, image;
-        convert_rows(types[i]);
-        if (bench_file(&file, ROWS) || bench_open(&file, GRIFFIN_CPU_BEST, 0)) exit(1);
+        convert_tiny(types[i]);
+        if (bench_file(&file, TINY) || bench_open(&file, GRIFFIN_CPU_BEST, 0)) exit(1);
         CHECK(bench_image(&image, &file.info->config, types[i], i == 4 ? "q8_0" : types[i],
                           fill_from_file, &file) == 0, "%s", types[i]);
         CHECK(bench_open(&image, GRIFFIN_CPU_BEST, 0) == 0, "%s", types[i]);
@@ -173,7 +149,7 @@ static void test_tiles_in_place_give_the_bits_of_the_file(void) {
         bench_close(&image);
         bench_close(&file);
     }
-    remove(ROWS);
+    remove(TINY);
 }
 
 /* ---- depth ----------------------------------------------------------------------------------- */

@@ -12,7 +12,7 @@
 
 #include "griffin.h"
 #include "test.h"
-#include "tools/convert/convert.h"
+#include "tools/convert/parts.h"
 #include "tools/shared/json.h"
 #include "tools/convert/checkpoint.h"
 #include "tools/convert/safetensors.h"
@@ -36,7 +36,6 @@ static convert_options plain(const char *source, const char *output) {
     o.output = output;
     o.type = "f32";
     o.gates = "f32";
-    o.rows = 1;
     o.quiet = 1;
     return o;
 }
@@ -74,20 +73,42 @@ static void write_file(const char *path, const void *data, size_t size) {
 
 /* ---- sound models --------------------------------------------------------------------------- */
 
-/* The bytes of a tensor in the file are those of the source as floats. */
+/* Where element `i` of a matrix [rows, cols], or of gates [blocks, cols, rows], is in its tiles. */
+static uint64_t place_in_tiles(const weight *source, uint64_t i) {
+    int gate = source->rank == 3;
+    uint64_t rows = source->shape[gate ? 2 : 0], cols = source->shape[1], block = i / (rows * cols);
+    uint64_t rest = i % (rows * cols), row = gate ? rest % rows : rest / cols;
+    uint64_t col = gate ? rest / rows : rest % cols, high = (rows + 31) / 32;
+    return ((block * high + row / 32) * cols + col) * 32 + row % 32;
+}
+
+/* The values of a tensor in the file are those of the source as floats; zeros fill its tiles. */
 static void check_tensor(const unsigned char *file, const griffin_tensor *t, const weights *w) {
-    const weight *source = weights_find(w, t->name);
-    float *values;
-    int same;
+    size_t n = strlen(t->name);
+    int tiled = n > 4 && strcmp(t->name + n - 4, ".f32") == 0;
+    char name[80];
+    const weight *source;
+    float *values, *expected;
+    snprintf(name, sizeof name, "model.%.*s", (int)n - (tiled ? 4 : 0), t->name);
+    source = weights_find(w, name);
     CHECK(source != NULL, "%s came from nowhere", t->name);
     if (!source) return;
-    same = source->rank == t->rank && memcmp(source->shape, t->shape, (size_t)t->rank * 8) == 0;
-    CHECK(same && t->bytes == 4 * source->elements, "%s has another shape", t->name);
-    if (!same) return;
-    values = (float *)malloc((size_t)t->bytes);
+    if (!tiled)
+        CHECK(source->rank == t->rank && memcmp(source->shape, t->shape, (size_t)t->rank * 8) == 0
+              && t->bytes == 4 * source->elements, "%s has another shape", t->name);
+    if (!tiled && t->bytes != 4 * source->elements) return;
+    values = (float *)malloc((size_t)source->elements * 4);
+    expected = (float *)calloc((size_t)t->bytes, 1);
     CHECK(weight_read(source, 0, source->elements, values, &message) == 0, "%s", message.text);
-    CHECK(memcmp(file + t->offset, values, (size_t)t->bytes) == 0, "%s has other values", t->name);
+    for (uint64_t i = 0; i < source->elements; i++) {
+        uint64_t at = tiled ? place_in_tiles(source, i) : i;
+        CHECK(at < t->bytes / 4, "%s has too few tiles", t->name);
+        if (at < t->bytes / 4) expected[at] = values[i];
+    }
+    CHECK(memcmp(file + t->offset, expected, (size_t)t->bytes) == 0, "%s has other values",
+          t->name);
     free(values);
+    free(expected);
 }
 
 static void check_tensors(const griffin_model *model, const weights *w) {
@@ -156,10 +177,13 @@ static void test_plain_configuration(void) {
 
 /* ---- types --------------------------------------------------------------------------------- */
 
+/* The type of a matrix stands behind its name, that of a vector is the tensor's. */
 static const char *type_in_output(const griffin_model *model, const char *name) {
     static griffin_tensor t;
+    size_t n = strlen(name);
     for (int i = 0; griffin_get_tensor(model, i, &t) == GRIFFIN_OK; i++) {
         if (strcmp(t.name, name) == 0) return t.type;
+        if (strncmp(t.name, name, n) == 0 && t.name[n] == '.') return t.name + n + 1;
     }
     return "none";
 }
@@ -172,13 +196,13 @@ static void check_types(const char *type, const char *matrix, const char *embedd
     o.gates = "bf16";
     CHECK(convert(&o, &message) == 0, "%s", message.text);
     if (!(model = open_output())) return;
-    found = type_in_output(model, "model.layers.1.mlp_block.down_proj.weight");
+    found = type_in_output(model, "layers.1.mlp_block.down_proj.weight");
     CHECK(strcmp(found, matrix) == 0, "%s: matrices are %s", type, found);
-    found = type_in_output(model, "model.embed_tokens.weight");
+    found = type_in_output(model, "embed_tokens.weight");
     CHECK(strcmp(found, embedding) == 0, "%s: the embedding is %s", type, found);
-    found = type_in_output(model, "model.layers.0.temporal_block.rg_lru.input_gate_weight");
+    found = type_in_output(model, "layers.0.temporal_block.rg_lru.input_gate_weight");
     CHECK(strcmp(found, "bf16") == 0, "%s: gates are %s", type, found);
-    found = type_in_output(model, "model.layers.0.temporal_block.rg_lru.input_gate_bias");
+    found = type_in_output(model, "layers.0.temporal_block.rg_lru.input_gate_bias");
     CHECK(strcmp(found, "f32") == 0, "%s: gate biases are %s", type, found);
     griffin_close(model);
 }
@@ -190,11 +214,136 @@ static void test_types(void) {
     check_types("bf16", "bf16", "bf16");
     check_types("q8_0", "q8_0", "q8_0");
     check_types("q4_0", "q4_0", "q8_0");
-    check_types("q4_1", "q4_1", "q8_0");
-    check_types("q5_0", "q5_0", "q8_0");
-    check_types("q5_1", "q5_1", "q8_0");
-    check_types("q4_k", "q8_0", "q8_0");
-    check_types("q6_k", "q8_0", "q8_0");
+}
+
+/* The types that the library has no tiles of are for other readers, so in rows. Everything that a
+ * file can hold in rows comes back as the same numbers: those of the same type in tiles too, all
+ * others as f32. */
+static int read_output(model_parts *m, const char *path) {
+    convert_options o = plain(path, NULL);
+    int status = parts_read(m, &o, &message);
+    CHECK(status == 0, "%s", message.text);
+    return status;
+}
+
+static void check_same_values(const model_parts *a, const model_parts *b) {
+    CHECK(a->w.count == b->w.count, "%lu tensors", (unsigned long)b->w.count);
+    for (size_t i = 0; i < a->w.count && i < b->w.count; i++) {
+        const weight *s = &a->w.list[i], *t = &b->w.list[i];
+        float *x = (float *)malloc((size_t)s->elements * 4), *y;
+        y = (float *)malloc((size_t)t->elements * 4);
+        CHECK(strcmp(s->name, t->name) == 0 && s->elements == t->elements, "%s", s->name);
+        CHECK(weight_read(s, 0, s->elements, x, &message) == 0, "%s", message.text);
+        CHECK(weight_read(t, 0, t->elements, y, &message) == 0, "%s", message.text);
+        CHECK(s->elements != t->elements || memcmp(x, y, (size_t)s->elements * 4) == 0,
+              "%s: other values", s->name);
+        free(x);
+        free(y);
+    }
+}
+
+static void check_rows(const char *type, const char *matrix, const char *tiled) {
+    static const char matrix_name[] = "model.layers.1.mlp_block.down_proj.weight";
+    convert_options o = plain(DATA "griffin-tiny", WORK "/rows.gguf");
+    model_parts rows, tiles;
+    griffin_model *model;
+    o.type = type;
+    o.rows = 1;
+    CHECK(convert(&o, &message) == 0, "%s", message.text);
+    o = plain(WORK "/rows.gguf", OUT);
+    o.type = o.gates = NULL;
+    CHECK(convert(&o, &message) == 0, "%s", message.text);
+    griffin_close(open_output());
+    if (read_output(&rows, WORK "/rows.gguf") != 0) return;
+    CHECK(strcmp(weights_find(&rows.w, matrix_name)->type_name, matrix) == 0, "%s", type);
+    if (read_output(&tiles, OUT) == 0) {
+        check_same_values(&rows, &tiles);
+        parts_free(&tiles);
+    }
+    parts_free(&rows);
+    if (!(model = open_output())) return;
+    CHECK(strcmp(type_in_output(model, matrix_name + strlen("model.")), tiled) == 0, "%s: %s", type,
+          type_in_output(model, matrix_name + strlen("model.")));
+    griffin_close(model);
+}
+
+static void test_rows(void) {
+    check_rows("f32", "f32", "f32");
+    check_rows("f16", "f16", "f16");
+    check_rows("bf16", "bf16", "bf16");
+    check_rows("q8_0", "q8_0", "q8_0");
+    check_rows("q4_0", "q4_0", "q4_0");
+    check_rows("q4_1", "q4_1", "f32");
+    check_rows("q5_0", "q5_0", "f32");
+    check_rows("q5_1", "q5_1", "f32");
+    check_rows("q4_k", "q8_0", "q8_0");     /* rows of 192 are no multiple of 256 */
+    check_rows("q6_k", "q8_0", "q8_0");
+}
+
+static void check_step(const griffin_model *model) {
+    size_t size = griffin_context_size(model, NULL);
+    void *memory = malloc(size), *state = calloc(1, griffin_state_size(model));
+    griffin_context *c;
+    float logits[64];
+    CHECK(griffin_context_init(&c, model, NULL, memory, size) == GRIFFIN_OK, "context");
+    CHECK(griffin_step(c, (griffin_state *)state, 63, logits) == GRIFFIN_OK
+          && isfinite(logits[0]), "a finite logit");
+    free(memory);
+    free(state);
+}
+
+/* A file of candle's: rows of several types, and no metadata. */
+static void test_no_metadata(void) {
+    static const char config[] =
+        "{\"vocab_size\": 64, \"hidden_size\": 256, \"intermediate_size\": 512,"
+        " \"num_hidden_layers\": 3, \"num_attention_heads\": 1, \"num_key_value_heads\": 1,"
+        " \"attention_window_size\": 4, \"eos_token_id\": 1}";
+    convert_options o = plain(DATA "gguf/candle_like_v2.gguf", OUT);
+    model_parts source, result;
+    griffin_model *model;
+    o.type = o.gates = NULL;
+    remove(OUT);
+    check_refused(convert(&o, &message), "no general.architecture");
+    write_file(WORK "/candle.json", config, sizeof config - 1);
+    o.config = WORK "/candle.json";
+    CHECK(convert(&o, &message) == 0, "%s", message.text);
+    if (!(model = open_output())) return;
+    CHECK(strcmp(griffin_get_info(model)->config.blocks, "rra") == 0, "blocks");
+    check_step(model);
+    griffin_close(model);
+    if (parts_read(&source, &o, &message) != 0) { CHECK(0, "%s", message.text); return; }
+    if (read_output(&result, OUT) == 0) {
+        check_same_values(&source, &result);
+        parts_free(&result);
+    }
+    parts_free(&source);
+}
+
+/* What the library's reader of directories lets pass, the converter takes or refuses by a message:
+ * a file with tiles of griffin.h 0.1, with a bit flipped in every 41st byte of its directory. */
+static void test_damaged_sources(void) {
+    static const char path[] = WORK "/damaged.gguf";
+    convert_options o = plain(path, NULL);
+    size_t size = 0;
+    unsigned char *file = test_read(DATA "gguf/old/griffin-tiny.q4_0.gguf", &size);
+    int refused = 0;
+    for (size_t at = 0; file && at < 12000; at += 41) {
+        model_parts m;
+        file[at] ^= (unsigned char)(1 << at % 8);
+        write_file(path, file, size);
+        message.text[0] = 0;
+        if (parts_read(&m, &o, &message) == 0) parts_free(&m);
+        else { CHECK(message.text[0], "byte %lu: no message", (unsigned long)at); refused++; }
+        file[at] ^= (unsigned char)(1 << at % 8);
+    }
+    CHECK(refused > 100, "%d files were refused", refused);
+    free(file);
+}
+
+static void test_presets(void) {
+    griffin_config config;
+    CHECK(preset_find(&config, "griffin-5b") < 0, "no such size");
+    CHECK(preset_find(&config, "recurrentgemma-2b") == 0 && config.layers == 26, "2b");
 }
 
 static void test_unknown_types(void) {
@@ -202,6 +351,8 @@ static void test_unknown_types(void) {
     remove(OUT);
     o.type = "q2_k";
     check_refused(convert(&o, &message), "--type q2_k");
+    o.type = "q4_1";
+    check_refused(convert(&o, &message), "--rows");
     o.type = "f32";
     o.gates = "q8_0";
     check_refused(convert(&o, &message), "--gates q8_0");
@@ -339,7 +490,7 @@ static void test_bare_names(void) {
     free(file);
     CHECK(convert_plain(WORK) == 0, "%s", message.text);
     if (!(model = open_output())) return;
-    CHECK(strcmp(type_in_output(model, "model.layers.4.mlp_block.down_proj.bias"), "f32") == 0,
+    CHECK(strcmp(type_in_output(model, "layers.4.mlp_block.down_proj.bias"), "f32") == 0,
           "prefix");
     griffin_close(model);
 }
@@ -467,26 +618,31 @@ static uint32_t crc32_of(const unsigned char *p, size_t size) {
     return ~crc;
 }
 
-/* The checksum of a tensor in the output, as bf16 if the source was. */
-static uint32_t checksum(const griffin_model *model, const unsigned char *file, const char *name,
-                         int bf16) {
-    griffin_tensor t;
-    unsigned char *halves;
+/* The checksum of a tensor's values in the output, as bf16 if the source was. */
+static uint32_t checksum(const model_parts *m, const char *name, int bf16) {
+    const weight *t = weights_find(&m->w, name);
+    size_t size = bf16 ? 2 : 4;
+    float *values;
+    unsigned char *bytes;
     uint32_t crc;
-    for (int i = 0;; i++) {
-        if (griffin_get_tensor(model, i, &t) != GRIFFIN_OK) return 0;
-        if (strcmp(t.name, name) == 0) break;
+    if (!t) return 0;
+    values = (float *)malloc((size_t)t->elements * 4);
+    bytes = (unsigned char *)malloc((size_t)t->elements * 4);
+    CHECK(weight_read(t, 0, t->elements, values, &message) == 0, "%s", message.text);
+    for (size_t i = 0; i < t->elements; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], 4);
+        for (size_t k = 0; k < size; k++)
+            bytes[size * i + k] = (unsigned char)(bits >> (8 * (4 - size + k)));
     }
-    if (!bf16) return crc32_of(file + t.offset, (size_t)t.bytes);
-    halves = (unsigned char *)malloc((size_t)t.bytes / 2);
-    for (uint64_t i = 0; i < t.bytes / 2; i++) halves[i] = file[t.offset + i / 2 * 4 + 2 + i % 2];
-    crc = crc32_of(halves, (size_t)t.bytes / 2);
-    free(halves);
+    crc = crc32_of(bytes, (size_t)t->elements * size);
+    free(values);
+    free(bytes);
     return crc;
 }
 
 /* Follows the manifest of tests/data/pt; returns how many tensors "after_mapping" lists. */
-static int check_mapping(const griffin_model *model, const unsigned char *file, json *j) {
+static int check_mapping(const model_parts *m, json *j) {
     char name[100] = "";
     int count = 0, listed = 0, bf16 = 0;
     while (json_next(j) > JSON_END) {
@@ -501,7 +657,7 @@ static int check_mapping(const griffin_model *model, const unsigned char *file, 
             bf16 = json_text_is(j, "bfloat16");
         } else if (listed && json_text_is(j, "contiguous_crc32")) {
             json_next(j);
-            CHECK(strtoul(j->text, NULL, 16) == checksum(model, file, name, bf16), "%s", name);
+            CHECK(strtoul(j->text, NULL, 16) == checksum(m, name, bf16), "%s", name);
             count++;
         }
     }
@@ -516,8 +672,9 @@ static const char deepmind_config[] =
 
 static void test_deepmind_names(void) {
     convert_options o = plain(DATA "pt/deepmind_names.pt", OUT);
-    size_t size = 0, manifest_size = 0;
-    unsigned char *file, *manifest = test_read(DATA "pt/manifest.json", &manifest_size);
+    size_t manifest_size = 0;
+    model_parts m;
+    unsigned char *manifest = test_read(DATA "pt/manifest.json", &manifest_size);
     griffin_model *model;
     json j;
     int count;
@@ -525,14 +682,14 @@ static void test_deepmind_names(void) {
     o.config = WORK "/deepmind.json";
     CHECK(convert(&o, &message) == 0, "%s", message.text);
     if (!manifest || !(model = open_output())) { CHECK(0, "no manifest or no model"); return; }
-    file = test_read(OUT, &size);
+    if (read_output(&m, OUT) != 0) return;
     json_start(&j, manifest, manifest_size);
-    count = check_mapping(model, file, &j);
+    count = check_mapping(&m, &j);
+    parts_free(&m);
     CHECK(count == griffin_get_info(model)->tensors && count > 50, "%d tensors", count);
     CHECK(griffin_get_info(model)->config.gate_blocks == 2, "gate blocks");
     json_stop(&j);
     griffin_close(model);
-    free(file);
     free(manifest);
 }
 
@@ -706,6 +863,10 @@ int main(void) {
     RUN(test_configuration);
     RUN(test_plain_configuration);
     RUN(test_types);
+    RUN(test_rows);
+    RUN(test_no_metadata);
+    RUN(test_damaged_sources);
+    RUN(test_presets);
     RUN(test_unknown_types);
     RUN(test_misfits_are_named);
     RUN(test_wild_values_are_named);

@@ -295,13 +295,13 @@ static void open_pieces(const char *const *pieces, int count, int has_end) {
     int i;
     memset(&g, 0, sizeof g);
     gguf_text(&g, "tokenizer.ggml.model", "llama");
-    gguf_array(&g, "tokenizer.ggml.tokens", GGUF_STRING, count + 2);
+    gguf_array(&g, "tokenizer.ggml.tokens", GRIFFIN_VALUE_STRING, count + 2);
     put_text(&g.pairs, "<s>");
     put_text(&g.pairs, "</s>");
     for (i = 0; i < count; i++) put_text(&g.pairs, pieces[i]);
-    gguf_array(&g, "tokenizer.ggml.scores", GGUF_F32, count + 2);
+    gguf_array(&g, "tokenizer.ggml.scores", GRIFFIN_VALUE_F32, count + 2);
     for (i = 0; i < count + 2; i++) put_u32(&g.pairs, 0);
-    gguf_array(&g, "tokenizer.ggml.token_type", GGUF_I32, count + 2);
+    gguf_array(&g, "tokenizer.ggml.token_type", GRIFFIN_VALUE_I32, count + 2);
     for (i = 0; i < count + 2; i++)
         put_u32(&g.pairs, i < 2 ? GRIFFIN_TOKEN_CONTROL : GRIFFIN_TOKEN_NORMAL);
     gguf_int(&g, "tokenizer.ggml.bos_token_id", 0);

@@ -1,5 +1,7 @@
-/* Promise: a model written in tiles gives the bits of the same model in rows, and opens without a
- * copy of its weights; whatever does not fit is refused by the tensor's name. */
+/* Promise: a model opens without a copy of its weights, and gives the same bits wherever it lies.
+ * What is in rows or in the tiles of griffin.h 0.1 is refused by a tensor's name and by the command
+ * that converts it; the converter then makes the same file as from the checkpoint. Whatever does
+ * not fit is refused by the tensor's name. */
 
 #include <sys/stat.h>
 
@@ -18,7 +20,7 @@ static unsigned char *converted(const char *name, const char *type, const char *
     char source[200];
     unsigned char *file;
     snprintf(source, sizeof source, "tests/data/%s", name);
-    snprintf(path, 200, FOLDER "/%s.%s.%s", name, type, rows ? "rows" : "tiles");
+    snprintf(path, 200, FOLDER "/%s.%s.%s.gguf", name, type, rows ? "rows" : "tiles");
     memset(&o, 0, sizeof o);
     o.source = source;
     o.output = path;
@@ -57,8 +59,10 @@ static void check_same(const griffin_model *a, const griffin_model *b, const gol
 }
 
 static int is_tiles(const griffin_tensor *t) {
-    size_t n = strlen(t->name);
-    return n > 4 && strcmp(t->name + n - 4, ".t32") == 0;
+    static const char *const tilings[] = { ".f32", ".f16", ".bf16", ".q8_0", ".q4_0" };
+    const char *ending = strrchr(t->name, '.');
+    for (int i = 0; ending && i < 5; i++) if (!strcmp(ending, tilings[i])) return 1;
+    return 0;
 }
 
 /* Of all tensors in tiles, which all matrices are. */
@@ -76,34 +80,62 @@ static uint64_t tile_bytes(const griffin_model *m) {
     return total;
 }
 
+/* Opening fails with this error, and the message has all the words. */
+static void check_old(const char *path, int expected, const char *a, const char *b) {
+    char error[400] = "";
+    griffin_model *m = NULL;
+    griffin_options options;
+    memset(&options, 0, sizeof options);
+    options.error = error;
+    options.error_size = sizeof error;
+    CHECK(griffin_open_file(&m, path, &options) == expected && !m, "%s: %s", path, error);
+    CHECK(strstr(error, path) && strstr(error, a) && strstr(error, b)
+          && strstr(error, "griffin convert OLD NEW"), "'%s' should tell of %s and %s", error, a,
+          b);
+}
+
+/* The converter, told nothing about types, makes `file` of the model at `path`. */
+static void check_converted(const char *path, const unsigned char *file, size_t size) {
+    static const char out[] = FOLDER "/again.gguf";
+    convert_options o;
+    report r;
+    unsigned char *again;
+    size_t again_size = 0;
+    memset(&o, 0, sizeof o);
+    o.source = path;
+    o.output = out;
+    o.quiet = 1;
+    CHECK(convert(&o, &r) == 0, "%s", r.text);
+    again = test_read(out, &again_size);
+    CHECK(again && again_size == size && memcmp(again, file, size) == 0, "%s: another file", path);
+    free(again);
+}
+
 static void check_pair(const char *name, const char *type, const char *gates, const golden *g) {
     char path[200], rows_path[200];
     size_t size, rows_size;
     unsigned char *file = converted(name, type, gates, 0, path, &size);
-    unsigned char *rows_file = converted(name, type, gates, 1, rows_path, &rows_size);
-    griffin_model *rows = NULL, *mapped = NULL, *embedded = NULL, *copied = NULL;
+    griffin_model *mapped = NULL, *embedded = NULL, *copied = NULL;
     griffin_options options;
+    free(converted(name, type, gates, 1, rows_path, &rows_size));
+    check_old(rows_path, GRIFFIN_E_UNSUPPORTED, "'embed_tokens.weight'", "in rows, of type ");
+    check_converted(rows_path, file, size);
+    check_converted(path, file, size);
     memset(&options, 0, sizeof options);
     options.copy_weights = 1;
-    CHECK(griffin_open_memory(&rows, rows_file, rows_size, NULL) == GRIFFIN_OK, "%s", rows_path);
     CHECK(griffin_open_file(&mapped, path, NULL) == GRIFFIN_OK, "%s", path);
     CHECK(griffin_open_memory(&embedded, file, size, NULL) == GRIFFIN_OK, "%s", path);
     CHECK(griffin_open_file(&copied, path, &options) == GRIFFIN_OK, "%s", path);
-    if (rows && mapped && embedded && copied) {
+    if (mapped && embedded && copied) {
         const griffin_info *i = griffin_get_info(mapped);
-        check_same(rows, mapped, g);
-        check_same(rows, embedded, g);
-        check_same(rows, copied, g);
+        check_same(mapped, embedded, g);
+        check_same(mapped, copied, g);
         CHECK(is_big_endian()
               || griffin_get_info(copied)->weight_bytes == i->weight_bytes + tile_bytes(mapped),
               "%s: %lu bytes copied", path, (unsigned long)griffin_get_info(copied)->weight_bytes);
-        CHECK(i->tensors == griffin_get_info(rows)->tensors, "%d tensors", i->tensors);
-        CHECK(is_big_endian() || strcmp(gates, "f32") != 0
-              || griffin_get_info(rows)->weight_bytes == i->weight_bytes + tile_bytes(mapped),
-              "%s: %lu bytes packed", path, (unsigned long)i->weight_bytes);
     }
-    griffin_close(rows); griffin_close(mapped); griffin_close(embedded); griffin_close(copied);
-    free(file); free(rows_file);
+    griffin_close(mapped); griffin_close(embedded); griffin_close(copied);
+    free(file);
 }
 
 static void test_same_bits(void) {
@@ -116,11 +148,27 @@ static void test_same_bits(void) {
     }
 }
 
-/* Widened at open from rows, used as they are in tiles. */
 static void test_narrow_gates(void) {
     golden g = golden_read(1);              /* blocks of 20 channels */
     check_pair(g.model, "q8_0", "bf16", &g);
     check_pair(g.model, "f32", "f16", &g);
+}
+
+/* Files that griffin.h 0.1 wrote: a prefix in the names, tiles without the name of their type. */
+static void test_old_files(void) {
+    static const char *const files[][3] = {
+        { "griffin-tiny", "q4_0", "model.embed_tokens.weight.t32" },
+        { "hawk-tiny", "f16", "model.embed_tokens.weight.t32" }
+    };
+    for (int i = 0; i < 2; i++) {
+        char path[200], old[200];
+        size_t size;
+        unsigned char *file = converted(files[i][0], files[i][1], "f32", 0, path, &size);
+        snprintf(old, sizeof old, "tests/data/gguf/old/%s.%s.gguf", files[i][0], files[i][1]);
+        check_old(old, GRIFFIN_E_VERSION, files[i][2], "0.1");
+        check_converted(old, file, size);
+        free(file);
+    }
 }
 
 /* A program may hold the file at any address. */
@@ -235,39 +283,38 @@ static void check_change(unsigned char *file, size_t size, const char *name, int
 }
 
 static void test_damaged_floats(void) {
-    static const char name[] = "model.layers.1.mlp_block.down_proj.weight.t32";  /* [2, 192, 32] */
-    static const char gate[] = "model.layers.1.temporal_block.rg_lru.input_gate_weight.t32";
+    static const char name[] = "layers.1.mlp_block.down_proj.weight.f32";       /* [2, 192, 32] */
+    static const char gate[] = "layers.1.temporal_block.rg_lru.input_gate_weight.f32";
     char path[200];
     size_t size;
     unsigned char *file = converted("griffin-tiny", "f32", "f32", 0, path, &size);
-    check_change(file, size, name, 4, -16, "expected 2 tiles of 192 columns");
-    check_change(file, size, name, 12, -1, "expected 2 tiles of 192 columns");
-    check_change(file, size, name, 20, -1, "expected 2 tiles of 192 columns");
-    check_change(file, size, name, 20, 1, "overlaps");
-    check_change(file, size, name, 28, 3, "expected 2 tiles of 192 columns");    /* q4_1 */
+    check_change(file, size, name, 4, -16, "expected f32 [2, 192, 32]");
+    check_change(file, size, name, 12, -1, "expected f32 [2, 192, 32]");
+    check_change(file, size, name, 20, -1, "expected f32 [2, 192, 32]");
+    check_change(file, size, name, 20, 1, "before the end of");
+    check_change(file, size, name, 28, 3, "expected f32 [2, 192, 32]");          /* q4_1 */
     check_change(file, size, name, 28, 12, "row length 32");                     /* q4_k */
     check_change(file, size, name, 28, 25, "cannot be read");                    /* i16 */
-    check_change(file, size, gate, 20, -1, "expected 4 tiles of 16 columns");
-    check_change(file, size, gate, 12, -1, "expected 4 tiles of 16 columns");
+    check_change(file, size, gate, 20, -1, "expected f32 [4, 16, 32]");
+    check_change(file, size, gate, 12, -1, "expected f32 [4, 16, 32]");
     free(file);
 }
 
 static void test_damaged_blocks(void) {
-    static const char name[] = "model.layers.1.mlp_block.down_proj.weight.t32";  /* [2, 6528] */
+    static const char name[] = "layers.1.mlp_block.down_proj.weight.q8_0";      /* [2, 6528] */
     char path[200];
     size_t size, end;
     unsigned char *file = converted("griffin-tiny", "q8_0", "f32", 0, path, &size), *at;
     griffin_model *m = NULL;
     griffin_tensor t;
     int i;
-    check_change(file, size, name, 4, -32, "expected 2 tiles of 192 columns");
-    check_change(file, size, name, 12, -1, "expected 2 tiles of 192 columns");
-    check_change(file, size, name, 20, -24, "overlaps");                         /* f32 */
+    check_change(file, size, name, 4, -32, "expected i8 [2, 6528]");
+    check_change(file, size, name, 12, -1, "expected i8 [2, 6528]");
     check_change(file, size, name, 20, 1, "cannot be read");                     /* i16 */
     at = after_name(file, name);
     at[-1] = '3';                           /* bytes, but no tiles */
-    check_refused(file, size, "down_proj.weight.t33", "cannot be read");
-    at[-1] = '2';
+    check_refused(file, size, "down_proj.weight.q8_3", "cannot be read");
+    at[-1] = '0';
     CHECK(griffin_open_memory(&m, file, size, NULL) == GRIFFIN_OK, "undamaged again");
     for (i = 0, end = 0; m && griffin_get_tensor(m, i, &t) == GRIFFIN_OK; i++)
         if (strcmp(t.name, name) == 0) end = (size_t)(t.offset + t.bytes);
@@ -282,42 +329,35 @@ static void remember(int error, const char *text, void *user) {
     if (error == GRIFFIN_OK) snprintf((char *)user, 400, "%s", text);
 }
 
-/* The embedding in rows, and twice itself in tiles: 19 rows of 24, so one tile [24][32]. */
+/* A matrix in rows beside the same in tiles is like any other tensor that has no use. */
 static void test_tiles_win(void) {
-    static const char name[] = "model.embed_tokens.weight";
-    static const int shape[] = { 1, 24, 32 };
+    static const char name[] = "embed_tokens.weight";
+    static const int shape[] = { 19, 24 };
     griffin_config config = small_config();
     network *n = network_make(&config);
-    float tile[24 * 32], want[19], got[19];
+    float want[19], got[19];
     char heard[400] = "";
     griffin_model *m;
     griffin_options options;
-    size_t size;
-    unsigned char *file;
-    gguf g;
-    int pass, i;
     memset(&options, 0, sizeof options);
     options.logger.message = remember;
     options.logger.user = heard;
-    for (pass = 0; pass < 2; pass++) {
-        tensor *embedding = &n->tensors[0];
+    for (int pass = 0; pass < 2; pass++) {
         griffin_context *c;
         griffin_state *s;
+        unsigned char *file;
+        size_t size;
+        gguf g;
         memset(&g, 0, sizeof g);
-        for (i = 0; i < embedding->count; i++) embedding->values[i] *= pass ? 0.5f : 2.0f;
-        memset(tile, 0, sizeof tile);
-        for (i = 0; i < embedding->count; i++)
-            tile[i % 24 * 32 + i / 24] = 2 * embedding->values[i];
         network_write(n, &g);
-        if (pass) gguf_tensor(&g, "model.embed_tokens.weight.t32", shape, 3, tile);
+        if (pass) gguf_tensor(&g, name, shape, 2, n->tensors[0].values);
         file = gguf_finish(&g, &size);
         CHECK(griffin_open_memory(&m, file, size, &options) == GRIFFIN_OK, "pass %d", pass);
         c = new_context(m, 0, 0);
         s = new_state(m);
         CHECK(griffin_step(c, s, 7, pass ? got : want) == GRIFFIN_OK, "step");
         free(c); free(s); griffin_close(m); free(file);
-        CHECK(pass ? strstr(heard, "ignored") && strstr(heard, name) && !strstr(heard, ".t32")
-                   : !heard[0], "'%s'", heard);
+        CHECK(pass ? strstr(heard, "ignored") && strstr(heard, name) : !heard[0], "'%s'", heard);
     }
     CHECK(memcmp(want, got, sizeof want) == 0, "%g and %g", (double)want[0], (double)got[0]);
     network_free(n);
@@ -329,6 +369,7 @@ int main(void) {
     mkdir(FOLDER, 0777);
     RUN(test_same_bits);
     RUN(test_narrow_gates);
+    RUN(test_old_files);
     RUN(test_any_address);
     if (!is_big_endian()) RUN(test_no_copy);
     RUN(test_damaged_floats);

@@ -2,6 +2,8 @@
  * beside what the machine could do at that moment; see run.h. */
 
 #include "run.h"
+#include "../convert/config.h"
+#include "../shared/engine.h"
 #include "../shared/host.h"
 #include "../shared/plot.h"
 #include "../shared/session.h"
@@ -396,7 +398,7 @@ static int make_family(const settings *s, bench_model *b, const char *family) {
     griffin_config config;
     char name[48];
     snprintf(name, sizeof name, "%s-%s", family, s->compare);
-    if (griffin_preset(&config, name) < 0)
+    if (preset_find(&config, name) < 0)
         return complain("--compare: sizes are 100m 200m 400m 1.3b 3b 7b 14b");
     int status = random_image(s, b, &config, s->types);
     memcpy(b->name, name, sizeof name);
@@ -506,7 +508,7 @@ static int measure_random(settings *s, table *t) {
     bench_model b;
     int status = 0;
     while (!status && next_word(&presets, preset, sizeof preset)) {
-        if (griffin_preset(&config, preset) < 0)
+        if (preset_find(&config, preset) < 0)
             return complain("there is no preset '%s'; known are 2b, 9b, and griffin-, hawk- or "
                             "mqa- with 100m 200m 400m 1.3b 3b 7b 14b", preset);
         for (const char *types = s->types; !status && next_word(&types, type, sizeof type);) {
@@ -552,7 +554,7 @@ static int check(const command *c, settings *s) {
             return options_wrong(c, "--%s: '%s' is not a list of numbers from %g to %g",
                                  lists[i].name, lists[i].list->text, lists[i].least, lists[i].most);
     while (next_word(&types, type, sizeof type))
-        if (griffin_tile_size(type, 32) < 0)
+        if (!engine_has_tiling(type))
             return options_wrong(c, "--type: '%s' is not f32, f16, bf16, q8_0 or q4_0", type);
     if (*types) return options_wrong(c, "--type: '%s' is not a list of types", s->types);
     if (!!s->path + !!s->preset + !!s->compare != 1)

@@ -1,7 +1,10 @@
 /* model.c - models and states to measure; see model.h. */
 
 #include "model.h"
-#include "../convert/gguf_writer.h"
+#include "../convert/config.h"
+#include "../convert/tensors.h"
+#include "../convert/tiles.h"
+#include "../shared/engine.h"
 #include "../shared/host.h"
 
 #include <math.h>
@@ -70,117 +73,72 @@ void bench_random(const bench_tensor *t, int number, unsigned char *data, void *
     }
 }
 
-/* ---- the image ----------------------------------------------------------------------------------
- * It has no metadata but the alignment: the shape is given when it is opened. Letters of the sizes
- * are those of the manual, with g = G head_dim, n = E / B. */
+/* ---- the image ------------------------------------------------------------------------------- */
 
-enum { VECTOR, MATRIX, TABLE, GATE };
-
-static const struct recipe {
-    const char *name, *sizes;
-    int   kind;
-    char  where;                            /* 'r', 'a': such layers; 'l': all; 'q'; '1': once */
-    float centre, spread;
-} recipes[] = {
-    { "embed_tokens.weight",                          "VD",  TABLE,  '1', 0, 0 },
-    { "final_norm.weight",                            "D",   VECTOR, '1', 0, 0.1f },
-    { "temporal_pre_norm.weight",                     "D",   VECTOR, 'l', 0, 0.1f },
-    { "temporal_block.linear_y.weight",               "ED",  MATRIX, 'r', 0, 0 },
-    { "temporal_block.linear_y.bias",                 "E",   VECTOR, 'r', 0, 0.01f },
-    { "temporal_block.linear_x.weight",               "ED",  MATRIX, 'r', 0, 0 },
-    { "temporal_block.linear_x.bias",                 "E",   VECTOR, 'r', 0, 0.01f },
-    { "temporal_block.conv_1d.weight",                "E1K", VECTOR, 'r', 0, 0.5f },
-    { "temporal_block.conv_1d.bias",                  "E",   VECTOR, 'r', 0, 0.01f },
-    { "temporal_block.rg_lru.input_gate_weight",      "Bnn", GATE,   'r', 0, 0 },
-    { "temporal_block.rg_lru.input_gate_bias",        "Bn",  VECTOR, 'r', 0, 0.01f },
-    { "temporal_block.rg_lru.recurrent_gate_weight",  "Bnn", GATE,   'r', 0, 0 },
-    { "temporal_block.rg_lru.recurrent_gate_bias",    "Bn",  VECTOR, 'r', 0, 0.01f },
-    { "temporal_block.rg_lru.recurrent_param",        "E",   VECTOR, 'r', -4, 2 },
-    { "temporal_block.linear_out.weight",             "DE",  MATRIX, 'r', 0, 0 },
-    { "temporal_block.linear_out.bias",               "D",   VECTOR, 'r', 0, 0.01f },
-    { "temporal_block.q_proj.weight",                 "DD",  MATRIX, 'a', 0, 0 },
-    { "temporal_block.k_proj.weight",                 "gD",  MATRIX, 'a', 0, 0 },
-    { "temporal_block.v_proj.weight",                 "gD",  MATRIX, 'a', 0, 0 },
-    { "temporal_block.q_proj.bias",                   "D",   VECTOR, 'q', 0, 0.01f },
-    { "temporal_block.k_proj.bias",                   "g",   VECTOR, 'q', 0, 0.01f },
-    { "temporal_block.v_proj.bias",                   "g",   VECTOR, 'q', 0, 0.01f },
-    { "temporal_block.o_proj.weight",                 "DD",  MATRIX, 'a', 0, 0 },
-    { "temporal_block.o_proj.bias",                   "D",   VECTOR, 'a', 0, 0.01f },
-    { "channel_pre_norm.weight",                      "D",   VECTOR, 'l', 0, 0.1f },
-    { "mlp_block.gate_proj.weight",                   "FD",  MATRIX, 'l', 0, 0 },
-    { "mlp_block.gate_proj.bias",                     "F",   VECTOR, 'l', 0, 0.01f },
-    { "mlp_block.up_proj.weight",                     "FD",  MATRIX, 'l', 0, 0 },
-    { "mlp_block.up_proj.bias",                       "F",   VECTOR, 'l', 0, 0.01f },
-    { "mlp_block.down_proj.weight",                   "DF",  MATRIX, 'l', 0, 0 },
-    { "mlp_block.down_proj.bias",                     "D",   VECTOR, 'l', 0, 0.01f }
-};
-
-enum { RECIPES = sizeof recipes / sizeof recipes[0], TILE = 32, IMAGE_HEAD = 24 };
-
-static int size_of(const griffin_config *c, char letter) {
-    switch (letter) {
-    case 'V': return c->vocab;
-    case 'D': return c->width;
-    case 'E': return c->lru_width;
-    case 'F': return c->mlp_width;
-    case 'B': return c->gate_blocks;
-    case 'K': return c->conv_width;
-    case 'n': return c->lru_width / c->gate_blocks;
-    case 'g': return c->kv_heads * c->head_dim;
-    default:  return 1;
-    }
-}
+enum { IMAGE_HEAD = 24 };
 
 typedef struct drawing {
     gguf_writer   file;
     bench_tensor *tensors;
     int           count;
-    const char   *types[4];                 /* by kind */
+    const char   *types[4];                 /* by tensor_kind */
 } drawing;
 
-/* A NAME.t32 of tiles: floats as [tiles, cols, 32], blocks as bytes [tiles, bytes of a tile]. */
-static void draw_tiles(drawing *d, bench_tensor *t) {
-    static const quant_type bytes = { "i8", 24, 0, 1, 1, NULL };
-    char name[sizeof t->name + 4];
-    uint64_t shape[3];
-    if (griffin_tile_size(t->type, t->cols) < 0) t->type = "f32";
-    int plain = t->type[0] != 'q';
-    t->tile_bytes = (uint64_t)griffin_tile_size(t->type, t->cols);
-    t->tiles = (t->rows / t->blocks + TILE - 1) / TILE * t->blocks;
-    shape[0] = (uint64_t)t->tiles;
-    shape[1] = plain ? (uint64_t)t->cols : t->tile_bytes;
-    shape[2] = TILE;
-    strcat(strcpy(name, t->name), ".t32");
-    t->bytes = gguf_tensor(&d->file, name, plain ? 3 : 2, shape,
-                           plain ? quant_find(t->type) : &bytes);
+/* Random vectors are spread around a centre that keeps the network's numbers in proportion. */
+static void choose_spread(bench_tensor *t) {
+    static const struct { const char *ending; float centre, spread; } rules[] = {
+        { "norm.weight", 0, 0.1f }, { "conv_1d.weight", 0, 0.5f }, { "recurrent_param", -4, 2 },
+        { "bias", 0, 0.01f }
+    };
+    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
+        size_t n = strlen(t->name), m = strlen(rules[i].ending);
+        if (n < m || strcmp(t->name + n - m, rules[i].ending)) continue;
+        t->centre = rules[i].centre;
+        t->spread = rules[i].spread;
+    }
 }
 
-static void draw(drawing *d, const griffin_config *c, const struct recipe *r, int layer) {
+static void draw_tiles(drawing *d, bench_tensor *t) {
+    char name[sizeof t->name + 8];
+    const quant_type *type = quant_find(t->type);
+    uint64_t shape[3];
+    int rank;
+    if (!tile_size(type, (uint64_t)t->cols)) type = quant_find("f32");
+    t->type = type->name;
+    t->tile_bytes = tile_size(type, (uint64_t)t->cols);
+    t->tiles = (t->rows / t->blocks + TILE - 1) / TILE * t->blocks;
+    rank = tile_shape(type, (uint64_t)t->cols, (uint64_t)t->tiles, shape);
+    snprintf(name, sizeof name, "%s.%s", t->name, type->name);
+    t->bytes = gguf_tensor(&d->file, name, rank, shape, tile_storage(type));
+}
+
+static void draw(drawing *d, const tensor *from) {
     bench_tensor *t = &d->tensors[d->count++];
-    uint64_t shape[3] = { 1, 1, 1 };
-    int i, rank = (int)strlen(r->sizes);
+    int vector = from->kind == TENSOR_SMALL;
     memset(t, 0, sizeof *t);
-    if (layer < 0) snprintf(t->name, sizeof t->name, "%s", r->name);
-    else snprintf(t->name, sizeof t->name, "layers.%d.%s", layer, r->name);
-    for (i = 0; i < rank; i++) shape[i] = (uint64_t)size_of(c, r->sizes[i]);
-    t->blocks = r->kind == GATE ? c->gate_blocks : 1;
-    t->cols = r->kind == VECTOR ? 1 : (int)shape[rank - 1];
-    for (t->rows = 1, i = 0; i < rank - (r->kind != VECTOR); i++) t->rows *= (int)shape[i];
-    t->centre = r->centre;
-    t->spread = r->spread;
-    t->type = d->types[r->kind];
+    snprintf(t->name, sizeof t->name, "%s", from->name + strlen("model."));
+    t->blocks = from->kind == TENSOR_GATE ? (int)from->shape[0] : 1;
+    t->cols = vector ? 1 : (int)from->shape[from->rank - 1];
+    t->rows = 1;
+    for (int i = 0; i < from->rank - !vector; i++) t->rows *= (int)from->shape[i];
+    t->type = d->types[from->kind];
     t->offset = d->file.data_size;
     if (t->type) draw_tiles(d, t);
-    else t->bytes = gguf_tensor(&d->file, t->name, rank, shape, quant_find("f32"));
+    else t->bytes = gguf_tensor(&d->file, t->name, from->rank, from->shape, quant_find("f32"));
+    if (!t->type) choose_spread(t);
 }
 
-static void draw_all(drawing *d, const griffin_config *c) {
-    for (int layer = -1; layer < c->layers; layer++)
-        for (int i = 0; i < RECIPES; i++) {
-            char where = recipes[i].where, kind = layer < 0 ? '1' : c->blocks[layer];
-            if (where == kind || (where == 'l' && layer >= 0)
-                || (where == 'q' && kind == 'a' && c->qkv_bias)) draw(d, c, &recipes[i], layer);
-        }
+static int draw_all(drawing *d, const griffin_config *c) {
+    tensors list;
+    if (tensors_list(&list, c) != 0) return -1;
+    d->tensors = (bench_tensor *)calloc(list.count, sizeof *d->tensors);
+    for (size_t i = 0; d->tensors && i < list.count; i++) draw(d, &list.list[i]);
+    tensors_free(&list);
+    gguf_string(&d->file, "general.architecture", "griffin");
+    gguf_u32(&d->file, "general.alignment", GGUF_ALIGNMENT);
+    gguf_u32(&d->file, "griffin.format_version", ENGINE_FILE_VERSION);
+    config_write(c, &d->file);
+    return d->tensors && !d->file.keys.failed && !d->file.infos.failed ? 0 : -1;
 }
 
 static unsigned char *put_number(unsigned char *p, uint64_t value, int bytes) {
@@ -210,15 +168,11 @@ int bench_image(bench_model *b, const griffin_config *config, const char *type,
     unsigned char *data = NULL;
     memset(b, 0, sizeof *b);
     memset(&d, 0, sizeof d);
-    b->config = *config;
     b->type = type;
-    d.types[MATRIX] = type;
-    d.types[TABLE] = table_type;
-    d.types[GATE] = "f32";
-    d.tensors = (bench_tensor *)calloc((size_t)(config->layers + 1) * RECIPES, sizeof *d.tensors);
-    gguf_u32(&d.file, "general.alignment", GGUF_ALIGNMENT);
-    if (d.tensors) draw_all(&d, config);
-    if (d.tensors && !d.file.keys.failed && !d.file.infos.failed) data = write_image(b, &d.file);
+    d.types[TENSOR_MATRIX] = type;
+    d.types[TENSOR_TABLE] = table_type;
+    d.types[TENSOR_GATE] = "f32";
+    if (draw_all(&d, config) == 0) data = write_image(b, &d.file);
     for (int i = 0; data && i < d.count; i++)
         fill(&d.tensors[i], i, data + d.tensors[i].offset, user);
     gguf_free(&d.file);
@@ -267,8 +221,8 @@ static void find_weights(bench_model *b) {
     int has_head = 0;
     for (int i = 0; i < b->info->tensors; i++) {
         if (griffin_get_tensor(b->model, i, &t) != GRIFFIN_OK) break;
-        size_t n = strlen(t.name);
-        if (!b->copy && n > 4 && !strcmp(t.name + n - 4, ".t32")) tiles += t.bytes;
+        const char *ending = strrchr(t.name, '.');
+        if (!b->copy && ending && engine_has_tiling(ending + 1)) tiles += t.bytes;
         has_head |= !strncmp(t.name, "lm_head.weight", 14);
     }
     b->head_parameters = (double)c->vocab * c->width;
@@ -295,7 +249,6 @@ int bench_open(bench_model *b, griffin_cpu cpu, int attn_keys) {
     options.cpu = cpu;
     options.attn_keys = attn_keys;
     options.copy_weights = b->copy;
-    options.config = b->image ? &b->config : NULL;
     int error = griffin_open_memory(&b->model, b->data, b->data_size, &options);
     if (error < 0) return bench_error(b, error);
     b->info = griffin_get_info(b->model);

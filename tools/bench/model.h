@@ -13,7 +13,7 @@
 /* A tensor of an image. A matrix [rows, cols] is stored in tiles of `type`, or of f32 where that
  * type does not fit the number of columns. A vector has no tiles. */
 typedef struct bench_tensor {
-    char        name[64];                   /* as in a file without tiles */
+    char        name[64];                   /* as in a file, without the type */
     const char *type;                       /* "q4_0"; null: a vector of floats */
     int         rows, cols, blocks;         /* rows: of all blocks */
     int         tiles;
@@ -34,7 +34,6 @@ typedef struct bench_model {
     const griffin_info *info;
     char        name[48];                   /* without quotes or commas */
     const char *type;                       /* of most weights */
-    griffin_config config;                  /* of an image */
     const void *data;                       /* the file or image */
     size_t      data_size;
     void       *image;                      /* memory of the image, or null */

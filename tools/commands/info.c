@@ -1,6 +1,6 @@
 /* info.c - griffin info: what a model file holds, for people and as JSON. */
 
-#include "../convert/config.h"
+#include "../shared/engine.h"
 #include "../shared/session.h"
 
 #include <stdio.h>
@@ -32,7 +32,7 @@ static void print_network(const griffin_info *i) {
            "attention", c->heads, c->head_dim, c->kv_heads, kv_type_name(i->kv_type),
            c->qkv_bias ? ", biases" : "", c->window, i->attn_keys);
     printf("%-12s %d dimensions, base %g\n", "rope", c->rope_dims, c->rope_base);
-    printf("%-12s %s, norm eps %g, offset %g\n", "functions", config_activation(c->activation),
+    printf("%-12s %s, norm eps %g, offset %g\n", "functions", engine_activation_name(c->activation),
            c->eps, c->norm_offset);
     printf("%-12s scaled by %g, logits capped at %g%s\n", "embedding", c->embedding_scale,
            c->soft_cap, c->soft_cap > 0 ? "" : " (not at all)");
@@ -64,6 +64,20 @@ static void print_tensor(const griffin_tensor *t) {
     int n = printf("%-52s %-5s [", t->name, t->type);
     for (int k = 0; k < t->rank; k++) n += printf(k ? ", %llu" : "%llu", (ull)t->shape[k]);
     printf("]%*s at %llu, %llu bytes\n", n < 74 ? 74 - n : 1, "", (ull)t->offset, (ull)t->bytes);
+}
+
+/* A key and its value, or the first values of an array. */
+static void print_metadata(griffin_metadata *m) {
+    enum { SHOWN = 4, LONGEST = 60 };
+    printf("%-48.*s ", (int)m->key_length, m->key);
+    if (m->is_array) printf("[%llu] ", (ull)m->count);
+    if (m->count) do {
+        const char *more = m->length > LONGEST ? "..." : "";
+        if (m->text) printf("%.*s%s", (int)(*more ? LONGEST : m->length), m->text, more);
+        else printf("%.9g", m->number);
+        printf(m->index + 1 < m->count ? ", " : "");
+    } while (m->index + 1 < SHOWN && griffin_next_element(m));
+    printf(m->index + 1 < m->count ? "...\n" : "\n");
 }
 
 /* ---- the program of the network ----------------------------------------------------------- */
@@ -140,7 +154,7 @@ static void json_config(const griffin_config *c) {
     printf("    \"rope_dims\": %d, \"rope_base\": %.9g, \"eps\": %.9g, \"norm_offset\": %.9g,\n",
            c->rope_dims, c->rope_base, c->eps, c->norm_offset);
     printf("    \"embedding_scale\": %.9g, \"soft_cap\": %.9g, \"activation\": \"%s\",\n",
-           c->embedding_scale, c->soft_cap, config_activation(c->activation));
+           c->embedding_scale, c->soft_cap, engine_activation_name(c->activation));
     printf("    \"qkv_bias\": %s, \"blocks\": \"%s\"\n  },\n", c->qkv_bias ? "true" : "false",
            c->blocks);
 }
@@ -201,10 +215,14 @@ static int print_program(session *s, int json) {
     return 0;
 }
 
-static int print_all(session *s, int json, int tensors, int program) {
+static int print_all(session *s, int json, int tensors, int metadata, int program) {
+    griffin_metadata m;
     int status = 0;
     if (json) { printf("{\n"); json_info(s->info); }
     else print_info(s->info);
+    if (metadata && !json) printf("\n");
+    for (int i = 0; metadata && !json && griffin_get_metadata(s->model, NULL, i, &m) > 0; i++)
+        print_metadata(&m);
     if (tensors) {
         printf(json ? ",\n  \"tensors\": [\n" : "\n");
         status = print_tensors(s, json);
@@ -222,10 +240,11 @@ static int print_all(session *s, int json, int tensors, int program) {
 int command_info(int argc, char **argv) {
     model_options o = MODEL_DEFAULTS;
     session s;
-    int json = 0, tensors = 0, program = 0;
+    int json = 0, tensors = 0, program = 0, metadata = 0;
     const option table[] = {
         MODEL_OPTIONS(o),
         { "tensors", NULL, OPTION_FLAG, &tensors, NULL, "list every tensor" },
+        { "metadata", NULL, OPTION_FLAG, &metadata, NULL, "list what else the file says" },
         { "program", NULL, OPTION_FLAG, &program, NULL,
           "list the operations that a token goes through" },
         { "json", NULL, OPTION_FLAG, &json, NULL, "print JSON, for programs" },
@@ -236,7 +255,7 @@ int command_info(int argc, char **argv) {
     if (status < 0) status = session_open(&s, &c, &o, NUMBERS_ONLY);
     else return status;
     if (status) return status;
-    status = print_all(&s, json, tensors, program);
+    status = print_all(&s, json, tensors, metadata, program);
     session_close(&s);
     return status;
 }

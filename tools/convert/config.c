@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../shared/engine.h"
 #include "../shared/json.h"
 #include "quantise.h"
 
@@ -65,7 +66,7 @@ typedef struct reader {
     double      value[FIELDS];
     double      turn_end;                   /* the second of a list of eos ids */
     char        blocks[2][GRIFFIN_MAX_LAYERS + 1];      /* block_types, _block_types */
-    const char *activation;
+    griffin_activation activation;
     char       *chat_template;
 } reader;
 
@@ -149,26 +150,15 @@ static int take_rope(reader *in) {
     return in->j.kind == JSON_OBJECT_END ? 0 : wrong(in, "rope_parameters", "an object");
 }
 
-static const struct { const char *name; griffin_activation activation; } activations[] = {
-    {"gelu_pytorch_tanh", GRIFFIN_GELU_TANH}, {"gelu_new", GRIFFIN_GELU_TANH},
-    {"gelu", GRIFFIN_GELU_ERF}, {"silu", GRIFFIN_SILU}, {"swish", GRIFFIN_SILU},
-    {"relu", GRIFFIN_RELU}
-};
-
-const char *config_activation(griffin_activation activation) {
-    int i = 0;
-    while (activations[i].activation != activation) i++;
-    return activations[i].name;
-}
-
 static int take_activation(reader *in) {
+    int found = -1;
     if (in->j.kind == JSON_NULL) return 0;
-    for (size_t i = 0; i < sizeof activations / sizeof activations[0]; i++) {
-        if (in->j.kind != JSON_STRING || !json_text_is(&in->j, activations[i].name)) continue;
-        in->activation = activations[i].name;
-        return 0;
-    }
-    return wrong(in, "hidden_activation", "gelu_pytorch_tanh, gelu_new, gelu, silu, swish or relu");
+    if (in->j.kind == JSON_STRING) found = engine_activation_find(in->j.text, in->j.length);
+    if (found < 0)
+        return wrong(in, "hidden_activation",
+                     "gelu_pytorch_tanh, gelu_new, gelu, silu, swish or relu");
+    in->activation = (griffin_activation)found;
+    return 0;
 }
 
 static int take_model_type(reader *in) {
@@ -249,7 +239,7 @@ static int read_object(reader *in, const char *path, int first, report *r) {
     memset(in, 0, sizeof *in);
     for (int i = 0; i < FIELDS; i++) in->value[i] = fields[i].standard;
     in->turn_end = NONE;
-    in->activation = activations[0].name;
+    in->activation = GRIFFIN_GELU_TANH;
     in->path = path;
     in->first = first;
     in->r = r;
@@ -324,10 +314,7 @@ static int build_net(reader *in, griffin_config *net) {
     net->soft_cap = (float)in->value[SOFT_CAP];
     net->decay = 8.0f;
     net->qkv_bias = in->value[QKV_BIAS] != 0.0;
-    for (size_t i = 0; i < sizeof activations / sizeof activations[0]; i++) {
-        if (strcmp(in->activation, activations[i].name) == 0)
-            net->activation = activations[i].activation;
-    }
+    net->activation = in->activation;
     if (check_net(in, net) != 0) return -1;
     return expand_blocks(in, net);
 }
@@ -350,7 +337,6 @@ static void take_over(reader *in, model_config *c) {
 static void start(model_config *c) {
     memset(c, 0, sizeof *c);
     c->bos = c->eos = c->end_of_turn = c->pad = c->add_bos = c->add_eos = -1;
-    c->activation = activations[0].name;
     c->context_length = (int)fields[CONTEXT].standard;
 }
 
@@ -361,7 +347,6 @@ int config_read(model_config *c, const char *path, report *r) {
         free(in.chat_template);
         return -1;
     }
-    c->activation = in.activation;
     c->context_length = whole(&in, CONTEXT, 0);
     take_over(&in, c);
     return 0;
@@ -369,7 +354,7 @@ int config_read(model_config *c, const char *path, report *r) {
 
 int config_preset(model_config *c, const char *name, report *r) {
     start(c);
-    if (griffin_preset(&c->net, name) != GRIFFIN_OK)
+    if (preset_find(&c->net, name) != 0)
         return report_fail(r, "--preset %s: there is no such preset", name);
     return 0;
 }
@@ -411,4 +396,21 @@ int config_read_companions(model_config *c, const char *directory, report *r) {
 void config_free(model_config *c) {
     free(c->chat_template);
     c->chat_template = NULL;
+}
+
+/* ---- metadata ------------------------------------------------------------------------------ */
+
+void config_write(const griffin_config *net, gguf_writer *g) {
+    engine_number number;
+    char key[80];
+    for (int i = 0; engine_number_of(net, i, &number); i++) {
+        snprintf(key, sizeof key, "griffin.%s", number.key);
+        if (number.kind == 'f') gguf_f32(g, key, (float)number.value);
+        else if (number.kind == 'b') gguf_bool(g, key, number.value != 0);
+        else gguf_u32(g, key, (uint32_t)number.value);
+    }
+    gguf_string(g, "griffin.hidden_activation", engine_activation_name(net->activation));
+    gguf_array(g, "griffin.block_types", GGUF_STRING, (uint64_t)net->layers);
+    for (int i = 0; i < net->layers; i++)
+        gguf_item_text(g, net->blocks[i] == 'a' ? "attention" : "recurrent", 9);
 }

@@ -4,11 +4,11 @@
 #define CONFIG_H
 
 #include "../../griffin.h"
+#include "gguf_writer.h"
 #include "../shared/host.h"
 
 typedef struct model_config {
     griffin_config net;
-    const char *activation;                 /* as config.json spells it */
     int   context_length;                   /* of the training, for information */
     int   bos, eos, end_of_turn, pad;       /* ids; -1: not said */
     int   add_bos, add_eos;                 /* 0 or 1; -1: not said */
@@ -27,8 +27,13 @@ int config_read_companions(model_config *c, const char *directory, report *r);
 /* sqrt(width), as embeddings_scale_by_sqrt_dim means it. */
 float config_embedding_scale(int width);
 
-/* How config.json spells it. */
-const char *config_activation(griffin_activation activation);
+/* Fills in a published shape: "recurrentgemma-2b" ("2b"), "recurrentgemma-9b" ("9b"), and the
+ * paper's "griffin-S", "hawk-S", "mqa-S" with S of 100m 200m 400m 1.3b 3b 7b 14b (vocabulary
+ * 32000). mqa is the paper's Transformer baseline: all attention. 0, or -1: no such name. */
+int preset_find(griffin_config *net, const char *name);
+
+/* Writes the configuration as the metadata that griffin.h reads. */
+void config_write(const griffin_config *net, gguf_writer *g);
 
 void config_free(model_config *c);
 

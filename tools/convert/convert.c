@@ -2,7 +2,6 @@
 
 #include "parts.h"
 
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,14 +11,13 @@
 #include "deepmind.h"
 #include "gguf_reader.h"
 #include "gguf_writer.h"
+#include "quantise.h"
+#include "tiles.h"
+#include "../shared/engine.h"
 #include "../shared/host.h"
 #include "../shared/options.h"
-#include "quantise.h"
 
 #define CHUNK 65536                         /* values converted at once, if rows are not longer */
-#define TILE  32                            /* rows of a weight tile */
-#define TILED ".t32"                        /* ends the name of a tensor of tiles */
-#define NAME_LENGTH 63                      /* of a tensor in GGUF, at most */
 
 typedef struct job {
     const convert_options *o;
@@ -153,13 +151,31 @@ static int read_vocabulary(job *j) {
 
 /* ---- what to write ----------------------------------------------------------------------- */
 
+/* The type that a tensor has in its file; null: one that GGUF does not know. */
+static const quant_type *type_of_source(const weight *w) {
+    switch (w->type) {
+    case WEIGHT_F16: return quant_find("f16");
+    case WEIGHT_BF16: return quant_find("bf16");
+    case WEIGHT_BLOCKS: return w->blocks;
+    default: return quant_find("f32");
+    }
+}
+
+/* A file without --type keeps what the library can read; the rest becomes f32, exactly. */
+static const quant_type *type_kept(const job *j, const tensor *t) {
+    const quant_type *type = type_of_source(t->source);
+    if (t->kind == TENSOR_GATE && type->elements > 1) return quant_find("f32");
+    return j->o->rows || engine_has_tiling(type->name) ? type : quant_find("f32");
+}
+
 static const quant_type *type_wanted(const job *j, const tensor *t) {
     switch (t->kind) {
-    case TENSOR_GATE: return j->gates;
-    case TENSOR_MATRIX: return j->type;
+    case TENSOR_GATE: return j->gates ? j->gates : type_kept(j, t);
+    case TENSOR_MATRIX: return j->type ? j->type : type_kept(j, t);
     case TENSOR_TABLE:                      /* also the output head, so it gets more bits */
+        if (!j->type) return type_kept(j, t);
         if (j->type->elements == 1) return j->type;
-        return quant_find(griffin_tile_size(j->type->name, 32) > 0 ? "q8_0" : "q6_k");
+        return quant_find(engine_has_tiling(j->type->name) ? "q8_0" : "q6_k");
     case TENSOR_SMALL: break;
     }
     return quant_find("f32");
@@ -173,12 +189,15 @@ static const quant_type *type_of(const job *j, const tensor *t) {
     return row % type->elements ? quant_find("f16") : type;
 }
 
-/* Matrices lie in tiles (>>network in griffin.h) if their type has any and the longer
- * name, which ends in .t32, still fits. */
 static int is_tiled(const job *j, const tensor *t) {
-    return !j->o->rows && t->kind != TENSOR_SMALL && strlen(t->name) + strlen(TILED) <= NAME_LENGTH
-        && t->shape[1] <= INT_MAX
-        && griffin_tile_size(type_of(j, t)->name, (int)t->shape[1]) > 0;
+    return !j->o->rows && t->kind != TENSOR_SMALL;
+}
+
+/* What general.file_type says: the type of the matrices. */
+static const quant_type *main_type(const job *j) {
+    for (size_t i = 0; i < j->m->tensors.count; i++)
+        if (j->m->tensors.list[i].kind == TENSOR_MATRIX) return type_of(j, &j->m->tensors.list[i]);
+    return quant_find("f32");
 }
 
 /* A matrix is [rows, cols]; a gate is `blocks` matrices, each transposed: [blocks, cols, rows]. */
@@ -187,58 +206,42 @@ static uint64_t rows_of(const tensor *t) { return t->shape[t->kind == TENSOR_GAT
 
 static int write_general(job *j) {
     gguf_writer *g = &j->out;
-    char *name = path_name(j->o->name ? j->o->name : j->o->source);
+    const quant_type *type = main_type(j);
+    const char *said = j->o->name ? j->o->name : j->m->name;
+    char *name = path_name(j->o->source);
     if (!name) return report_fail(j->r, "out of memory");
     gguf_string(g, "general.architecture", "griffin");
-    gguf_string(g, "general.name", j->o->name ? j->o->name : name);
-    gguf_u32(g, "general.file_type", j->type->file_type);
-    if (j->type->elements > 1) gguf_u32(g, "general.quantization_version", 2);
+    gguf_string(g, "general.name", said[0] ? said : name);
+    gguf_u32(g, "general.file_type", type->file_type);
+    if (type->elements > 1) gguf_u32(g, "general.quantization_version", 2);
     gguf_u32(g, "general.alignment", GGUF_ALIGNMENT);
     free(name);
     return 0;
 }
 
+/* Other readers of GGUF look for the last two; the library does not. */
 static void write_network(job *j) {
-    const griffin_config *net = &j->m->config.net;
     gguf_writer *g = &j->out;
-    gguf_u32(g, "griffin.vocab_size", (uint32_t)net->vocab);
+    if (!j->o->rows) gguf_u32(g, "griffin.format_version", ENGINE_FILE_VERSION);
+    config_write(&j->m->config.net, g);
     gguf_u32(g, "griffin.context_length", (uint32_t)j->m->config.context_length);
-    gguf_u32(g, "griffin.embedding_length", (uint32_t)net->width);
-    gguf_u32(g, "griffin.block_count", (uint32_t)net->layers);
-    gguf_u32(g, "griffin.feed_forward_length", (uint32_t)net->mlp_width);
-    gguf_u32(g, "griffin.attention.head_count", (uint32_t)net->heads);
-    gguf_u32(g, "griffin.attention.head_count_kv", (uint32_t)net->kv_heads);
-    gguf_u32(g, "griffin.attention.key_length", (uint32_t)net->head_dim);
-    gguf_u32(g, "griffin.attention.value_length", (uint32_t)net->head_dim);
-    gguf_u32(g, "griffin.attention.sliding_window", (uint32_t)net->window);
-    gguf_f32(g, "griffin.attention.layer_norm_rms_epsilon", net->eps);
-    gguf_u32(g, "griffin.rope.dimension_count", (uint32_t)net->rope_dims);
-    gguf_f32(g, "griffin.rope.freq_base", net->rope_base);
-    gguf_f32(g, "griffin.final_logit_softcapping", net->soft_cap);
-    gguf_f32(g, "griffin.embedding_scale", net->embedding_scale);
-    gguf_string(g, "griffin.hidden_activation", j->m->config.activation);
-    gguf_array(g, "griffin.block_types", GGUF_STRING, (uint64_t)net->layers);
-    for (int i = 0; i < net->layers; i++) {
-        const char *type = net->blocks[i] == 'a' ? "attention" : "recurrent";
-        gguf_item_text(g, type, strlen(type));
-    }
-    gguf_u32(g, "griffin.ssm.conv_kernel", (uint32_t)net->conv_width);
-    gguf_u32(g, "griffin.ssm.inner_size", (uint32_t)net->lru_width);
-    gguf_u32(g, "griffin.ssm.group_count", (uint32_t)net->gate_blocks);
-    gguf_f32(g, "griffin.rglru.c", net->decay);
-    gguf_f32(g, "griffin.norm_weight_offset", net->norm_offset);
+    gguf_u32(g, "griffin.attention.value_length", (uint32_t)j->m->config.net.head_dim);
 }
 
-/* Floats as [tiles, cols, 32]; blocks, whose parts are taken asunder, as bytes [tiles, size]. */
-static void write_tiled_info(job *j, const tensor *t) {
-    static const quant_type i8 = {"i8", 24, 0, 1, 1, NULL};
+/* Names of files have no "model.", so that with the tiling behind them they stay below 64 bytes. */
+static void write_info(job *j, const tensor *t) {
     const quant_type *type = type_of(j, t);
-    uint64_t shape[3] = {0, t->shape[1], TILE};
-    char name[sizeof t->name + sizeof TILED];
-    snprintf(name, sizeof name, "%s" TILED, t->name);
-    shape[0] = blocks_of(t) * ((rows_of(t) + TILE - 1) / TILE);
-    if (type->elements > 1) shape[1] = (uint64_t)griffin_tile_size(type->name, (int)t->shape[1]);
-    gguf_tensor(&j->out, name, type->elements > 1 ? 2 : 3, shape, type->elements > 1 ? &i8 : type);
+    const char *plain = strncmp(t->name, "model.", 6) == 0 ? t->name + 6 : t->name;
+    char name[sizeof t->name + 8];
+    uint64_t shape[3];
+    int rank;
+    if (!is_tiled(j, t)) {
+        gguf_tensor(&j->out, plain, t->rank, t->shape, type);
+        return;
+    }
+    snprintf(name, sizeof name, "%s.%s", plain, type->name);
+    rank = tile_shape(type, t->shape[1], blocks_of(t) * ((rows_of(t) + TILE - 1) / TILE), shape);
+    gguf_tensor(&j->out, name, rank, shape, tile_storage(type));
 }
 
 static void write_infos(job *j) {
@@ -249,8 +252,7 @@ static void write_infos(job *j) {
         for (int k = 0; k < t->rank; k++) elements *= t->shape[k];
         j->parameters += elements;
         if (type != type_wanted(j, t)) j->fallen[type->elements == 1]++;
-        if (is_tiled(j, t)) write_tiled_info(j, t);
-        else gguf_tensor(&j->out, t->name, t->rank, t->shape, type);
+        write_info(j, t);
     }
 }
 
@@ -290,6 +292,15 @@ static int encode(const job *j, const tensor *t, uint64_t count) {
                        type->name);
 }
 
+/* Blocks that are already of the wanted type are taken as they are. */
+static int encode_rows(const job *j, const tensor *t, uint64_t first, uint64_t count) {
+    const quant_type *type = type_of(j, t);
+    if (read_values(j, t, first, count, j->values) != 0) return -1;
+    if (t->source->type != WEIGHT_BLOCKS || t->source->blocks != type) return encode(j, t, count);
+    memcpy(j->bytes, t->source->data + quant_bytes(type, first), (size_t)quant_bytes(type, count));
+    return 0;
+}
+
 /* Whole rows, as many as make a chunk or a tile. */
 static uint64_t chunk_of(const job *j, const tensor *t) {
     uint64_t row = t->shape[t->rank - 1];
@@ -302,7 +313,7 @@ static int write_rows(job *j, const tensor *t) {
     for (int i = 0; i < t->rank; i++) elements *= t->shape[i];
     for (uint64_t at = 0; at < elements; at += chunk) {
         uint64_t n = elements - at < chunk ? elements - at : chunk;
-        if (read_values(j, t, at, n, j->values) != 0 || encode(j, t, n) != 0) return -1;
+        if (encode_rows(j, t, at, n) != 0) return -1;
         if (gguf_write(&j->out, j->bytes, (size_t)quant_bytes(type_of(j, t), n), j->r) != 0)
             return -1;
         show_progress(j, t->name);
@@ -310,27 +321,25 @@ static int write_rows(job *j, const tensor *t) {
     return 0;
 }
 
-/* Rows `first` and on of a block, as j->values [count][cols]. */
-static int read_rows(job *j, const tensor *t, uint64_t block, uint64_t first, uint64_t count) {
+/* Rows `first` and on of block `block` of a gate, which is kept transposed. */
+static int encode_columns(job *j, const tensor *t, uint64_t block, uint64_t first, uint64_t count) {
     uint64_t rows = rows_of(t), cols = t->shape[1];
     float column[TILE];
-    if (t->kind != TENSOR_GATE) return read_values(j, t, first * cols, count * cols, j->values);
     for (uint64_t k = 0; k < cols; k++) {
         if (read_values(j, t, (block * cols + k) * rows + first, count, column) != 0) return -1;
         for (uint64_t i = 0; i < count; i++) j->values[i * cols + k] = column[i];
     }
-    return 0;
+    return encode(j, t, count * cols);
 }
 
 static int write_tile(job *j, const tensor *t, uint64_t block, uint64_t first) {
-    const char *type = type_of(j, t)->name;
-    uint64_t count = rows_of(t) - first < TILE ? rows_of(t) - first : TILE;
-    int cols = (int)t->shape[1];
-    if (read_rows(j, t, block, first, count) != 0 || encode(j, t, count * t->shape[1]) != 0)
-        return -1;
-    griffin_tile_pack(type, cols, j->bytes, (int)count, j->tile);
+    const quant_type *type = type_of(j, t);
+    uint64_t count = rows_of(t) - first < TILE ? rows_of(t) - first : TILE, cols = t->shape[1];
+    if (t->kind == TENSOR_GATE ? encode_columns(j, t, block, first, count)
+                               : encode_rows(j, t, first * cols, count * cols)) return -1;
+    tile_pack(type, cols, j->bytes, count, j->tile);
     show_progress(j, t->name);
-    return gguf_write(&j->out, j->tile, (size_t)griffin_tile_size(type, cols), j->r);
+    return gguf_write(&j->out, j->tile, (size_t)tile_size(type, cols), j->r);
 }
 
 static int write_tiles(job *j, const tensor *t) {
@@ -365,16 +374,25 @@ static int write_data(job *j) {
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
+/* Null: each tensor keeps the type that it has in a GGUF file. */
 static int choose_types(job *j) {
-    j->type = quant_find(j->o->type);
-    j->gates = quant_find(j->o->gates);
-    if (!j->type) return report_fail(j->r, "--type %s: there is no such type", j->o->type);
-    if (j->gates && j->gates->elements == 1) return 0;
+    int keep = path_ends_in(j->o->source, ".gguf");
+    const char *type = j->o->type ? j->o->type : keep ? NULL : "bf16";
+    const char *gates = j->o->gates ? j->o->gates : keep ? NULL : "f32";
+    j->type = type ? quant_find(type) : NULL;
+    j->gates = gates ? quant_find(gates) : NULL;
+    if (type && !j->type) return report_fail(j->r, "--type %s: there is no such type", type);
+    if (type && !j->o->rows && !engine_has_tiling(type))
+        return report_fail(j->r, "--type %s: griffin reads f32, f16, bf16, q8_0 and q4_0; --rows "
+                           "writes a file of this type for other readers", type);
+    if (!gates || (j->gates && j->gates->elements == 1)) return 0;
     return report_fail(j->r, "--gates %s: gates are f32, bf16 or f16; less would spoil the decay",
-                       j->o->gates);
+                       gates);
 }
 
+/* A file without metadata gets its configuration from --config or --preset. */
 static int read_gguf(job *j) {
+    if ((j->o->preset || j->o->config) && read_config(j) != 0) return -1;
     if (gguf_read(j->m, j->o->source, j->r) != 0) return -1;
     if (tensors_find(&j->m->tensors, &j->m->config.net, &j->m->w, 0, j->r) != 0) return -1;
     return drop_tied_head(j);
@@ -468,14 +486,14 @@ int convert(const convert_options *options, report *r) {
 /* ---- the command --------------------------------------------------------------------------- */
 
 int command_convert(int argc, char **argv) {
-    convert_options o = {NULL, NULL, "bf16", "f32", NULL, NULL, NULL, NULL, 0, 0, 0};
+    convert_options o = {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0};
     const option options[] = {
         {"SOURCE", NULL, OPTION_WORD, &o.source, NULL, "the checkpoint, a directory or a file"},
         {"OUTPUT", NULL, OPTION_WORD, &o.output, NULL, "the model, a GGUF file"},
         {"type", "t", OPTION_TEXT, &o.type, "TYPE",
-         "of most weights: f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q4_k q5_k q6_k (default: bf16)"},
+         "of most weights: f32 f16 bf16 q8_0 q4_0 (default: those of a GGUF file, else bf16)"},
         {"gates", NULL, OPTION_TEXT, &o.gates, "TYPE", 
-         "of the recurrence's gates: f32 bf16 f16 (default: f32)"},
+         "of the recurrence's gates: f32 bf16 f16 (default: those of a GGUF file, else f32)"},
         {"tokenizer", NULL, OPTION_TEXT, &o.tokenizer, "FILE",
          "a tokenizer.model or tokenizer.json"},
         {"config", NULL, OPTION_TEXT, &o.config, "FILE", "a config.json"},
@@ -484,17 +502,18 @@ int command_convert(int argc, char **argv) {
         {"name", NULL, OPTION_TEXT, &o.name, "TEXT", "what the model is called"},
         {"vocab", NULL, OPTION_COUNT, &o.vocab, "N", "keep only the first N rows of the embedding"},
         {"rows", NULL, OPTION_FLAG, &o.rows, NULL,
-         "no tiles, but plain rows, which any reader of GGUF understands"},
+         "plain rows for other readers of GGUF; also of q4_1 q5_0 q5_1 q4_k q5_k q6_k"},
         {"quiet", "q", OPTION_FLAG, &o.quiet, NULL, "no progress, notes and summary"},
         {NULL, NULL, OPTION_END, NULL, NULL, NULL}
     };
     const command c = {
         "convert", "SOURCE OUTPUT [options]",
         "Makes a model file from a checkpoint: a Hugging Face directory, a .safetensors file\n"
-        "beside its config.json, DeepMind's .pt file, or a GGUF file of floats.\n\n"
-        "Matrices of f32, f16, bf16, q8_0 and q4_0 are written in tiles, which griffin opens\n"
-        "without a copy. The other types are plain rows, widened to f32 when opened. Embedding\n"
-        "and head get more bits: q8_0 with q4_0, q6_k with the types listed after it.",
+        "beside its config.json, DeepMind's .pt file, or a GGUF file of an older griffin.h, of\n"
+        "plain rows or of any type.\n\n"
+        "Matrices are written in tiles, which griffin uses where they are in the file. Embedding\n"
+        "and head get more bits: q8_0 with q4_0. A GGUF file keeps its types where griffin has\n"
+        "tiles of them, and its other weights become f32, unless there is a --type.",
         options};
     report r;
     int status;

@@ -8,11 +8,12 @@
 typedef struct convert_options {
     const char *source;                     /* a directory, or a file: .safetensors, .pt, .gguf */
     const char *output;                     /* null: into memory */
-    const char *type, *gates;               /* of most weights, and of the gates: see quant_find */
+    const char *type, *gates;               /* of most weights, and of the gates: see quant_find;
+                                             * null: what a GGUF file has, else bf16 and f32 */
     const char *tokenizer, *config;         /* files in place of those beside the source, or null */
     const char *preset, *name;              /* or null */
     int         vocab;                      /* rows of the embedding to keep; 0: as configured */
-    int         rows;                       /* plain rows for any reader, instead of tiles */
+    int         rows;                       /* plain rows for other readers, instead of tiles */
     int         quiet;
 } convert_options;
 

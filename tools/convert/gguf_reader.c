@@ -1,150 +1,128 @@
 /* gguf_reader.c - see gguf_reader.h; the layout stands in gguf_writer.c.
  *
- * The library opens the file first and refuses whatever is wrong with it: from then on counts,
- * lengths and offsets can be trusted. What it does not tell, the vocabulary with its scores, is
- * looked up in the file's keys. */
+ * The library's reader checks the directory and refuses whatever is wrong with it: from then on
+ * counts, lengths and offsets can be trusted. */
 
 #include "gguf_reader.h"
-#include "../shared/checked.h"
+#include "tiles.h"
+#include "../shared/engine.h"
 
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define TILED ".t32"
-enum { TILE = 32 };
-
 /* ---- keys ------------------------------------------------------------------------------------ */
 
-typedef struct value {
-    uint32_t type;                          /* of an array: of its items */
-    uint64_t count;
-    const unsigned char *at;
-} value;
-
-static const unsigned char *after_text(const unsigned char *p) { return p + 8 + little_u64(p); }
-
-static const unsigned char *after_items(const value *v) {
-    static const unsigned char sizes[] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8 };
-    const unsigned char *p = v->at;
-    if (v->type != GGUF_STRING) return p + v->count * sizes[v->type];
-    for (uint64_t i = 0; i < v->count; i++) p = after_text(p);
-    return p;
-}
-
 /* 0: there is no such key, or it has another type. */
-static int find_key(const unsigned char *file, const char *name, uint32_t type, value *found) {
-    const unsigned char *p = file + 24, *key;
-    uint64_t left = little_u64(file + 16);
-    value v = { 0, 0, NULL };
-    for (; left; left--, p = after_items(&v)) {
-        key = p;
-        p = after_text(p);
-        v.type = little_u32(p);
-        v.count = 1;
-        v.at = p + 4;
-        if (v.type == GGUF_ARRAY) {
-            v.type = little_u32(p + 4);
-            v.count = little_u64(p + 8);
-            v.at = p + 16;
-        }
-        if (little_u64(key) == strlen(name) && !memcmp(key + 8, name, strlen(name))) break;
-    }
-    *found = v;
-    return left && v.type == type;
+static int find(const engine_file *f, const char *key, griffin_value_type type, int is_array,
+                griffin_metadata *found) {
+    return engine_metadata(f, key, 0, found) && found->type == type && found->is_array == is_array;
 }
 
-static int flag_of(const unsigned char *file, const char *name, int standard) {
-    value v;
-    return find_key(file, name, GGUF_BOOL, &v) ? *v.at != 0 : standard;
+static int flag_of(const engine_file *f, const char *key, int standard) {
+    griffin_metadata m;
+    return find(f, key, GRIFFIN_VALUE_BOOL, 0, &m) ? m.integer != 0 : standard;
+}
+
+/* A copy of a text, to be freed; null if there is none. */
+static char *text_of(const engine_file *f, const char *key, report *r, int *status) {
+    griffin_metadata m;
+    char *text;
+    if (!find(f, key, GRIFFIN_VALUE_STRING, 0, &m)) return NULL;
+    text = (char *)malloc(m.length + 1);
+    if (!text) { *status = report_fail(r, "out of memory"); return NULL; }
+    memcpy(text, m.text, m.length);
+    text[m.length] = 0;
+    return text;
 }
 
 /* ---- the vocabulary -------------------------------------------------------------------------- */
 
-static float float_at(const unsigned char *p) {
-    uint32_t bits = little_u32(p);
-    float x;
-    memcpy(&x, &bits, 4);
-    return x;
-}
-
-static void read_pieces(vocabulary *v, const unsigned char *file) {
-    value texts, scores, types;
-    const unsigned char *p;
-    int typed = find_key(file, "tokenizer.ggml.token_type", GGUF_I32, &types);
-    v->has_scores = find_key(file, "tokenizer.ggml.scores", GGUF_F32, &scores);
-    if (!find_key(file, "tokenizer.ggml.tokens", GGUF_STRING, &texts)) return;
-    p = texts.at;
-    for (uint64_t i = 0; i < texts.count; i++, p = after_text(p)) {
-        piece *new = vocabulary_at(v, (size_t)i);
+static void read_pieces(vocabulary *v, const engine_file *f) {
+    griffin_metadata texts, scores, types;
+    int typed = find(f, "tokenizer.ggml.token_type", GRIFFIN_VALUE_I32, 1, &types);
+    v->has_scores = find(f, "tokenizer.ggml.scores", GRIFFIN_VALUE_F32, 1, &scores);
+    if (!find(f, "tokenizer.ggml.tokens", GRIFFIN_VALUE_STRING, 1, &texts)) return;
+    do {
+        piece *new = vocabulary_at(v, (size_t)texts.index);
         if (!new) return;
-        new->text = vocabulary_keep(v, p + 8, (size_t)little_u64(p));
-        new->score = v->has_scores ? float_at(scores.at + 4 * i) : 0;
-        new->type = typed ? (int)little_u32(types.at + 4 * i) : GRIFFIN_TOKEN_NORMAL;
-    }
+        new->text = vocabulary_keep(v, texts.text, texts.length);
+        new->score = v->has_scores ? (float)scores.number : 0;
+        new->type = typed ? (int)types.integer : GRIFFIN_TOKEN_NORMAL;
+        if (v->has_scores) griffin_next_element(&scores);
+        if (typed) griffin_next_element(&types);
+    } while (griffin_next_element(&texts));
 }
 
-static void read_merges(vocabulary *v, const unsigned char *file) {
-    value merges;
-    const unsigned char *p;
-    if (!find_key(file, "tokenizer.ggml.merges", GGUF_STRING, &merges)) return;
-    p = merges.at;
-    for (uint64_t i = 0; i < merges.count; i++, p = after_text(p))
-        vocabulary_add_merge(v, vocabulary_keep(v, p + 8, (size_t)little_u64(p)));
+static void read_merges(vocabulary *v, const engine_file *f) {
+    griffin_metadata merges;
+    if (!find(f, "tokenizer.ggml.merges", GRIFFIN_VALUE_STRING, 1, &merges)) return;
+    if (merges.count == 0) return;
+    do vocabulary_add_merge(v, vocabulary_keep(v, merges.text, merges.length));
+    while (griffin_next_element(&merges));
 }
 
 /* What is absent is what the library takes it for. */
-static void read_rules(vocabulary *v, const unsigned char *file) {
-    value found;
-    if (find_key(file, "tokenizer.ggml.model", GGUF_STRING, &found))
-        v->byte_level = little_u64(found.at) == 4 && !memcmp(found.at + 8, "gpt2", 4);
+static void read_rules(vocabulary *v, const engine_file *f) {
+    griffin_metadata m;
+    if (find(f, "tokenizer.ggml.model", GRIFFIN_VALUE_STRING, 0, &m))
+        v->byte_level = m.length == 4 && !memcmp(m.text, "gpt2", 4);
     v->unknown = -1;
-    if (find_key(file, "tokenizer.ggml.unknown_token_id", GGUF_U32, &found))
-        v->unknown = (int)little_u32(found.at);
-    v->add_eos = flag_of(file, "tokenizer.ggml.add_eos_token", 0);
-    v->add_space_prefix = flag_of(file, "tokenizer.ggml.add_space_prefix", !v->byte_level);
-    v->remove_extra_whitespaces = flag_of(file, "tokenizer.ggml.remove_extra_whitespaces", 0);
-    v->escape_whitespaces = flag_of(file, "griffin.tokenizer.escape_whitespaces", 1);
-    v->whitespace_suffix = flag_of(file, "griffin.tokenizer.treat_whitespace_as_suffix", 0);
-    if (find_key(file, "griffin.tokenizer.unk_surface", GGUF_STRING, &found))
-        v->unk_surface = vocabulary_keep(v, found.at + 8, (size_t)little_u64(found.at));
-    if (find_key(file, "tokenizer.ggml.precompiled_charsmap", GGUF_U8, &found))
-        v->charsmap = vocabulary_keep(v, found.at, (size_t)found.count);
+    if (find(f, "tokenizer.ggml.unknown_token_id", GRIFFIN_VALUE_U32, 0, &m))
+        v->unknown = (int)m.integer;
+    v->add_eos = flag_of(f, "tokenizer.ggml.add_eos_token", 0);
+    v->add_space_prefix = flag_of(f, "tokenizer.ggml.add_space_prefix", !v->byte_level);
+    v->remove_extra_whitespaces = flag_of(f, "tokenizer.ggml.remove_extra_whitespaces", 0);
+    v->escape_whitespaces = flag_of(f, "griffin.tokenizer.escape_whitespaces", 1);
+    v->whitespace_suffix = flag_of(f, "griffin.tokenizer.treat_whitespace_as_suffix", 0);
+    if (find(f, "griffin.tokenizer.unk_surface", GRIFFIN_VALUE_STRING, 0, &m))
+        v->unk_surface = vocabulary_keep(v, m.text, m.length);
+    if (find(f, "tokenizer.ggml.precompiled_charsmap", GRIFFIN_VALUE_U8, 1, &m))
+        v->charsmap = vocabulary_keep(v, (const char *)m.data, (size_t)m.count);
 }
 
-static int read_vocabulary(model_parts *m, const unsigned char *file, const griffin_info *info,
-                           report *r) {
+static int read_vocabulary(model_parts *m, const engine_file *f, report *r) {
     vocabulary *v = &m->vocabulary;
-    read_rules(v, file);
-    read_pieces(v, file);
-    read_merges(v, file);
-    v->bos = info->bos;
-    v->eos = info->eos;
-    v->pad = info->pad;
-    v->end_of_turn = info->end_of_turn;
-    v->add_bos = info->add_bos;
+    griffin_info info;
+    int found = engine_vocabulary(f, &info, r);
+    if (found <= 0) return found;
+    read_rules(v, f);
+    read_pieces(v, f);
+    read_merges(v, f);
+    v->bos = info.bos;
+    v->eos = info.eos;
+    v->pad = info.pad;
+    v->end_of_turn = info.end_of_turn;
+    v->add_bos = info.add_bos;
     m->has_vocabulary = 1;
-    return v->out_of_memory ? report_fail(r, "out of memory for the vocabulary") : 0;
+    if (v->out_of_memory) return report_fail(r, "out of memory for the vocabulary");
+    if (v->count <= (size_t)m->config.net.vocab) return 0;
+    return report_fail(r, "%lu tokens in the vocabulary, but %d rows in the embedding",
+                       (unsigned long)v->count, m->config.net.vocab);
 }
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
-typedef struct source {
-    griffin_model       *model;
-    const unsigned char *file;
-    tensors              expected;          /* tiles do not say how many rows they hold */
-} source;
-
-static int is_tiled(const char *name) {
-    size_t n = strlen(name), m = strlen(TILED);
-    return n > m && !strcmp(name + n - m, TILED);
+static const char *without_prefix(const char *name) {
+    return strncmp(name, "model.", 6) == 0 ? name + 6 : name;
 }
 
-static const tensor *expected_of(const source *s, const griffin_tensor *t) {
-    for (size_t i = 0; i < s->expected.count; i++) {
-        const char *name = s->expected.list[i].name;
-        if (!strncmp(name, t->name, strlen(name)) && !strcmp(t->name + strlen(name), TILED))
-            return &s->expected.list[i];
+/* What a tensor NAME.TYPE, or NAME.t32 of griffin.h 0.1, is as rows; null for any other. Tiles do
+ * not say how many rows they hold. */
+static const tensor *untiled(const tensors *expected, const griffin_tensor *t,
+                             const quant_type **type) {
+    const char *name = without_prefix(t->name), *ending = strrchr(name, '.');
+    for (size_t i = 0; ending && i < expected->count; i++) {
+        const tensor *e = &expected->list[i];
+        const char *plain = without_prefix(e->name);
+        int gate = e->kind == TENSOR_GATE;
+        if (strlen(plain) != (size_t)(ending - name) || strncmp(plain, name, strlen(plain)))
+            continue;
+        *type = quant_find(strcmp(ending, ".t32") ? ending + 1 : t->type);
+        if (!*type)                         /* bytes: their number tells the type */
+            *type = quant_find(t->rank == 2 && t->shape[1] == tile_size(quant_find("q8_0"),
+                               e->shape[gate ? 1 : e->rank - 1]) ? "q8_0" : "q4_0");
+        return e;
     }
     return NULL;
 }
@@ -152,115 +130,159 @@ static const tensor *expected_of(const source *s, const griffin_tensor *t) {
 static void set_shape(weight *w, int rank, const uint64_t *shape) {
     int64_t step = 1;
     w->rank = rank;
+    w->elements = 1;
     for (int i = rank - 1; i >= 0; step *= (int64_t)shape[i--]) {
         w->shape[i] = shape[i];
         w->stride[i] = step;
+        w->elements *= shape[i];
     }
 }
 
-static void set_type(weight *w, const char *name) {
-    static const struct { const char *name; weight_type type; } types[] = {
+static void set_type(weight *w, const quant_type *type) {
+    static const struct { const char *name; weight_type type; } plain[] = {
         { "f32", WEIGHT_F32 }, { "f16", WEIGHT_F16 }, { "bf16", WEIGHT_BF16 }
     };
-    w->type_name = name;
-    w->type = WEIGHT_OTHER;
-    for (int i = 0; i < 3; i++) if (!strcmp(name, types[i].name)) w->type = types[i].type;
+    w->type = WEIGHT_BLOCKS;
+    w->blocks = type;
+    for (int i = 0; i < 3; i++) if (!strcmp(type->name, plain[i].name)) w->type = plain[i].type;
+    w->bytes = quant_bytes(type, w->elements);
 }
 
-/* Tiles [tiles][cols][32] as rows. A gate is several matrices, each with tiles of its own, and is
- * kept transposed: [blocks][cols][rows]. */
-static void untile(const unsigned char *tiles, const tensor *t, size_t size, unsigned char *to) {
-    int gate = t->kind == TENSOR_GATE;
-    size_t blocks = gate ? (size_t)t->shape[0] : 1, rows = (size_t)t->shape[gate ? 2 : 0];
-    size_t cols = (size_t)t->shape[1], padded = (rows + TILE - 1) / TILE * TILE;
-    for (size_t i = 0; i < blocks * rows * cols; i++) {
-        size_t block = i / (rows * cols), rest = i % (rows * cols);
-        size_t row = gate ? rest % rows : rest / cols, col = gate ? rest / rows : rest % cols;
-        size_t from = ((block * padded + row) / TILE * cols + col) * TILE + row % TILE;
-        memcpy(to + i * size, tiles + from * size, size);
-    }
-}
-
-/* The untiled values live with the weights, as another of their files. */
-static const unsigned char *take_tiles(weights *w, const source *s, const griffin_tensor *t,
-                                       const tensor *wanted, weight *to) {
-    size_t size = to->type == WEIGHT_F32 ? 4 : 2;
-    unsigned char *rows = (unsigned char *)malloc((size_t)to->elements * size);
+/* Memory that lives with the weights, as another of their files. */
+static unsigned char *own_memory(weights *w, size_t size) {
+    unsigned char *memory = (unsigned char *)malloc(size);
     file_bytes *files = (file_bytes *)realloc(w->files, (w->file_count + 1) * sizeof *files);
     if (files) w->files = files;
-    if (!files || !rows) { free(rows); return NULL; }
+    if (!files || !memory) { free(memory); return NULL; }
     memset(&files[w->file_count], 0, sizeof *files);
-    files[w->file_count].data = rows;
-    files[w->file_count++].owned = rows;
-    untile(s->file + t->offset, wanted, size, rows);
-    return rows;
+    files[w->file_count].data = memory;
+    files[w->file_count++].owned = memory;
+    return memory;
 }
 
-static int add_tensor(weights *w, const source *s, const griffin_tensor *t, report *r) {
-    const tensor *wanted = is_tiled(t->name) ? expected_of(s, t) : NULL;
-    const char *name = wanted ? wanted->name : t->name;
-    weight *to = weights_add(w, name, strlen(name), "model", r);
+/* Rows [cols] of numbers to columns, as a gate [blocks, cols, rows] is kept. */
+static void turn(const uint8_t *from, uint8_t *to, uint64_t cols, uint64_t rows, uint64_t first,
+                 uint64_t count, size_t size) {
+    for (uint64_t r = 0; r < count; r++)
+        for (uint64_t k = 0; k < cols; k++)
+            memcpy(to + (k * rows + first + r) * size, from + (r * cols + k) * size, size);
+}
+
+static int unpack(weights *w, weight *to, const tensor *e, const quant_type *type,
+                  const unsigned char *tiles, report *r) {
+    int gate = e->kind == TENSOR_GATE;
+    uint64_t blocks = gate ? e->shape[0] : 1, rows = e->shape[gate ? 2 : 0], cols = e->shape[1];
+    uint64_t size = tile_size(type, cols), row = quant_bytes(type, cols);
+    uint8_t *all = own_memory(w, (size_t)to->bytes), *part = (uint8_t *)malloc((size_t)size);
+    to->data = all;
+    for (uint64_t block = 0; all && part && block < blocks; block++)
+        for (uint64_t first = 0; first < rows; first += TILE, tiles += size) {
+            uint64_t count = rows - first < TILE ? rows - first : TILE;
+            uint8_t *place = all + block * rows * row;
+            tile_unpack(type, cols, tiles, count, gate ? part : place + first * row);
+            if (gate) turn(part, place, cols, rows, first, count, type->bytes);
+        }
+    free(part);
+    return all && part ? 0 : report_fail(r, "out of memory");
+}
+
+static int add_tiles(weights *w, const griffin_tensor *t, const tensor *e, const quant_type *type,
+                     const unsigned char *file, report *r) {
+    int gate = e->kind == TENSOR_GATE, rank;
+    uint64_t rows = e->shape[gate ? 2 : 0], cols = e->shape[1], shape[3];
+    uint64_t tiles = (rows + TILE - 1) / TILE * (gate ? e->shape[0] : 1);
+    weight *to;
+    rank = tile_shape(type, cols, tiles, shape);
+    if (!tile_size(type, cols) || (gate && type->elements > 1) || t->rank != rank
+        || memcmp(t->shape, shape, (size_t)rank * sizeof *shape)
+        || strcmp(t->type, tile_storage(type)->name))
+        return report_fail(r, "tensor '%s': not %llu tiles of %llu columns", t->name,
+                           (unsigned long long)tiles, (unsigned long long)cols);
+    to = weights_add(w, e->name, strlen(e->name), "model", r);
     if (!to) return -1;
-    set_type(to, t->type);
-    set_shape(to, wanted ? wanted->rank : t->rank, wanted ? wanted->shape : t->shape);
-    if (weight_measure(to, to->type == WEIGHT_F32 ? 32 : 16) != 0)
-        return report_fail(r, "tensor '%s' is too large", name);
-    to->data = s->file + t->offset;
-    if (!wanted || to->type == WEIGHT_OTHER) return 0;
-    to->data = take_tiles(w, s, t, wanted, to);
-    return to->data ? 0 : report_fail(r, "out of memory");
+    to->type_name = type->name;
+    set_shape(to, e->rank, e->shape);
+    set_type(to, type);
+    return unpack(w, to, e, type, file + t->offset, r);
 }
 
-static int read_weights(model_parts *m, source *s, const char *path, report *r) {
-    int count = griffin_get_info(s->model)->tensors, status = 0;
+/* Names get the prefix that Hugging Face gives them. */
+static int add_rows(weights *w, const griffin_tensor *t, const unsigned char *file, report *r) {
+    const quant_type *type = quant_find(t->type);
+    const char *name = without_prefix(t->name);
+    char full[80];
+    weight *to;
+    snprintf(full, sizeof full, "%s%s", strcmp(name, "lm_head.weight") ? "model." : "", name);
+    to = weights_add(w, full, strlen(full), "model", r);
+    if (!to) return -1;
+    to->type_name = type ? type->name : "i8";
+    set_shape(to, t->rank, t->shape);
+    to->type = WEIGHT_OTHER;
+    if (type) set_type(to, type);
+    to->data = file + t->offset;
+    return 0;
+}
+
+static int read_weights(model_parts *m, const engine_file *f, const file_bytes *file,
+                        const char *path, report *r) {
+    const unsigned char *data = file->data; /* reading tiles may move the list of files */
+    tensors expected;
     griffin_tensor t;
-    if (tensors_list(&s->expected, &m->config.net) != 0) return report_fail(r, "out of memory");
-    for (int i = 0; i < count && status == 0; i++) {
-        griffin_get_tensor(s->model, i, &t);
-        status = add_tensor(&m->w, s, &t, r);
+    int status = 0;
+    for (int i = 0; engine_tensor(f, i, &t); i++)
+        if (strstr(t.name, "temporal_block.q_proj.bias")) m->config.net.qkv_bias = 1;
+    if (tensors_list(&expected, &m->config.net) != 0) return report_fail(r, "out of memory");
+    for (int i = 0; status == 0 && engine_tensor(f, i, &t); i++) {
+        const quant_type *type = NULL;
+        const tensor *e = untiled(&expected, &t, &type);
+        status = e ? add_tiles(&m->w, &t, e, type, data, r) : add_rows(&m->w, &t, data, r);
     }
-    tensors_free(&s->expected);
+    tensors_free(&expected);
     return weights_finish(&m->w, status, path, r);
 }
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
-static int read_config(model_config *c, const source *s, report *r) {
-    const griffin_info *info = griffin_get_info(s->model);
-    size_t length = strlen(info->chat_template);
-    value found;
-    c->net = info->config;
-    c->activation = config_activation(info->config.activation);
-    c->context_length = 8192;
-    if (find_key(s->file, "griffin.context_length", GGUF_U32, &found))
-        c->context_length = (int)(little_u32(found.at) & INT_MAX);
+static int read_config(model_parts *parts, const engine_file *f, report *r) {
+    model_config *c = &parts->config;
+    griffin_metadata m;
+    griffin_config net;
+    int found = engine_config(f, &net, r), status = 0;
+    if (found < 0) return -1;
+    if (!found && c->net.layers == 0)
+        return report_fail(r, "no general.architecture in the metadata: say --config FILE or "
+                           "--preset NAME");
+    if (found) {
+        free(c->chat_template);
+        memset(c, 0, sizeof *c);
+        c->net = net;
+        c->context_length = 8192;
+    }
+    if (find(f, "griffin.context_length", GRIFFIN_VALUE_U32, 0, &m))
+        c->context_length = (int)(m.integer & INT_MAX);
     c->bos = c->eos = c->end_of_turn = c->pad = c->add_bos = c->add_eos = -1;
-    if (length && !(c->chat_template = (char *)malloc(length + 1)))
-        return report_fail(r, "out of memory");
-    if (length) memcpy(c->chat_template, info->chat_template, length + 1);
-    return 0;
+    if (find(f, "general.name", GRIFFIN_VALUE_STRING, 0, &m) && m.length < sizeof parts->name)
+        memcpy(parts->name, m.text, m.length);
+    if (!c->chat_template) c->chat_template = text_of(f, "tokenizer.chat_template", r, &status);
+    return status;
 }
 
 int gguf_read(model_parts *m, const char *path, report *r) {
-    const file_bytes *file = weights_add_file(&m->w, path, r);
-    griffin_options options;
-    source s;
+    const file_bytes *added = weights_add_file(&m->w, path, r);
+    engine_file *f;
+    file_bytes file;
     int status;
-    memset(&options, 0, sizeof options);
-    memset(&s, 0, sizeof s);
-    if (!file) return -1;
-    options.error = r->text;
-    options.error_size = sizeof r->text;
-    s.file = file->data;
-    if (griffin_open_memory(&s.model, file->data, (size_t)file->size, &options) < 0) {
+    if (!added) return -1;
+    file = *added;
+    status = engine_open(&f, file.data, (size_t)file.size, r);
+    if (status == 0) status = read_config(m, f, r);
+    if (status == 0) status = read_vocabulary(m, f, r);
+    if (status == 0) status = read_weights(m, f, &file, path, r);
+    if (status != 0) {
         char text[300];
         snprintf(text, sizeof text, "%.299s", r->text);
-        return report_fail(r, "%s: %s", path, text);
+        report_fail(r, strncmp(text, path, strlen(path)) ? "%s: %s" : "%.0s%s", path, text);
     }
-    status = read_config(&m->config, &s, r);
-    if (status == 0 && griffin_get_info(s.model)->has_vocabulary)
-        status = read_vocabulary(m, s.file, griffin_get_info(s.model), r);
-    if (status == 0) status = read_weights(m, &s, path, r);
-    griffin_close(s.model);
+    engine_close(f);
     return status;
 }

@@ -5,8 +5,9 @@
 
 #include "parts.h"
 
-/* Fills in zeroed parts, all but the list of tensors. Weights are f32, f16 or bf16, in rows or in
- * tiles; others are listed, but cannot be read. 0, or -1 with a message; then free what is there. */
+/* Fills in zeroed parts, all but the list of tensors. Weights may be in rows of any type of
+ * quantise.h, or in tiles of any version of griffin.h. A file without metadata needs m->config from
+ * elsewhere, else it has none. 0, or -1 with a message; then free what is there. */
 int gguf_read(model_parts *m, const char *path, report *r);
 
 #endif

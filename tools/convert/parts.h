@@ -12,6 +12,7 @@
 typedef struct model_parts {
     weights      w;
     model_config config;
+    char         name[200];                 /* the model's, as its file says it; "": it does not */
     tensors      tensors;                   /* their final names, and which of w they are */
     vocabulary   vocabulary;
     int          has_vocabulary;

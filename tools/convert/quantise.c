@@ -54,14 +54,6 @@ uint16_t bf16_of(float value) {
     return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
 
-/* The value a stored scale will have when it is read back. */
-static float f16_value(uint16_t half) {
-    float sign = half & 0x8000 ? -1.0f : 1.0f;
-    int exponent = half >> 10 & 31, fraction = half & 1023;
-    if (exponent == 0) return sign * ldexpf((float)fraction, -24);
-    return sign * ldexpf((float)(1024 + fraction), exponent - 25);
-}
-
 /* a / b, or 0 where that is not a number one can go on with. */
 static float ratio(float a, float b) {
     float q = a / b;
@@ -295,8 +287,8 @@ static int encode_affine_k(const float *x, uint8_t *out, const affine_rule *rule
     }
     put_u16(out, f16_of(six_bits(scale, scales)));
     put_u16(out + 2, f16_of(six_bits(minimum, minima)));
-    d = f16_value((uint16_t)(out[0] | out[1] << 8));
-    dmin = f16_value((uint16_t)(out[2] | out[3] << 8));
+    d = float_of_f16((uint16_t)(out[0] | out[1] << 8));
+    dmin = float_of_f16((uint16_t)(out[2] | out[3] << 8));
     for (int i = 0; i < SUPER; i++) {       /* again, with the scales as they are now stored */
         float step = d * (float)scales[i / 32], offset = dmin * (float)minima[i / 32];
         if (step != 0.0f) codes[i] = (uint8_t)nearest((x[i] + offset) / step, 0, rule->top);
@@ -376,7 +368,7 @@ static int encode_q6_k(const float *x, uint8_t *out) {
     if (fabsf(peak) < TINY) return 0;
     inverse = -128.0f / peak;
     put_u16(out + 208, f16_of(1.0f / inverse));
-    d = f16_value((uint16_t)(out[208] | out[209] << 8));
+    d = float_of_f16((uint16_t)(out[208] | out[209] << 8));
     for (int i = 0; i < SUPER; i++) {
         int stored = nearest(inverse * scale[i / 16], -128, 127);
         float step = d * (float)stored;
@@ -390,17 +382,17 @@ static int encode_q6_k(const float *x, uint8_t *out) {
 /* ---- the table --------------------------------------------------------------- */
 
 static const quant_type types[] = {
-    {"f32",   0,  0,   1,   4, encode_f32},
-    {"f16",   1,  1,   1,   2, encode_f16},
-    {"bf16", 30, 32,   1,   2, encode_bf16},
-    {"q8_0",  8,  7,  32,  34, encode_q8_0},
-    {"q4_0",  2,  2,  32,  18, encode_q4_0},
-    {"q4_1",  3,  3,  32,  20, encode_q4_1},
-    {"q5_0",  6,  8,  32,  22, encode_q5_0},
-    {"q5_1",  7,  9,  32,  24, encode_q5_1},
-    {"q4_k", 12, 14, 256, 144, encode_q4_k},
-    {"q5_k", 13, 17, 256, 176, encode_q5_k},
-    {"q6_k", 14, 18, 256, 210, encode_q6_k}
+    {"f32",   0,  0,   1,   4, encode_f32, decode_f32},
+    {"f16",   1,  1,   1,   2, encode_f16, decode_f16},
+    {"bf16", 30, 32,   1,   2, encode_bf16, decode_bf16},
+    {"q8_0",  8,  7,  32,  34, encode_q8_0, decode_q8_0},
+    {"q4_0",  2,  2,  32,  18, encode_q4_0, decode_q4_0},
+    {"q4_1",  3,  3,  32,  20, encode_q4_1, decode_q4_1},
+    {"q5_0",  6,  8,  32,  22, encode_q5_0, decode_q5_0},
+    {"q5_1",  7,  9,  32,  24, encode_q5_1, decode_q5_1},
+    {"q4_k", 12, 14, 256, 144, encode_q4_k, decode_q4_k},
+    {"q5_k", 13, 17, 256, 176, encode_q5_k, decode_q5_k},
+    {"q6_k", 14, 18, 256, 210, encode_q6_k, decode_q6_k}
 };
 
 const quant_type *quant_find(const char *name) {

@@ -1,4 +1,4 @@
-/* quantise.h - the number formats a GGUF file may hold, and how floats become them.
+/* quantise.h - the number formats a GGUF file may hold, and how floats become them and back.
  *
  * A row of weights is cut into blocks of a fixed number of values; each block is encoded alone.
  * The bytes are those of the reference quantiser, whatever the compiler and its options. */
@@ -14,6 +14,7 @@ typedef struct quant_type {
     uint32_t    file_type;                  /* what general.file_type calls a file full of it */
     uint32_t    elements, bytes;            /* of one block */
     int       (*encode)(const float *x, uint8_t *block);
+    void      (*decode)(const uint8_t *blocks, float *x, uint64_t n);  /* n blocks, any address */
 } quant_type;
 
 /* By the command line's name; null: there is no such type. */
@@ -28,5 +29,11 @@ int quantise_row(const quant_type *type, const float *x, uint64_t n, uint8_t *ou
 
 uint16_t f16_of(float value);               /* to nearest, ties to even; NaN becomes 0x7E00 */
 uint16_t bf16_of(float value);              /* the same; NaN keeps its upper bits */
+float    float_of_f16(uint16_t half);       /* exact */
+
+/* The decoders of the table; dequantise.c describes the blocks. */
+typedef void quant_decoder(const uint8_t *blocks, float *x, uint64_t n);
+quant_decoder decode_f32, decode_f16, decode_bf16, decode_q8_0, decode_q4_0, decode_q4_1,
+              decode_q5_0, decode_q5_1, decode_q4_k, decode_q5_k, decode_q6_k;
 
 #endif

@@ -97,14 +97,6 @@ static float float_of(uint32_t bits) {
     return value;
 }
 
-/* binary16: sign 1, exponent 5 (bias 15), fraction 10. Every value is exact in a float. */
-static float half_value(uint16_t h) {
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 0x3FF;
-    if (exponent == 31) return float_of(sign | 0x7F800000 | fraction << 13);
-    if (exponent) return float_of(sign | (exponent + 112) << 23 | fraction << 13);
-    return (sign ? -1.0f : 1.0f) * (float)fraction * float_of(0x33800000);      /* 2^-24 */
-}
-
 static double double_value(const unsigned char *p) {
     uint64_t bits = little_u64(p);
     double value;
@@ -115,7 +107,7 @@ static double double_value(const unsigned char *p) {
 static inline float value_of(weight_type type, const unsigned char *p) {
     switch (type) {
     case WEIGHT_F32:  return float_of(little_u32(p));
-    case WEIGHT_F16:  return half_value(little_u16(p));
+    case WEIGHT_F16:  return float_of_f16(little_u16(p));
     case WEIGHT_BF16: return float_of((uint32_t)little_u16(p) << 16);
     default:          return (float)double_value(p);
     }
@@ -161,12 +153,31 @@ static void read_strided(const weight *t, uint64_t first, uint64_t count, float 
     }
 }
 
+/* Whole blocks, of which the first and the last may count in part. */
+static void decode_blocks(const weight *t, uint64_t first, uint64_t count, float *out) {
+    const quant_type *type = t->blocks;
+    float block[256];
+    while (count) {
+        uint64_t skip = first % type->elements, n = type->elements - skip;
+        if (n > count) n = count;
+        type->decode(t->data + quant_bytes(type, first - skip), block, 1);
+        memcpy(out, block + skip, (size_t)n * sizeof *out);
+        first += n;
+        count -= n;
+        out += n;
+    }
+}
+
 int weight_read(const weight *t, uint64_t first, uint64_t count, float *out, report *r) {
     char name[80];
     if (t->type == WEIGHT_OTHER || first > t->elements || count > t->elements - first) {
         return report_fail(r, "tensor '%s': %s", report_name(t->name, strlen(t->name), name),
                            t->type == WEIGHT_OTHER ? "values of this type cannot be read"
                                                    : "has fewer elements than expected");
+    }
+    if (t->type == WEIGHT_BLOCKS) {
+        decode_blocks(t, first, count, out);
+        return 0;
     }
     if (!is_packed(t)) {
         read_strided(t, first, count, out);

@@ -4,6 +4,7 @@
 #ifndef WEIGHTS_H
 #define WEIGHTS_H
 
+#include "quantise.h"
 #include "../shared/host.h"
 
 typedef enum weight_type {
@@ -11,6 +12,7 @@ typedef enum weight_type {
     WEIGHT_F16,
     WEIGHT_BF16,
     WEIGHT_F64,
+    WEIGHT_BLOCKS,                          /* of GGUF: whole rows of encoded blocks */
     WEIGHT_OTHER                            /* listed, cannot be read */
 } weight_type;
 
@@ -20,6 +22,7 @@ typedef struct weight {
     char                *name;
     weight_type          type;
     const char          *type_name;         /* "BF16" in safetensors, "bfloat16" in PyTorch files */
+    const quant_type    *blocks;            /* of WEIGHT_BLOCKS */
     int                  rank;
     uint64_t             shape[WEIGHT_RANK];
     int64_t              stride[WEIGHT_RANK];       /* in elements, not negative */

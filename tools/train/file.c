@@ -105,6 +105,11 @@ int train_read_source(training *t, model_parts *source) {
     memset(&source->vocabulary, 0, sizeof source->vocabulary);          /* ours now */
     source->config.chat_template = NULL;
     if (!source->has_vocabulary) return complain("%s: has no vocabulary", t->o.from);
+    for (size_t i = 0; i < source->tensors.count; i++)
+        if (source->tensors.list[i].source->type == WEIGHT_BLOCKS)
+            return complain("%s: tensor '%s' of type %s cannot be used: train from floats",
+                            t->o.from, source->tensors.list[i].name,
+                            source->tensors.list[i].source->type_name);
     if (source->tensors.count && strcmp(source->tensors.list[source->tensors.count - 1].name,
                                         "lm_head.weight") != 0) return 0;
     return complain("%s: an output head of its own cannot be trained", t->o.from);

@@ -1,0 +1,148 @@
+/* dequantise.c - how the number formats of a GGUF file become floats; see quantise.h.
+ *
+ * A row of a tensor is a sequence of blocks; all numbers are little-endian and nothing is
+ * aligned. h is an IEEE half. Elements of a block are x[0], x[1], ... ; j runs over 0 .. 15,
+ * l over 0 .. 31. The sizes are in the table of quantise.c.
+ *
+ *   f32    float x
+ *   f16    h x
+ *   bf16   the upper two bytes of a float
+ *
+ *   q8_0   0: h d      2: i8 q[32]                        x[l] = q[l] d
+ *   q4_0   0: h d                          2: u8 q[16]    x[j] = (v - 8) d
+ *   q4_1   0: h d      2: h m              4: u8 q[16]    x[j] = v d + m
+ *   q5_0   0: h d                2: u32 H  6: u8 q[16]    x[j] = (v - 16) d
+ *   q5_1   0: h d      2: h m    4: u32 H  8: u8 q[16]    x[j] = v d + m
+ *          v of element j is the low nibble of q[j], of element j + 16 its high nibble; in
+ *          q5 bit i of H is worth 16 in the v of element i.
+ *
+ *   q4_k   0: h d      2: h dmin    4: u8 s[12]                  16: u8 q[128]
+ *   q5_k   0: h d      2: h dmin    4: u8 s[12]    16: u8 H[32]  48: u8 q[128]
+ *          Eight sub-blocks i of 32:  x[32 i + l] = (d scale(i)) v - (dmin min(i)).
+ *          v is a nibble of q[32 (i / 2) + l], the low one for even i, the high one for odd;
+ *          in q5_k bit i of H[l] adds 16. The 6-bit numbers scale(i) and min(i) lie in s:
+ *              i < 4    scale = s[i] & 63                           min = s[i + 4] & 63
+ *              i >= 4   scale = s[i + 4] & 15 | s[i - 4] >> 6 << 4
+ *                                                      min = s[i + 4] >> 4 | s[i] >> 6 << 4
+ *
+ *   q6_k   0: u8 q[128]    128: u8 H[64]    192: i8 s[16]    208: h d
+ *          Two halves of 128, each with 64 bytes of q, 32 of H and 8 of s. In a half the
+ *          element e = 32 k + l has the low four bits of v in q[l + 32 (k & 1)], the low
+ *          nibble for k < 2 and the high one otherwise; bits 2k and 2k + 1 of H[l] are its
+ *          upper two:   x[e] = (d s[e / 16]) (v - 32).
+ *
+ * Decoding is the same bits on every compiler, also where it fuses a product with a sum: a
+ * product of a half (11 bits), a scale (at most 7) and a code (at most 5 and a sign) fits into
+ * the 24 bits of a float, so it is exact, and only the sum rounds. */
+
+#include "quantise.h"
+#include "../shared/checked.h"
+
+#include <string.h>
+
+static float float_of_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+/* binary16: sign 1, exponent 5 (bias 15), fraction 10. Every value is exact in a float. */
+float float_of_f16(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 0x3FF;
+    if (exponent == 31) return float_of_bits(sign | 0x7F800000 | fraction << 13);
+    if (exponent) return float_of_bits(sign | (exponent + 112) << 23 | fraction << 13);
+    return (sign ? -1.0f : 1.0f) * (float)fraction * float_of_bits(0x33800000);     /* 2^-24 */
+}
+
+/* ---- blocks: each function decodes n of them, one after the other --------------- */
+
+void decode_f32(const uint8_t *p, float *x, uint64_t n) {
+    for (; n; n--, p += 4) *x++ = float_of_bits(little_u32(p));
+}
+
+void decode_f16(const uint8_t *p, float *x, uint64_t n) {
+    for (; n; n--, p += 2) *x++ = float_of_f16(little_u16(p));
+}
+
+void decode_bf16(const uint8_t *p, float *x, uint64_t n) {
+    for (; n; n--, p += 2) *x++ = float_of_bits((uint32_t)little_u16(p) << 16);
+}
+
+void decode_q8_0(const uint8_t *p, float *x, uint64_t n) {
+    for (; n; n--, p += 34, x += 32) {
+        float d = float_of_f16(little_u16(p));
+        for (int l = 0; l < 32; l++) x[l] = (float)(int8_t)p[2 + l] * d;
+    }
+}
+
+/* q4_0, q4_1, q5_0, q5_1: the same parts in the same order, some of them absent. */
+static inline void decode_nibbles(const uint8_t *p, float *x, uint64_t n, int has_min,
+                            int has_fifth) {
+    int zero = has_min ? 0 : has_fifth ? 16 : 8;
+    for (; n; n--, p += 16, x += 32) {
+        float    d = float_of_f16(little_u16(p));
+        float    m = has_min ? float_of_f16(little_u16(p + 2)) : 0;
+        uint32_t fifth = 0;
+        p += has_min ? 4 : 2;
+        if (has_fifth) { fifth = little_u32(p); p += 4; }
+        for (int j = 0; j < 16; j++) {
+            int low  = (p[j] & 15) | (int)(fifth >> j & 1) << 4;
+            int high = (p[j] >> 4) | (int)(fifth >> (j + 16) & 1) << 4;
+            x[j]      = (float)(low - zero) * d;
+            x[j + 16] = (float)(high - zero) * d;
+        }
+        if (has_min) for (int j = 0; j < 32; j++) x[j] += m;    /* else -0 must stay -0 */
+    }
+}
+
+void decode_q4_0(const uint8_t *p, float *x, uint64_t n) { decode_nibbles(p, x, n, 0, 0); }
+void decode_q4_1(const uint8_t *p, float *x, uint64_t n) { decode_nibbles(p, x, n, 1, 0); }
+void decode_q5_0(const uint8_t *p, float *x, uint64_t n) { decode_nibbles(p, x, n, 0, 1); }
+void decode_q5_1(const uint8_t *p, float *x, uint64_t n) { decode_nibbles(p, x, n, 1, 1); }
+
+/* Unpacks scale and minimum of sub-block i from the twelve bytes s of q4_k and q5_k. */
+static void unpack_scale(const uint8_t *s, int i, int *scale, int *min) {
+    if (i < 4) {
+        *scale = s[i] & 63;
+        *min   = s[i + 4] & 63;
+    } else {
+        *scale = (s[i + 4] & 15) | (s[i - 4] >> 6) << 4;
+        *min   = (s[i + 4] >> 4) | (s[i] >> 6) << 4;
+    }
+}
+
+/* q4_k and q5_k. */
+static inline void decode_k(const uint8_t *p, float *x, uint64_t n, int has_fifth) {
+    int scale, min;
+    for (; n; n--, p += has_fifth ? 176 : 144) {
+        float d = float_of_f16(little_u16(p)), dmin = float_of_f16(little_u16(p + 2));
+        for (int i = 0; i < 8; i++) {
+            const uint8_t *q = p + (has_fifth ? 48 : 16) + 32 * (i / 2);
+            float step, base;
+            unpack_scale(p + 4, i, &scale, &min);
+            step = d * (float)scale;
+            base = dmin * (float)min;
+            for (int l = 0; l < 32; l++) {
+                int v = q[l] >> 4 * (i & 1) & 15;
+                if (has_fifth) v |= (p[16 + l] >> i & 1) << 4;
+                *x++ = step * (float)v - base;
+            }
+        }
+    }
+}
+
+void decode_q4_k(const uint8_t *p, float *x, uint64_t n) { decode_k(p, x, n, 0); }
+void decode_q5_k(const uint8_t *p, float *x, uint64_t n) { decode_k(p, x, n, 1); }
+
+void decode_q6_k(const uint8_t *p, float *x, uint64_t n) {
+    for (; n; n--, p += 210) {
+        float d = float_of_f16(little_u16(p + 208));
+        for (int e = 0; e < 256; e++) {
+            int half = e / 128, k = e / 32 % 4, l = e % 32;
+            int low  = p[64 * half + 32 * (k & 1) + l] >> 4 * (k / 2) & 15;
+            int high = p[128 + 32 * half + l] >> 2 * k & 3;
+            float step = d * (float)(int8_t)p[192 + e / 16];
+            *x++ = step * (float)((low | high << 4) - 32);
+        }
+    }
+}
