@@ -482,7 +482,7 @@ static void test_table(void) {
                   == &records[i], "%s of %d is lost", texts[i], n);
         CHECK(!grf_table_find(&table, records, sizeof *records, "x", 1), "x is not there");
         CHECK(!grf_table_find(&table, records, sizeof *records, "", 0), "nothing is not there");
-        grf_host_release(&host, table.slots);
+        grf_host_release(&host, table.entries);
     }
 }
 
@@ -494,7 +494,7 @@ static void test_collisions(void) {
     CHECK(grf_table_make(&table, 4000, &host) == GRIFFIN_OK, "%s", message);
     while (n < 4000 && grf_table_add(&table, 77, n, &host) == GRIFFIN_OK) n++;
     CHECK(n == 1001 && strstr(message, "collide"), "%d: %s", n, message);
-    grf_host_release(&host, table.slots);
+    grf_host_release(&host, table.entries);
 }
 
 int main(void) {
