@@ -566,10 +566,10 @@ static void test_collisions(void) {
     for (int count = 1001; count <= 1002; count++) {
         made_size = 24;
         made[16] = 0;
-        make_key("tokenizer.ggml.model", GRF_VALUE_STRING);
+        make_key("tokenizer.ggml.model", GRIFFIN_VALUE_STRING);
         make_text("llama");
         make_texts("tokenizer.ggml.tokens", list, count);
-        make_numbers("tokenizer.ggml.scores", GRF_VALUE_F32, scores, count);
+        make_numbers("tokenizer.ggml.scores", GRIFFIN_VALUE_F32, scores, count);
         check_made(count == 1001 ? GRIFFIN_OK : GRIFFIN_E_FORMAT, "pieces that collide");
         if (count == 1001) {
             CHECK(griffin_find_token(&model, list[0], 8) == 0, "the first");
