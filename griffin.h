@@ -7485,12 +7485,6 @@ static grf_ahead grf_look_ahead(const uint8_t *part, int64_t part_bytes, int ste
 #define GRF_FETCH_LINES(at, two) \
     do { GRF_FETCH(at); if (two) GRF_FETCH((at) + 64); } while (0)
 
-/* Prefetches a number of bytes. Inline, since gcc 12 drops calls of functions that do only that. */
-GRF_INLINE void grf_fetch_bytes(const uint8_t *at, int bytes) {
-    const uint8_t *end = at + bytes;
-    do GRF_FETCH(at); while ((at += 64) < end);
-}
-
 /* Attention prefetches keys and values so many rows before their turn. A row is a few lines of
  * cache, too short for a processor's own prefetching. */
 #define GRF_ROWS_AHEAD 16
@@ -8800,6 +8794,11 @@ GV_INLINE void GV(int_step)(const int rows, const int type, gi *low, gi *high, c
     GV(int_add)(rows, type, high, GV(int_weights)(type, at + 64, upper), q);
 }
 
+GV_INLINE void GV(fetch_bytes)(const uint8_t *at, int bytes) {
+    const uint8_t *end = at + bytes;
+    do GRF_FETCH(at); while ((at += 64) < end);
+}
+
 /* One group of columns: out += dx (...), continuing the sums in out. Returns what follows in w. */
 GV_INLINE const uint8_t *GV(int_group)(const int rows, const int type, float *out,
                                        const uint8_t *w, const grf_q8 *x, int blocks,
@@ -8811,7 +8810,7 @@ GV_INLINE const uint8_t *GV(int_group)(const int rows, const int type, float *ou
         gi ilow[GV_INT_ROWS], ihigh[GV_INT_ROWS];
         GRF_UNROLL for (int m = 0; m < rows; m++)
             ilow[m] = ihigh[m] = GV_IN_PAIRS ? gi_set(0) : GV(int_start)(type, x + m, b);
-        if (!fetch) grf_fetch_bytes(ahead.at, 8 * ahead.step);
+        if (!fetch) GV(fetch_bytes)(ahead.at, 8 * ahead.step);
         GV_UNROLL_BLOCK for (int j = 0; j < steps; j++) {
             const uint8_t *at = w + 64 + 128 * j;
             const int8_t *q = x->q + 32 * b + 4 * j;
