@@ -65,7 +65,8 @@ EXAMPLES = $(patsubst examples/%.c,%,$(wildcard examples/*.c)) \
 $(EXAMPLES): %: $(BUILD)/examples/%
 	$< $(MODEL)
 
-$(BUILD)/examples/%.o: STANDARD += -DGRIFFIN_IMPLEMENTED
+SHARED = -DGRIFFIN_IMPLEMENTED -DGRIFFIN_GRAMMAR_IMPLEMENTED
+$(BUILD)/examples/%.o: STANDARD += $(SHARED)
 $(BUILD)/examples/embedded_model.o: STANDARD += -UGRIFFIN_IMPLEMENTED
 $(BUILD)/examples/embedded_model.o: $(MODEL)
 
@@ -95,12 +96,13 @@ build/web/storyteller.gguf: $(MODEL)
 	cp $< $@
 
 # ---- tests -------------------------------------------------------------------------------------
-# tests/test_*.c are programs that end with the line "N passed, N failed". They read reference
-# models, build/data/NAME.gguf (f32) and NAME.TYPE.gguf, which the converter makes from
-# tests/data/NAME. Types that the library has no tiles of are converted twice: to a file of rows as
-# other programs write them, and from that.
+# tests/test_*.c are programs that end with the line "N passed, N failed", linked to the library
+# that the program uses. tests/inside_*.c are the same with a copy of the library in them, since
+# they call its private functions. They read reference models, build/data/NAME.gguf (f32) and
+# NAME.TYPE.gguf, which the converter makes from tests/data/NAME. Types that the library has no
+# tiles of are converted twice: to a file of rows as other programs write them, and from that.
 
-TESTS  = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
+TESTS  = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c tests/inside_*.c))
 NAMES  = $(patsubst tests/data/%/config.json,%,$(wildcard tests/data/*/config.json))
 TYPES  = f16 bf16 q8_0 q4_0
 MODELS = $(NAMES:%=build/data/%.gguf) $(foreach n,$(NAMES),$(TYPES:%=build/data/$n.%.gguf)) \
@@ -116,14 +118,12 @@ $(TESTS): %: $(BUILD)/tests/%.log
 $(BUILD)/tests/%.log: $(BUILD)/tests/% FORCE | $(MODELS) $(BUILD)/tmp
 	@sh tests/run.sh $< $@
 
-# A test of what everyone may use is linked to the library that the program uses. One that looks
-# inside it defines GRIFFIN_IMPLEMENTATION, and so has a copy of its own. These two are copies too
-# where they are compiled alone, but not here.
-$(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(LIBRARY)
+$(TESTS:%=$(BUILD)/tests/%): %: %.o $(LIBRARY)
 	$(CC) $(CFLAGS) $(OPENMP) -pthread $^ -lm -o $@
 
+# These two have a copy where they are compiled alone, but not here.
 $(BUILD)/tests/%.o: STANDARD += -DTEST_TMP='"$(BUILD)/tmp/"'
-$(BUILD)/tests/test_bits.o $(BUILD)/tests/test_json_action.o: STANDARD += -DGRIFFIN_IMPLEMENTED
+$(BUILD)/tests/test_bits.o $(BUILD)/tests/test_json_action.o: STANDARD += $(SHARED)
 
 # It has two more copies of the library in it.
 $(BUILD)/tests/test_guest: $(BUILD)/tests/guest_prefixed.o $(BUILD)/tests/guest_static.o

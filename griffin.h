@@ -14,16 +14,14 @@
  *     >>api                declarations
  *     >>platform >>basics >>numbers      compilers, errors, memory, bytes, our own exp and log
  *   ONE, the network
- *     >>shapes >>network                 what it computes, as in the paper
- *     >>context >>operations >>steps     running it
+ *     >>network >>run                    what it computes, as in the paper; running it
  *     >>state >>sampler                  its memory of a text; choosing tokens
  *   TWO, files and text
  *     >>gguf >>config                    what is in a file
  *     >>vocabulary >>text                text to tokens and back
  *     >>model                            opening
- *     >>grammar                          what may be written
  *   THREE, silicon
- *     >>dispatch >>words >>kernels       instruction sets; the inner loops, once for all of them
+ *     >>vectors >>dispatch >>kernels     instruction sets; the inner loops, once for all of them
  *
  *
  * QUICK START
@@ -46,12 +44,10 @@
  *
  *     object              memory                      written by           threads
  *     griffin_model       allocator, mapped file      nobody after open    share freely
- *     griffin_grammar     allocator                   nobody after open    share freely
  *     griffin_state       yours, griffin_state_size   steps that name it   one call at a time
  *     griffin_context     yours, griffin_context_size every call with it   one call at a time
  *     griffin_sampler,    yours, plain structs        their functions      one call at a time
- *     ..._decoder, ..._stop,
- *     ..._grammar_state
+ *     ..._decoder, ..._stop
  *
  * A model is the weights. A state is one text so far: for RecurrentGemma 2B 33 MiB, or 17 with keys
  * and values in bf16, whether the text has ten tokens or ten million. A context is scratch memory
@@ -90,22 +86,10 @@
  * CONTROL
  *
  * Who writes the text has the last word on every token. griffin_sampler takes biases, of which
- * -INFINITY is a ban, and a mask, your function that changes the logits before a token is drawn. A
- * griffin_grammar is a mask that lets only texts of a formal language pass:
- *
- *     griffin_grammar_open(&g, m, "root ::= \"yes\" | \"no\"", 21, NULL);
- *     griffin_grammar_state at;  memset(&at, 0, sizeof at);                zero is the beginning
- *     ...
- *         griffin_grammar_mask(g, &at, logits);
- *         token = griffin_sample(m, &sampler, logits);
- *         if (token == griffin_get_info(m)->eos) break;        allowed where a text is complete
- *         griffin_grammar_accept(g, &at, token);
- *         griffin_step(c, s, token, logits);
- *
- * The state of a grammar is bytes, too: copy both states, and both rewind. A mask for JSON costs
- * about 0.15 ms in a vocabulary of 256000 tokens, whose models take 50 ms and more for a step, and
- * 0.003 ms in one of 2000. griffin_stop looks for texts to stop at in what was decoded, and never
- * shows the start of one. Where everything is forbidden, the error is GRIFFIN_E_NO_TOKEN.
+ * -INFINITY is a ban, and a mask, your function that changes the logits before a token is drawn.
+ * griffin_grammar.h, a second header, has a mask that lets only texts of a grammar or of a JSON
+ * schema pass. griffin_stop looks for texts to stop at in what was decoded, and never shows the
+ * start of one. Where everything is forbidden, the error is GRIFFIN_E_NO_TOKEN.
  *
  *
  * PROMISES, each with its file in tests/
@@ -177,7 +161,6 @@
  *     GRIFFIN_API           what stands before every declaration, say for a DLL
  *     GRIFFIN_NO_STDIO      no griffin_open_file, no file access at all
  *     GRIFFIN_NO_MMAP       files are read rather than mapped
- *     GRIFFIN_NO_GRAMMAR    no grammars, 23 KB of code less
  *     GRIFFIN_NO_STDLIB     no malloc: griffin_options.allocator is then needed; with NO_STDIO what
  *                           is left of libc is mem..., str..., frexp, ldexp and sqrtf
  *     GRIFFIN_SCALAR_ONLY   only the plain C kernels
@@ -236,6 +219,7 @@
   #define griffin_get_tensor     GRF_PREFIXED(griffin_get_tensor)
   #define griffin_get_metadata   GRF_PREFIXED(griffin_get_metadata)
   #define griffin_next_element   GRF_PREFIXED(griffin_next_element)
+  #define griffin_get_operation  GRF_PREFIXED(griffin_get_operation)
   #define griffin_state_size     GRF_PREFIXED(griffin_state_size)
   #define griffin_state_position GRF_PREFIXED(griffin_state_position)
   #define griffin_mark_size      GRF_PREFIXED(griffin_mark_size)
@@ -258,11 +242,6 @@
   #define griffin_token_type     GRF_PREFIXED(griffin_token_type)
   #define griffin_find_token     GRF_PREFIXED(griffin_find_token)
   #define griffin_stop_feed      GRF_PREFIXED(griffin_stop_feed)
-  #define griffin_grammar_open   GRF_PREFIXED(griffin_grammar_open)
-  #define griffin_grammar_close  GRF_PREFIXED(griffin_grammar_close)
-  #define griffin_grammar_size   GRF_PREFIXED(griffin_grammar_size)
-  #define griffin_grammar_mask   GRF_PREFIXED(griffin_grammar_mask)
-  #define griffin_grammar_accept GRF_PREFIXED(griffin_grammar_accept)
   #define griffin_save           GRF_PREFIXED(griffin_save)
   #define griffin_load           GRF_PREFIXED(griffin_load)
 #endif
@@ -398,6 +377,7 @@ typedef struct griffin_info {
     int         attn_keys, rewind;          /* in force, */
     griffin_kv_type kv_type;                /* as is this */
     int         has_vocabulary;
+    int         tokens;                     /* of the vocabulary, at most config.vocab; 0: none */
     int32_t     bos, eos, end_of_turn, pad; /* -1: the model has none */
     int         add_bos;                    /* griffin_encode starts a text with bos */
     const char *chat_template;              /* "" if the file has none; Jinja, as trained with */
@@ -408,6 +388,9 @@ typedef struct griffin_info {
     uint64_t    mark_bytes;                 /* what griffin_rewind needs of it */
     uint64_t    fingerprint;                /* of configuration and weights */
     int         tensors;                    /* in the file */
+    int         operations;                 /* in the program that the layers became */
+    griffin_allocator allocator;            /* as in the options, for libraries beside this one */
+    griffin_logger    logger;
 } griffin_info;
 
 /* Maps the file (or reads it where mapping is missing) and packs the weights.
@@ -471,6 +454,38 @@ typedef struct griffin_metadata {
 GRIFFIN_API int griffin_get_metadata(const griffin_model *model, const char *key, int index,
                                      griffin_metadata *metadata);
 GRIFFIN_API int griffin_next_element(griffin_metadata *metadata);
+
+/* What the model does with a token: its operations in order, by number from 0 to
+ * info->operations - 1. They work on named buffers of so many numbers a token. `griffin info
+ * --program` prints them; the letters are those of >>network. */
+typedef struct griffin_input {
+    const char *buffer;                     /* "X", "U", "int8", ... */
+    int         width;
+} griffin_input;
+
+typedef struct griffin_output {
+    const char *buffer;
+    int         width;
+    const char *epilogue;                   /* "store", "add", "activate", "multiply" or "cap": what
+                                             * becomes of a product on its way to the buffer */
+    const char *matrix;                     /* tensor without "layers.N." and ".weight"; null: this
+                                             * is no product, and what follows is 0 */
+    const char *type;                       /* "q8_0", ... */
+    int         rows, cols, blocks;         /* blocks on the diagonal, each [rows / blocks, cols] */
+    int         has_bias;
+} griffin_output;
+
+typedef struct griffin_operation {
+    const char    *name;                    /* as griffin_unit_name has it */
+    int            layer;                   /* -1: before or after the layers */
+    int            inputs, outputs;
+    griffin_input  input[5];
+    griffin_output output[3];
+    uint64_t       state_offset, state_bytes;   /* part of a state that it reads or writes */
+} griffin_operation;
+
+GRIFFIN_API int griffin_get_operation(const griffin_model *model, int index,
+                                      griffin_operation *operation);
 
 /* ---- state: everything a sequence remembers, as plain bytes --------------
  * A state has a fixed size, holds no pointers, and lives in your memory, as
@@ -654,7 +669,8 @@ GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t l
 
 typedef enum griffin_token_kind {
     GRIFFIN_TOKEN_NORMAL = 1, GRIFFIN_TOKEN_UNKNOWN, GRIFFIN_TOKEN_CONTROL,
-    GRIFFIN_TOKEN_USER_DEFINED, GRIFFIN_TOKEN_UNUSED, GRIFFIN_TOKEN_BYTE
+    GRIFFIN_TOKEN_USER_DEFINED, GRIFFIN_TOKEN_UNUSED, GRIFFIN_TOKEN_BYTE,
+    GRIFFIN_TOKEN_MARKER                    /* user-defined, and a turn marker: see no_special */
 } griffin_token_kind;
 
 /* The bytes a token stands for (none for control tokens), for grammars and masks: not
@@ -687,61 +703,6 @@ GRIFFIN_API int     griffin_load(const griffin_model *model, griffin_state *stat
                                  griffin_sampler *sampler, griffin_decoder *decoder,
                                  const void *data, size_t size);
 
-/* ---- grammar -------------------------------------------------------------------
- * Lets a model write only what a grammar derives from its rule "root". The text of a
- * grammar is GBNF as llama.cpp has it:
- *
- *     root ::= "{" space name ":" [0-9]{1,3} "}"      # literals, classes, repetition
- *     name ::= "\"" ( [^"\\] | "\\" . )* "\""         # groups, alternatives, any character
- *     space ::= " "?                                  # also * + {2} {2,}
- *
- * with \n \r \t \\ \" \[ \] \xNN \uNNNN \UNNNNNNNN in literals and classes. Line ends are white
- * space. A rule must not lead back to itself before it has read something.
- *
- * It is exact for every token, whatever literals or parts of characters its bytes span. Control
- * tokens and turn markers never fit; eos and end_of_turn do where the text may end. */
-#ifndef GRIFFIN_NO_GRAMMAR
-
-typedef struct griffin_grammar griffin_grammar;
-
-#define GRIFFIN_GRAMMAR_FRAMES 512          /* rules a text can be inside of, plus alternatives that
-                                             * have begun alike */
-
-typedef struct griffin_grammar_frame { uint16_t position, below; } griffin_grammar_frame;
-
-/* How far a text has come: plain bytes, all zero before its first token. Copy it together with
- * the griffin_state. */
-typedef struct griffin_grammar_state {
-    uint64_t grammar;                       /* a hash of its text; 0: nothing was accepted yet */
-    uint16_t frames, places, ended, zero;
-    griffin_grammar_frame frame[GRIFFIN_GRAMMAR_FRAMES];
-} griffin_grammar_state;
-
-/* Immutable and shared by threads, as the model is, which must stay open as long. Only allocator,
- * logger, error and error_size of the options count; without them, and with options null, the
- * model's allocator and logger do. Keeps about 20 bytes for each token of the vocabulary (5 MB for
- * 256000) and needs as much again while it opens, which takes 0.2 s then, or 1 s with long bounded
- * repetitions. E_FORMAT: the message says in which line and column. */
-GRIFFIN_API int griffin_grammar_open(griffin_grammar **grammar, const griffin_model *model,
-                                     const char *text, size_t length,
-                                     const griffin_options *options);
-GRIFFIN_API void griffin_grammar_close(griffin_grammar *grammar);              /* null is fine */
-GRIFFIN_API uint64_t griffin_grammar_size(const griffin_grammar *grammar);     /* bytes of memory */
-
-/* Sets the logits [vocab] of all tokens that must not come next to -INFINITY. Returns how many
- * tokens remain, or E_NO_TOKEN if none does (in a vocabulary with a token for each byte that is
- * only after the end), E_SPACE if the grammar leaves thousands of ways open, E_MISMATCH if the
- * state is of another grammar. Uses 36 KB of stack. */
-GRIFFIN_API int griffin_grammar_mask(const griffin_grammar *grammar,
-                                     const griffin_grammar_state *state, float *logits);
-
-/* Moves the state on by a token. Returns 1 if the text may end there, else 0. E_ARGUMENT: the
- * token cannot follow; E_SPACE: it opens more rules than GRIFFIN_GRAMMAR_FRAMES. The state is then
- * as it was. */
-GRIFFIN_API int griffin_grammar_accept(const griffin_grammar *grammar,
-                                       griffin_grammar_state *state, int32_t token);
-
-#endif
 
 #ifdef __cplusplus
 }
@@ -753,14 +714,22 @@ GRIFFIN_API int griffin_grammar_accept(const griffin_grammar *grammar,
 #define GRIFFIN_IMPLEMENTED
 
 /* ================================================================= >>platform
- * What differs between compilers and systems is decided here, once. */
+ * What differs between compilers and systems is decided here, once. The rest of the file only sees
+ * macros:
+ *
+ *     GRF_MMAP           files can be mapped into memory
+ *     GRF_OPENMP         OpenMP 4.0; GRF_YIELD: a waiting thread can give up its processor
+ *     GRF_X86            kernels for x86-64; GRF_AVX_VNNI: the compiler knows AVX-VNNI
+ *     GRF_NEON           kernels for 64-bit ARM; GRF_NEON_DOT: with dot products of bytes
+ *     GRF_WASM           kernels for WebAssembly
+ *     GRF_BIG_ENDIAN     0 or 1 */
 
 #if defined(__FAST_MATH__) || (defined(_MSC_VER) && defined(_M_FP_FAST))
   #error "griffin.h: build without fast-math, it changes sums (see NUMBERS in the manual)"
 #endif
 
-/* Floats kept with more than their 24 bits, as the 387 and gcc's -std=c99 for s390x have it, are
- * rounded where the compiler likes. 16 is gcc's way to say that only _Float16 is widened. */
+/* The 387, and gcc's -std=c99 for s390x, keep floats with more than their 24 bits. The compiler
+ * then chooses where it rounds, and results differ. 16 means that only _Float16 is widened. */
 #if (defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0 && __FLT_EVAL_METHOD__ != 16) \
     || (defined(_M_IX86_FP) && _M_IX86_FP < 2)
   #error "griffin.h: floats must stay floats: -msse2 -mfpmath=sse (x86) or -fexcess-precision=fast"
@@ -789,23 +758,25 @@ GRIFFIN_API int griffin_grammar_accept(const griffin_grammar *grammar,
   #endif
 #endif
 
-#if defined(_OPENMP) && _OPENMP >= 201307  /* 4.0 has the atomics; /openmp of MSVC has not */
+#if defined(_OPENMP) && _OPENMP >= 201307  /* 4.0 brought the atomics; /openmp of MSVC is 2.0 */
   #define GRF_OPENMP 1
   #include <omp.h>
   #if defined(__unix__) || defined(__APPLE__)
-    #define GRF_YIELD 1                     /* waiting threads give way to other programs */
+    #define GRF_YIELD 1
     #include <sched.h>
   #endif
 #endif
 
-/* gcc for Windows places vectors of 32 and 64 bytes as if the stack were aligned for them (gcc bug
- * 54412). It only aligns it in functions without unwind tables, which gcc 12 can be asked for. */
+/* gcc for Windows places vectors of 32 and 64 bytes as if the stack were aligned for them, but it
+ * only aligns the stack in functions without unwind tables (gcc bug 54412). Since version 12 an
+ * attribute can switch these tables off. */
 #if defined(_WIN32) && defined(__GNUC__) && !defined(__clang__)
   #define GRF_WINDOWS_GCC 1
 #endif
 
-/* Functions for other instruction sets than the rest: gcc and clang have to be told, MSVC takes the
- * intrinsics anywhere. clang-cl leaves out of <immintrin.h> what /arch did not ask for. */
+/* Some functions are compiled for other instruction sets than the rest of the file. gcc and clang
+ * need an attribute for that, MSVC accepts the intrinsics everywhere. clang-cl's <immintrin.h> only
+ * includes what /arch selects, so its parts are included one by one. */
 #if defined(GRIFFIN_SCALAR_ONLY) || (defined(GRF_WINDOWS_GCC) && __GNUC__ < 12)
 #elif defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
   #define GRF_X86 1
@@ -844,16 +815,17 @@ GRIFFIN_API int griffin_grammar_accept(const griffin_grammar *grammar,
   #define GRF_BIG_ENDIAN 0
 #endif
 
-/* NEON is part of every 64-bit ARM. Its dot products of bytes are an extension: a compiler that is
- * told of it (or assumes it, as Apple's does) needs no choice at run time, on Linux others can
- * choose. WebAssembly chooses nothing at run time: -msimd128. */
+/* NEON is part of every 64-bit ARM, but its dot products of bytes are an extension. A compiler that
+ * may use it everywhere (Apple's always may) needs no choice at run time: GRF_NEON_DOT is 1. On
+ * Linux the choice can be made at run time: it is 2. WebAssembly has no choice at run time, only
+ * -msimd128 when it is compiled. */
 #if defined(__aarch64__) && defined(__GNUC__) && !GRF_BIG_ENDIAN && !defined(GRIFFIN_SCALAR_ONLY)
   #define GRF_NEON 1
   #include <arm_neon.h>
   #if defined(__ARM_FEATURE_DOTPROD)
     #define GRF_NEON_DOT 1
   #elif defined(__linux__) && (defined(__clang__) ? __clang_major__ >= 16 : __GNUC__ >= 8)
-    #define GRF_NEON_DOT 2                  /* ask the kernel */
+    #define GRF_NEON_DOT 2
     #include <sys/auxv.h>
   #endif
 #elif defined(__wasm_simd128__) && !defined(GRIFFIN_SCALAR_ONLY)
@@ -861,7 +833,7 @@ GRIFFIN_API int griffin_grammar_accept(const griffin_grammar *grammar,
   #include <wasm_simd128.h>
 #endif
 
-/* Loops over register arrays must unroll, or the arrays live in memory. */
+/* Loops over arrays of registers must be unrolled. Otherwise the arrays are kept in memory. */
 #if defined(__clang__)
   #define GRF_UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
@@ -870,7 +842,7 @@ GRIFFIN_API int griffin_grammar_accept(const griffin_grammar *grammar,
   #define GRF_UNROLL
 #endif
 
-/* Asks for a line of memory that is needed soon; any address will do. */
+/* Prefetches the cache line of an address. The address need not be valid. */
 #if defined(__GNUC__)
   #define GRF_FETCH(p) __builtin_prefetch(p)
 #elif defined(GRF_X86)
@@ -879,7 +851,7 @@ GRIFFIN_API int griffin_grammar_accept(const griffin_grammar *grammar,
   #define GRF_FETCH(p) ((void)(p))
 #endif
 
-/* Keeps loads before it from moving behind it and the other way round. */
+/* The compiler moves no load across this point. */
 #if defined(__GNUC__)
   #define GRF_IN_ORDER __asm__ volatile("" ::: "memory")
 #else
@@ -897,7 +869,7 @@ GRIFFIN_API int griffin_grammar_accept(const griffin_grammar *grammar,
 #endif
 
 /* ================================================================= >>basics
- * Errors, allocation, checked arithmetic, bytes. */
+ * What the rest stands on: messages, memory, checked arithmetic, little-endian bytes and a hash. */
 
 #define GRF_COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 
@@ -905,16 +877,16 @@ static int64_t grf_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t grf_max64(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* ---- messages --------------------------------------------------------------
- * A tiny printf, so that neither stdio nor the locale is needed. It knows
+ * A small printf, so that neither stdio nor the locale is needed. It knows
  *     %s  const char *        %t  const char *, size_t (a text from a file)
  *     %d  int                 %u  uint64_t            %x  uint64_t in hex
- * Unprintable bytes become '?': names in hostile files reach terminals this way. */
+ * Messages quote names from hostile files and may go to a terminal. Control characters therefore
+ * become '?'. */
 
 typedef struct grf_line { char text[320]; size_t length; } grf_line;
 
 static void grf_line_put(grf_line *line, const char *text, size_t length) {
-    size_t i;
-    for (i = 0; i < length && line->length + 1 < sizeof line->text; i++) {
+    for (size_t i = 0; i < length && line->length + 1 < sizeof line->text; i++) {
         unsigned char c = (unsigned char)text[i];
         line->text[line->length++] = (c < 32 || c == 127) ? '?' : (char)c;
     }
@@ -934,13 +906,19 @@ static void grf_line_format(grf_line *line, const char *format, va_list values) 
     for (; *format; format++) {
         if (*format != '%') { grf_line_put(line, format, 1); continue; }
         switch (*++format) {
-        case 's': text = va_arg(values, const char *); grf_line_put(line, text, strlen(text)); break;
+        case 's':
+            text = va_arg(values, const char *);
+            grf_line_put(line, text, strlen(text));
+            break;
         case 't':
             text = va_arg(values, const char *);
             grf_line_put(line, text, va_arg(values, size_t));
             break;
         case 'u': grf_line_number(line, va_arg(values, uint64_t), 10); break;
-        case 'x': grf_line_put(line, "0x", 2); grf_line_number(line, va_arg(values, uint64_t), 16); break;
+        case 'x':
+            grf_line_put(line, "0x", 2);
+            grf_line_number(line, va_arg(values, uint64_t), 16);
+            break;
         case 'd':
             number = va_arg(values, int);
             if (number < 0) grf_line_put(line, "-", 1);
@@ -951,19 +929,22 @@ static void grf_line_format(grf_line *line, const char *format, va_list values) 
     }
 }
 
-/* Where memory comes from and errors go; one in every model. */
+/* Where memory comes from and where errors go. Every model has one. */
 typedef struct grf_host {
     griffin_allocator allocator;
     griffin_logger    logger;
-    const char       *file;                 /* starts every message; null: none */
-    char             *error;                /* receives the message too; null: none */
+    const char       *file;                 /* its name starts every message; may be null */
+    char             *error;                /* receives every message of an error; may be null */
     size_t            error_size;
 } grf_host;
 
 static int grf_report(const grf_host *host, int error, const char *format, va_list values) {
     grf_line line;
     line.length = 0;
-    if (host->file) { grf_line_put(&line, host->file, strlen(host->file)); grf_line_put(&line, ": ", 2); }
+    if (host->file) {
+        grf_line_put(&line, host->file, strlen(host->file));
+        grf_line_put(&line, ": ", 2);
+    }
     grf_line_format(&line, format, values);
     if (host->logger.message) host->logger.message(error, line.text, host->logger.user);
     if (error < 0 && host->error && host->error_size) {
@@ -974,7 +955,7 @@ static int grf_report(const grf_host *host, int error, const char *format, va_li
     return error;
 }
 
-/* Reports and returns the error: `return grf_fail(host, GRIFFIN_E_FORMAT, "...", ...)`. */
+/* Reports an error and returns it: `return grf_fail(host, GRIFFIN_E_FORMAT, "...", ...)`. */
 static int grf_fail(const grf_host *host, int error, const char *format, ...) {
     va_list values;
     va_start(values, format);
@@ -1009,8 +990,8 @@ static int grf_fail_memory(const grf_host *host, uint64_t size) {
     return grf_fail(host, GRIFFIN_E_MEMORY, "the allocator could not give %u bytes", size);
 }
 
-/* An arena hands out 64-byte aligned parts of one block. With base null it only counts, so one
- * function both measures and lays out whatever is built with it. */
+/* An arena is one block of memory, of which 64-byte aligned parts are taken one after the other. If
+ * base is null it only counts. So one function can first measure what it builds, then build it. */
 typedef struct grf_arena { unsigned char *base; uint64_t used; } grf_arena;
 
 static void *grf_arena_take(grf_arena *arena, uint64_t size) {
@@ -1023,8 +1004,9 @@ static void *grf_align64(void *memory) {
     return (unsigned char *)memory + ((0 - (uintptr_t)memory) & 63);
 }
 
-/* ---- checked arithmetic: every product or sum of numbers from a file ---------- */
+/* ---- checked arithmetic ---------------------------------------------------------- */
 
+/* For every product of numbers from a file. Returns 0 if it does not fit. */
 static int grf_multiply_checked(uint64_t a, uint64_t b, uint64_t *product) {
     if (a != 0 && b > UINT64_MAX / a) return 0;
     *product = a * b;
@@ -1042,27 +1024,27 @@ static uint64_t grf_get_u64(const uint8_t *p) {
 }
 
 static void grf_put_u32(uint8_t *p, uint32_t v) {
-    int i;
-    for (i = 0; i < 4; i++) p[i] = (uint8_t)(v >> 8 * i);
+    for (int i = 0; i < 4; i++) p[i] = (uint8_t)(v >> 8 * i);
 }
 static void grf_put_u64(uint8_t *p, uint64_t v) {
-    int i;
-    for (i = 0; i < 8; i++) p[i] = (uint8_t)(v >> 8 * i);
+    for (int i = 0; i < 8; i++) p[i] = (uint8_t)(v >> 8 * i);
 }
 
-/* Turns a number of 2 or 4 bytes from a file into the machine's, in place, and back. */
+/* Turns a number of 2, 4 or 8 bytes from a file into the machine's, in place, and back. */
 static void grf_native_order(uint8_t *p, int size) {
-    uint32_t wide = size == 4 ? grf_get_u32(p) : 0;
-    uint16_t narrow = grf_get_u16(p);
-    if (size == 4) memcpy(p, &wide, 4);
-    else memcpy(p, &narrow, 2);
+    for (int i = 0; GRF_BIG_ENDIAN && i < size / 2; i++) {
+        uint8_t byte = p[i];
+        p[i] = p[size - 1 - i];
+        p[size - 1 - i] = byte;
+    }
 }
 
 static float    grf_float_from_bits(uint32_t bits) { float f; memcpy(&f, &bits, 4); return f; }
 static uint32_t grf_bits_from_float(float f) { uint32_t bits; memcpy(&bits, &f, 4); return bits; }
 static float    grf_get_f32(const uint8_t *p) { return grf_float_from_bits(grf_get_u32(p)); }
 
-/* FNV-1a, 64 bits, a word at a time where it can: for tables and checksums, not for secrets. */
+/* FNV-1a with 64 bits, which takes eight bytes at a time where it can. It serves tables and
+ * checksums. It resists damage, not attackers. */
 #define GRF_HASH_START 0xcbf29ce484222325u
 
 static uint64_t grf_hash(uint64_t hash, const void *data, size_t size) {
@@ -1081,31 +1063,48 @@ static uint64_t grf_hash_number(uint64_t hash, uint64_t number) {
     return grf_hash(hash, bytes, sizeof bytes);
 }
 
-/* ---- tables: names and other things by their hash ---------------------------------
- * Open addressing. A file made to collide is refused before it becomes slow. */
+/* ---- hash tables ----------------------------------------------------------------------
+ * From a 32-bit hash to the index of an item, by open addressing: an item lies at its hash, or in
+ * the first free place after it. A hostile file can make its items collide. It is refused if an
+ * item would lie a thousand places from its hash, so that no search has to go further. */
 
-typedef struct grf_slot  { uint32_t hash, index; } grf_slot;    /* index + 1; 0: free */
-typedef struct grf_table { grf_slot *slots; uint32_t mask; } grf_table;
+typedef struct grf_table_entry { uint32_t hash, index; } grf_table_entry;   /* index + 1; 0: free */
+typedef struct grf_table { grf_table_entry *entries; uint32_t mask; } grf_table;
+
+#define GRF_FARTHEST 1000
 
 static int grf_table_make(grf_table *table, uint64_t count, const grf_host *host) {
     uint64_t size = 16;
     while (size < 2 * count) size *= 2;
-    table->slots = (grf_slot *)grf_host_allocate(host, size * sizeof(grf_slot));
-    if (!table->slots) return grf_fail_memory(host, size * sizeof(grf_slot));
-    memset(table->slots, 0, (size_t)size * sizeof(grf_slot));
     table->mask = (uint32_t)(size - 1);
+    size *= sizeof(grf_table_entry);
+    table->entries = (grf_table_entry *)grf_host_allocate(host, size);
+    if (!table->entries) return grf_fail_memory(host, size);
+    memset(table->entries, 0, (size_t)size);
     return GRIFFIN_OK;
 }
 
 static int grf_table_add(grf_table *table, uint32_t hash, int index, const grf_host *host) {
     uint32_t at = hash & table->mask;
-    for (int steps = 0; table->slots[at].index; steps++) {
-        if (steps == 1000) return grf_fail(host, GRIFFIN_E_FORMAT, "names made to collide");
+    for (int steps = 0; table->entries[at].index; steps++) {
+        if (steps + 1 == GRF_FARTHEST) {
+            return grf_fail(host, GRIFFIN_E_FORMAT, "names made to collide");
+        }
         at = (at + 1) & table->mask;
     }
-    table->slots[at].hash  = hash;
-    table->slots[at].index = (uint32_t)index + 1;
+    table->entries[at].hash  = hash;
+    table->entries[at].index = (uint32_t)index + 1;
     return GRIFFIN_OK;
+}
+
+/* The next item that was added with this hash; -1: there are no more. *steps starts as 0. */
+GRF_INLINE int32_t grf_table_next(const grf_table *table, uint32_t hash, uint32_t *steps) {
+    while (*steps < GRF_FARTHEST) {
+        const grf_table_entry *entry = &table->entries[(hash + (*steps)++) & table->mask];
+        if (!entry->index) break;
+        if (entry->hash == hash) return (int32_t)entry->index - 1;
+    }
+    return -1;
 }
 
 static uint32_t grf_text_hash(const char *text, uint64_t length) {
@@ -1119,12 +1118,11 @@ typedef struct grf_name { const char *text; uint64_t length; } grf_name;
  * name, or null. */
 static const void *grf_table_find(const grf_table *table, const void *records, size_t size,
                                   const char *text, uint64_t length) {
-    uint32_t hash = grf_text_hash(text, length), at = hash & table->mask;
-    for (; table->slots[at].index; at = (at + 1) & table->mask) {
-        const void *record = (const char *)records + (table->slots[at].index - 1) * size;
+    uint32_t hash = grf_text_hash(text, length), steps = 0;
+    for (int32_t at; (at = grf_table_next(table, hash, &steps)) >= 0; ) {
+        const void *record = (const char *)records + (size_t)at * size;
         const grf_name *name = (const grf_name *)record;
-        if (table->slots[at].hash == hash && name->length == length
-            && memcmp(name->text, text, (size_t)length) == 0) return record;
+        if (name->length == length && memcmp(name->text, text, (size_t)length) == 0) return record;
     }
     return NULL;
 }
@@ -1139,19 +1137,21 @@ static int grf_table_add_name(grf_table *table, const void *records, size_t size
     return grf_table_add(table, grf_text_hash(name->text, name->length), index, host);
 }
 
-/* A 32-bit number that is larger for a larger float. */
+/* A number that is larger for a larger float. */
 static uint32_t grf_float_key(float x) {
     uint32_t bits = grf_bits_from_float(x + 0.0f);  /* -0 becomes 0 */
     return bits >> 31 ? ~bits : bits | 0x80000000u;
 }
 
 /* ================================================================= >>numbers
- * Arithmetic with the same bits everywhere. Rule for the whole file: a product that is then added
- * to something is written as an explicit fused multiply-add, or passes through a volatile, so that
- * no compiler setting can change its rounding. */
+ * Arithmetic with the same bits everywhere. A compiler may join a product and a sum into one fused
+ * multiply-add, which rounds once instead of twice. So this rule holds for the whole file: a
+ * product that is then added to something is written as an explicit fused multiply-add, or passes
+ * through a volatile. No compiler setting can then change its rounding. */
 
-/* GRF_FMAF is for functions compiled for a machine with the instruction; GRF_HAS_FMA: all are. gcc
- * calls the C library when it does not optimise, and musl and Windows round twice there. */
+/* GRF_FMAF is for functions that are compiled for machines with the instruction. GRF_HAS_FMA says
+ * that all functions are. Without optimisation gcc calls fmaf of the C library instead, which
+ * rounds twice in musl and on Windows. */
 #if defined(__GNUC__) && !defined(__clang__) && !defined(__OPTIMIZE__)
   #define GRF_FMAF grf_fma
 #else
@@ -1161,15 +1161,16 @@ static uint32_t grf_float_key(float x) {
   #endif
 #endif
 
-/* fma(a, b, c) in floats. Without the instruction: the product of two floats is exact in a double,
- * so only p + c rounds; rounding it to odd first makes the second rounding, to float, the only one
- * that counts. */
+/* fma(a, b, c) in floats. Without the instruction, the product p of two floats is exact in a double
+ * and only the sum p + c is rounded. If that sum is no double it is rounded to odd: of the two
+ * doubles around it, the one whose last bit is 1 is taken. Rounding that to float gives the same
+ * result as rounding the exact sum (Boldo and Melquiond 2008). */
 static float grf_fma(float a, float b, float c) {
 #ifdef GRF_HAS_FMA
     return GRF_FMAF(a, b, c);
 #else
     double p = (double)a * b, s = p + c, t = s - p;
-    double lost = (p - (s - t)) + (c - t);
+    double lost = (p - (s - t)) + (c - t);  /* p + c - s, exactly (Knuth's two-sum) */
     if (lost > 0 || lost < 0) {
         uint64_t bits;
         memcpy(&bits, &s, 8);
@@ -1180,15 +1181,14 @@ static float grf_fma(float a, float b, float c) {
 #endif
 }
 
-/* The functions below are only used while a model is opened, in double. libm's exp and log differ
- * between systems in the last bit, so these are ours. */
+/* The functions below compute in double and are only used while a model is opened. exp and log of
+ * libm differ between systems in the last bit, so these are our own. */
 static double grf_mul(double a, double b) { volatile double p = a * b; return p; }
 
 /* 2 atanh(s) = 2 (s + s^3/3 + s^5/5 + ...), |s| <= 1/3 */
 static double grf_two_atanh(double s) {
     double square = grf_mul(s, s), sum = 0;
-    int n;
-    for (n = 37; n >= 1; n -= 2) sum = 1.0 / n + grf_mul(square, sum);
+    for (int n = 37; n >= 1; n -= 2) sum = 1.0 / n + grf_mul(square, sum);
     return grf_mul(2 * s, sum);
 }
 
@@ -1204,13 +1204,14 @@ static double grf_log(double x) {
 
 /* e^x, |x| < 700: x = n ln 2 + r, then the Taylor series of e^r. */
 static double grf_exp(double x) {
-    int n = (int)(x / GRF_LN2 + (x < 0 ? -0.5 : 0.5)), k;
+    int n = (int)(x / GRF_LN2 + (x < 0 ? -0.5 : 0.5));
     double r = x - grf_mul(n, GRF_LN2), sum = 1;
-    for (k = 16; k >= 1; k--) sum = 1 + grf_mul(r / k, sum);
+    for (int k = 16; k >= 1; k--) sum = 1 + grf_mul(r / k, sum);
     return ldexp(sum, n);
 }
 
-/* ln(1 + e^v), exact in relative terms for very negative v too. */
+/* ln(1 + e^v) = max(v, 0) + ln(1 + u), u = e^-|v|, and ln(1 + u) = 2 atanh(u / (2 + u)). This keeps
+ * its relative precision for very negative v. */
 static double grf_softplus(double v) {
     double u = grf_exp(-(v < 0 ? -v : v < 700 ? v : 700));
     return (v > 0 ? v : 0) + grf_two_atanh(u / (2 + u));
@@ -1218,12 +1219,13 @@ static double grf_softplus(double v) {
 
 /* ---- single numbers --------------------------------------------------------- */
 
-/* Exact for every half; the payload of a NaN moves up. */
+/* Exact for every half. The payload of a NaN moves up. */
 static float grf_float_from_f16(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16;
     uint32_t exponent = h >> 10 & 31, fraction = h & 1023;
     if (exponent == 0) {                    /* zero or subnormal: fraction * 2^-24 */
-        return grf_float_from_bits(sign | grf_bits_from_float((float)fraction * 5.9604644775390625e-8f));
+        float value = (float)fraction * 5.9604644775390625e-8f;
+        return grf_float_from_bits(sign | grf_bits_from_float(value));
     }
     exponent = exponent == 31 ? 255 : exponent + 112;
     return grf_float_from_bits(sign | exponent << 23 | fraction << 13);
@@ -1231,15 +1233,17 @@ static float grf_float_from_f16(uint16_t h) {
 
 static float grf_float_from_bf16(uint16_t b) { return grf_float_from_bits((uint32_t)b << 16); }
 
-/* The nearest, the even one of two; NaN stays NaN. */
+/* Rounds to the nearest, and to the even one of two that are equally near. NaN stays NaN. */
 static uint16_t grf_bf16_from_float(float x) {
     uint32_t bits = grf_bits_from_float(x);
     if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-/* ================================================================= >>shapes
- * What the rest of the file works on. One alphabet, the paper's where it has a letter:
+/* ================================================================= >>network
+ * The alphabet, the operations, the builder, the mixers.
+ *
+ * ---- the alphabet: what the rest of the file works on, in the paper's letters where it has them
  *
  *     V vocabulary   D width   F MLP width   N layers   E recurrent width   B gate blocks
  *     H query heads  G key/value heads  W window  K convolution taps  R rows (tokens in a pass)
@@ -1252,9 +1256,9 @@ static uint16_t grf_bf16_from_float(float x) {
 #define GRF_PANEL 96                        /* activation rows that meet one tile at once */
 #define GRF_HEAD_BLOCK 8                    /* most heads in one item of attention ... */
 #define GRF_ATTEND_ROWS 4                   /* ... and most rows */
-#define GRF_PIECE (512 * 1024)              /* what one thread takes at once, in bytes of weights */
+#define GRF_CHUNK (512 * 1024)              /* what one thread takes at once, in bytes of weights */
 #define GRF_REWIND 16                       /* griffin_options.rewind if not said otherwise */
-#define GRF_WORTH_WAKING 16                 /* fewer pieces than this are not worth other threads */
+#define GRF_WORTH_WAKING 16                 /* fewer chunks than this are not worth other threads */
 
 static int64_t grf_pad(int64_t n) { return (n + GRF_TILE - 1) / GRF_TILE * GRF_TILE; }
 
@@ -1317,12 +1321,15 @@ static float grf_weight_q4_0(const uint8_t *block, int row, int column) {
            * (float)((column < 16 ? pair & 15 : pair >> 4) - 8);
 }
 
+#define GRF_BLOCK_BYTES_Q8_0 1088           /* of 32 rows */
+#define GRF_BLOCK_BYTES_Q4_0 576
+
 static const grf_tiling grf_tilings[GRF_TILINGS] = {            /* index: grf_type */
     { "f32",   1,  128,   0, 0, grf_weight_f32 },
     { "f16",   1,   64,   0, 0, grf_weight_f16 },
     { "bf16",  1,   64,   0, 0, grf_weight_bf16 },
-    { "q8_0", 32, 1088, 128, 1, grf_weight_q8_0 },
-    { "q4_0", 32,  576,   8, 1, grf_weight_q4_0 }
+    { "q8_0", 32, GRF_BLOCK_BYTES_Q8_0, 128, 1, grf_weight_q8_0 },
+    { "q4_0", 32, GRF_BLOCK_BYTES_Q4_0,   8, 1, grf_weight_q4_0 }
 };
 
 /* Of a tile with so many columns, a multiple of the tiling's. */
@@ -1352,28 +1359,16 @@ typedef struct grf_q8 {
     int8_t  q[GRF_GROUP];
 } grf_q8;
 
-/* What to fetch while a block of columns is multiplied: if the rows take several passes over it,
- * the next block, a share of it in each; else the same block, a little ahead, since the machine's
- * own guesses fall behind. */
-typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
-
-static grf_ahead grf_look_ahead(const uint8_t *block, int64_t block_bytes, int step_bytes,
-                                int passes) {
-    grf_ahead ahead;
-    ahead.at = block + (passes > 1 ? 2 * block_bytes : 6144);
-    ahead.step = (step_bytes + passes - 1) / passes;
-    return ahead;
-}
-
 /* Keys and values of consecutive positions, one row each. */
 typedef struct grf_keys { const uint8_t *k, *v; int count; } grf_keys;
 
 /* One head of one row. Of the keys that are at hand it sees those from first on, before end. */
 typedef struct grf_query {
-    float  *q;                              /* [head] rotated and scaled; overwritten */
+    float  *q;                              /* [head] rotated and scaled; its place serves sum */
     float  *score;                          /* [keys, with room for 16 more] scratch */
     float  *out;                            /* [head_dim] */
     int64_t first, end;
+    float  *sum;                            /* [head] set by the kernel: what its values add up to */
     float   inverse;                        /* 1 / sum of e^(score - largest) */
 } grf_query;
 
@@ -1420,54 +1415,79 @@ typedef struct grf_kernels {
 static const grf_kernels *grf_kernels_find(griffin_cpu cpu);   /* null: not on this machine */
 
 /* ---- the program ---------------------------------------------------------------
- * At open the layers become a flat list of operations over named buffers. An operation is a
- * number of like items (weight tiles, rows, channels); pieces are runs of items. */
+ * When a model is opened its layers become a flat list of operations over named buffers. An
+ * operation is a number of like items (weight tiles, rows, channels) that may be done in any order,
+ * and a chunk is a run of items. `griffin info --program` prints the list. */
 
-typedef enum grf_buffer {                   /* [R][pad(width)] each */
+typedef enum grf_buffer {                   /* rows of the pass, [R][pad(width)] each */
+    GRF_NONE,                               /* ends a list of buffers */
     GRF_X,                                  /* D  the residual stream */
     GRF_U,                                  /* D  normalised */
     GRF_Y,                                  /* E  gate branch of the recurrent block, then h * y */
     GRF_Z,                                  /* E  input of the convolution */
     GRF_C,                                  /* E  its output */
     GRF_I, GRF_R,                           /* E  input and recurrence gate before the sigmoid */
-    GRF_Q, GRF_K, GRF_V,                    /* D, G head_dim  as they come from the projections */
-    GRF_QR,                                 /* H heads padded to 16: rotated and scaled */
+    GRF_Q, GRF_K, GRF_V,                    /* H, G, G heads of head_dim, from the projections */
+    GRF_QR,                                 /* H heads of head_stride: Q, rotated and scaled */
+    GRF_T,                                  /* rope_dims  cosines, then sines, of a row's angles */
     GRF_A,                                  /* D  attention output */
     GRF_M,                                  /* F  MLP inner row */
-    GRF_BUFFERS,
-    GRF_LOGITS = -1                         /* rows of the caller */
+    GRF_INT8,                               /* a row in int8, for int8 and int4 weights: grf_q8 */
+    GRF_LOGITS,                             /* V  in memory of the caller */
+    GRF_BUFFERS
 } grf_buffer;
 
-typedef enum grf_kind {
-    GRF_EMBED, GRF_NORM, GRF_QUANTISE, GRF_LINEAR, GRF_GATED,
-    GRF_CONV, GRF_RGLRU, GRF_ROPE, GRF_ATTEND
-} grf_kind;
+static const char *const grf_buffer_names[GRF_BUFFERS] = {
+    "", "X", "U", "Y", "Z", "C", "I", "R", "Q", "K", "V", "QR", "T", "A", "M", "int8", "logits"
+};
 
-/* What becomes of a finished tile of a linear layer. */
-typedef enum grf_then { GRF_STORE, GRF_ADD, GRF_ACTIVATE, GRF_CAP } grf_then;
+typedef enum grf_op_kind {                  /* a row of grf_op_types each (>>run) */
+    GRF_OP_EMBED, GRF_OP_ANGLES, GRF_OP_NORM, GRF_OP_QUANTISE, GRF_OP_LINEAR, GRF_OP_GATED,
+    GRF_OP_CONV, GRF_OP_RGLRU, GRF_OP_ROPE, GRF_OP_KEEP, GRF_OP_ATTEND,
+    GRF_OP_KINDS
+} grf_op_kind;
+
+/* What becomes of a product W x + b. */
+typedef enum grf_epilogue {
+    GRF_STORE,                              /* it is the result */
+    GRF_ADD,                                /* it is added to what is in the buffer */
+    GRF_ACTIVATE,                           /* act(it) */
+    GRF_MULTIPLY,                           /* the buffer is multiplied by it: gated MLP only */
+    GRF_CAP                                 /* soft_cap tanh(it / soft_cap) */
+} grf_epilogue;
+
+static const char *const grf_epilogue_names[] = { "store", "add", "activate", "multiply", "cap" };
 
 typedef struct grf_output {
-    const grf_linear *w;
-    grf_buffer        to;
-    grf_then          then;
+    grf_buffer         buffer;
+    const grf_linear  *w;                   /* null: not by a linear layer */
+    const char        *name;                /* of its tensor, without layer and ".weight" */
+    grf_epilogue       epilogue;
+    griffin_activation activation;          /* of GRF_ACTIVATE */
 } grf_output;
 
+/* Part of a state, in bytes: `at` counts from the recurrent part or from the first ring. */
+typedef struct grf_memory { int64_t at, bytes; int is_ring; } grf_memory;
+
 typedef struct grf_op {
-    grf_kind      kind;
-    grf_buffer    from, to;
-    int           outputs;                  /* linear layers that share the input */
-    grf_output    output[3];
-    int           head;                     /* only rows whose logits are wanted */
-    int           slot;                     /* which recurrent or attention layer, from 0 */
-    const float  *gain;                     /* norm: [pad(D)] */
-    int           quantise;                 /* norm: quantise its rows, too */
-    const float  *conv_w, *conv_b;          /* [K][pad(E)], [pad(E)] */
-    const float  *log_decay;                /* [pad(E)]  -c softplus(recurrent parameter) */
+    grf_op_kind  kind;
+    int          layer;                     /* -1: outside the layers */
+    grf_buffer   in[5];                     /* all that it reads, up to GRF_NONE, */
+    grf_output   out[3];                    /* all that it writes, and by which matrices, */
+    int          outputs;
+    grf_memory   state;                     /* and what it reads and writes of a state */
+    int          wanted_rows_only;          /* only rows whose logits are wanted */
+    int          width;                     /* numbers in a row that it works on, without padding */
+    const float *vector[2];                 /* norm: gain; conv: taps [K][pad(E)], bias;
+                                             * rglru: -decay softplus(recurrent parameter) */
+    float        eps, scale, soft_cap;      /* norm; embed and rope; linear */
+    int          heads, head_stride;        /* rope: how many, and from one to the next in out[0] */
 } grf_op;
 
 /* ---- a state: struct griffin_state, then floats -----------------------------------
- *     recurrent part   [recurrent layers] { h [pad(E)], then K - 1 rows z [pad(E)], oldest first }
- *     rings            [attention layers] { keys [slots][kv_row], values [slots][kv_row] }
+ *     recurrent part   for each recurrent layer { h [pad(E)], then K - 1 rows z [pad(E)], oldest
+ *                      first }; other mixers may have other sizes
+ *     rings            for each attention layer { keys [slots][kv_row], values [slots][kv_row] }
  *     past             [rewind] history at earlier positions, 64 bits each
  * Position p lives in slot p % slots of a ring, and p % rewind of the past. kv_row = G heads of
  * head_dim padded to 16, floats or bf16. The next token sees attn_keys - 1 stored keys; a ring has
@@ -1481,20 +1501,22 @@ struct griffin_state {
     uint64_t reserved[4];
 };
 
-typedef struct grf_layout {                 /* sizes that follow from the configuration */
-    int     recurrent_layers, attention_layers;
+typedef struct grf_layout {
     int     slots, rewind;                  /* of a ring; of them more than attention needs */
-    int     head;                           /* head_dim padded to 16 */
+    int     head_stride;                    /* head_dim padded to 16 */
     int     heads_per_kv;                   /* H / G, handled in */
     int     head_blocks, head_block;        /* so many blocks of so many heads */
     int     kv_type, kv_size;               /* GRF_F32 or GRF_BF16; bytes of one */
-    int64_t kv_row;                         /* bytes */
-    int64_t lane;                           /* pad(E) */
-    int64_t recurrent_row;                  /* floats of one recurrent layer: K * lane */
-    int64_t recurrent_floats, ring_bytes;   /* of all layers; of one attention layer */
-    uint64_t past;                          /* where it starts in a state */
-    int64_t width[GRF_BUFFERS];             /* floats in a row of each buffer */
+    int64_t kv_row, ring_bytes;             /* of one row of keys or values; of one layer */
+
+    /* counted by the builder */
+    int     attention_layers;
+    int64_t recurrent_floats;               /* of all layers */
+    int     columns[GRF_BUFFERS];           /* numbers in a row of each buffer; 0: not used */
+    int64_t width[GRF_BUFFERS];             /* the same, padded */
     int64_t q8_row;                         /* grf_q8 of a quantised row, 0 if none needed */
+    uint64_t past;                          /* where it starts in a state */
+
     uint64_t tag, saved_tag;                /* of states in memory; of saved ones: any rewind */
 } grf_layout;
 
@@ -1512,42 +1534,45 @@ struct griffin_model {
     uint64_t           mapped_size;
     void              *weights;             /* the arena's block */
     char              *name, *chat_template;
-    const grf_linear  *embedding;
     const uint64_t    *turns;               /* [rope_dims / 2] turns per position, in 2^-64 */
     const grf_op      *ops;
     int                n_ops;
     grf_vocab         *vocab;
 };
 
-/* ================================================================= >>network
+/* ---- the builder ---------------------------------------------------------------
  * The model itself. Read this beside figure 2 of the Griffin paper (arXiv 2402.19427): one builder
  * for each box of the figure, each adding operations to the program. Per token, p its position:
  *
  *     x = s E[token]                                            embedding, s = embedding_scale
  *     for each layer:
- *         x += temporal(norm(x))                                recurrent or attention block
+ *         x += mixer(norm(x))                                   recurrent or attention block
  *         x += Wd (act(Wg v + bg) * (Wu v + bu)) + bd           v = norm(x), gated MLP
  *     logits = cap tanh(E norm(x) / cap)                        cap = soft_cap; 0: E norm(x)
  *
- *     norm(x)_j = x_j / sqrt(mean(x^2) + eps) * (norm_offset + w_j)
- *
- * The builder runs twice: once to check every tensor and to measure, once to lay out. */
+ * The builder runs twice. The first time it measures: it checks every tensor and counts memory.
+ * The second time it lays out. Names of tensors stand without "layers.N." and ".weight". */
 
 typedef struct grf_builder {
     griffin_model *model;
     const griffin_config *config;
-    grf_arena  arena;                       /* base null: measuring */
-    int        layer, recurrent, attention; /* the current one; how many of each kind so far */
+    grf_arena  arena;
+    int        layer;                       /* the current one; -1: none */
+    int        wanted_rows_only;            /* what is added now follows the last layer */
     unsigned char *used;                    /* [tensors] named by the network */
     int        copy;                        /* griffin_options.copy_weights */
-    int        quantised_cols;              /* longest input of a quantised layer */
     uint64_t   parameters;                  /* of everything, */
-    uint64_t   weights_of[GRF_TILINGS];       /* and in matrices of each type */
-    grf_op    *ops;                         /* null: measuring */
-    grf_op     dropped;                     /* what operations are written to then */
-    int        n_ops;
+    uint64_t   weights_of[GRF_TILINGS];     /* and in matrices of each type */
+    const grf_linear *embedding;
+    grf_op    *ops;
+    int        n_ops;                       /* measuring: no more than so many are needed */
+    grf_op     dropped;                     /* receives every operation while measuring */
     int        error;                       /* the first one; later steps do nothing */
 } grf_builder;
+
+/* 1: nothing is written. Either the builder measures, or an error has stopped it. Whatever the
+ * loaders return is null then, and at no other time. */
+static int grf_measuring(const grf_builder *b) { return !b->arena.base || b->error; }
 
 /* Defined where files are opened (>>model): the weights of a file, by name. */
 static const grf_tensor *grf_gguf_tensor(const grf_gguf *g, const char *name);
@@ -1559,205 +1584,356 @@ static const grf_linear *grf_load_matrix(grf_builder *b, const char *name, int r
                                    int has_bias);
 static const grf_linear *grf_load_gates(grf_builder *b, const char *weight, const char *bias);
 
-/* ---- adding operations ---------------------------------------------------------------- */
+/* ---- memory in a state: given to operations as weights are, in the order of the layers ---- */
 
-#define GRF_LAYER_OPS 16                    /* no layer needs more, nor do the ends */
+/* So many rows of floats in the recurrent part, each padded. A fresh state has zeros there. */
+static grf_memory grf_remember(grf_builder *b, int rows, int width) {
+    grf_layout *l = &b->model->layout;
+    grf_memory memory = { l->recurrent_floats * 4, rows * grf_pad(width) * 4, 0 };
+    l->recurrent_floats += rows * grf_pad(width);
+    return memory;
+}
 
-static grf_op *grf_add(grf_builder *b, grf_kind kind, grf_buffer from, grf_buffer to) {
-    grf_op *op = b->ops ? b->ops + b->n_ops++ : &b->dropped;
+/* A ring of keys and values; all rings are alike. */
+static grf_memory grf_remember_kv(grf_builder *b) {
+    grf_layout *l = &b->model->layout;
+    grf_memory memory = { l->attention_layers++ * l->ring_bytes, l->ring_bytes, 1 };
+    return memory;
+}
+
+/* ---- adding operations ----
+ * A box loads its weights, adds its operations in the order in which they run, and names what each
+ * of them reads and writes. */
+
+/* Rows of the buffer have at least so many numbers. */
+static void grf_widen(grf_builder *b, grf_buffer buffer, int columns) {
+    grf_layout *l = &b->model->layout;
+    if (columns > l->columns[buffer]) l->columns[buffer] = columns;
+    l->width[buffer] = grf_pad(l->columns[buffer]);
+}
+
+/* An operation on rows of `width` numbers: from `in` to `out`. */
+static grf_op *grf_add(grf_builder *b, grf_op_kind kind, grf_buffer in, grf_buffer out, int width) {
+    grf_op *op = grf_measuring(b) ? &b->dropped : b->ops + b->n_ops;
+    b->n_ops++;
     memset(op, 0, sizeof *op);
-    op->kind = kind; op->from = from; op->to = to;
+    op->kind = kind;
+    op->layer = b->layer;
+    op->in[0] = in;
+    op->out[0].buffer = out;
+    op->outputs = out != GRF_NONE;
+    op->width = width;
+    op->wanted_rows_only = b->wanted_rows_only;
+    grf_widen(b, out, width);
     return op;
 }
 
-static grf_output grf_output_of(const grf_linear *w, grf_buffer to, grf_then then) {
+static grf_output grf_output_of(const grf_builder *b, grf_buffer to, grf_epilogue epilogue,
+                                const char *name, const grf_linear *w) {
     grf_output output;
-    output.w = w; output.to = to; output.then = then;
+    output.buffer = to;
+    output.epilogue = epilogue;
+    output.activation = b->config->activation;
+    output.name = name;
+    output.w = w;
     return output;
 }
 
-/* Rows to read quantised: at once where a norm has just written them, else in a step of its own. */
-static void grf_add_quantise(grf_builder *b, grf_buffer from, int head) {
-    grf_op *last = b->ops ? b->ops + b->n_ops - 1 : &b->dropped;
-    if (last->kind == GRF_NORM) last->quantise = 1;
-    else grf_add(b, GRF_QUANTISE, from, from)->head = head;
+/* to = W x + b with W [rows, cols] and, if has_bias, b [rows] */
+static grf_output grf_dense(grf_builder *b, grf_buffer to, grf_epilogue epilogue, const char *name,
+                            int rows, int cols, int has_bias) {
+    return grf_output_of(b, to, epilogue, name, grf_load_matrix(b, name, rows, cols, has_bias));
 }
 
-/* Linear layers over the same rows; those with int8 or int4 weights read them quantised. */
-static grf_op *grf_add_linear(grf_builder *b, grf_kind kind, grf_buffer from,
-                              const grf_output *outputs, int count, int head) {
-    int i, quantised = 0;
-    grf_op *op;
-    for (i = 0; i < count; i++) quantised |= grf_is_quantised(outputs[i].w);
-    if (quantised) grf_add_quantise(b, from, head);
-    op = grf_add(b, kind, from, outputs[0].to);
-    memcpy(op->output, outputs, (size_t)count * sizeof *outputs);
+/* The rows of a buffer in int8. The next operation reads them. */
+static void grf_add_quantise(grf_builder *b, grf_buffer from, int width) {
+    grf_layout *l = &b->model->layout;
+    grf_add(b, GRF_OP_QUANTISE, from, GRF_INT8, width);
+    l->q8_row = grf_max64(l->q8_row, (width + GRF_GROUP - 1) / GRF_GROUP);
+}
+
+/* Linear layers over the same rows. Those with int8 or int4 weights read them in int8. While
+ * measuring, the types of weights are not known, and both forms are counted. */
+static grf_op *grf_add_linear(grf_builder *b, grf_op_kind kind, grf_buffer from, int cols,
+                              const grf_output *outputs, int count) {
+    int floats = 0, bytes = grf_measuring(b);
+    for (int i = 0; i < count && !grf_measuring(b); i++) {
+        const grf_linear *w = outputs[i].w;
+        if (grf_is_quantised(w)) bytes = 1; else floats = 1;
+        if (grf_is_quantised(w) && w->blocks > 1)
+            b->error = grf_fail(&b->model->host, GRIFFIN_E_UNSUPPORTED,
+                                "layer %d: '%s' is quantised, expected f32, f16 or bf16",
+                                b->layer, outputs[i].name);
+        grf_widen(b, outputs[i].buffer, w->rows);
+    }
+    if (bytes) grf_add_quantise(b, from, cols);
+    grf_op *op = grf_add(b, kind, GRF_NONE, GRF_NONE, cols);
+    memcpy(op->out, outputs, (size_t)count * sizeof *outputs);
     op->outputs = count;
-    op->head = head;
+    int inputs = 0;
+    if (floats) op->in[inputs++] = from;
+    if (bytes)  op->in[inputs++] = GRF_INT8;
     return op;
 }
 
-/* x += W from + b */
-static void grf_add_residual(grf_builder *b, grf_buffer from, const grf_linear *w) {
-    grf_output output = grf_output_of(w, GRF_X, GRF_ADD);
-    grf_add_linear(b, GRF_LINEAR, from, &output, 1, 0);
+/* X += W from + b, W [rows, cols] */
+static void grf_add_residual(grf_builder *b, grf_buffer from, const char *name, int rows,
+                             int cols) {
+    grf_output out = grf_dense(b, GRF_X, GRF_ADD, name, rows, cols, 1);
+    grf_add_linear(b, GRF_OP_LINEAR, from, cols, &out, 1);
 }
 
-/* ---- the boxes of the figure ------------------------------------------------------------ */
+/* ---- the boxes of the figure ---- */
 
-static void grf_norm(grf_builder *b, const char *name, int head) {
-    float *gain = grf_load_vector(b, name, b->config->width, 0, 0);
-    grf_op *op = grf_add(b, GRF_NORM, GRF_X, GRF_U);
-    int j;
-    for (j = 0; gain && j < b->config->width; j++) gain[j] += b->config->norm_offset;
-    op->gain = gain;
-    op->head = head;
+/* X = s E[token] */
+static void grf_embedding(grf_builder *b) {
+    grf_op *op = grf_add(b, GRF_OP_EMBED, GRF_NONE, GRF_X, b->config->width);
+    op->out[0] = grf_dense(b, GRF_X, GRF_STORE, "embed_tokens", b->config->vocab, b->config->width,
+                           0);
+    op->scale = b->config->embedding_scale;
+    b->embedding = op->out[0].w;
 }
 
+/* U_j = X_j / sqrt(mean(X^2) + eps) * (norm_offset + w_j) */
+static void grf_norm(grf_builder *b, const char *name) {
+    int D = b->config->width;
+    float *gain = grf_load_vector(b, name, D, 0, 0);
+    grf_op *op = grf_add(b, GRF_OP_NORM, GRF_X, GRF_U, D);
+    for (int j = 0; j < D && !grf_measuring(b); j++) gain[j] += b->config->norm_offset;
+    op->vector[0] = gain;
+    op->eps = b->config->eps;
+}
 
-/* The recurrent block, u = norm(x):
+/* The recurrent block:
  *
- *     y   = act(Wy u + by)           z = Wx u + bx
- *     c_t = conv_b + sum_k conv_w[k] z_{t - K + 1 + k}                      per channel
- *     i   = sigmoid(Wi c + bi)       r = sigmoid(Wr c + br)                 block-diagonal
- *     log a = -decay softplus(parameter) r                              decay is the paper's c = 8
- *     h_t = a h_{t-1} + sqrt(1 - a^2) (i c_t)       at p = 0: h = i c_t
- *     x  += Wo (h * y) + bo */
+ *     Y   = act(Wy U + by)           Z = Wx U + bx
+ *     C_t = conv_b + sum_k conv_w[k] Z_{t - K + 1 + k}                      per channel
+ *     I   = Wi C + bi                R = Wr C + br                          block-diagonal
+ *     log a = -decay softplus(parameter) sigmoid(R)                   decay is the paper's c = 8
+ *     h_t = a h_{t-1} + sqrt(1 - a^2) (sigmoid(I) C_t)      at p = 0: h = sigmoid(I) C
+ *     Y   = h Y
+ *     X  += Wo Y + bo */
 static void grf_recurrent_block(grf_builder *b) {
-    int D = b->config->width, E = b->config->lru_width, e;
-    grf_output in[2], gates[2];
-    float *conv_w, *conv_b, *log_decay;
+    int D = b->config->width, E = b->config->lru_width, K = b->config->conv_width;
+    grf_memory h = grf_remember(b, 1, E), past = grf_remember(b, K - 1, E);
+    grf_output out[2];
     grf_op *op;
 
-    in[0] = grf_output_of(grf_load_matrix(b, "temporal_block.linear_y", E, D, 1), GRF_Y, GRF_ACTIVATE);
-    in[1] = grf_output_of(grf_load_matrix(b, "temporal_block.linear_x", E, D, 1), GRF_Z, GRF_STORE);
-    grf_add_linear(b, GRF_LINEAR, GRF_U, in, 2, 0);
+    out[0] = grf_dense(b, GRF_Y, GRF_ACTIVATE, "temporal_block.linear_y", E, D, 1);
+    out[1] = grf_dense(b, GRF_Z, GRF_STORE,    "temporal_block.linear_x", E, D, 1);
+    grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, out, 2);
 
-    conv_w = grf_load_taps(b);
-    conv_b = grf_load_vector(b, "temporal_block.conv_1d.bias", E, 0, 0);
-    op = grf_add(b, GRF_CONV, GRF_Z, GRF_C);
-    op->conv_w = conv_w; op->conv_b = conv_b;
-    op->slot = b->recurrent;
+    op = grf_add(b, GRF_OP_CONV, GRF_Z, GRF_C, E);
+    op->vector[0] = grf_load_taps(b);
+    op->vector[1] = grf_load_vector(b, "temporal_block.conv_1d.bias", E, 0, 0);
+    op->state = past;
 
-    gates[0] = grf_output_of(grf_load_gates(b, "temporal_block.rg_lru.input_gate_weight",
-                                      "temporal_block.rg_lru.input_gate_bias"), GRF_I, GRF_STORE);
-    gates[1] = grf_output_of(grf_load_gates(b, "temporal_block.rg_lru.recurrent_gate_weight",
-                                      "temporal_block.rg_lru.recurrent_gate_bias"),
-                             GRF_R, GRF_STORE);
-    grf_add_linear(b, GRF_LINEAR, GRF_C, gates, 2, 0);
+    out[0] = grf_output_of(b, GRF_I, GRF_STORE, "temporal_block.rg_lru.input_gate",
+                           grf_load_gates(b, "temporal_block.rg_lru.input_gate_weight",
+                                          "temporal_block.rg_lru.input_gate_bias"));
+    out[1] = grf_output_of(b, GRF_R, GRF_STORE, "temporal_block.rg_lru.recurrent_gate",
+                           grf_load_gates(b, "temporal_block.rg_lru.recurrent_gate_weight",
+                                          "temporal_block.rg_lru.recurrent_gate_bias"));
+    grf_add_linear(b, GRF_OP_LINEAR, GRF_C, E, out, 2);
 
-    log_decay = grf_load_vector(b, "temporal_block.rg_lru.recurrent_param", E, 0, 0);
-    for (e = 0; log_decay && e < E; e++)
+    float *log_decay = grf_load_vector(b, "temporal_block.rg_lru.recurrent_param", E, 0, 0);
+    for (int e = 0; e < E && !grf_measuring(b); e++)
         log_decay[e] = (float)grf_mul(-(double)b->config->decay, grf_softplus(log_decay[e]));
-    op = grf_add(b, GRF_RGLRU, GRF_C, GRF_Y);
-    op->log_decay = log_decay;
-    op->slot = b->recurrent++;
+    op = grf_add(b, GRF_OP_RGLRU, GRF_C, GRF_Y, E);
+    op->in[1] = GRF_I; op->in[2] = GRF_R; op->in[3] = GRF_Y;
+    op->vector[0] = log_decay;
+    op->state = h;
 
-    grf_add_residual(b, GRF_Y, grf_load_matrix(b, "temporal_block.linear_out", D, E, 1));
+    grf_add_residual(b, GRF_Y, "temporal_block.linear_out", D, E);
 }
 
-/* Local attention, u = norm(x), heads of head_dim, G of them for keys and values:
- *
- *     q = Wq u,  k = Wk u,  v = Wv u       q and k rotated by p (first rope_dims of each head)
- *     A = softmax(q k / sqrt(head_dim)) v  over the keys p - W .. p
- *     x += Wo A + bo */
-static void grf_attention_block(grf_builder *b) {
-    int D = b->config->width, kv = b->config->kv_heads * b->config->head_dim;
-    int bias = b->config->qkv_bias;
-    grf_output qkv[3];
-    qkv[0] = grf_output_of(grf_load_matrix(b, "temporal_block.q_proj", D,  D, bias), GRF_Q, GRF_STORE);
-    qkv[1] = grf_output_of(grf_load_matrix(b, "temporal_block.k_proj", kv, D, bias), GRF_K, GRF_STORE);
-    qkv[2] = grf_output_of(grf_load_matrix(b, "temporal_block.v_proj", kv, D, bias), GRF_V, GRF_STORE);
-    grf_add_linear(b, GRF_LINEAR, GRF_U, qkv, 3, 0);
-    grf_add(b, GRF_ROPE, GRF_Q, GRF_QR)->slot = b->attention;
-    grf_add(b, GRF_ATTEND, GRF_QR, GRF_A)->slot = b->attention++;
-    grf_add_residual(b, GRF_A, grf_load_matrix(b, "temporal_block.o_proj", D, D, 1));
-}
-
-/* x += Wd (act(Wg v + bg) * (Wu v + bu)) + bd,  v = norm(x) */
-static void grf_mlp_block(grf_builder *b) {
-    int D = b->config->width, F = b->config->mlp_width;
-    grf_output up[2];
-    up[0] = grf_output_of(grf_load_matrix(b, "mlp_block.gate_proj", F, D, 1), GRF_M, GRF_STORE);
-    up[1] = grf_output_of(grf_load_matrix(b, "mlp_block.up_proj",   F, D, 1), GRF_M, GRF_STORE);
-    grf_add_linear(b, GRF_GATED, GRF_U, up, 2, 0);
-    grf_add_residual(b, GRF_M, grf_load_matrix(b, "mlp_block.down_proj", D, F, 1));
-}
-
-static void grf_embedding(grf_builder *b) {
-    int i, half = b->config->rope_dims / 2;
+/* T = cosines and sines of the angles of position p. A rotary embedding turns pair i of the
+ * dimensions of a head by p base^(-2i / rope_dims) radians, so that the product of two heads depends
+ * on the distance of their tokens. The angle of one token is kept as a fraction of a turn in 2^-64:
+ * p times it, modulo one turn, is exact at any position. All layers that rotate share the angles,
+ * which the first of them adds to the program. */
+static void grf_angles(grf_builder *b) {
+    int half = b->config->rope_dims / 2;
+    if (half == 0 || b->model->layout.columns[GRF_T]) return;
     uint64_t *turns = (uint64_t *)grf_arena_take(&b->arena, 8 * (uint64_t)half);
-    b->model->embedding = grf_load_matrix(b, "embed_tokens", b->config->vocab, b->config->width, 0);
-    b->model->turns = turns;
-    grf_add(b, GRF_EMBED, GRF_X, GRF_X);
-    /* pair i turns by base^(-2i / rope_dims) radians a token: kept as a fraction of a turn in
-     * 2^-64, so that p times it, modulo one turn, is exact at any position */
-    for (i = 0; turns && i < half; i++) {
+    for (int i = 0; i < half && !grf_measuring(b); i++) {
         double turn = -2.0 * i / b->config->rope_dims;
         double power = grf_mul(turn, grf_log((double)b->config->rope_base));
         turns[i] = (uint64_t)grf_mul(grf_exp(power), 18446744073709551616.0 / 6.283185307179586477);
     }
+    b->model->turns = turns;
+    grf_add(b, GRF_OP_ANGLES, GRF_NONE, GRF_T, 2 * half);
 }
 
-/* Only for rows whose logits are wanted. The head is the embedding unless the file has its own. */
-static void grf_head(grf_builder *b) {
-    const grf_linear *w = b->model->embedding;
-    grf_output output;
-    b->layer = -1;
-    grf_norm(b, "final_norm.weight", 1);
-    if (grf_tensor_lookup_tiles(b, "lm_head.weight"))
-        w = grf_load_matrix(b, "lm_head", b->config->vocab, b->config->width, 0);
-    output = grf_output_of(w, GRF_LOGITS, GRF_CAP);
-    grf_add_linear(b, GRF_LINEAR, GRF_U, &output, 1, 1);
+/* to = scale rotate(from): of each head the first rope_dims are rotated. Heads lie head_dim apart
+ * in `from` and `stride` apart in `to`. */
+static void grf_add_rope(grf_builder *b, grf_buffer from, grf_buffer to, int heads, int stride,
+                         float scale) {
+    grf_op *op = grf_add(b, GRF_OP_ROPE, from, to, heads * stride);
+    op->in[1] = GRF_T;
+    op->heads = heads;
+    op->head_stride = stride;
+    op->scale = scale;
 }
+
+/* Local attention, H heads of head_dim for queries, G for keys and values:
+ *
+ *     Q = Wq U,  K = Wk U,  V = Wv U               with biases if qkv_bias
+ *     QR = rotate(Q) / sqrt(head_dim)    K = rotate(K)       by the angles T of p
+ *     keep K and V
+ *     A = softmax(QR K) V                          over the keys p - W .. p
+ *     X += Wo A + bo */
+static void grf_attention_block(grf_builder *b) {
+    int D = b->config->width, hd = b->config->head_dim, bias = b->config->qkv_bias;
+    int H = b->config->heads, G = b->config->kv_heads;
+    grf_memory ring = grf_remember_kv(b);
+    grf_output qkv[3];
+    grf_op *op;
+
+    qkv[0] = grf_dense(b, GRF_Q, GRF_STORE, "temporal_block.q_proj", H * hd, D, bias);
+    qkv[1] = grf_dense(b, GRF_K, GRF_STORE, "temporal_block.k_proj", G * hd, D, bias);
+    qkv[2] = grf_dense(b, GRF_V, GRF_STORE, "temporal_block.v_proj", G * hd, D, bias);
+    grf_angles(b);
+    grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, qkv, 3);
+
+    grf_add_rope(b, GRF_Q, GRF_QR, H, b->model->layout.head_stride, 1 / sqrtf((float)hd));
+    grf_add_rope(b, GRF_K, GRF_K, G, hd, 1);
+
+    op = grf_add(b, GRF_OP_KEEP, GRF_K, GRF_NONE, G * hd);
+    op->in[1] = GRF_V;
+    op->state = ring;
+    op = grf_add(b, GRF_OP_ATTEND, GRF_QR, GRF_A, H * hd);
+    op->state = ring;
+
+    grf_add_residual(b, GRF_A, "temporal_block.o_proj", D, H * hd);
+}
+
+/* The gated MLP:  M = act(Wg U + bg) * (Wu U + bu),  X += Wd M + bd */
+static void grf_mlp_block(grf_builder *b) {
+    int D = b->config->width, F = b->config->mlp_width;
+    grf_output out[2];
+    out[0] = grf_dense(b, GRF_M, GRF_ACTIVATE, "mlp_block.gate_proj", F, D, 1);
+    out[1] = grf_dense(b, GRF_M, GRF_MULTIPLY, "mlp_block.up_proj",   F, D, 1);
+    grf_add_linear(b, GRF_OP_GATED, GRF_U, D, out, 2);
+    grf_add_residual(b, GRF_M, "mlp_block.down_proj", D, F);
+}
+
+/* logits = cap tanh(E U / cap). E is the embedding unless the file has a matrix of its own. */
+static void grf_output_head(grf_builder *b) {
+    int D = b->config->width, V = b->config->vocab;
+    grf_output out = grf_output_of(b, GRF_LOGITS, GRF_CAP, "embed_tokens", b->embedding);
+    if (grf_tensor_lookup_tiles(b, "lm_head.weight"))
+        out = grf_dense(b, GRF_LOGITS, GRF_CAP, "lm_head", V, D, 0);
+    grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, &out, 1)->soft_cap = b->config->soft_cap;
+}
+
+/* ---- mixers: what a layer can mix tokens with ---- */
+
+typedef struct grf_mixer {
+    char        letter;                     /* in griffin_config.blocks */
+    const char *name;                       /* in a file's block_types */
+    void      (*build)(grf_builder *b);     /* adds its operations: from U, onto X */
+} grf_mixer;
+
+static const grf_mixer grf_mixers[] = {
+    { 'r', "recurrent", grf_recurrent_block },
+    { 'a', "attention", grf_attention_block }
+};
+
+/* Null if there is no such mixer. */
+static const grf_mixer *grf_mixer_by_letter(char letter) {
+    for (int i = 0; i < GRF_COUNT(grf_mixers); i++)
+        if (grf_mixers[i].letter == letter) return grf_mixers + i;
+    return NULL;
+}
+
+static const grf_mixer *grf_mixer_by_name(const char *name, uint64_t length) {
+    for (int i = 0; i < GRF_COUNT(grf_mixers); i++)
+        if (strlen(grf_mixers[i].name) == length && memcmp(grf_mixers[i].name, name, (size_t)length)
+            == 0) return grf_mixers + i;
+    return NULL;
+}
+
+/* ---- the network ---- */
 
 static void grf_network(grf_builder *b) {
-    const griffin_config *config = b->config;
     b->layer = -1;
     grf_embedding(b);
-    for (b->layer = 0; b->layer < config->layers && !b->error; b->layer++) {
-        grf_norm(b, "temporal_pre_norm.weight", 0);
-        switch (config->blocks[b->layer]) {             /* a new kind of mixing block goes here */
-        case 'r': grf_recurrent_block(b); break;
-        case 'a': grf_attention_block(b); break;
-        default: break;
-        }
-        grf_norm(b, "channel_pre_norm.weight", 0);
+    for (b->layer = 0; b->layer < b->config->layers && !b->error; b->layer++) {
+        grf_norm(b, "temporal_pre_norm.weight");
+        grf_mixer_by_letter(b->config->blocks[b->layer])->build(b);
+        grf_norm(b, "channel_pre_norm.weight");
         grf_mlp_block(b);
     }
-    grf_head(b);
+    b->layer = -1;
+    b->wanted_rows_only = 1;
+    grf_norm(b, "final_norm.weight");
+    grf_output_head(b);
 }
 
-/* ================================================================= >>context
- * Scratch for one pass: R rows of every buffer, and what the pass will change in the states. */
+/* Sizes of attention. The builder needs them. */
+static void grf_lay_out_attention(griffin_model *m) {
+    const griffin_config *g = &m->info.config;
+    grf_layout *l = &m->layout;
+    l->rewind = m->info.rewind;
+    l->slots = m->info.attn_keys - 1 + l->rewind;
+    l->kv_type = m->info.kv_type == GRIFFIN_KV_BF16 ? GRF_BF16 : GRF_F32;
+    l->kv_size = l->kv_type == GRF_BF16 ? 2 : 4;
+    l->head_stride = (g->head_dim + 15) / 16 * 16;
+    l->heads_per_kv = g->heads / g->kv_heads;
+    l->head_blocks = (l->heads_per_kv + GRF_HEAD_BLOCK - 1) / GRF_HEAD_BLOCK;
+    l->head_block = (l->heads_per_kv + l->head_blocks - 1) / l->head_blocks;
+    l->kv_row = (int64_t)g->kv_heads * l->head_stride * l->kv_size;
+    l->ring_bytes = 2 * (int64_t)l->slots * l->kv_row;
+}
 
-typedef struct grf_flight {                 /* a span in flight */
+/* Sizes of a state, after the builder has counted what it holds. */
+static void grf_lay_out_state(griffin_model *m) {
+    grf_layout *l = &m->layout;
+    m->info.mark_bytes = sizeof(griffin_state) + 4 * (uint64_t)l->recurrent_floats;
+    l->past = m->info.mark_bytes + (uint64_t)(l->attention_layers * l->ring_bytes);
+    m->info.state_bytes = l->past + 8 * (uint64_t)l->rewind;
+}
+
+/* ================================================================= >>run
+ * One pass: R rows of every buffer go through the program, then the states move on. The context is
+ * its memory, the operations are its work, and the executor hands the work to threads. */
+
+/* ---- the context ---- */
+
+typedef struct grf_span_in_pass {
     griffin_state *state;
     int64_t  position;                      /* of its first token; both as they were at the start */
     uint64_t history;
     int      first, count;                  /* its rows */
-} grf_flight;
+} grf_span_in_pass;
 
 typedef struct grf_wanted { int row; float *logits; } grf_wanted;
+
+/* How an operation is cut in this pass. */
+typedef struct grf_cut { int64_t items, chunks; } grf_cut;
 
 struct griffin_context {
     const griffin_model *model;
     griffin_jobs jobs;
     int          max_rows, max_spans;
-    int          spans, rows, n_wanted;     /* in flight; spans is 0 when nothing is */
+    int          spans, rows, wanted_rows;  /* of the pass; spans is 0 when there is none */
+    int          in_place;                  /* 1: the pass cannot be dropped, so it may write the
+                                             * recurrent part of its states before it is complete */
     int          op;                        /* the next operation ... */
-    int64_t      piece;                     /* ... and its next piece */
-    struct grf_crew *crew;                  /* threads at work on it, or null */
-    grf_flight  *flight;                    /* [max_spans] */
+    int64_t      chunk;                     /* ... and its next chunk */
+    int64_t      chunks_left;               /* of all operations */
+    grf_cut     *cut;                       /* [operations] */
+    grf_span_in_pass *span;                 /* [max_spans] */
     int         *span_of;                   /* [rows] */
     int32_t     *token;                     /* [rows] */
     grf_wanted  *wanted;                    /* [rows] */
-    float       *buffer[GRF_BUFFERS];       /* [rows][width] */
-    grf_q8      *quantised;                 /* [q8_row][rows of the pass] */
-    float       *cosine, *sine;             /* [rows][rope_dims / 2] */
+    float       *buffer[GRF_INT8];          /* [rows][width] */
+    grf_q8      *int8;                      /* GRF_INT8: [q8_row][rows of the pass] */
     float       *score;                     /* [rows][H][keys] */
     float       *recurrent;                 /* [spans][recurrent_floats] to be committed */
-    uint8_t     *keys;                      /* [attention layers][keys, values][rows][kv_row] */
+    uint8_t     *kv;                        /* [attention layers][keys, values][max_rows][kv_row]
+                                             * to be committed */
 };
 
 static int64_t grf_score_keys(const griffin_model *m) {
@@ -1781,81 +1957,52 @@ static int grf_context_limits(const griffin_model *model, const griffin_context_
 }
 
 static void grf_context_lay_out(griffin_context *c, grf_arena *arena) {
-    const grf_layout *l = &c->model->layout;
+    const griffin_model *m = c->model;
+    const grf_layout *l = &m->layout;
     uint64_t R = (uint64_t)c->max_rows, S = (uint64_t)c->max_spans;
-    uint64_t attends = l->attention_layers > 0;
-    uint64_t angles = attends * R * (uint64_t)(c->model->info.config.rope_dims / 2);
-    int i;
-    c->flight  = (grf_flight *)grf_arena_take(arena, S * sizeof *c->flight);
+    uint64_t scores = l->attention_layers
+        ? R * (uint64_t)m->info.config.heads * (uint64_t)grf_score_keys(m) : 0;
+    c->cut     = (grf_cut *)   grf_arena_take(arena, (uint64_t)m->n_ops * sizeof *c->cut);
+    c->span    = (grf_span_in_pass *)grf_arena_take(arena, S * sizeof *c->span);
     c->span_of = (int *)       grf_arena_take(arena, R * sizeof *c->span_of);
     c->token   = (int32_t *)   grf_arena_take(arena, R * sizeof *c->token);
     c->wanted  = (grf_wanted *)grf_arena_take(arena, R * sizeof *c->wanted);
-    for (i = 0; i < GRF_BUFFERS; i++)
+    for (int i = GRF_X; i < GRF_INT8; i++)
         c->buffer[i] = (float *)grf_arena_take(arena, R * (uint64_t)l->width[i] * 4);
-    c->quantised = (grf_q8 *)grf_arena_take(arena, R * (uint64_t)l->q8_row * sizeof *c->quantised);
-    c->cosine    = (float *) grf_arena_take(arena, angles * 4);
-    c->sine      = (float *) grf_arena_take(arena, angles * 4);
-    c->score     = (float *) grf_arena_take(arena, attends * R * (uint64_t)c->model->info.config.heads
-                                                 * (uint64_t)grf_score_keys(c->model) * 4);
-    c->recurrent = (float *) grf_arena_take(arena, S * (uint64_t)l->recurrent_floats * 4);
-    c->keys      = (uint8_t *)grf_arena_take(arena, R * 2 * (uint64_t)l->attention_layers
-                                                  * (uint64_t)l->kv_row);
+    c->int8      = (grf_q8 *)grf_arena_take(arena, R * (uint64_t)l->q8_row * sizeof *c->int8);
+    c->score     = (float *)grf_arena_take(arena, scores * 4);
+    c->recurrent = (float *)grf_arena_take(arena, S * (uint64_t)l->recurrent_floats * 4);
+    c->kv        = (uint8_t *)grf_arena_take(arena, R * 2 * (uint64_t)l->attention_layers
+                                                    * (uint64_t)l->kv_row);
 }
 
-GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
-                                        const griffin_context_options *options) {
-    griffin_context c;
-    grf_arena count = { NULL, 0 };
-    if (!model || !grf_context_limits(model, options, &c)) return 0;
-    grf_arena_take(&count, sizeof c);
-    grf_context_lay_out(&c, &count);
-    count.used += 64;                       /* to align what the host gives */
-    return count.used > (uint64_t)((size_t)-1) ? 0 : (size_t)count.used;
-}
-
-GRIFFIN_API int griffin_context_init(griffin_context **context, const griffin_model *model,
-                                     const griffin_context_options *options, void *memory,
-                                     size_t size) {
-    griffin_context limits;
-    grf_arena arena = { NULL, 0 };
-    size_t needed = griffin_context_size(model, options);
-    if (context) *context = NULL;
-    if (!model) return GRIFFIN_E_ARGUMENT;
-    if (!context || !memory || needed == 0)
-        return grf_fail(&model->host, GRIFFIN_E_ARGUMENT,
-                        "context: a pointer is null, or rows or states are out of range");
-    if (size < needed)
-        return grf_fail(&model->host, GRIFFIN_E_SPACE, "context: %u bytes given, %u needed",
-                        (uint64_t)size, (uint64_t)needed);
-    memset(memory, 0, needed);              /* the padding of every row stays zero from here on */
-    grf_context_limits(model, options, &limits);
-    arena.base = (unsigned char *)grf_align64(memory);
-    *context = (griffin_context *)grf_arena_take(&arena, sizeof **context);
-    **context = limits;
-    grf_context_lay_out(*context, &arena);
-    return GRIFFIN_OK;
-}
-
-/* ================================================================= >>operations
- * What each kind of operation does with a run of its items, for any number of rows. `items` may be
- * done in any order and by any thread. */
+/* ---- operations: what each kind does with items [from, to) ----
+ * Any thread may call them. No two items write the same memory. */
 
 static float *grf_row(const griffin_context *c, grf_buffer buffer, int64_t row) {
     return c->buffer[buffer] + row * c->model->layout.width[buffer];
 }
 
-/* Rows an operation works on: the head only sees those whose logits are wanted. */
-static int grf_rows(const griffin_context *c, const grf_op *op) {
-    return op->head ? c->n_wanted : c->rows;
-}
-
-static const grf_flight *grf_flight_of(const griffin_context *c, int64_t row) {
-    return c->flight + c->span_of[row];
-}
-
 static int64_t grf_position(const griffin_context *c, int64_t row) {
-    const grf_flight *f = grf_flight_of(c, row);
-    return f->position + (row - f->first);
+    const grf_span_in_pass *s = c->span + c->span_of[row];
+    return s->position + (row - s->first);
+}
+
+/* Rows that an operation works on, which are the items of most. */
+static int64_t grf_op_rows(const griffin_context *c, const grf_op *op) {
+    return op->wanted_rows_only ? c->wanted_rows : c->rows;
+}
+
+/* The cost of an item is given in bytes of weights that are read from memory in the same time,
+ * roughly. That of a row was measured with a norm and its quantising. */
+static int64_t grf_row_cost(const griffin_context *c, const grf_op *op) {
+    (void)c;
+    return grf_pad(op->width) * 12;
+}
+
+static int64_t grf_embed_cost(const griffin_context *c, const grf_op *op) {
+    (void)c;
+    return grf_pad(op->width) * 32;
 }
 
 /* A row of a matrix in tiles: the embedding is also the head. Exact products only. */
@@ -1868,50 +2015,59 @@ static void grf_unpack_row(float *to, const grf_linear *w, int64_t row, float sc
 }
 
 static void grf_run_embed(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
-    const griffin_model *m = c->model;
-    int half = m->info.config.rope_dims / 2;
+    for (; from < to; from++)
+        grf_unpack_row(grf_row(c, op->out[0].buffer, from), op->out[0].w, c->token[from],
+                       op->scale);
+}
+
+static void grf_run_angles(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
+    int half = op->width / 2;
     for (; from < to; from++) {
-        grf_unpack_row(grf_row(c, op->to, from), m->embedding, c->token[from],
-                       m->info.config.embedding_scale);
-        if (m->layout.attention_layers)
-            m->kernels->rope_angles(c->cosine + from * half, c->sine + from * half, m->turns,
-                                    grf_position(c, from), half);
+        float *cosine = grf_row(c, op->out[0].buffer, from);
+        c->model->kernels->rope_angles(cosine, cosine + half, c->model->turns,
+                                       grf_position(c, from), half);
     }
-}
-
-static void grf_quantise_row(griffin_context *c, grf_buffer buffer, int64_t row) {
-    c->model->kernels->quantise(c->quantised + row, c->rows, grf_row(c, buffer, row),
-                                c->model->layout.width[buffer]);
-}
-
-static void grf_run_quantise(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
-    for (; from < to; from++) grf_quantise_row(c, op->from, from);
 }
 
 static void grf_run_norm(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
-    const griffin_model *m = c->model;
     for (; from < to; from++) {
-        m->kernels->norm(grf_row(c, op->to, from),
-                         grf_row(c, op->from, op->head ? c->wanted[from].row : from), op->gain,
-                         m->layout.width[op->from], m->info.config.width, m->info.config.eps);
-        if (op->quantise) grf_quantise_row(c, op->to, from);
+        int64_t row = op->wanted_rows_only ? c->wanted[from].row : from;
+        c->model->kernels->norm(grf_row(c, op->out[0].buffer, from), grf_row(c, op->in[0], row),
+                                op->vector[0], grf_pad(op->width), op->width, op->eps);
     }
 }
 
-/* ---- linear layers: items are the tiles of all outputs, one matrix after the other ----------- */
+/* A row of int8 begins at c->int8 + row; from group to group it is c->rows further. */
+static void grf_run_quantise(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
+    for (; from < to; from++)
+        c->model->kernels->quantise(c->int8 + from, c->rows, grf_row(c, op->in[0], from),
+                                    grf_pad(op->width));
+}
 
-/* Tile `tile` of w times rows [row, row + count) of `from`, without bias. */
+/* ---- linear layers: items are the tiles of all outputs, one matrix after the other ---- */
+
+static int64_t grf_linear_items(const griffin_context *c, const grf_op *op) {
+    int64_t tiles = 0;
+    for (int i = 0; i < op->outputs; i++) tiles += op->out[i].w->tiles;
+    return grf_op_rows(c, op) ? tiles : 0;
+}
+
+static int64_t grf_linear_cost(const griffin_context *c, const grf_op *op) {
+    int64_t bytes = (int64_t)op->out[0].w->tile_bytes;
+    return bytes + bytes * grf_op_rows(c, op) / 8;
+}
+
+/* Tile `tile` of w times rows [row, row + count) of the input, without bias. */
 static void grf_tile_product(const griffin_context *c, const grf_op *op, const grf_linear *w,
                              int64_t tile, int64_t row, int count, float *out) {
-    const grf_layout *l = &c->model->layout;
     const uint8_t *weights = w->tile + (uint64_t)tile * w->tile_bytes;
     int64_t block = tile / (w->tiles / w->blocks);
     if (grf_is_quantised(w))
-        c->model->kernels->int_tile(out, w, weights, c->quantised + row, c->rows, count);
+        c->model->kernels->int_tile(out, w, weights, c->int8 + row, c->rows, count);
     else
         c->model->kernels->float_tile(out, w, weights,
-                                      grf_row(c, op->from, row) + block * w->cols,
-                                      l->width[op->from], count);
+                                      grf_row(c, op->in[0], row) + block * w->cols,
+                                      c->model->layout.width[op->in[0]], count);
 }
 
 /* First output row of a tile, and how many it has. */
@@ -1922,222 +2078,261 @@ static int64_t grf_tile_rows(const grf_linear *w, int64_t tile, int64_t *count) 
     return tile / per_block * rows + first;
 }
 
-static float *grf_target(const griffin_context *c, const grf_output *o, int64_t row) {
-    return o->then == GRF_CAP ? c->wanted[row].logits : grf_row(c, o->to, row);
+static float *grf_output_row(const griffin_context *c, const grf_output *o, int64_t row) {
+    return o->buffer == GRF_LOGITS ? c->wanted[row].logits : grf_row(c, o->buffer, row);
 }
 
-/* What grf_finish_tile will read and write lies in single lines far apart, which nobody guesses:
- * asked for before the product, they are there after it. Inline, since gcc 12 takes a function that
- * only fetches for one without effect, and drops the call. */
+/* Output rows are far apart in memory, and the hardware prefetcher does not predict them. This
+ * prefetches what grf_finish_tile will read and write, so that it has arrived when the product is
+ * done. Inline, because gcc 12 takes a function that only prefetches for one without effect and
+ * drops the call. */
 GRF_INLINE void grf_fetch_tile(const griffin_context *c, const grf_output *o, int64_t tile,
                                int64_t row, int count) {
     int64_t n, first = grf_tile_rows(o->w, tile, &n);
     if (o->w->bias) { GRF_FETCH(o->w->bias + first); GRF_FETCH(o->w->bias + first + n - 1); }
     for (; count > 0; count--, row++) {
-        const float *to = grf_target(c, o, row) + first;
+        const float *to = grf_output_row(c, o, row) + first;
         GRF_FETCH(to); GRF_FETCH(to + n - 1);
     }
 }
 
-static void grf_finish_tile(griffin_context *c, const grf_output *o, int64_t tile, int64_t row,
-                            int count, float *out) {
-    const griffin_config *config = &c->model->info.config;
+/* Adds the bias to a product, applies the epilogue, and writes the result. */
+static void grf_finish_tile(const griffin_context *c, const grf_op *op, const grf_output *o,
+                            int64_t tile, int64_t row, int count, float *out) {
     const grf_kernels *kernels = c->model->kernels;
     int64_t n, first = grf_tile_rows(o->w, tile, &n);
     const float *bias = o->w->bias ? o->w->bias + first : NULL;
-    if (o->then == GRF_CAP) {
-        if (config->soft_cap > 0) kernels->soft_cap(out, config->soft_cap, count * GRF_TILE);
-        for (; count > 0; count--, row++, out += GRF_TILE)
-            memcpy(grf_target(c, o, row) + first, out, (size_t)n * 4);
-        return;
-    }
-    if (o->then == GRF_ACTIVATE) {
+    if (o->epilogue == GRF_ACTIVATE) {
         if (bias) kernels->finish(out, GRF_TILE, out, bias, 0, count, (int)n);
-        kernels->activate(out, config->activation, count * GRF_TILE);
+        kernels->activate(out, o->activation, count * GRF_TILE);
         bias = NULL;
     }
-    kernels->finish(grf_target(c, o, row) + first, c->model->layout.width[o->to], out, bias,
-                    o->then == GRF_ADD, count, (int)n);
+    if (o->epilogue == GRF_CAP && op->soft_cap > 0)
+        kernels->soft_cap(out, op->soft_cap, count * GRF_TILE);
+    if (o->buffer == GRF_LOGITS)
+        for (; count > 0; count--, row++, out += GRF_TILE)
+            memcpy(c->wanted[row].logits + first, out, (size_t)n * 4);
+    else
+        kernels->finish(grf_row(c, o->buffer, row) + first, c->model->layout.width[o->buffer], out,
+                        bias, o->epilogue == GRF_ADD, count, (int)n);
 }
 
 static void grf_run_linear(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
     float out[GRF_PANEL * GRF_TILE];
-    const grf_output *o = op->output;
-    int64_t row, rows = grf_rows(c, op), before = 0;    /* tiles of earlier outputs */
+    const grf_output *o = op->out;
+    int64_t rows = grf_op_rows(c, op), before = 0;      /* tiles of earlier outputs */
     for (; from < to; from++) {
         while (from - before >= o->w->tiles) { before += o->w->tiles; o++; }
-        for (row = 0; row < rows; row += GRF_PANEL) {
+        for (int64_t row = 0; row < rows; row += GRF_PANEL) {
             int count = (int)grf_min64(GRF_PANEL, rows - row);
             grf_fetch_tile(c, o, from - before, row, count);
             grf_tile_product(c, op, o->w, from - before, row, count, out);
-            grf_finish_tile(c, o, from - before, row, count, out);
+            grf_finish_tile(c, op, o, from - before, row, count, out);
         }
     }
 }
 
-/* m = act(gate) * up, tile by tile */
+/* ---- the gated product M = act(gate) * up: items are tiles of both matrices ---- */
+
+static int64_t grf_gated_items(const griffin_context *c, const grf_op *op) {
+    (void)c;
+    return op->out[0].w->tiles;
+}
+
+static int64_t grf_gated_cost(const griffin_context *c, const grf_op *op) {
+    return 2 * grf_linear_cost(c, op);
+}
+
 static void grf_run_gated(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
     float gate[GRF_PANEL * GRF_TILE], up[GRF_PANEL * GRF_TILE];
-    const grf_linear *wg = op->output[0].w, *wu = op->output[1].w;
+    const grf_linear *wg = op->out[0].w, *wu = op->out[1].w;
+    grf_buffer M = op->out[0].buffer;
     const grf_kernels *kernels = c->model->kernels;
-    int64_t row, n;
     for (; from < to; from++) {
-        int64_t first = grf_tile_rows(wg, from, &n);
-        for (row = 0; row < c->rows; row += GRF_PANEL) {
+        int64_t n, first = grf_tile_rows(wg, from, &n);
+        for (int64_t row = 0; row < c->rows; row += GRF_PANEL) {
             int count = (int)grf_min64(GRF_PANEL, c->rows - row);
-            grf_fetch_tile(c, &op->output[0], from, row, count);
-            grf_fetch_tile(c, &op->output[1], from, row, count);
+            grf_fetch_tile(c, &op->out[0], from, row, count);
+            grf_fetch_tile(c, &op->out[1], from, row, count);
             grf_tile_product(c, op, wg, from, row, count, gate);
             grf_tile_product(c, op, wu, from, row, count, up);
             if (wg->bias)
                 kernels->finish(gate, GRF_TILE, gate, wg->bias + first, 0, count, (int)n);
             if (wu->bias)
                 kernels->finish(up, GRF_TILE, up, wu->bias + first, 0, count, (int)n);
-            kernels->activate(gate, c->model->info.config.activation, count * GRF_TILE);
+            kernels->activate(gate, op->out[0].activation, count * GRF_TILE);
             kernels->multiply(gate, up, count * GRF_TILE);
-            kernels->finish(grf_row(c, op->to, row) + first, c->model->layout.width[op->to], gate,
-                            NULL, 0, count, (int)n);
+            kernels->finish(grf_row(c, M, row) + first, c->model->layout.width[M], gate, NULL, 0,
+                            count, (int)n);
         }
     }
 }
 
-/* ---- the recurrence: items are words of 16 channels ------------------------------------- */
+/* ---- the recurrence: items are 16 channels, which go through all rows of all spans ---- */
 
-static float *grf_pending(const griffin_context *c, int64_t span, int slot) {
-    const grf_layout *l = &c->model->layout;
-    return c->recurrent + span * l->recurrent_floats + slot * l->recurrent_row;
+static int64_t grf_channel_items(const griffin_context *c, const grf_op *op) {
+    (void)c;
+    return grf_pad(op->width) / 16;
 }
 
-static const float *grf_recurrent_state(const griffin_context *c, int64_t span, int slot) {
-    return (const float *)(c->flight[span].state + 1) + slot * c->model->layout.recurrent_row;
+static int64_t grf_conv_cost(const griffin_context *c, const grf_op *op) {
+    (void)op;
+    return (int64_t)c->rows * 256;
 }
 
-/* Input row t of the convolution, counted from the start of the span: negative in the state. */
-static const float *grf_conv_input(const griffin_context *c, int64_t span, int slot, int64_t t) {
+static int64_t grf_rglru_cost(const griffin_context *c, const grf_op *op) {
+    (void)op;
+    return (int64_t)c->rows * 1024;
+}
+
+/* An operation's part of a state as it was before the pass ... */
+static float *grf_recurrent_before(const griffin_context *c, const grf_op *op, int64_t span) {
+    return (float *)(c->span[span].state + 1) + op->state.at / 4;
+}
+
+/* ... and where its part after the pass is written: into the state itself, or, if the pass can
+ * still be dropped, into memory of the context. */
+static float *grf_recurrent_after(const griffin_context *c, const grf_op *op, int64_t span) {
+    if (c->in_place) return grf_recurrent_before(c, op, span);
+    return c->recurrent + span * c->model->layout.recurrent_floats + op->state.at / 4;
+}
+
+/* Input row t of the convolution, counted from the start of the span. The K - 1 rows before it are
+ * in the state. */
+static const float *grf_conv_input(const griffin_context *c, const grf_op *op, int64_t span,
+                                   int64_t t) {
     int K = c->model->info.config.conv_width;
-    if (t >= 0) return grf_row(c, GRF_Z, c->flight[span].first + t);
-    return grf_recurrent_state(c, span, slot) + (K + t) * c->model->layout.lane;
+    if (t >= 0) return grf_row(c, op->in[0], c->span[span].first + t);
+    return grf_recurrent_before(c, op, span) + (K - 1 + t) * grf_pad(op->width);
 }
 
 static void grf_run_conv(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
     const float *z[16];
-    int64_t lane = c->model->layout.lane, at = from * 16, n = (to - from) * 16, span, t;
-    int K = c->model->info.config.conv_width, k;
-    for (span = 0; span < c->spans; span++) {
-        const grf_flight *f = c->flight + span;
-        for (t = 0; t < f->count; t++) {
-            for (k = 0; k < K; k++) z[k] = grf_conv_input(c, span, op->slot, t - K + 1 + k) + at;
-            c->model->kernels->conv(grf_row(c, op->to, f->first + t) + at, z, op->conv_w + at, lane,
-                                    op->conv_b + at, K, n);
+    int64_t row_floats = grf_pad(op->width), at = from * 16, n = (to - from) * 16;
+    int K = c->model->info.config.conv_width;
+    for (int64_t span = 0; span < c->spans; span++) {
+        const grf_span_in_pass *s = c->span + span;
+        float *after = grf_recurrent_after(c, op, span) + at;
+        for (int64_t t = 0; t < s->count; t++) {
+            for (int k = 0; k < K; k++) z[k] = grf_conv_input(c, op, span, t - K + 1 + k) + at;
+            c->model->kernels->conv(grf_row(c, op->out[0].buffer, s->first + t) + at, z,
+                                    op->vector[0] + at, row_floats, op->vector[1] + at, K, n);
         }
-        for (k = 1; k < K; k++)             /* the last K - 1 inputs wait for the commit */
-            memcpy(grf_pending(c, span, op->slot) + k * lane + at,
-                   grf_conv_input(c, span, op->slot, f->count - K + k) + at, (size_t)n * 4);
+        /* The last K - 1 inputs become the state. In place, rows move down in ascending order, so
+         * none is overwritten before it has been read. */
+        for (int k = 0; k < K - 1; k++)
+            memcpy(after + k * row_floats,
+                   grf_conv_input(c, op, span, s->count - K + 1 + k) + at, (size_t)n * 4);
     }
 }
 
 static void grf_run_rglru(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
-    int64_t at = from * 16, n = (to - from) * 16, span, t;
-    for (span = 0; span < c->spans; span++) {
-        const grf_flight *f = c->flight + span;
-        float *h = grf_pending(c, span, op->slot) + at;
-        memcpy(h, grf_recurrent_state(c, span, op->slot) + at, (size_t)n * 4);
-        for (t = f->first; t < f->first + f->count; t++)
-            c->model->kernels->rglru(h, grf_row(c, op->to, t) + at, grf_row(c, GRF_I, t) + at,
-                                     grf_row(c, GRF_R, t) + at, grf_row(c, op->from, t) + at,
-                                     op->log_decay + at, grf_position(c, t) == 0, n);
+    int64_t at = from * 16, n = (to - from) * 16;
+    for (int64_t span = 0; span < c->spans; span++) {
+        const grf_span_in_pass *s = c->span + span;
+        const float *before = grf_recurrent_before(c, op, span) + at;
+        float *h = grf_recurrent_after(c, op, span) + at;
+        if (h != before) memcpy(h, before, (size_t)n * 4);
+        for (int64_t t = s->first; t < s->first + s->count; t++)
+            c->model->kernels->rglru(h, grf_row(c, op->out[0].buffer, t) + at,
+                                     grf_row(c, op->in[1], t) + at, grf_row(c, op->in[2], t) + at,
+                                     grf_row(c, op->in[0], t) + at, op->vector[0] + at,
+                                     grf_position(c, t) == 0, n);
     }
 }
 
-/* ---- attention ----------------------------------------------------------------------------- */
+/* ---- attention ----
+ * A head of a query sees keys and values of two origins: those of earlier tokens lie in the ring of
+ * the state, those of this pass in c->kv, until the commit copies them into the ring. */
 
-/* Keys (which = 0) or values (1) of a row that wait for the commit. */
-static uint8_t *grf_new_keys(const griffin_context *c, int slot, int which, int64_t row) {
-    return c->keys + (((int64_t)slot * 2 + which) * c->max_rows + row) * c->model->layout.kv_row;
-}
-
-static uint8_t *grf_ring(const griffin_model *m, griffin_state *state, int slot, int which,
+/* The row of keys (which = 0) or values (1) of a position in a ring. */
+static uint8_t *grf_ring(const griffin_model *m, griffin_state *state, int64_t ring, int which,
                          int64_t position) {
     const grf_layout *l = &m->layout;
-    return (uint8_t *)((float *)(state + 1) + l->recurrent_floats)
-         + (slot * 2 + which) * l->ring_bytes / 2 + position % l->slots * l->kv_row;
+    return (uint8_t *)((float *)(state + 1) + l->recurrent_floats) + ring
+         + (which * l->slots + position % l->slots) * l->kv_row;
+}
+
+/* The same of a row of this pass: c->kv is laid out as the rings, with max_rows for slots. */
+static uint8_t *grf_new_kv(const griffin_context *c, int64_t ring, int which, int64_t row) {
+    const grf_layout *l = &c->model->layout;
+    return c->kv + ring / l->slots * c->max_rows + (which * c->max_rows + row) * l->kv_row;
+}
+
+static void grf_run_rope(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
+    int half = c->model->info.config.rope_dims / 2, hd = c->model->info.config.head_dim;
+    for (; from < to; from++) {
+        const float *cosine = grf_row(c, op->in[1], from), *x = grf_row(c, op->in[0], from);
+        float *y = grf_row(c, op->out[0].buffer, from);
+        for (int h = 0; h < op->heads; h++)
+            c->model->kernels->rope(y + h * op->head_stride, x + h * hd, cosine, cosine + half,
+                                    op->scale, half, hd);
+    }
 }
 
 /* Keys and values are rounded before anybody reads them, those of the same pass too. */
-static void grf_store_keys(const grf_layout *l, uint8_t *to, const float *from, int n) {
-    int i;
+static void grf_store_kv(const grf_layout *l, uint8_t *to, const float *from, int n) {
     if (l->kv_type == GRF_F32) { memcpy(to, from, (size_t)n * 4); return; }
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         uint16_t rounded = grf_bf16_from_float(from[i]);
         memcpy(to + 2 * i, &rounded, 2);
     }
 }
 
-static void grf_run_rope(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
-    const griffin_config *g = &c->model->info.config;
-    const grf_kernels *kernels = c->model->kernels;
+static void grf_run_keep(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
     const grf_layout *l = &c->model->layout;
-    int half = g->rope_dims / 2, hd = g->head_dim, head = l->head, h;
-    float scale = 1 / sqrtf((float)hd);
-    for (; from < to; from++) {
-        const float *cosine = c->cosine + from * half, *sine = c->sine + from * half;
-        uint8_t *keys = grf_new_keys(c, op->slot, 0, from);
-        uint8_t *values = grf_new_keys(c, op->slot, 1, from);
-        for (h = 0; h < g->heads; h++)
-            kernels->rope(grf_row(c, op->to, from) + h * head, grf_row(c, op->from, from) + h * hd,
-                          cosine, sine, scale, half, hd);
-        for (h = 0; h < g->kv_heads; h++) {
-            float *k = grf_row(c, GRF_K, from) + h * hd;
-            kernels->rope(k, k, cosine, sine, 1, half, hd);
-            grf_store_keys(l, keys + h * head * l->kv_size, k, hd);
-            grf_store_keys(l, values + h * head * l->kv_size, grf_row(c, GRF_V, from) + h * hd, hd);
+    int hd = c->model->info.config.head_dim, G = c->model->info.config.kv_heads;
+    for (; from < to; from++)
+        for (int which = 0; which < 2; which++) {
+            uint8_t *kv = grf_new_kv(c, op->state.at, which, from);
+            for (int h = 0; h < G; h++)
+                grf_store_kv(l, kv + h * l->head_stride * l->kv_size,
+                             grf_row(c, op->in[which], from) + h * hd, hd);
         }
-    }
 }
 
 /* The keys that rows [row, row + count) of one span see between them, oldest first: up to two runs
- * in the ring, then those of this pass. Returns the position of the first. */
-static int64_t grf_visible_keys(const griffin_context *c, int slot, int64_t row, int64_t count,
-                                int64_t offset, grf_attention *a) {
+ * in the ring, then those of this pass. `offset` selects the head. Returns the position of the
+ * first. */
+static int64_t grf_visible_kv(const griffin_context *c, int64_t ring, int64_t row, int64_t count,
+                              int64_t offset, grf_attention *a) {
     const griffin_model *m = c->model;
-    const grf_flight *f = grf_flight_of(c, row);
+    const grf_span_in_pass *s = c->span + c->span_of[row];
     int64_t p = grf_position(c, row), first = grf_max64(0, p + 1 - m->info.attn_keys), at = first;
-    int i;
-    for (i = 0; i < 3; i++) {
-        int64_t end = i == 2 ? p + count : f->position, new_row = f->first + (at - f->position);
+    for (int i = 0; i < 3; i++) {
+        int64_t end = i == 2 ? p + count : s->position, new_row = s->first + (at - s->position);
         if (i < 2) end = grf_min64(end, at - at % m->layout.slots + m->layout.slots);
         a->part[i].count = (int)grf_max64(0, end - at);
-        a->part[i].k =
-            (i < 2 ? grf_ring(m, f->state, slot, 0, at) : grf_new_keys(c, slot, 0, new_row))
-            + offset;
-        a->part[i].v =
-            (i < 2 ? grf_ring(m, f->state, slot, 1, at) : grf_new_keys(c, slot, 1, new_row))
-            + offset;
+        a->part[i].k = offset
+            + (i < 2 ? grf_ring(m, s->state, ring, 0, at) : grf_new_kv(c, ring, 0, new_row));
+        a->part[i].v = offset
+            + (i < 2 ? grf_ring(m, s->state, ring, 1, at) : grf_new_kv(c, ring, 1, new_row));
         at = grf_max64(at, end);
     }
     return first;
 }
 
-/* Rows of one span and a block of their heads. */
+/* Rows [row, row + count) of one span and a block of their heads. */
 static void grf_attend_together(griffin_context *c, const grf_op *op, int64_t row, int64_t count,
                                 int64_t block) {
     const griffin_model *m = c->model;
     const grf_layout *l = &m->layout;
-    int64_t kv = block / l->head_blocks, in_group = block % l->head_blocks * l->head_block;
-    int64_t h, from = kv * l->heads_per_kv + in_group, start;
+    int64_t kv_head = block / l->head_blocks, in_group = block % l->head_blocks * l->head_block;
+    int64_t from = kv_head * l->heads_per_kv + in_group;
     int64_t to = from + grf_min64(l->head_block, l->heads_per_kv - in_group);
     grf_attention a;
     a.head_dim = m->info.config.head_dim;
-    a.head = l->head;
+    a.head = l->head_stride;
     a.type = l->kv_type;
     a.stride = l->kv_row;
     a.queries = 0;
-    start = grf_visible_keys(c, op->slot, row, count, kv * l->head * l->kv_size, &a);
+    int64_t start = grf_visible_kv(c, op->state.at, row, count,
+                                   kv_head * l->head_stride * l->kv_size, &a);
     for (; count > 0; count--, row++)
-        for (h = from; h < to; h++) {
+        for (int64_t h = from; h < to; h++) {
             grf_query *q = a.query + a.queries++;
-            q->q     = grf_row(c, op->from, row) + h * l->head;
-            q->out   = grf_row(c, op->to, row) + h * a.head_dim;
+            q->q     = grf_row(c, op->in[0], row) + h * l->head_stride;
+            q->out   = grf_row(c, op->out[0].buffer, row) + h * a.head_dim;
             q->score = c->score + (row * m->info.config.heads + h) * grf_score_keys(m);
             q->end   = grf_position(c, row) + 1 - start;
             q->first = grf_max64(0, q->end - m->info.attn_keys);
@@ -2145,12 +2340,23 @@ static void grf_attend_together(griffin_context *c, const grf_op *op, int64_t ro
     m->kernels->attend(&a);
 }
 
-/* Rows that may share keys. */
+/* An item is so many rows, which may share keys, and a block of their heads. */
 static int64_t grf_attend_rows(const griffin_context *c) {
     return grf_max64(1, grf_min64(GRF_ATTEND_ROWS, c->rows / c->spans));
 }
 
-/* An item is some rows and a block of their heads. */
+static int64_t grf_attend_items(const griffin_context *c, const grf_op *op) {
+    (void)op;
+    return (c->rows + grf_attend_rows(c) - 1) / grf_attend_rows(c)
+         * c->model->info.config.kv_heads * c->model->layout.head_blocks;
+}
+
+static int64_t grf_attend_cost(const griffin_context *c, const grf_op *op) {
+    const grf_layout *l = &c->model->layout;
+    (void)op;
+    return grf_score_keys(c->model) * l->head_stride * l->head_block * 2 * grf_attend_rows(c);
+}
+
 static void grf_run_attend(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
     int64_t blocks = (int64_t)c->model->info.config.kv_heads * c->model->layout.head_blocks;
     for (; from < to; from++) {
@@ -2163,88 +2369,91 @@ static void grf_run_attend(griffin_context *c, const grf_op *op, int64_t from, i
     }
 }
 
-/* ================================================================= >>steps
- * The executor. Every operation is cut into pieces of about GRF_PIECE bytes of weights read, or as
- * much other work; a piece is also the unit of griffin_advance. How it is cut, and who does a piece
+/* ---- the table of operations ---- */
+
+typedef struct grf_op_type {
+    const char *name;                       /* as griffin_unit_name tells it */
+    int64_t (*items)(const griffin_context *c, const grf_op *op);
+    int64_t (*cost) (const griffin_context *c, const grf_op *op);
+    void    (*run)  (griffin_context *c, const grf_op *op, int64_t from, int64_t to);
+} grf_op_type;
+
+static const grf_op_type grf_op_types[GRF_OP_KINDS] = {     /* in the order of grf_op_kind */
+    { "embed",    grf_op_rows,       grf_embed_cost,  grf_run_embed },
+    { "angles",   grf_op_rows,       grf_row_cost,    grf_run_angles },
+    { "norm",     grf_op_rows,       grf_row_cost,    grf_run_norm },
+    { "quantise", grf_op_rows,       grf_row_cost,    grf_run_quantise },
+    { "linear",   grf_linear_items,  grf_linear_cost, grf_run_linear },
+    { "gated",    grf_gated_items,   grf_gated_cost,  grf_run_gated },
+    { "conv",     grf_channel_items, grf_conv_cost,   grf_run_conv },
+    { "rglru",    grf_channel_items, grf_rglru_cost,  grf_run_rglru },
+    { "rope",     grf_op_rows,       grf_row_cost,    grf_run_rope },
+    { "keep",     grf_op_rows,       grf_row_cost,    grf_run_keep },
+    { "attend",   grf_attend_items,  grf_attend_cost, grf_run_attend }
+};
+
+/* ---- the executor ----
+ * Every operation is cut into chunks of about GRF_CHUNK bytes of weights read, or as much other
+ * work. A chunk is also the unit of griffin_advance. How an operation is cut, and who does a chunk
  * when, has no influence on any bit of the result. */
 
-static int64_t grf_linear_tiles(const grf_op *op) {
-    int64_t tiles = 0;
-    int i;
-    if (op->kind == GRF_GATED) return op->output[0].w->tiles;
-    for (i = 0; i < op->outputs; i++) tiles += op->output[i].w->tiles;
-    return tiles;
-}
-
-static int64_t grf_items(const griffin_context *c, const grf_op *op) {
-    const grf_layout *l = &c->model->layout;
-    switch (op->kind) {
-    case GRF_LINEAR: case GRF_GATED: return grf_rows(c, op) ? grf_linear_tiles(op) : 0;
-    case GRF_CONV: case GRF_RGLRU:   return l->lane / 16;
-    case GRF_ATTEND: return (c->rows + grf_attend_rows(c) - 1) / grf_attend_rows(c)
-                          * c->model->info.config.kv_heads * l->head_blocks;
-    default:                         return grf_rows(c, op);
+/* Cuts all operations for the rows of the pass, and stands before the first. */
+static void grf_cut_program(griffin_context *c) {
+    c->op = 0;
+    c->chunk = c->chunks_left = 0;
+    for (int i = 0; i < c->model->n_ops; i++) {
+        const grf_op *op = c->model->ops + i;
+        const grf_op_type *type = grf_op_types + op->kind;
+        int64_t per_chunk = grf_max64(1, GRF_CHUNK / grf_max64(1, type->cost(c, op)));
+        c->cut[i].items = type->items(c, op);
+        c->cut[i].chunks = (c->cut[i].items + per_chunk - 1) / per_chunk;
+        c->chunks_left += c->cut[i].chunks;
     }
 }
 
-/* What an item costs, in bytes of weights read from memory in the same time (roughly). */
-static int64_t grf_item_cost(const griffin_context *c, const grf_op *op) {
-    const grf_layout *l = &c->model->layout;
-    int64_t bytes;
-    switch (op->kind) {
-    case GRF_LINEAR: case GRF_GATED:
-        bytes = (int64_t)op->output[0].w->tile_bytes * (op->kind == GRF_GATED ? 2 : 1);
-        return bytes + bytes * grf_rows(c, op) / 8;
-    case GRF_CONV:   return (int64_t)c->rows * 256;
-    case GRF_RGLRU:  return (int64_t)c->rows * 1024;
-    case GRF_ATTEND: return grf_score_keys(c->model) * l->head * l->head_block * 2
-                          * grf_attend_rows(c);
-    case GRF_EMBED:  return l->width[GRF_X] * 32;
-    default:         return l->width[op->from] * 12;    /* as a norm that quantises, measured */
-    }
+/* Some chunks of one operation, from number `first` on. */
+typedef struct grf_task {
+    griffin_context *context;
+    const grf_op    *op;
+    grf_cut          cut;
+    int64_t          first;
+} grf_task;
+
+static void grf_run_chunk(void *data, int index) {
+    const grf_task *task = (const grf_task *)data;
+    int64_t items = task->cut.items, chunks = task->cut.chunks;
+    int64_t chunk = task->first + index;
+    grf_op_types[task->op->kind].run(task->context, task->op, chunk * items / chunks,
+                                     (chunk + 1) * items / chunks);
 }
 
-static int64_t grf_pieces(const griffin_context *c, const grf_op *op) {
-    int64_t items = grf_items(c, op), cost = grf_item_cost(c, op);
-    int64_t per_piece = grf_max64(1, GRF_PIECE / grf_max64(1, cost));
-    return (items + per_piece - 1) / per_piece;
-}
-
-typedef struct grf_piece_run { griffin_context *context; int64_t first; } grf_piece_run;
-
-static void grf_run_piece(void *data, int index) {
-    const grf_piece_run *run = (const grf_piece_run *)data;
-    griffin_context *c = run->context;
-    const grf_op *op = c->model->ops + c->op;
-    int64_t items = grf_items(c, op), pieces = grf_pieces(c, op), piece = run->first + index;
-    int64_t from = piece * items / pieces, to = (piece + 1) * items / pieces;
-    switch (op->kind) {
-    case GRF_EMBED:    grf_run_embed   (c, op, from, to); break;
-    case GRF_NORM:     grf_run_norm    (c, op, from, to); break;
-    case GRF_QUANTISE: grf_run_quantise(c, op, from, to); break;
-    case GRF_LINEAR:   grf_run_linear  (c, op, from, to); break;
-    case GRF_GATED:    grf_run_gated   (c, op, from, to); break;
-    case GRF_CONV:     grf_run_conv    (c, op, from, to); break;
-    case GRF_RGLRU:    grf_run_rglru   (c, op, from, to); break;
-    case GRF_ROPE:     grf_run_rope    (c, op, from, to); break;
-    case GRF_ATTEND:   grf_run_attend  (c, op, from, to); break;
-    }
-}
+typedef struct grf_team grf_team;
 
 #ifdef GRF_OPENMP
-/* A crew is the threads of one griffin_advance. The caller's thread leads: it walks through the
- * program and deals out the pieces of each operation in runs, one for each lane, so that a thread
- * reads one stretch of weights. A thread takes the pieces of its own lane and then what is left in
- * others. The leader waits for the pieces that are still being worked on, not for threads: one that
- * lost its processor with empty hands holds up nobody.
+/* A team is the threads of one pass, or of one griffin_advance. The thread that called is the
+ * coordinator: it walks through the program. The others are workers. For each operation the
+ * coordinator deals out the chunks evenly to the queues, one for each thread, so that a thread
+ * reads one stretch of weights. Every thread, the coordinator too, runs the chunks of its own queue
+ * and then what is left in the other queues. The coordinator waits until `done` counts all chunks.
+ * It does not wait for threads: one that the system has suspended while it held no chunk delays
+ * nobody. At the end of the program it sets `finished`, and the workers return.
  *
- * ticket: the next piece in its upper half, their end in the lower. A thread that takes one too
- * many leaves without harm, since the end it compares with came with the number. */
-#define GRF_LANES 32
+ * A queue is one number: the next chunk in its upper half, the end in its lower half. One atomic
+ * addition takes a chunk and tells whether there was one. */
+#define GRF_QUEUES 32
 
-struct grf_lane { uint64_t ticket, apart[7]; };     /* in a cache line of its own */
-struct grf_crew { uint64_t done, home; int lanes; struct grf_lane lane[GRF_LANES]; };
+typedef struct grf_queue { uint64_t range, apart[7]; } grf_queue;   /* a cache line of its own */
 
+struct grf_team {
+    grf_task  task;                         /* written while no queue has a chunk */
+    uint64_t  done, finished;
+    int       queues;
+    grf_queue queue[GRF_QUEUES];
+};
+
+static int grf_has_chunks(uint64_t range) { return range >> 32 < (range & 0xffffffffu); }
+
+/* Called in loops that wait. */
 static void grf_pause(int *spins) {
     if (++*spins < 4096) {
 #ifdef GRF_X86
@@ -2258,122 +2467,127 @@ static void grf_pause(int *spins) {
 #endif
 }
 
-static void grf_take_pieces(griffin_context *c, struct grf_lane *lane) {
-    struct grf_crew *crew = c->crew;
-    grf_piece_run run;
-    run.context = c;
-    run.first = 0;
-    for (;;) {
-        uint64_t ticket;
-        #pragma omp atomic capture seq_cst
-        { ticket = lane->ticket; lane->ticket += (uint64_t)1 << 32; }
-        if (ticket >> 32 >= (ticket & 0xffffffffu)) return;
-        grf_run_piece(&run, (int)(ticket >> 32));
-        #pragma omp atomic seq_cst
-        crew->done += 1;
+/* Runs chunks until all queues are empty, those of queue `own` first. */
+static void grf_team_work(grf_team *team, int own) {
+    for (int i = 0; i < team->queues; i++) {
+        grf_queue *queue = team->queue + (own + i) % team->queues;
+        for (;;) {
+            uint64_t range;
+            #pragma omp atomic capture seq_cst
+            { range = queue->range; queue->range += (uint64_t)1 << 32; }
+            if (!grf_has_chunks(range)) break;
+            grf_run_chunk(&team->task, (int)(range >> 32));
+            #pragma omp atomic seq_cst
+            team->done += 1;
+        }
     }
 }
 
-static void grf_take_lanes(griffin_context *c, int own) {
-    struct grf_crew *crew = c->crew;
-    int i;
-    for (i = 0; i < crew->lanes; i++) grf_take_pieces(c, crew->lane + (own + i) % crew->lanes);
-}
-
-static void grf_lead(griffin_context *c, int64_t first, int count) {
-    struct grf_crew *crew = c->crew;
+/* The coordinator: one operation. */
+static void grf_team_run(grf_team *team, const grf_task *task, int count) {
     uint64_t done = 0;
-    int spins = 0, i;
+    int spins = 0;
+    team->task = *task;
     #pragma omp atomic write seq_cst
-    crew->done = 0;
-    for (i = 0; i < crew->lanes; i++) {
-        int64_t from = first + (int64_t)count * i / crew->lanes;
-        int64_t end = first + (int64_t)count * (i + 1) / crew->lanes;
+    team->done = 0;
+    for (int i = 0; i < team->queues; i++) {
+        uint64_t next = (uint64_t)((int64_t)count * i / team->queues);
+        uint64_t end = (uint64_t)((int64_t)count * (i + 1) / team->queues);
         #pragma omp atomic write seq_cst
-        crew->lane[i].ticket = (uint64_t)from << 32 | (uint64_t)end;
+        team->queue[i].range = next << 32 | end;
     }
-    grf_take_lanes(c, 0);
+    grf_team_work(team, 0);
     while (done < (uint64_t)count) {
         grf_pause(&spins);
         #pragma omp atomic read seq_cst
-        done = crew->done;
+        done = team->done;
     }
 }
 
-static void grf_follow(griffin_context *c, int thread) {
-    struct grf_crew *crew = c->crew;
-    uint64_t ticket, home = 0;
-    int own = thread % crew->lanes, spins = 0;
-    while (!home) {
+/* A worker: all operations. */
+static void grf_team_follow(grf_team *team, int own) {
+    uint64_t range, finished = 0;
+    int spins = 0;
+    while (!finished) {
         #pragma omp atomic read seq_cst
-        ticket = crew->lane[own].ticket;
-        if (ticket >> 32 < (ticket & 0xffffffffu)) { grf_take_lanes(c, own); spins = 0; }
+        range = team->queue[own].range;
+        if (grf_has_chunks(range)) { grf_team_work(team, own); spins = 0; }
         grf_pause(&spins);
         #pragma omp atomic read seq_cst
-        home = crew->home;
+        finished = team->finished;
     }
 }
 #endif
 
-/* Pieces [first, first + count) of the current operation, on whatever threads there are. */
-static void grf_run_pieces(griffin_context *c, int64_t first, int count) {
-    grf_piece_run run;
-    int i;
+/* `count` chunks of an operation, on whatever threads there are. */
+static void grf_run_chunks(grf_task *task, int count, grf_team *team) {
+    const griffin_jobs *jobs = &task->context->jobs;
 #ifdef GRF_OPENMP
-    if (count > 1 && c->crew) { grf_lead(c, first, count); return; }
+    if (count > 1 && team) { grf_team_run(team, task, count); return; }
 #endif
-    run.context = c;
-    run.first = first;
-    if (count > 1 && c->jobs.run) c->jobs.run(grf_run_piece, &run, count, c->jobs.user);
-    else for (i = 0; i < count; i++) grf_run_piece(&run, i);
+    (void)team;
+    if (count > 1 && jobs->run) jobs->run(grf_run_chunk, task, count, jobs->user);
+    else for (int i = 0; i < count; i++) grf_run_chunk(task, i);
 }
 
-/* At most `units` pieces from where the pass stands. */
-static void grf_run_units(griffin_context *c, int64_t units) {
-    while (units > 0 && c->op < c->model->n_ops) {
-        int64_t pieces = grf_pieces(c, c->model->ops + c->op);
-        int now = (int)grf_min64(pieces - c->piece, units);
-        if (now > 0) grf_run_pieces(c, c->piece, now);
+/* At most `units` chunks from where the pass stands. */
+static void grf_run_program(griffin_context *c, int units, grf_team *team) {
+    for (; c->op < c->model->n_ops; c->op++, c->chunk = 0) {
+        grf_task task;
+        task.context = c;
+        task.op = c->model->ops + c->op;
+        task.cut = c->cut[c->op];
+        task.first = c->chunk;
+        int now = (int)grf_min64(task.cut.chunks - c->chunk, units);
+        grf_run_chunks(&task, now, team);
         units -= now;
-        c->piece += now;
-        if (c->piece == pieces) { c->op++; c->piece = 0; }
+        c->chunk += now;
+        c->chunks_left -= now;
+        if (c->chunk < task.cut.chunks) return;
     }
-    while (c->op < c->model->n_ops && grf_pieces(c, c->model->ops + c->op) == 0) c->op++;
 }
 
 #ifdef GRF_OPENMP
-/* Pieces that threads could share among the next `units`. */
-static int64_t grf_shared_units(const griffin_context *c, int64_t units) {
-    int64_t shared = 0, pieces;
-    int i;
-    for (i = c->op; i < c->model->n_ops && units > 0; i++, units -= pieces) {
-        pieces = grf_pieces(c, c->model->ops + i);
-        if (pieces > 1) shared += grf_min64(pieces, units);
-    }
+/* How many of the next `units` chunks belong to operations with several. */
+static int64_t grf_shared_chunks(const griffin_context *c, int64_t units) {
+    int64_t shared = 0;
+    for (int i = c->op; i < c->model->n_ops && units > 0; units -= c->cut[i++].chunks)
+        if (c->cut[i].chunks > 1) shared += grf_min64(c->cut[i].chunks, units);
     return shared;
 }
 
-static int grf_run_with_crew(griffin_context *c, int64_t units) {
-    int width = c->jobs.width > 0 ? c->jobs.width : omp_get_max_threads();
-    struct grf_crew crew;
-    if (c->jobs.run || width < 2 || grf_shared_units(c, units) < GRF_WORTH_WAKING) return 0;
-    memset(&crew, 0, sizeof crew);
-    crew.lanes = width < GRF_LANES ? width : GRF_LANES;
-    c->crew = &crew;
+static void grf_run_team(griffin_context *c, int units, int width) {
+    grf_team team;
+    memset(&team, 0, sizeof team);
+    team.queues = width < GRF_QUEUES ? width : GRF_QUEUES;
     #pragma omp parallel num_threads(width)
     {
-        if (omp_get_thread_num() == 0) {
-            grf_run_units(c, units);
+        int thread = omp_get_thread_num();
+        if (thread > 0) grf_team_follow(&team, thread % team.queues);
+        else {
+            grf_run_program(c, units, &team);
             #pragma omp atomic write seq_cst
-            crew.home = 1;
-        } else {
-            grf_follow(c, omp_get_thread_num());
+            team.finished = 1;
         }
     }
-    c->crew = NULL;
-    return 1;
 }
 #endif
+
+static void grf_commit(griffin_context *c);
+
+/* At most `units` chunks on all threads that are worth it. The last one changes the states. */
+static void grf_run_pass(griffin_context *c, int units) {
+#ifdef GRF_OPENMP
+    int width = c->jobs.width > 0 ? c->jobs.width : omp_get_max_threads();
+    if (!c->jobs.run && width > 1 && grf_shared_chunks(c, units) >= GRF_WORTH_WAKING)
+        grf_run_team(c, units, width);
+    else
+#endif
+    grf_run_program(c, units, NULL);
+    if (c->op == c->model->n_ops) grf_commit(c);
+}
+
+/* ---- states ---- */
 
 /* Where a state keeps what its history was at an earlier position. */
 static uint64_t *grf_past(const griffin_model *m, griffin_state *s, int64_t position) {
@@ -2386,25 +2600,27 @@ static uint64_t grf_next_history(uint64_t history, int32_t token) {
     return history ^ history >> 27;
 }
 
-/* The pass is complete: only now do states change. */
+/* The pass is complete. Only now do states change, but for the recurrent parts of a pass that
+ * cannot be dropped: they have changed in place. */
 static void grf_commit(griffin_context *c) {
     const griffin_model *m = c->model;
     const grf_layout *l = &m->layout;
-    int span, slot, which, t;
-    for (span = 0; span < c->spans; span++) {
-        const grf_flight *f = c->flight + span;
-        griffin_state *s = f->state;
-        memcpy((float *)(s + 1), c->recurrent + span * l->recurrent_floats,
-               (size_t)l->recurrent_floats * 4);
-        for (slot = 0; slot < l->attention_layers; slot++)
-            for (which = 0; which < 2; which++)
-                for (t = 0; t < f->count; t++)
-                    memcpy(grf_ring(m, s, slot, which, f->position + t),
-                           grf_new_keys(c, slot, which, f->first + t), (size_t)l->kv_row);
+    for (int span = 0; span < c->spans; span++) {
+        const grf_span_in_pass *in = c->span + span;
+        griffin_state *s = in->state;
+        if (!c->in_place)
+            memcpy((float *)(s + 1), c->recurrent + span * l->recurrent_floats,
+                   (size_t)l->recurrent_floats * 4);
+        for (int64_t layer = 0; layer < l->attention_layers; layer++)
+            for (int which = 0; which < 2; which++)
+                for (int t = 0; t < in->count; t++)
+                    memcpy(grf_ring(m, s, layer * l->ring_bytes, which, in->position + t),
+                           grf_new_kv(c, layer * l->ring_bytes, which, in->first + t),
+                           (size_t)l->kv_row);
         s->tag = l->tag;
-        for (t = 0; t < f->count; t++) {
+        for (int t = 0; t < in->count; t++) {
             *grf_past(m, s, s->position++) = s->history;
-            s->history = grf_next_history(s->history, c->token[f->first + t]);
+            s->history = grf_next_history(s->history, c->token[in->first + t]);
         }
         s->oldest = grf_max64(s->oldest, s->position - l->rewind);
     }
@@ -2449,106 +2665,133 @@ static int grf_check_spans(const griffin_context *c, const griffin_span *spans, 
     return GRIFFIN_OK;
 }
 
-/* Puts tokens [done, done + count) of a span in flight. */
-static void grf_board(griffin_context *c, const griffin_span *span, int done, int count) {
-    grf_flight *f = c->flight + c->spans;
-    int i, row;
-    f->state = span->state;
-    f->position = span->state->position;
-    f->history = span->state->history;
-    f->first = c->rows;
-    f->count = count;
-    for (i = done; i < done + count; i++) {
-        row = c->rows++;
-        c->token[row] = span->tokens[i];
-        c->span_of[row] = c->spans;
-        if (!span->logits || (!span->all_logits && i != span->count - 1)) continue;
-        c->wanted[c->n_wanted].row = row;
-        c->wanted[c->n_wanted++].logits =
-            span->logits + (span->all_logits ? (int64_t)i * c->model->info.config.vocab : 0);
-    }
-    c->spans++;
-}
-
-static void grf_clear_flight(griffin_context *c) {
-    c->spans = c->rows = c->n_wanted = c->op = 0;
-    c->piece = 0;
-}
-
-static int grf_units_left(const griffin_context *c) {
-    int64_t units = -c->piece;
-    int i;
-    if (c->spans == 0) return 0;
-    for (i = c->op; i < c->model->n_ops; i++) units += grf_pieces(c, c->model->ops + i);
-    return (int)grf_min64(units, INT_MAX);
-}
-
-/* A state that was replaced or stepped since griffin_begin would get a commit of another past. */
-static int grf_check_flight(const griffin_context *c) {
-    int i;
-    for (i = 0; i < c->spans; i++) {
-        const grf_flight *f = c->flight + i;
-        if (f->state->position != f->position || f->state->history != f->history)
+/* If the caller changed a state after griffin_begin (by memcpy, a rewind or another step), the
+ * commit would mix two texts. Its position and its history show it. */
+static int grf_check_pass(const griffin_context *c) {
+    for (int i = 0; i < c->spans; i++) {
+        const grf_span_in_pass *s = c->span + i;
+        if (s->state->position != s->position || s->state->history != s->history)
             return grf_fail(&c->model->host, GRIFFIN_E_MISMATCH,
                             "a state in flight was changed; begin again");
     }
     return GRIFFIN_OK;
 }
 
-GRIFFIN_API int griffin_begin(griffin_context *c, const griffin_span *spans, int count) {
-    int64_t rows = 0;
-    int i, error = grf_check_spans(c, spans, count);
-    if (error) return error;
-    for (i = 0; i < count; i++) rows += spans[i].count;
-    if (rows > c->max_rows || count > c->max_spans)
-        return grf_fail(&c->model->host, GRIFFIN_E_SPACE,
-                        "%u tokens in %d spans; the context has room for %d in %d",
-                        (uint64_t)rows, count, c->max_rows, c->max_spans);
-    grf_clear_flight(c);
-    for (i = 0; i < count; i++) grf_board(c, spans + i, 0, spans[i].count);
-    return grf_units_left(c);
+/* ---- a pass ---- */
+
+static void grf_clear_pass(griffin_context *c, int in_place) {
+    c->spans = c->rows = c->wanted_rows = 0;
+    c->in_place = in_place;
 }
 
-GRIFFIN_API int griffin_advance(griffin_context *c, int units) {
-    int error;
-    if (!c) return GRIFFIN_E_ARGUMENT;
-    if (units < 0) return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT, "%d units", units);
-    if (c->spans == 0) return 0;
-    error = grf_check_flight(c);
-    if (error) { grf_clear_flight(c); return error; }
-#ifdef GRF_OPENMP
-    if (!grf_run_with_crew(c, units))
-#endif
-    grf_run_units(c, units);
-    if (c->op == c->model->n_ops) grf_commit(c);
-    return grf_units_left(c);
+/* Adds tokens [done, done + count) of a span to the pass. */
+static void grf_add_span(griffin_context *c, const griffin_span *span, int done, int count) {
+    grf_span_in_pass *s = c->span + c->spans;
+    s->state = span->state;
+    s->position = span->state->position;
+    s->history = span->state->history;
+    s->first = c->rows;
+    s->count = count;
+    for (int i = done; i < done + count; i++) {
+        int row = c->rows++;
+        c->token[row] = span->tokens[i];
+        c->span_of[row] = c->spans;
+        if (!span->logits || (!span->all_logits && i != span->count - 1)) continue;
+        c->wanted[c->wanted_rows].row = row;
+        c->wanted[c->wanted_rows++].logits =
+            span->logits + (span->all_logits ? (int64_t)i * c->model->info.config.vocab : 0);
+    }
+    c->spans++;
 }
 
-GRIFFIN_API const char *griffin_unit_name(const griffin_context *c) {
-    static const char *const names[] = {    /* in the order of grf_kind */
-        "embed", "norm", "quantise", "linear", "gated", "conv", "rglru", "rope", "attend"
-    };
-    return c && c->spans ? names[c->model->ops[c->op].kind] : NULL;
-}
-
-/* As many passes as it takes; each fills the rows of the context from the spans in order. */
-GRIFFIN_API int griffin_run(griffin_context *c, const griffin_span *spans, int count) {
-    int at = 0, done = 0, error = grf_check_spans(c, spans, count);
-    if (error) return error;
+/* As many passes as it takes. Each fills the rows of the context from the spans in order. Nothing
+ * can fail or stop it now, so recurrent parts are written in place. */
+static void grf_run_spans(griffin_context *c, const griffin_span *spans, int count) {
+    int at = 0, done = 0;
     while (at < count) {
-        grf_clear_flight(c);
+        grf_clear_pass(c, 1);
         while (at < count && c->spans < c->max_spans && c->rows < c->max_rows) {
             int now = (int)grf_min64(spans[at].count - done, c->max_rows - c->rows);
-            grf_board(c, spans + at, done, now);
+            grf_add_span(c, spans + at, done, now);
             done += now;
             if (done < spans[at].count) break;
             done = 0;
             at++;
         }
-        error = griffin_advance(c, INT_MAX);
-        if (error) return error;
+        grf_cut_program(c);
+        grf_run_pass(c, INT_MAX);
     }
+}
+
+/* ---- public ---- */
+
+GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
+                                        const griffin_context_options *options) {
+    griffin_context c;
+    grf_arena count = { NULL, 0 };
+    if (!model || !grf_context_limits(model, options, &c)) return 0;
+    grf_arena_take(&count, sizeof c);
+    grf_context_lay_out(&c, &count);
+    count.used += 64;                       /* to align what the host gives */
+    return count.used > (uint64_t)((size_t)-1) ? 0 : (size_t)count.used;
+}
+
+GRIFFIN_API int griffin_context_init(griffin_context **context, const griffin_model *model,
+                                     const griffin_context_options *options, void *memory,
+                                     size_t size) {
+    griffin_context limits;
+    grf_arena arena = { NULL, 0 };
+    size_t needed = griffin_context_size(model, options);
+    if (context) *context = NULL;
+    if (!model) return GRIFFIN_E_ARGUMENT;
+    if (!context || !memory || needed == 0)
+        return grf_fail(&model->host, GRIFFIN_E_ARGUMENT,
+                        "context: a pointer is null, or rows or states are out of range");
+    if (size < needed)
+        return grf_fail(&model->host, GRIFFIN_E_SPACE, "context: %u bytes given, %u needed",
+                        (uint64_t)size, (uint64_t)needed);
+    memset(memory, 0, needed);              /* the padding of every row stays zero from here on */
+    grf_context_limits(model, options, &limits);
+    arena.base = (unsigned char *)grf_align64(memory);
+    *context = (griffin_context *)grf_arena_take(&arena, sizeof **context);
+    **context = limits;
+    grf_context_lay_out(*context, &arena);
     return GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_begin(griffin_context *c, const griffin_span *spans, int count) {
+    int error = grf_check_spans(c, spans, count);
+    if (error) return error;
+    int64_t rows = 0;
+    for (int i = 0; i < count; i++) rows += spans[i].count;
+    if (rows > c->max_rows || count > c->max_spans)
+        return grf_fail(&c->model->host, GRIFFIN_E_SPACE,
+                        "%u tokens in %d spans; the context has room for %d in %d",
+                        (uint64_t)rows, count, c->max_rows, c->max_spans);
+    grf_clear_pass(c, 0);
+    for (int i = 0; i < count; i++) grf_add_span(c, spans + i, 0, spans[i].count);
+    grf_cut_program(c);
+    return (int)grf_min64(c->chunks_left, INT_MAX);
+}
+
+GRIFFIN_API int griffin_advance(griffin_context *c, int units) {
+    if (!c) return GRIFFIN_E_ARGUMENT;
+    if (units < 0) return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT, "%d units", units);
+    if (c->spans == 0) return 0;
+    int error = grf_check_pass(c);
+    if (error) { c->spans = 0; return error; }
+    grf_run_pass(c, units);
+    return (int)grf_min64(c->chunks_left, INT_MAX);
+}
+
+GRIFFIN_API const char *griffin_unit_name(const griffin_context *c) {
+    return c && c->spans ? grf_op_types[c->model->ops[c->op].kind].name : NULL;
+}
+
+GRIFFIN_API int griffin_run(griffin_context *c, const griffin_span *spans, int count) {
+    int error = grf_check_spans(c, spans, count);
+    if (!error) grf_run_spans(c, spans, count);
+    return error;
 }
 
 GRIFFIN_API int griffin_prefill(griffin_context *c, griffin_state *state,
@@ -2565,34 +2808,24 @@ GRIFFIN_API int griffin_step(griffin_context *c, griffin_state *state, int32_t t
 }
 
 /* ================================================================= >>state
- * Marks, and states for disks and networks. */
+ * A state is plain bytes: the struct griffin_state, the recurrent part of all layers in f32, then a
+ * ring of keys and values for each attention layer, then the history hashes of the last positions.
+ * This chapter has marks, which take back a few tokens, and saves, for disks and networks.
+ *
+ * A mark is a copy of a state up to its rings. The rings need no copy: they have
+ * griffin_options.rewind rows more than attention needs, so that many tokens can be added before a
+ * row is lost that the state of the mark needs. griffin_rewind copies the mark back. Rows of tokens
+ * that were taken back are out of sight, and the next tokens overwrite them.
+ *
+ * A mark fits if the state has gone on from it by at most that many tokens. The state knows a hash
+ * of its text at each of the last positions, and `oldest`, the first position whose rows are all
+ * there. */
 
-GRIFFIN_API size_t griffin_state_size(const griffin_model *model) {
-    return model && model->info.state_bytes <= (size_t)-1 ? (size_t)model->info.state_bytes : 0;
+static size_t grf_mark_size(const griffin_model *m) {
+    return m->info.mark_bytes <= (size_t)-1 ? (size_t)m->info.mark_bytes : 0;
 }
 
-GRIFFIN_API int64_t griffin_state_position(const griffin_state *state) {
-    return state ? state->position : 0;
-}
-
-/* ---- marks: the start of a state up to the rings, but with a tag even if it is fresh --------- */
-
-GRIFFIN_API size_t griffin_mark_size(const griffin_model *model) {
-    return model && model->info.mark_bytes <= (size_t)-1 ? (size_t)model->info.mark_bytes : 0;
-}
-
-GRIFFIN_API int griffin_mark(const griffin_model *m, const griffin_state *state, void *mark) {
-    int error;
-    if (!m) return GRIFFIN_E_ARGUMENT;
-    if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "mark: there is no room for it");
-    error = grf_check_state(m, state);
-    if (error) return error;
-    memcpy(mark, state, griffin_mark_size(m));
-    memcpy(mark, &m->layout.tag, sizeof m->layout.tag);
-    return GRIFFIN_OK;
-}
-
-static int grf_check_mark(const griffin_model *m, griffin_state *s, const griffin_state *mark) {
+static int grf_mark_check(const griffin_model *m, griffin_state *s, const griffin_state *mark) {
     const char *why = NULL;
     if (mark->tag != m->layout.tag) why = "it belongs to another model or other options";
     else if (mark->position > s->position) why = "the state has not been there";
@@ -2605,28 +2838,23 @@ static int grf_check_mark(const griffin_model *m, griffin_state *s, const griffi
                     (uint64_t)mark->position, (uint64_t)s->position, why);
 }
 
-/* Keys and values need nothing: those of the tokens taken back are out of sight and overwritten in
- * time. The state does not get younger by it: what its rings lost stays lost. */
-GRIFFIN_API int griffin_rewind(const griffin_model *m, griffin_state *state, const void *mark) {
+/* The mark of a fresh state gets a tag, which its state does not have. `oldest` is not moved back,
+ * since rows that were overwritten cannot come back. */
+static int grf_state_rewind(const griffin_model *m, griffin_state *state, const void *mark) {
     griffin_state to;
-    int error;
-    if (!m) return GRIFFIN_E_ARGUMENT;
-    if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "rewind: the mark is null");
-    error = grf_check_state(m, state);
-    if (error) return error;
     memcpy(&to, mark, sizeof to);
-    error = grf_check_mark(m, state, &to);
+    int error = grf_mark_check(m, state, &to);
     if (error) return error;
     to.oldest = state->oldest;
     if (to.position == 0) to.tag = 0;
-    memcpy(state, mark, griffin_mark_size(m));
+    memcpy(state, mark, grf_mark_size(m));
     *state = to;
     return GRIFFIN_OK;
 }
 
 /* ---- saved sequences ---------------------------------------------------------------------------
- * All little-endian. A ring is saved as far as the next token sees it, so that a state that was
- * rewound has the same bytes as one that never went astray.
+ * All numbers are little-endian. Of a ring, only the rows are saved that the next token sees. So a
+ * state that was rewound has the same bytes as one that never had the tokens taken back.
  *
  *     0   8 bytes  "GRIFSTAT"
  *     8   u32      version, 2
@@ -2649,19 +2877,16 @@ GRIFFIN_API int griffin_rewind(const griffin_model *m, griffin_state *state, con
 
 enum { GRF_HAS_SAMPLER = 1, GRF_HAS_DECODER = 2 };
 
-/* Rows of a ring half that the token after `position` others sees. */
 static int64_t grf_saved_rows(const griffin_model *m, int64_t position) {
     return grf_min64(position, m->info.attn_keys - 1);
 }
 
-static int64_t grf_saved_pieces(const griffin_model *m, int64_t position) {
-    return position ? 1 + 2 * m->layout.attention_layers * grf_saved_rows(m, position) : 0;
-}
-
+/* The n of the format. Rings come in pairs, for keys and for values. */
 static int64_t grf_saved_bytes(const griffin_model *m, int64_t position) {
     const grf_layout *l = &m->layout;
     if (position == 0) return 0;
-    return 4 * l->recurrent_floats + (grf_saved_pieces(m, position) - 1) * l->kv_row;
+    return 4 * l->recurrent_floats
+         + 2 * l->attention_layers * grf_saved_rows(m, position) * l->kv_row;
 }
 
 static int64_t grf_save_size(int64_t bytes, int parts) {
@@ -2669,107 +2894,62 @@ static int64_t grf_save_size(int64_t bytes, int parts) {
          + (parts & GRF_HAS_DECODER ? GRF_SAVED_DECODER : 0) + 8;
 }
 
-/* The first piece is the recurrent part, the others are rows. Returns how many bytes. */
-static int64_t grf_saved_piece(const griffin_model *m, griffin_state *s, int64_t i,
-                               uint8_t **piece) {
-    int64_t rows = grf_saved_rows(m, s->position), ring;
-    *piece = (uint8_t *)(s + 1);
-    if (i-- == 0) return 4 * m->layout.recurrent_floats;
-    ring = i / rows;
-    *piece = grf_ring(m, s, (int)(ring / 2), (int)(ring % 2), s->position - rows + i % rows);
-    return m->layout.kv_row;
+/* Copies numbers of `size` bytes from memory to a save, or with `load` from a save to memory.
+ * Returns the end of the copy in the save. */
+static uint8_t *grf_save_copy(void *memory, uint8_t *saved, int64_t bytes, int size, int load) {
+    uint8_t *to = load ? (uint8_t *)memory : saved;
+    memcpy(to, load ? saved : (uint8_t *)memory, (size_t)bytes);
+    for (int64_t i = 0; GRF_BIG_ENDIAN && i < bytes; i += size) grf_native_order(to + i, size);
+    return saved + bytes;
 }
 
-static void grf_copy_ordered(uint8_t *to, const uint8_t *from, int64_t bytes, int size) {
-    int64_t i;
-    memcpy(to, from, (size_t)bytes);
-    for (i = 0; GRF_BIG_ENDIAN && i < bytes; i += size) grf_native_order(to + i, size);
-}
-
-static uint8_t *grf_save_state(const griffin_model *m, griffin_state *s, int parts, uint8_t *p) {
-    int64_t i, n;
-    uint8_t *piece;
-    memcpy(p, "GRIFSTAT", 8);
-    grf_put_u32(p + 8, GRF_SAVE_VERSION);
-    grf_put_u32(p + 12, (uint32_t)parts);
-    grf_put_u64(p + 16, s->tag ? m->layout.saved_tag : 0);
-    grf_put_u64(p + 24, (uint64_t)s->position);
-    grf_put_u64(p + 32, s->history);
-    grf_put_u64(p + 40, (uint64_t)grf_saved_bytes(m, s->position));
-    p += GRF_SAVE_HEADER;
-    for (i = 0; i < grf_saved_pieces(m, s->position); i++, p += n) {
-        n = grf_saved_piece(m, s, i, &piece);
-        grf_copy_ordered(p, piece, n, i ? m->layout.kv_size : 4);
+/* Copies what the format holds of a state, whose position is set. */
+static uint8_t *grf_save_copy_state(const griffin_model *m, griffin_state *s, uint8_t *p,
+                                    int load) {
+    const grf_layout *l = &m->layout;
+    int64_t rows = grf_saved_rows(m, s->position);
+    if (s->position) p = grf_save_copy(s + 1, p, 4 * l->recurrent_floats, 4, load);
+    for (int ring = 0; ring < 2 * l->attention_layers; ring++) {
+        for (int64_t at = s->position - rows; at < s->position; at++) {
+            p = grf_save_copy(grf_ring(m, s, ring / 2 * l->ring_bytes, ring % 2, at), p,
+                              l->kv_row, l->kv_size, load);
+        }
     }
     return p;
 }
 
-static const uint8_t *grf_load_state(const griffin_model *m, griffin_state *s, const uint8_t *p) {
-    int64_t i, n;
-    uint8_t *piece;
-    memset(s, 0, griffin_state_size(m));
-    s->position = s->oldest = (int64_t)grf_get_u64(p + 24);
-    s->tag = s->position ? m->layout.tag : 0;
-    s->history = grf_get_u64(p + 32);
-    p += GRF_SAVE_HEADER;
-    for (i = 0; i < grf_saved_pieces(m, s->position); i++, p += n) {
-        n = grf_saved_piece(m, s, i, &piece);
-        grf_copy_ordered(piece, p, n, i ? m->layout.kv_size : 4);
-    }
-    return p;
+/* The saved fields of a sampler stand first in it, in the order of the format and without gaps.
+ * Loading takes any numbers, because griffin_sample checks them at every call. */
+typedef char grf_sampler_has_no_gaps[offsetof(griffin_sampler, recent) == 36 ? 1 : -1];
+
+static uint8_t *grf_save_copy_sampler(griffin_sampler *s, uint8_t *p, int load) {
+    p = grf_save_copy(&s->seed, p, 8, 8, load);
+    return grf_save_copy((uint8_t *)s + 8, p, GRF_SAVED_SAMPLER - 8, 4, load);
 }
 
-static uint8_t *grf_save_sampler(const griffin_sampler *s, uint8_t *p) {
-    int i;
-    grf_put_u64(p, s->seed);
-    grf_put_u32(p + 8,  grf_bits_from_float(s->temperature));
-    grf_put_u32(p + 12, grf_bits_from_float(s->top_p));
-    grf_put_u32(p + 16, grf_bits_from_float(s->min_p));
-    grf_put_u32(p + 20, (uint32_t)s->top_k);
-    grf_put_u32(p + 24, grf_bits_from_float(s->repeat_penalty));
-    grf_put_u32(p + 28, (uint32_t)s->repeat_last);
-    grf_put_u32(p + 32, s->accepted);
-    for (i = 0; i < GRIFFIN_RECENT; i++) grf_put_u32(p + 36 + 4 * i, (uint32_t)s->recent[i]);
-    return p + GRF_SAVED_SAMPLER;
-}
-
-/* Whatever the numbers are: griffin_sample looks at them at every call. */
-static void grf_load_sampler(griffin_sampler *s, const uint8_t *p) {
-    int i;
-    s->seed = grf_get_u64(p);
-    s->temperature    = grf_get_f32(p + 8);
-    s->top_p          = grf_get_f32(p + 12);
-    s->min_p          = grf_get_f32(p + 16);
-    s->top_k          = (int)grf_get_u32(p + 20);
-    s->repeat_penalty = grf_get_f32(p + 24);
-    s->repeat_last    = (int)grf_get_u32(p + 28);
-    s->accepted       = grf_get_u32(p + 32);
-    for (i = 0; i < GRIFFIN_RECENT; i++) s->recent[i] = (int32_t)grf_get_u32(p + 36 + 4 * i);
-}
-
-GRIFFIN_API int64_t griffin_save(const griffin_model *m, const griffin_state *state,
-                                 const griffin_sampler *sampler, const griffin_decoder *decoder,
-                                 void *data, size_t capacity) {
-    int parts = (sampler ? GRF_HAS_SAMPLER : 0) | (decoder ? GRF_HAS_DECODER : 0), error;
-    uint8_t *start = (uint8_t *)data, *p;
-    int64_t size;
-    if (!m) return GRIFFIN_E_ARGUMENT;
-    error = grf_check_state(m, state);
-    if (error) return error;
-    size = grf_save_size(grf_saved_bytes(m, state->position), parts);
+static int64_t grf_state_save(const griffin_model *m, griffin_state *s, griffin_sampler *sampler,
+                              const griffin_decoder *decoder, uint8_t *data, size_t capacity) {
+    int parts = (sampler ? GRF_HAS_SAMPLER : 0) | (decoder ? GRF_HAS_DECODER : 0);
+    int64_t bytes = grf_saved_bytes(m, s->position), size = grf_save_size(bytes, parts);
     if (!data) return size;
     if ((uint64_t)size > capacity)
         return grf_fail(&m->host, GRIFFIN_E_SPACE, "save: %u bytes given, %u needed",
                         (uint64_t)capacity, (uint64_t)size);
-    p = grf_save_state(m, (griffin_state *)(uintptr_t)state, parts, start);
-    if (sampler) p = grf_save_sampler(sampler, p);
+    memcpy(data, "GRIFSTAT", 8);
+    grf_put_u32(data + 8, GRF_SAVE_VERSION);
+    grf_put_u32(data + 12, (uint32_t)parts);
+    grf_put_u64(data + 16, s->tag ? m->layout.saved_tag : 0);
+    grf_put_u64(data + 24, (uint64_t)s->position);
+    grf_put_u64(data + 32, s->history);
+    grf_put_u64(data + 40, (uint64_t)bytes);
+    uint8_t *p = grf_save_copy_state(m, s, data + GRF_SAVE_HEADER, 0);
+    if (sampler) p = grf_save_copy_sampler(sampler, p, 0);
     if (decoder) { memcpy(p, decoder, GRF_SAVED_DECODER); p += GRF_SAVED_DECODER; }
-    grf_put_u64(p, grf_hash(GRF_HASH_START, start, (size_t)(p - start)));
+    grf_put_u64(p, grf_hash(GRF_HASH_START, data, (size_t)(p - data)));
     return size;
 }
 
-static int grf_check_save(const griffin_model *m, const uint8_t *p, size_t size) {
-    uint64_t position, bytes;
+static int grf_save_check(const griffin_model *m, const uint8_t *p, size_t size) {
     if (size < GRF_SAVE_HEADER + 8 || memcmp(p, "GRIFSTAT", 8) != 0)
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: not a saved state");
     if (grf_get_u32(p + 8) != GRF_SAVE_VERSION)
@@ -2778,13 +2958,13 @@ static int grf_check_save(const griffin_model *m, const uint8_t *p, size_t size)
     if (grf_get_u64(p + size - 8) != grf_hash(GRF_HASH_START, p, size - 8))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT,
                         "load: the checksum does not match, the bytes are damaged or cut");
-    position = grf_get_u64(p + 24);
+    uint64_t position = grf_get_u64(p + 24);
     if (position > INT64_MAX / 2 || (position == 0) != (grf_get_u64(p + 16) == 0))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: position %u is not possible", position);
     if (position && grf_get_u64(p + 16) != m->layout.saved_tag)
         return grf_fail(&m->host, GRIFFIN_E_MISMATCH,
                         "load: saved with another model, or other attn_keys or kv_type");
-    bytes = (uint64_t)grf_saved_bytes(m, (int64_t)position);
+    uint64_t bytes = (uint64_t)grf_saved_bytes(m, (int64_t)position);
     if (grf_get_u64(p + 40) != bytes || grf_get_u32(p + 12) > (GRF_HAS_SAMPLER | GRF_HAS_DECODER)
         || size != (uint64_t)grf_save_size((int64_t)bytes, (int)grf_get_u32(p + 12)))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: %u bytes do not fit what they hold",
@@ -2792,56 +2972,114 @@ static int grf_check_save(const griffin_model *m, const uint8_t *p, size_t size)
     return GRIFFIN_OK;
 }
 
-GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state,
-                             griffin_sampler *sampler, griffin_decoder *decoder,
-                             const void *data, size_t size) {
-    const uint8_t *p = (const uint8_t *)data;
-    int error, has;
-    if (!m) return GRIFFIN_E_ARGUMENT;
-    if (!state || !data) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "load: a pointer is null");
-    error = grf_check_save(m, p, size);
+static int grf_state_load(const griffin_model *m, griffin_state *s, griffin_sampler *sampler,
+                          griffin_decoder *decoder, uint8_t *data, size_t size) {
+    int error = grf_save_check(m, data, size);
     if (error) return error;
-    has = (int)grf_get_u32(p + 12);
-    if ((sampler && !(has & GRF_HAS_SAMPLER)) || (decoder && !(has & GRF_HAS_DECODER)))
+    int parts = (int)grf_get_u32(data + 12);
+    if ((sampler && !(parts & GRF_HAS_SAMPLER)) || (decoder && !(parts & GRF_HAS_DECODER)))
         return grf_fail(&m->host, GRIFFIN_E_MISMATCH, "load: saved without a %s",
-                        sampler && !(has & GRF_HAS_SAMPLER) ? "sampler" : "decoder");
-    p = grf_load_state(m, state, p);
-    if (sampler) grf_load_sampler(sampler, p);
-    if (has & GRF_HAS_SAMPLER) p += GRF_SAVED_SAMPLER;
+                        sampler && !(parts & GRF_HAS_SAMPLER) ? "sampler" : "decoder");
+    memset(s, 0, (size_t)m->info.state_bytes);
+    s->position = s->oldest = (int64_t)grf_get_u64(data + 24);
+    s->tag = s->position ? m->layout.tag : 0;
+    s->history = grf_get_u64(data + 32);
+    uint8_t *p = grf_save_copy_state(m, s, data + GRF_SAVE_HEADER, 1);
+    if (sampler) grf_save_copy_sampler(sampler, p, 1);
+    if (parts & GRF_HAS_SAMPLER) p += GRF_SAVED_SAMPLER;
     if (decoder) memcpy(decoder, p, GRF_SAVED_DECODER);
     return GRIFFIN_OK;
 }
 
-/* ================================================================= >>sampler
- * From logits to a token. The vocabulary is never sorted: the entries to keep are found by
- * counting, eight bits of their keys at a time. */
+/* ---- public ----
+ * Saving only reads its state and sampler, and loading its data: what loses its const here is the
+ * side that grf_save_copy copies from. */
 
-static double grf_uniform(uint64_t *seed) {                 /* splitmix64, to [0, 1) */
-    uint64_t z = *seed += 0x9E3779B97F4A7C15u;
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-    return (double)((z ^ z >> 31) >> 11) * (1.0 / 9007199254740992.0);
+GRIFFIN_API size_t griffin_state_size(const griffin_model *model) {
+    return model && model->info.state_bytes <= (size_t)-1 ? (size_t)model->info.state_bytes : 0;
 }
 
-/* Keeps the fewest entries whose weights reach `target` and sets the others to `none`: the
- * greatest first, among equals the lowest index first. An entry weighs 1, or what it is. */
-static void grf_keep(float *x, int n, double target, int by_value, float none) {
-    double weights[256], above = 0;         /* above: of what is surely kept */
+GRIFFIN_API int64_t griffin_state_position(const griffin_state *state) {
+    return state ? state->position : 0;
+}
+
+GRIFFIN_API size_t griffin_mark_size(const griffin_model *model) {
+    return model ? grf_mark_size(model) : 0;
+}
+
+GRIFFIN_API int griffin_mark(const griffin_model *m, const griffin_state *state, void *mark) {
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "mark: there is no room for it");
+    int error = grf_check_state(m, state);
+    if (error) return error;
+    memcpy(mark, state, grf_mark_size(m));
+    memcpy(mark, &m->layout.tag, sizeof m->layout.tag);
+    return GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_rewind(const griffin_model *m, griffin_state *state, const void *mark) {
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "rewind: the mark is null");
+    int error = grf_check_state(m, state);
+    return error ? error : grf_state_rewind(m, state, mark);
+}
+
+GRIFFIN_API int64_t griffin_save(const griffin_model *m, const griffin_state *state,
+                                 const griffin_sampler *sampler, const griffin_decoder *decoder,
+                                 void *data, size_t capacity) {
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    int error = grf_check_state(m, state);
+    if (error) return error;
+    return grf_state_save(m, (griffin_state *)(uintptr_t)state,
+                          (griffin_sampler *)(uintptr_t)sampler, decoder, (uint8_t *)data,
+                          capacity);
+}
+
+GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state,
+                             griffin_sampler *sampler, griffin_decoder *decoder,
+                             const void *data, size_t size) {
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    if (!state || !data) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "load: a pointer is null");
+    return grf_state_load(m, state, sampler, decoder, (uint8_t *)(uintptr_t)data, size);
+}
+
+/* ================================================================= >>sampler
+ * From logits to a token, in this order:
+ *
+ *     biases           added to their logits
+ *     mask             the host's function, which changes any logit
+ *     repeat_penalty   tokens of the recent past become less likely
+ *     temperature 0    ends here: the likeliest token, of equals the lowest
+ *     top_k            the k likeliest stay
+ *     temperature      weight = exp((logit - best) / temperature)
+ *     top_p            the likeliest stay, until they have p of the sum of weights
+ *     min_p            weights below min_p times the best, which is 1, become 0
+ *     draw             a random number between 0 and the sum of weights says which token
+ *
+ * The vocabulary is never sorted. top_k and top_p find the least entry to keep by counting, eight
+ * bits of its key at a time, in four runs over the vocabulary. */
+
+/* Keeps the fewest entries whose weights reach `target` and sets the others to `none`. The greatest
+ * are kept first, and among equals those of the lowest index. An entry weighs its value, or 1.
+ *
+ * threshold is the key of the least entry that is kept. Its bits are found from the top: each round
+ * sums the weights of all entries whose higher bits are those of the threshold, by their next eight
+ * bits, and takes the greatest byte at which the target is reached. */
+static void grf_sampler_select_top(float *x, int n, double target, int by_value, float none) {
+    double above = 0;                       /* weight of entries above the threshold */
     uint32_t threshold = 0;
-    int shift, bucket, i;
-    for (shift = 24; shift >= 0; shift -= 8) {
-        for (bucket = 0; bucket < 256; bucket++) weights[bucket] = 0;
-        for (i = 0; i < n; i++) {
+    for (int shift = 24; shift >= 0; shift -= 8) {
+        double weights[256] = { 0 };
+        for (int i = 0; i < n; i++) {
             uint32_t key = grf_float_key(x[i]);
             if (shift < 24 && (key ^ threshold) >> (shift + 8)) continue;
             weights[key >> shift & 255] += by_value ? (double)x[i] : 1;
         }
-        for (bucket = 255; bucket > 0 && above + weights[bucket] < target; bucket--) {
-            above += weights[bucket];
-        }
-        threshold |= (uint32_t)bucket << shift;
+        int byte = 255;
+        for (; byte > 0 && above + weights[byte] < target; byte--) above += weights[byte];
+        threshold |= (uint32_t)byte << shift;
     }
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         uint32_t key = grf_float_key(x[i]);
         if (key > threshold) continue;
         if (key == threshold && above < target) above += by_value ? (double)x[i] : 1;
@@ -2849,7 +3087,8 @@ static void grf_keep(float *x, int n, double target, int by_value, float none) {
     }
 }
 
-static int grf_sampler_ok(const griffin_sampler *s) {       /* false for every NaN */
+/* False for every NaN. */
+static int grf_sampler_valid(const griffin_sampler *s) {
     return s->temperature >= 0 && s->temperature < INFINITY
         && s->top_p >= 0 && s->top_p <= 1 && s->min_p >= 0 && s->min_p <= 1
         && s->repeat_penalty >= 0 && s->repeat_penalty < INFINITY
@@ -2857,9 +3096,8 @@ static int grf_sampler_ok(const griffin_sampler *s) {       /* false for every N
         && s->bias_count >= 0 && (s->biases || !s->bias_count);
 }
 
-static int grf_biases_ok(const griffin_model *model, const griffin_sampler *s) {
-    int i, n = model->info.config.vocab;
-    for (i = 0; i < s->bias_count; i++) {
+static int grf_sampler_check_biases(const griffin_model *model, const griffin_sampler *s, int n) {
+    for (int i = 0; i < s->bias_count; i++) {
         const griffin_bias *b = &s->biases[i];
         if (b->token < 0 || b->token >= n || !(b->bias >= -INFINITY)) {
             return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_sample: biases[%d] is NaN, "
@@ -2870,19 +3108,19 @@ static int grf_biases_ok(const griffin_model *model, const griffin_sampler *s) {
 }
 
 /* The sum of opposite infinities is NaN, which counts as banned. */
-static int grf_control(const griffin_sampler *s, float *logits, int n) {
-    int i;
-    for (i = 0; i < s->bias_count; i++) logits[s->biases[i].token] += s->biases[i].bias;
-    return s->mask ? s->mask(logits, n, s->mask_user) : GRIFFIN_OK;
+static void grf_sampler_apply_biases(const griffin_sampler *s, float *logits) {
+    for (int i = 0; i < s->bias_count; i++) logits[s->biases[i].token] += s->biases[i].bias;
 }
 
-/* Keskar et al. 2019 (CTRL): a token that was there lately becomes less likely, once. */
-static void grf_penalise(const griffin_sampler *s, float *logits, int n) {
-    uint32_t last = s->repeat_last ? (uint32_t)s->repeat_last : GRIFFIN_RECENT, i, k;
+/* Keskar et al. 2019 (CTRL): positive logits of recent tokens are divided by the penalty, others
+ * multiplied. A token that occurs several times is only changed once. */
+static void grf_sampler_penalise(const griffin_sampler *s, float *logits, int n) {
+    uint32_t last = s->repeat_last ? (uint32_t)s->repeat_last : GRIFFIN_RECENT;
     if (last > s->accepted) last = s->accepted;
-    for (i = 1; i <= last; i++) {
+    for (uint32_t i = 1; i <= last; i++) {
         int32_t token = s->recent[(s->accepted - i) % GRIFFIN_RECENT];
-        for (k = 1; k < i && s->recent[(s->accepted - k) % GRIFFIN_RECENT] != token; k++) { }
+        uint32_t k = 1;
+        while (k < i && s->recent[(s->accepted - k) % GRIFFIN_RECENT] != token) k++;
         if (k < i || token < 0 || token >= n) continue;
         if (logits[token] > 0) logits[token] /= s->repeat_penalty;
         else logits[token] *= s->repeat_penalty;
@@ -2890,10 +3128,10 @@ static void grf_penalise(const griffin_sampler *s, float *logits, int n) {
 }
 
 /* The lowest index of the greatest. NaN counts as minus infinity, and becomes it. */
-static int grf_best(float *x, int n) {
+static int grf_sampler_best(float *x, int n) {
     float top = -INFINITY;
-    int i, best = 0;
-    for (i = 0; i < n; i++) {
+    int best = 0;
+    for (int i = 0; i < n; i++) {
         float value = x[i] >= -INFINITY ? x[i] : -INFINITY;
         x[i] = value;
         if (value > top) { top = value; best = i; }
@@ -2902,69 +3140,82 @@ static int grf_best(float *x, int n) {
 }
 
 /* Logits to weights, of which the greatest is 1. An infinite logit leaves only its equals. */
-static void grf_weigh(const griffin_model *model, float temperature, float best, float *x, int n) {
-    int i;
-    for (i = 0; i < n; i++) {
+static void grf_sampler_weigh(const griffin_model *model, float temperature, float best, float *x,
+                              int n) {
+    for (int i = 0; i < n; i++) {
         x[i] = best == INFINITY ? (x[i] == best ? 0 : -INFINITY) : (x[i] - best) / temperature;
     }
     model->kernels->exp_shifted(x, x, 0, n);
 }
 
-static double grf_sum(const float *x, int n) {
+static double grf_sampler_sum(const float *x, int n) {
     double sum = 0;
-    int i;
-    for (i = 0; i < n; i++) sum += x[i];
+    for (int i = 0; i < n; i++) sum += x[i];
     return sum;
 }
 
-static int grf_draw(const float *weights, int n, uint64_t *seed) {
-    double at = grf_uniform(seed) * grf_sum(weights, n), sum = 0;
-    int i, last = 0;
-    for (i = 0; i < n && sum <= at; i++) {
+/* The next number of splitmix64 (Steele et al. 2014), as a double in [0, 1). */
+static double grf_sampler_random(uint64_t *seed) {
+    uint64_t z = *seed += 0x9E3779B97F4A7C15u;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return (double)((z ^ z >> 31) >> 11) * (1.0 / 9007199254740992.0);
+}
+
+/* Rounding may leave the sum below `at`: then the last token with a weight is taken. */
+static int grf_sampler_draw(const float *weights, int n, uint64_t *seed) {
+    double at = grf_sampler_random(seed) * grf_sampler_sum(weights, n), sum = 0;
+    int last = 0;
+    for (int i = 0; i < n && sum <= at; i++) {
         if (weights[i] > 0) last = i;
         sum += weights[i];
     }
     return last;
 }
 
-static int grf_choose(const griffin_model *model, griffin_sampler *s, float *logits, int n) {
-    int best = grf_best(logits, n), i;
-    float least;
+static int grf_sampler_choose(const griffin_model *model, griffin_sampler *s, float *x, int n) {
+    int best = grf_sampler_best(x, n);
     if (s->repeat_penalty > 0) {
-        grf_penalise(s, logits, n);
-        best = grf_best(logits, n);
+        grf_sampler_penalise(s, x, n);
+        best = grf_sampler_best(x, n);
     }
-    if (logits[best] == -INFINITY) return -1;
+    if (x[best] == -INFINITY) return -1;
     if (s->temperature <= 0) return best;
-    if (s->top_k > 0 && s->top_k < n) grf_keep(logits, n, s->top_k, 0, -INFINITY);
-    grf_weigh(model, s->temperature, logits[best], logits, n);
-    if (s->top_p > 0 && s->top_p < 1) grf_keep(logits, n, s->top_p * grf_sum(logits, n), 1, 0);
-    least = s->min_p * logits[best];
-    for (i = 0; i < n; i++) {
-        if (logits[i] < least) logits[i] = 0;
+    if (s->top_k > 0 && s->top_k < n) grf_sampler_select_top(x, n, s->top_k, 0, -INFINITY);
+    grf_sampler_weigh(model, s->temperature, x[best], x, n);
+    if (s->top_p > 0 && s->top_p < 1) {
+        grf_sampler_select_top(x, n, s->top_p * grf_sampler_sum(x, n), 1, 0);
     }
-    return grf_draw(logits, n, &s->seed);
+    float least = s->min_p * x[best];
+    for (int i = 0; i < n; i++) {
+        if (x[i] < least) x[i] = 0;
+    }
+    return grf_sampler_draw(x, n, &s->seed);
 }
 
+/* ---- public ---- */
+
+/* The count stays a whole number of turns of the ring when it overflows. */
 GRIFFIN_API void griffin_accept(griffin_sampler *sampler, int32_t token) {
     if (!sampler) return;
     sampler->recent[sampler->accepted++ % GRIFFIN_RECENT] = token;
-    if (sampler->accepted == 0) sampler->accepted = GRIFFIN_RECENT;     /* 2^32 is a whole turn */
+    if (sampler->accepted == 0) sampler->accepted = GRIFFIN_RECENT;
 }
 
 GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *sampler,
                                    float *logits) {
-    int32_t token;
-    int error;
     if (!model) return GRIFFIN_E_ARGUMENT;
-    if (!sampler || !logits || !grf_sampler_ok(sampler)) {
+    int n = model->info.config.vocab;
+    if (!sampler || !logits || !grf_sampler_valid(sampler)) {
         return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_sample: a field of the sampler "
                         "is out of range, or a pointer null");
     }
-    error = grf_biases_ok(model, sampler);
-    if (!error) error = grf_control(sampler, logits, model->info.config.vocab);
+    int error = grf_sampler_check_biases(model, sampler, n);
+    if (error) return error;
+    grf_sampler_apply_biases(sampler, logits);
+    if (sampler->mask) error = sampler->mask(logits, n, sampler->mask_user);
     if (error < 0) return error;
-    token = grf_choose(model, sampler, logits, model->info.config.vocab);
+    int32_t token = grf_sampler_choose(model, sampler, logits, n);
     if (token < 0) {
         return grf_fail(&model->host, GRIFFIN_E_NO_TOKEN, "griffin_sample: every logit is minus "
                         "infinity or not a number");
@@ -3346,8 +3597,8 @@ static int grf_gguf_read_tensors(grf_gguf *g, grf_cursor *c, const grf_host *hos
 }
 
 static void grf_gguf_close(grf_gguf *g, const grf_host *host) {
-    grf_host_release(host, g->kv_names.slots);
-    grf_host_release(host, g->tensor_names.slots);
+    grf_host_release(host, g->kv_names.entries);
+    grf_host_release(host, g->tensor_names.entries);
     grf_host_release(host, g->memory);
     memset(g, 0, sizeof *g);
 }
@@ -3688,11 +3939,11 @@ static int grf_config_read_blocks(const grf_gguf *file, const char *prefix, grif
         const char *text;
         uint64_t length;
         at = grf_gguf_next_string(at, &text, &length);
-        if (length == 9 && memcmp(text, "recurrent", 9) == 0) g->blocks[i] = 'r';
-        else if (length == 9 && memcmp(text, "attention", 9) == 0) g->blocks[i] = 'a';
-        else
+        const grf_mixer *mixer = grf_mixer_by_name(text, length);
+        if (!mixer)
             return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "%s: layer %d is '%t', known are "
                             "recurrent and attention", key.text, i, text, (size_t)length);
+        g->blocks[i] = mixer->letter;
     }
     return GRIFFIN_OK;
 }
@@ -3771,25 +4022,36 @@ static int grf_config_load(const grf_gguf *file, griffin_config *g, const grf_ho
 }
 
 /* ================================================================= >>vocabulary
- * Pieces of text and the numbers of their tokens: how a vocabulary is read from the metadata of
- * a file, and how text becomes tokens. Three kinds share one loop of byte pair encoding:
+ * A vocabulary is a list of pieces of text. The index of a piece is its token. This chapter reads
+ * the list from the metadata of a file, checks it, and builds what >>text looks things up in:
  *
- *     GRF_BY_SCORE    SentencePiece: the pair with the best score first
- *     GRF_BY_RANK     the same pieces with a list of merges: the earliest merge first
- *     GRF_BYTE_LEVEL  GPT-2: a list of merges over bytes, inside words
+ *     texts      a hash table: from a text to its piece
+ *     pairs      a hash table: from two tokens to the merge that joins them
+ *     special    a tree of bytes: the pieces that are found in text before anything else
+ *     bytes      a table: from a byte to its token
  *
- * In a file, byte-level pieces spell each byte as one printable character. */
+ * There are three kinds of vocabulary. >>text tells how each of them cuts a text into pieces.
+ *
+ *     GRF_BY_SCORE    SentencePiece: every piece has a score
+ *     GRF_BY_RANK     pieces of the same form, but with a list of merges instead of scores
+ *     GRF_BYTE_LEVEL  GPT-2: pieces of bytes, with a list of merges
+ *
+ * The metadata keys are those of llama.cpp: "tokenizer.ggml.tokens" has the texts, ".token_type"
+ * a griffin_token_kind for each, ".scores" or ".merges" what decides. A vocabulary without scores
+ * is GRF_BY_RANK. Keys that start with "griffin." are ours.
+ *
+ * Two spellings are needed to read a piece. In the first two kinds U+2581 stands for a space, and
+ * a piece <0x00> to <0xFF> of type byte stands for that byte. In byte-level pieces one printable
+ * character stands for each byte. */
 
 #define GRF_MOST_TOKENS 2097152
 #define GRF_MOST_MERGES 16777216
-#define GRF_MOST_TEXT   (INT32_MAX - 1)     /* bytes of normalised text */
 #define GRF_SPACE       "\xE2\x96\x81"      /* U+2581 stands for a space in pieces */
-#define GRF_BROKEN      "\xEF\xBF\xBD"      /* U+FFFD stands for a byte that is not UTF-8 */
 
 enum grf_bpe { GRF_BY_SCORE, GRF_BY_RANK, GRF_BYTE_LEVEL };
 
-/* Sets of griffin_token_kind: what text may merge into, and what only rules produce. A text may
- * occur once in each of the two. */
+/* Two sets of griffin_token_kind: pieces that merges can make, and pieces that only rules make. One
+ * text may be a piece in each of the two sets, but only once in each. */
 #define GRF_MERGEABLE (1 << GRIFFIN_TOKEN_NORMAL | 1 << GRIFFIN_TOKEN_USER_DEFINED \
                        | 1 << GRIFFIN_TOKEN_UNUSED)
 #define GRF_RESERVED  (1 << GRIFFIN_TOKEN_UNKNOWN | 1 << GRIFFIN_TOKEN_CONTROL \
@@ -3799,15 +4061,15 @@ typedef struct grf_piece {
     const char *text;                       /* in the file, or in grf_vocab.repaired */
     uint32_t    length;
     uint32_t    order;                      /* by score: the lowest merges first */
-    int32_t     number;                     /* of an unused piece: its place among those */
+    int32_t     number;                     /* of an unused piece: its index among those */
     uint8_t     type;                       /* griffin_token_kind */
     uint8_t     marker;                     /* no_special keeps text from becoming this token */
 } grf_piece;
 
 typedef struct grf_merge { int32_t left, right, merged; } grf_merge;
 
-/* A tree of bytes: the pieces that are looked for in text before anything else. */
-typedef struct grf_node { uint32_t child, sibling; int32_t id; uint8_t byte; } grf_node;
+/* A node of the tree of special pieces. The children of a node are a list. */
+typedef struct grf_special { uint32_t child, sibling; int32_t id; uint8_t byte; } grf_special;
 
 struct grf_vocab {
     int          count;                     /* tokens; 0: no vocabulary */
@@ -3827,12 +4089,12 @@ struct grf_vocab {
     uint32_t     longest;                   /* bytes of a piece */
     int          unused;                    /* pieces of this type */
     int32_t      bytes[256];                /* the token of a byte, or -1 */
-    grf_node    *special;                   /* [0] is the root */
+    grf_special *special;                   /* [0] is the root */
     grf_merge   *merges;                    /* the earliest first */
     grf_table    pairs;                     /* of merges, by left and right */
     char        *repaired;                  /* texts that differ from the file's */
 
-    const uint8_t *map_units;               /* the character map, see grf_map */
+    const uint8_t *map_units;               /* the character map, see grf_map_match */
     uint32_t     map_count;
     const char  *map_texts;
     uint32_t     map_size;
@@ -3841,21 +4103,17 @@ struct grf_vocab {
 
 /* ---- UTF-8 --------------------------------------------------------------------- */
 
-/* Bytes of the character at `text`, of which left >= 1 are there: 1 to 4; 0 if no valid
- * character starts so; -1 if one may, but the text ends first. Valid means no overlong form, no
- * surrogate, at most U+10FFFF. */
+/* Returns how many bytes the character at `text` has, 1 to 4, if it is valid: no overlong form, no
+ * surrogate, at most U+10FFFF. Returns 0 if no valid character starts so, and -1 if one may, but
+ * the text ends too early. `left` >= 1 bytes of text are there. */
 static int grf_utf8_length(const char *text, uint64_t left) {
     const unsigned char *p = (const unsigned char *)text;
-    unsigned low = 0x80, high = 0xBF;       /* of the second byte */
-    int length, i;
     if (p[0] < 0x80) return 1;
     if (p[0] < 0xC2 || p[0] > 0xF4) return 0;
-    length = p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4;
-    if (p[0] == 0xE0) low  = 0xA0;
-    if (p[0] == 0xED) high = 0x9F;
-    if (p[0] == 0xF0) low  = 0x90;
-    if (p[0] == 0xF4) high = 0x8F;
-    for (i = 1; i < length; i++, low = 0x80, high = 0xBF) {
+    int length = p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4;
+    unsigned low  = p[0] == 0xE0 ? 0xA0 : p[0] == 0xF0 ? 0x90 : 0x80;   /* of the second byte */
+    unsigned high = p[0] == 0xED ? 0x9F : p[0] == 0xF4 ? 0x8F : 0xBF;
+    for (int i = 1; i < length; i++, low = 0x80, high = 0xBF) {
         if ((uint64_t)i == left) return -1;
         if (p[i] < low || p[i] > high) return 0;
     }
@@ -3876,26 +4134,24 @@ static int grf_utf8_valid(const char *text, uint64_t length) {
 static uint32_t grf_utf8_code_point(const char *text, int n) {
     const unsigned char *p = (const unsigned char *)text;
     uint32_t c = n == 1 ? p[0] : p[0] & (0x7Fu >> n);
-    int i;
-    for (i = 1; i < n; i++) c = c << 6 | (p[i] & 0x3F);
+    for (int i = 1; i < n; i++) c = c << 6 | (p[i] & 0x3F);
     return c;
 }
 
-/* Text that is written as far as there is room, and always counted. */
-typedef struct grf_text { char *at; uint64_t capacity, length, characters; } grf_text;
+/* A text that grows at its end. What exceeds the capacity is counted, but not written. */
+typedef struct grf_text { char *at; uint64_t capacity, length; } grf_text;
 
-static void grf_append(grf_text *text, const char *bytes, uint64_t n) {
-    uint64_t i;
+static void grf_text_append(grf_text *text, const char *bytes, uint64_t n) {
     if (n && n <= text->capacity && text->length <= text->capacity - n) {
         memcpy(text->at + text->length, bytes, (size_t)n);
     }
-    for (i = 0; i < n; i++) text->characters += ((unsigned char)bytes[i] & 0xC0) != 0x80;
     text->length += n;
 }
 
-/* ---- the characters of byte-level pieces ------------------------------------------
- * GPT-2 shows printable Latin-1 bytes as themselves and numbers the other 68 from U+0100. */
+/* ---- bytes as pieces ---------------------------------------------------------------- */
 
+/* The byte that a character stands for in a byte-level piece, or -1. GPT-2 shows printable Latin-1
+ * bytes as themselves and numbers the other 68 from U+0100. */
 static int32_t grf_byte_of_character(uint32_t c) {
     int hidden = c <= 32 || (c >= 127 && c <= 160) || c == 173;
     if (c < 256) return hidden ? -1 : (int32_t)c;
@@ -3905,231 +4161,72 @@ static int32_t grf_byte_of_character(uint32_t c) {
 
 /* The value of a piece spelled <0x00> to <0xFF>, in capitals; -1 for any other. */
 static int grf_byte_of_piece(const grf_piece *piece) {
-    const char *digits = "0123456789ABCDEF", *high, *low;
+    const char *digits = "0123456789ABCDEF";
     if (piece->length != 6 || memcmp(piece->text, "<0x", 3) || piece->text[5] != '>') return -1;
-    high = (const char *)memchr(digits, piece->text[3], 16);
-    low  = (const char *)memchr(digits, piece->text[4], 16);
+    const char *high = (const char *)memchr(digits, piece->text[3], 16);
+    const char *low  = (const char *)memchr(digits, piece->text[4], 16);
     return high && low ? (int)(high - digits) * 16 + (int)(low - digits) : -1;
 }
 
-/* ---- looking things up ---------------------------------------------------------- */
+/* ---- looking things up ----------------------------------------------------------------- */
 
-/* The piece of one of `kinds` whose text is this, or -1. */
-static int32_t grf_find(const grf_vocab *v, const char *text, uint64_t length, int kinds) {
-    uint32_t hash, at;
-    if (length > v->longest) return -1;
-    hash = grf_text_hash(text, length);
-    for (at = hash & v->texts.mask; v->texts.slots[at].index; at = (at + 1) & v->texts.mask) {
-        int32_t id = (int32_t)v->texts.slots[at].index - 1;
+/* The piece of one of `kinds` whose text is this, or -1. `hash` is that of the text. */
+static int32_t grf_vocab_find(const grf_vocab *v, const char *text, uint64_t length, uint32_t hash,
+                              int kinds) {
+    uint32_t steps = 0;
+    int32_t id;
+    while ((id = grf_table_next(&v->texts, hash, &steps)) >= 0) {
         const grf_piece *piece = &v->pieces[id];
-        if (v->texts.slots[at].hash == hash && piece->length == length
-            && (kinds >> piece->type & 1) && memcmp(piece->text, text, (size_t)length) == 0) {
-            return id;
-        }
+        if (piece->length == length && (kinds >> piece->type & 1)
+            && memcmp(piece->text, text, (size_t)length) == 0) break;
     }
-    return -1;
+    return id;
 }
 
-static int32_t grf_find_any(const grf_vocab *v, const char *text, uint64_t length) {
-    int32_t id = grf_find(v, text, length, GRF_MERGEABLE);
-    return id >= 0 ? id : grf_find(v, text, length, GRF_RESERVED);
+static int32_t grf_vocab_find_any(const grf_vocab *v, const char *text, uint64_t length) {
+    uint32_t hash = grf_text_hash(text, length);
+    int32_t id = grf_vocab_find(v, text, length, hash, GRF_MERGEABLE);
+    return id >= 0 ? id : grf_vocab_find(v, text, length, hash, GRF_RESERVED);
 }
 
-static uint32_t grf_pair_hash(int32_t left, int32_t right) {
+static uint32_t grf_vocab_pair_hash(int32_t left, int32_t right) {
     uint64_t pair = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9E3779B97F4A7C15u;
     return (uint32_t)((pair ^ pair >> 29) * 0xBF58476D1CE4E5B9u >> 32);
 }
 
-/* The place of a merge in the list, which is its rank; -1: there is none. */
-static int32_t grf_find_merge(const grf_vocab *v, int32_t left, int32_t right) {
-    uint32_t hash = grf_pair_hash(left, right), at;
-    for (at = hash & v->pairs.mask; v->pairs.slots[at].index; at = (at + 1) & v->pairs.mask) {
-        int32_t rank = (int32_t)v->pairs.slots[at].index - 1;
-        if (v->merges[rank].left == left && v->merges[rank].right == right) return rank;
+/* The index of a merge in the list, which is its rank; -1: there is none. */
+static int32_t grf_vocab_find_merge(const grf_vocab *v, int32_t left, int32_t right) {
+    uint32_t hash = grf_vocab_pair_hash(left, right), steps = 0;
+    int32_t rank;
+    while ((rank = grf_table_next(&v->pairs, hash, &steps)) >= 0) {
+        if (v->merges[rank].left == left && v->merges[rank].right == right) break;
     }
-    return -1;
+    return rank;
 }
 
-static uint32_t grf_child(const grf_vocab *v, uint32_t parent, char byte) {
+/* ---- special pieces ------------------------------------------------------------------- */
+
+static uint32_t grf_special_child(const grf_vocab *v, uint32_t parent, char byte) {
     uint32_t node = v->special[parent].child;
     while (node && v->special[node].byte != (uint8_t)byte) node = v->special[node].sibling;
     return node;
 }
 
 /* The longest special piece that the text starts with, or -1. */
-static int32_t grf_match(const grf_vocab *v, const char *text, uint64_t left, int no_special) {
+static int32_t grf_special_match(const grf_vocab *v, const char *text, uint64_t left,
+                                 int no_special) {
     int32_t best = -1;
-    uint32_t node = 0;
-    for (; left; text++, left--) {
-        int32_t id;
-        if ((node = grf_child(v, node, *text)) == 0) break;
-        id = v->special[node].id;
+    for (uint32_t node = 0; left; text++, left--) {
+        if ((node = grf_special_child(v, node, *text)) == 0) break;
+        int32_t id = v->special[node].id;
         if (id >= 0 && !(no_special && v->pieces[id].marker)) best = id;
     }
     return best;
 }
 
-/* ---- loading ----------------------------------------------------------------------- */
-
-static int grf_load_texts(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
-                          const grf_host *host) {
-    const uint8_t *at = g->data + tokens->offset;
-    uint64_t length;
-    int id;
-    for (id = 0; id < v->count; id++) {
-        grf_piece *piece = &v->pieces[id];
-        at = grf_gguf_next_string(at, &piece->text, &length);
-        if (length < 1 || length > 65535 || !grf_utf8_valid(piece->text, length)) {
-            return grf_fail(host, GRIFFIN_E_FORMAT,
-                            "tokenizer.ggml.tokens: token %d is not 1 to 65535 bytes of UTF-8", id);
-        }
-        piece->length = (uint32_t)length;
-        piece->type   = GRIFFIN_TOKEN_NORMAL;
-    }
-    return GRIFFIN_OK;
-}
-
-/* An array with one number of 4 bytes for each token, or null if there is none. */
-static int grf_load_column(const grf_vocab *v, const grf_gguf *g, const char *key, uint32_t type,
-                           const uint8_t **column, const grf_host *host) {
-    const grf_kv *array = NULL;
-    int found = grf_gguf_get_array(g, key, type, &array, host);
-    *column = NULL;
-    if (found <= 0) return found;
-    if (array->count != (uint64_t)v->count) {
-        return grf_fail(host, GRIFFIN_E_FORMAT, "%s: %u entries for %d tokens",
-                        key, array->count, v->count);
-    }
-    *column = g->data + array->offset;
-    return GRIFFIN_OK;
-}
-
-static int grf_load_types(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const uint8_t *types;
-    int id, error = grf_load_column(v, g, "tokenizer.ggml.token_type", GRIFFIN_VALUE_I32, &types,
-                                    host);
-    for (id = 0; types && id < v->count; id++) {
-        grf_piece *piece = &v->pieces[id];
-        uint32_t type = grf_get_u32(types + 4 * (size_t)id);
-        if (type < 1 || type > 6) {
-            return grf_fail(host, GRIFFIN_E_FORMAT,
-                            "tokenizer.ggml.token_type: token %d is not of type 1 to 6", id);
-        }
-        piece->type = (uint8_t)type;
-        if (type == GRIFFIN_TOKEN_UNUSED) piece->number = v->unused++;
-        if (type == GRIFFIN_TOKEN_BYTE && grf_byte_of_piece(piece) < 0) {
-            return grf_fail(host, GRIFFIN_E_FORMAT, "token %d '%t' is not a byte <0x00> to <0xFF>",
-                            id, piece->text, (size_t)piece->length);
-        }
-    }
-    return error;
-}
-
-static int grf_load_scores(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const uint8_t *scores;
-    int id, error = grf_load_column(v, g, "tokenizer.ggml.scores", GRIFFIN_VALUE_F32, &scores,
-                                    host);
-    if (error) return error;
-    if (!scores && v->kind == GRF_BY_SCORE) v->kind = GRF_BY_RANK;
-    for (id = 0; scores && id < v->count; id++) {
-        uint32_t bits = grf_get_u32(scores + 4 * (size_t)id);
-        if ((bits & 0x7F800000) == 0x7F800000) {
-            return grf_fail(host, GRIFFIN_E_FORMAT, "tokenizer.ggml.scores: token %d has %s", id,
-                            "a score that is not finite");
-        }
-        v->pieces[id].order = ~grf_float_key(grf_float_from_bits(bits));
-    }
-    return GRIFFIN_OK;
-}
-
-/* Some writers put plain spaces into user-defined pieces where U+2581 is meant. */
-static int grf_repair_texts(grf_vocab *v, const grf_host *host) {
-    grf_text text = { NULL, 0, 0, 0 };
-    int id;
-    uint32_t i;
-    for (id = 0; id < v->count; id++) {
-        const grf_piece *piece = &v->pieces[id];
-        if (piece->type == GRIFFIN_TOKEN_USER_DEFINED && memchr(piece->text, ' ', piece->length)) {
-            text.capacity += 3 * (uint64_t)piece->length;
-        }
-    }
-    if (!text.capacity || !v->escape || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
-    v->repaired = text.at = (char *)grf_host_allocate(host, text.capacity);
-    if (!text.at) return grf_fail_memory(host, text.capacity);
-    for (id = 0; id < v->count; id++) {
-        grf_piece *piece = &v->pieces[id];
-        uint64_t start = text.length;
-        if (piece->type != GRIFFIN_TOKEN_USER_DEFINED
-            || !memchr(piece->text, ' ', piece->length)) continue;
-        for (i = 0; i < piece->length; i++) {
-            if (piece->text[i] == ' ') grf_append(&text, GRF_SPACE, 3);
-            else grf_append(&text, piece->text + i, 1);
-        }
-        piece->text   = text.at + start;
-        piece->length = (uint32_t)(text.length - start);
-    }
-    return GRIFFIN_OK;
-}
-
-static int grf_index_texts(grf_vocab *v, const grf_host *host) {
-    int id, error = grf_table_make(&v->texts, (uint64_t)v->count, host);
-    for (id = 0; id < v->count; id++) {
-        if (v->pieces[id].length > v->longest) v->longest = v->pieces[id].length;
-    }
-    for (id = 0; !error && id < v->count; id++) {
-        const grf_piece *piece = &v->pieces[id];
-        int kinds = GRF_MERGEABLE >> piece->type & 1 ? GRF_MERGEABLE : GRF_RESERVED;
-        if (grf_find(v, piece->text, piece->length, kinds) >= 0) {
-            return grf_fail(host, GRIFFIN_E_FORMAT, "token %d '%t' occurs twice", id, piece->text,
-                            (size_t)piece->length);
-        }
-        error = grf_table_add(&v->texts, grf_text_hash(piece->text, piece->length), id, host);
-    }
-    return error;
-}
-
-/* The byte that a token stands for, or -1. */
-static int grf_byte_of_token(const grf_vocab *v, const grf_piece *piece) {
-    int n;
-    if (v->kind != GRF_BYTE_LEVEL) {
-        return piece->type == GRIFFIN_TOKEN_BYTE ? grf_byte_of_piece(piece) : -1;
-    }
-    n = grf_utf8_length(piece->text, piece->length);
-    if (piece->length != (uint32_t)n || !(GRF_MERGEABLE >> piece->type & 1)) return -1;
-    return (int)grf_byte_of_character(grf_utf8_code_point(piece->text, n));
-}
-
-static int grf_index_bytes(grf_vocab *v, const grf_host *host) {
-    int id, b, bytes = 0;
-    for (b = 0; b < 256; b++) v->bytes[b] = -1;
-    for (id = 0; id < v->count; id++) {
-        if ((b = grf_byte_of_token(v, &v->pieces[id])) < 0) continue;
-        bytes += v->bytes[b] < 0;
-        v->bytes[b] = id;
-    }
-    v->byte_fallback = v->kind == GRF_BY_SCORE && bytes;
-    if (bytes == 256 || (!v->byte_fallback && v->kind != GRF_BYTE_LEVEL)) return GRIFFIN_OK;
-    return grf_fail(host, GRIFFIN_E_FORMAT, "the vocabulary has tokens for %d of 256 bytes", bytes);
-}
-
-/* The piece of type unknown is the unknown token, whatever the key says. */
-static int grf_index_unknown(grf_vocab *v, const grf_host *host) {
-    int32_t id, unknown = -1;
-    for (id = 0; id < v->count; id++) {
-        if (v->pieces[id].type != GRIFFIN_TOKEN_UNKNOWN) continue;
-        if (unknown >= 0) {
-            return grf_fail(host, GRIFFIN_E_FORMAT, "tokens %d and %d are both of type unknown",
-                            unknown, id);
-        }
-        unknown = id;
-    }
-    if (unknown >= 0) v->unknown = unknown;
-    return GRIFFIN_OK;
-}
-
-/* A user-defined piece is taken for a turn marker if a key names it, or if it is spelled like
+/* A user-defined piece counts as a turn marker if a key names it, or if it is spelled like
  * <start_of_turn> or <|im_end|>. HTML tags, which vocabularies also define, have no _ and no |. */
-static int grf_is_marker(const grf_vocab *v, int32_t id) {
+static int grf_piece_is_marker(const grf_vocab *v, int32_t id) {
     const grf_piece *piece = &v->pieces[id];
     if (GRF_RESERVED >> piece->type & 1) return 1;
     if (piece->type != GRIFFIN_TOKEN_USER_DEFINED) return 0;
@@ -4138,29 +4235,31 @@ static int grf_is_marker(const grf_vocab *v, int32_t id) {
         && (memchr(piece->text, '_', piece->length) || memchr(piece->text, '|', piece->length));
 }
 
-/* With ranks, control tokens are found in text too; with scores only user-defined ones. */
-static int grf_is_special(const grf_vocab *v, const grf_piece *piece) {
+/* User-defined pieces are special. With merges, control tokens are found in text too. */
+static int grf_piece_is_special(const grf_vocab *v, const grf_piece *piece) {
     if (piece->type == GRIFFIN_TOKEN_USER_DEFINED) return 1;
     return v->kind != GRF_BY_SCORE
         && (piece->type == GRIFFIN_TOKEN_CONTROL || piece->type == GRIFFIN_TOKEN_UNKNOWN);
 }
 
-static int grf_index_special(grf_vocab *v, const grf_host *host) {
+static int grf_special_index(grf_vocab *v, const grf_host *host) {
     uint64_t nodes = 1;
-    uint32_t used = 1, node, next, i;
-    int32_t id;
-    for (id = 0; id < v->count; id++) {
-        v->pieces[id].marker = (uint8_t)grf_is_marker(v, id);
-        if (grf_is_special(v, &v->pieces[id])) nodes += v->pieces[id].length;
+    for (int32_t id = 0; id < v->count; id++) {
+        v->pieces[id].marker = (uint8_t)grf_piece_is_marker(v, id);
+        if (grf_piece_is_special(v, &v->pieces[id])) nodes += v->pieces[id].length;
     }
-    if (nodes <= UINT32_MAX) v->special = (grf_node *)grf_host_allocate(host, nodes * sizeof(grf_node));
-    if (!v->special) return grf_fail_memory(host, nodes * sizeof(grf_node));
-    memset(v->special, 0, (size_t)nodes * sizeof(grf_node));
-    for (id = 0; id < v->count; id++) {
+    if (nodes <= UINT32_MAX) {
+        v->special = (grf_special *)grf_host_allocate(host, nodes * sizeof(grf_special));
+    }
+    if (!v->special) return grf_fail_memory(host, nodes * sizeof(grf_special));
+    memset(v->special, 0, (size_t)nodes * sizeof(grf_special));
+    uint32_t used = 1;
+    for (int32_t id = 0; id < v->count; id++) {
         const grf_piece *piece = &v->pieces[id];
-        if (!grf_is_special(v, piece)) continue;
-        for (i = 0, node = 0; i < piece->length; i++, node = next) {
-            if ((next = grf_child(v, node, piece->text[i])) != 0) continue;
+        if (!grf_piece_is_special(v, piece)) continue;
+        uint32_t node = 0, next;
+        for (uint32_t i = 0; i < piece->length; i++, node = next) {
+            if ((next = grf_special_child(v, node, piece->text[i])) != 0) continue;
             next = used++;
             v->special[next].byte    = (uint8_t)piece->text[i];
             v->special[next].id      = -1;
@@ -4172,84 +4271,9 @@ static int grf_index_special(grf_vocab *v, const grf_host *host) {
     return GRIFFIN_OK;
 }
 
-/* Splits "left right" and finds the three tokens; `joined` has room for the longest piece. */
-static int grf_load_merge(const grf_vocab *v, grf_merge *merge, const char *text, uint64_t length,
-                          char *joined) {
-    const char *space = (const char *)memchr(text, ' ', (size_t)length);
-    uint64_t left, right;
-    if (!space || length - 1 > v->longest) return 0;
-    left  = (uint64_t)(space - text);
-    right = length - 1 - left;
-    if (!left || !right || memchr(space + 1, ' ', (size_t)right)) return 0;
-    memcpy(joined, text, (size_t)left);
-    memcpy(joined + left, space + 1, (size_t)right);
-    merge->left   = grf_find_any(v, joined, left);
-    merge->right  = grf_find_any(v, joined + left, right);
-    merge->merged = grf_find_any(v, joined, left + right);
-    return merge->left >= 0 && merge->right >= 0 && merge->merged >= 0;
-}
+/* ---- loading ----------------------------------------------------------------------- */
 
-static int grf_load_merges(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const char *key = "tokenizer.ggml.merges", *text;
-    const grf_kv *array = NULL;
-    const uint8_t *at;
-    uint64_t length;
-    int i, error = GRIFFIN_OK, found = grf_gguf_get_array(g, key, GRIFFIN_VALUE_STRING, &array, host);
-    char *joined;
-    if (v->kind == GRF_BY_SCORE || found < 0) return found < 0 ? found : GRIFFIN_OK;
-    if (!found || array->count > GRF_MOST_MERGES) {
-        return grf_fail(host, GRIFFIN_E_FORMAT, "%s: expected 0 to %d merges%s", key,
-                        GRF_MOST_MERGES, found ? "" : ", as there are no scores");
-    }
-    v->merges = (grf_merge *)grf_host_allocate(host, array->count * sizeof(grf_merge));
-    if (!v->merges) return grf_fail_memory(host, array->count * sizeof(grf_merge));
-    if ((error = grf_table_make(&v->pairs, array->count, host)) < 0) return error;
-    joined = (char *)grf_host_allocate(host, v->longest);
-    if (!joined) return grf_fail_memory(host, v->longest);
-    at = g->data + array->offset;
-    for (i = 0; !error && i < (int)array->count; i++) {
-        grf_merge *m = &v->merges[i];
-        at = grf_gguf_next_string(at, &text, &length);
-        if (!grf_load_merge(v, m, text, length, joined)
-            || grf_find_merge(v, m->left, m->right) >= 0) {
-            error = grf_fail(host, GRIFFIN_E_FORMAT, "%s: entry %d '%t' is not two tokens that make"
-                             " a third, for the first time", key, i, text, (size_t)length);
-        } else {
-            error = grf_table_add(&v->pairs, grf_pair_hash(m->left, m->right), i, host);
-        }
-    }
-    grf_host_release(host, joined);
-    return error;
-}
-
-/* The character map of SentencePiece: u32 n, n bytes of units (u32), then texts that end with 0.
- * What a match may become is needed to size scratch memory. */
-static int grf_load_map(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const char *key = "tokenizer.ggml.precompiled_charsmap";
-    const grf_kv *kv = grf_gguf_find(g, key);
-    const uint8_t *data;
-    uint32_t bytes, i, run = 0;
-    if (!kv || kv->count == 0 || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
-    data  = g->data + kv->offset;
-    bytes = kv->count > 4 && kv->count <= INT32_MAX ? grf_get_u32(data) : 0;
-    if (kv->type != GRIFFIN_VALUE_ARRAY || kv->element_type > GRIFFIN_VALUE_I8 || bytes < 4 || bytes % 4
-        || bytes >= kv->count - 4 || data[kv->count - 1]
-        || !grf_utf8_valid((const char *)data + 4 + bytes, kv->count - 4 - bytes)) {
-        return grf_fail(host, GRIFFIN_E_FORMAT, "%s at byte %u is not a character map", key,
-                        kv->offset);
-    }
-    v->map_units = data + 4;
-    v->map_count = bytes / 4;
-    v->map_texts = (const char *)data + 4 + bytes;
-    v->map_size  = (uint32_t)kv->count - 4 - bytes;
-    for (i = 0; i < v->map_size; i++) {
-        run = v->map_texts[i] ? run + 1 : 0;
-        if (run > v->growth) v->growth = run;
-    }
-    return GRIFFIN_OK;
-}
-
-static int grf_load_kind(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+static int grf_vocab_load_kind(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
     const char *model = "", *pre = "default";
     uint64_t length = 0, pre_length = 7;
     int found = grf_gguf_get_string(g, "tokenizer.ggml.model", &model, &length, host);
@@ -4269,21 +4293,94 @@ static int grf_load_kind(grf_vocab *v, const grf_gguf *g, const grf_host *host) 
                     "'gpt-2' are supported", pre, (size_t)pre_length);
 }
 
-/* -1 in add_bos: not said. */
-static int grf_load_flags(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    int by_pieces = v->kind != GRF_BYTE_LEVEL, i;
+static int grf_vocab_load_texts(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
+                                const grf_host *host) {
+    const uint8_t *at = g->data + tokens->offset;
+    for (int id = 0; id < v->count; id++) {
+        grf_piece *piece = &v->pieces[id];
+        uint64_t length;
+        at = grf_gguf_next_string(at, &piece->text, &length);
+        if (length < 1 || length > 65535 || !grf_utf8_valid(piece->text, length)) {
+            return grf_fail(host, GRIFFIN_E_FORMAT,
+                            "tokenizer.ggml.tokens: token %d is not 1 to 65535 bytes of UTF-8", id);
+        }
+        piece->length = (uint32_t)length;
+        piece->type   = GRIFFIN_TOKEN_NORMAL;
+    }
+    return GRIFFIN_OK;
+}
+
+/* An array with one number of 4 bytes for each token, or null if there is none. */
+static int grf_vocab_get_column(const grf_vocab *v, const grf_gguf *g, const char *key,
+                                uint32_t type, const uint8_t **column, const grf_host *host) {
+    const grf_kv *array = NULL;
+    int found = grf_gguf_get_array(g, key, type, &array, host);
+    *column = NULL;
+    if (found <= 0) return found;
+    if (array->count != (uint64_t)v->count) {
+        return grf_fail(host, GRIFFIN_E_FORMAT, "%s: %u entries for %d tokens",
+                        key, array->count, v->count);
+    }
+    *column = g->data + array->offset;
+    return GRIFFIN_OK;
+}
+
+/* Sets the type of every piece. The piece of type unknown becomes the unknown token. */
+static int grf_vocab_load_types(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const uint8_t *types;
+    int error = grf_vocab_get_column(v, g, "tokenizer.ggml.token_type", GRIFFIN_VALUE_I32, &types,
+                                     host);
+    for (int id = 0; types && id < v->count; id++) {
+        grf_piece *piece = &v->pieces[id];
+        uint32_t type = grf_get_u32(types + 4 * (size_t)id);
+        if (type < 1 || type > 6) {
+            return grf_fail(host, GRIFFIN_E_FORMAT,
+                            "tokenizer.ggml.token_type: token %d is not of type 1 to 6", id);
+        }
+        if (type == GRIFFIN_TOKEN_BYTE && grf_byte_of_piece(piece) < 0) {
+            return grf_fail(host, GRIFFIN_E_FORMAT, "token %d '%t' is not a byte <0x00> to <0xFF>",
+                            id, piece->text, (size_t)piece->length);
+        }
+        if (type == GRIFFIN_TOKEN_UNKNOWN && v->unknown >= 0) {
+            return grf_fail(host, GRIFFIN_E_FORMAT, "tokens %d and %d are both of type unknown",
+                            (int)v->unknown, id);
+        }
+        piece->type = (uint8_t)type;
+        if (type == GRIFFIN_TOKEN_UNUSED) piece->number = v->unused++;
+        if (type == GRIFFIN_TOKEN_UNKNOWN) v->unknown = id;
+    }
+    return error;
+}
+
+static int grf_vocab_load_scores(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const uint8_t *scores;
+    int error = grf_vocab_get_column(v, g, "tokenizer.ggml.scores", GRIFFIN_VALUE_F32, &scores, host);
+    if (error) return error;
+    if (!scores && v->kind == GRF_BY_SCORE) v->kind = GRF_BY_RANK;
+    for (int id = 0; scores && id < v->count; id++) {
+        uint32_t bits = grf_get_u32(scores + 4 * (size_t)id);
+        if ((bits & 0x7F800000) == 0x7F800000) {
+            return grf_fail(host, GRIFFIN_E_FORMAT, "tokenizer.ggml.scores: token %d has %s", id,
+                            "a score that is not finite");
+        }
+        v->pieces[id].order = ~grf_float_key(grf_float_from_bits(bits));
+    }
+    return GRIFFIN_OK;
+}
+
+static int grf_vocab_load_flags(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    int pieces = v->kind != GRF_BYTE_LEVEL;
     const struct { const char *key; int *value, absent; } flags[] = {
-        { "tokenizer.ggml.add_bos_token",                 &v->add_bos,     -1 },
+        { "tokenizer.ggml.add_bos_token",                 &v->add_bos,      pieces },
         { "tokenizer.ggml.add_eos_token",                 &v->add_eos,      0 },
-        { "tokenizer.ggml.add_space_prefix",              &v->dummy_prefix, by_pieces },
+        { "tokenizer.ggml.add_space_prefix",              &v->dummy_prefix, pieces },
         { "tokenizer.ggml.remove_extra_whitespaces",      &v->trim,         0 },
         { "griffin.tokenizer.escape_whitespaces",         &v->escape,       1 },
         { "griffin.tokenizer.treat_whitespace_as_suffix", &v->as_suffix,    0 }
     };
-    for (i = 0; i < GRF_COUNT(flags); i++) {
-        int found;
+    for (int i = 0; i < GRF_COUNT(flags); i++) {
         *flags[i].value = flags[i].absent;
-        found = grf_gguf_get_bool(g, flags[i].key, flags[i].value, host);
+        int found = grf_gguf_get_bool(g, flags[i].key, flags[i].value, host);
         if (found < 0) return found;
     }
     if (v->kind != GRF_BY_SCORE) v->trim = v->as_suffix = 0;
@@ -4293,69 +4390,208 @@ static int grf_load_flags(grf_vocab *v, const grf_gguf *g, const grf_host *host)
     return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "tokenizer.ggml.add_space_prefix with 'gpt2'");
 }
 
-static int grf_load_ids(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    int32_t other;                          /* checked, not used */
+static int grf_vocab_load_ids(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    int32_t unknown, other;
     const struct { const char *key; int32_t *id; } ids[] = {
         { "tokenizer.ggml.bos_token_id",       &v->bos },
         { "tokenizer.ggml.eos_token_id",       &v->eos },
         { "tokenizer.ggml.eot_token_id",       &v->eot },
         { "tokenizer.ggml.padding_token_id",   &v->pad },
-        { "tokenizer.ggml.unknown_token_id",   &v->unknown },
-        { "tokenizer.ggml.seperator_token_id", &other },
+        { "tokenizer.ggml.unknown_token_id",   &unknown },
+        { "tokenizer.ggml.seperator_token_id", &other },            /* checked, not used */
         { "tokenizer.ggml.mask_token_id",      &other }
     };
-    int i;
-    for (i = 0; i < GRF_COUNT(ids); i++) {
+    for (int i = 0; i < GRF_COUNT(ids); i++) {
         uint64_t value = 0;
         int found = grf_gguf_get_uint(g, ids[i].key, (uint64_t)v->count - 1, &value, host);
         if (found < 0) return found;
         *ids[i].id = found ? (int32_t)value : -1;
     }
-    if (v->add_bos < 0) v->add_bos = v->kind != GRF_BYTE_LEVEL;
+    if (v->unknown < 0) v->unknown = unknown;
     v->add_bos = v->add_bos && v->bos >= 0;
     return GRIFFIN_OK;
 }
 
-static int grf_load_surface(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+static int grf_vocab_load_surface(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
     const char *key = "griffin.tokenizer.unk_surface";
-    int found;
     v->unk_surface = " \xE2\x81\x87 ";
     v->unk_length  = 5;
-    found = grf_gguf_get_string(g, key, &v->unk_surface, &v->unk_length, host);
+    int found = grf_gguf_get_string(g, key, &v->unk_surface, &v->unk_length, host);
     if (found < 0) return found;
     if (grf_utf8_valid(v->unk_surface, v->unk_length)) return GRIFFIN_OK;
     return grf_fail(host, GRIFFIN_E_FORMAT, "%s is not UTF-8", key);
 }
 
-static int grf_load_vocab(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
-                          const grf_host *host) {
-    const char *end_of_turn = "<end_of_turn>";
-    int error = grf_load_kind(v, g, host);
-    if (!error) error = grf_load_texts(v, g, tokens, host);
-    if (!error) error = grf_load_types(v, g, host);
-    if (!error) error = grf_load_scores(v, g, host);
-    if (!error) error = grf_load_flags(v, g, host);
-    if (!error) error = grf_load_ids(v, g, host);
-    if (!error) error = grf_load_surface(v, g, host);
-    if (!error) error = grf_load_map(v, g, host);
-    if (!error) error = grf_repair_texts(v, host);
-    if (!error) error = grf_index_texts(v, host);
-    if (!error) error = grf_index_bytes(v, host);
-    if (!error) error = grf_index_unknown(v, host);
+/* The character map of SentencePiece: u32 n, n bytes of units (u32), then texts that end with 0.
+ * The longest text is needed to size scratch memory. */
+static int grf_vocab_load_map(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const char *key = "tokenizer.ggml.precompiled_charsmap";
+    const grf_kv *kv = grf_gguf_find(g, key);
+    if (!kv || kv->count == 0 || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
+    const uint8_t *data = g->data + kv->offset;
+    uint32_t bytes = kv->count > 4 && kv->count <= INT32_MAX ? grf_get_u32(data) : 0;
+    if (kv->type != GRIFFIN_VALUE_ARRAY || kv->element_type > GRIFFIN_VALUE_I8 || bytes < 4 || bytes % 4
+        || bytes >= kv->count - 4 || data[kv->count - 1]
+        || !grf_utf8_valid((const char *)data + 4 + bytes, kv->count - 4 - bytes)) {
+        return grf_fail(host, GRIFFIN_E_FORMAT, "%s at byte %u is not a character map", key,
+                        kv->offset);
+    }
+    v->map_units = data + 4;
+    v->map_count = bytes / 4;
+    v->map_texts = (const char *)data + 4 + bytes;
+    v->map_size  = (uint32_t)kv->count - 4 - bytes;
+    for (uint32_t i = 0, run = 0; i < v->map_size; i++) {
+        run = v->map_texts[i] ? run + 1 : 0;
+        if (run > v->growth) v->growth = run;
+    }
+    return GRIFFIN_OK;
+}
+
+/* Some writers put plain spaces into user-defined pieces where U+2581 is meant. Their texts are
+ * written anew: the first round only counts the bytes. */
+static int grf_vocab_repair_texts(grf_vocab *v, const grf_host *host) {
+    grf_text text = { NULL, 0, 0 };
+    if (!v->escape || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
+    for (int round = 0; round < 2; round++) {
+        text.capacity = text.length;
+        text.length = 0;
+        if (round) v->repaired = text.at = (char *)grf_host_allocate(host, text.capacity);
+        if (round && !text.at) return grf_fail_memory(host, text.capacity);
+        for (int id = 0; id < v->count; id++) {
+            grf_piece *piece = &v->pieces[id];
+            uint64_t start = text.length;
+            if (piece->type != GRIFFIN_TOKEN_USER_DEFINED
+                || !memchr(piece->text, ' ', piece->length)) continue;
+            for (uint32_t i = 0; i < piece->length; i++) {
+                if (piece->text[i] == ' ') grf_text_append(&text, GRF_SPACE, 3);
+                else grf_text_append(&text, piece->text + i, 1);
+            }
+            if (!round) continue;
+            piece->text   = text.at + start;
+            piece->length = (uint32_t)(text.length - start);
+        }
+        if (!text.length) break;
+    }
+    return GRIFFIN_OK;
+}
+
+static int grf_vocab_index_texts(grf_vocab *v, const grf_host *host) {
+    int error = grf_table_make(&v->texts, (uint64_t)v->count, host);
+    for (int id = 0; !error && id < v->count; id++) {
+        const grf_piece *piece = &v->pieces[id];
+        uint32_t hash = grf_text_hash(piece->text, piece->length);
+        int kinds = GRF_MERGEABLE >> piece->type & 1 ? GRF_MERGEABLE : GRF_RESERVED;
+        if (piece->length > v->longest) v->longest = piece->length;
+        if (grf_vocab_find(v, piece->text, piece->length, hash, kinds) >= 0) {
+            return grf_fail(host, GRIFFIN_E_FORMAT, "token %d '%t' occurs twice", id, piece->text,
+                            (size_t)piece->length);
+        }
+        error = grf_table_add(&v->texts, hash, id, host);
+    }
+    return error;
+}
+
+/* The byte that a whole piece stands for, or -1. */
+static int grf_vocab_byte(const grf_vocab *v, const grf_piece *piece) {
+    if (v->kind != GRF_BYTE_LEVEL) {
+        return piece->type == GRIFFIN_TOKEN_BYTE ? grf_byte_of_piece(piece) : -1;
+    }
+    int n = grf_utf8_length(piece->text, piece->length);
+    if (piece->length != (uint32_t)n || !(GRF_MERGEABLE >> piece->type & 1)) return -1;
+    return (int)grf_byte_of_character(grf_utf8_code_point(piece->text, n));
+}
+
+/* Byte tokens must be complete where they are needed: in a byte-level vocabulary always, by score
+ * if there is one of them. By rank a text may do without some. */
+static int grf_vocab_index_bytes(grf_vocab *v, const grf_host *host) {
+    int bytes = 0;
+    for (int b = 0; b < 256; b++) v->bytes[b] = -1;
+    for (int id = 0; id < v->count; id++) {
+        int b = grf_vocab_byte(v, &v->pieces[id]);
+        if (b < 0) continue;
+        bytes += v->bytes[b] < 0;
+        v->bytes[b] = id;
+    }
+    v->byte_fallback = v->kind == GRF_BY_SCORE && bytes;
+    if (bytes == 256 || (!v->byte_fallback && v->kind != GRF_BYTE_LEVEL)) return GRIFFIN_OK;
+    return grf_fail(host, GRIFFIN_E_FORMAT, "the vocabulary has tokens for %d of 256 bytes", bytes);
+}
+
+/* Splits "left right" and finds the three tokens; `joined` has room for the longest piece. */
+static int grf_vocab_read_merge(const grf_vocab *v, grf_merge *merge, const char *text,
+                                uint64_t length, char *joined) {
+    const char *space = (const char *)memchr(text, ' ', (size_t)length);
+    if (!space || length - 1 > v->longest) return 0;
+    uint64_t left = (uint64_t)(space - text), right = length - 1 - left;
+    if (!left || !right || memchr(space + 1, ' ', (size_t)right)) return 0;
+    memcpy(joined, text, (size_t)left);
+    memcpy(joined + left, space + 1, (size_t)right);
+    merge->left   = grf_vocab_find_any(v, joined, left);
+    merge->right  = grf_vocab_find_any(v, joined + left, right);
+    merge->merged = grf_vocab_find_any(v, joined, left + right);
+    return merge->left >= 0 && merge->right >= 0 && merge->merged >= 0;
+}
+
+static int grf_vocab_load_merges(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const char *key = "tokenizer.ggml.merges";
+    const grf_kv *array = NULL;
+    int found = grf_gguf_get_array(g, key, GRIFFIN_VALUE_STRING, &array, host);
+    if (v->kind == GRF_BY_SCORE || found < 0) return found < 0 ? found : GRIFFIN_OK;
+    if (!found || array->count > GRF_MOST_MERGES) {
+        return grf_fail(host, GRIFFIN_E_FORMAT, "%s: expected 0 to %d merges%s", key,
+                        GRF_MOST_MERGES, found ? "" : ", as there are no scores");
+    }
+    v->merges = (grf_merge *)grf_host_allocate(host, array->count * sizeof(grf_merge));
+    if (!v->merges) return grf_fail_memory(host, array->count * sizeof(grf_merge));
+    int error = grf_table_make(&v->pairs, array->count, host);
     if (error) return error;
-    if (v->eot < 0) v->eot = grf_find_any(v, end_of_turn, strlen(end_of_turn));
-    error = grf_index_special(v, host);
-    return error ? error : grf_load_merges(v, g, host);
+    char *joined = (char *)grf_host_allocate(host, v->longest);
+    if (!joined) return grf_fail_memory(host, v->longest);
+    const uint8_t *at = g->data + array->offset;
+    for (int i = 0; !error && i < (int)array->count; i++) {
+        grf_merge *m = &v->merges[i];
+        const char *text;
+        uint64_t length;
+        at = grf_gguf_next_string(at, &text, &length);
+        if (!grf_vocab_read_merge(v, m, text, length, joined)
+            || grf_vocab_find_merge(v, m->left, m->right) >= 0) {
+            error = grf_fail(host, GRIFFIN_E_FORMAT, "%s: entry %d '%t' is not two tokens that make"
+                             " a third, for the first time", key, i, text, (size_t)length);
+        } else {
+            error = grf_table_add(&v->pairs, grf_vocab_pair_hash(m->left, m->right), i, host);
+        }
+    }
+    grf_host_release(host, joined);
+    return error;
 }
 
 static void grf_vocab_free(grf_vocab *v, const grf_host *host) {
     grf_host_release(host, v->pieces);
-    grf_host_release(host, v->texts.slots);
+    grf_host_release(host, v->texts.entries);
     grf_host_release(host, v->special);
     grf_host_release(host, v->merges);
-    grf_host_release(host, v->pairs.slots);
+    grf_host_release(host, v->pairs.entries);
     grf_host_release(host, v->repaired);
     memset(v, 0, sizeof *v);
+}
+
+static int grf_vocab_fill(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
+                          const grf_host *host) {
+    int error = grf_vocab_load_kind(v, g, host);
+    if (!error) error = grf_vocab_load_texts(v, g, tokens, host);
+    if (!error) error = grf_vocab_load_types(v, g, host);
+    if (!error) error = grf_vocab_load_scores(v, g, host);
+    if (!error) error = grf_vocab_load_flags(v, g, host);
+    if (!error) error = grf_vocab_load_ids(v, g, host);
+    if (!error) error = grf_vocab_load_surface(v, g, host);
+    if (!error) error = grf_vocab_load_map(v, g, host);
+    if (!error) error = grf_vocab_repair_texts(v, host);
+    if (!error) error = grf_vocab_index_texts(v, host);
+    if (!error) error = grf_vocab_index_bytes(v, host);
+    if (error) return error;
+    if (v->eot < 0) v->eot = grf_vocab_find_any(v, "<end_of_turn>", 13);
+    error = grf_special_index(v, host);
+    return error ? error : grf_vocab_load_merges(v, g, host);
 }
 
 /* A file without tokens gives no vocabulary, and no error. */
@@ -4368,122 +4604,159 @@ static int grf_vocab_load(grf_vocab *v, const grf_gguf *g, const grf_host *host)
         return grf_fail(host, GRIFFIN_E_FORMAT, "tokenizer.ggml.tokens: %u tokens, expected 1 to "
                         "%d", tokens->count, GRF_MOST_TOKENS);
     }
-    v->count  = (int)tokens->count;
-    v->growth = 1;
-    v->pieces = (grf_piece *)grf_host_allocate(host, tokens->count * sizeof(grf_piece));
-    if (!v->pieces) {
-        v->count = 0;
-        return grf_fail_memory(host, tokens->count * sizeof(grf_piece));
-    }
-    memset(v->pieces, 0, (size_t)v->count * sizeof(grf_piece));
-    error = grf_load_vocab(v, g, tokens, host);
+    uint64_t size = tokens->count * sizeof(grf_piece);
+    v->pieces = (grf_piece *)grf_host_allocate(host, size);
+    if (!v->pieces) return grf_fail_memory(host, size);
+    memset(v->pieces, 0, (size_t)size);
+    v->count   = (int)tokens->count;
+    v->unknown = -1;
+    v->growth  = 1;
+    error = grf_vocab_fill(v, g, tokens, host);
     if (error) grf_vocab_free(v, host);
     return error;
 }
 
-/* ---- text to symbols ----------------------------------------------------------------
- * A symbol is a stretch of text that becomes one token unless it merges with its neighbour.
- * Neighbours that must not merge are not linked: special pieces, and words of GPT-2. */
+/* ================================================================= >>text
+ * Text to tokens and back, and texts to stop at.
+ *
+ * All three kinds of vocabulary use byte pair encoding: the text is cut into symbols, and then the
+ * best pair of neighbours is joined to one symbol, over and over, until no pair can be joined. They
+ * differ in where they cut, and in which pair is the best.
+ *
+ * GRF_BY_SCORE (SentencePiece). Spaces become U+2581, and every character is a symbol. Two
+ * neighbours can be joined if the text of both is a piece. The pair whose piece has the highest
+ * score comes first. What is no piece at the end becomes the tokens of its bytes, or "unknown".
+ *
+ * GRF_BY_RANK. The text is cut in the same way, but first special pieces are cut out of it. Two
+ * neighbours can be joined if the list of merges has the pair. The pair that stands first in the
+ * list comes first. A character that is no piece is cut into the tokens of its bytes.
+ *
+ * GRF_BYTE_LEVEL (GPT-2). The text is cut into words by a fixed pattern, and every byte of a word
+ * is a symbol. Pairs and their order are as by rank, but no pair reaches from one word to the
+ * next. Every byte has a token, so nothing is unknown. Spaces stay at the start of their word.
+ *
+ * In all of them the leftmost of equal pairs comes first. Encoding takes three steps: the text is
+ * rewritten and cut (grf_encoder_prepare), the symbols are joined (grf_encoder_merge), and the
+ * tokens are written (grf_encoder_emit_all). A first run of step one without memory measures what
+ * the others need. */
 
+#define GRF_MOST_TEXT (INT32_MAX - 1)       /* bytes of rewritten text */
+#define GRF_BROKEN    "\xEF\xBF\xBD"        /* U+FFFD stands for a byte that is not UTF-8 */
+
+/* A stretch of rewritten text that becomes one token unless it is joined with a neighbour. prev and
+ * next link only neighbours that may be joined: special pieces have none, and words of GPT-2 are
+ * not linked to each other. */
 typedef struct grf_symbol { uint32_t start, length; int32_t prev, next, id; } grf_symbol;
 
-/* A possible merge: of the symbol in the lower half of `order` and its next, into `id`. */
+/* A pair that can be joined into the piece `id`. `order` is its score or rank, and in the lower
+ * half the index of its left symbol. `length` of both tells whether the pair is out of date. */
 typedef struct grf_pair { uint64_t order; uint32_t length; int32_t id; } grf_pair;
 
 typedef struct grf_encoder {
     const grf_vocab *v;
-    int         no_special, continues;
-    grf_text    text;                       /* normalised */
+    int         no_special, continues;      /* of griffin_encoding */
+    grf_text    text;                       /* rewritten */
+    uint64_t    characters;                 /* of the rewritten text, by score */
     grf_symbol *symbols;                    /* null while the text is only measured */
     int32_t     count;
-    int         apart;                      /* the next symbol starts a new chain */
+    int         apart;                      /* the next symbol is not linked to the last one */
     grf_pair   *heap;                       /* the lowest order on top */
-    uint64_t    waiting;
+    uint64_t    waiting;                    /* pairs in the heap */
     uint32_t   *cuts;                       /* of unused pieces: length of the left part, or 0 */
     int32_t    *tokens;
     int64_t     capacity, written;
-    int         after_unknown;
+    int         after_unknown;              /* the last token is "unknown" */
 } grf_encoder;
 
-/* The next piece of raw text to copy: what it becomes, and how many bytes it takes. */
-typedef struct grf_unit { const char *text; uint64_t length, used; } grf_unit;
+/* ---- rewriting ------------------------------------------------------------------------ */
 
-/* The longest match of the character map. Units are a double array: bits 10..31 are the offset
- * to the children (in steps of 256 with bit 9), bit 8 says that a match ends here, and the lower
- * eight are the byte that led here. */
-static int grf_map(const grf_vocab *v, const char *text, uint64_t left, grf_unit *unit) {
-    uint32_t at = 0, u = v->map_count ? grf_get_u32(v->map_units) : 0, value;
-    uint64_t i;
-    unit->used = 0;
-    for (i = 0; i < left; i++) {
+/* The next `used` bytes of raw text become `text`. */
+typedef struct grf_rewrite { const char *text; uint64_t length, used; } grf_rewrite;
+
+/* The longest match of SentencePiece's character map, a double array. Bits 10..31 of a unit are the
+ * offset to its children, in steps of 256 if bit 9 is set. Bit 8 says that a match ends here. The
+ * lower eight bits are the byte that led here. */
+static int grf_map_match(const grf_vocab *v, const char *text, uint64_t left, grf_rewrite *match) {
+    if (!v->map_count) return 0;
+    uint32_t at = 0, u = grf_get_u32(v->map_units);
+    for (uint64_t i = 0; i < left; i++) {
         at ^= (u >> 10 << ((u & 0x200) >> 6)) ^ (uint8_t)text[i];
         if (at >= v->map_count) break;
         u = grf_get_u32(v->map_units + 4 * (size_t)at);
         if ((u & 0x800000FF) != (uint8_t)text[i]) break;
         if (!(u >> 8 & 1)) continue;
-        value = at ^ (u >> 10 << ((u & 0x200) >> 6));
+        uint32_t value = at ^ (u >> 10 << ((u & 0x200) >> 6));
         if (value >= v->map_count) break;
         value = grf_get_u32(v->map_units + 4 * (size_t)value) & 0x7FFFFFFF;
         if (value >= v->map_size || (value && v->map_texts[value - 1])) break;
-        unit->text = v->map_texts + value;
-        unit->used = i + 1;
+        match->text = v->map_texts + value;
+        match->used = i + 1;
     }
-    if (unit->used) unit->length = strlen(unit->text);
-    return unit->used > 0;
+    if (match->used) match->length = strlen(match->text);
+    return match->used > 0;
 }
 
-static grf_unit grf_next_unit(const grf_encoder *e, const char *text, uint64_t left) {
-    grf_unit unit = { text, 0, 0 };
-    int32_t id = e->v->kind == GRF_BY_SCORE ? grf_match(e->v, text, left, e->no_special) : -1;
-    int n;
+/* By score, a special piece at the start of the text, or -1. */
+static int32_t grf_encoder_special(const grf_encoder *e, const char *text, uint64_t left) {
+    return e->v->kind == GRF_BY_SCORE ? grf_special_match(e->v, text, left, e->no_special) : -1;
+}
+
+/* Special pieces stay as they are, the character map may change a match, and a byte that is not
+ * UTF-8 becomes U+FFFD. Everything else is copied by characters. */
+static grf_rewrite grf_encoder_rewrite(const grf_encoder *e, const char *text, uint64_t left) {
+    grf_rewrite next = { text, 0, 0 };
+    int32_t id = grf_encoder_special(e, text, left);
     if (id >= 0) {
-        unit.length = unit.used = e->v->pieces[id].length;
-    } else if (!grf_map(e->v, text, left, &unit)) {
-        n = grf_utf8_length(text, left);
-        if (n <= 0) unit.text = GRF_BROKEN;
-        unit.used   = n > 0 ? (uint64_t)n : 1;
-        unit.length = n > 0 ? (uint64_t)n : 3;
+        next.length = next.used = e->v->pieces[id].length;
+    } else if (!grf_map_match(e->v, text, left, &next)) {
+        int n = grf_utf8_length(text, left);
+        if (n <= 0) next.text = GRF_BROKEN;
+        next.used   = n > 0 ? (uint64_t)n : 1;
+        next.length = n > 0 ? (uint64_t)n : 3;
     }
-    return unit;
+    return next;
 }
 
-static void grf_append_escaped(grf_encoder *e, const char *text, uint64_t length) {
+static void grf_encoder_append(grf_encoder *e, const char *text, uint64_t length) {
     for (; length; text++, length--) {
-        if (*text == ' ' && e->v->escape) grf_append(&e->text, GRF_SPACE, 3);
-        else grf_append(&e->text, text, 1);
+        e->characters += (*text & 0xC0) != 0x80;
+        if (*text == ' ' && e->v->escape) grf_text_append(&e->text, GRF_SPACE, 3);
+        else grf_text_append(&e->text, text, 1);
     }
 }
 
-static void grf_trim_end(grf_encoder *e) {
+static void grf_encoder_trim_end(grf_encoder *e) {
     const char *space = e->v->escape ? GRF_SPACE : " ";
     uint64_t n = strlen(space);
     while (e->symbols && e->text.length >= n
            && memcmp(e->text.at + e->text.length - n, space, (size_t)n) == 0) e->text.length -= n;
 }
 
-/* Raw text to normalised text. `first`: nothing comes before it. */
-static void grf_normalise(grf_encoder *e, const char *text, uint64_t length, int first) {
+/* Appends a stretch of raw text, rewritten. `first`: nothing comes before it. */
+static void grf_encoder_normalise(grf_encoder *e, const char *text, uint64_t length, int first) {
     const grf_vocab *v = e->v;
     const char *end = text + length;
     int drop = v->trim && first;            /* spaces that follow are left out */
-    grf_unit unit;
-    for (; drop && text < end; text += unit.used) {
-        unit = grf_next_unit(e, text, (uint64_t)(end - text));
-        if (unit.length != 1 || unit.text[0] != ' ') break;
+    grf_rewrite next;
+    for (; drop && text < end; text += next.used) {
+        next = grf_encoder_rewrite(e, text, (uint64_t)(end - text));
+        if (next.length != 1 || next.text[0] != ' ') break;
     }
     if (text == end) return;
-    if (first && v->dummy_prefix && !v->as_suffix) grf_append_escaped(e, " ", 1);
-    for (; text < end; text += unit.used) {
-        unit = grf_next_unit(e, text, (uint64_t)(end - text));
-        while (drop && unit.length && unit.text[0] == ' ') { unit.text++; unit.length--; }
-        grf_append_escaped(e, unit.text, unit.length);
-        if (unit.length) drop = v->trim && unit.text[unit.length - 1] == ' ';
+    if (first && v->dummy_prefix && !v->as_suffix) grf_encoder_append(e, " ", 1);
+    for (; text < end; text += next.used) {
+        next = grf_encoder_rewrite(e, text, (uint64_t)(end - text));
+        while (drop && next.length && next.text[0] == ' ') { next.text++; next.length--; }
+        grf_encoder_append(e, next.text, next.length);
+        if (next.length) drop = v->trim && next.text[next.length - 1] == ' ';
     }
-    if (v->trim) grf_trim_end(e);
-    if (v->dummy_prefix && v->as_suffix) grf_append_escaped(e, " ", 1);
+    if (v->trim) grf_encoder_trim_end(e);
+    if (v->dummy_prefix && v->as_suffix) grf_encoder_append(e, " ", 1);
 }
 
-static void grf_add_symbol(grf_encoder *e, uint64_t start, uint64_t length, int32_t id) {
+/* ---- cutting into symbols -------------------------------------------------------------- */
+
+static void grf_encoder_add(grf_encoder *e, uint64_t start, uint64_t length, int32_t id) {
     grf_symbol *s = &e->symbols[e->count];
     s->start  = (uint32_t)start;
     s->length = (uint32_t)length;
@@ -4496,40 +4769,47 @@ static void grf_add_symbol(grf_encoder *e, uint64_t start, uint64_t length, int3
 }
 
 /* A symbol with no neighbours. */
-static void grf_add_special(grf_encoder *e, uint64_t start, uint64_t length, int32_t id) {
+static void grf_encoder_add_special(grf_encoder *e, uint64_t start, uint64_t length, int32_t id) {
     e->apart = 1;
-    grf_add_symbol(e, start, length, id);
+    grf_encoder_add(e, start, length, id);
     e->apart = 1;
 }
 
-/* The piece that a stretch of normalised text is, or -1. */
-static int32_t grf_piece_at(const grf_encoder *e, uint64_t start, uint64_t length, int kinds) {
-    int32_t id = grf_find(e->v, e->text.at + start, length, kinds);
+/* The piece that a stretch of rewritten text is, or -1. */
+static int32_t grf_encoder_piece(const grf_encoder *e, uint64_t start, uint64_t length, int kinds) {
+    const char *text = e->text.at + start;
+    if (length > e->v->longest) return -1;
+    int32_t id = grf_vocab_find(e->v, text, length, grf_text_hash(text, length), kinds);
     return id >= 0 && e->no_special && e->v->pieces[id].marker ? -1 : id;
 }
 
-/* By rank, a character that is no piece becomes the tokens of its bytes, if there are all. */
-static void grf_add_character(grf_encoder *e, uint64_t start, uint64_t length) {
+/* By rank, a character that is no piece becomes the tokens of its bytes, if all of them have one.
+ * By score, the text of a symbol decides in the end, so that no piece is looked up here. */
+static void grf_encoder_add_character(grf_encoder *e, uint64_t start, uint64_t length) {
     const uint8_t *bytes = (const uint8_t *)e->text.at + start;
+    const int32_t *tokens = e->v->bytes;
     int32_t id = -1;
-    uint64_t i, known = 0;
-    if (e->v->kind == GRF_BY_RANK) id = grf_piece_at(e, start, length, GRF_MERGEABLE);
-    if (e->v->kind == GRF_BY_RANK && id < 0) {
-        for (i = 0; i < length; i++) known += e->v->bytes[bytes[i]] >= 0;
+    uint64_t known = 0;
+    if (e->v->kind == GRF_BY_RANK) {
+        id = grf_encoder_piece(e, start, length, GRF_MERGEABLE);
+        while (id < 0 && known < length && tokens[bytes[known]] >= 0) known++;
     }
-    if (known < length) { grf_add_symbol(e, start, length, id); return; }
-    for (i = 0; i < length; i++) grf_add_symbol(e, start + i, 1, e->v->bytes[bytes[i]]);
+    if (known < length) { grf_encoder_add(e, start, length, id); return; }
+    for (uint64_t i = 0; i < length; i++) grf_encoder_add(e, start + i, 1, tokens[bytes[i]]);
 }
 
-static void grf_split_characters(grf_encoder *e, uint64_t from) {
-    uint64_t at, length;
-    for (at = from; at < e->text.length; at += length) {
-        uint64_t left = e->text.length - at;
-        int32_t id = e->v->kind == GRF_BY_SCORE ? grf_match(e->v, e->text.at + at, left,
-                                                            e->no_special) : -1;
-        length = id >= 0 ? e->v->pieces[id].length : (uint64_t)grf_utf8_length(e->text.at + at, left);
-        if (id >= 0) grf_add_special(e, at, length, id);
-        else grf_add_character(e, at, length);
+static void grf_encoder_split_characters(grf_encoder *e, uint64_t from) {
+    uint64_t length;
+    for (uint64_t at = from; at < e->text.length; at += length) {
+        const char *text = e->text.at + at;
+        int32_t id = grf_encoder_special(e, text, e->text.length - at);
+        if (id >= 0) {
+            length = e->v->pieces[id].length;
+            grf_encoder_add_special(e, at, length, id);
+        } else {
+            length = (uint64_t)grf_utf8_length(text, e->text.length - at);
+            grf_encoder_add_character(e, at, length);
+        }
     }
 }
 
@@ -4590,10 +4870,9 @@ static const uint16_t grf_numbers[] = {
     2368,10,422,10,1485,9,128,10,791,59,1,3,1,4,76,45,1,15,962,13,2787,10
 };
 
-static int grf_in_runs(const uint16_t *runs, int count, uint32_t c) {
+static int grf_class_in(const uint16_t *runs, int count, uint32_t c) {
     uint32_t at = 0;
-    int i;
-    for (i = 0; i < count; i++) {
+    for (int i = 0; i < count; i++) {
         at += runs[i];
         if (c < at) return i & 1;
     }
@@ -4601,14 +4880,14 @@ static int grf_in_runs(const uint16_t *runs, int count, uint32_t c) {
 }
 
 static int grf_class_of(uint32_t c) {
-    if (grf_in_runs(grf_blanks,  GRF_COUNT(grf_blanks),  c)) return GRF_BLANK;
-    if (grf_in_runs(grf_letters, GRF_COUNT(grf_letters), c)) return GRF_LETTER;
-    if (grf_in_runs(grf_numbers, GRF_COUNT(grf_numbers), c)) return GRF_NUMBER;
+    if (grf_class_in(grf_blanks,  GRF_COUNT(grf_blanks),  c)) return GRF_BLANK;
+    if (grf_class_in(grf_letters, GRF_COUNT(grf_letters), c)) return GRF_LETTER;
+    if (grf_class_in(grf_numbers, GRF_COUNT(grf_numbers), c)) return GRF_NUMBER;
     return GRF_OTHER;
 }
 
 /* The end of the characters of one class from `at` on; *last is where the last of them starts. */
-static uint64_t grf_run_end(const grf_text *text, uint64_t at, int kind, uint64_t *last) {
+static uint64_t grf_word_run_end(const grf_text *text, uint64_t at, int kind, uint64_t *last) {
     while (at < text->length) {
         int n = grf_utf8_length(text->at + at, text->length - at);
         if (grf_class_of(grf_utf8_code_point(text->at + at, n)) != kind) break;
@@ -4618,164 +4897,170 @@ static uint64_t grf_run_end(const grf_text *text, uint64_t at, int kind, uint64_
     return at;
 }
 
-static uint64_t grf_contraction(const char *text, uint64_t left) {
+/* The length of 's, 't, 'm, 'd, 're, 've or 'll at the start of a text, or 0. */
+static uint64_t grf_word_contraction(const char *text, uint64_t left) {
     if (left < 2 || text[0] != '\'') return 0;
-    if (strchr("stmd", text[1]) && text[1]) return 2;
-    if (left < 3) return 0;
-    return memcmp(text, "'re", 3) == 0 || memcmp(text, "'ve", 3) == 0
-        || memcmp(text, "'ll", 3) == 0 ? 3 : 0;
+    if (memchr("stmd", text[1], 4)) return 2;
+    return left > 2 && (memcmp(text, "'re", 3) == 0 || memcmp(text, "'ve", 3) == 0
+                        || memcmp(text, "'ll", 3) == 0) ? 3 : 0;
 }
 
+/* The word is a contraction, or a run of one class with one space before it, or a run of blanks.
+ * Such a run leaves its last blank to the word after it. */
 static uint64_t grf_word_end(const grf_text *text, uint64_t start) {
-    uint64_t n = grf_contraction(text->at + start, text->length - start);
-    uint64_t at = start + (text->at[start] == ' '), last = start, end;
-    int kind = GRF_BLANK;
+    uint64_t n = grf_word_contraction(text->at + start, text->length - start), last = start;
     if (n) return start + n;
+    uint64_t at = start + (text->at[start] == ' ');
     if (at < text->length) {
-        n = (uint64_t)grf_utf8_length(text->at + at, text->length - at);
-        kind = grf_class_of(grf_utf8_code_point(text->at + at, (int)n));
+        int bytes = grf_utf8_length(text->at + at, text->length - at);
+        int kind = grf_class_of(grf_utf8_code_point(text->at + at, bytes));
+        if (kind != GRF_BLANK) return grf_word_run_end(text, at, kind, &last);
     }
-    if (kind != GRF_BLANK) return grf_run_end(text, at, kind, &last);
-    end = grf_run_end(text, start, GRF_BLANK, &last);
+    uint64_t end = grf_word_run_end(text, start, GRF_BLANK, &last);
     return end < text->length && last > start ? last : end;
 }
 
-static void grf_split_words(grf_encoder *e, uint64_t from) {
-    uint64_t at = from, end;
-    while (at < e->text.length) {
-        end = grf_word_end(&e->text, at);
+static void grf_encoder_split_words(grf_encoder *e, uint64_t from) {
+    for (uint64_t at = from; at < e->text.length; ) {
+        uint64_t end = grf_word_end(&e->text, at);
         e->apart = 1;
-        for (; at < end; at++) grf_add_symbol(e, at, 1, e->v->bytes[(uint8_t)e->text.at[at]]);
+        for (; at < end; at++) {
+            grf_encoder_add(e, at, 1, e->v->bytes[(uint8_t)e->text.at[at]]);
+        }
     }
     e->apart = 1;
 }
 
 /* ---- symbols to tokens -------------------------------------------------------------- */
 
-static void grf_encode_stretch(grf_encoder *e, const char *text, uint64_t length, int first) {
+static void grf_encoder_prepare_stretch(grf_encoder *e, const char *text, uint64_t length,
+                                        int first) {
     uint64_t from = e->text.length;
-    grf_normalise(e, text, length, first);
+    grf_encoder_normalise(e, text, length, first);
     if (!e->symbols) return;
-    if (e->v->kind == GRF_BYTE_LEVEL) grf_split_words(e, from);
-    else grf_split_characters(e, from);
+    if (e->v->kind == GRF_BYTE_LEVEL) grf_encoder_split_words(e, from);
+    else grf_encoder_split_characters(e, from);
 }
 
-/* Normalises the text and, if there is memory for them, makes its symbols. By rank, special
- * pieces are cut out of the raw text before; each leaves one byte in the normalised text, so
- * that there are never more symbols than bytes. */
-static void grf_prepare(grf_encoder *e, const char *text, uint64_t length) {
+/* Rewrites the text and, if there is memory for symbols, cuts it into them. With merges, special
+ * pieces are cut out of the raw text before. Each leaves one byte in the rewritten text, so that
+ * there are never more symbols than bytes. */
+static void grf_encoder_prepare(grf_encoder *e, const char *text, uint64_t length) {
     uint64_t at = 0, from = 0;
-    e->text.length = e->text.characters = 0;
+    e->text.length = e->characters = 0;
     e->apart = 1;
     while (e->v->kind != GRF_BY_SCORE && at < length) {
-        int32_t id = grf_match(e->v, text + at, length - at, e->no_special);
+        int32_t id = grf_special_match(e->v, text + at, length - at, e->no_special);
         if (id < 0) { at++; continue; }
-        grf_encode_stretch(e, text + from, at - from, from == 0 && !e->continues);
-        if (e->symbols) grf_add_special(e, e->text.length, 1, id);
-        grf_append(&e->text, text + at, 1);
+        grf_encoder_prepare_stretch(e, text + from, at - from, from == 0 && !e->continues);
+        if (e->symbols) grf_encoder_add_special(e, e->text.length, 1, id);
+        grf_text_append(&e->text, text + at, 1);
         at += e->v->pieces[id].length;
         from = at;
     }
-    grf_encode_stretch(e, text + from, length - from, from == 0 && !e->continues);
+    grf_encoder_prepare_stretch(e, text + from, length - from, from == 0 && !e->continues);
 }
 
-static void grf_push(grf_encoder *e, grf_pair pair) {
-    uint64_t at = e->waiting++;
-    for (; at && pair.order < e->heap[(at - 1) / 2].order; at = (at - 1) / 2) {
-        e->heap[at] = e->heap[(at - 1) / 2];
+/* A binary heap: no pair has a lower order than its parent at (place - 1) / 2. A pair enters it at a
+ * free place that has no children, and changes places with its parent while its order is lower. */
+static void grf_heap_enter(grf_pair *heap, uint64_t at, grf_pair pair) {
+    for (; at && pair.order < heap[(at - 1) / 2].order; at = (at - 1) / 2) {
+        heap[at] = heap[(at - 1) / 2];
     }
-    e->heap[at] = pair;
+    heap[at] = pair;
 }
 
-static grf_pair grf_pop(grf_encoder *e) {
-    grf_pair top = e->heap[0], last = e->heap[--e->waiting];
+/* Takes the top away. The lower of two children moves up each time, and the last pair enters where
+ * that ends. */
+static grf_pair grf_heap_pop(grf_pair *heap, uint64_t count) {
+    grf_pair top = heap[0];
     uint64_t at = 0, child;
-    while ((child = 2 * at + 1) < e->waiting) {
-        if (child + 1 < e->waiting && e->heap[child + 1].order < e->heap[child].order) child++;
-        if (last.order <= e->heap[child].order) break;
-        e->heap[at] = e->heap[child];
+    while ((child = 2 * at + 1) < count) {
+        if (child + 1 < count && heap[child + 1].order < heap[child].order) child++;
+        heap[at] = heap[child];
         at = child;
     }
-    e->heap[at] = last;
+    grf_heap_enter(heap, at, heap[count - 1]);
     return top;
 }
 
-/* Pushes the merge of a symbol with the next, if there is one. */
-static void grf_consider(grf_encoder *e, int32_t left) {
+/* Pushes the pair of a symbol and the next one, if there is one and they can be joined. */
+static void grf_encoder_push_pair(grf_encoder *e, int32_t left) {
     const grf_vocab *v = e->v;
-    const grf_symbol *a = &e->symbols[left], *b;
-    uint32_t order;
-    grf_pair pair;
+    const grf_symbol *a = &e->symbols[left];
     if (a->next < 0) return;
-    b = &e->symbols[a->next];
+    const grf_symbol *b = &e->symbols[a->next];
+    grf_pair pair;
+    uint32_t order;
     pair.length = a->length + b->length;
     if (v->kind == GRF_BY_SCORE) {
-        pair.id = grf_piece_at(e, a->start, pair.length, GRF_MERGEABLE);
+        pair.id = grf_encoder_piece(e, a->start, pair.length, GRF_MERGEABLE);
         if (pair.id < 0) return;
         order = v->pieces[pair.id].order;
         if (v->pieces[pair.id].type == GRIFFIN_TOKEN_UNUSED) {
             e->cuts[v->pieces[pair.id].number] = a->length;
         }
     } else {
-        int32_t rank = grf_find_merge(v, a->id, b->id);
+        int32_t rank = grf_vocab_find_merge(v, a->id, b->id);
         if (rank < 0) return;
         order   = (uint32_t)rank;
         pair.id = v->merges[rank].merged;
         if (e->no_special && v->pieces[pair.id].marker) return;
     }
     pair.order = (uint64_t)order << 32 | (uint32_t)left;
-    grf_push(e, pair);
+    grf_heap_enter(e->heap, e->waiting++, pair);
 }
 
-/* A pair is out of date if its symbol is gone or one of the two has grown. Every merge takes one
- * pair off the heap and puts at most two there, so that it never holds more than 2 count. */
-static void grf_merge_symbols(grf_encoder *e) {
-    int32_t i;
-    for (i = 0; i < e->count; i++) grf_consider(e, i);
+/* A pair is out of date if its left symbol is gone or one of the two has grown. Every join takes
+ * one pair off the heap and puts at most two there, so it never holds more than 2 count. */
+static void grf_encoder_merge(grf_encoder *e) {
+    for (int32_t i = 0; i < e->count; i++) grf_encoder_push_pair(e, i);
     while (e->waiting) {
-        grf_pair pair = grf_pop(e);
+        grf_pair pair = grf_heap_pop(e->heap, e->waiting--);
         int32_t left = (int32_t)(uint32_t)pair.order;
-        grf_symbol *a = &e->symbols[left], *b;
+        grf_symbol *a = &e->symbols[left];
         if (!a->length || a->next < 0) continue;
-        b = &e->symbols[a->next];
+        grf_symbol *b = &e->symbols[a->next];
         if (a->length + b->length != pair.length) continue;
         a->length = pair.length;
         a->id     = pair.id;
         a->next   = b->next;
         b->length = 0;
         if (a->next >= 0) e->symbols[a->next].prev = left;
-        if (a->prev >= 0) grf_consider(e, a->prev);
-        grf_consider(e, left);
+        if (a->prev >= 0) grf_encoder_push_pair(e, a->prev);
+        grf_encoder_push_pair(e, left);
     }
 }
 
-static void grf_put_token(grf_encoder *e, int32_t id) {
+static void grf_encoder_emit(grf_encoder *e, int32_t id) {
     if (e->written < e->capacity) e->tokens[e->written] = id;
     e->written++;
     e->after_unknown = 0;
 }
 
 /* Neighbouring unknown symbols share one token. */
-static void grf_put_unknown(grf_encoder *e, uint64_t start, uint64_t length) {
+static void grf_encoder_emit_unknown(grf_encoder *e, uint64_t start, uint64_t length) {
     if (e->v->byte_fallback) {
-        for (; length; start++, length--) grf_put_token(e, e->v->bytes[(uint8_t)e->text.at[start]]);
+        for (; length; start++, length--) {
+            grf_encoder_emit(e, e->v->bytes[(uint8_t)e->text.at[start]]);
+        }
     } else if (e->v->unknown >= 0 && !e->after_unknown) {
-        grf_put_token(e, e->v->unknown);
+        grf_encoder_emit(e, e->v->unknown);
         e->after_unknown = 1;
     }
 }
 
-/* By score, the text decides. An unused piece falls apart again into what it was merged from;
- * the heap is empty by now, and its memory is the stack for that. */
-static void grf_put_text(grf_encoder *e, uint32_t start, uint32_t length) {
+/* By score, the text of a symbol decides. An unused piece falls apart again into the two parts that
+ * it was last joined from. The heap is empty by now, and its memory is the stack for that. */
+static void grf_encoder_emit_text(grf_encoder *e, uint32_t start, uint32_t length) {
     uint64_t depth = 1;
     e->heap[0].order  = start;
     e->heap[0].length = length;
     while (depth) {
         grf_pair part = e->heap[--depth];
-        int32_t id = grf_piece_at(e, part.order, part.length, GRF_RESERVED);
+        int32_t id = grf_encoder_piece(e, part.order, part.length, GRF_RESERVED);
         uint32_t cut = 0;
-        if (id < 0) id = grf_piece_at(e, part.order, part.length, GRF_MERGEABLE);
+        if (id < 0) id = grf_encoder_piece(e, part.order, part.length, GRF_MERGEABLE);
         if (id >= 0 && e->v->pieces[id].type == GRIFFIN_TOKEN_UNUSED) {
             cut = e->cuts[e->v->pieces[id].number];
         }
@@ -4785,27 +5070,28 @@ static void grf_put_text(grf_encoder *e, uint32_t start, uint32_t length) {
             e->heap[depth].order    = part.order;
             e->heap[depth++].length = cut;
         } else if (id < 0 || id == e->v->unknown) {
-            grf_put_unknown(e, part.order, part.length);
+            grf_encoder_emit_unknown(e, part.order, part.length);
         } else {
-            grf_put_token(e, id);
+            grf_encoder_emit(e, id);
         }
     }
 }
 
-static void grf_put_symbols(grf_encoder *e) {
-    int32_t i;
-    for (i = 0; i < e->count; i++) {
+static void grf_encoder_emit_all(grf_encoder *e) {
+    for (int32_t i = 0; i < e->count; i++) {
         const grf_symbol *s = &e->symbols[i];
         if (!s->length) continue;
-        if (e->v->kind == GRF_BY_SCORE) grf_put_text(e, s->start, s->length);
-        else if (s->id < 0) grf_put_unknown(e, s->start, s->length);
-        else grf_put_token(e, s->id);
+        if (e->v->kind == GRF_BY_SCORE) grf_encoder_emit_text(e, s->start, s->length);
+        else if (s->id < 0) grf_encoder_emit_unknown(e, s->start, s->length);
+        else grf_encoder_emit(e, s->id);
     }
 }
 
-/* Places everything in scratch memory, or only measures it with base null. Returns the bytes
+/* ---- memory of the encoder ------------------------------------------------------------ */
+
+/* Lays everything out in scratch memory, or only measures it if base is null. Returns the bytes
  * needed, 63 of them to align the base. */
-static uint64_t grf_encoder_memory(grf_encoder *e, void *base, uint64_t bytes, uint64_t symbols) {
+static uint64_t grf_encoder_lay_out(grf_encoder *e, void *base, uint64_t bytes, uint64_t symbols) {
     grf_arena arena;
     arena.base = base ? (unsigned char *)grf_align64(base) : NULL;
     arena.used = 0;
@@ -4819,114 +5105,80 @@ static uint64_t grf_encoder_memory(grf_encoder *e, void *base, uint64_t bytes, u
 
 /* Enough for any text of this length: a byte becomes at most three (a space, or a broken byte),
  * or what the character map makes of it. Only by score, symbols are whole characters. */
-static uint64_t grf_encode_bound(const grf_vocab *v, uint64_t length) {
-    uint64_t symbols = (uint64_t)grf_min64((int64_t)length, GRF_MOST_TEXT - 1) + 1, bytes;
+static uint64_t grf_encoder_bound(const grf_vocab *v, uint64_t length) {
+    uint64_t symbols = (uint64_t)grf_min64((int64_t)length, GRF_MOST_TEXT - 1) + 1;
+    symbols = (uint64_t)grf_min64((int64_t)(symbols * v->growth), GRF_MOST_TEXT);
+    uint64_t bytes = (uint64_t)grf_min64((int64_t)(3 * symbols), GRF_MOST_TEXT);
     grf_encoder e;
     memset(&e, 0, sizeof e);
     e.v = v;
-    symbols = (uint64_t)grf_min64((int64_t)(symbols * v->growth), GRF_MOST_TEXT);
-    bytes   = (uint64_t)grf_min64((int64_t)(3 * symbols), GRF_MOST_TEXT);
-    return grf_encoder_memory(&e, NULL, bytes, v->kind == GRF_BY_SCORE ? symbols : bytes);
+    return grf_encoder_lay_out(&e, NULL, bytes, v->kind == GRF_BY_SCORE ? symbols : bytes);
 }
 
-/* The bytes of scratch that this very text needs; 0: it is too long. */
-static uint64_t grf_encode_measure(grf_encoder *e, const char *text, uint64_t length) {
-    e->symbols = NULL;
-    e->text.capacity = 0;
-    grf_prepare(e, text, length);
-    if (e->text.length > GRF_MOST_TEXT) return 0;
-    return grf_encoder_memory(e, NULL, e->text.length, e->v->kind == GRF_BY_SCORE
-                              ? e->text.characters : e->text.length);
+/* Lays out what this very text needs. Before that, the text was measured. */
+static uint64_t grf_encoder_fit(grf_encoder *e, void *base) {
+    return grf_encoder_lay_out(e, base, e->text.length, e->v->kind == GRF_BY_SCORE
+                               ? e->characters : e->text.length);
 }
 
-/* After grf_encode_measure of the same text, in memory of the size that it said. */
-static void grf_encode_text(grf_encoder *e, const char *text, uint64_t length, void *memory) {
-    uint64_t bytes = e->text.length;
-    grf_encoder_memory(e, memory, bytes, e->v->kind == GRF_BY_SCORE ? e->text.characters : bytes);
-    memset(e->cuts, 0, (size_t)e->v->unused * sizeof(uint32_t));
-    grf_prepare(e, text, length);
-    grf_merge_symbols(e);
-    grf_put_symbols(e);
-}
-
-/* ================================================================= >>text
- * Text to tokens and back. */
-
-static int grf_text_check(const griffin_model *model, int arguments_ok, const char *function) {
-    if (!model) return GRIFFIN_E_ARGUMENT;
-    if (model->vocab->count == 0) {
-        return grf_fail(&model->host, GRIFFIN_E_VOCABULARY, "%s: the model has no vocabulary",
-                        function);
-    }
-    if (arguments_ok) return GRIFFIN_OK;
-    return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "%s: argument out of range", function);
-}
-
-GRIFFIN_API size_t griffin_encode_size(const griffin_model *model, size_t length) {
-    if (!model || model->vocab->count == 0) return 0;
-    return (size_t)grf_min64((int64_t)grf_encode_bound(model->vocab, length),
-                             (int64_t)((size_t)-1 >> 1));
-}
-
-GRIFFIN_API int griffin_encode(const griffin_model *model, const griffin_encoding *encoding,
-                               const char *text, size_t length, int32_t *tokens, int capacity) {
-    griffin_encoding plain;
+static int grf_encode(const griffin_model *model, const griffin_encoding *encoding,
+                      const char *text, size_t length, int32_t *tokens, int capacity) {
     grf_encoder e;
-    uint64_t size;
-    void *memory;
-    int error = grf_text_check(model, (text || !length) && capacity >= 0 && (tokens || !capacity),
-                               "griffin_encode");
-    if (error) return error;
-    memset(&plain, 0, sizeof plain);
-    if (!encoding) encoding = &plain;
     memset(&e, 0, sizeof e);
     e.v = model->vocab;
     e.no_special = encoding->no_special;
     e.continues  = encoding->continues;
     e.tokens     = tokens;
     e.capacity   = capacity;
-    size = grf_encode_measure(&e, text, length);
-    if (!size) return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_encode: text too long");
+    grf_encoder_prepare(&e, text, length);                  /* without memory: measures */
+    if (e.text.length > GRF_MOST_TEXT) {
+        return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_encode: text too long");
+    }
+    uint64_t size = grf_encoder_fit(&e, NULL);
     if (encoding->scratch && encoding->scratch_size < size) {
         return grf_fail(&model->host, GRIFFIN_E_SPACE, "griffin_encode: %u bytes of scratch, but "
                         "the text needs %u", (uint64_t)encoding->scratch_size, size);
     }
-    memory = encoding->scratch ? encoding->scratch : grf_host_allocate(&model->host, size);
+    void *memory = encoding->scratch ? encoding->scratch : grf_host_allocate(&model->host, size);
     if (!memory) return grf_fail_memory(&model->host, size);
-    if (e.v->add_bos && !encoding->no_bos && !encoding->continues) grf_put_token(&e, e.v->bos);
-    grf_encode_text(&e, text, length, memory);
+    grf_encoder_fit(&e, memory);
+    memset(e.cuts, 0, (size_t)e.v->unused * sizeof(uint32_t));
+    if (e.v->add_bos && !encoding->no_bos && !encoding->continues) grf_encoder_emit(&e, e.v->bos);
+    grf_encoder_prepare(&e, text, length);
+    grf_encoder_merge(&e);
+    grf_encoder_emit_all(&e);
     if (!encoding->scratch) grf_host_release(&model->host, memory);
     return (int)e.written;
 }
 
-/* ---- tokens to text ---------------------------------------------------------------- */
+/* ---- tokens to text ----------------------------------------------------------------
+ * A token stands for the bytes of its surface: its piece, with U+2581 as a space and byte-level
+ * characters as bytes. A decoder holds the bytes of a character until it is complete. */
 
-/* What a token stands for: a text for grf_next_bytes to read. */
-static const char *grf_surface(const grf_vocab *v, int32_t id, uint64_t *length) {
+static const char *grf_token_surface(const grf_vocab *v, int32_t id, uint64_t *length) {
     const grf_piece *piece = &v->pieces[id];
-    *length = piece->length;
-    if (piece->type == GRIFFIN_TOKEN_CONTROL) *length = 0;
+    *length = piece->type == GRIFFIN_TOKEN_CONTROL ? 0 : piece->length;
     if (piece->type != GRIFFIN_TOKEN_UNKNOWN) return piece->text;
     *length = v->unk_length;
     return v->unk_surface;
 }
 
 /* Tokens of byte-level pieces stand for bytes that need not be whole characters. */
-static int grf_is_byte_level(const grf_vocab *v, int32_t id) {
+static int grf_token_is_byte_level(const grf_vocab *v, int32_t id) {
     int type = v->pieces[id].type;
     return v->kind == GRF_BYTE_LEVEL
         && (type == GRIFFIN_TOKEN_NORMAL || type == GRIFFIN_TOKEN_UNUSED);
 }
 
-/* The bytes that the next character of a surface stands for: 1 to 4 of them. */
-static int grf_next_bytes(const grf_vocab *v, int32_t id, const char *text, uint64_t length,
-                          uint64_t *at, char bytes[4]) {
+/* The bytes that the character at *at of a surface stands for: 1 to 4 of them. Moves *at on. */
+static int grf_token_next_bytes(const grf_vocab *v, int32_t id, const char *text, uint64_t length,
+                                uint64_t *at, char bytes[4]) {
     int n = grf_utf8_length(text + *at, length - *at);
     int32_t byte = -1;
     if (v->pieces[id].type == GRIFFIN_TOKEN_BYTE) {
         byte = grf_byte_of_piece(&v->pieces[id]);
         n = (int)length;
-    } else if (grf_is_byte_level(v, id)) {
+    } else if (grf_token_is_byte_level(v, id)) {
         byte = grf_byte_of_character(grf_utf8_code_point(text + *at, n));
     } else if (v->kind != GRF_BYTE_LEVEL && n == 3 && memcmp(text + *at, GRF_SPACE, 3) == 0) {
         byte = ' ';
@@ -4937,33 +5189,44 @@ static int grf_next_bytes(const grf_vocab *v, int32_t id, const char *text, uint
     return byte >= 0 ? 1 : n;
 }
 
-/* Emits what is certain: whole characters, and U+FFFD for each byte that cannot be in one. */
-static void grf_decode_byte(griffin_decoder *d, char byte, grf_text *out) {
+static int grf_token_text(const grf_vocab *v, int32_t id, grf_text *out) {
+    uint64_t length, at = 0;
+    const char *surface = grf_token_surface(v, id, &length);
+    char bytes[4];
+    while (at < length) {
+        int n = grf_token_next_bytes(v, id, surface, length, &at, bytes);
+        for (int i = 0; i < n; i++) grf_text_append(out, &bytes[i], 1);
+    }
+    return (int)out->length;
+}
+
+/* Writes what is certain: whole characters, and U+FFFD for each byte that cannot be in one. */
+static void grf_decoder_byte(griffin_decoder *d, char byte, grf_text *out) {
     d->held[d->count++] = (unsigned char)byte;
     while (d->count) {
         int n = grf_utf8_length((const char *)d->held, d->count);
         if (n < 0) return;
-        if (n) grf_append(out, (const char *)d->held, (uint64_t)n);
-        else grf_append(out, GRF_BROKEN, 3);
+        if (n) grf_text_append(out, (const char *)d->held, (uint64_t)n);
+        else grf_text_append(out, GRF_BROKEN, 3);
         if (!n) n = 1;
         d->count = (unsigned char)(d->count - n);
         memmove(d->held, d->held + n, d->count);
     }
 }
 
-static void grf_decode_flush(griffin_decoder *d, grf_text *out) {
-    for (; d->count; d->count--) grf_append(out, GRF_BROKEN, 3);
+static void grf_decoder_flush(griffin_decoder *d, grf_text *out) {
+    for (; d->count; d->count--) grf_text_append(out, GRF_BROKEN, 3);
 }
 
-/* A space that encoding put at the start of the text is taken off again: the first one, or with
- * trim all until something else has come. */
-static void grf_decode_token(const grf_vocab *v, griffin_decoder *d, int32_t id, grf_text *out) {
-    int type = v->pieces[id].type, i, n;
+/* A space that encoding put at the start of the text is left out: the first one, or with trim all
+ * of them until another character has come. */
+static void grf_decoder_token(const grf_vocab *v, griffin_decoder *d, int32_t id, grf_text *out) {
+    int type = v->pieces[id].type;
     uint64_t length, at = 0;
-    const char *text = grf_surface(v, id, &length);
+    const char *text = grf_token_surface(v, id, &length);
     char bytes[4];
-    if (type != GRIFFIN_TOKEN_BYTE && !grf_is_byte_level(v, id)) {
-        grf_decode_flush(d, out);
+    if (type != GRIFFIN_TOKEN_BYTE && !grf_token_is_byte_level(v, id)) {
+        grf_decoder_flush(d, out);
         if (d->ate_space || d->any_output || out->length) d->started = 1;
         d->ate_space = 0;
         if (!d->started && (v->dummy_prefix || v->trim) && (GRF_MERGEABLE >> type & 1)
@@ -4973,21 +5236,18 @@ static void grf_decode_token(const grf_vocab *v, griffin_decoder *d, int32_t id,
         }
     }
     while (at < length) {
-        n = grf_next_bytes(v, id, text, length, &at, bytes);
-        for (i = 0; i < n; i++) grf_decode_byte(d, bytes[i], out);
+        int n = grf_token_next_bytes(v, id, text, length, &at, bytes);
+        for (int i = 0; i < n; i++) grf_decoder_byte(d, bytes[i], out);
     }
 }
 
-GRIFFIN_API int griffin_decode(const griffin_model *model, griffin_decoder *decoder,
-                               int32_t token, char *text, size_t capacity) {
-    griffin_decoder d;
-    grf_text out = { text, capacity, 0, 0 };
-    int error = grf_text_check(model, decoder && text && decoder->count < 4 && token >= -1
-                               && token < (model ? model->vocab->count : 0), "griffin_decode");
-    if (error) return error;
-    d = *decoder;
-    if (token < 0) grf_decode_flush(&d, &out);
-    else grf_decode_token(model->vocab, &d, token, &out);
+/* The decoder changes only if the text fits. */
+static int grf_decode(const grf_vocab *v, griffin_decoder *decoder, int32_t token, char *text,
+                      size_t capacity) {
+    griffin_decoder d = *decoder;
+    grf_text out = { text, capacity, 0 };
+    if (token < 0) grf_decoder_flush(&d, &out);
+    else grf_decoder_token(v, &d, token, &out);
     if (out.length) d.any_output = 1;
     if (out.length >= capacity) return GRIFFIN_E_SPACE;
     text[out.length] = 0;
@@ -4995,13 +5255,15 @@ GRIFFIN_API int griffin_decode(const griffin_model *model, griffin_decoder *deco
     return (int)out.length;
 }
 
-/* ---- stop texts ------------------------------------------------------------------------ */
+/* ---- stop texts ------------------------------------------------------------------------
+ * After every byte, the held bytes are a proper start of one of the texts, and everything before
+ * them has been written. A text is found when the held bytes end with it. */
 
-/* The longest text that the held bytes start (`whole` 0) or end with (1): its index, or -1. A text
- * is complete when they end with it: its start was held, or a longer one around it. */
-static int grf_find_stop(const griffin_stop *s, int whole) {
-    int i, best = -1, longest = 0;
-    for (i = 0; i < s->count; i++) {
+/* The longest text that starts with all held bytes: its index, or -1. With `whole`, the longest
+ * text that the held bytes end with. */
+static int grf_stop_find(const griffin_stop *s, int whole) {
+    int best = -1, longest = 0;
+    for (int i = 0; i < s->count; i++) {
         int n = (int)strlen(s->texts[i]), from = whole ? s->held_count - n : 0;
         if (n <= longest || (whole ? from < 0 : n <= s->held_count)) continue;
         if (memcmp(s->held + from, s->texts[i], (size_t)(whole ? n : s->held_count)) != 0) continue;
@@ -5013,37 +5275,77 @@ static int grf_find_stop(const griffin_stop *s, int whole) {
 
 /* Writes all but the last `keep` of the held bytes. */
 static void grf_stop_release(griffin_stop *s, int keep, grf_text *out) {
-    grf_append(out, s->held, (uint64_t)(s->held_count - keep));
+    grf_text_append(out, s->held, (uint64_t)(s->held_count - keep));
     memmove(s->held, s->held + s->held_count - keep, (size_t)keep);
     s->held_count = keep;
 }
 
 static void grf_stop_byte(griffin_stop *s, char byte, grf_text *out) {
     s->held[s->held_count++] = byte;
-    s->found = 1 + grf_find_stop(s, 1);
+    s->found = 1 + grf_stop_find(s, 1);
     if (s->found) {
         grf_stop_release(s, (int)strlen(s->texts[s->found - 1]), out);
         s->held_count = 0;
     }
-    while (s->held_count && grf_find_stop(s, 0) < 0) grf_stop_release(s, s->held_count - 1, out);
+    while (s->held_count && grf_stop_find(s, 0) < 0) grf_stop_release(s, s->held_count - 1, out);
 }
 
-static int grf_stop_ok(const griffin_stop *s) {
-    int i;
+static int grf_stop_valid(const griffin_stop *s) {
     if (s->count < 0 || (s->count && !s->texts)) return 0;
     if (s->held_count < 0 || s->held_count >= GRIFFIN_STOP_BYTES) return 0;
-    for (i = 0; i < s->count; i++) {
+    for (int i = 0; i < s->count; i++) {
         if (!s->texts[i] || !s->texts[i][0] || strlen(s->texts[i]) > GRIFFIN_STOP_BYTES) return 0;
     }
     return 1;
 }
 
+/* ---- arguments ---- */
+
+static int grf_text_check(const griffin_model *model, int arguments_ok, const char *function) {
+    if (!model) return GRIFFIN_E_ARGUMENT;
+    if (model->vocab->count == 0) {
+        return grf_fail(&model->host, GRIFFIN_E_VOCABULARY, "%s: the model has no vocabulary",
+                        function);
+    }
+    if (arguments_ok) return GRIFFIN_OK;
+    return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "%s: argument out of range", function);
+}
+
+static int grf_token_exists(const griffin_model *model, int32_t token) {
+    return model && token >= 0 && token < model->vocab->count;
+}
+
+/* ---- public ---- */
+
+GRIFFIN_API size_t griffin_encode_size(const griffin_model *model, size_t length) {
+    if (!model || model->vocab->count == 0) return 0;
+    return (size_t)grf_min64((int64_t)grf_encoder_bound(model->vocab, length),
+                             (int64_t)((size_t)-1 >> 1));
+}
+
+GRIFFIN_API int griffin_encode(const griffin_model *model, const griffin_encoding *encoding,
+                               const char *text, size_t length, int32_t *tokens, int capacity) {
+    griffin_encoding plain;
+    memset(&plain, 0, sizeof plain);
+    int error = grf_text_check(model, (text || !length) && capacity >= 0 && (tokens || !capacity),
+                               "griffin_encode");
+    if (error) return error;
+    return grf_encode(model, encoding ? encoding : &plain, text, length, tokens, capacity);
+}
+
+GRIFFIN_API int griffin_decode(const griffin_model *model, griffin_decoder *decoder,
+                               int32_t token, char *text, size_t capacity) {
+    int error = grf_text_check(model, decoder && text && decoder->count < 4
+                               && (token == -1 || grf_token_exists(model, token)),
+                               "griffin_decode");
+    return error ? error : grf_decode(model->vocab, decoder, token, text, capacity);
+}
+
 GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t length,
                                   char *out, size_t capacity) {
-    grf_text shown = { out, capacity, 0, 0 };
-    griffin_stop s;
-    if (!stop || !out || length > INT32_MAX / 2 || !grf_stop_ok(stop)) return GRIFFIN_E_ARGUMENT;
-    s = *stop;
+    if (!stop || !out || length > INT32_MAX / 2 || !grf_stop_valid(stop)) return GRIFFIN_E_ARGUMENT;
+    griffin_stop s = *stop;
+    grf_text shown = { out, capacity, 0 };
     s.found = s.used = 0;
     if (!text) grf_stop_release(&s, 0, &shown);
     while (text && !s.found && s.used < (int)length) grf_stop_byte(&s, text[s.used++], &shown);
@@ -5053,39 +5355,26 @@ GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t l
     return (int)shown.length;
 }
 
-/* ---- single tokens -------------------------------------------------------------------- */
-
-static int grf_token_check(const griffin_model *model, int32_t token, int more,
-                           const char *function) {
-    return grf_text_check(model, more && token >= 0 && token < (model ? model->vocab->count : 0),
-                          function);
-}
-
 GRIFFIN_API int griffin_token_text(const griffin_model *model, int32_t token,
                                    char *text, size_t capacity) {
-    grf_text out = { text, capacity, 0, 0 };
-    uint64_t length, at = 0;
-    const char *surface;
-    char bytes[4];
-    int error = grf_token_check(model, token, text || !capacity, "griffin_token_text");
-    if (error) return error;
-    surface = grf_surface(model->vocab, token, &length);
-    while (at < length) {
-        int n = grf_next_bytes(model->vocab, token, surface, length, &at, bytes), i;
-        for (i = 0; i < n; i++) grf_append(&out, &bytes[i], 1);
-    }
-    return (int)out.length;
+    grf_text out = { text, capacity, 0 };
+    int error = grf_text_check(model, grf_token_exists(model, token) && (text || !capacity),
+                               "griffin_token_text");
+    return error ? error : grf_token_text(model->vocab, token, &out);
 }
 
 GRIFFIN_API int griffin_token_type(const griffin_model *model, int32_t token) {
-    int error = grf_token_check(model, token, 1, "griffin_token_type");
-    return error ? error : model->vocab->pieces[token].type;
+    int error = grf_text_check(model, grf_token_exists(model, token), "griffin_token_type");
+    if (error) return error;
+    const grf_piece *piece = &model->vocab->pieces[token];
+    int marker = piece->type == GRIFFIN_TOKEN_USER_DEFINED && piece->marker;
+    return marker ? (int)GRIFFIN_TOKEN_MARKER : piece->type;
 }
 
 GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *piece,
                                        size_t length) {
     int error = grf_text_check(model, piece != NULL, "griffin_find_token");
-    return error ? error : grf_find_any(model->vocab, piece, length);
+    return error ? error : grf_vocab_find_any(model->vocab, piece, length);
 }
 
 /* ================================================================= >>model
@@ -5200,13 +5489,11 @@ static float *grf_load_taps(grf_builder *b) {
 
 /* ---- matrices: tiles, used where they are in the file -------------------------------------- */
 
-/* What is known of the weights after measuring: how many there are of which type, and the longest
- * row that must be quantised. */
+/* What is known of the weights after measuring: how many there are of which type. */
 static void grf_count_linear(grf_builder *b, const grf_linear *w) {
     uint64_t weights = (uint64_t)w->rows * (uint64_t)w->cols;
     b->parameters += weights;
     b->weights_of[w->type] += weights;
-    if (grf_is_quantised(w) && b->quantised_cols < w->cols) b->quantised_cols = w->cols;
 }
 
 /* From the little-endian bytes of a file to the machine's. Plain numbers all have an order; of
@@ -5280,40 +5567,6 @@ static const grf_linear *grf_load_gates(grf_builder *b, const char *weight, cons
     return grf_load_tiles(b, weight, n * B, n, B, grf_load_vector(b, bias, B, n, 0));
 }
 
-/* ---- sizes ------------------------------------------------------------------------------- */
-
-static int grf_is_attention(const griffin_config *g, int layer) { return g->blocks[layer] == 'a'; }
-
-static void grf_lay_out(griffin_model *m) {
-    const griffin_config *g = &m->info.config;
-    grf_layout *l = &m->layout;
-    int i;
-    for (i = 0; i < g->layers; i++)
-        if (grf_is_attention(g, i)) l->attention_layers++; else l->recurrent_layers++;
-    l->rewind = m->info.rewind;
-    l->slots = m->info.attn_keys - 1 + l->rewind;
-    l->kv_type = m->info.kv_type == GRIFFIN_KV_BF16 ? GRF_BF16 : GRF_F32;
-    l->kv_size = l->kv_type == GRF_BF16 ? 2 : 4;
-    l->head = (g->head_dim + 15) / 16 * 16;
-    l->heads_per_kv = g->heads / g->kv_heads;
-    l->head_blocks = (l->heads_per_kv + GRF_HEAD_BLOCK - 1) / GRF_HEAD_BLOCK;
-    l->head_block = (l->heads_per_kv + l->head_blocks - 1) / l->head_blocks;
-    l->kv_row = (int64_t)g->kv_heads * l->head * l->kv_size;
-    l->lane = grf_pad(g->lru_width);
-    l->recurrent_row = g->conv_width * l->lane;
-    l->recurrent_floats = l->recurrent_layers * l->recurrent_row;
-    l->ring_bytes = 2 * (int64_t)l->slots * l->kv_row;
-    for (i = 0; i < GRF_BUFFERS; i++) l->width[i] = grf_pad(g->width);
-    for (i = GRF_Y; i <= GRF_R; i++) l->width[i] = l->lane;
-    l->width[GRF_K] = l->width[GRF_V] = grf_pad((int64_t)g->kv_heads * g->head_dim);
-    l->width[GRF_QR] = grf_pad((int64_t)g->heads * l->head);
-    l->width[GRF_M] = grf_pad(g->mlp_width);
-    l->past = sizeof(griffin_state)
-        + (uint64_t)(4 * l->recurrent_floats + l->attention_layers * l->ring_bytes);
-    m->info.state_bytes = l->past + 8 * (uint64_t)l->rewind;
-    m->info.mark_bytes = sizeof(griffin_state) + 4 * (uint64_t)l->recurrent_floats;
-}
-
 /* Directory, a sample of every tensor, and the configuration: another file or fine-tune differs. */
 static uint64_t grf_model_fingerprint(const griffin_model *m) {
     const griffin_config *g = &m->info.config;
@@ -5346,16 +5599,19 @@ static void grf_model_report_unused(const griffin_model *m, const unsigned char 
                  count, first->name.text, (size_t)first->name.length);
 }
 
-static const griffin_config *grf_start_builder(grf_builder *b, griffin_model *m,
-                                               unsigned char *base) {
-    b->model = m;
-    b->config = &m->info.config;
+/* The network into memory at `base`, or null to measure it. Returns the bytes used. */
+static uint64_t grf_run_builder(grf_builder *b, unsigned char *base) {
+    grf_layout *l = &b->model->layout;
     b->arena.base = base;
     b->arena.used = 0;
-    b->recurrent = b->attention = b->n_ops = 0;
-    b->ops = (grf_op *)grf_arena_take(&b->arena, GRF_LAYER_OPS * (uint64_t)(m->info.config.layers + 1)
-                                               * sizeof(grf_op));
-    return b->config;
+    b->ops = (grf_op *)grf_arena_take(&b->arena, (uint64_t)b->n_ops * sizeof(grf_op));
+    b->n_ops = b->wanted_rows_only = 0;
+    l->attention_layers = 0;
+    l->recurrent_floats = l->q8_row = 0;
+    memset(l->columns, 0, sizeof l->columns);
+    memset(l->width, 0, sizeof l->width);
+    grf_network(b);
+    return b->arena.used;
 }
 
 static int grf_most_used(const grf_builder *b) {
@@ -5385,21 +5641,21 @@ static int grf_build(griffin_model *m, int copy) {
     b.used = (unsigned char *)grf_host_allocate(&m->host, m->file->n_tensors);
     if (!b.used) return grf_fail_memory(&m->host, m->file->n_tensors);
     memset(b.used, 0, (size_t)m->file->n_tensors);
+    b.model = m;
+    b.config = &m->info.config;
     b.copy = copy;
-    grf_start_builder(&b, m, NULL);
-    grf_network(&b);
-    size = b.arena.used + 64;
+    size = grf_run_builder(&b, NULL);
+    size += (uint64_t)b.n_ops * sizeof(grf_op) + 2 * 64;        /* to align them and the base */
     if (!b.error) {
         m->weights = grf_host_allocate(&m->host, size);
         if (m->weights) grf_advise(&m->host, m->weights, size);
         if (!m->weights) b.error = grf_fail_memory(&m->host, size);
     }
     if (!b.error) {
-        grf_start_builder(&b, m, (unsigned char *)grf_align64(m->weights));
-        grf_network(&b);
+        grf_run_builder(&b, (unsigned char *)grf_align64(m->weights));
+        grf_lay_out_state(m);
         m->ops = b.ops;
         m->n_ops = b.n_ops;
-        m->layout.q8_row = (b.quantised_cols + GRF_GROUP - 1) / GRF_GROUP;
         m->info.parameters = b.parameters;
         m->info.type = grf_tilings[grf_most_used(&b)].name;
         m->info.weight_bytes = size;
@@ -5431,9 +5687,13 @@ static int grf_model_describe(griffin_model *m) {
         error = grf_model_copy_text(m, "tokenizer.chat_template", &m->chat_template,
                                 &m->info.chat_template);
     m->info.tensors = (int)m->file->n_tensors;
+    m->info.operations = m->n_ops;
     m->info.kernels = m->kernels->name;
     m->info.file_bytes = m->file->size;
     m->info.has_vocabulary = m->vocab->count > 0;
+    m->info.tokens = m->vocab->count;
+    m->info.allocator = m->host.allocator;
+    m->info.logger = m->host.logger;
     m->info.bos         = m->vocab->count ? m->vocab->bos : -1;
     m->info.eos         = m->vocab->count ? m->vocab->eos : -1;
     m->info.end_of_turn = m->vocab->count ? m->vocab->eot : -1;
@@ -5484,7 +5744,7 @@ static int grf_model_open(griffin_model *m, const void *data, uint64_t size,
                          m->vocab->count, m->info.config.vocab);
     if (error) return error;
     if (!m->info.attn_keys) m->info.attn_keys = m->info.config.window + 1;
-    grf_lay_out(m);
+    grf_lay_out_attention(m);
     error = grf_build(m, options && options->copy_weights);
     return error ? error : grf_model_describe(m);
 }
@@ -5657,6 +5917,48 @@ GRIFFIN_API int griffin_next_element(griffin_metadata *metadata) {
     return metadata ? grf_metadata_next(metadata) : GRIFFIN_E_ARGUMENT;
 }
 
+/* int8 rows are as wide as the operation; other buffers have one width each. */
+static int grf_columns(const griffin_model *m, const grf_op *op, grf_buffer buffer) {
+    return buffer == GRF_INT8 ? op->width : m->layout.columns[buffer];
+}
+
+static void grf_describe_output(const griffin_model *m, const grf_op *op, const grf_output *o,
+                                griffin_output *output) {
+    output->buffer = grf_buffer_names[o->buffer];
+    output->width = grf_columns(m, op, o->buffer);
+    output->epilogue = grf_epilogue_names[o->epilogue];
+    if (!o->w) return;
+    output->matrix = o->name;
+    output->type = grf_tilings[o->w->type].name;
+    output->rows = o->w->rows;
+    output->cols = o->w->cols;
+    output->blocks = o->w->blocks;
+    output->has_bias = o->w->bias != NULL;
+}
+
+GRIFFIN_API int griffin_get_operation(const griffin_model *m, int index,
+                                      griffin_operation *operation) {
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    if (!operation || index < 0 || index >= m->n_ops)
+        return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "operation %d of %d", index, m->n_ops);
+    const grf_op *op = m->ops + index;
+    memset(operation, 0, sizeof *operation);
+    operation->name = grf_op_types[op->kind].name;
+    operation->layer = op->layer;
+    for (int i = 0; i < GRF_COUNT(op->in) && op->in[i] != GRF_NONE; i++, operation->inputs++) {
+        operation->input[i].buffer = grf_buffer_names[op->in[i]];
+        operation->input[i].width = grf_columns(m, op, op->in[i]);
+    }
+    operation->outputs = op->outputs;
+    for (int i = 0; i < op->outputs; i++)
+        grf_describe_output(m, op, op->out + i, operation->output + i);
+    operation->state_bytes = (uint64_t)op->state.bytes;
+    if (op->state.bytes)
+        operation->state_offset = sizeof(griffin_state) + (uint64_t)op->state.at
+            + (op->state.is_ring ? 4 * (uint64_t)m->layout.recurrent_floats : 0);
+    return GRIFFIN_OK;
+}
+
 GRIFFIN_API int griffin_version(void) { return GRIFFIN_VERSION; }
 
 GRIFFIN_API const char *griffin_error_string(int error) {
@@ -5676,1434 +5978,825 @@ GRIFFIN_API const char *griffin_error_string(int error) {
     return error > 0 ? "no error" : "unknown error";
 }
 
-/* ================================================================= >>grammar
- * A grammar becomes a program that reads bytes (Thompson 1968, with calls), here absolute:
+/* ================================================================= >>vectors
+ * Kernels are written once, over vectors of 16 numbers: a gv is 16 floats, a gi 16 int32 or 64
+ * bytes. This chapter says for each instruction set what such a vector is (one register of AVX-512,
+ * two of AVX2, four of NEON and of WebAssembly, an array in plain C) and how its operations are
+ * done, in the same order for all. Each set then includes this file once more, and that pass
+ * compiles the chapter >>kernels, at the end of the file, with the vectors of the set.
  *
- *     BYTE b       reads this byte
- *     SET n        reads a character of a class, by the rows from n on
- *     SPLIT a      goes on behind it and at a
- *     JUMP a       goes on at a
- *     CALL a       goes on at a, and behind it after the RETURN
- *     RETURN
- *
- * The text so far has brought it to a few places at once. A place is a position and the calls
- * around it; calls are frames { position, below } in one array that the places share, below being
- * 1 + the index of the next frame out, or 0.
- *
- * A class is a table over UTF-8. A row has 64 entries, for the low six bits of a byte: 0 no,
- * 1 the character is complete, n + 2 row n reads the next byte. First bytes have four rows in
- * succession. Inside a character the position is the number of codes plus the row, and the frame
- * below it says where to go on afterwards.
- *
- * Which tokens may follow is found by walking down a tree of all tokens' bytes with a set of
- * places at every node. The heavy walks are those where nearly everything may follow, as inside a
- * string. As far as they do not return from their rule they are always the same, so they are done
- * when the grammar is opened: an outline holds their tokens, and the nodes where they return. */
-
-#ifndef GRIFFIN_NO_GRAMMAR
-
-#define GRF_MOST_GRAMMAR  262144            /* bytes of text */
-#define GRF_MOST_CODES    32768
-#define GRF_MOST_ROWS     1024
-#define GRF_MOST_RULES    4096
-#define GRF_MOST_GROUPS   64                /* within each other */
-#define GRF_MOST_RANGES   256               /* in a class */
-#define GRF_MOST_OUTLINES 64
-#define GRF_LAST_CHARACTER 0x10FFFF
-
-enum grf_instruction { GRF_BYTE, GRF_SET, GRF_SPLIT, GRF_JUMP, GRF_CALL, GRF_RETURN };
-
-typedef struct grf_code {
-    uint8_t  kind, byte;
-    int32_t  to;                            /* relative, or a rule, until the program is linked */
-    uint32_t at;                            /* of a call: where the text has it */
-} grf_code;
-
-typedef struct grf_rule  { uint32_t name, length, start; } grf_rule;    /* start: 1 + code, or 0 */
-typedef struct grf_group { int start, alternative, jumps; uint32_t at; } grf_group;
-typedef struct grf_range { uint32_t low, high; } grf_range;
-
-typedef struct grf_compiler {
-    const grf_host *host;
-    const char *text;
-    uint32_t  length, at;
-    int       error;                        /* the first one; nothing happens after it */
-    int       n_codes, n_rows, n_rules, n_ranges, depth, stacked;
-    int       rule;                         /* being read, or -1 */
-    int       atom;                         /* where what may be repeated starts, or -1 */
-    grf_group groups[GRF_MOST_GROUPS];
-    grf_range ranges[GRF_MOST_RANGES + 2];
-    grf_rule  rules[GRF_MOST_RULES];
-    grf_code  codes[GRF_MOST_CODES];
-    uint16_t  rows[GRF_MOST_ROWS][64];
-
-    /* of a code: reached without reading anything since its rule began; the next that waits for
-     * the same rule. Of a rule: the first that waits to hear that it can be empty, if it can, and
-     * whether it is being (1) or was (2) searched. */
-    uint16_t  stack[GRF_MOST_CODES], waits[GRF_MOST_CODES], waiting[GRF_MOST_RULES];
-    uint16_t  path[GRF_MOST_RULES];
-    uint8_t   reached[GRF_MOST_CODES], empty[GRF_MOST_RULES], searched[GRF_MOST_RULES];
-} grf_compiler;
-
-/* ---- reading a grammar -------------------------------------------------------------------- */
-
-static void grf_wrong(grf_compiler *c, uint32_t at, const char *what) {
-    int line = 1, column = 1;
-    uint32_t i, n = 0;
-    if (c->error) return;
-    for (i = 0; i < at; i++) {
-        column += ((unsigned char)c->text[i] & 0xC0) != 0x80;
-        if (c->text[i] == '\n') { line++; column = 1; }
-    }
-    while (at + n < c->length && n < 24 && c->text[at + n] != '\n') n++;
-    while (n && at + n < c->length && ((unsigned char)c->text[at + n] & 0xC0) == 0x80) n--;
-    c->error = grf_fail(c->host, GRIFFIN_E_FORMAT, "grammar, line %d, column %d, at '%t': %s",
-                        line, column, c->text + at, (size_t)n, what);
-}
-
-static char grf_here(const grf_compiler *c) { return c->at < c->length ? c->text[c->at] : '\0'; }
-
-static void grf_skip_blank(grf_compiler *c) {
-    for (; c->at < c->length; c->at++) {
-        if (c->text[c->at] == '#') {
-            while (c->at < c->length && c->text[c->at] != '\n') c->at++;
-        }
-        if (c->at == c->length || !memchr(" \t\r\n", c->text[c->at], 4)) return;
-    }
-}
-
-static int grf_in_name(char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9')
-        || c == '-' || c == '_';
-}
-
-static uint32_t grf_name_length(const grf_compiler *c) {
-    uint32_t n = 0;
-    while (c->at + n < c->length && grf_in_name(c->text[c->at + n])) n++;
-    return n;
-}
-
-/* The end of the ::= behind a name of n bytes; 0 if there is none. */
-static uint32_t grf_definition(const grf_compiler *c, uint32_t n) {
-    uint32_t at = c->at + n;
-    while (at < c->length && (c->text[at] == ' ' || c->text[at] == '\t')) at++;
-    return n && c->length - at >= 3 && memcmp(c->text + at, "::=", 3) == 0 ? at + 3 : 0;
-}
-
-static int grf_find_rule(const grf_compiler *c, const char *name, uint32_t length) {
-    int i;
-    for (i = 0; i < c->n_rules; i++) {
-        const grf_rule *r = &c->rules[i];
-        if (r->length == length && memcmp(c->text + r->name, name, length) == 0) return i;
-    }
-    return -1;
-}
-
-/* The number of the rule whose name is next; a new one if it was never mentioned. */
-static int grf_rule_here(grf_compiler *c, uint32_t n) {
-    int rule = grf_find_rule(c, c->text + c->at, n);
-    if (rule >= 0) return rule;
-    if (c->n_rules == GRF_MOST_RULES) {
-        grf_wrong(c, c->at, "more than 4096 rules");
-        return 0;
-    }
-    c->rules[c->n_rules].name   = c->at;
-    c->rules[c->n_rules].length = n;
-    c->rules[c->n_rules].start  = 0;
-    return c->n_rules++;
-}
-
-static int grf_room(grf_compiler *c, uint64_t more) {
-    if (!c->error && (uint64_t)c->n_codes + more > GRF_MOST_CODES) {
-        grf_wrong(c, c->at, "the grammar is too large: more than 32768 steps");
-    }
-    return !c->error;
-}
-
-static void grf_emit(grf_compiler *c, int kind, int byte, int to) {
-    grf_code *code = &c->codes[c->n_codes];
-    if (!grf_room(c, 1)) return;
-    code->kind = (uint8_t)kind;
-    code->byte = (uint8_t)byte;
-    code->to   = to;
-    code->at   = c->at;
-    c->n_codes++;
-}
-
-static void grf_insert_split(grf_compiler *c, int where, int to) {
-    int last = c->n_codes;
-    grf_code split;
-    grf_emit(c, GRF_SPLIT, 0, to);
-    if (c->error) return;
-    split = c->codes[last];
-    memmove(c->codes + where + 1, c->codes + where, (size_t)(last - where) * sizeof split);
-    c->codes[where] = split;
-}
-
-static void grf_open_group(grf_compiler *c) {
-    grf_group *g = &c->groups[c->depth];
-    if (c->depth == GRF_MOST_GROUPS) { grf_wrong(c, c->at, "groups nest deeper than 64"); return; }
-    g->start = g->alternative = c->n_codes;
-    g->jumps = -1;
-    g->at = c->at;
-    c->depth++;
-    c->atom = -1;
-}
-
-/* Alternatives so far end with jumps to the end of the group, each knowing the one before it. */
-static void grf_alternate(grf_compiler *c) {
-    grf_group *g = &c->groups[c->depth - 1];
-    grf_insert_split(c, g->alternative, c->n_codes - g->alternative + 2);
-    grf_emit(c, GRF_JUMP, 0, g->jumps);
-    g->jumps = c->n_codes - 1;
-    g->alternative = c->n_codes;
-    c->atom = -1;
-}
-
-static void grf_close_group(grf_compiler *c) {
-    const grf_group *g = &c->groups[--c->depth];
-    int jump = c->error ? -1 : g->jumps, before;
-    for (; jump >= 0; jump = before) {
-        before = c->codes[jump].to;
-        c->codes[jump].to = c->n_codes - jump;
-    }
-    c->atom = g->start;
-}
-
-static void grf_end_rule(grf_compiler *c) {
-    if (c->rule < 0 || c->error) return;
-    if (c->depth > 1) grf_wrong(c, c->groups[c->depth - 1].at, "this group is not closed");
-    else grf_close_group(c);
-    grf_emit(c, GRF_RETURN, 0, c->rule);
-}
-
-static void grf_begin_rule(grf_compiler *c, uint32_t n) {
-    grf_end_rule(c);
-    c->rule = grf_rule_here(c, n);
-    if (c->rules[c->rule].start) grf_wrong(c, c->at, "this rule is defined twice");
-    c->rules[c->rule].start = (uint32_t)c->n_codes + 1;
-    c->depth = 0;
-    grf_open_group(c);
-    c->at = grf_definition(c, n);
-}
-
-/* Replaces the last atom by `least` to `most` of it, -1 being no limit. The copies are made behind
- * it and then moved down. */
-static void grf_repeat(grf_compiler *c, int least, int most) {
-    int start = c->atom, end = c->n_codes, length = end - start, i;
-    int copies = most >= 0 ? most : least > 0 ? least : 1;
-    if (start < 0) grf_wrong(c, c->at, "there is nothing to repeat");
-    if (c->error || !grf_room(c, (uint64_t)(length + 1) * (uint64_t)(copies + 1))) return;
-    for (i = 0; i < copies; i++) {
-        int past = most < 0 ? length + 2 : (most - i) * (length + 1);
-        if (i >= least) grf_emit(c, GRF_SPLIT, 0, past);
-        memcpy(c->codes + c->n_codes, c->codes + start, (size_t)length * sizeof(grf_code));
-        c->n_codes += length;
-    }
-    if (most < 0 && least > 0) grf_emit(c, GRF_SPLIT, 0, -length);
-    if (most < 0 && least == 0) grf_emit(c, GRF_JUMP, 0, -(length + 1));
-    memmove(c->codes + start, c->codes + end, (size_t)(c->n_codes - end) * sizeof(grf_code));
-    c->n_codes -= length;
-}
-
-static int grf_count_here(grf_compiler *c) {
-    int n = 0, digits = 0;
-    for (; grf_here(c) >= '0' && grf_here(c) <= '9' && n < GRF_MOST_CODES; c->at++, digits++) {
-        n = 10 * n + (c->text[c->at] - '0');
-    }
-    if (!digits || n >= GRF_MOST_CODES) grf_wrong(c, c->at, "expected a number below 32768");
-    return n;
-}
-
-static void grf_repeat_bounds(grf_compiler *c) {    /* {m} {m,} {m,n} */
-    uint32_t at = c->at++;
-    int least = grf_count_here(c), most = least;
-    if (grf_here(c) == ',') {
-        c->at++;
-        most = grf_here(c) == '}' ? -1 : grf_count_here(c);
-    }
-    if (!c->error && grf_here(c) != '}') grf_wrong(c, c->at, "expected }");
-    if (most >= 0 && most < least) grf_wrong(c, at, "the bounds are the wrong way round");
-    c->at++;
-    grf_repeat(c, least, most);
-}
-
-/* ---- characters and classes ---------------------------------------------------------------- */
-
-static uint32_t grf_hex_here(grf_compiler *c, int digits) {
-    uint32_t value = 0, start = c->at - 2;
-    for (; digits; digits--, c->at++) {
-        char d = grf_here(c);
-        int letter = d | 32;
-        if (d >= '0' && d <= '9') value = value << 4 | (uint32_t)(d - '0');
-        else if (letter >= 'a' && letter <= 'f') value = value << 4 | (uint32_t)(letter - 'a' + 10);
-        else { grf_wrong(c, start, "expected more hexadecimal digits"); return 0; }
-    }
-    if (value > GRF_LAST_CHARACTER || value >> 11 == 0xD800 >> 11) {
-        grf_wrong(c, start, "this is not a character of Unicode");
-    }
-    return value;
-}
-
-/* The next character of a literal or class, which must not be the end of the text. */
-static uint32_t grf_character_here(grf_compiler *c) {
-    int n = grf_utf8_length(c->text + c->at, c->length - c->at);
-    uint32_t character = grf_utf8_code_point(c->text + c->at, n);
-    c->at += (uint32_t)n;
-    if (character != '\\') return character;
-    c->at++;
-    switch (c->at <= c->length ? c->text[c->at - 1] : 0) {
-    case 'x': return grf_hex_here(c, 2);
-    case 'u': return grf_hex_here(c, 4);
-    case 'U': return grf_hex_here(c, 8);
-    case 't': return '\t';
-    case 'r': return '\r';
-    case 'n': return '\n';
-    case '\\': case '"': case '[': case ']': return (unsigned char)c->text[c->at - 1];
-    default: grf_wrong(c, c->at - 2, "expected \\x \\u \\U \\t \\r \\n \\\\ \\\" \\[ or \\]");
-    }
-    return 0;
-}
-
-static void grf_emit_character(grf_compiler *c, uint32_t character) {
-    int more = character < 0x80 ? 0 : character < 0x800 ? 1 : character < 0x10000 ? 2 : 3;
-    static const uint8_t first[4] = { 0, 0xC0, 0xE0, 0xF0 };
-    grf_emit(c, GRF_BYTE, (int)(first[more] | character >> 6 * more), 0);
-    for (; more > 0; more--) {
-        grf_emit(c, GRF_BYTE, (int)(0x80 | (character >> 6 * (more - 1) & 0x3F)), 0);
-    }
-}
-
-static void grf_literal(grf_compiler *c) {
-    uint32_t opened = c->at++;
-    int start = c->n_codes;
-    while (!c->error && grf_here(c) != '"') {
-        if (c->at >= c->length) grf_wrong(c, opened, "this literal is not closed");
-        else grf_emit_character(c, grf_character_here(c));
-    }
-    c->at++;
-    c->atom = start;
-}
-
-/* Ranges are kept sorted, with gaps between them. */
-static void grf_add_range(grf_compiler *c, uint32_t low, uint32_t high) {
-    grf_range *r = c->ranges;
-    int from = 0, to;
-    while (from < c->n_ranges && r[from].high + 1 < low) from++;
-    for (to = from; to < c->n_ranges && r[to].low <= high + 1; to++) {
-        if (r[to].low  < low)  low  = r[to].low;
-        if (r[to].high > high) high = r[to].high;
-    }
-    if (from == to && c->n_ranges >= GRF_MOST_RANGES) {
-        grf_wrong(c, c->at, "more than 256 ranges in a class");
-        return;
-    }
-    memmove(r + from + 1, r + to, (size_t)(c->n_ranges - to) * sizeof *r);
-    r[from].low  = low;
-    r[from].high = high;
-    c->n_ranges += 1 - (to - from);
-}
-
-static void grf_complement(grf_compiler *c) {
-    uint32_t next = 0, low;
-    int i, n = 0;
-    for (i = 0; i < c->n_ranges; i++) {
-        low = next;
-        next = c->ranges[i].high + 1;
-        if (c->ranges[i].low == low) continue;
-        c->ranges[n].high = c->ranges[i].low - 1;
-        c->ranges[n++].low = low;
-    }
-    if (next <= GRF_LAST_CHARACTER) {
-        c->ranges[n].low = next;
-        c->ranges[n++].high = GRF_LAST_CHARACTER;
-    }
-    c->n_ranges = n;
-}
-
-/* Of the characters low to high the class has 0 none, 1 some, 2 all. */
-static int grf_cover(const grf_compiler *c, uint32_t low, uint32_t high) {
-    int from = 0, to = c->n_ranges;         /* the first range that ends at low or later */
-    while (from < to) {
-        int middle = (from + to) / 2;
-        if (c->ranges[middle].high < low) from = middle + 1; else to = middle;
-    }
-    if (from == c->n_ranges || c->ranges[from].low > high) return 0;
-    return c->ranges[from].low <= low && c->ranges[from].high >= high ? 2 : 1;
-}
-
-/* The number of the first of these rows, which are shared by all that need the same. */
-static int grf_keep_rows(grf_compiler *c, const uint16_t *rows, int count) {
-    size_t size = (size_t)count * sizeof c->rows[0];
-    int i;
-    for (i = 0; i + count <= c->n_rows; i++) {
-        if (memcmp(c->rows[i], rows, size) == 0) return i;
-    }
-    if (c->n_rows + count > GRF_MOST_ROWS) {
-        grf_wrong(c, c->at, "the classes of the grammar are too complicated");
-        return 0;
-    }
-    memcpy(c->rows[c->n_rows], rows, size);
-    c->n_rows += count;
-    return c->n_rows - count;
-}
-
-/* The entry for a start of characters that has `level` more bytes to come: of those from `first`
- * on, but at least `least`, since longer spellings of smaller ones are not UTF-8. Calls itself for
- * the next byte, three times at most. */
-static uint16_t grf_entry(grf_compiler *c, int level, uint32_t first, uint32_t least) {
-    uint32_t last = first + ((uint32_t)1 << 6 * level) - 1, b;
-    uint16_t row[64];
-    int cover = last < least ? 0 : grf_cover(c, first < least ? least : first, last);
-    if (first < least && cover) cover = 1;
-    if (!cover || !level) return cover != 0;
-    for (b = 0; b < 64; b++) {
-        row[b] = cover == 2 && b ? row[0]
-               : grf_entry(c, level - 1, first + (b << 6 * (level - 1)), least);
-    }
-    return (uint16_t)(grf_keep_rows(c, row, 1) + 2);
-}
-
-/* The ranges, or all but them, as a SET. Halves of surrogate pairs are not characters. */
-static void grf_emit_set(grf_compiler *c, int negated) {
-    uint16_t rows[256];
-    uint32_t b;
-    int any = 0;
-    if (!negated) grf_complement(c);
-    grf_add_range(c, 0xD800, 0xDFFF);
-    grf_complement(c);
-    for (b = 0; b < 256; b++) {
-        rows[b] = b < 0x80 ? grf_entry(c, 0, b, 0)
-                : b < 0xC2 ? (uint16_t)0
-                : b < 0xE0 ? grf_entry(c, 1, (b & 0x1F) << 6, 0x80)
-                : b < 0xF0 ? grf_entry(c, 2, (b & 0x0F) << 12, 0x800)
-                : b < 0xF5 ? grf_entry(c, 3, (b & 0x07) << 18, 0x10000) : (uint16_t)0;
-        any |= rows[b];
-    }
-    if (!any) grf_wrong(c, c->at, "nothing is in this class");
-    c->atom = c->n_codes;
-    grf_emit(c, GRF_SET, 0, grf_keep_rows(c, rows, 4));
-    c->n_ranges = 0;
-}
-
-static void grf_class(grf_compiler *c) {
-    uint32_t opened = c->at++, low, high;
-    int negated = grf_here(c) == '^';
-    c->at += (uint32_t)negated;
-    if (grf_here(c) == ']') grf_wrong(c, opened, "an empty class");
-    while (!c->error && grf_here(c) != ']') {
-        if (c->at >= c->length) { grf_wrong(c, opened, "this class is not closed"); return; }
-        low = high = grf_character_here(c);
-        if (grf_here(c) == '-' && c->at + 1 < c->length && c->text[c->at + 1] != ']') {
-            c->at++;
-            high = grf_character_here(c);
-        }
-        if (high < low) grf_wrong(c, opened, "a range of this class is the wrong way round");
-        grf_add_range(c, low, high);
-    }
-    c->at++;
-    if (!c->error) grf_emit_set(c, negated);
-}
-
-static void grf_any_character(grf_compiler *c) {
-    c->at++;
-    grf_add_range(c, 0, GRF_LAST_CHARACTER);
-    grf_emit_set(c, 0);
-}
-
-static void grf_sign(grf_compiler *c) {
-    switch (grf_here(c)) {
-    case '"': grf_literal(c); return;
-    case '[': grf_class(c); return;
-    case '.': grf_any_character(c); return;
-    case '{': grf_repeat_bounds(c); return;
-    case '*': grf_repeat(c, 0, -1); break;
-    case '+': grf_repeat(c, 1, -1); break;
-    case '?': grf_repeat(c, 0, 1); break;
-    case '|': grf_alternate(c); break;
-    case '(': grf_open_group(c); break;
-    case ')':
-        if (c->depth > 1) grf_close_group(c);
-        else grf_wrong(c, c->at, "there is no group to close");
-        break;
-    default: grf_wrong(c, c->at, "expected a literal, class, group or rule");
-    }
-    c->at++;
-}
-
-static void grf_read_rules(grf_compiler *c) {
-    for (grf_skip_blank(c); !c->error && c->at < c->length; grf_skip_blank(c)) {
-        uint32_t n = grf_name_length(c);
-        if (grf_definition(c, n)) {
-            grf_begin_rule(c, n);
-        } else if (c->rule < 0) {
-            grf_wrong(c, c->at, "expected a rule, name ::= ...");
-        } else if (n) {
-            c->atom = c->n_codes;
-            grf_emit(c, GRF_CALL, 0, grf_rule_here(c, n));
-            c->at += n;
-        } else {
-            grf_sign(c);
-        }
-    }
-    grf_end_rule(c);
-}
-
-/* ---- checking and linking ------------------------------------------------------------------- */
-
-static void grf_reach(grf_compiler *c, int code) {
-    if (c->reached[code]) return;
-    c->reached[code] = 1;
-    c->stack[c->stacked++] = (uint16_t)code;
-}
-
-static void grf_reach_return(grf_compiler *c, int rule) {
-    int code, next;
-    if (c->empty[rule]) return;
-    c->empty[rule] = 1;
-    for (code = c->waiting[rule]; code; code = next) {
-        next = c->waits[code - 1];
-        grf_reach(c, code);                 /* waiting codes are numbered from 1, so: behind it */
-    }
-}
-
-/* Which codes are reached, and which rules left, without reading anything. */
-static void grf_reach_all(grf_compiler *c) {
-    int i;
-    for (i = 0; i < c->n_rules; i++) grf_reach(c, (int)c->rules[i].start - 1);
-    while (c->stacked) {
-        int at = c->stack[--c->stacked];
-        const grf_code *code = &c->codes[at];
-        switch (code->kind) {
-        case GRF_SPLIT: grf_reach(c, at + 1); grf_reach(c, at + code->to); break;
-        case GRF_JUMP: grf_reach(c, at + code->to); break;
-        case GRF_RETURN: grf_reach_return(c, code->to); break;
-        case GRF_CALL:
-            c->waits[at] = c->waiting[code->to];
-            c->waiting[code->to] = (uint16_t)(at + 1);
-            if (c->empty[code->to]) grf_reach(c, at + 1);
-            break;
-        default: break;
-        }
-    }
-}
-
-/* Follows calls that come first in their rule, depth first; stack holds the codes and path the
- * rules on the way. */
-static void grf_refuse_left_recursion(grf_compiler *c, int rule) {
-    int depth = 0, called;
-    if (c->searched[rule]) return;
-    c->stack[depth] = (uint16_t)(c->rules[rule].start - 1);
-    c->path[depth++] = (uint16_t)rule;
-    c->searched[rule] = 1;
-    while (depth && !c->error) {
-        int at = c->stack[depth - 1]++;
-        if (c->codes[at].kind == GRF_RETURN) c->searched[c->path[--depth]] = 2;
-        if (c->codes[at].kind != GRF_CALL || !c->reached[at]) continue;
-        called = c->codes[at].to;
-        if (c->searched[called] == 1) {
-            grf_wrong(c, c->codes[at].at, "left recursion, this rule leads back to itself");
-        } else if (!c->searched[called]) {
-            c->searched[called] = 1;
-            c->stack[depth] = (uint16_t)(c->rules[called].start - 1);
-            c->path[depth++] = (uint16_t)called;
-        }
-    }
-}
-
-/* Makes everything absolute. What would only return after a call needs no frame: it jumps. */
-static void grf_link(grf_compiler *c) {
-    int i, next;
-    for (i = 0; i < c->n_codes; i++) {
-        if (c->codes[i].kind == GRF_SPLIT || c->codes[i].kind == GRF_JUMP) c->codes[i].to += i;
-    }
-    for (i = 0; i < c->n_codes; i++) {
-        grf_code *code = &c->codes[i];
-        if (code->kind != GRF_CALL) continue;
-        code->to = (int32_t)c->rules[code->to].start - 1;
-        for (next = i + 1; c->codes[next].kind == GRF_JUMP; ) next = c->codes[next].to;
-        if (c->codes[next].kind == GRF_RETURN) code->kind = GRF_JUMP;
-    }
-}
-
-/* The code where the root begins is left in `rule`. */
-static int grf_compile(grf_compiler *c) {
-    int i;
-    c->rule = c->atom = -1;
-    for (c->at = 0; c->at < c->length; c->at += (uint32_t)i) {
-        i = grf_utf8_length(c->text + c->at, c->length - c->at);
-        if (i <= 0) { grf_wrong(c, c->at, "this is not UTF-8"); return c->error; }
-    }
-    c->at = 0;
-    grf_read_rules(c);
-    for (i = 0; i < c->n_rules; i++) {
-        if (!c->rules[i].start) grf_wrong(c, c->rules[i].name, "there is no rule of this name");
-    }
-    c->rule = grf_find_rule(c, "root", 4);
-    if (c->rule < 0) grf_wrong(c, c->length, "there is no rule 'root' to begin with");
-    if (c->error) return c->error;
-    grf_reach_all(c);
-    for (i = 0; i < c->n_rules; i++) grf_refuse_left_recursion(c, i);
-    if (c->error) return c->error;
-    grf_link(c);
-    c->rule = (int)c->rules[c->rule].start - 1;
-    return GRIFFIN_OK;
-}
-
-/* ---- the tree of all tokens' bytes ---------------------------------------------------------- */
-
-/* Nodes stand in the order of their texts, so all below a node follow it. Tokens stand in the same
- * order: those that end at node i are from its `first` to that of i + 1. */
-typedef struct grf_twig { uint32_t next_byte, first; } grf_twig;    /* next << 8 | byte */
-
-#define GRF_MOST_TWIGS    (1 << 24)
-#define GRF_LONGEST_TOKEN 256
-
-/* What a heavy walk found: tokens that may follow, in ranges [first, end) of the tree's order, and
- * nodes below which the calls around decide. */
-typedef struct grf_outline {
-    uint32_t *ranges, *exits;               /* one block of memory */
-    uint32_t  n_ranges, n_exits;
-    int       returned;                     /* the calls around decide from the root on, too */
-} grf_outline;
-
-struct griffin_grammar {
-    const griffin_model *model;
-    grf_host     host;
-    uint64_t     id;                        /* of the text; not 0 */
-    uint64_t     size;                      /* of all allocations */
-    grf_code    *codes;
-    uint16_t   (*rows)[64];
-    int          n_codes, n_rows, root;
-    grf_twig    *twigs;                     /* [0] is the root of the tree, [n_twigs] ends it */
-    uint32_t     n_twigs, n_written;
-    int32_t     *order;                     /* n_written tokens as in the tree, then the others */
-    uint16_t    *outline_of;                /* [n_codes] 1 + index, or 0 */
-    grf_outline  outlines[GRF_MOST_OUTLINES];
-    int          n_outlines;
-};
-
-static uint32_t grf_twig_next(const griffin_grammar *g, uint32_t i) {
-    return g->twigs[i].next_byte >> 8;
-}
-
-static void *grf_grammar_memory(griffin_grammar *g, uint64_t count, size_t each) {
-    void *memory = grf_host_allocate(&g->host, count * each);
-    if (memory) g->size += count * each;
-    return memory;
-}
-
-/* Control tokens and turn markers have no text that a grammar could mean. */
-static int grf_has_text(const grf_vocab *v, int32_t id) {
-    const grf_piece *piece = &v->pieces[id];
-    if (piece->type == GRIFFIN_TOKEN_BYTE) return 1;
-    return !piece->marker && id != v->bos && id != v->eos && id != v->eot && id != v->pad;
-}
-
-typedef struct grf_sorter {
-    char     *bytes;                        /* of token i: from starts[i] to starts[i + 1] */
-    uint32_t *starts;
-    int32_t  *from, *to;
-} grf_sorter;
-
-static uint32_t grf_token_bytes(const grf_sorter *s, int32_t id, const char **bytes) {
-    *bytes = s->bytes + s->starts[id];
-    return s->starts[id + 1] - s->starts[id];
-}
-
-static int grf_sorts_before(const grf_sorter *s, int32_t a, int32_t b) {
-    const char *p, *q;
-    uint32_t m = grf_token_bytes(s, a, &p), n = grf_token_bytes(s, b, &q);
-    int order = memcmp(p, q, m < n ? m : n);
-    return order ? order < 0 : m < n;
-}
-
-/* Merges runs of doubling length; the result is in `from`. */
-static void grf_sort_tokens(grf_sorter *s, int32_t count) {
-    int64_t run, start, a, b, to;
-    for (run = 1; run < count; run *= 2) {
-        int32_t *other = s->from;
-        for (start = to = 0; start < count; start += 2 * run) {
-            int64_t middle = grf_min64(start + run, count), end = grf_min64(start + 2 * run, count);
-            for (a = start, b = middle; to < end; to++) {
-                int right = a == middle || (b < end && grf_sorts_before(s, s->from[b], s->from[a]));
-                s->to[to] = s->from[right ? b++ : a++];
-            }
-        }
-        s->from = s->to;
-        s->to = other;
-    }
-}
-
-/* Bytes that two neighbours in the order share at their start. */
-static uint32_t grf_shared(const grf_sorter *s, int32_t a, int32_t b) {
-    const char *p, *q;
-    uint32_t m = grf_token_bytes(s, a, &p), n = grf_token_bytes(s, b, &q), i = 0;
-    while (i < m && i < n && p[i] == q[i]) i++;
-    return i;
-}
-
-static int grf_grow_twigs(griffin_grammar *g, const grf_sorter *s) {
-    uint32_t open[GRF_LONGEST_TOKEN + 1], i, depth = 0, shared, length, count = 1;
-    const char *bytes;
-    for (i = 0; i < g->n_written; i++) {
-        count += grf_token_bytes(s, g->order[i], &bytes);
-        if (i) count -= grf_shared(s, g->order[i - 1], g->order[i]);
-    }
-    if (count >= GRF_MOST_TWIGS) return grf_fail_memory(&g->host, count);
-    g->twigs = (grf_twig *)grf_grammar_memory(g, count + 1, sizeof(grf_twig));
-    if (!g->twigs) return grf_fail_memory(&g->host, count * sizeof(grf_twig));
-    open[0] = 0;
-    g->twigs[0].first = 0;
-    g->n_twigs = 1;
-    for (i = 0; i < g->n_written; i++) {
-        length = grf_token_bytes(s, g->order[i], &bytes);
-        shared = i ? grf_shared(s, g->order[i - 1], g->order[i]) : 0;
-        for (; depth > shared; depth--) g->twigs[open[depth]].next_byte |= g->n_twigs << 8;
-        while (depth < length) {
-            g->twigs[g->n_twigs].next_byte = (uint8_t)bytes[depth];
-            g->twigs[g->n_twigs].first = i;
-            open[++depth] = g->n_twigs++;
-        }
-    }
-    for (; depth; depth--) g->twigs[open[depth]].next_byte |= g->n_twigs << 8;
-    g->twigs[0].next_byte = g->twigs[g->n_twigs].next_byte = g->n_twigs << 8;
-    g->twigs[g->n_twigs].first = g->n_written;
-    return GRIFFIN_OK;
-}
-
-/* The bytes of all tokens, one after another; those without text have none. */
-static int grf_collect_bytes(griffin_grammar *g, grf_sorter *s) {
-    const grf_vocab *v = g->model->vocab;
-    uint64_t total = 0;
-    int32_t id;
-    for (id = 0; id < v->count; id++) {
-        int n = grf_has_text(v, id) ? griffin_token_text(g->model, id, NULL, 0) : 0;
-        if (n > GRF_LONGEST_TOKEN) {
-            return grf_fail(&g->host, GRIFFIN_E_UNSUPPORTED, "token %d has %d bytes, more than the "
-                            "%d that grammars work with", (int)id, n, GRF_LONGEST_TOKEN);
-        }
-        s->starts[id] = (uint32_t)total;
-        total += (uint64_t)n;
-    }
-    s->starts[id] = (uint32_t)total;
-    s->bytes = (char *)grf_host_allocate(&g->host, total);
-    if (!s->bytes) return grf_fail_memory(&g->host, total);
-    for (id = 0; id < v->count; id++) {
-        size_t n = s->starts[id + 1] - s->starts[id];
-        if (n) griffin_token_text(g->model, id, s->bytes + s->starts[id], n);
-    }
-    return GRIFFIN_OK;
-}
-
-static int grf_order_tokens(griffin_grammar *g, grf_sorter *s) {
-    int32_t count = g->model->vocab->count, id, others = count;
-    int error = grf_collect_bytes(g, s);
-    if (error) return error;
-    for (id = 0; id < count; id++) {
-        if (s->starts[id + 1] > s->starts[id]) s->from[g->n_written++] = id;
-        else g->order[--others] = id;
-    }
-    grf_sort_tokens(s, (int32_t)g->n_written);
-    memcpy(g->order, s->from, g->n_written * sizeof *g->order);
-    return grf_grow_twigs(g, s);
-}
-
-static int grf_build_tree(griffin_grammar *g) {
-    uint64_t count = (uint64_t)g->model->vocab->count, size = count * 12 + 4;
-    uint32_t *scratch = (uint32_t *)grf_host_allocate(&g->host, size);
-    grf_sorter s;
-    int error;
-    if (!scratch) return grf_fail_memory(&g->host, size);
-    memset(&s, 0, sizeof s);
-    s.starts = scratch;
-    s.from = (int32_t *)scratch + count + 1;
-    s.to = s.from + count;
-    g->order = (int32_t *)grf_grammar_memory(g, count, sizeof *g->order);
-    error = g->order ? grf_order_tokens(g, &s) : grf_fail_memory(&g->host, 4 * count);
-    grf_host_release(&g->host, s.bytes);
-    grf_host_release(&g->host, scratch);
-    return error;
-}
-
-/* ---- reading bytes --------------------------------------------------------------------------- */
-
-#define GRF_WALK_FRAMES 2048
-#define GRF_WALK_PLACES 4096
-#define GRF_WALK_CURSORS 8
-
-#ifndef GRF_WALK_BLOCK                      /* tests make these small */
-  #define GRF_WALK_BLOCK 32768              /* tokens marked at a time */
-  #define GRF_HEAVY_WALK 1024               /* nodes that make an outline worthwhile */
-#endif
-
-typedef griffin_grammar_frame grf_frame;
-
-/* A node on the way down: places from `arrived` on came here, those from `open` on are what they
- * can read next, to `places`; below it, both arrays are filled from there. */
-typedef struct grf_level {
-    uint32_t end;                           /* of the nodes below */
-    uint16_t arrived, n_arrived, open, n_open, places, frames;
-    int      returned;
-} grf_level;
-
-/* Scratch of a call, 35 KB on the stack. Both arrays grow downwards in the tree and shrink on the
- * way back. */
-typedef struct grf_walk {
-    const griffin_grammar *g;
-    int       n_places, n_frames;
-    int       fresh;                        /* frames from here on may be shared */
-    int       returned;                     /* the last grf_spread left the outermost rule */
-    int       full;
-    uint32_t  visited;                      /* nodes */
-    uint32_t  low, high;                    /* of the block, in the order of the tree */
-    uint32_t *marks;                        /* its tokens that may follow, a bit each; or null */
-    grf_outline *outline;                   /* null, or receives what is found, at most */
-    uint32_t  most;
-    uint32_t  cursor[GRF_WALK_CURSORS];     /* of places with outlines: exits done with */
-    grf_frame place[GRF_WALK_PLACES], frame[GRF_WALK_FRAMES];
-    grf_level level[GRF_LONGEST_TOKEN + 2];
-} grf_walk;
-
-/* Adds a place unless it is there already, from `from` on. */
-static void grf_add_place(grf_walk *w, int from, uint32_t position, uint32_t below) {
-    int i;
-    for (i = from; i < w->n_places; i++) {
-        if (w->place[i].position == position && w->place[i].below == below) return;
-    }
-    if (w->n_places == GRF_WALK_PLACES) { w->full = 1; return; }
-    w->place[w->n_places].position = (uint16_t)position;
-    w->place[w->n_places++].below  = (uint16_t)below;
-}
-
-static uint32_t grf_push_frame(grf_walk *w, uint32_t position, uint32_t below) {
-    int i;
-    for (i = w->fresh; i < w->n_frames; i++) {
-        if (w->frame[i].position == position && w->frame[i].below == below) return (uint32_t)i + 1;
-    }
-    if (w->n_frames == GRF_WALK_FRAMES) { w->full = 1; return below; }
-    w->frame[w->n_frames].position = (uint16_t)position;
-    w->frame[w->n_frames].below    = (uint16_t)below;
-    return (uint32_t)++w->n_frames;
-}
-
-/* Goes on after something was read, as far as there is only one way. */
-static void grf_arrive(grf_walk *w, int from, uint32_t position, uint32_t below) {
-    for (;;) {
-        const grf_code *code = &w->g->codes[position];
-        if (code->kind == GRF_JUMP) {
-            position = (uint32_t)code->to;
-        } else if (code->kind == GRF_RETURN && below) {
-            position = w->frame[below - 1].position;
-            below    = w->frame[below - 1].below;
-        } else {
-            break;
-        }
-    }
-    grf_add_place(w, from, position, below);
-}
-
-/* Where a place leads without reading; a place that reads leads nowhere. */
-static void grf_expand(grf_walk *w, int from, grf_frame p) {
-    const grf_code *code = &w->g->codes[p.position];
-    if (p.position >= w->g->n_codes) return;
-    switch (code->kind) {
-    case GRF_SPLIT:
-        grf_add_place(w, from, p.position + 1u, p.below);
-        grf_add_place(w, from, (uint32_t)code->to, p.below);
-        break;
-    case GRF_JUMP: grf_add_place(w, from, (uint32_t)code->to, p.below); break;
-    case GRF_CALL:
-        grf_add_place(w, from, (uint32_t)code->to, grf_push_frame(w, p.position + 1u, p.below));
-        break;
-    case GRF_RETURN:
-        if (!p.below) w->returned = 1;
-        else grf_add_place(w, from, w->frame[p.below - 1].position, w->frame[p.below - 1].below);
-        break;
-    default: break;
-    }
-}
-
-static int grf_reads(const griffin_grammar *g, uint32_t position) {
-    return (int)position >= g->n_codes || g->codes[position].kind <= GRF_SET;
-}
-
-/* Appends the places that can read, reached from the last `count` places. Returns how many. */
-static int grf_spread(grf_walk *w, int arrived, int count) {
-    int from = w->n_places, i, n;
-    w->returned = 0;
-    w->fresh = w->n_frames;
-    for (i = 0; i < count; i++) {
-        grf_add_place(w, from, w->place[arrived + i].position, w->place[arrived + i].below);
-    }
-    for (i = from; i < w->n_places; i++) grf_expand(w, from, w->place[i]);
-    for (i = n = from; i < w->n_places; i++) {
-        if (grf_reads(w->g, w->place[i].position)) w->place[n++] = w->place[i];
-    }
-    w->n_places = n;
-    return n - from;
-}
-
-/* Adds where a byte leads from a place that reads. */
-static void grf_read_byte(grf_walk *w, int from, grf_frame p, uint8_t byte) {
-    const griffin_grammar *g = w->g;
-    const grf_code *code = &g->codes[p.position];
-    int inside = p.position >= g->n_codes, entry;
-    if (!inside && code->kind == GRF_BYTE) {
-        if (code->byte == byte) grf_arrive(w, from, p.position + 1u, p.below);
-        return;
-    }
-    if (inside && byte >> 6 != 2) return;
-    entry = g->rows[inside ? p.position - g->n_codes : code->to + (byte >> 6)][byte & 63];
-    if (entry == 0) return;
-    if (entry > 1) {
-        grf_add_place(w, from, (uint32_t)(g->n_codes + entry - 2),
-                      inside ? p.below : grf_push_frame(w, p.position + 1u, p.below));
-    } else if (inside) {
-        grf_arrive(w, from, w->frame[p.below - 1].position, w->frame[p.below - 1].below);
-    } else {
-        grf_arrive(w, from, p.position + 1u, p.below);
-    }
-}
-
-static int grf_read(grf_walk *w, int open, int count, uint8_t byte) {
-    int from = w->n_places, i;
-    w->fresh = w->n_frames;
-    for (i = 0; i < count; i++) grf_read_byte(w, from, w->place[open + i], byte);
-    return w->n_places - from;
-}
-
-/* ---- walking down the tree ------------------------------------------------------------------- */
-
-/* An outline in the making has room for `most` numbers in either array. */
-static void grf_outline_range(grf_walk *w, uint32_t first, uint32_t end) {
-    grf_outline *o = w->outline;
-    uint32_t *last = o->ranges + 2 * o->n_ranges;
-    if (o->n_ranges && last[-1] == first) { last[-1] = end; return; }
-    if (2 * o->n_ranges + 2 > w->most) { w->full = 1; return; }
-    last[0] = first;
-    last[1] = end;
-    o->n_ranges++;
-}
-
-static void grf_outline_exit(grf_walk *w, uint32_t node) {
-    if (w->outline->n_exits == w->most) w->full = 1;
-    else w->outline->exits[w->outline->n_exits++] = node;
-}
-
-/* Marks tokens that may follow. */
-static void grf_allow(grf_walk *w, uint32_t first, uint32_t end) {
-    if (first == end) return;
-    if (w->outline) { grf_outline_range(w, first, end); return; }
-    if (first < w->low) first = w->low;
-    if (end > w->high) end = w->high;
-    for (; first < end; first++) {
-        uint32_t at = first - w->low;
-        if (at % 32 == 0 && end - first >= 32) {
-            w->marks[at / 32] = 0xFFFFFFFFu;
-            first += 31;
-        } else {
-            w->marks[at / 32] |= (uint32_t)1 << at % 32;
-        }
-    }
-}
-
-/* Enters a node with the places from `arrived` on. Where a byte has led to where it came from, as
- * in every loop over characters, the level above knows what they can read. */
-static void grf_enter(grf_walk *w, grf_level *l, const grf_level *above, int arrived) {
-    int count = w->n_places - arrived;
-    if (above && above->n_arrived == count
-        && memcmp(w->place + above->arrived, w->place + arrived,
-                  (size_t)count * sizeof(grf_frame)) == 0) {
-        uint32_t end = l->end;
-        w->n_places = above->places;
-        *l = *above;
-        l->end = end;
-        return;
-    }
-    l->arrived   = (uint16_t)arrived;
-    l->n_arrived = (uint16_t)count;
-    l->open      = (uint16_t)w->n_places;
-    l->n_open    = (uint16_t)grf_spread(w, arrived, count);
-    l->places    = (uint16_t)w->n_places;
-    l->frames    = (uint16_t)w->n_frames;
-    l->returned  = w->returned;
-}
-
-/* Visits the nodes below one whose places are in level 0. */
-static void grf_walk_below(grf_walk *w, uint32_t node) {
-    const griffin_grammar *g = w->g;
-    uint32_t i = node + 1, next;
-    grf_level *l = w->level;
-    l->end = grf_twig_next(g, node);
-    for (; i < w->level[0].end && g->twigs[i].first < w->high && !w->full; i = next) {
-        while (i >= l->end) l--;
-        next = grf_twig_next(g, i);
-        w->n_places = l->places;
-        w->n_frames = l->frames;
-        if (g->twigs[next].first <= w->low) continue;
-        if (!grf_read(w, l->open, l->n_open, (uint8_t)g->twigs[i].next_byte)) continue;
-        w->visited++;
-        grf_allow(w, g->twigs[i].first, g->twigs[i + 1].first);
-        if (next == i + 1) continue;
-        l[1].end = next;
-        grf_enter(w, l + 1, l, l->places);
-        l++;
-        if (w->outline && l->returned) grf_outline_exit(w, i);
-        next = i + 1;
-    }
-}
-
-/* ---- outlines -------------------------------------------------------------------------------- */
-
-/* Walks the whole tree from a position whose calls are not known. The outline has room for as many
- * numbers as half the tokens in either array; where that is too little, nothing would be won. */
-static int grf_outline_position(griffin_grammar *g, int position, grf_outline found) {
-    grf_outline *o = &g->outlines[g->n_outlines];
-    grf_walk w;
-    memset(&w, 0, offsetof(grf_walk, place));
-    w.g = g;
-    w.high = g->n_written;
-    w.outline = &found;
-    w.most = g->n_written / 2;
-    grf_add_place(&w, 0, (uint32_t)position, 0);
-    grf_enter(&w, w.level, NULL, 0);
-    grf_walk_below(&w, 0);
-    if (w.full || w.visited < GRF_HEAVY_WALK) return GRIFFIN_OK;
-    o->n_ranges = found.n_ranges;
-    o->n_exits  = found.n_exits;
-    o->returned = w.level[0].returned;
-    o->ranges = (uint32_t *)grf_grammar_memory(g, 2 * (uint64_t)o->n_ranges + o->n_exits, 4);
-    if (!o->ranges) return grf_fail_memory(&g->host, 8 * (uint64_t)o->n_ranges + 4 * o->n_exits);
-    o->exits = o->ranges + 2 * o->n_ranges;
-    memcpy(o->ranges, found.ranges, 8 * (size_t)o->n_ranges);
-    memcpy(o->exits, found.exits, 4 * (size_t)o->n_exits);
-    g->outline_of[position] = (uint16_t)++g->n_outlines;
-    return GRIFFIN_OK;
-}
-
-/* Of all positions where a text can be between two characters: where to go on behind each code,
- * and the beginning. */
-static int grf_build_outlines(griffin_grammar *g) {
-    uint64_t codes = (uint64_t)g->n_codes, half = g->n_written / 2, size = 8 * half + codes;
-    uint32_t *scratch = (uint32_t *)grf_host_allocate(&g->host, size);
-    grf_outline found = { scratch, NULL, 0, 0, 0 };
-    uint8_t *done;
-    int i, error = GRIFFIN_OK;
-    if (!scratch) return grf_fail_memory(&g->host, size);
-    found.exits = scratch + half;
-    done = (uint8_t *)(scratch + 2 * half);
-    memset(done, 0, (size_t)codes);
-    for (i = -1; i + 1 < g->n_codes && !error && g->n_outlines < GRF_MOST_OUTLINES; i++) {
-        int at = i < 0 ? g->root : i + 1;
-        if (i >= 0 && g->codes[i].kind >= GRF_SPLIT && g->codes[i].kind != GRF_CALL) continue;
-        while (g->codes[at].kind == GRF_JUMP) at = g->codes[at].to;
-        if (g->codes[at].kind == GRF_BYTE || g->codes[at].kind == GRF_RETURN || done[at]) continue;
-        done[at] = 1;
-        error = grf_outline_position(g, at, found);
-    }
-    grf_host_release(&g->host, scratch);
-    return error;
-}
-
-/* ---- opening --------------------------------------------------------------------------------- */
-
-static int grf_keep_program(griffin_grammar *g, const grf_compiler *c) {
-    uint64_t codes = (uint64_t)c->n_codes, rows = (uint64_t)c->n_rows;
-    g->codes = (grf_code *)grf_grammar_memory(g, codes, sizeof *g->codes);
-    g->rows = (uint16_t (*)[64])grf_grammar_memory(g, rows, sizeof *g->rows);
-    g->outline_of = (uint16_t *)grf_grammar_memory(g, codes, sizeof *g->outline_of);
-    if (!g->codes || !g->rows || !g->outline_of) return grf_fail_memory(&g->host, g->size);
-    memcpy(g->codes, c->codes, (size_t)codes * sizeof *g->codes);
-    memcpy(g->rows, c->rows, (size_t)rows * sizeof *g->rows);
-    memset(g->outline_of, 0, (size_t)codes * sizeof *g->outline_of);
-    g->n_codes = c->n_codes;
-    g->n_rows  = c->n_rows;
-    g->root    = c->rule;
-    return GRIFFIN_OK;
-}
-
-static int grf_compile_text(griffin_grammar *g, const char *text, size_t length) {
-    grf_compiler *c;
-    int error;
-    if (length > GRF_MOST_GRAMMAR) {
-        return grf_fail(&g->host, GRIFFIN_E_FORMAT, "grammar: %u bytes, at most %d are read",
-                        (uint64_t)length, GRF_MOST_GRAMMAR);
-    }
-    c = (grf_compiler *)grf_host_allocate(&g->host, sizeof *c);
-    if (!c) return grf_fail_memory(&g->host, sizeof *c);
-    memset(c, 0, sizeof *c);
-    c->host = &g->host;
-    c->text = text;
-    c->length = (uint32_t)length;
-    error = grf_compile(c);
-    if (!error) error = grf_keep_program(g, c);
-    grf_host_release(&g->host, c);
-    return error;
-}
-
-GRIFFIN_API void griffin_grammar_close(griffin_grammar *g) {
-    grf_host host;
-    int i;
-    if (!g) return;
-    host = g->host;
-    for (i = 0; i < g->n_outlines; i++) grf_host_release(&host, g->outlines[i].ranges);
-    grf_host_release(&host, g->codes);
-    grf_host_release(&host, g->rows);
-    grf_host_release(&host, g->outline_of);
-    grf_host_release(&host, g->twigs);
-    grf_host_release(&host, g->order);
-    grf_host_release(&host, g);
-}
-
-static grf_host grf_grammar_host(const griffin_model *model, const griffin_options *options) {
-    grf_host host = model->host;
-    host.file = NULL;
-    if (!options) return host;
-    if (options->allocator.allocate) host.allocator = options->allocator;
-    if (options->logger.message) host.logger = options->logger;
-    host.error = options->error;
-    host.error_size = options->error_size;
-    return host;
-}
-
-GRIFFIN_API int griffin_grammar_open(griffin_grammar **grammar, const griffin_model *model,
-                                     const char *text, size_t length,
-                                     const griffin_options *options) {
-    griffin_grammar *g;
-    grf_host host;
-    int error = grf_text_check(model, grammar && (text || !length), "griffin_grammar_open");
-    if (grammar) *grammar = NULL;
-    if (error) return error;
-    host = grf_grammar_host(model, options);
-    g = (griffin_grammar *)grf_host_allocate(&host, sizeof *g);
-    if (!g) return grf_fail_memory(&host, sizeof *g);
-    memset(g, 0, sizeof *g);
-    g->model = model;
-    g->host  = host;
-    g->size  = sizeof *g;
-    g->id    = grf_hash(GRF_HASH_START, text, length) | 1;
-    error = grf_compile_text(g, text, length);
-    if (!error) error = grf_build_tree(g);
-    if (!error) error = grf_build_outlines(g);
-    g->host.error = NULL;
-    if (error) griffin_grammar_close(g);
-    else *grammar = g;
-    return error;
-}
-
-GRIFFIN_API uint64_t griffin_grammar_size(const griffin_grammar *grammar) {
-    return grammar ? grammar->size : 0;
-}
-
-/* ---- states ---------------------------------------------------------------------------------- */
-
-static int grf_check_frame(const griffin_grammar *g, grf_frame f, int positions, int frames) {
-    return f.position < positions && f.below <= frames && (f.position < g->n_codes || f.below);
-}
-
-/* Whatever a state contains, nothing outside of it is read, and every walk ends. */
-static int grf_check_places(const griffin_grammar *g, const griffin_grammar_state *s,
-                            const char *function) {
-    int i, ok = s->frames + s->places <= GRIFFIN_GRAMMAR_FRAMES;
-    if (s->grammar == 0 && s->frames + s->places + s->ended == 0) return GRIFFIN_OK;
-    for (i = 0; ok && i < s->frames; i++) ok = grf_check_frame(g, s->frame[i], g->n_codes, i);
-    for (; ok && i < s->frames + s->places; i++) {
-        ok = grf_check_frame(g, s->frame[i], g->n_codes + g->n_rows, s->frames);
-    }
-    if (ok && s->grammar == g->id) return GRIFFIN_OK;
-    return grf_fail(&g->host, GRIFFIN_E_MISMATCH, "%s: the state is of another grammar, or damaged",
-                    function);
-}
-
-/* Puts the state's frames and places into an empty walk. Returns how many places. */
-static int grf_resume(grf_walk *w, const griffin_grammar *g, const griffin_grammar_state *s) {
-    memset(w, 0, offsetof(grf_walk, place));
-    w->g = g;
-    if (s->grammar == 0) {
-        grf_arrive(w, 0, (uint32_t)g->root, 0);
-    } else {
-        memcpy(w->frame, s->frame, s->frames * sizeof(grf_frame));
-        memcpy(w->place, s->frame + s->frames, s->places * sizeof(grf_frame));
-        w->n_frames = s->frames;
-        w->n_places = s->places;
-    }
-    return w->n_places;
-}
-
-/* Keeps the places from `from` on and the frames below them, equal ones once. */
-static int grf_suspend(const grf_walk *w, int from, griffin_grammar_state *s) {
-    uint16_t moved[GRF_WALK_FRAMES + 1];    /* of 1 + a frame: is it needed; then, 1 + where to */
-    int i, j, old = s->frames, n = 0;
-    memset(moved, 0, sizeof moved);
-    for (i = from; i < w->n_places; i++) moved[w->place[i].below] = 1;
-    for (i = w->n_frames; i > 0; i--) if (moved[i]) moved[w->frame[i - 1].below] = 1;
-    moved[0] = 0;
-    for (i = 1; i <= w->n_frames; i++) {
-        grf_frame f = w->frame[i - 1];
-        if (!moved[i]) continue;
-        f.below = moved[f.below];
-        for (j = i <= old ? n : 0; j < n; j++) {
-            if (s->frame[j].position == f.position && s->frame[j].below == f.below) break;
-        }
-        if (j == GRIFFIN_GRAMMAR_FRAMES) return GRIFFIN_E_SPACE;
-        s->frame[j] = f;
-        if (j == n) n++;
-        moved[i] = (uint16_t)(j + 1);
-    }
-    if (n + w->n_places - from > GRIFFIN_GRAMMAR_FRAMES) return GRIFFIN_E_SPACE;
-    s->frames = (uint16_t)n;
-    s->places = (uint16_t)(w->n_places - from);
-    for (i = from; i < w->n_places; i++) {
-        s->frame[n].position = w->place[i].position;
-        s->frame[n++].below  = moved[w->place[i].below];
-    }
-    memset(s->frame + n, 0, (size_t)(GRIFFIN_GRAMMAR_FRAMES - n) * sizeof(grf_frame));
-    return GRIFFIN_OK;
-}
-
-/* ---- which tokens may follow ----------------------------------------------------------------- */
-
-/* Brings places with outlines to the front. Returns how many of them. */
-static int grf_outlined_first(grf_walk *w) {
-    int i, n = 0;
-    for (i = 0; i < w->n_places && n < GRF_WALK_CURSORS; i++) {
-        grf_frame p = w->place[i];
-        if (p.position >= w->g->n_codes || !w->g->outline_of[p.position]) continue;
-        w->place[i] = w->place[n];
-        w->place[n++] = p;
-    }
-    return n;
-}
-
-/* Marks the tokens of the block that follow by an outline, the k-th place's; places and frames
- * are those of the state. */
-static void grf_use_outline(grf_walk *w, int k) {
-    const griffin_grammar *g = w->g;
-    const grf_outline *o = &g->outlines[g->outline_of[w->place[k].position] - 1];
-    uint32_t i = 0, end = o->n_ranges, below = w->place[k].below;
-    int places = w->n_places;
-    while (i < end) {                       /* the first range that reaches into the block */
-        uint32_t middle = (i + end) / 2;
-        if (o->ranges[2 * middle + 1] <= w->low) i = middle + 1; else end = middle;
-    }
-    for (; i < o->n_ranges && o->ranges[2 * i] < w->high; i++) {
-        grf_allow(w, o->ranges[2 * i], o->ranges[2 * i + 1]);
-    }
-    if (!below) return;
-    grf_arrive(w, places, w->frame[below - 1].position, w->frame[below - 1].below);
-    grf_enter(w, w->level, NULL, places);
-    if (o->returned) grf_walk_below(w, 0);
-    i = w->cursor[k];
-    while (i < o->n_exits && g->twigs[grf_twig_next(g, o->exits[i])].first <= w->low) i++;
-    w->cursor[k] = i;
-    for (; i < o->n_exits && g->twigs[o->exits[i]].first < w->high; i++) {
-        grf_walk_below(w, o->exits[i]);
-    }
-}
-
-/* Masks the tokens low to high of the tree's order. Returns how many remain. */
-static int grf_mask_block(grf_walk *w, int outlined, float *logits) {
-    int places = w->n_places, frames = w->n_frames, remaining = 0, k;
-    uint32_t i;
-    memset(w->marks, 0, GRF_WALK_BLOCK / 8);
-    for (k = 0; k < outlined; k++) {
-        grf_use_outline(w, k);
-        w->n_places = places;
-        w->n_frames = frames;
-    }
-    if (outlined < places) {
-        grf_enter(w, w->level, NULL, outlined);
-        grf_walk_below(w, 0);
-    }
-    w->n_places = places;
-    w->n_frames = frames;
-    for (i = 0; i < w->high - w->low; i++) {
-        if (w->marks[i / 32] >> i % 32 & 1) remaining++;
-        else logits[w->g->order[w->low + i]] = -INFINITY;
-    }
-    return remaining;
-}
-
-static int grf_mask_all(grf_walk *w, float *logits) {
-    uint32_t marks[GRF_WALK_BLOCK / 32], written = w->g->n_written;
-    int outlined = grf_outlined_first(w), remaining = 0;
-    w->marks = marks;
-    for (w->low = 0; w->low < written; w->low = w->high) {
-        w->high = written - w->low < GRF_WALK_BLOCK ? written : w->low + GRF_WALK_BLOCK;
-        remaining += grf_mask_block(w, outlined, logits);
-    }
-    return remaining;
-}
-
-/* Prepares a walk from the state, and says if the text may end where it is. */
-static int grf_may_end(grf_walk *w, const griffin_grammar *g, const griffin_grammar_state *s) {
-    int places = grf_resume(w, g, s);
-    grf_spread(w, 0, places);
-    w->n_places = places;
-    w->n_frames = s->frames;
-    return w->returned;
-}
-
-GRIFFIN_API int griffin_grammar_mask(const griffin_grammar *g, const griffin_grammar_state *state,
-                                     float *logits) {
-    grf_walk w;
-    int32_t ends[2], i;
-    float kept[2];
-    int may_end, remaining, error;
-    if (!g) return GRIFFIN_E_ARGUMENT;
-    if (!state || !logits) return grf_fail(&g->host, GRIFFIN_E_ARGUMENT, "grammar: null pointer");
-    if ((error = grf_check_places(g, state, "griffin_grammar_mask")) < 0) return error;
-    ends[0] = g->model->vocab->eos;
-    ends[1] = g->model->vocab->eot == ends[0] ? -1 : g->model->vocab->eot;
-    for (i = 0; i < 2; i++) kept[i] = ends[i] < 0 ? 0 : logits[ends[i]];
-    may_end = grf_may_end(&w, g, state);
-    remaining = grf_mask_all(&w, logits);
-    for (i = (int32_t)g->n_written; i < g->model->vocab->count; i++) logits[g->order[i]] = -INFINITY;
-    for (; i < g->model->info.config.vocab; i++) logits[i] = -INFINITY;
-    for (i = 0; i < 2 && may_end; i++) {
-        if (ends[i] < 0) continue;
-        logits[ends[i]] = kept[i];
-        remaining++;
-    }
-    if (w.full) {
-        return grf_fail(&g->host, GRIFFIN_E_SPACE, "griffin_grammar_mask: the grammar leaves too "
-                        "many ways open here");
-    }
-    if (remaining) return remaining;
-    return grf_fail(&g->host, GRIFFIN_E_NO_TOKEN, "griffin_grammar_mask: %s",
-                    state->ended ? "the text has ended"
-                    : may_end ? "the text is complete, and the model has no token to end it"
-                    : "no token of the vocabulary can continue the text");
-}
-
-/* Returns 1 if the state has moved on, 0 if the byte cannot follow, or E_SPACE. */
-static int grf_accept_byte(grf_walk *w, const griffin_grammar *g, griffin_grammar_state *s,
-                           uint8_t byte) {
-    int places = grf_resume(w, g, s), open = grf_spread(w, 0, places), from = w->n_places;
-    int read = grf_read(w, places, open, byte);
-    if (w->full) return GRIFFIN_E_SPACE;
-    if (!read) return 0;
-    s->grammar = g->id;
-    return grf_suspend(w, from, s) < 0 ? GRIFFIN_E_SPACE : 1;
-}
-
-static int grf_accept_end(grf_walk *w, const griffin_grammar *g, griffin_grammar_state *s) {
-    if (!grf_may_end(w, g, s)) return 0;
-    memset(s, 0, sizeof *s);
-    s->grammar = g->id;
-    s->ended = 1;
-    return 1;
-}
-
-static int grf_accept_token(grf_walk *w, const griffin_grammar *g, griffin_grammar_state *s,
-                            int32_t token) {
-    const grf_vocab *v = g->model->vocab;
-    char bytes[GRF_LONGEST_TOKEN];
-    int i, n, moved = 0;
-    if (token == v->eos || token == v->eot) return grf_accept_end(w, g, s);
-    n = grf_has_text(v, token) ? griffin_token_text(g->model, token, bytes, sizeof bytes) : 0;
-    for (i = 0; i < n; i++) {
-        moved = grf_accept_byte(w, g, s, (uint8_t)bytes[i]);
-        if (moved <= 0) return moved;
-    }
-    return moved;
-}
-
-GRIFFIN_API int griffin_grammar_accept(const griffin_grammar *g, griffin_grammar_state *state,
-                                       int32_t token) {
-    griffin_grammar_state s;
-    grf_walk w;
-    int moved;
-    if (!g) return GRIFFIN_E_ARGUMENT;
-    if (!state || token < 0 || token >= g->model->vocab->count) {
-        return grf_fail(&g->host, GRIFFIN_E_ARGUMENT, "griffin_grammar_accept: argument out of "
-                        "range");
-    }
-    if ((moved = grf_check_places(g, state, "griffin_grammar_accept")) < 0) return moved;
-    s = *state;
-    moved = grf_accept_token(&w, g, &s, token);
-    if (moved == 0) {
-        return grf_fail(&g->host, GRIFFIN_E_ARGUMENT, "griffin_grammar_accept: token %d cannot "
-                        "follow", (int)token);
-    }
-    if (moved < 0) {
-        return grf_fail(&g->host, moved, "griffin_grammar_accept: more than %d rules are open",
-                        GRIFFIN_GRAMMAR_FRAMES);
-    }
-    *state = s;
-    return s.ended || grf_may_end(&w, g, &s);
-}
-
-#endif /* GRIFFIN_NO_GRAMMAR */
-
-/* ================================================================= >>dispatch
- * One set of kernels for each instruction set, made by including this file again; the best one
- * that the machine (and its operating system) supports is chosen when a model is opened. */
+ * Since a vector has the same size everywhere, kernels know nothing of registers and have no tails.
+ * Two rules keep the bits the same everywhere. The sum of a vector is taken by the fixed tree of
+ * gv_sum. The result of gv_mul is never added to anything, since a compiler may fuse the two
+ * operations; gv_fma does that. */
 
 #ifndef GRIFFIN_FILE                        /* the name of this file, for renamed copies */
   #define GRIFFIN_FILE "griffin.h"
 #endif
 
-#define GRF_WORDS scalar
-#define GRF_WORDS_NAME "scalar"
+/* GRF_ISA names the set that is compiled. The vectors are those of GRF_ISA_BASE: the set itself, or
+ * another one, from which it then differs in nothing but products of bytes. Such a set defines
+ * GRF_BYTES_ONLY, and only the kernel of quantised weights is compiled for it. These names expand
+ * where they stand: GV(soft_cap) is grf_soft_cap_avx2 while GRF_ISA is avx2. */
+#define GRF_JOIN2(a, b) a##_##b
+#define GRF_JOIN(a, b)  GRF_JOIN2(a, b)
+#define GV(name)        GRF_JOIN(grf_##name, GRF_ISA)
+#define GV_BASE(name)   GRF_JOIN(grf_##name, GRF_ISA_BASE)
+#define GV_KERNEL       static GV_TARGET
+
+#define gv           GV_BASE(gv)
+#define gi           GV_BASE(gi)
+#define gv_load      GV_BASE(gv_load)
+#define gv_store     GV_BASE(gv_store)
+#define gv_set       GV_BASE(gv_set)
+#define gv_add       GV_BASE(gv_add)
+#define gv_sub       GV_BASE(gv_sub)
+#define gv_mul       GV_BASE(gv_mul)
+#define gv_div       GV_BASE(gv_div)
+#define gv_sqrt      GV_BASE(gv_sqrt)
+#define gv_fma       GV_BASE(gv_fma)
+#define gv_max       GV_BASE(gv_max)
+#define gv_less      GV_BASE(gv_less)
+#define gv_bits      GV_BASE(gv_bits)
+#define gv_from_bits GV_BASE(gv_from_bits)
+#define gv_from_int  GV_BASE(gv_from_int)
+#define gv_f16       GV_BASE(gv_f16)
+#define gv_bf16      GV_BASE(gv_bf16)
+#define gv_sum       GV_BASE(gv_sum)
+#define gv_largest   GV_BASE(gv_largest)
+#define gi_load      GV_BASE(gi_load)
+#define gi_set       GV_BASE(gi_set)
+#define gi_add       GV_BASE(gi_add)
+#define gi_sub       GV_BASE(gi_sub)
+#define gi_and       GV_BASE(gi_and)
+#define gi_exponent  GV_BASE(gi_exponent)
+#define gi_nibble    GV_BASE(gi_nibble)
+#define gi_store8    GV_BASE(gi_store8)
+#define gi_sum       GV_BASE(gi_sum)
+#define gi_byte      GV(gi_byte)
+#define gi_dot4      GV(gi_dot4)
+
+/* What a set defines besides:
+ *
+ *     GV_TARGET        tells the compiler which instructions a function may use
+ *     GV_INLINE        begins a function that is always compiled into its caller
+ *     GV_FLOAT_ROWS    rows of activations that the kernels of float and of quantised weights
+ *     GV_INT_ROWS      multiply at once: each row needs two vectors of sums in registers (GV_INT_ROWS:
+ *                      and two more of integers)
+ *     GV_QUERIES       queries of attention that are multiplied at once with four keys
+ *     GV_VALUE_VECTORS vectors of a value that attention adds up at once
+ *     GV_BYTE_ZERO     what gi_byte leaves added to a weight of q8_0. Tiles hold weights + 128. That
+ *                      is right where gi_dot4 multiplies unsigned with signed bytes; where it
+ *                      multiplies signed ones, gi_byte takes the 128 off, and this is 0
+ *     GV_PAIRS         1 where products of nibbles are first added as int16, in GV(add_pairs)
+ *     GV_SUM4          1 where four sums at once, GV(sum4), are faster than gv_sum four times
+ *     GV_UNROLL_BLOCK  GRF_UNROLL if the loop over a block of quantised weights is to be unrolled
+ *     GV_FETCH_BLOCK   1 if a block is prefetched before that loop, 0 if step by step in it
+ *     GV_FMAF          a fused multiply-add of three floats */
+
+/* ---- what the kernels of all sets share ------------------------------------------------------ */
+
+/* A kernel multiplies the weights that it loads with several rows of activations: with as many as
+ * have their sums in registers, which is `most`. The compiler keeps sums there only if the number of
+ * rows is a constant, so each number is compiled apart. To keep them few, rows go in groups of 12,
+ * 6, 4, 3, 2 or 1, and 7 or 8 rows as 4 and the rest. */
+static int grf_next_rows(int rows, int most) {
+    if (most >= 12 && rows >= 12) return 12;
+    if (most >= 6 && (rows == 6 || rows > 8)) return 6;
+    if (most >= 4 && rows >= 4) return 4;
+    return rows < most ? rows : most;
+}
+
+/* Queries of attention go in groups of 5, 4, 2 or 1. Models have 5 or 8 heads in an item. */
+static int grf_next_queries(int queries, int most) {
+    if (most >= 5 && queries % 5 == 0) return 5;
+    if (most >= 4 && queries >= 4) return 4;
+    return most >= 2 && queries >= 2 ? 2 : 1;
+}
+
+/* Calls f(n, ...) with n as a constant. Only the cases up to `most` are compiled. */
+#define GRF_CALL_ROWS(n, most, f, ...) \
+    switch (n) { \
+    case 12: if ((most) >= 12) f(12, __VA_ARGS__); break; \
+    case 6:  if ((most) >= 6)  f(6, __VA_ARGS__);  break; \
+    case 4:  if ((most) >= 4)  f(4, __VA_ARGS__);  break; \
+    case 3:  if ((most) >= 3)  f(3, __VA_ARGS__);  break; \
+    case 2:  if ((most) >= 2)  f(2, __VA_ARGS__);  break; \
+    default: f(1, __VA_ARGS__); break; \
+    }
+
+#define GRF_CALL_QUERIES(n, most, f, ...) \
+    switch (n) { \
+    case 5:  if ((most) >= 5) f(5, __VA_ARGS__); break; \
+    case 4:  if ((most) >= 4) f(4, __VA_ARGS__); break; \
+    case 2:  if ((most) >= 2) f(2, __VA_ARGS__); break; \
+    default: f(1, __VA_ARGS__); break; \
+    }
+
+/* What a pass over a part of a tile prefetches: `step` bytes from `at` on in each step, a step being
+ * a column of floats or an eighth of a block. If the rows need one pass, it prefetches 6 KiB ahead of
+ * itself, since a processor's own prefetching falls behind. If they need several, the part stays in
+ * the first cache, and each pass prefetches its share of the part after the next. */
+typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
+
+static grf_ahead grf_look_ahead(const uint8_t *part, int64_t part_bytes, int step_bytes, int passes) {
+    grf_ahead ahead;
+    ahead.at = part + (passes > 1 ? 2 * part_bytes : 6144);
+    ahead.step = (step_bytes + passes - 1) / passes;
+    return ahead;
+}
+
+/* Prefetches a line, or two: most of a step of up to 72 or 136 bytes. */
+#define GV_FETCH_LINES(at, two) \
+    do { GRF_FETCH(at); if (two) GRF_FETCH((at) + 64); } while (0)
+
+/* Prefetches a number of bytes. gcc 12 drops calls of functions that do nothing else, hence inline. */
+GRF_INLINE void grf_fetch_bytes(const uint8_t *at, int bytes) {
+    const uint8_t *end = at + bytes;
+    do GRF_FETCH(at); while ((at += 64) < end);
+}
+
+/* Attention prefetches keys and values so many rows before their turn. A row is a few lines of
+ * cache, too short for a processor's own prefetching. */
+#define GRF_ROWS_AHEAD 16
+
+/* For vectors of four registers: the value of each, with i as a constant. */
+#define GV_FOUR(type, value) \
+    type r; \
+    { enum { i = 0 }; r.at[i] = value; } { enum { i = 1 }; r.at[i] = value; } \
+    { enum { i = 2 }; r.at[i] = value; } { enum { i = 3 }; r.at[i] = value; } \
+    return r
+
+/* ---- plain C: the reference ----------------------------------------------------------------- */
+
+#define GRF_ISA          scalar
+#define GRF_ISA_BASE     scalar
+#define GV_TARGET
+#define GV_INLINE        GRF_UNUSED static inline    /* forced, the plain loops would grow tenfold */
+#define GV_FLOAT_ROWS    1
+#define GV_INT_ROWS      1
+#define GV_QUERIES       1
+#define GV_VALUE_VECTORS 1
+#define GV_BYTE_ZERO     128
+#define GV_PAIRS         0
+#define GV_SUM4          0
+#define GV_UNROLL_BLOCK
+#define GV_FETCH_BLOCK   0
+#define GV_FMAF          grf_fma
+#define GV_EACH(type, value) type r; int i; for (i = 0; i < 16; i++) r.at[i] = value; return r
+
+typedef struct { float   at[16]; } gv;
+typedef struct { int32_t at[16]; } gi;
+GV_INLINE gv   gv_load(const float *p) { gv r; memcpy(r.at, p, sizeof r.at); return r; }
+GV_INLINE void gv_store(float *p, gv a) { memcpy(p, a.at, sizeof a.at); }
+GV_INLINE gv   gv_set(float a) { GV_EACH(gv, a); }
+GV_INLINE gv   gv_add(gv a, gv b) { GV_EACH(gv, a.at[i] + b.at[i]); }
+GV_INLINE gv   gv_sub(gv a, gv b) { GV_EACH(gv, a.at[i] - b.at[i]); }
+GV_INLINE gv   gv_mul(gv a, gv b) { GV_EACH(gv, a.at[i] * b.at[i]); }
+GV_INLINE gv   gv_div(gv a, gv b) { GV_EACH(gv, a.at[i] / b.at[i]); }
+GV_INLINE gv   gv_sqrt(gv a) { GV_EACH(gv, sqrtf(a.at[i])); }
+GV_INLINE gv   gv_fma(gv a, gv b, gv c) { GV_EACH(gv, grf_fma(a.at[i], b.at[i], c.at[i])); }
+GV_INLINE gv   gv_max(gv a, gv b) { GV_EACH(gv, a.at[i] > b.at[i] ? a.at[i] : b.at[i]); }
+GV_INLINE gv   gv_less(gv a, gv b, gv yes, gv no) {
+    GV_EACH(gv, a.at[i] < b.at[i] ? yes.at[i] : no.at[i]);
+}
+GV_INLINE gi   gv_bits(gv a) { gi r; memcpy(&r, &a, sizeof r); return r; }
+GV_INLINE gv   gv_from_bits(gi a) { gv r; memcpy(&r, &a, sizeof r); return r; }
+GV_INLINE gv   gv_from_int(gi a) { GV_EACH(gv, (float)a.at[i]); }
+GV_INLINE uint16_t GV(half)(const void *p, int i) {
+    uint16_t half;
+    memcpy(&half, (const uint8_t *)p + 2 * i, 2);
+    return half;
+}
+GV_INLINE gv   gv_f16(const void *p) { GV_EACH(gv, grf_float_from_f16(GV(half)(p, i))); }
+GV_INLINE gv   gv_bf16(const void *p) { GV_EACH(gv, grf_float_from_bf16(GV(half)(p, i))); }
+GV_INLINE float gv_sum(gv a) {
+    int width, i;
+    for (width = 8; width; width /= 2)
+        for (i = 0; i < width; i++) a.at[i] += a.at[i + width];
+    return a.at[0];
+}
+GV_INLINE float gv_largest(gv a) {
+    int width, i;
+    for (width = 8; width; width /= 2)
+        for (i = 0; i < width; i++) if (!(a.at[i] > a.at[i + width])) a.at[i] = a.at[i + width];
+    return a.at[0];
+}
+/* signed overflow, which only NaN and infinity can cause, must wrap: hence the unsigned detour */
+#define GV_WRAP(a, op, b) (int32_t)((uint32_t)(a) op (uint32_t)(b))
+GV_INLINE gi   gi_load(const void *p) { gi r; memcpy(&r, p, sizeof r); return r; }
+GV_INLINE gi   gi_set(int32_t a) { GV_EACH(gi, a); }
+GV_INLINE gi   gi_add(gi a, gi b) { GV_EACH(gi, GV_WRAP(a.at[i], +, b.at[i])); }
+GV_INLINE gi   gi_sub(gi a, gi b) { GV_EACH(gi, GV_WRAP(a.at[i], -, b.at[i])); }
+GV_INLINE gi   gi_and(gi a, gi b) { GV_EACH(gi, a.at[i] & b.at[i]); }
+GV_INLINE gi   gi_exponent(gi a) { GV_EACH(gi, GV_WRAP(a.at[i], <<, 23)); }
+GV_INLINE gi   gi_nibble(gi a, int upper) {
+    GV_EACH(gi, GV_WRAP(a.at[i], >>, upper ? 4 : 0) & 0x0f0f0f0f);
+}
+GV_INLINE gi   gi_byte(gi a) { return a; }
+GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
+    int i, k;
+    for (i = 0; i < 16; i++)
+        for (k = 0; k < 4; k++)
+            sum.at[i] += ((const uint8_t *)&u)[4 * i + k] * ((const int8_t *)&s)[4 * i + k];
+    return sum;
+}
+GV_INLINE void gi_store8(int8_t *p, gi a) {
+    int i;
+    for (i = 0; i < 16; i++) p[i] = (int8_t)(uint8_t)((uint32_t)a.at[i] & 255);
+}
+GV_INLINE int32_t gi_sum(gi a) {
+    int32_t sum = 0;
+    int i;
+    for (i = 0; i < 16; i++) sum = GV_WRAP(sum, +, a.at[i]);
+    return sum;
+}
+
 #include GRIFFIN_FILE
 
 #ifdef GRF_X86
-  #if defined(__GNUC__) && !defined(__clang__) && defined(__cplusplus)
-    #pragma GCC diagnostic push             /* gcc 12's own AVX-512 header, as C++ at -O2 */
-    #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-    #pragma GCC diagnostic ignored "-Wuninitialized"
-  #endif
-  #ifdef GRF_WINDOWS_GCC
-    #pragma GCC push_options
-    #pragma GCC optimize ("no-asynchronous-unwind-tables", "no-unwind-tables")
-  #endif
-  #define GRF_WORDS avx2
-  #define GRF_WORDS_NAME "avx2"
-  #define GRF_WORDS_AVX2
-  #include GRIFFIN_FILE
-  #ifdef GRF_AVX_VNNI
-    #define GRF_WORDS avx_vnni
-    #define GRF_WORDS_NAME "avx-vnni"
-    #define GRF_WORDS_BASE avx2
-    #define GRF_WORDS_AVX2
-    #define GRF_WORDS_AVX_VNNI
-    #include GRIFFIN_FILE
-  #endif
-  #define GRF_WORDS avx512
-  #define GRF_WORDS_NAME "avx512"
-  #define GRF_WORDS_AVX512
-  #include GRIFFIN_FILE
-  #ifdef GRF_WINDOWS_GCC
-    #pragma GCC pop_options
-  #endif
-  #if defined(__GNUC__) && !defined(__clang__) && defined(__cplusplus)
-    #pragma GCC diagnostic pop
-  #endif
+#if defined(__GNUC__) && !defined(__clang__) && defined(__cplusplus)
+  #pragma GCC diagnostic push               /* gcc 12's own AVX-512 header, as C++ at -O2 */
+  #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+  #pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
+#ifdef GRF_WINDOWS_GCC
+  #pragma GCC push_options
+  #pragma GCC optimize ("no-asynchronous-unwind-tables", "no-unwind-tables")
+#endif
+
+/* ---- AVX2, with FMA and F16C: a vector is two registers ------------------------------------- */
+
+#define GRF_ISA          avx2
+#define GRF_ISA_BASE     avx2
+#define GV_TARGET        GRF_TARGET("avx2,fma,f16c")
+#define GV_INLINE        GRF_INLINE GV_TARGET
+#define GV_FLOAT_ROWS    2
+#define GV_INT_ROWS      2
+#define GV_QUERIES       1
+#define GV_VALUE_VECTORS 4
+#define GV_BYTE_ZERO     0
+#define GV_PAIRS         1
+#define GV_SUM4          0
+#define GV_UNROLL_BLOCK                   /* unrolled, q4_0 is up to a fifth slower (gcc 12) */
+#define GV_FETCH_BLOCK   0
+#define GV_FMAF          GRF_FMAF
+#define GV_BOTH(type, f_lo, f_hi) type r; r.lo = f_lo; r.hi = f_hi; return r
+#define GV_BOTH2(type, f) GV_BOTH(type, f(a.lo, b.lo), f(a.hi, b.hi))
+
+typedef struct { __m256  lo, hi; } gv;
+typedef struct { __m256i lo, hi; } gi;
+GV_INLINE gv   gv_load(const float *p) { GV_BOTH(gv, _mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }
+GV_INLINE void gv_store(float *p, gv a) { _mm256_storeu_ps(p, a.lo); _mm256_storeu_ps(p + 8, a.hi); }
+GV_INLINE gv   gv_set(float a) { GV_BOTH(gv, _mm256_set1_ps(a), r.lo); }
+GV_INLINE gv   gv_add(gv a, gv b) { GV_BOTH2(gv, _mm256_add_ps); }
+GV_INLINE gv   gv_sub(gv a, gv b) { GV_BOTH2(gv, _mm256_sub_ps); }
+GV_INLINE gv   gv_mul(gv a, gv b) { GV_BOTH2(gv, _mm256_mul_ps); }
+GV_INLINE gv   gv_div(gv a, gv b) { GV_BOTH2(gv, _mm256_div_ps); }
+GV_INLINE gv   gv_sqrt(gv a) { GV_BOTH(gv, _mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)); }
+GV_INLINE gv   gv_fma(gv a, gv b, gv c) {
+    GV_BOTH(gv, _mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi));
+}
+GV_INLINE gv   gv_max(gv a, gv b) { GV_BOTH2(gv, _mm256_max_ps); }
+GV_INLINE gv   gv_less(gv a, gv b, gv yes, gv no) {
+    GV_BOTH(gv, _mm256_blendv_ps(no.lo, yes.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
+                 _mm256_blendv_ps(no.hi, yes.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ)));
+}
+GV_INLINE gi   gv_bits(gv a) { GV_BOTH(gi, _mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)); }
+GV_INLINE gv   gv_from_bits(gi a) { GV_BOTH(gv, _mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)); }
+GV_INLINE gv   gv_from_int(gi a) { GV_BOTH(gv, _mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)); }
+GV_INLINE gv   gv_f16(const void *p) {
+    GV_BOTH(gv, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)),
+                 _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p + 1)));
+}
+GV_INLINE __m256 GV(half)(const void *p) {        /* 8 bf16 */
+    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+GV_INLINE gv   gv_bf16(const void *p) { GV_BOTH(gv, GV(half)(p), GV(half)((const __m128i *)p + 1)); }
+GV_INLINE float gv_sum(gv a) {
+    __m256 b = _mm256_add_ps(a.lo, a.hi);
+    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
+}
+GV_INLINE float gv_largest(gv a) {
+    __m256 b = _mm256_max_ps(a.lo, a.hi);
+    __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_max_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_max_ss(c, _mm_shuffle_ps(c, c, 1)));
+}
+GV_INLINE gi   gi_load(const void *p) {
+    GV_BOTH(gi, _mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)p + 1));
+}
+GV_INLINE gi   gi_set(int32_t a) { GV_BOTH(gi, _mm256_set1_epi32(a), r.lo); }
+GV_INLINE gi   gi_add(gi a, gi b) { GV_BOTH2(gi, _mm256_add_epi32); }
+GV_INLINE gi   gi_sub(gi a, gi b) { GV_BOTH2(gi, _mm256_sub_epi32); }
+GV_INLINE gi   gi_and(gi a, gi b) { GV_BOTH2(gi, _mm256_and_si256); }
+GV_INLINE gi   gi_exponent(gi a) {
+    GV_BOTH(gi, _mm256_slli_epi32(a.lo, 23), _mm256_slli_epi32(a.hi, 23));
+}
+GV_INLINE gi   gi_nibble(gi a, int upper) {
+    if (upper) { a.lo = _mm256_srli_epi16(a.lo, 4); a.hi = _mm256_srli_epi16(a.hi, 4); }
+    return gi_and(a, gi_set(0x0f0f0f0f));
+}
+GV_INLINE gi   gi_byte(gi a) {
+    const __m256i bit = _mm256_set1_epi8(-128);
+    GV_BOTH(gi, _mm256_xor_si256(a.lo, bit), _mm256_xor_si256(a.hi, bit));
+}
+/* vpmaddubsw wants one side unsigned: |u| and s with the sign of u. No pair exceeds 2 128 127. */
+GV_INLINE __m256i GV(dot4_half)(__m256i sum, __m256i u, __m256i s) {
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(u), _mm256_sign_epi8(s, u));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
+    GV_BOTH(gi, GV(dot4_half)(sum.lo, u.lo, s.lo), GV(dot4_half)(sum.hi, u.hi, s.hi));
+}
+/* Nibbles are unsigned, and the 8 pairs of a block fit 16 bits: at most 8 2 15 128. */
+GV_INLINE gi GV(add_pairs)(gi pairs, gi u, gi s) {
+    GV_BOTH(gi, _mm256_add_epi16(pairs.lo, _mm256_maddubs_epi16(u.lo, s.lo)),
+                _mm256_add_epi16(pairs.hi, _mm256_maddubs_epi16(u.hi, s.hi)));
+}
+GV_INLINE gi GV(sum_pairs)(gi pairs) {
+    const __m256i one = _mm256_set1_epi16(1);
+    GV_BOTH(gi, _mm256_madd_epi16(pairs.lo, one), _mm256_madd_epi16(pairs.hi, one));
+}
+GV_INLINE void gi_store8(int8_t *p, gi a) {
+    __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.lo, a.hi), 0xd8);
+    __m128i low = _mm256_castsi256_si128(words), high = _mm256_extracti128_si256(words, 1);
+    _mm_storeu_si128((__m128i *)p, _mm_packs_epi16(low, high));
+}
+GV_INLINE int32_t gi_sum(gi a) {
+    __m256i b = _mm256_add_epi32(a.lo, a.hi);
+    __m128i c = _mm_add_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
+    c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(c, _mm_shuffle_epi32(c, 0xb1)));
+}
+
+#include GRIFFIN_FILE
+
+/* ---- AVX-VNNI: AVX2 with dot products of bytes ---------------------------------------------- */
+
+#ifdef GRF_AVX_VNNI
+#define GRF_ISA          avx_vnni
+#define GRF_ISA_BASE     avx2
+#define GRF_BYTES_ONLY
+#define GV_TARGET        GRF_TARGET("avx2,avxvnni,fma,f16c")
+#define GV_INLINE        GRF_INLINE GV_TARGET
+#define GV_INT_ROWS      2
+#define GV_BYTE_ZERO     128
+#define GV_PAIRS         0
+#define GV_UNROLL_BLOCK  GRF_UNROLL
+#define GV_FETCH_BLOCK   0
+
+GV_INLINE gi   gi_byte(gi a) { return a; }
+GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
+    GV_BOTH(gi, _mm256_dpbusd_avx_epi32(sum.lo, u.lo, s.lo),
+                _mm256_dpbusd_avx_epi32(sum.hi, u.hi, s.hi));
+}
+
+#include GRIFFIN_FILE
+#endif
+
+/* ---- AVX-512 (F, BW, VL, DQ, VNNI): a vector is a register ---------------------------------- */
+
+#define GRF_ISA          avx512
+#define GRF_ISA_BASE     avx512
+#define GV_TARGET        \
+    GRF_TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
+#define GV_INLINE        GRF_INLINE GV_TARGET
+#define GV_FLOAT_ROWS    12
+#define GV_INT_ROWS      6
+#define GV_QUERIES       5
+#define GV_VALUE_VECTORS 8
+#define GV_BYTE_ZERO     128
+#define GV_PAIRS         0
+#define GV_SUM4          1
+#define GV_UNROLL_BLOCK  GRF_UNROLL
+#define GV_FETCH_BLOCK   1
+#define GV_FMAF          GRF_FMAF
+
+typedef __m512  gv;
+typedef __m512i gi;
+GV_INLINE gv   gv_load(const float *p) { return _mm512_loadu_ps(p); }
+GV_INLINE void gv_store(float *p, gv a) { _mm512_storeu_ps(p, a); }
+GV_INLINE gv   gv_set(float a) { return _mm512_set1_ps(a); }
+GV_INLINE gv   gv_add(gv a, gv b) { return _mm512_add_ps(a, b); }
+GV_INLINE gv   gv_sub(gv a, gv b) { return _mm512_sub_ps(a, b); }
+GV_INLINE gv   gv_mul(gv a, gv b) { return _mm512_mul_ps(a, b); }
+GV_INLINE gv   gv_div(gv a, gv b) { return _mm512_div_ps(a, b); }
+GV_INLINE gv   gv_sqrt(gv a) { return _mm512_sqrt_ps(a); }
+GV_INLINE gv   gv_fma(gv a, gv b, gv c) { return _mm512_fmadd_ps(a, b, c); }
+GV_INLINE gv   gv_max(gv a, gv b) { return _mm512_max_ps(a, b); }
+GV_INLINE gv   gv_less(gv a, gv b, gv yes, gv no) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+}
+GV_INLINE gi   gv_bits(gv a) { return _mm512_castps_si512(a); }
+GV_INLINE gv   gv_from_bits(gi a) { return _mm512_castsi512_ps(a); }
+GV_INLINE gv   gv_from_int(gi a) { return _mm512_cvtepi32_ps(a); }
+GV_INLINE __m256i GV(load16)(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
+GV_INLINE gv   gv_f16(const void *p) { return _mm512_cvtph_ps(GV(load16)(p)); }
+GV_INLINE gv   gv_bf16(const void *p) {
+    return gv_from_bits(_mm512_slli_epi32(_mm512_cvtepu16_epi32(GV(load16)(p)), 16));
+}
+GV_INLINE __m256 GV(half)(gv a, int upper) {
+    return _mm512_castps512_ps256(upper ? _mm512_shuffle_f32x4(a, a, 0x0e) : a);
+}
+GV_INLINE float gv_sum(gv a) {
+    __m256 b = _mm256_add_ps(GV(half)(a, 0), GV(half)(a, 1));
+    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
+}
+GV_INLINE float gv_largest(gv a) {
+    __m256 b = _mm256_max_ps(GV(half)(a, 0), GV(half)(a, 1));
+    __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_max_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_max_ss(c, _mm_shuffle_ps(c, c, 1)));
+}
+/* four sums by the tree of gv_sum, two and then four words at a time */
+GV_INLINE void GV(sum4)(float *to, gv a, gv b, gv c, gv d) {
+    gv ab = gv_add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    gv cd = gv_add(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
+    gv s = gv_add(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    s = gv_add(s, _mm512_permute_ps(s, 0x4e));
+    s = gv_add(s, _mm512_permute_ps(s, 0xb1));
+    _mm512_mask_compressstoreu_ps(to, 0x1111, s);
+}
+GV_INLINE gi   gi_load(const void *p) { return _mm512_loadu_si512(p); }
+GV_INLINE gi   gi_set(int32_t a) { return _mm512_set1_epi32(a); }
+GV_INLINE gi   gi_add(gi a, gi b) { return _mm512_add_epi32(a, b); }
+GV_INLINE gi   gi_sub(gi a, gi b) { return _mm512_sub_epi32(a, b); }
+GV_INLINE gi   gi_and(gi a, gi b) { return _mm512_and_si512(a, b); }
+GV_INLINE gi   gi_exponent(gi a) { return _mm512_slli_epi32(a, 23); }
+GV_INLINE gi   gi_nibble(gi a, int upper) {
+    return gi_and(upper ? _mm512_srli_epi16(a, 4) : a, _mm512_set1_epi8(15));
+}
+GV_INLINE gi   gi_byte(gi a) { return a; }
+GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) { return _mm512_dpbusd_epi32(sum, u, s); }
+GV_INLINE void gi_store8(int8_t *p, gi a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a)); }
+GV_INLINE int32_t gi_sum(gi a) { return _mm512_reduce_add_epi32(a); }
+
+#include GRIFFIN_FILE
+
+#ifdef GRF_WINDOWS_GCC
+  #pragma GCC pop_options
+#endif
+#if defined(__GNUC__) && !defined(__clang__) && defined(__cplusplus)
+  #pragma GCC diagnostic pop
+#endif
+#endif /* GRF_X86 */
+
+/* ---- NEON, of every 64-bit ARM: a vector is four registers ---------------------------------- */
 
 #ifdef GRF_NEON
-  #define GRF_WORDS neon
-  #define GRF_WORDS_NAME "neon"
-  #define GRF_WORDS_NEON
-  #include GRIFFIN_FILE
+#define GRF_ISA          neon
+#define GRF_ISA_BASE     neon
+#if GRF_NEON_DOT == 2 && !defined(__clang__)
+  #define GV_TARGET __attribute__((target("arch=armv8-a")))     /* gcc: part of what follows */
+#else
+  #define GV_TARGET
 #endif
-#ifdef GRF_NEON_DOT
-  #define GRF_WORDS neon_dot
-  #define GRF_WORDS_NAME "neon-dot"
-  #define GRF_WORDS_BASE neon
-  #define GRF_WORDS_NEON
-  #define GRF_WORDS_NEON_DOT
-  #include GRIFFIN_FILE
+#define GV_INLINE        GRF_INLINE GV_TARGET
+#define GV_FLOAT_ROWS    2
+#define GV_INT_ROWS      2
+#define GV_QUERIES       1
+#define GV_VALUE_VECTORS 4
+#define GV_BYTE_ZERO     0
+#define GV_PAIRS         1
+#define GV_SUM4          0
+#define GV_UNROLL_BLOCK
+#define GV_FETCH_BLOCK   0
+#define GV_FMAF          GRF_FMAF
+
+typedef struct { float32x4_t at[4]; } gv;
+typedef struct { int32x4_t   at[4]; } gi;
+GV_INLINE gv   gv_load(const float *p) { GV_FOUR(gv, vld1q_f32(p + 4 * i)); }
+GV_INLINE void gv_store(float *p, gv a) {
+    vst1q_f32(p, a.at[0]);     vst1q_f32(p + 4, a.at[1]);
+    vst1q_f32(p + 8, a.at[2]); vst1q_f32(p + 12, a.at[3]);
+}
+GV_INLINE gv   gv_set(float a) { GV_FOUR(gv, vdupq_n_f32(a)); }
+GV_INLINE gv   gv_add(gv a, gv b) { GV_FOUR(gv, vaddq_f32(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_sub(gv a, gv b) { GV_FOUR(gv, vsubq_f32(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_mul(gv a, gv b) { GV_FOUR(gv, vmulq_f32(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_div(gv a, gv b) { GV_FOUR(gv, vdivq_f32(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_sqrt(gv a) { GV_FOUR(gv, vsqrtq_f32(a.at[i])); }
+GV_INLINE gv   gv_fma(gv a, gv b, gv c) { GV_FOUR(gv, vfmaq_f32(c.at[i], a.at[i], b.at[i])); }
+/* not vmaxq: that differs for zeros of both signs and NaN */
+GV_INLINE float32x4_t GV(larger)(float32x4_t a, float32x4_t b) {
+    return vbslq_f32(vcgtq_f32(a, b), a, b);
+}
+GV_INLINE gv   gv_max(gv a, gv b) { GV_FOUR(gv, GV(larger)(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_less(gv a, gv b, gv yes, gv no) {
+    GV_FOUR(gv, vbslq_f32(vcltq_f32(a.at[i], b.at[i]), yes.at[i], no.at[i]));
+}
+GV_INLINE gi   gv_bits(gv a) { GV_FOUR(gi, vreinterpretq_s32_f32(a.at[i])); }
+GV_INLINE gv   gv_from_bits(gi a) { GV_FOUR(gv, vreinterpretq_f32_s32(a.at[i])); }
+GV_INLINE gv   gv_from_int(gi a) { GV_FOUR(gv, vcvtq_f32_s32(a.at[i])); }
+GV_INLINE uint16x4_t GV(half)(const void *p, int i) {
+    return vreinterpret_u16_u8(vld1_u8((const uint8_t *)p + 8 * i));
+}
+GV_INLINE gv   gv_f16(const void *p) {
+    GV_FOUR(gv, vcvt_f32_f16(vreinterpret_f16_u16(GV(half)(p, i))));
+}
+GV_INLINE gv   gv_bf16(const void *p) {
+    GV_FOUR(gv, vreinterpretq_f32_u32(vshll_n_u16(GV(half)(p, i), 16)));
+}
+GV_INLINE float gv_sum(gv a) {
+    float32x4_t b = vaddq_f32(vaddq_f32(a.at[0], a.at[2]), vaddq_f32(a.at[1], a.at[3]));
+    float32x2_t c = vadd_f32(vget_low_f32(b), vget_high_f32(b));
+    return vget_lane_f32(c, 0) + vget_lane_f32(c, 1);
+}
+GV_INLINE float gv_largest(gv a) {
+    float32x4_t b = GV(larger)(GV(larger)(a.at[0], a.at[2]), GV(larger)(a.at[1], a.at[3]));
+    b = GV(larger)(b, vextq_f32(b, b, 2));
+    return vgetq_lane_f32(GV(larger)(b, vextq_f32(b, b, 1)), 0);
+}
+GV_INLINE gi   gi_load(const void *p) {
+    GV_FOUR(gi, vreinterpretq_s32_u8(vld1q_u8((const uint8_t *)p + 16 * i)));
+}
+GV_INLINE gi   gi_set(int32_t a) { GV_FOUR(gi, vdupq_n_s32(a)); }
+GV_INLINE gi   gi_add(gi a, gi b) { GV_FOUR(gi, vaddq_s32(a.at[i], b.at[i])); }
+GV_INLINE gi   gi_sub(gi a, gi b) { GV_FOUR(gi, vsubq_s32(a.at[i], b.at[i])); }
+GV_INLINE gi   gi_and(gi a, gi b) { GV_FOUR(gi, vandq_s32(a.at[i], b.at[i])); }
+GV_INLINE gi   gi_exponent(gi a) { GV_FOUR(gi, vshlq_n_s32(a.at[i], 23)); }
+GV_INLINE int32x4_t GV(upper_nibbles)(int32x4_t a) {
+    return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(a), 4));
+}
+GV_INLINE gi   gi_nibble(gi a, int upper) {
+    if (upper) { GV_FOUR(gi, GV(upper_nibbles)(a.at[i])); }
+    return gi_and(a, gi_set(0x0f0f0f0f));
+}
+/* the dot products here are of signed bytes, and turning the top bit takes 128 off */
+GV_INLINE gi   gi_byte(gi a) {
+    GV_FOUR(gi, veorq_s32(a.at[i], vreinterpretq_s32_u8(vdupq_n_u8(128))));
+}
+GV_INLINE int32x4_t GV(dot4_quarter)(int32x4_t sum, int8x16_t w, int8x16_t x) {
+    int32x4_t low  = vpaddlq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(x)));
+    int32x4_t high = vpaddlq_s16(vmull_s8(vget_high_s8(w), vget_high_s8(x)));
+    return vaddq_s32(sum, vpaddq_s32(low, high));
+}
+GV_INLINE gi   gi_dot4(gi sum, gi w, gi x) {
+    GV_FOUR(gi, GV(dot4_quarter)(sum.at[i], vreinterpretq_s8_s32(w.at[i]),
+                                 vreinterpretq_s8_s32(x.at[i])));
+}
+/* Pairs of a block fit 16 bits, as those of AVX2 do. */
+GV_INLINE int32x4_t GV(add_quarter)(int32x4_t pairs, int8x16_t w, int8x16_t x) {
+    int16x8_t low  = vmull_s8(vget_low_s8(w), vget_low_s8(x));
+    int16x8_t high = vmull_s8(vget_high_s8(w), vget_high_s8(x));
+    return vreinterpretq_s32_s16(vaddq_s16(vreinterpretq_s16_s32(pairs), vpaddq_s16(low, high)));
+}
+GV_INLINE gi GV(add_pairs)(gi pairs, gi w, gi x) {
+    GV_FOUR(gi, GV(add_quarter)(pairs.at[i], vreinterpretq_s8_s32(w.at[i]),
+                                vreinterpretq_s8_s32(x.at[i])));
+}
+GV_INLINE gi GV(sum_pairs)(gi pairs) {
+    GV_FOUR(gi, vpaddlq_s16(vreinterpretq_s16_s32(pairs.at[i])));
+}
+GV_INLINE void gi_store8(int8_t *p, gi a) {
+    int16x8_t low  = vcombine_s16(vmovn_s32(a.at[0]), vmovn_s32(a.at[1]));
+    int16x8_t high = vcombine_s16(vmovn_s32(a.at[2]), vmovn_s32(a.at[3]));
+    vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
+}
+GV_INLINE int32_t gi_sum(gi a) {
+    return vaddvq_s32(vaddq_s32(vaddq_s32(a.at[0], a.at[1]), vaddq_s32(a.at[2], a.at[3])));
+}
+
+#include GRIFFIN_FILE
 #endif
 
-#ifdef GRF_WASM
-  #define GRF_WORDS wasm
-  #define GRF_WORDS_NAME "wasm"
-  #define GRF_WORDS_WASM
-  #include GRIFFIN_FILE
+/* ---- NEON with dot products of bytes -------------------------------------------------------- */
+
+#ifdef GRF_NEON_DOT
+#define GRF_ISA          neon_dot
+#define GRF_ISA_BASE     neon
+#define GRF_BYTES_ONLY
+#if GRF_NEON_DOT == 1
+  #define GV_TARGET
+#elif defined(__clang__)
+  #define GV_TARGET __attribute__((target("dotprod")))
+#else
+  #define GV_TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
 #endif
+#define GV_INLINE        GRF_INLINE GV_TARGET
+#define GV_INT_ROWS      2
+#define GV_BYTE_ZERO     0
+#define GV_PAIRS         0
+#define GV_UNROLL_BLOCK
+#define GV_FETCH_BLOCK   0
+
+GV_INLINE gi   gi_byte(gi a) { return GV_BASE(gi_byte)(a); }
+GV_INLINE gi   gi_dot4(gi sum, gi w, gi x) {
+    GV_FOUR(gi, vdotq_s32(sum.at[i], vreinterpretq_s8_s32(w.at[i]),
+                          vreinterpretq_s8_s32(x.at[i])));
+}
+
+#include GRIFFIN_FILE
+#endif
+
+/* ---- WebAssembly's SIMD128: a vector is four registers -------------------------------------- */
+
+#ifdef GRF_WASM
+#define GRF_ISA          wasm
+#define GRF_ISA_BASE     wasm
+#define GV_TARGET
+#define GV_INLINE        GRF_INLINE
+#define GV_FLOAT_ROWS    2
+#define GV_INT_ROWS      2
+#define GV_QUERIES       1
+#define GV_VALUE_VECTORS 1
+#define GV_BYTE_ZERO     128
+#define GV_PAIRS         0
+#define GV_SUM4          0
+#define GV_UNROLL_BLOCK
+#define GV_FETCH_BLOCK   0
+#define GV_FMAF          grf_fma
+
+typedef struct { v128_t at[4]; } gv;
+typedef struct { v128_t at[4]; } gi;
+GV_INLINE gv   gv_load(const float *p) { GV_FOUR(gv, wasm_v128_load(p + 4 * i)); }
+GV_INLINE void gv_store(float *p, gv a) {
+    wasm_v128_store(p, a.at[0]);     wasm_v128_store(p + 4, a.at[1]);
+    wasm_v128_store(p + 8, a.at[2]); wasm_v128_store(p + 12, a.at[3]);
+}
+GV_INLINE gv   gv_set(float a) { GV_FOUR(gv, wasm_f32x4_splat(a)); }
+GV_INLINE gv   gv_add(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_add(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_sub(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_sub(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_mul(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_mul(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_div(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_div(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_sqrt(gv a) { GV_FOUR(gv, wasm_f32x4_sqrt(a.at[i])); }
+/* grf_fma for two. Rounded to odd means: what the sum s = p + c has lost is cut off its magnitude,
+ * and its last bit set. The lost part points inwards where its sign is not that of the sum. */
+GV_INLINE v128_t GV(to_odd)(v128_t s, v128_t p, v128_t c) {
+    v128_t t = wasm_f64x2_sub(s, p), zero = wasm_f64x2_splat(0);
+    v128_t lost = wasm_f64x2_add(wasm_f64x2_sub(p, wasm_f64x2_sub(s, t)), wasm_f64x2_sub(c, t));
+    v128_t inexact = wasm_v128_or(wasm_f64x2_lt(lost, zero), wasm_f64x2_gt(lost, zero));
+    v128_t inwards = wasm_i64x2_lt(wasm_v128_xor(lost, s), zero);
+    s = wasm_i64x2_add(s, wasm_v128_and(inwards, inexact));
+    return wasm_v128_or(s, wasm_v128_and(inexact, wasm_i64x2_splat(1)));
+}
+GV_INLINE v128_t GV(upper)(v128_t a) {
+    return wasm_f64x2_promote_low_f32x4(wasm_i64x2_shuffle(a, a, 1, 1));
+}
+/* Only a double halfway between two floats could round the other way; its last 28 bits are 0. */
+GV_INLINE v128_t GV(halfway)(v128_t s) {
+    return wasm_i64x2_eq(wasm_i64x2_shl(s, 36), wasm_i64x2_splat(0));
+}
+GV_INLINE v128_t GV(fma_quarter)(v128_t a, v128_t b, v128_t c) {
+    v128_t c0 = wasm_f64x2_promote_low_f32x4(c), c1 = GV(upper)(c);
+    v128_t p0 = wasm_f64x2_promote_low_f32x4(a), p1 = wasm_f64x2_mul(GV(upper)(a), GV(upper)(b));
+    v128_t s0, s1;
+    p0 = wasm_f64x2_mul(p0, wasm_f64x2_promote_low_f32x4(b));
+    s0 = wasm_f64x2_add(p0, c0); s1 = wasm_f64x2_add(p1, c1);
+    if (wasm_v128_any_true(wasm_v128_or(GV(halfway)(s0), GV(halfway)(s1)))) {
+        s0 = GV(to_odd)(s0, p0, c0); s1 = GV(to_odd)(s1, p1, c1);
+    }
+    return wasm_i64x2_shuffle(wasm_f32x4_demote_f64x2_zero(s0), wasm_f32x4_demote_f64x2_zero(s1),
+                              0, 2);
+}
+GV_INLINE gv   gv_fma(gv a, gv b, gv c) {
+    GV_FOUR(gv, GV(fma_quarter)(a.at[i], b.at[i], c.at[i]));
+}
+GV_INLINE gv   gv_max(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_pmax(b.at[i], a.at[i])); }
+GV_INLINE gv   gv_less(gv a, gv b, gv yes, gv no) {
+    GV_FOUR(gv, wasm_v128_bitselect(yes.at[i], no.at[i], wasm_f32x4_lt(a.at[i], b.at[i])));
+}
+GV_INLINE gi   gv_bits(gv a) { gi r; memcpy(&r, &a, sizeof r); return r; }
+GV_INLINE gv   gv_from_bits(gi a) { gv r; memcpy(&r, &a, sizeof r); return r; }
+GV_INLINE gv   gv_from_int(gi a) { GV_FOUR(gv, wasm_f32x4_convert_i32x4(a.at[i])); }
+GV_INLINE v128_t GV(half)(const void *p, int i) {
+    return wasm_u32x4_load16x4((const uint8_t *)p + 8 * i);
+}
+/* exponent and fraction where a float has them, times 2^(127 - 15); infinity and NaN stay so */
+GV_INLINE v128_t GV(float_of_f16)(v128_t h) {
+    v128_t size = wasm_v128_and(h, wasm_i32x4_splat(0x7fff));
+    v128_t sign = wasm_i32x4_shl(wasm_v128_xor(h, size), 16);
+    v128_t special = wasm_i32x4_gt(size, wasm_i32x4_splat(0x7bff));
+    size = wasm_f32x4_mul(wasm_i32x4_shl(size, 13), wasm_f32x4_splat(5.192296858534828e33f));
+    special = wasm_v128_and(special, wasm_i32x4_splat(0x7f800000));
+    return wasm_v128_or(wasm_v128_or(sign, size), special);
+}
+GV_INLINE gv   gv_f16(const void *p) { GV_FOUR(gv, GV(float_of_f16)(GV(half)(p, i))); }
+GV_INLINE gv   gv_bf16(const void *p) { GV_FOUR(gv, wasm_i32x4_shl(GV(half)(p, i), 16)); }
+GV_INLINE float gv_sum(gv a) {
+    v128_t b = wasm_f32x4_add(wasm_f32x4_add(a.at[0], a.at[2]), wasm_f32x4_add(a.at[1], a.at[3]));
+    b = wasm_f32x4_add(b, wasm_i64x2_shuffle(b, b, 1, 1));
+    return wasm_f32x4_extract_lane(b, 0) + wasm_f32x4_extract_lane(b, 1);
+}
+GV_INLINE float gv_largest(gv a) {
+    v128_t b = wasm_f32x4_pmax(a.at[2], a.at[0]), c = wasm_f32x4_pmax(a.at[3], a.at[1]);
+    b = wasm_f32x4_pmax(c, b);
+    b = wasm_f32x4_pmax(wasm_i64x2_shuffle(b, b, 1, 1), b);
+    return wasm_f32x4_extract_lane(wasm_f32x4_pmax(wasm_i32x4_shuffle(b, b, 1, 1, 1, 1), b), 0);
+}
+GV_INLINE gi   gi_load(const void *p) { GV_FOUR(gi, wasm_v128_load((const uint8_t *)p + 16 * i)); }
+GV_INLINE gi   gi_set(int32_t a) { GV_FOUR(gi, wasm_i32x4_splat(a)); }
+GV_INLINE gi   gi_add(gi a, gi b) { GV_FOUR(gi, wasm_i32x4_add(a.at[i], b.at[i])); }
+GV_INLINE gi   gi_sub(gi a, gi b) { GV_FOUR(gi, wasm_i32x4_sub(a.at[i], b.at[i])); }
+GV_INLINE gi   gi_and(gi a, gi b) { GV_FOUR(gi, wasm_v128_and(a.at[i], b.at[i])); }
+GV_INLINE gi   gi_exponent(gi a) { GV_FOUR(gi, wasm_i32x4_shl(a.at[i], 23)); }
+GV_INLINE gi   gi_nibble(gi a, int upper) {
+    if (upper) { GV_FOUR(gi, wasm_u8x16_shr(a.at[i], 4)); }
+    return gi_and(a, gi_set(0x0f0f0f0f));
+}
+GV_INLINE gi   gi_byte(gi a) { return a; }
+/* bytes 0 and 2 of each four, then 1 and 3, as 16-bit pairs */
+GV_INLINE v128_t GV(dot4_quarter)(v128_t sum, v128_t u, v128_t s) {
+    v128_t u02 = wasm_v128_and(u, wasm_i16x8_splat(255)), u13 = wasm_u16x8_shr(u, 8);
+    v128_t s02 = wasm_i16x8_shr(wasm_i16x8_shl(s, 8), 8), s13 = wasm_i16x8_shr(s, 8);
+    sum = wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(u02, s02));
+    return wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(u13, s13));
+}
+GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
+    GV_FOUR(gi, GV(dot4_quarter)(sum.at[i], u.at[i], s.at[i]));
+}
+GV_INLINE void gi_store8(int8_t *p, gi a) {
+    v128_t low = wasm_i16x8_narrow_i32x4(a.at[0], a.at[1]);
+    v128_t high = wasm_i16x8_narrow_i32x4(a.at[2], a.at[3]);
+    wasm_v128_store(p, wasm_i8x16_narrow_i16x8(low, high));
+}
+GV_INLINE int32_t gi_sum(gi a) {
+    v128_t b = wasm_i32x4_add(wasm_i32x4_add(a.at[0], a.at[1]), wasm_i32x4_add(a.at[2], a.at[3]));
+    b = wasm_i32x4_add(b, wasm_i64x2_shuffle(b, b, 1, 1));
+    return wasm_i32x4_extract_lane(wasm_i32x4_add(b, wasm_i32x4_shuffle(b, b, 1, 1, 1, 1)), 0);
+}
+
+#include GRIFFIN_FILE
+#endif
+
+/* The short names end here. */
+#undef gv
+#undef gi
+#undef gv_load
+#undef gv_store
+#undef gv_set
+#undef gv_add
+#undef gv_sub
+#undef gv_mul
+#undef gv_div
+#undef gv_sqrt
+#undef gv_fma
+#undef gv_max
+#undef gv_less
+#undef gv_bits
+#undef gv_from_bits
+#undef gv_from_int
+#undef gv_f16
+#undef gv_bf16
+#undef gv_sum
+#undef gv_largest
+#undef gi_load
+#undef gi_set
+#undef gi_add
+#undef gi_sub
+#undef gi_and
+#undef gi_exponent
+#undef gi_nibble
+#undef gi_store8
+#undef gi_sum
+#undef gi_byte
+#undef gi_dot4
+#undef GV_FOUR
+#undef GV_BOTH
+#undef GV_BOTH2
+#undef GV_EACH
+#undef GV_WRAP
+
+/* ================================================================= >>dispatch
+ * Which set of kernels a model gets: the best one that this machine and its system support, unless
+ * the host names one. */
+
+/* A table of kernels: those of the set `base`, but for the product with quantised weights, which is
+ * that of the set `bytes`. */
+#define GRF_KERNELS(name, base, bytes) { name, \
+    grf_float_tile_##base, grf_int_tile_##bytes, grf_quantise_##base, grf_norm_row_##base, \
+    grf_conv_row_##base, grf_rglru_row_##base, grf_rope_angles_##base, grf_rope_head_##base, \
+    grf_attend_##base, grf_activate_##base, grf_multiply_##base, grf_finish_##base, \
+    grf_soft_cap_##base, grf_exp_shifted_##base }
+
+/* The sets that are compiled, the best first. */
+static const struct grf_set { griffin_cpu cpu; grf_kernels kernels; } grf_sets[] = {
+#ifdef GRF_X86
+    { GRIFFIN_CPU_AVX512,   GRF_KERNELS("avx512",   avx512, avx512) },
+#endif
+#ifdef GRF_AVX_VNNI
+    { GRIFFIN_CPU_AVX_VNNI, GRF_KERNELS("avx-vnni", avx2,   avx_vnni) },
+#endif
+#ifdef GRF_X86
+    { GRIFFIN_CPU_AVX2,     GRF_KERNELS("avx2",     avx2,   avx2) },
+#endif
+#ifdef GRF_NEON_DOT
+    { GRIFFIN_CPU_NEON_DOT, GRF_KERNELS("neon-dot", neon,   neon_dot) },
+#endif
+#ifdef GRF_NEON
+    { GRIFFIN_CPU_NEON,     GRF_KERNELS("neon",     neon,   neon) },
+#endif
+#ifdef GRF_WASM
+    { GRIFFIN_CPU_WASM,     GRF_KERNELS("wasm",     wasm,   wasm) },
+#endif
+    { GRIFFIN_CPU_SCALAR,   GRF_KERNELS("scalar",   scalar, scalar) }
+};
 
 #ifdef GRF_X86
 static void grf_cpuid(uint32_t out[4], int leaf, int part) {    /* eax, ebx, ecx, edx */
@@ -7146,698 +6839,48 @@ static unsigned grf_x86_sets(void) {
 }
 #endif
 
-static const grf_kernels *grf_kernels_find(griffin_cpu cpu) {
+/* The sets that can run here, a bit for each griffin_cpu. Compilers choose NEON and SIMD128. */
+static unsigned grf_sets_here(void) {
+    unsigned sets = 1u << GRIFFIN_CPU_SCALAR | 1u << GRIFFIN_CPU_NEON | 1u << GRIFFIN_CPU_WASM;
 #ifdef GRF_X86
-    const unsigned sets = grf_x86_sets();
-    #define GRF_MAY_BE(set) ((cpu == GRIFFIN_CPU_BEST || cpu == set) && sets >> set & 1)
-    if (GRF_MAY_BE(GRIFFIN_CPU_AVX512)) return &grf_kernels_avx512;
-  #ifdef GRF_AVX_VNNI
-    if (GRF_MAY_BE(GRIFFIN_CPU_AVX_VNNI)) return &grf_kernels_avx_vnni;
-  #endif
-    if (GRF_MAY_BE(GRIFFIN_CPU_AVX2)) return &grf_kernels_avx2;
-    #undef GRF_MAY_BE
+    sets |= grf_x86_sets();
 #endif
-#ifdef GRF_NEON_DOT
-    int dot = GRF_NEON_DOT == 1;
-  #if GRF_NEON_DOT == 2
-    dot = (getauxval(AT_HWCAP) & 1 << 20) != 0;             /* HWCAP_ASIMDDP */
-  #endif
-    if (dot && (cpu == GRIFFIN_CPU_BEST || cpu == GRIFFIN_CPU_NEON_DOT))
-        return &grf_kernels_neon_dot;
+#if GRF_NEON_DOT == 1
+    sets |= 1u << GRIFFIN_CPU_NEON_DOT;
+#elif GRF_NEON_DOT == 2
+    if (getauxval(AT_HWCAP) >> 20 & 1) sets |= 1u << GRIFFIN_CPU_NEON_DOT;  /* HWCAP_ASIMDDP */
 #endif
-#ifdef GRF_NEON
-    if (cpu == GRIFFIN_CPU_BEST || cpu == GRIFFIN_CPU_NEON) return &grf_kernels_neon;
-#endif
-#ifdef GRF_WASM
-    if (cpu == GRIFFIN_CPU_BEST || cpu == GRIFFIN_CPU_WASM) return &grf_kernels_wasm;
-#endif
-    return cpu == GRIFFIN_CPU_BEST || cpu == GRIFFIN_CPU_SCALAR ? &grf_kernels_scalar : NULL;
+    return sets;
+}
+
+static const grf_kernels *grf_kernels_find(griffin_cpu cpu) {
+    const unsigned here = grf_sets_here();
+    for (int i = 0; i < GRF_COUNT(grf_sets); i++) {
+        const struct grf_set *set = &grf_sets[i];
+        if ((cpu == GRIFFIN_CPU_BEST || cpu == set->cpu) && here >> set->cpu & 1)
+            return &set->kernels;
+    }
+    return NULL;
 }
 
 #endif /* GRIFFIN_IMPLEMENTATION */
 
-/* ================================================================= >>words
- * From here on the file is included once more by itself for each instruction set, with GRF_WORDS
- * naming it. First the words of that set, in the same order for all; then the kernels, once.
- *
- * A gv is always 16 floats, a gi 16 int32 (or 64 bytes), whatever the registers are, so kernels
- * know neither lane counts nor tails. Two rules keep the bits the same everywhere: sums over a
- * word go through gv_sum's fixed tree, and the result of gv_mul is never added to anything (that
- * is gv_fma's work), since compilers may fuse the two behind our back. */
-
-#ifdef GRF_WORDS
-
-#define GRF_JOIN2(a, b) a##_##b
-#define GRF_JOIN(a, b)  GRF_JOIN2(a, b)
-#define GV(name)        GRF_JOIN(grf_##name, GRF_WORDS)     /* GV(gv_add) is grf_gv_add_avx2 */
-
-/* Where it is defined, GRF_WORDS names a set that has other products of bytes than the set
- * GRF_WORDS_BASE, and shares all other kernels. */
-#ifdef GRF_WORDS_BASE
-  #define GV_BASE(name) GRF_JOIN(grf_##name, GRF_WORDS_BASE)
-#else
-  #define GV_BASE(name) GV(name)
-#endif
-
-#define gv          GV(gv)
-#define gi          GV(gi)
-#define gv_load     GV(gv_load)
-#define gv_store    GV(gv_store)
-#define gv_set      GV(gv_set)
-#define gv_add      GV(gv_add)
-#define gv_sub      GV(gv_sub)
-#define gv_mul      GV(gv_mul)
-#define gv_div      GV(gv_div)
-#define gv_sqrt     GV(gv_sqrt)
-#define gv_fma      GV(gv_fma)
-#define gv_max      GV(gv_max)
-#define gv_less     GV(gv_less)
-#define gv_bits     GV(gv_bits)
-#define gv_of_bits  GV(gv_of_bits)
-#define gv_of_int   GV(gv_of_int)
-#define gv_f16      GV(gv_f16)
-#define gv_bf16     GV(gv_bf16)
-#define gv_half     GV(gv_half)
-#define gv_sum      GV(gv_sum)
-#define gv_sum4     GV(gv_sum4)
-#define gv_top      GV(gv_top)
-#define gi_load     GV(gi_load)
-#define gi_set      GV(gi_set)
-#define gi_add      GV(gi_add)
-#define gi_sub      GV(gi_sub)
-#define gi_and      GV(gi_and)
-#define gi_exponent GV(gi_exponent)
-#define gi_nibble   GV(gi_nibble)
-#define gi_byte     GV(gi_byte)
-#define gi_dot4     GV(gi_dot4)
-#define gi_store8   GV(gi_store8)
-#define gi_sum      GV(gi_sum)
-#define g1_fma      GV(g1_fma)
-
-/* GV_FLOAT_ROWS, GV_HALF_ROWS (16-bit weights) and GV_INT_ROWS: activation rows that one pass
- * over a tile keeps in registers, each with two words of sums. GV_QUERIES: queries that meet four
- * keys at once. GV_UNROLL_BLOCK: where there are registers enough, for the steps of a block of
- * integers too. GV_FETCH_BLOCK: what such a block fetches is asked for before its loop.
- *
- * gi_dot4 multiplies bytes of weights, as gi_byte or gi_nibble give them, with signed bytes. Tiles
- * hold weights of 8 bits + 128; gi_byte makes that + GV_BYTE_ZERO, which is 0 where the instruction
- * wants signed bytes. */
-
-/* For words of four registers: the value of each, with i as a constant. */
-#define GV_FOUR(type, value) \
-    type r; \
-    { enum { i = 0 }; r.at[i] = value; } { enum { i = 1 }; r.at[i] = value; } \
-    { enum { i = 2 }; r.at[i] = value; } { enum { i = 3 }; r.at[i] = value; } \
-    return r
-
-/* ---- AVX-512 (F, BW, VL, DQ, VNNI): a word is a register ------------------------------------ */
-#if defined(GRF_WORDS_AVX512)
-#define GV_TARGET GRF_TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
-#define GV_WORD   GRF_INLINE GV_TARGET
-#define GV_KERNEL static GV_TARGET
-#define GV_FLOAT_ROWS 12
-#define GV_HALF_ROWS  12
-#define GV_INT_ROWS   6
-#define GV_VALUE_WORDS 8
-#define GV_QUERIES 5
-#define GV_BYTE_ZERO  128
-#define GV_UNROLL GRF_UNROLL
-#define GV_UNROLL_BLOCK GRF_UNROLL
-#define GV_FETCH_BLOCK 1
-
-typedef __m512  gv;
-typedef __m512i gi;
-GV_WORD gv   gv_load(const float *p) { return _mm512_loadu_ps(p); }
-GV_WORD void gv_store(float *p, gv a) { _mm512_storeu_ps(p, a); }
-GV_WORD gv   gv_set(float a) { return _mm512_set1_ps(a); }
-GV_WORD gv   gv_add(gv a, gv b) { return _mm512_add_ps(a, b); }
-GV_WORD gv   gv_sub(gv a, gv b) { return _mm512_sub_ps(a, b); }
-GV_WORD gv   gv_mul(gv a, gv b) { return _mm512_mul_ps(a, b); }
-GV_WORD gv   gv_div(gv a, gv b) { return _mm512_div_ps(a, b); }
-GV_WORD gv   gv_sqrt(gv a) { return _mm512_sqrt_ps(a); }
-GV_WORD gv   gv_fma(gv a, gv b, gv c) { return _mm512_fmadd_ps(a, b, c); }
-GV_WORD gv   gv_max(gv a, gv b) { return _mm512_max_ps(a, b); }
-GV_WORD gv   gv_less(gv a, gv b, gv yes, gv no) {
-    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
-}
-GV_WORD gi   gv_bits(gv a) { return _mm512_castps_si512(a); }
-GV_WORD gv   gv_of_bits(gi a) { return _mm512_castsi512_ps(a); }
-GV_WORD gv   gv_of_int(gi a) { return _mm512_cvtepi32_ps(a); }
-GV_WORD __m256i GV(load16)(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
-GV_WORD gv   gv_f16(const void *p) { return _mm512_cvtph_ps(GV(load16)(p)); }
-GV_WORD gv   gv_bf16(const void *p) {
-    return gv_of_bits(_mm512_slli_epi32(_mm512_cvtepu16_epi32(GV(load16)(p)), 16));
-}
-GV_WORD __m256 gv_half(gv a, int upper) {
-    return _mm512_castps512_ps256(upper ? _mm512_shuffle_f32x4(a, a, 0x0e) : a);
-}
-GV_WORD float gv_sum(gv a) {
-    __m256 b = _mm256_add_ps(gv_half(a, 0), gv_half(a, 1));
-    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
-}
-GV_WORD float gv_top(gv a) {
-    __m256 b = _mm256_max_ps(gv_half(a, 0), gv_half(a, 1));
-    __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    c = _mm_max_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_max_ss(c, _mm_shuffle_ps(c, c, 1)));
-}
-/* four sums by the tree of gv_sum, two and then four words at a time */
-GV_WORD void gv_sum4(float *to, gv a, gv b, gv c, gv d) {
-    gv ab = gv_add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
-    gv cd = gv_add(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
-    gv s = gv_add(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
-    s = gv_add(s, _mm512_permute_ps(s, 0x4e));
-    s = gv_add(s, _mm512_permute_ps(s, 0xb1));
-    _mm512_mask_compressstoreu_ps(to, 0x1111, s);
-}
-#define GV_SUM4
-GV_WORD gi   gi_load(const void *p) { return _mm512_loadu_si512(p); }
-GV_WORD gi   gi_set(int32_t a) { return _mm512_set1_epi32(a); }
-GV_WORD gi   gi_add(gi a, gi b) { return _mm512_add_epi32(a, b); }
-GV_WORD gi   gi_sub(gi a, gi b) { return _mm512_sub_epi32(a, b); }
-GV_WORD gi   gi_and(gi a, gi b) { return _mm512_and_si512(a, b); }
-GV_WORD gi   gi_exponent(gi a) { return _mm512_slli_epi32(a, 23); }
-GV_WORD gi   gi_nibble(gi a, int upper) {
-    return gi_and(upper ? _mm512_srli_epi16(a, 4) : a, _mm512_set1_epi8(15));
-}
-GV_WORD gi   gi_byte(gi a) { return a; }
-GV_WORD gi   gi_dot4(gi sum, gi u, gi s) { return _mm512_dpbusd_epi32(sum, u, s); }
-GV_WORD void gi_store8(int8_t *p, gi a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a)); }
-GV_WORD int32_t gi_sum(gi a) { return _mm512_reduce_add_epi32(a); }
-GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
-
-/* ---- AVX2 (with FMA and F16C): a word is two registers -------------------------------------- */
-#elif defined(GRF_WORDS_AVX2)
-#ifdef GRF_WORDS_AVX_VNNI
-  #define GV_TARGET GRF_TARGET("avx2,avxvnni,fma,f16c")
-  #define GV_BYTE_ZERO 128
-  #define GV_UNROLL_BLOCK GRF_UNROLL
-#else
-  #define GV_TARGET GRF_TARGET("avx2,fma,f16c")
-  #define GV_BYTE_ZERO 0
-  #define GV_UNROLL_BLOCK                   /* unrolled, q4_0 is up to a fifth slower (gcc 12) */
-#endif
-#define GV_WORD   GRF_INLINE GV_TARGET
-#define GV_KERNEL static GV_TARGET
-#define GV_FLOAT_ROWS 2
-#define GV_HALF_ROWS  2
-#define GV_INT_ROWS   2
-#define GV_VALUE_WORDS 4
-#define GV_QUERIES 1
-#define GV_UNROLL GRF_UNROLL
-#define GV_FETCH_BLOCK 0
-#define GV_BOTH(type, f_lo, f_hi) type r; r.lo = f_lo; r.hi = f_hi; return r
-#define GV_BOTH2(type, f) GV_BOTH(type, f(a.lo, b.lo), f(a.hi, b.hi))
-
-typedef struct { __m256  lo, hi; } gv;
-typedef struct { __m256i lo, hi; } gi;
-GV_WORD gv   gv_load(const float *p) { GV_BOTH(gv, _mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }
-GV_WORD void gv_store(float *p, gv a) { _mm256_storeu_ps(p, a.lo); _mm256_storeu_ps(p + 8, a.hi); }
-GV_WORD gv   gv_set(float a) { GV_BOTH(gv, _mm256_set1_ps(a), r.lo); }
-GV_WORD gv   gv_add(gv a, gv b) { GV_BOTH2(gv, _mm256_add_ps); }
-GV_WORD gv   gv_sub(gv a, gv b) { GV_BOTH2(gv, _mm256_sub_ps); }
-GV_WORD gv   gv_mul(gv a, gv b) { GV_BOTH2(gv, _mm256_mul_ps); }
-GV_WORD gv   gv_div(gv a, gv b) { GV_BOTH2(gv, _mm256_div_ps); }
-GV_WORD gv   gv_sqrt(gv a) { GV_BOTH(gv, _mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)); }
-GV_WORD gv   gv_fma(gv a, gv b, gv c) {
-    GV_BOTH(gv, _mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi));
-}
-GV_WORD gv   gv_max(gv a, gv b) { GV_BOTH2(gv, _mm256_max_ps); }
-GV_WORD gv   gv_less(gv a, gv b, gv yes, gv no) {
-    GV_BOTH(gv, _mm256_blendv_ps(no.lo, yes.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
-                 _mm256_blendv_ps(no.hi, yes.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ)));
-}
-GV_WORD gi   gv_bits(gv a) { GV_BOTH(gi, _mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)); }
-GV_WORD gv   gv_of_bits(gi a) { GV_BOTH(gv, _mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)); }
-GV_WORD gv   gv_of_int(gi a) { GV_BOTH(gv, _mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)); }
-GV_WORD gv   gv_f16(const void *p) {
-    GV_BOTH(gv, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)),
-                 _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p + 1)));
-}
-GV_WORD __m256 gv_half(const void *p) {        /* 8 bf16 */
-    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
-}
-GV_WORD gv   gv_bf16(const void *p) { GV_BOTH(gv, gv_half(p), gv_half((const __m128i *)p + 1)); }
-GV_WORD float gv_sum(gv a) {
-    __m256 b = _mm256_add_ps(a.lo, a.hi);
-    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
-}
-GV_WORD float gv_top(gv a) {
-    __m256 b = _mm256_max_ps(a.lo, a.hi);
-    __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    c = _mm_max_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_max_ss(c, _mm_shuffle_ps(c, c, 1)));
-}
-GV_WORD gi   gi_load(const void *p) {
-    GV_BOTH(gi, _mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)p + 1));
-}
-GV_WORD gi   gi_set(int32_t a) { GV_BOTH(gi, _mm256_set1_epi32(a), r.lo); }
-GV_WORD gi   gi_add(gi a, gi b) { GV_BOTH2(gi, _mm256_add_epi32); }
-GV_WORD gi   gi_sub(gi a, gi b) { GV_BOTH2(gi, _mm256_sub_epi32); }
-GV_WORD gi   gi_and(gi a, gi b) { GV_BOTH2(gi, _mm256_and_si256); }
-GV_WORD gi   gi_exponent(gi a) {
-    GV_BOTH(gi, _mm256_slli_epi32(a.lo, 23), _mm256_slli_epi32(a.hi, 23));
-}
-GV_WORD gi   gi_nibble(gi a, int upper) {
-    if (upper) { a.lo = _mm256_srli_epi16(a.lo, 4); a.hi = _mm256_srli_epi16(a.hi, 4); }
-    return gi_and(a, gi_set(0x0f0f0f0f));
-}
-#ifdef GRF_WORDS_AVX_VNNI
-GV_WORD gi   gi_byte(gi a) { return a; }
-GV_WORD gi   gi_dot4(gi sum, gi u, gi s) {
-    GV_BOTH(gi, _mm256_dpbusd_avx_epi32(sum.lo, u.lo, s.lo),
-                _mm256_dpbusd_avx_epi32(sum.hi, u.hi, s.hi));
-}
-#else
-GV_WORD gi   gi_byte(gi a) {
-    const __m256i bit = _mm256_set1_epi8(-128);
-    GV_BOTH(gi, _mm256_xor_si256(a.lo, bit), _mm256_xor_si256(a.hi, bit));
-}
-/* vpmaddubsw wants one side unsigned: |u| and s with the sign of u. No pair exceeds 2 128 127. */
-GV_WORD __m256i GV(dot4_half)(__m256i sum, __m256i u, __m256i s) {
-    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(u), _mm256_sign_epi8(s, u));
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-}
-GV_WORD gi   gi_dot4(gi sum, gi u, gi s) {
-    GV_BOTH(gi, GV(dot4_half)(sum.lo, u.lo, s.lo), GV(dot4_half)(sum.hi, u.hi, s.hi));
-}
-/* Nibbles are unsigned, and the 8 pairs of a block fit 16 bits: at most 8 2 15 128. */
-#define GV_PAIRS 1
-GV_WORD gi GV(add_pairs)(gi pairs, gi u, gi s) {
-    GV_BOTH(gi, _mm256_add_epi16(pairs.lo, _mm256_maddubs_epi16(u.lo, s.lo)),
-                _mm256_add_epi16(pairs.hi, _mm256_maddubs_epi16(u.hi, s.hi)));
-}
-GV_WORD gi GV(sum_pairs)(gi pairs) {
-    const __m256i one = _mm256_set1_epi16(1);
-    GV_BOTH(gi, _mm256_madd_epi16(pairs.lo, one), _mm256_madd_epi16(pairs.hi, one));
-}
-#endif
-GV_WORD void gi_store8(int8_t *p, gi a) {
-    __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.lo, a.hi), 0xd8);
-    __m128i low = _mm256_castsi256_si128(words), high = _mm256_extracti128_si256(words, 1);
-    _mm_storeu_si128((__m128i *)p, _mm_packs_epi16(low, high));
-}
-GV_WORD int32_t gi_sum(gi a) {
-    __m256i b = _mm256_add_epi32(a.lo, a.hi);
-    __m128i c = _mm_add_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
-    c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(c, _mm_shuffle_epi32(c, 0xb1)));
-}
-GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
-
-/* ---- NEON, of every 64-bit ARM: a word is four registers ------------------------------------ */
-#elif defined(GRF_WORDS_NEON)
-#ifndef GRF_WORDS_NEON_DOT
-#define GV_TARGET
-#elif defined(__clang__)
-#define GV_TARGET __attribute__((target("dotprod")))
-#else
-#define GV_TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
-#endif
-#define GV_WORD   GRF_INLINE GV_TARGET
-#define GV_KERNEL static GV_TARGET
-#define GV_FLOAT_ROWS 2
-#define GV_HALF_ROWS  2
-#define GV_INT_ROWS   2
-#define GV_VALUE_WORDS 4
-#define GV_QUERIES 1
-#define GV_BYTE_ZERO  0
-#define GV_UNROLL GRF_UNROLL
-#define GV_UNROLL_BLOCK
-#define GV_FETCH_BLOCK 0
-
-typedef struct { float32x4_t at[4]; } gv;
-typedef struct { int32x4_t   at[4]; } gi;
-GV_WORD gv   gv_load(const float *p) { GV_FOUR(gv, vld1q_f32(p + 4 * i)); }
-GV_WORD void gv_store(float *p, gv a) {
-    vst1q_f32(p, a.at[0]);     vst1q_f32(p + 4, a.at[1]);
-    vst1q_f32(p + 8, a.at[2]); vst1q_f32(p + 12, a.at[3]);
-}
-GV_WORD gv   gv_set(float a) { GV_FOUR(gv, vdupq_n_f32(a)); }
-GV_WORD gv   gv_add(gv a, gv b) { GV_FOUR(gv, vaddq_f32(a.at[i], b.at[i])); }
-GV_WORD gv   gv_sub(gv a, gv b) { GV_FOUR(gv, vsubq_f32(a.at[i], b.at[i])); }
-GV_WORD gv   gv_mul(gv a, gv b) { GV_FOUR(gv, vmulq_f32(a.at[i], b.at[i])); }
-GV_WORD gv   gv_div(gv a, gv b) { GV_FOUR(gv, vdivq_f32(a.at[i], b.at[i])); }
-GV_WORD gv   gv_sqrt(gv a) { GV_FOUR(gv, vsqrtq_f32(a.at[i])); }
-GV_WORD gv   gv_fma(gv a, gv b, gv c) { GV_FOUR(gv, vfmaq_f32(c.at[i], a.at[i], b.at[i])); }
-/* not vmaxq: that differs for zeros of both signs and NaN */
-GV_WORD float32x4_t GV(larger)(float32x4_t a, float32x4_t b) {
-    return vbslq_f32(vcgtq_f32(a, b), a, b);
-}
-GV_WORD gv   gv_max(gv a, gv b) { GV_FOUR(gv, GV(larger)(a.at[i], b.at[i])); }
-GV_WORD gv   gv_less(gv a, gv b, gv yes, gv no) {
-    GV_FOUR(gv, vbslq_f32(vcltq_f32(a.at[i], b.at[i]), yes.at[i], no.at[i]));
-}
-GV_WORD gi   gv_bits(gv a) { GV_FOUR(gi, vreinterpretq_s32_f32(a.at[i])); }
-GV_WORD gv   gv_of_bits(gi a) { GV_FOUR(gv, vreinterpretq_f32_s32(a.at[i])); }
-GV_WORD gv   gv_of_int(gi a) { GV_FOUR(gv, vcvtq_f32_s32(a.at[i])); }
-GV_WORD uint16x4_t gv_half(const void *p, int i) {
-    return vreinterpret_u16_u8(vld1_u8((const uint8_t *)p + 8 * i));
-}
-GV_WORD gv   gv_f16(const void *p) {
-    GV_FOUR(gv, vcvt_f32_f16(vreinterpret_f16_u16(gv_half(p, i))));
-}
-GV_WORD gv   gv_bf16(const void *p) {
-    GV_FOUR(gv, vreinterpretq_f32_u32(vshll_n_u16(gv_half(p, i), 16)));
-}
-GV_WORD float gv_sum(gv a) {
-    float32x4_t b = vaddq_f32(vaddq_f32(a.at[0], a.at[2]), vaddq_f32(a.at[1], a.at[3]));
-    float32x2_t c = vadd_f32(vget_low_f32(b), vget_high_f32(b));
-    return vget_lane_f32(c, 0) + vget_lane_f32(c, 1);
-}
-GV_WORD float gv_top(gv a) {
-    float32x4_t b = GV(larger)(GV(larger)(a.at[0], a.at[2]), GV(larger)(a.at[1], a.at[3]));
-    b = GV(larger)(b, vextq_f32(b, b, 2));
-    return vgetq_lane_f32(GV(larger)(b, vextq_f32(b, b, 1)), 0);
-}
-GV_WORD gi   gi_load(const void *p) {
-    GV_FOUR(gi, vreinterpretq_s32_u8(vld1q_u8((const uint8_t *)p + 16 * i)));
-}
-GV_WORD gi   gi_set(int32_t a) { GV_FOUR(gi, vdupq_n_s32(a)); }
-GV_WORD gi   gi_add(gi a, gi b) { GV_FOUR(gi, vaddq_s32(a.at[i], b.at[i])); }
-GV_WORD gi   gi_sub(gi a, gi b) { GV_FOUR(gi, vsubq_s32(a.at[i], b.at[i])); }
-GV_WORD gi   gi_and(gi a, gi b) { GV_FOUR(gi, vandq_s32(a.at[i], b.at[i])); }
-GV_WORD gi   gi_exponent(gi a) { GV_FOUR(gi, vshlq_n_s32(a.at[i], 23)); }
-GV_WORD int32x4_t GV(upper_nibbles)(int32x4_t a) {
-    return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(a), 4));
-}
-GV_WORD gi   gi_nibble(gi a, int upper) {
-    if (upper) { GV_FOUR(gi, GV(upper_nibbles)(a.at[i])); }
-    return gi_and(a, gi_set(0x0f0f0f0f));
-}
-/* the dot products here are of signed bytes, and turning the top bit takes 128 off */
-GV_WORD gi   gi_byte(gi a) {
-    GV_FOUR(gi, veorq_s32(a.at[i], vreinterpretq_s32_u8(vdupq_n_u8(128))));
-}
-GV_WORD int32x4_t GV(dot4_quarter)(int32x4_t sum, int8x16_t w, int8x16_t x) {
-#ifdef GRF_WORDS_NEON_DOT
-    return vdotq_s32(sum, w, x);
-#else
-    int32x4_t low  = vpaddlq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(x)));
-    int32x4_t high = vpaddlq_s16(vmull_s8(vget_high_s8(w), vget_high_s8(x)));
-    return vaddq_s32(sum, vpaddq_s32(low, high));
-#endif
-}
-GV_WORD gi   gi_dot4(gi sum, gi w, gi x) {
-    GV_FOUR(gi, GV(dot4_quarter)(sum.at[i], vreinterpretq_s8_s32(w.at[i]),
-                                 vreinterpretq_s8_s32(x.at[i])));
-}
-#ifndef GRF_WORDS_NEON_DOT
-/* Pairs of a block fit 16 bits, as those of AVX2 do. */
-#define GV_PAIRS 1
-GV_WORD int32x4_t GV(add_quarter)(int32x4_t pairs, int8x16_t w, int8x16_t x) {
-    int16x8_t low  = vmull_s8(vget_low_s8(w), vget_low_s8(x));
-    int16x8_t high = vmull_s8(vget_high_s8(w), vget_high_s8(x));
-    return vreinterpretq_s32_s16(vaddq_s16(vreinterpretq_s16_s32(pairs), vpaddq_s16(low, high)));
-}
-GV_WORD gi GV(add_pairs)(gi pairs, gi w, gi x) {
-    GV_FOUR(gi, GV(add_quarter)(pairs.at[i], vreinterpretq_s8_s32(w.at[i]),
-                                vreinterpretq_s8_s32(x.at[i])));
-}
-GV_WORD gi GV(sum_pairs)(gi pairs) {
-    GV_FOUR(gi, vpaddlq_s16(vreinterpretq_s16_s32(pairs.at[i])));
-}
-#endif
-GV_WORD void gi_store8(int8_t *p, gi a) {
-    int16x8_t low  = vcombine_s16(vmovn_s32(a.at[0]), vmovn_s32(a.at[1]));
-    int16x8_t high = vcombine_s16(vmovn_s32(a.at[2]), vmovn_s32(a.at[3]));
-    vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
-}
-GV_WORD int32_t gi_sum(gi a) {
-    return vaddvq_s32(vaddq_s32(vaddq_s32(a.at[0], a.at[1]), vaddq_s32(a.at[2], a.at[3])));
-}
-GV_WORD float g1_fma(float a, float b, float c) { return GRF_FMAF(a, b, c); }
-
-/* ---- WebAssembly's SIMD128: a word is four registers ---------------------------------------- */
-#elif defined(GRF_WORDS_WASM)
-#define GV_WORD   GRF_INLINE
-#define GV_KERNEL static
-#define GV_FLOAT_ROWS 2
-#define GV_HALF_ROWS  2
-#define GV_INT_ROWS   2
-#define GV_VALUE_WORDS 1
-#define GV_QUERIES 1
-#define GV_BYTE_ZERO  128
-#define GV_UNROLL GRF_UNROLL
-#define GV_UNROLL_BLOCK
-#define GV_FETCH_BLOCK 0
-
-typedef struct { v128_t at[4]; } gv;
-typedef struct { v128_t at[4]; } gi;
-GV_WORD gv   gv_load(const float *p) { GV_FOUR(gv, wasm_v128_load(p + 4 * i)); }
-GV_WORD void gv_store(float *p, gv a) {
-    wasm_v128_store(p, a.at[0]);     wasm_v128_store(p + 4, a.at[1]);
-    wasm_v128_store(p + 8, a.at[2]); wasm_v128_store(p + 12, a.at[3]);
-}
-GV_WORD gv   gv_set(float a) { GV_FOUR(gv, wasm_f32x4_splat(a)); }
-GV_WORD gv   gv_add(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_add(a.at[i], b.at[i])); }
-GV_WORD gv   gv_sub(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_sub(a.at[i], b.at[i])); }
-GV_WORD gv   gv_mul(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_mul(a.at[i], b.at[i])); }
-GV_WORD gv   gv_div(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_div(a.at[i], b.at[i])); }
-GV_WORD gv   gv_sqrt(gv a) { GV_FOUR(gv, wasm_f32x4_sqrt(a.at[i])); }
-/* grf_fma for two. Rounded to odd means: what the sum s = p + c has lost is cut off its magnitude,
- * and its last bit set. The lost part points inwards where its sign is not that of the sum. */
-GV_WORD v128_t GV(to_odd)(v128_t s, v128_t p, v128_t c) {
-    v128_t t = wasm_f64x2_sub(s, p), zero = wasm_f64x2_splat(0);
-    v128_t lost = wasm_f64x2_add(wasm_f64x2_sub(p, wasm_f64x2_sub(s, t)), wasm_f64x2_sub(c, t));
-    v128_t inexact = wasm_v128_or(wasm_f64x2_lt(lost, zero), wasm_f64x2_gt(lost, zero));
-    v128_t inwards = wasm_i64x2_lt(wasm_v128_xor(lost, s), zero);
-    s = wasm_i64x2_add(s, wasm_v128_and(inwards, inexact));
-    return wasm_v128_or(s, wasm_v128_and(inexact, wasm_i64x2_splat(1)));
-}
-GV_WORD v128_t GV(upper)(v128_t a) {
-    return wasm_f64x2_promote_low_f32x4(wasm_i64x2_shuffle(a, a, 1, 1));
-}
-/* Only a double halfway between two floats could round the other way; its last 28 bits are 0. */
-GV_WORD v128_t GV(halfway)(v128_t s) {
-    return wasm_i64x2_eq(wasm_i64x2_shl(s, 36), wasm_i64x2_splat(0));
-}
-GV_WORD v128_t GV(fma_quarter)(v128_t a, v128_t b, v128_t c) {
-    v128_t c0 = wasm_f64x2_promote_low_f32x4(c), c1 = GV(upper)(c);
-    v128_t p0 = wasm_f64x2_promote_low_f32x4(a), p1 = wasm_f64x2_mul(GV(upper)(a), GV(upper)(b));
-    v128_t s0, s1;
-    p0 = wasm_f64x2_mul(p0, wasm_f64x2_promote_low_f32x4(b));
-    s0 = wasm_f64x2_add(p0, c0); s1 = wasm_f64x2_add(p1, c1);
-    if (wasm_v128_any_true(wasm_v128_or(GV(halfway)(s0), GV(halfway)(s1)))) {
-        s0 = GV(to_odd)(s0, p0, c0); s1 = GV(to_odd)(s1, p1, c1);
-    }
-    return wasm_i64x2_shuffle(wasm_f32x4_demote_f64x2_zero(s0), wasm_f32x4_demote_f64x2_zero(s1),
-                              0, 2);
-}
-GV_WORD gv   gv_fma(gv a, gv b, gv c) {
-    GV_FOUR(gv, GV(fma_quarter)(a.at[i], b.at[i], c.at[i]));
-}
-GV_WORD gv   gv_max(gv a, gv b) { GV_FOUR(gv, wasm_f32x4_pmax(b.at[i], a.at[i])); }
-GV_WORD gv   gv_less(gv a, gv b, gv yes, gv no) {
-    GV_FOUR(gv, wasm_v128_bitselect(yes.at[i], no.at[i], wasm_f32x4_lt(a.at[i], b.at[i])));
-}
-GV_WORD gi   gv_bits(gv a) { gi r; memcpy(&r, &a, sizeof r); return r; }
-GV_WORD gv   gv_of_bits(gi a) { gv r; memcpy(&r, &a, sizeof r); return r; }
-GV_WORD gv   gv_of_int(gi a) { GV_FOUR(gv, wasm_f32x4_convert_i32x4(a.at[i])); }
-GV_WORD v128_t gv_half(const void *p, int i) {
-    return wasm_u32x4_load16x4((const uint8_t *)p + 8 * i);
-}
-/* exponent and fraction where a float has them, times 2^(127 - 15); infinity and NaN stay so */
-GV_WORD v128_t GV(float_of_f16)(v128_t h) {
-    v128_t size = wasm_v128_and(h, wasm_i32x4_splat(0x7fff));
-    v128_t sign = wasm_i32x4_shl(wasm_v128_xor(h, size), 16);
-    v128_t special = wasm_i32x4_gt(size, wasm_i32x4_splat(0x7bff));
-    size = wasm_f32x4_mul(wasm_i32x4_shl(size, 13), wasm_f32x4_splat(5.192296858534828e33f));
-    special = wasm_v128_and(special, wasm_i32x4_splat(0x7f800000));
-    return wasm_v128_or(wasm_v128_or(sign, size), special);
-}
-GV_WORD gv   gv_f16(const void *p) { GV_FOUR(gv, GV(float_of_f16)(gv_half(p, i))); }
-GV_WORD gv   gv_bf16(const void *p) { GV_FOUR(gv, wasm_i32x4_shl(gv_half(p, i), 16)); }
-GV_WORD float gv_sum(gv a) {
-    v128_t b = wasm_f32x4_add(wasm_f32x4_add(a.at[0], a.at[2]), wasm_f32x4_add(a.at[1], a.at[3]));
-    b = wasm_f32x4_add(b, wasm_i64x2_shuffle(b, b, 1, 1));
-    return wasm_f32x4_extract_lane(b, 0) + wasm_f32x4_extract_lane(b, 1);
-}
-GV_WORD float gv_top(gv a) {
-    v128_t b = wasm_f32x4_pmax(a.at[2], a.at[0]), c = wasm_f32x4_pmax(a.at[3], a.at[1]);
-    b = wasm_f32x4_pmax(c, b);
-    b = wasm_f32x4_pmax(wasm_i64x2_shuffle(b, b, 1, 1), b);
-    return wasm_f32x4_extract_lane(wasm_f32x4_pmax(wasm_i32x4_shuffle(b, b, 1, 1, 1, 1), b), 0);
-}
-GV_WORD gi   gi_load(const void *p) { GV_FOUR(gi, wasm_v128_load((const uint8_t *)p + 16 * i)); }
-GV_WORD gi   gi_set(int32_t a) { GV_FOUR(gi, wasm_i32x4_splat(a)); }
-GV_WORD gi   gi_add(gi a, gi b) { GV_FOUR(gi, wasm_i32x4_add(a.at[i], b.at[i])); }
-GV_WORD gi   gi_sub(gi a, gi b) { GV_FOUR(gi, wasm_i32x4_sub(a.at[i], b.at[i])); }
-GV_WORD gi   gi_and(gi a, gi b) { GV_FOUR(gi, wasm_v128_and(a.at[i], b.at[i])); }
-GV_WORD gi   gi_exponent(gi a) { GV_FOUR(gi, wasm_i32x4_shl(a.at[i], 23)); }
-GV_WORD gi   gi_nibble(gi a, int upper) {
-    if (upper) { GV_FOUR(gi, wasm_u8x16_shr(a.at[i], 4)); }
-    return gi_and(a, gi_set(0x0f0f0f0f));
-}
-GV_WORD gi   gi_byte(gi a) { return a; }
-/* bytes 0 and 2 of each four, then 1 and 3, as 16-bit pairs */
-GV_WORD v128_t GV(dot4_quarter)(v128_t sum, v128_t u, v128_t s) {
-    v128_t u02 = wasm_v128_and(u, wasm_i16x8_splat(255)), u13 = wasm_u16x8_shr(u, 8);
-    v128_t s02 = wasm_i16x8_shr(wasm_i16x8_shl(s, 8), 8), s13 = wasm_i16x8_shr(s, 8);
-    sum = wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(u02, s02));
-    return wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(u13, s13));
-}
-GV_WORD gi   gi_dot4(gi sum, gi u, gi s) {
-    GV_FOUR(gi, GV(dot4_quarter)(sum.at[i], u.at[i], s.at[i]));
-}
-GV_WORD void gi_store8(int8_t *p, gi a) {
-    v128_t low = wasm_i16x8_narrow_i32x4(a.at[0], a.at[1]);
-    v128_t high = wasm_i16x8_narrow_i32x4(a.at[2], a.at[3]);
-    wasm_v128_store(p, wasm_i8x16_narrow_i16x8(low, high));
-}
-GV_WORD int32_t gi_sum(gi a) {
-    v128_t b = wasm_i32x4_add(wasm_i32x4_add(a.at[0], a.at[1]), wasm_i32x4_add(a.at[2], a.at[3]));
-    b = wasm_i32x4_add(b, wasm_i64x2_shuffle(b, b, 1, 1));
-    return wasm_i32x4_extract_lane(wasm_i32x4_add(b, wasm_i32x4_shuffle(b, b, 1, 1, 1, 1)), 0);
-}
-GV_WORD float g1_fma(float a, float b, float c) { return grf_fma(a, b, c); }
-
-/* ---- plain C: the reference ----------------------------------------------------------------- */
-#else
-#define GV_WORD   GRF_UNUSED static inline   /* forced, the plain loops would grow tenfold */
-#define GV_KERNEL static
-#define GV_FLOAT_ROWS 1
-#define GV_HALF_ROWS  1
-#define GV_INT_ROWS   1
-#define GV_VALUE_WORDS 1
-#define GV_QUERIES 1
-#define GV_BYTE_ZERO  128
-#define GV_UNROLL
-#define GV_UNROLL_BLOCK
-#define GV_FETCH_BLOCK 0
-#define GV_EACH(type, value) type r; int i; for (i = 0; i < 16; i++) r.at[i] = value; return r
-
-typedef struct { float   at[16]; } gv;
-typedef struct { int32_t at[16]; } gi;
-GV_WORD gv   gv_load(const float *p) { gv r; memcpy(r.at, p, sizeof r.at); return r; }
-GV_WORD void gv_store(float *p, gv a) { memcpy(p, a.at, sizeof a.at); }
-GV_WORD gv   gv_set(float a) { GV_EACH(gv, a); }
-GV_WORD gv   gv_add(gv a, gv b) { GV_EACH(gv, a.at[i] + b.at[i]); }
-GV_WORD gv   gv_sub(gv a, gv b) { GV_EACH(gv, a.at[i] - b.at[i]); }
-GV_WORD gv   gv_mul(gv a, gv b) { GV_EACH(gv, a.at[i] * b.at[i]); }
-GV_WORD gv   gv_div(gv a, gv b) { GV_EACH(gv, a.at[i] / b.at[i]); }
-GV_WORD gv   gv_sqrt(gv a) { GV_EACH(gv, sqrtf(a.at[i])); }
-GV_WORD gv   gv_fma(gv a, gv b, gv c) { GV_EACH(gv, grf_fma(a.at[i], b.at[i], c.at[i])); }
-GV_WORD gv   gv_max(gv a, gv b) { GV_EACH(gv, a.at[i] > b.at[i] ? a.at[i] : b.at[i]); }
-GV_WORD gv   gv_less(gv a, gv b, gv yes, gv no) {
-    GV_EACH(gv, a.at[i] < b.at[i] ? yes.at[i] : no.at[i]);
-}
-GV_WORD gi   gv_bits(gv a) { gi r; memcpy(&r, &a, sizeof r); return r; }
-GV_WORD gv   gv_of_bits(gi a) { gv r; memcpy(&r, &a, sizeof r); return r; }
-GV_WORD gv   gv_of_int(gi a) { GV_EACH(gv, (float)a.at[i]); }
-GV_WORD uint16_t gv_half(const void *p, int i) {
-    uint16_t half;
-    memcpy(&half, (const uint8_t *)p + 2 * i, 2);
-    return half;
-}
-GV_WORD gv   gv_f16(const void *p) { GV_EACH(gv, grf_float_from_f16(gv_half(p, i))); }
-GV_WORD gv   gv_bf16(const void *p) { GV_EACH(gv, grf_float_from_bf16(gv_half(p, i))); }
-GV_WORD float gv_sum(gv a) {
-    int width, i;
-    for (width = 8; width; width /= 2)
-        for (i = 0; i < width; i++) a.at[i] += a.at[i + width];
-    return a.at[0];
-}
-GV_WORD float gv_top(gv a) {
-    int width, i;
-    for (width = 8; width; width /= 2)
-        for (i = 0; i < width; i++) if (!(a.at[i] > a.at[i + width])) a.at[i] = a.at[i + width];
-    return a.at[0];
-}
-/* signed overflow, which only NaN and infinity can cause, must wrap: hence the unsigned detour */
-#define GV_WRAP(a, op, b) (int32_t)((uint32_t)(a) op (uint32_t)(b))
-GV_WORD gi   gi_load(const void *p) { gi r; memcpy(&r, p, sizeof r); return r; }
-GV_WORD gi   gi_set(int32_t a) { GV_EACH(gi, a); }
-GV_WORD gi   gi_add(gi a, gi b) { GV_EACH(gi, GV_WRAP(a.at[i], +, b.at[i])); }
-GV_WORD gi   gi_sub(gi a, gi b) { GV_EACH(gi, GV_WRAP(a.at[i], -, b.at[i])); }
-GV_WORD gi   gi_and(gi a, gi b) { GV_EACH(gi, a.at[i] & b.at[i]); }
-GV_WORD gi   gi_exponent(gi a) { GV_EACH(gi, GV_WRAP(a.at[i], <<, 23)); }
-GV_WORD gi   gi_nibble(gi a, int upper) {
-    GV_EACH(gi, GV_WRAP(a.at[i], >>, upper ? 4 : 0) & 0x0f0f0f0f);
-}
-GV_WORD gi   gi_byte(gi a) { return a; }
-GV_WORD gi   gi_dot4(gi sum, gi u, gi s) {
-    int i, k;
-    for (i = 0; i < 16; i++)
-        for (k = 0; k < 4; k++)
-            sum.at[i] += ((const uint8_t *)&u)[4 * i + k] * ((const int8_t *)&s)[4 * i + k];
-    return sum;
-}
-GV_WORD void gi_store8(int8_t *p, gi a) {
-    int i;
-    for (i = 0; i < 16; i++) p[i] = (int8_t)(uint8_t)((uint32_t)a.at[i] & 255);
-}
-GV_WORD int32_t gi_sum(gi a) {
-    int32_t sum = 0;
-    int i;
-    for (i = 0; i < 16; i++) sum = GV_WRAP(sum, +, a.at[i]);
-    return sum;
-}
-GV_WORD float g1_fma(float a, float b, float c) { return grf_fma(a, b, c); }
-#endif
-
-#ifndef GV_SUM4
-GV_WORD void gv_sum4(float *to, gv a, gv b, gv c, gv d) {
-    to[0] = gv_sum(a); to[1] = gv_sum(b); to[2] = gv_sum(c); to[3] = gv_sum(d);
-}
-#endif
-
 /* ================================================================= >>kernels
- * Each kernel once, in words. */
+ * The inner loops, compiled once for each instruction set (see >>vectors). Where a sum is rounded, a
+ * comment gives its order, which is the same in all sets. */
 
-/* ---- what linear layers of both kinds need --------------------------------------------------- */
+#ifdef GRF_ISA
 
-/* Fetches a line, or two: most of a step of up to 72 or 136 bytes. */
-GV_WORD void GV(fetch)(const uint8_t *at, const int two) {
-    GRF_FETCH(at);
-    if (two) GRF_FETCH(at + 64);
-}
-
-GV_WORD void GV(fetch_bytes)(const uint8_t *at, int bytes) {
-    const uint8_t *end = at + bytes;
-    do GRF_FETCH(at); while ((at += 64) < end);
-}
-
-/* Rows in the largest groups the registers hold. */
-#define GV_ROWS_LOOP(limit, apart, steps, body) \
-    while (rows > 0) { \
-        int m = rows < limit ? rows : limit; \
-        if (m > 6) m = m < 12 ? 6 : 12; \
-        if (m == 5 || (m == 6 && rows > 6 && rows < 9)) m = 4; \
-        switch (m) { \
-        case 12: if (limit >= 12) { body(12); } break; \
-        case 6:  if (limit >= 6)  { body(6); } break; \
-        case 4:  if (limit >= 4)  { body(4); } break; \
-        case 3:  if (limit >= 3)  { body(3); } break; \
-        case 2:  if (limit >= 2)  { body(2); } break; \
-        default: body(1); break; \
-        } \
-        rows -= m; x += m * apart; out += m * GRF_TILE; \
-        ahead.at += count * steps * ahead.step; \
-    }
-
-#ifndef GRF_WORDS_BASE                      /* as far as #endif: a base has it already */
+#ifndef GRF_BYTES_ONLY
 
 /* ---- functions of one word ------------------------------------------------------------------ */
 
-#define gv_exp       GV(gv_exp)
-#define gv_expm1     GV(gv_expm1)
-#define gv_sigmoid   GV(gv_sigmoid)
-#define gv_tanh      GV(gv_tanh)
-#define gv_tanh_near GV(gv_tanh_near)
-#define gv_reduce    GV(gv_reduce)
-#define gv_neg       GV(gv_neg)
 
-GV_WORD gv gv_neg(gv x) { return gv_sub(gv_set(-0.0f), x); }
+GV_INLINE gv GV(neg)(gv x) { return gv_sub(gv_set(-0.0f), x); }
 
 /* x = n ln 2 + r, |r| <= ln 2 / 2. Adding 1.5 2^23 rounds to an integer, which then stands in the
  * low bits of the sum. ln 2 is split so that n times its first part is exact. */
-GV_WORD gv gv_reduce(gv x, gi *n) {
+GV_INLINE gv GV(reduce)(gv x, gi *n) {
     gv shift = gv_set(12582912.0f), t = gv_fma(x, gv_set(1.44269504f), shift);
     gv whole = gv_sub(t, shift);
     *n = gi_sub(gv_bits(t), gi_set(0x4b400000));
@@ -7847,9 +6890,9 @@ GV_WORD gv gv_reduce(gv x, gi *n) {
 
 /* e^x by the Taylor series of e^r (the first term left out is below 2^-27), 2^n by adding n to the
  * exponent. Below the smallest normal number: 0. Above the largest: infinity. */
-GV_WORD gv gv_exp(gv x) {
+GV_INLINE gv GV(exp)(gv x) {
     gi n;
-    gv r = gv_reduce(x, &n), p = gv_set(1.0f / 5040);
+    gv r = GV(reduce)(x, &n), p = gv_set(1.0f / 5040);
     p = gv_fma(p, r, gv_set(1.0f / 720));
     p = gv_fma(p, r, gv_set(1.0f / 120));
     p = gv_fma(p, r, gv_set(1.0f / 24));
@@ -7857,17 +6900,17 @@ GV_WORD gv gv_exp(gv x) {
     p = gv_fma(p, r, gv_set(0.5f));
     p = gv_fma(p, r, gv_set(1));
     p = gv_fma(p, r, gv_set(1));
-    p = gv_of_bits(gi_add(gv_bits(p), gi_exponent(n)));
+    p = gv_from_bits(gi_add(gv_bits(p), gi_exponent(n)));
     p = gv_less(x, gv_set(-87.336544f), gv_set(0), p);
     return gv_less(gv_set(88.722839f), x, gv_set(INFINITY), p);
 }
 
 /* e^x - 1 for x <= 0, exact in relative terms near 0: e^x - 1 = 2^n (e^r - 1) + (2^n - 1). */
-GV_WORD gv gv_expm1(gv x) {
+GV_INLINE gv GV(expm1)(gv x) {
     gi n;
     gv r, p = gv_set(1.0f / 40320), scale;
     x = gv_max(gv_set(-80.0f), x);
-    r = gv_reduce(x, &n);
+    r = GV(reduce)(x, &n);
     p = gv_fma(p, r, gv_set(1.0f / 5040));
     p = gv_fma(p, r, gv_set(1.0f / 720));
     p = gv_fma(p, r, gv_set(1.0f / 120));
@@ -7875,21 +6918,21 @@ GV_WORD gv gv_expm1(gv x) {
     p = gv_fma(p, r, gv_set(1.0f / 6));
     p = gv_fma(p, r, gv_set(0.5f));
     p = gv_fma(p, gv_mul(r, r), r);
-    scale = gv_of_bits(gi_exponent(gi_add(n, gi_set(127))));
+    scale = gv_from_bits(gi_exponent(gi_add(n, gi_set(127))));
     return gv_fma(scale, p, gv_sub(scale, gv_set(1)));
 }
 
 /* 1 / (1 + e^-x), or e^x / (1 + e^x) for negative x, so that nothing overflows. What rounding took
  * from the divisor d is given back in the quotient s: s - s lost / d, d being close to 1 where it
  * matters. */
-GV_WORD gv gv_sigmoid(gv x) {
-    gv e = gv_exp(gv_less(x, gv_set(0), x, gv_neg(x))), one = gv_set(1), d = gv_add(one, e);
+GV_INLINE gv GV(sigmoid)(gv x) {
+    gv e = GV(exp)(gv_less(x, gv_set(0), x, GV(neg)(x))), one = gv_set(1), d = gv_add(one, e);
     gv lost = gv_sub(e, gv_sub(d, one)), s = gv_div(gv_less(x, gv_set(0), e, one), d);
-    return gv_fma(gv_neg(s), lost, s);
+    return gv_fma(GV(neg)(s), lost, s);
 }
 
 /* x + x^3 P(x^2) for |x| < 0.625, with the polynomial of Moshier's Cephes. */
-GV_WORD gv gv_tanh_near(gv x) {
+GV_INLINE gv GV(tanh_near)(gv x) {
     gv square = gv_mul(x, x), p;
     p = gv_fma(gv_set(-5.70498872745e-3f), square, gv_set(2.06390887954e-2f));
     p = gv_fma(p, square, gv_set(-5.37397155531e-2f));
@@ -7899,33 +6942,33 @@ GV_WORD gv gv_tanh_near(gv x) {
 }
 
 /* tanh |x| = 1 - 2 / (1 + e^(2|x|)), which cancels near 0. */
-GV_WORD gv gv_tanh(gv x) {
-    gv size = gv_less(x, gv_set(0), gv_neg(x), x), large;
-    large = gv_div(gv_set(-2), gv_add(gv_set(1), gv_exp(gv_add(size, size))));
+GV_INLINE gv GV(tanh)(gv x) {
+    gv size = gv_less(x, gv_set(0), GV(neg)(x), x), large;
+    large = gv_div(gv_set(-2), gv_add(gv_set(1), GV(exp)(gv_add(size, size))));
     large = gv_add(gv_set(1), large);
-    large = gv_less(x, gv_set(0), gv_neg(large), large);
-    return gv_less(size, gv_set(0.625f), gv_tanh_near(x), large);
+    large = gv_less(x, gv_set(0), GV(neg)(large), large);
+    return gv_less(size, gv_set(0.625f), GV(tanh_near)(x), large);
 }
 
 /* ---- activations: x times the share of it that passes --------------------------------------- */
 
 /* x (1 + tanh u) / 2 = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3) */
-GV_WORD gv GV(gelu_tanh)(gv x) {
+GV_INLINE gv GV(gelu_tanh)(gv x) {
     gv slope = gv_fma(gv_mul(x, x), gv_set(0.0713548162726f), gv_set(1.59576912161f));
-    return gv_mul(x, gv_sigmoid(gv_mul(x, slope)));
+    return gv_mul(x, GV(sigmoid)(gv_mul(x, slope)));
 }
 
 /* x erfc(-x / sqrt 2) / 2. For z >= 0, erfc(z) = t e^(-z^2 + P(t)), t = 1 / (1 + z/2), with the
  * Chebyshev fit of Numerical Recipes (erfcc; 1.2e-7 relative). */
-GV_WORD gv GV(gelu_erf)(gv x) {
+GV_INLINE gv GV(gelu_erf)(gv x) {
     static const float P[] = { 0.17087277f, -0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f,
                                -0.18628806f, 0.09678418f, 0.37409196f, 1.00002368f, -1.26551223f };
-    gv size = gv_less(x, gv_set(0), gv_neg(x), x), z = gv_mul(size, gv_set(0.707106781f));
+    gv size = gv_less(x, gv_set(0), GV(neg)(x), x), z = gv_mul(size, gv_set(0.707106781f));
     gv t = gv_div(gv_set(1), gv_fma(z, gv_set(0.5f), gv_set(1))), p = gv_set(P[0]), tail;
     int i;
     for (i = 1; i < GRF_COUNT(P); i++) p = gv_fma(p, t, gv_set(P[i]));
     /* the share of the normal distribution beyond |x| */
-    tail = gv_mul(gv_mul(gv_set(0.5f), t), gv_exp(gv_fma(gv_neg(z), z, p)));
+    tail = gv_mul(gv_mul(gv_set(0.5f), t), GV(exp)(gv_fma(GV(neg)(z), z, p)));
     return gv_mul(x, gv_less(x, gv_set(0), tail, gv_fma(gv_set(-1), tail, gv_set(1))));
 }
 
@@ -7936,7 +6979,7 @@ GV_KERNEL void GV(activate)(float *y, griffin_activation activation, int64_t n) 
         switch (activation) {
         case GRIFFIN_GELU_TANH: x = GV(gelu_tanh)(x); break;
         case GRIFFIN_GELU_ERF:  x = GV(gelu_erf)(x); break;
-        case GRIFFIN_SILU:      x = gv_mul(x, gv_sigmoid(x)); break;
+        case GRIFFIN_SILU:      x = gv_mul(x, GV(sigmoid)(x)); break;
         case GRIFFIN_RELU:      x = gv_max(x, gv_set(0)); break;
         }
         gv_store(y + j, x);
@@ -7973,15 +7016,15 @@ GV_KERNEL void GV(soft_cap)(float *y, float cap, int64_t n) {
         gv size = gv_set(0);
         for (j = 0; j < count; j += 16) {
             gv x = gv_div(gv_load(y + j), gv_set(cap));
-            size = gv_max(gv_max(x, gv_neg(x)), size);
+            size = gv_max(gv_max(x, GV(neg)(x)), size);
             gv_store(y + j, x);
         }
-        if (gv_top(size) < 0.625f)
+        if (gv_largest(size) < 0.625f)
             for (j = 0; j < count; j += 16)
-                gv_store(y + j, gv_mul(gv_set(cap), gv_tanh_near(gv_load(y + j))));
+                gv_store(y + j, gv_mul(gv_set(cap), GV(tanh_near)(gv_load(y + j))));
         else
             for (j = 0; j < count; j += 16)
-                gv_store(y + j, gv_mul(gv_set(cap), gv_tanh(gv_load(y + j))));
+                gv_store(y + j, gv_mul(gv_set(cap), GV(tanh)(gv_load(y + j))));
     }
 }
 
@@ -7989,12 +7032,12 @@ GV_KERNEL void GV(exp_shifted)(float *y, const float *x, float shift, int n) {
     float last[16];
     int j, left;
     for (j = 0; j + 16 <= n; j += 16)
-        gv_store(y + j, gv_exp(gv_sub(gv_load(x + j), gv_set(shift))));
+        gv_store(y + j, GV(exp)(gv_sub(gv_load(x + j), gv_set(shift))));
     left = n - j;
     if (left == 0) return;
     memset(last, 0, sizeof last);
     memcpy(last, x + j, (size_t)left * 4);
-    gv_store(last, gv_exp(gv_sub(gv_load(last), gv_set(shift))));
+    gv_store(last, GV(exp)(gv_sub(gv_load(last), gv_set(shift))));
     memcpy(y + j, last, (size_t)left * 4);
 }
 
@@ -8024,7 +7067,7 @@ GV_KERNEL void GV(quantise)(grf_q8 *y, int64_t stride, const float *x, int64_t n
             gv a = gv_load(x + j);
             size = gv_max(gv_max(a, gv_sub(sign, a)), size);
         }
-        scale = gv_top(size) / 127;
+        scale = gv_largest(size) / 127;
         inverse = gv_set(scale < 1e-37f ? 0 : 1 / scale);
         y->scale = scale;
         for (j = 0; j < group; j += 32, x += 32) {
@@ -8038,59 +7081,64 @@ GV_KERNEL void GV(quantise)(grf_q8 *y, int64_t stride, const float *x, int64_t n
     }
 }
 
-/* ---- linear: out[m][r] = sum_k w[r][k] x[m][k], one chain for each output, ascending in k --- */
+/* ---- linear, float weights: out[m][r] = sum_k w[r][k] x[m][k] --------------------------------
+ * One chain of fused multiply-adds for each output, ascending in k. */
 
-GV_WORD gv GV(weights)(int type, const uint8_t *w) {
+/* 16 numbers of a type, as floats. */
+GV_INLINE gv GV(load_as)(const int type, const uint8_t *p) {
     switch (type) {
-    case GRF_F16:  return gv_f16(w);
-    case GRF_BF16: return gv_bf16(w);
-    default:       return gv_load((const float *)(const void *)w);
+    case GRF_F16:  return gv_f16(p);
+    case GRF_BF16: return gv_bf16(p);
+    default:       return gv_load((const float *)(const void *)p);
     }
 }
 
 /* `rows` rows of x times `count` columns of a tile, continuing the sums in out. rows and type are
  * constants at every call: the loops over rows unroll and the sums stay in registers. */
-GV_WORD void GV(float_rows)(const int rows, const int type, float *out, const uint8_t *w,
-                            const float *x, int64_t stride, int64_t count, grf_ahead ahead) {
-    const int size = type == GRF_F32 ? 64 : 32;
-    gv low[GV_FLOAT_ROWS], high[GV_FLOAT_ROWS];
-    int m;
-    GV_UNROLL for (m = 0; m < rows; m++) {
-        low[m] = gv_load(out + m * GRF_TILE); high[m] = gv_load(out + m * GRF_TILE + 16);
+GV_INLINE void GV(float_rows)(const int rows, const int type, float *out, const uint8_t *w,
+                              const float *x, int64_t stride, int64_t count, grf_ahead ahead) {
+    const int size = type == GRF_F32 ? 64 : 32;             /* bytes of 16 weights */
+    const int two = type == GRF_F32 && rows < GV_FLOAT_ROWS;
+    gv low[GV_FLOAT_ROWS], high[GV_FLOAT_ROWS];             /* output rows 0 to 15, 16 to 31 */
+    GRF_UNROLL for (int m = 0; m < rows; m++) {
+        low[m] = gv_load(out + m * GRF_TILE);
+        high[m] = gv_load(out + m * GRF_TILE + 16);
     }
     for (; count > 0; count--, x++, w += 2 * size, ahead.at += ahead.step) {
-        gv a = GV(weights)(type, w), b = GV(weights)(type, w + size);
-        GV(fetch)(ahead.at, type == GRF_F32 && rows < GV_FLOAT_ROWS);
-        GV_UNROLL for (m = 0; m < rows; m++) {
+        gv a = GV(load_as)(type, w), b = GV(load_as)(type, w + size);
+        GV_FETCH_LINES(ahead.at, two);
+        GRF_UNROLL for (int m = 0; m < rows; m++) {
             gv xm = gv_set(x[m * stride]);
-            low[m] = gv_fma(a, xm, low[m]); high[m] = gv_fma(b, xm, high[m]);
+            low[m] = gv_fma(a, xm, low[m]);
+            high[m] = gv_fma(b, xm, high[m]);
         }
     }
-    GV_UNROLL for (m = 0; m < rows; m++) {
-        gv_store(out + m * GRF_TILE, low[m]); gv_store(out + m * GRF_TILE + 16, high[m]);
+    GRF_UNROLL for (int m = 0; m < rows; m++) {
+        gv_store(out + m * GRF_TILE, low[m]);
+        gv_store(out + m * GRF_TILE + 16, high[m]);
     }
 }
 
-#define GV_FLOAT_BODY(M) \
-    GV(float_rows)((M) < GV_FLOAT_ROWS ? (M) : GV_FLOAT_ROWS, type, out, w, x, stride, count, ahead)
-
-GV_WORD void GV(float_part)(const int type, float *out, const uint8_t *w, const float *x,
-                            int64_t stride, int64_t count, int rows) {
-    const int most = type == GRF_F32 ? GV_FLOAT_ROWS : GV_HALF_ROWS;
-    const int bytes = type == GRF_F32 ? 128 : 64;
-    grf_ahead ahead = grf_look_ahead(w, count * bytes, bytes, (rows + most - 1) / most);
-    GV_ROWS_LOOP(most, stride, 1, GV_FLOAT_BODY)
+/* All rows of x, in groups. */
+GV_INLINE void GV(float_part)(const int type, float *out, const uint8_t *w, const float *x,
+                              int64_t stride, int64_t count, int rows) {
+    const int column = type == GRF_F32 ? 128 : 64, most = GV_FLOAT_ROWS;
+    grf_ahead ahead = grf_look_ahead(w, count * column, column, (rows + most - 1) / most);
+    for (int m; rows > 0; rows -= m, x += m * stride, out += m * GRF_TILE) {
+        m = grf_next_rows(rows, most);
+        GRF_CALL_ROWS(m, GV_FLOAT_ROWS, GV(float_rows), type, out, w, x, stride, count, ahead)
+        ahead.at += count * ahead.step;
+    }
 }
 
 /* Columns at a time: all if one pass over the tile is enough for the rows, since a long stream is
  * read best; else as many as stay in the first cache until all passes are done. */
 GV_KERNEL void GV(float_tile)(float *out, const grf_linear *l, const uint8_t *w, const float *x,
                               int64_t stride, int rows) {
-    int one_pass = rows <= (l->type == GRF_F32 ? GV_FLOAT_ROWS : GV_HALF_ROWS);
-    int64_t k, n, step = one_pass ? l->cols : 512;
+    int64_t step = rows <= GV_FLOAT_ROWS ? l->cols : 512;
     memset(out, 0, (size_t)rows * GRF_TILE * 4);
-    for (k = 0; k < l->cols; k += step) {
-        n = grf_min64(step, l->cols - k);
+    for (int64_t k = 0; k < l->cols; k += step) {
+        int64_t n = grf_min64(step, l->cols - k);
         switch (l->type) {
         case GRF_F32: GV(float_part)(GRF_F32,  out, w, x + k, stride, n, rows); break;
         case GRF_F16: GV(float_part)(GRF_F16,  out, w, x + k, stride, n, rows); break;
@@ -8121,11 +7169,11 @@ GV_KERNEL void GV(rglru_row)(float *h, float *y, const float *i, const float *r,
                              const float *log_decay, int fresh, int64_t n) {
     int64_t j;
     for (j = 0; j < n; j += 16) {
-        gv x = gv_mul(gv_sigmoid(gv_load(i + j)), gv_load(c + j));
+        gv x = gv_mul(GV(sigmoid)(gv_load(i + j)), gv_load(c + j));
         if (!fresh) {
-            gv log_a = gv_mul(gv_load(log_decay + j), gv_sigmoid(gv_load(r + j)));
-            gv root = gv_sqrt(gv_neg(gv_expm1(gv_mul(log_a, gv_set(2)))));
-            x = gv_fma(gv_exp(log_a), gv_load(h + j), gv_mul(root, x));
+            gv log_a = gv_mul(gv_load(log_decay + j), GV(sigmoid)(gv_load(r + j)));
+            gv root = gv_sqrt(GV(neg)(GV(expm1)(gv_mul(log_a, gv_set(2)))));
+            x = gv_fma(GV(exp)(log_a), gv_load(h + j), gv_mul(root, x));
         }
         gv_store(h + j, x);
         gv_store(y + j, gv_mul(gv_load(y + j), x));
@@ -8145,15 +7193,15 @@ GV_KERNEL void GV(rope_angles)(float *cosine, float *sine, const uint64_t *turns
         uint64_t rest = phase - (quarter << 62);
         double part = rest >> 63 ? -(double)(~rest + 1) : (double)rest;
         float x = (float)(part * (6.283185307179586477 / 18446744073709551616.0)), x2 = x * x;
-        float s = g1_fma(x2, 1.0f / 362880, -1.0f / 5040);
-        float c = g1_fma(x2, -1.0f / 3628800, 1.0f / 40320);
-        s = g1_fma(x2, s, 1.0f / 120);
-        s = g1_fma(x2, s, -1.0f / 6);
-        s = g1_fma(x2 * x, s, x);
-        c = g1_fma(x2, c, -1.0f / 720);
-        c = g1_fma(x2, c, 1.0f / 24);
-        c = g1_fma(x2, c, -0.5f);
-        c = g1_fma(x2, c, 1);
+        float s = GV_FMAF(x2, 1.0f / 362880, -1.0f / 5040);
+        float c = GV_FMAF(x2, -1.0f / 3628800, 1.0f / 40320);
+        s = GV_FMAF(x2, s, 1.0f / 120);
+        s = GV_FMAF(x2, s, -1.0f / 6);
+        s = GV_FMAF(x2 * x, s, x);
+        c = GV_FMAF(x2, c, -1.0f / 720);
+        c = GV_FMAF(x2, c, 1.0f / 24);
+        c = GV_FMAF(x2, c, -0.5f);
+        c = GV_FMAF(x2, c, 1);
         cosine[j] = quarter == 0 ? c : quarter == 1 ? -s : quarter == 2 ? -c : s;
         sine[j]   = quarter == 0 ? s : quarter == 1 ? c : quarter == 2 ? -s : -c;
     }
@@ -8165,258 +7213,245 @@ GV_KERNEL void GV(rope_head)(float *to, const float *from, const float *cosine, 
     int j;
     for (j = 0; j < half; j++) {
         float a = from[j], b = from[j + half];
-        to[j]        = g1_fma(a, cosine[j], -(b * sine[j])) * scale;
-        to[j + half] = g1_fma(b, cosine[j],   a * sine[j])  * scale;
+        to[j]        = GV_FMAF(a, cosine[j], -(b * sine[j])) * scale;
+        to[j + half] = GV_FMAF(b, cosine[j],   a * sine[j])  * scale;
     }
     for (j = 2 * half; j < head_dim; j++) to[j] = from[j] * scale;
 }
 
-/* Keys, and values, are fetched so many rows before their turn: rows of a few lines end before the
- * machine's own guesses begin. */
-#define GV_ROWS_AHEAD 16
+#if !GV_SUM4
+GV_INLINE void GV(sum4)(float *to, gv a, gv b, gv c, gv d) {
+    to[0] = gv_sum(a); to[1] = gv_sum(b); to[2] = gv_sum(c); to[3] = gv_sum(d);
+}
+#endif
 
-/* Queries in groups that the registers hold. */
-#define GV_QUERIES_LOOP(n, body) \
-    for (i = 0; i < (n); i += m) { \
-        int left = (n) - i; \
-        m = (int)grf_min64(left % 5 ? 4 : 5, grf_min64(left, GV_QUERIES)); \
-        if (m == 3) m = 2; \
-        switch (m) { \
-        case 5:  if (GV_QUERIES >= 5) { body(5); } break; \
-        case 4:  if (GV_QUERIES >= 4) { body(4); } break; \
-        case 2:  if (GV_QUERIES >= 2) { body(2); } break; \
-        default: m = 1; body(1); break; \
-        } \
-    }
+/* Attention of some queries that share their keys (rows of one text, heads of one group):
+ *
+ *     score[j] = q k[j]      p[j] = e^(score[j] - largest)      out = sum_j p[j] v[j] / sum_j p[j]
+ *
+ * A key is loaded once for several queries, and so is a value: both loops take groups of queries, of
+ * constant size, as the linear layers take groups of rows. The sum over j ascends for each query, so
+ * its bits do not depend on the company. A query sees only the keys [first, end) of those at hand:
+ * a later row sees later ones. Keys that all queries see are added for all of them together, keys
+ * before and after those for each query alone. */
 
-#define GV_SCORES_BODY(M) \
-    GV(attend_four)(type, (M) < GV_QUERIES ? (M) : GV_QUERIES, a->query + i, at, k, a->stride, \
-                    a->head)
-#define GV_VALUES_BODY(M) \
-    GV(attend_values)(type, (M) < GV_QUERIES ? (M) : GV_QUERIES, query + i, j, v, a->stride, keys, \
-                      a->head)
-
-/* score[at + 0 .. 3] = q k for four keys and n queries: each number loaded is used several times */
-GV_WORD void GV(attend_four)(const int type, const int n, const grf_query *query, int64_t at,
-                             const uint8_t *k, int64_t stride, int64_t head) {
-    const int word = type == GRF_F32 ? 64 : 32;
+/* score[at + 0 .. 3] = q k for four keys and n queries */
+GV_INLINE void GV(attend_four)(const int n, const int type, const grf_query *query, int64_t at,
+                               const uint8_t *k, int64_t stride, int64_t head) {
+    const int size = type == GRF_F32 ? 64 : 32;             /* bytes of 16 numbers */
     gv s[GV_QUERIES][4];
-    int64_t d;
-    int i;
-    GV_UNROLL for (i = 0; i < n; i++) s[i][0] = s[i][1] = s[i][2] = s[i][3] = gv_set(0);
-    for (d = 0; d < head; d += 16, k += word) {
-        gv k0 = GV(weights)(type, k), k1 = GV(weights)(type, k + stride);
-        gv k2 = GV(weights)(type, k + 2 * stride), k3 = GV(weights)(type, k + 3 * stride);
-        GV_UNROLL for (i = 0; i < n; i++) {
+    GRF_UNROLL for (int i = 0; i < n; i++) s[i][0] = s[i][1] = s[i][2] = s[i][3] = gv_set(0);
+    for (int64_t d = 0; d < head; d += 16, k += size) {
+        gv k0 = GV(load_as)(type, k), k1 = GV(load_as)(type, k + stride);
+        gv k2 = GV(load_as)(type, k + 2 * stride), k3 = GV(load_as)(type, k + 3 * stride);
+        GRF_UNROLL for (int i = 0; i < n; i++) {
             gv x = gv_load(query[i].q + d);
             s[i][0] = gv_fma(x, k0, s[i][0]);
             s[i][1] = gv_fma(x, k1, s[i][1]);
             s[i][2] = gv_fma(x, k2, s[i][2]);
             s[i][3] = gv_fma(x, k3, s[i][3]);
         }
-        GV_UNROLL for (i = 0; i < 4; i++) GRF_FETCH(k + (GV_ROWS_AHEAD + i) * stride);
+        GRF_UNROLL for (int i = 0; i < 4; i++) GRF_FETCH(k + (GRF_ROWS_AHEAD + i) * stride);
     }
-    GV_UNROLL for (i = 0; i < n; i++)
-        gv_sum4(query[i].score + at, s[i][0], s[i][1], s[i][2], s[i][3]);
+    GRF_UNROLL for (int i = 0; i < n; i++)
+        GV(sum4)(query[i].score + at, s[i][0], s[i][1], s[i][2], s[i][3]);
 }
 
-GV_WORD float GV(attend_one)(const int type, const float *q, const uint8_t *k, int64_t head) {
-    const int word = type == GRF_F32 ? 64 : 32;
+GV_INLINE float GV(attend_one)(const int type, const float *q, const uint8_t *k, int64_t head) {
     gv sum = gv_set(0);
-    int64_t d;
-    for (d = 0; d < head; d += 16, k += word)
-        sum = gv_fma(gv_load(q + d), GV(weights)(type, k), sum);
+    for (int64_t d = 0; d < head; d += 16, k += type == GRF_F32 ? 64 : 32)
+        sum = gv_fma(gv_load(q + d), GV(load_as)(type, k), sum);
     return gv_sum(sum);
 }
 
-/* score[j] = q k[j] for all keys at hand; a key is read once for all queries. */
-GV_WORD void GV(attend_scores)(const int type, const grf_attention *a) {
-    int64_t at = 0, j;
-    int part, i, m;
-    for (part = 0; part < 3; part++) {
+/* The scores of all keys at hand, for all queries. */
+GV_INLINE void GV(attend_scores)(const int type, const grf_attention *a) {
+    int64_t at = 0;
+    for (int part = 0; part < 3; part++) {
         const uint8_t *k = a->part[part].k;
-        for (j = a->part[part].count; j >= 4; j -= 4, at += 4, k += 4 * a->stride) {
-            GV_QUERIES_LOOP(a->queries, GV_SCORES_BODY)
-        }
-        for (; j > 0; j--, at++, k += a->stride)
-            for (i = 0; i < a->queries; i++)
+        int64_t left = a->part[part].count;
+        for (; left >= 4; left -= 4, at += 4, k += 4 * a->stride)
+            for (int i = 0, m; i < a->queries; i += m) {
+                m = grf_next_queries(a->queries - i, GV_QUERIES);
+                GRF_CALL_QUERIES(m, GV_QUERIES, GV(attend_four), type, a->query + i, at, k,
+                                 a->stride, a->head)
+            }
+        for (; left > 0; left--, at++, k += a->stride)
+            for (int i = 0; i < a->queries; i++)
                 a->query[i].score[at] = GV(attend_one)(type, a->query[i].q, k, a->head);
     }
 }
 
 /* score = e^(score - largest); returns 1 / their sum: partial sum i takes the keys i mod 16. */
-GV_WORD float GV(attend_softmax)(float *score, int64_t keys) {
+GV_INLINE float GV(attend_softmax)(float *score, int64_t keys) {
     gv top = gv_set(-INFINITY), sum = gv_set(0);
-    int64_t j;
-    for (j = keys; j & 15; j++) score[j] = -INFINITY;
-    for (j = 0; j < keys; j += 16) top = gv_max(gv_load(score + j), top);
-    top = gv_set(gv_top(top));
-    for (j = 0; j < keys; j += 16) {
-        gv e = gv_exp(gv_sub(gv_load(score + j), top));
+    for (int64_t j = keys; j & 15; j++) score[j] = -INFINITY;
+    for (int64_t j = 0; j < keys; j += 16) top = gv_max(gv_load(score + j), top);
+    top = gv_set(gv_largest(top));
+    for (int64_t j = 0; j < keys; j += 16) {
+        gv e = GV(exp)(gv_sub(gv_load(score + j), top));
         gv_store(score + j, e);
         sum = gv_add(sum, e);
     }
     return 1 / gv_sum(sum);
 }
 
-/* sum[d] += score[at + j] v[j][d] for n queries and `words` words of dimensions, keys ascending.
- * The unnormalised sums of a query are kept in its place: it has done its work by then. */
-GV_WORD void GV(attend_words)(const int type, const int n, const int words,
-                              const grf_query *query, int64_t d, int64_t at, const uint8_t *v,
-                              int64_t stride, int64_t keys) {
-    const int word = type == GRF_F32 ? 64 : 32;
-    gv s[GV_QUERIES][GV_VALUE_WORDS];
-    int64_t j;
-    int i, w;
-    GV_UNROLL for (i = 0; i < n; i++)
-        GV_UNROLL for (w = 0; w < words; w++) s[i][w] = gv_load(query[i].q + d + 16 * w);
-    for (j = at, v += d / 16 * word; j < at + keys; j++, v += stride)
-        GV_UNROLL for (w = 0; w < words; w++) {
-            gv value = GV(weights)(type, v + word * w);
-            GRF_FETCH(v + word * w + GV_ROWS_AHEAD * stride);
-            GV_UNROLL for (i = 0; i < n; i++)
-                s[i][w] = gv_fma(gv_set(query[i].score[j]), value, s[i][w]);
+/* sum[d] += score[at + j] v[j][d] for n queries and `vectors` vectors of dimensions from d on, keys
+ * ascending. */
+GV_INLINE void GV(attend_vectors)(const int n, const int type, const int vectors,
+                                  const grf_query *query, int64_t d, int64_t at, const uint8_t *v,
+                                  int64_t stride, int64_t keys) {
+    const int size = type == GRF_F32 ? 64 : 32;
+    gv s[GV_QUERIES][GV_VALUE_VECTORS];
+    GRF_UNROLL for (int i = 0; i < n; i++)
+        GRF_UNROLL for (int c = 0; c < vectors; c++) s[i][c] = gv_load(query[i].sum + d + 16 * c);
+    v += d / 16 * size;
+    for (int64_t j = at; j < at + keys; j++, v += stride)
+        GRF_UNROLL for (int c = 0; c < vectors; c++) {
+            gv value = GV(load_as)(type, v + size * c);
+            GRF_FETCH(v + size * c + GRF_ROWS_AHEAD * stride);
+            GRF_UNROLL for (int i = 0; i < n; i++)
+                s[i][c] = gv_fma(gv_set(query[i].score[j]), value, s[i][c]);
         }
-    GV_UNROLL for (i = 0; i < n; i++)
-        GV_UNROLL for (w = 0; w < words; w++) gv_store(query[i].q + d + 16 * w, s[i][w]);
+    GRF_UNROLL for (int i = 0; i < n; i++)
+        GRF_UNROLL for (int c = 0; c < vectors; c++) gv_store(query[i].sum + d + 16 * c, s[i][c]);
 }
 
-GV_WORD void GV(attend_values)(const int type, const int n, const grf_query *query, int64_t at,
-                               const uint8_t *v, int64_t stride, int64_t keys, int64_t head) {
-    const int words = n <= 2 ? GV_VALUE_WORDS : GV_VALUE_WORDS / 2;
+/* The same for all dimensions. One or two queries leave registers for twice as many vectors. */
+GV_INLINE void GV(attend_values)(const int n, const int type, const grf_query *query, int64_t at,
+                                 const uint8_t *v, int64_t stride, int64_t keys, int64_t head) {
+    const int vectors = n <= 2 ? GV_VALUE_VECTORS : GV_VALUE_VECTORS / 2;
     int64_t d = 0;
-    for (; d + 16 * words <= head; d += 16 * words)
-        GV(attend_words)(type, n, words, query, d, at, v, stride, keys);
-    for (; d < head; d += 16) GV(attend_words)(type, n, 1, query, d, at, v, stride, keys);
+    for (; d + 16 * vectors <= head; d += 16 * vectors)
+        GV(attend_vectors)(n, type, vectors, query, d, at, v, stride, keys);
+    for (; d < head; d += 16) GV(attend_vectors)(n, type, 1, query, d, at, v, stride, keys);
 }
 
-/* Adds keys [from, to) of those at hand to the sums of n queries, a few values at a time, so that
- * all queries find them in the first cache. */
-GV_WORD void GV(attend_range)(const int type, const grf_attention *a, const grf_query *query, int n,
-                              int64_t from, int64_t to) {
-    int64_t start = 0, j, keys;
-    int part, i, m;
-    for (part = 0; part < 3; start += a->part[part].count, part++) {
+/* Adds the keys [from, to) of those at hand to the sums of n queries: a few values at a time, which
+ * stay in the first cache until all queries have met them. */
+GV_KERNEL void GV(attend_range)(const grf_attention *a, const grf_query *query, int n,
+                                int64_t from, int64_t to) {
+    int64_t start = 0, keys;                /* start: of the part, among the keys at hand */
+    for (int part = 0; part < 3; start += a->part[part].count, part++) {
         int64_t end = grf_min64(to, start + a->part[part].count);
-        for (j = grf_max64(from, start); j < end; j += keys) {
+        for (int64_t j = grf_max64(from, start); j < end; j += keys) {
             const uint8_t *v = a->part[part].v + (j - start) * a->stride;
-            keys = grf_min64(GV_ROWS_AHEAD, end - j);
-            GV_QUERIES_LOOP(n, GV_VALUES_BODY)
+            keys = grf_min64(GRF_ROWS_AHEAD, end - j);
+            for (int i = 0, m; i < n; i += m) {
+                m = grf_next_queries(n - i, GV_QUERIES);
+                if (a->type == GRF_F32)
+                    GRF_CALL_QUERIES(m, GV_QUERIES, GV(attend_values), GRF_F32, query + i, j, v,
+                                     a->stride, keys, a->head)
+                else
+                    GRF_CALL_QUERIES(m, GV_QUERIES, GV(attend_values), GRF_BF16, query + i, j, v,
+                                     a->stride, keys, a->head)
+            }
         }
-    }
-}
-
-/* softmax(q k) v. Keys [from, to) are seen by all queries; those before and after by some. */
-GV_WORD void GV(attend_as)(const int type, grf_attention *a) {
-    int64_t from = 0, to = a->query[0].end, d;
-    grf_query *q, *end = a->query + a->queries;
-    GV(attend_scores)(type, a);
-    for (q = a->query; q < end; q++) {
-        q->inverse = GV(attend_softmax)(q->score + q->first, q->end - q->first);
-        memset(q->q, 0, (size_t)a->head * 4);
-        from = grf_max64(from, q->first);
-    }
-    to = grf_max64(from, to);
-    for (q = a->query; q < end; q++)
-        GV(attend_range)(type, a, q, 1, q->first, grf_min64(from, q->end));
-    GV(attend_range)(type, a, a->query, a->queries, from, to);
-    for (q = a->query; q < end; q++) {
-        GV(attend_range)(type, a, q, 1, grf_max64(to, q->first), q->end);
-        for (d = 0; d < a->head; d += 16)
-            gv_store(q->q + d, gv_mul(gv_load(q->q + d), gv_set(q->inverse)));
-        memcpy(q->out, q->q, (size_t)a->head_dim * 4);
     }
 }
 
 GV_KERNEL void GV(attend)(grf_attention *a) {
-    if (a->type == GRF_F32) GV(attend_as)(GRF_F32, a);
-    else GV(attend_as)(GRF_BF16, a);
+    grf_query *q, *last = a->query + a->queries;
+    int64_t from = 0, to = INT64_MAX;       /* keys [from, to) are seen by all queries */
+    if (a->type == GRF_F32) GV(attend_scores)(GRF_F32, a);
+    else                    GV(attend_scores)(GRF_BF16, a);
+    for (q = a->query; q < last; q++) {
+        q->inverse = GV(attend_softmax)(q->score + q->first, q->end - q->first);
+        q->sum = q->q;                      /* the query has done its work: its place is free */
+        memset(q->sum, 0, (size_t)a->head * 4);
+        from = grf_max64(from, q->first);
+        to = grf_min64(to, q->end);
+    }
+    to = grf_max64(from, to);
+    for (q = a->query; q < last; q++)
+        GV(attend_range)(a, q, 1, q->first, grf_min64(from, q->end));
+    GV(attend_range)(a, a->query, a->queries, from, to);
+    for (q = a->query; q < last; q++) {
+        GV(attend_range)(a, q, 1, grf_max64(to, q->first), q->end);
+        for (int64_t d = 0; d < a->head; d += 16)
+            gv_store(q->sum + d, gv_mul(gv_load(q->sum + d), gv_set(q->inverse)));
+        memcpy(q->out, q->sum, (size_t)a->head_dim * 4);
+    }
 }
 
-#endif /* GRF_WORDS_BASE */
+#endif /* GRF_BYTES_ONLY */
 
-/* ---- linear in integers: exact sums of 32 products, then one step of the chain in float ------ */
+/* ---- linear, quantised weights ----------------------------------------------------------------
+ *
+ *     out[m][r] = sum_g dx[m][g] (sum_b dw[r][b] (sum_k w[r][k] q[m][k]))
+ *
+ * over groups g of 256 columns, blocks b of 32 columns in a group, columns k of a block. The
+ * innermost sum is exact, in integers. The others are chains of fused multiply-adds, one for each
+ * output, in ascending order.
+ *
+ * Each of 16 lanes of a vector is an output row; low and high are the two halves of a tile. A step
+ * multiplies 4 columns: gi_dot4 adds 4 products in each lane. A block has 8 steps. In q8_0 each has 4
+ * bytes a row. In q4_0 the low and the high nibbles of the same 4 bytes a row are two steps. Weights
+ * arrive with an offset; the integer sum starts at what cancels it (grf_q8). */
 
-/* sum += dx (dw (exact integer sum) + ...): dx of a group of columns, dw of a block. Weights arrive
- * with GV_BYTE_ZERO (q8_0) or 8 (q4_0) added. Where nibbles leave room, the sums of a block stay
- * pairs of products until its end. */
-#ifndef GV_PAIRS
-  #define GV_PAIRS 0
-  GV_WORD gi GV(add_pairs)(gi pairs, gi u, gi s) { (void)u; (void)s; return pairs; }
-  GV_WORD gi GV(sum_pairs)(gi pairs) { return pairs; }
+#define GV_IN_PAIRS (GV_PAIRS && type == GRF_Q4_0)      /* see GV_PAIRS: sums of a block in int16 */
+#if !GV_PAIRS
+GV_INLINE gi GV(add_pairs)(gi pairs, gi w, gi x) { (void)w; (void)x; return pairs; }
+GV_INLINE gi GV(sum_pairs)(gi pairs) { return pairs; }
 #endif
-#define GV_IN_PAIRS(type) (GV_PAIRS && (type) == GRF_Q4_0)
 
-GV_WORD gi GV(int_start)(int type, const grf_q8 *x, int block) {
+GV_INLINE gi GV(int_start)(const int type, const grf_q8 *x, int block) {
     return gi_set(type == GRF_Q4_0 ? x->start4[block] : GV_BYTE_ZERO ? x->start8[block] : 0);
 }
 
-GV_WORD gi GV(int_begin)(int type, const grf_q8 *x, int block) {
-    return GV_IN_PAIRS(type) ? gi_set(0) : GV(int_start)(type, x, block);
+/* Step k of a block for one half of the tile: sum[m] += w q[m] */
+GV_INLINE void GV(int_step)(const int rows, const int type, gi *sum, gi w, const grf_q8 *x,
+                            int block, int k) {
+    GRF_UNROLL for (int m = 0; m < rows; m++) {
+        int32_t four;
+        memcpy(&four, x[m].q + 32 * block + 4 * k, 4);
+        sum[m] = GV_IN_PAIRS ? GV(add_pairs)(sum[m], w, gi_set(four)) : gi_dot4(sum[m], w, gi_set(four));
+    }
 }
 
-GV_WORD gi GV(int_add)(int type, gi sum, gi w, gi x) {
-    return GV_IN_PAIRS(type) ? GV(add_pairs)(sum, w, x) : gi_dot4(sum, w, x);
-}
-
-GV_WORD gi GV(int_sum)(int type, gi sum, const grf_q8 *x, int block) {
-    return GV_IN_PAIRS(type) ? gi_add(GV(int_start)(type, x, block), GV(sum_pairs)(sum)) : sum;
-}
-
-/* Four weights of each of 16 rows, and the four inputs they meet. */
-GV_WORD gi GV(int_weights)(int type, const uint8_t *at, int upper) {
+GV_INLINE gi GV(int_weights)(const int type, const uint8_t *at, int upper) {
     return type == GRF_Q8_0 ? gi_byte(gi_load(at)) : gi_nibble(gi_load(at), upper);
 }
 
-GV_WORD gi GV(int_inputs)(const grf_q8 *x, int block, int k) {
-    int32_t four;
-    memcpy(&four, x->q + 32 * block + 4 * k, 4);
-    return gi_set(four);
-}
-
-/* One group of columns: out += dx sum, continuing the sums in out. Returns what follows in w. */
-GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out, const uint8_t *w,
-                                     const grf_q8 *x, int blocks, grf_ahead ahead) {
-    const int apart = rows == GV_INT_ROWS;  /* the registers are full: one word of weights only */
-    const int at_once = apart && GV_FETCH_BLOCK, halves = type == GRF_Q8_0 ? 1 : 2;
+/* One group of columns: out += dx (...), continuing the sums in out. Returns what follows in w. */
+GV_INLINE const uint8_t *GV(int_group)(const int rows, const int type, float *out,
+                                       const uint8_t *w, const grf_q8 *x, int blocks,
+                                       grf_ahead ahead) {
+    const int full = rows == GV_INT_ROWS;   /* the registers are: one vector of weights at a time */
+    const int at_once = full && GV_FETCH_BLOCK, nibbles = type == GRF_Q4_0 ? 2 : 1;
     gv low[GV_INT_ROWS], high[GV_INT_ROWS];
-    int m, j, h, i;
-    GV_UNROLL for (m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
-    for (i = 0; i < blocks; i++) {
+    GRF_UNROLL for (int m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
+    for (int b = 0; b < blocks; b++) {
         gi ilow[GV_INT_ROWS], ihigh[GV_INT_ROWS];
-        gv da, db;
-        GV_UNROLL for (m = 0; m < rows; m++)
-            ilow[m] = ihigh[m] = GV(int_begin)(type, x + m, i);
-        if (at_once) GV(fetch_bytes)(ahead.at, 8 * ahead.step);
-        GV_UNROLL_BLOCK for (j = 0; j < 8; j += halves) GV_UNROLL for (h = 0; h < halves; h++) {
-            const int k = j / halves + 4 * h;
-            const uint8_t *at = w + 64 + j / halves * 128;
-            gi a = GV(int_weights)(type, at, h), b = a;
-            GRF_IN_ORDER;       /* lines read out of turn would cost a fifth of the rate */
-            if (!at_once) GV(fetch)(ahead.at + (j + h) * ahead.step, type == GRF_Q8_0 && !apart);
-            if (!apart) b = GV(int_weights)(type, at + 64, h);
-            GV_UNROLL for (m = 0; m < rows; m++) {
-                gi four = GV(int_inputs)(x + m, i, k);
-                ilow[m] = GV(int_add)(type, ilow[m], a, four);
-                if (!apart) ihigh[m] = GV(int_add)(type, ihigh[m], b, four);
+        GRF_UNROLL for (int m = 0; m < rows; m++)
+            ilow[m] = ihigh[m] = GV_IN_PAIRS ? gi_set(0) : GV(int_start)(type, x + m, b);
+        if (at_once) grf_fetch_bytes(ahead.at, 8 * ahead.step);
+        GV_UNROLL_BLOCK for (int j = 0; j < 8; j += nibbles)
+            GRF_UNROLL for (int h = 0; h < nibbles; h++) {
+                const int k = j / nibbles + 4 * h;
+                const uint8_t *at = w + 64 + 128 * (j / nibbles);
+                gi wl = GV(int_weights)(type, at, h), wh;
+                GRF_IN_ORDER;       /* lines read out of turn would cost a fifth of the rate */
+                if (!at_once) GV_FETCH_LINES(ahead.at + (j + h) * ahead.step, type == GRF_Q8_0 && !full);
+                if (!full) wh = GV(int_weights)(type, at + 64, h);
+                GV(int_step)(rows, type, ilow, wl, x, b, k);
+                if (full) wh = GV(int_weights)(type, at + 64, h);
+                GV(int_step)(rows, type, ihigh, wh, x, b, k);
             }
-            if (apart) {
-                b = GV(int_weights)(type, at + 64, h);
-                GV_UNROLL for (m = 0; m < rows; m++)
-                    ihigh[m] = GV(int_add)(type, ihigh[m], b, GV(int_inputs)(x + m, i, k));
-            }
-        }
-        da = gv_f16(w);
-        db = gv_f16(w + 32);
-        w += type == GRF_Q8_0 ? 1088 : 576;
+        gv dl = gv_f16(w), dh = gv_f16(w + 32);
+        w += type == GRF_Q8_0 ? GRF_BLOCK_BYTES_Q8_0 : GRF_BLOCK_BYTES_Q4_0;
         ahead.at += 8 * ahead.step;
         GRF_FETCH(ahead.at - 1);
-        GV_UNROLL for (m = 0; m < rows; m++) {
-            low[m]  = gv_fma(da, gv_of_int(GV(int_sum)(type, ilow[m],  x + m, i)), low[m]);
-            high[m] = gv_fma(db, gv_of_int(GV(int_sum)(type, ihigh[m], x + m, i)), high[m]);
+        GRF_UNROLL for (int m = 0; m < rows; m++) {
+            if (GV_IN_PAIRS) {
+                ilow[m]  = gi_add(GV(int_start)(type, x + m, b), GV(sum_pairs)(ilow[m]));
+                ihigh[m] = gi_add(GV(int_start)(type, x + m, b), GV(sum_pairs)(ihigh[m]));
+            }
+            low[m]  = gv_fma(dl, gv_from_int(ilow[m]),  low[m]);
+            high[m] = gv_fma(dh, gv_from_int(ihigh[m]), high[m]);
         }
     }
-    GV_UNROLL for (m = 0; m < rows; m++) {
+    GRF_UNROLL for (int m = 0; m < rows; m++) {
         gv dx = gv_set(x[m].scale);
         float *sum = out + m * GRF_TILE;
         gv_store(sum,      gv_fma(dx, low[m],  gv_load(sum)));
@@ -8425,128 +7460,59 @@ GV_WORD const uint8_t *GV(int_group)(const int rows, const int type, float *out,
     return w;
 }
 
-GV_WORD void GV(int_rows)(const int rows, const int type, float *out, const uint8_t *w,
-                          const grf_q8 *x, int64_t stride, int64_t blocks, grf_ahead ahead) {
+GV_INLINE void GV(int_rows)(const int rows, const int type, float *out, const uint8_t *w,
+                            const grf_q8 *x, int64_t stride, int64_t blocks, grf_ahead ahead) {
     const int most = GRF_GROUP / 32;
     for (; blocks > 0; blocks -= most, x += stride, ahead.at += 8 * most * ahead.step)
         w = GV(int_group)(rows, type, out, w, x, blocks < most ? (int)blocks : most, ahead);
 }
 
-#define GV_INT_BODY(M) \
-    GV(int_rows)((M) < GV_INT_ROWS ? (M) : GV_INT_ROWS, type, out, w, x, stride, count, ahead)
-
-GV_WORD void GV(int_part)(const int type, float *out, const uint8_t *w, const grf_q8 *x,
-                          int64_t stride, int64_t count, int rows) {
-    const int bytes = type == GRF_Q8_0 ? 1088 : 576;
-    const int passes = (rows + GV_INT_ROWS - 1) / GV_INT_ROWS;
-    grf_ahead ahead = grf_look_ahead(w, count * bytes, bytes / 8, passes);
-    GV_ROWS_LOOP(GV_INT_ROWS, 1, 8, GV_INT_BODY)
-}
-
-GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, const grf_q8 *x,
-                            int64_t stride, int rows) {
-    int64_t blocks = l->cols / 32, step = rows <= GV_INT_ROWS ? blocks : GRF_GROUP / 32, n;
-    memset(out, 0, (size_t)rows * GRF_TILE * 4);
-    for (; blocks > 0; blocks -= step, x += stride) {   /* one step is one group, or all of them */
-        n = grf_min64(step, blocks);
-        if (l->type == GRF_Q8_0) GV(int_part)(GRF_Q8_0, out, w, x, stride, n, rows);
-        else                     GV(int_part)(GRF_Q4_0, out, w, x, stride, n, rows);
-        w += n * (l->type == GRF_Q8_0 ? 1088 : 576);
+/* All rows of x, in groups. */
+GV_INLINE void GV(int_part)(const int type, float *out, const uint8_t *w, const grf_q8 *x,
+                            int64_t stride, int64_t blocks, int rows) {
+    const int bytes = type == GRF_Q8_0 ? GRF_BLOCK_BYTES_Q8_0 : GRF_BLOCK_BYTES_Q4_0;
+    const int most = GV_INT_ROWS;
+    grf_ahead ahead = grf_look_ahead(w, blocks * bytes, bytes / 8, (rows + most - 1) / most);
+    for (int m; rows > 0; rows -= m, x += m, out += m * GRF_TILE) {
+        m = grf_next_rows(rows, most);
+        GRF_CALL_ROWS(m, GV_INT_ROWS, GV(int_rows), type, out, w, x, stride, blocks, ahead)
+        ahead.at += blocks * 8 * ahead.step;
     }
 }
 
-/* ---- the table, and nothing left behind ----------------------------------------------------- */
+/* Columns at a time as in float_tile: all of them, or a group. */
+GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, const grf_q8 *x,
+                            int64_t stride, int rows) {
+    int64_t blocks = l->cols / 32, step = rows <= GV_INT_ROWS ? blocks : GRF_GROUP / 32;
+    memset(out, 0, (size_t)rows * GRF_TILE * 4);
+    for (; blocks > 0; blocks -= step, x += stride) {
+        int64_t n = grf_min64(step, blocks);
+        if (l->type == GRF_Q8_0) GV(int_part)(GRF_Q8_0, out, w, x, stride, n, rows);
+        else                     GV(int_part)(GRF_Q4_0, out, w, x, stride, n, rows);
+        w += n * (l->type == GRF_Q8_0 ? GRF_BLOCK_BYTES_Q8_0 : GRF_BLOCK_BYTES_Q4_0);
+    }
+}
 
-static const grf_kernels GV(kernels) = {
-    GRF_WORDS_NAME,
-    GV_BASE(float_tile), GV(int_tile), GV_BASE(quantise), GV_BASE(norm_row), GV_BASE(conv_row),
-    GV_BASE(rglru_row), GV_BASE(rope_angles), GV_BASE(rope_head), GV_BASE(attend),
-    GV_BASE(activate), GV_BASE(multiply), GV_BASE(finish), GV_BASE(soft_cap), GV_BASE(exp_shifted)
-};
+/* ---- what differs from set to set ends here -------------------------------------------------- */
 
-#undef gv
-#undef gi
-#undef gv_load
-#undef gv_store
-#undef gv_set
-#undef gv_add
-#undef gv_sub
-#undef gv_mul
-#undef gv_div
-#undef gv_sqrt
-#undef gv_fma
-#undef gv_max
-#undef gv_less
-#undef gv_bits
-#undef gv_of_bits
-#undef gv_of_int
-#undef gv_f16
-#undef gv_bf16
-#undef gv_half
-#undef gv_sum
-#undef gv_sum4
-#undef gv_top
-#undef gi_load
-#undef gi_set
-#undef gi_add
-#undef gi_sub
-#undef gi_and
-#undef gi_exponent
-#undef gi_nibble
-#undef gi_byte
-#undef gi_dot4
-#undef gi_store8
-#undef gi_sum
-#undef g1_fma
-#undef gv_exp
-#undef gv_expm1
-#undef gv_sigmoid
-#undef gv_tanh
-#undef gv_tanh_near
-#undef gv_reduce
-#undef gv_neg
+#undef GRF_ISA
+#undef GRF_ISA_BASE
+#undef GRF_BYTES_ONLY
 #undef GV_TARGET
-#undef GV_WORD
-#undef GV_KERNEL
-#undef GV_UNROLL
-#undef GV_UNROLL_BLOCK
-#undef GV_FETCH_BLOCK
+#undef GV_INLINE
+#undef GV_FLOAT_ROWS
+#undef GV_INT_ROWS
+#undef GV_QUERIES
+#undef GV_VALUE_VECTORS
+#undef GV_BYTE_ZERO
 #undef GV_PAIRS
 #undef GV_IN_PAIRS
-#undef GV_FLOAT_ROWS
-#undef GV_HALF_ROWS
-#undef GV_INT_ROWS
-#undef GV_VALUE_WORDS
-#undef GV_QUERIES
-#undef GV_ROWS_AHEAD
-#undef GV_QUERIES_LOOP
-#undef GV_SCORES_BODY
-#undef GV_VALUES_BODY
 #undef GV_SUM4
-#undef GV_BYTE_ZERO
-#undef GV_BOTH
-#undef GV_BOTH2
-#undef GV_EACH
-#undef GV_FOUR
-#undef GV_WRAP
-#undef GV_FLOAT_BODY
-#undef GV_INT_BODY
-#undef GV_ROWS_LOOP
-#undef GRF_JOIN2
-#undef GRF_JOIN
-#undef GV
-#undef GV_BASE
-#undef GRF_WORDS
-#undef GRF_WORDS_NAME
-#undef GRF_WORDS_BASE
-#undef GRF_WORDS_AVX2
-#undef GRF_WORDS_AVX_VNNI
-#undef GRF_WORDS_AVX512
-#undef GRF_WORDS_NEON
-#undef GRF_WORDS_NEON_DOT
-#undef GRF_WORDS_WASM
+#undef GV_UNROLL_BLOCK
+#undef GV_FETCH_BLOCK
+#undef GV_FMAF
 
-#endif /* GRF_WORDS */
+#endif /* GRF_ISA */
 
 /* ================================================================= licence
  * This file is available under two licences; choose whichever you prefer.

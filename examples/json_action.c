@@ -8,6 +8,8 @@
 
 #define GRIFFIN_IMPLEMENTATION
 #include "../griffin.h"
+#define GRIFFIN_GRAMMAR_IMPLEMENTATION
+#include "../tools/griffin_grammar.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,7 +41,7 @@ static int fail(const char *message) {
     return 1;
 }
 
-/* The sampler asks this before it draws. */
+/* The sampler calls this before it draws a token. */
 static int only_what_fits(float *logits, int vocab, void *user) {
     const character *c = (const character *)user;
     (void)vocab;
@@ -93,8 +95,8 @@ static int act(character *c, const char *scene) {
 
 int main(int argc, char **argv) {
     character c = { 0 };
-    int i, status = start(&c, argc > 1 ? argv[1] : "examples/models/storyteller.gguf");
-    for (i = 0; i < 3 && !status; i++) status = act(&c, scenes[i]);
+    int status = start(&c, argc > 1 ? argv[1] : "examples/models/storyteller.gguf");
+    for (int i = 0; i < 3 && !status; i++) status = act(&c, scenes[i]);
     free(c.memory); free(c.state); free(c.logits);
     griffin_grammar_close(c.grammar);
     griffin_close(c.model);

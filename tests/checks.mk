@@ -1,5 +1,5 @@
-# checks.mk - what must hold besides the tests before a change lands: `make check-all`, or one by one.
-# .ci/run says what they need and sums them up.
+# checks.mk - what must hold besides the tests before a change lands: `make check-all`, or one of
+# these. .ci/run says what they need and sums them up.
 #
 #     same-bits        16 ways to compile the library, the same bits from each
 #     symbols          what the linker sees of the library
@@ -23,7 +23,9 @@ check-all: sanitizers platforms tests-elsewhere same-bits fuzz valgrind web-test
 # tests/test_bits.c knows.
 
 COMPILERS = gcc clang
-VARIANTS  = $(foreach c,$(COMPILERS),$(foreach s,c99 gnu99 c++11 gnu++11,$(foreach o,O0 O3,$c-$s-$o)))
+ALONE     = -std=c99 -D_POSIX_C_SOURCE=200809L -O2 -DGRIFFIN_IMPLEMENTATION -x c
+STANDARDS = c99 gnu99 c++11 gnu++11
+VARIANTS  = $(foreach c,$(COMPILERS),$(foreach s,$(STANDARDS),$(foreach o,O0 O3,$c-$s-$o)))
 
 same-bits: $(VARIANTS:%=build/bits/%.log)
 	@sh tests/sum.sh $^
@@ -61,15 +63,14 @@ symbols: $(foreach c,$(COMPILERS),$(COPIES:%=build/symbols/$c_%.o))
 
 build/symbols/%.o: griffin.h
 	@mkdir -p $(@D)
-	$(firstword $(subst _, ,$*)) -std=c99 -D_POSIX_C_SOURCE=200809L -O2 -fno-pie $(COPY) \
-	    -DGRIFFIN_IMPLEMENTATION -x c -c $< -o $@
+	$(firstword $(subst _, ,$*)) $(ALONE) -fno-pie $(COPY) -c $< -o $@
 
 # Sums stay in registers: reads the machine code of the kernels for x86-64.
 spills: $(COMPILERS:%=build/spills_%.checked)
 	@echo "$(words $^) passed, 0 failed"
 
-build/spills_%.checked: $(ENGINE) griffin.h tests/spills.awk
-	$* -std=c99 -D_POSIX_C_SOURCE=200809L -O2 -c $< -o $(@:.checked=.o)
+build/spills_%.checked: griffin.h tests/spills.awk
+	$* $(ALONE) -c $< -o $(@:.checked=.o)
 	@objdump -d --no-show-raw-insn $(@:.checked=.o) | awk -f tests/spills.awk
 	@touch $@
 
@@ -121,7 +122,7 @@ test-clang-O3: all $(MODELS)
 
 # Addresses and undefined behaviour in every test, data races in those that make threads. OpenMP's
 # own locks would look like races; clang needs a minute a test for vector kernels with `undefined`,
-# and without them there is nothing for test_same_bits to compare.
+# and without them there is nothing for inside_same_bits to compare.
 sanitizers: test-asan test-ubsan test-tsan
 
 SANITIZED = test OPENMP= CC=clang CFLAGS="-O1 -g -fno-sanitize-recover=all -fsanitize=$1"
@@ -134,12 +135,14 @@ test-ubsan: all $(MODELS)
 
 test-tsan: all $(MODELS)
 	@$(MAKE) BUILD=build/tsan $(call SANITIZED,thread) \
-	    TESTS="$(patsubst tests/%.c,%,$(shell grep -l pthread.h tests/test_*.c))"
+	    TESTS="$(patsubst tests/%.c,%,$(shell grep -l pthread.h tests/*.c))"
 
 # Uninitialised memory, which the sanitizers do not see.
 VALGRIND = valgrind -q --error-exitcode=9 --leak-check=full --suppressions=tests/valgrind.supp
 
-valgrind: $(patsubst %,build/tests/test_%.valgrind,files weights tokenizer state reference)
+VALGRIND_TESTS = inside_files test_weights inside_tokenizer test_state inside_reference
+
+valgrind: $(VALGRIND_TESTS:%=build/tests/%.valgrind)
 	@sh tests/sum.sh $^
 
 build/tests/%.valgrind: build/tests/% FORCE | $(MODELS)

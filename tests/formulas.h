@@ -32,10 +32,9 @@ static inline void formulas_reset(formulas *f) { f->p = 0; }
 static inline const tensor *formulas_tensor(const formulas *f, int layer, const char *name,
                                             const char *suffix) {
     char full[64], prefix[24] = "";
-    int i;
     if (layer >= 0) snprintf(prefix, sizeof prefix, "layers.%d.", layer);
     snprintf(full, sizeof full, "%s%s%s", prefix, name, suffix);
-    for (i = 0; i < f->n->count; i++)
+    for (int i = 0; i < f->n->count; i++)
         if (strcmp(f->n->tensors[i].name, full) == 0) return &f->n->tensors[i];
     return NULL;
 }
@@ -45,10 +44,10 @@ static inline void formulas_linear(const formulas *f, int layer, const char *nam
                                    double *y) {
     const tensor *w = formulas_tensor(f, layer, name, ".weight");
     const tensor *b = formulas_tensor(f, layer, name, ".bias");
-    int r, k, cols = w->sizes[1];
-    for (r = 0; r < w->sizes[0]; r++) {
+    int cols = w->sizes[1];
+    for (int r = 0; r < w->sizes[0]; r++) {
         y[r] = b ? b->values[r] : 0;
-        for (k = 0; k < cols; k++) y[r] += (double)w->values[r * cols + k] * x[k];
+        for (int k = 0; k < cols; k++) y[r] += (double)w->values[r * cols + k] * x[k];
     }
 }
 
@@ -57,9 +56,8 @@ static inline void formulas_norm(const formulas *f, int layer, const char *name,
     const griffin_config *g = &f->n->config;
     const float *w = formulas_tensor(f, layer, name, ".weight")->values;
     double mean = 0;
-    int j;
-    for (j = 0; j < g->width; j++) mean += x[j] * x[j] / g->width;
-    for (j = 0; j < g->width; j++)
+    for (int j = 0; j < g->width; j++) mean += x[j] * x[j] / g->width;
+    for (int j = 0; j < g->width; j++)
         y[j] = x[j] / sqrt(mean + (double)g->eps) * ((double)g->norm_offset + w[j]);
 }
 
@@ -80,10 +78,11 @@ static inline void formulas_gate(const formulas *f, int layer, const char *name,
                                  double *out) {
     const float *w = formulas_tensor(f, layer, name, ".weight")->values;
     const float *b = formulas_tensor(f, layer, name, ".bias")->values;
-    int n = f->n->config.lru_width / f->n->config.gate_blocks, e, i;
-    for (e = 0; e < f->n->config.lru_width; e++) {
+    int n = f->n->config.lru_width / f->n->config.gate_blocks;
+    for (int e = 0; e < f->n->config.lru_width; e++) {
         double sum = b[e];
-        for (i = 0; i < n; i++) sum += c[e / n * n + i] * (double)w[(e / n * n + i) * n + e % n];
+        for (int i = 0; i < n; i++)
+            sum += c[e / n * n + i] * (double)w[(e / n * n + i) * n + e % n];
         out[e] = formulas_sigmoid(sum);
     }
 }
@@ -116,9 +115,9 @@ static inline void formulas_recurrent(formulas *f, int layer, const double *u, d
 /* Element j of the first rope_dims turns with element j + rope_dims / 2. */
 static inline void formulas_rope(const formulas *f, double *x, int heads) {
     const griffin_config *g = &f->n->config;
-    int j, half = g->rope_dims / 2;
+    int half = g->rope_dims / 2;
     for (; heads > 0; heads--, x += g->head_dim)
-        for (j = 0; j < half; j++) {
+        for (int j = 0; j < half; j++) {
             double angle = f->p * pow((double)g->rope_base, -2.0 * j / g->rope_dims);
             double a = x[j], b = x[j + half];
             x[j] = a * cos(angle) - b * sin(angle);
@@ -128,29 +127,28 @@ static inline void formulas_rope(const formulas *f, double *x, int heads) {
 
 static inline void formulas_head(const formulas *f, int layer, const double *q, int kv,
                                  double *out) {
-    int hd = f->n->config.head_dim, first = f->p + 1 > f->keys ? f->p + 1 - f->keys : 0, t, d;
+    int hd = f->n->config.head_dim, first = f->p + 1 > f->keys ? f->p + 1 - f->keys : 0;
     double sum = 0;
-    for (d = 0; d < hd; d++) out[d] = 0;
-    for (t = first; t <= f->p; t++) {
+    for (int d = 0; d < hd; d++) out[d] = 0;
+    for (int t = first; t <= f->p; t++) {
         double score = 0;
-        for (d = 0; d < hd; d++) score += q[d] * f->z[layer][t][kv * hd + d];
+        for (int d = 0; d < hd; d++) score += q[d] * f->z[layer][t][kv * hd + d];
         score = exp(score / sqrt(hd));
-        for (d = 0; d < hd; d++) out[d] += score * f->v[layer][t][kv * hd + d];
+        for (int d = 0; d < hd; d++) out[d] += score * f->v[layer][t][kv * hd + d];
         sum += score;
     }
-    for (d = 0; d < hd; d++) out[d] /= sum;
+    for (int d = 0; d < hd; d++) out[d] /= sum;
 }
 
 static inline void formulas_attention(formulas *f, int layer, const double *u, double *out) {
     const griffin_config *g = &f->n->config;
     double q[FORMULA_WIDTH], mixed[FORMULA_WIDTH];
-    int head;
     formulas_linear(f, layer, "attn.q", u, q);
     formulas_linear(f, layer, "attn.k", u, f->z[layer][f->p]);
     formulas_linear(f, layer, "attn.v", u, f->v[layer][f->p]);
     formulas_rope(f, q, g->heads);
     formulas_rope(f, f->z[layer][f->p], g->kv_heads);
-    for (head = 0; head < g->heads; head++)
+    for (int head = 0; head < g->heads; head++)
         formulas_head(f, layer, q + head * g->head_dim, head / (g->heads / g->kv_heads),
                       mixed + head * g->head_dim);
     formulas_linear(f, layer, "attn.o", mixed, out);
@@ -158,10 +156,10 @@ static inline void formulas_attention(formulas *f, int layer, const double *u, d
 
 static inline void formulas_mlp(const formulas *f, int layer, const double *v, double *out) {
     double gate[FORMULA_WIDTH], up[FORMULA_WIDTH];
-    int j;
     formulas_linear(f, layer, "mlp.gate", v, gate);
     formulas_linear(f, layer, "mlp.up", v, up);
-    for (j = 0; j < f->n->config.mlp_width; j++) gate[j] = formulas_activation(f, gate[j]) * up[j];
+    for (int j = 0; j < f->n->config.mlp_width; j++)
+        gate[j] = formulas_activation(f, gate[j]) * up[j];
     formulas_linear(f, layer, "mlp.down", gate, out);
 }
 

@@ -1,45 +1,39 @@
-/* fuzz_grammar.c - no grammar text does harm, and what a mask allows can always be accepted.
+/* fuzz_grammar.c - no grammar or schema does harm, and what a mask allows can always be accepted.
  *
  *   clang -g -O1 -fsanitize=fuzzer,address,undefined -I. tests/fuzz_grammar.c -o fuzz_grammar -lm
  *   mkdir -p corpus && ./fuzz_grammar -max_len=1000 corpus tests/data/grammars
  *
- * Run it in the root of the repository. The first byte chooses the tokens. */
+ * Run it in the root of the repository. The first byte chooses the tokens. A text that starts with
+ * { is a schema. */
 
 #define GRIFFIN_IMPLEMENTATION
 #include "griffin.h"
+#define GRIFFIN_GRAMMAR_STATIC
+#define GRIFFIN_GRAMMAR_IMPLEMENTATION
+#include "tools/griffin_grammar.h"
 #include "test.h"
+#include "vocabulary_model.h"
 
-/* no more than a vocabulary */
-static grf_opened opened = { .model = { .vocab = &opened.vocab, .file = &opened.file } };
-#define model opened.model
-static float logits[2000];
-
-static void open_vocabulary(void) {
-    size_t size = 0;
-    const unsigned char *data = test_read("tests/data/tokenizer/llama_like.gguf", &size);
-    if (!data || grf_gguf_open(&opened.file, data, size, &model.host) < 0) abort();
-    if (grf_vocab_load(&opened.vocab, &opened.file, &model.host) < 0) abort();
-    if ((model.info.config.vocab = opened.vocab.count) > 2000) abort();
-}
+static vocabulary_model v;
+static float *logits;
 
 /* The n-th of the tokens that remain. */
 static int32_t remaining_token(int n) {
-    int i;
-    for (i = 0; i < opened.vocab.count; i++) if (logits[i] != -INFINITY && n-- == 0) return i;
+    for (int32_t i = 0; i < v.info->tokens; i++)
+        if (logits[i] != -INFINITY && n-- == 0) return i;
     abort();
 }
 
-static void write_text(const griffin_grammar *g, uint32_t dice) {
+static void write_text(const griffin_grammar *g, uint32_t draw) {
     griffin_grammar_state s;
-    int i, remaining, moved;
     memset(&s, 0, sizeof s);
-    for (i = 0; i < 24 && !s.ended; i++) {
-        memset(logits, 0, sizeof logits);
-        remaining = griffin_grammar_mask(g, &s, logits);
+    for (int i = 0; i < 24 && !s.ended; i++) {
+        memset(logits, 0, (size_t)v.info->config.vocab * sizeof *logits);
+        int remaining = griffin_grammar_mask(g, &s, logits);
         if (remaining == GRIFFIN_E_SPACE) return;
         if (remaining <= 0) abort();        /* there is a token for every byte */
-        dice = dice * 1664525 + 1013904223;
-        moved = griffin_grammar_accept(g, &s, remaining_token((int)(dice >> 8) % remaining));
+        draw = draw * 1664525 + 1013904223;
+        int moved = griffin_grammar_accept(g, &s, remaining_token((int)(draw >> 8) % remaining));
         if (moved == GRIFFIN_E_SPACE) return;
         if (moved < 0) abort();
     }
@@ -48,9 +42,14 @@ static void write_text(const griffin_grammar *g, uint32_t dice) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     griffin_grammar *g;
-    if (!opened.vocab.count) open_vocabulary();
-    if (size == 0 || size > 4096) return 0;
-    if (griffin_grammar_open(&g, &model, (const char *)data + 1, size - 1, NULL) < 0) return 0;
+    if (!v.model) {
+        vocabulary_open(&v, "llama_like");
+        logits = (float *)malloc((size_t)v.info->config.vocab * sizeof *logits);
+    }
+    if (size < 2 || size > 4096) return 0;
+    int error = (data[1] == '{' ? griffin_grammar_open_schema : griffin_grammar_open)(
+        &g, v.model, (const char *)data + 1, size - 1, NULL);
+    if (error < 0) return 0;
     write_text(g, data[0]);
     griffin_grammar_close(g);
     return 0;

@@ -7,7 +7,8 @@
  */
 
 #include "../tools/shared/json.h"
-#include "../tools/convert/weights.h"
+#include "../tools/convert/safetensors.h"
+#include "../tools/convert/torch.h"
 
 #include <stdlib.h>
 

@@ -22,10 +22,8 @@ typedef struct guest_answer {
 static inline int guest_answers(const void *file, size_t size, guest_answer *a) {
     griffin_model *model;
     griffin_context *context;
-    griffin_state *state;
     griffin_sampler sampler;
     griffin_decoder decoder;
-    void *memory;
     int i, n = 0, error = griffin_open_memory(&model, file, size, NULL);
     if (error) return error;
     memset(a, 0, sizeof *a);
@@ -33,8 +31,8 @@ static inline int guest_answers(const void *file, size_t size, guest_answer *a) 
     memset(&decoder, 0, sizeof decoder);
     sampler.temperature = 2;
     size = griffin_context_size(model, NULL);
-    memory = malloc(size);
-    state = (griffin_state *)calloc(1, griffin_state_size(model));
+    void *memory = malloc(size);
+    griffin_state *state = (griffin_state *)calloc(1, griffin_state_size(model));
     error = griffin_context_init(&context, model, NULL, memory, size);
     if (!error) error = griffin_step(context, state, 2, a->logits);
     for (i = 0; i < GUEST_TOKENS && !error; i++) {

@@ -1,6 +1,6 @@
 #!/bin/sh
-# headers.sh WARNINGS... - each header that is there to be copied compiles alone, its interface and
-# its implementation, with $CC as C99 and with $CXX (if there is one) as C++11, and warns of nothing.
+# headers.sh WARNINGS... - each header that is made to be copied compiles alone, its interface and its
+# implementation, with $CC as C99 and with $CXX (if there is one) as C++11, without a warning.
 
 passed=0 failed=0
 
@@ -13,11 +13,10 @@ check() {                                   # check COMPILER LANGUAGE STANDARD S
 }
 
 warnings=$*
-for source in \
-    '#include "griffin.h"\n' \
-    '#define GRIFFIN_IMPLEMENTATION\n#include "griffin.h"\n' \
-    '#include "griffin.h"\n#include "tools/griffin_grammar.h"\n' \
-    '#include "griffin.h"\n#define GRIFFIN_GRAMMAR_IMPLEMENTATION\n#include "tools/griffin_grammar.h"\n'
+library='#include "griffin.h"\n'
+grammar='#include "tools/griffin_grammar.h"\n'
+for source in "$library" "#define GRIFFIN_IMPLEMENTATION\n$library" \
+              "$library$grammar" "$library#define GRIFFIN_GRAMMAR_IMPLEMENTATION\n$grammar"
 do
     case $source in *grammar*) [ -f tools/griffin_grammar.h ] || continue ;; esac
     check "$CC" c c99 "$source"

@@ -1,9 +1,9 @@
 /* model.h - what the tests of the network share: reference models, their tokens, ways to run them,
  * a writer of GGUF files in memory, and networks of any shape with weights from a formula.
  *
- * It uses the public interface only. A test that looks inside the library defines
- * GRIFFIN_IMPLEMENTATION before it includes this, and so has a copy of its own; all others are
- * linked to the library that the program uses. */
+ * It uses the public interface only. A test that looks inside the library, tests/inside_*.c,
+ * defines GRIFFIN_IMPLEMENTATION before it includes this, and so has a copy of its own; all others
+ * are linked to the library that the program uses. */
 
 #ifndef MODEL_H
 #define MODEL_H
@@ -512,7 +512,7 @@ static inline void network_write(const network *n, gguf *g) {
     }
 }
 
-/* The shape whose logits test_reference.c knows. */
+/* The shape whose logits inside_reference.c knows. */
 static inline griffin_config small_config(void) {
     griffin_config c;
     memset(&c, 0, sizeof c);

@@ -25,11 +25,11 @@ static inline npy npy_parse(const unsigned char *p, size_t size) {
     npy a = { 0, { 0 }, 0, NULL };
     char text[256], *at;
     size_t n = size > 10 && memcmp(p, "\x93NUMPY\x01", 7) == 0 ? p[8] | (size_t)p[9] << 8 : 0;
-    long i, wide;
+    long i;
     if (n == 0 || n >= sizeof text || n > size - 10) return a;
     memcpy(text, p + 10, n);
     text[n] = 0;
-    wide = strstr(text, "'<i8'") != NULL;
+    long wide = strstr(text, "'<i8'") != NULL;
     at = strstr(text, "'shape': (");
     if (!at || (!wide && !strstr(text, "'<f4'"))) return a;
     a.count = 1;

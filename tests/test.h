@@ -35,7 +35,8 @@ static void test_run(const char *name, void (*test)(void)) {
     int checks = test_checks, failures = test_failures;
     test();
     if (test_checks == checks) { printf("%s checked nothing\n", name); test_failures++; }
-    if (test_failures != failures) { printf("%s FAILED\n", name); test_failed++; } else test_passed++;
+    if (test_failures == failures) test_passed++;
+    else { printf("%s FAILED\n", name); test_failed++; }
     fflush(stdout);
 }
 
@@ -47,14 +48,12 @@ static int test_end(void) {
 /* A whole file, with a NUL after it; null if it cannot be read. The caller frees it. */
 static inline unsigned char *test_read(const char *path, size_t *size) {
     FILE *f = fopen(path, "rb");
-    unsigned char *data;
-    long n;
     *size = 0;
     if (!f) return NULL;
     fseek(f, 0, SEEK_END);
-    n = ftell(f);
+    long n = ftell(f);
     rewind(f);
-    data = (unsigned char *)malloc((size_t)n + 1);
+    unsigned char *data = (unsigned char *)malloc((size_t)n + 1);
     if (fread(data, 1, (size_t)n, f) != (size_t)n) { free(data); data = NULL; }
     else data[n] = 0;
     fclose(f);

@@ -294,7 +294,7 @@ static void test_json(void) {
                                      "-o", "json", NULL };
     check_json(rows, 6);
     check_json(families, 6);
-    check_json(ops, 10);
+    check_json(ops, 12);
 }
 
 static void test_csv(void) {

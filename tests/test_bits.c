@@ -32,11 +32,10 @@ static uint64_t hash_of(const griffin_model *m, float *logits, int vocab) {
     griffin_sampler sampler;
     uint64_t hash = 0;
     uint32_t bits;
-    int t, i;
     memset(&sampler, 0, sizeof sampler);
     sampler.seed = 1; sampler.temperature = 0.8f; sampler.top_p = 0.9f;
-    for (t = 0; t < TOKENS; t++, logits += vocab) {
-        for (i = 0; i < vocab; i++) {
+    for (int t = 0; t < TOKENS; t++, logits += vocab) {
+        for (int i = 0; i < vocab; i++) {
             memcpy(&bits, logits + i, sizeof bits);
             hash = hash_number(hash, bits);
         }
@@ -49,17 +48,15 @@ static uint64_t hash_of(const griffin_model *m, float *logits, int vocab) {
 static void run(const griffin_model *m, float *logits, int vocab, int rows) {
     void *state = calloc(1, griffin_state_size(m)), *memory;
     griffin_context_options options = { 0, 0, { NULL, NULL, 0 } };
-    size_t size;
     griffin_context *c;
     griffin_span span = { NULL, NULL, 0, 1, NULL };
     int32_t tokens[TOKENS];
-    int i;
     options.rows = rows;
-    size = griffin_context_size(m, &options);
+    size_t size = griffin_context_size(m, &options);
     memory = malloc(size);
     griffin_context_init(&c, m, &options, memory, size);
-    for (i = 0; i < TOKENS; i++) tokens[i] = (7 * i * i + 3 * i + 2) % vocab;
-    for (i = 0; i < TOKENS; i += rows) {
+    for (int i = 0; i < TOKENS; i++) tokens[i] = (7 * i * i + 3 * i + 2) % vocab;
+    for (int i = 0; i < TOKENS; i += rows) {
         span.state = (griffin_state *)state;
         span.tokens = tokens + i;
         span.count = rows;
@@ -71,12 +68,11 @@ static void run(const griffin_model *m, float *logits, int vocab, int rows) {
 
 static void check_model(const char *file, uint64_t hash, const griffin_model *m) {
     const griffin_info *info = griffin_get_info(m);
-    int vocab = info->config.vocab, rows;
+    int vocab = info->config.vocab;
     float *logits = (float *)malloc((size_t)(TOKENS * vocab) * sizeof *logits);
-    for (rows = 1; rows <= TOKENS; rows += TOKENS - 1) {
-        uint64_t got;
+    for (int rows = 1; rows <= TOKENS; rows += TOKENS - 1) {
         run(m, logits, vocab, rows);
-        got = hash_of(m, logits, vocab);
+        uint64_t got = hash_of(m, logits, vocab);
         CHECK(got == hash, "%s, %s, %d tokens in a pass: 0x%08lx%08lx", file, info->kernels, rows,
               (unsigned long)(got >> 32), (unsigned long)(got & 0xffffffffu));
     }
@@ -87,13 +83,11 @@ static void check_model(const char *file, uint64_t hash, const griffin_model *m)
 static void test_known_bits(void) {
     griffin_options options;
     griffin_model *m;
-    int i, cpu;
     memset(&options, 0, sizeof options);
-    for (i = 0; i < (int)(sizeof known / sizeof *known); i++)
-        for (cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_WASM; cpu++) {
-            int error;
+    for (int i = 0; i < (int)(sizeof known / sizeof *known); i++)
+        for (int cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_WASM; cpu++) {
             options.cpu = (griffin_cpu)cpu;
-            error = griffin_open_file(&m, known[i].file, &options);
+            int error = griffin_open_file(&m, known[i].file, &options);
             CHECK(!error || (error == GRIFFIN_E_UNSUPPORTED && cpu > GRIFFIN_CPU_SCALAR), "%s: %s",
                   known[i].file, griffin_error_string(error));
             if (error) continue;

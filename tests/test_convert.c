@@ -14,7 +14,8 @@
 #include "test.h"
 #include "tools/convert/parts.h"
 #include "tools/shared/json.h"
-#include "tools/convert/weights.h"
+#include "tools/convert/checkpoint.h"
+#include "tools/convert/safetensors.h"
 
 #define DATA "tests/data/"
 #define WORK TEST_TMP "convert"
@@ -130,7 +131,7 @@ static void check_model(const char *directory) {
     weights w;
     CHECK(convert_plain(directory) == 0, "%s", message.text);
     model = open_output();
-    CHECK(weights_open_directory(&w, directory, &message) == 0, "%s", message.text);
+    CHECK(weights_open(&w, directory, &message) == 0, "%s", message.text);
     if (model) check_tensors(model, &w);
     weights_close(&w);
     griffin_close(model);
@@ -502,7 +503,7 @@ static void test_heads(void) {
     griffin_model *model;
     weights w;
     same_config();
-    CHECK(weights_open_directory(&w, DATA "griffin-tiny", &message) == 0, "%s", message.text);
+    CHECK(weights_open(&w, DATA "griffin-tiny", &message) == 0, "%s", message.text);
     weight_read(weights_find(&w, "model.embed_tokens.weight"), 0, 97 * 64, values, &message);
     weights_close(&w);
     for (int i = 0; i < 3; i++) {

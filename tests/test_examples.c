@@ -44,9 +44,8 @@ typedef struct teller {
 
 static teller new_teller(void) {
     teller t;
-    size_t size;
     if (griffin_open_file(&t.model, "examples/models/storyteller.gguf", NULL)) abort();
-    size = griffin_context_size(t.model, NULL);
+    size_t size = griffin_context_size(t.model, NULL);
     t.memory = malloc(size);
     t.state  = (griffin_state *)calloc(1, griffin_state_size(t.model));
     t.logits = (float *)malloc((size_t)griffin_get_info(t.model)->config.vocab * sizeof(float));
@@ -69,12 +68,12 @@ static char *tale(const char *first, const char *second, uint64_t seed) {
     griffin_sampler sampler;
     griffin_decoder decoder;
     int32_t tokens[64];
-    int i, count;
+    int count;
     memset(&sampler, 0, sizeof sampler);
     memset(&decoder, 0, sizeof decoder);
     parts[0] = first;
     parts[1] = second;
-    for (i = 0; i < 2 && *parts[i]; i++) {
+    for (int i = 0; i < 2 && *parts[i]; i++) {
         griffin_encoding encoding;
         memset(&encoding, 0, sizeof encoding);
         encoding.continues = i;
@@ -86,7 +85,7 @@ static char *tale(const char *first, const char *second, uint64_t seed) {
     sampler.temperature = 0.7f;
     sampler.top_p = 0.9f;
     decoder.started = 1;
-    for (i = 0; i < WORDS; i++) {
+    for (int i = 0; i < WORDS; i++) {
         size_t length = strlen(text);
         int32_t token = griffin_sample(t.model, &sampler, t.logits);
         griffin_decode(t.model, &decoder, token, text + length, SPACE - length);

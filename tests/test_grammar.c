@@ -4,13 +4,14 @@
  * The judge is a matcher that shares nothing with the library: it reads GBNF into a tree and
  * computes, for each part of the tree, the set of places where a match can end. */
 
-#define GRF_WALK_BLOCK 64                   /* so that small vocabularies have many blocks, */
-#define GRF_HEAVY_WALK 8                    /* and almost every place an outline */
-#define GRIFFIN_IMPLEMENTATION
-#include "model.h"
+#include "griffin.h"
+#define GRIFFIN_GRAMMAR_STATIC
+#define GRIFFIN_GRAMMAR_IMPLEMENTATION
+#define GRG_LONG_WALK 8                     /* so that almost every position has a cached set */
+#include "../tools/griffin_grammar.h"
 #include "test.h"
+#include "vocabulary_model.h"
 #include "../tools/shared/json.h"
-#include "../tools/shared/json_schema.h"
 
 /* ---- the judge ------------------------------------------------------------------------------ */
 
@@ -55,8 +56,8 @@ static int new_node(tree_kind kind) {
 
 static uint32_t read_character(void) {
     const char *letters = "nrt\\\"[]", *values = "\n\r\t\\\"[]", *found;
-    int n = grf_utf8_length(gbnf, strlen(gbnf)), digits;
-    uint32_t c = grf_utf8_code_point(gbnf, n);
+    int n = grg_utf8_length(gbnf, strlen(gbnf)), digits;
+    uint32_t c = grg_utf8_code_point(gbnf, n);
     char hex[9] = "";
     gbnf += n;
     if (c != '\\') return c;
@@ -174,9 +175,9 @@ static int can_become(const tree *t, const char *text, int left) {
 static int after_character(const tree *t, int at) {
     int n, left = subject_length - at;
     if (left == 0) { can_go_on = 1; return -1; }
-    n = grf_utf8_length(subject + at, (uint64_t)left);
+    n = grg_utf8_length(subject + at, (uint64_t)left);
     if (n < 0 && !can_go_on) can_go_on = can_become(t, subject + at, left);
-    return n > 0 && in_class(t, grf_utf8_code_point(subject + at, n)) ? at + n : -1;
+    return n > 0 && in_class(t, grg_utf8_code_point(subject + at, n)) ? at + n : -1;
 }
 
 static int any(const ends *e) { return memchr(e->at, 1, sizeof e->at) != NULL; }
@@ -267,66 +268,46 @@ static int judge(const char *text, int length, int *more) {
     return out.at[length] ? COMPLETE : can_go_on ? ALIVE : DEAD;
 }
 
-/* ---- vocabularies without a network ---------------------------------------------------------- */
+/* ---- vocabularies ---------------------------------------------------------------------------- */
 
-static grf_opened opened = { .model = { .vocab = &opened.vocab, .file = &opened.file } };
-#define model opened.model
-static unsigned char *file;
+static vocabulary_model v;
 static float *logits;
 static char message[400];
 static int ambiguous;                       /* the grammars may be */
 
-static void open_bytes(unsigned char *data, size_t size) {
-    memset(&opened, 0, sizeof opened);
-    model.file = &opened.file;
-    model.vocab = &opened.vocab;
-    model.host.error = message;
-    model.host.error_size = sizeof message;
-    file = data;
-    if (!data || grf_gguf_open(&opened.file, data, size, &model.host) < 0
-        || grf_vocab_load(&opened.vocab, &opened.file, &model.host) < 0) {
-        printf("%s\n", message);
-        exit(1);
-    }
-    model.info.config.vocab = opened.vocab.count + 3;        /* rows of an embedding may be padded */
-    logits = (float *)malloc((size_t)model.info.config.vocab * sizeof(float));
+static void new_logits_for_all(void) {
+    logits = (float *)malloc((size_t)v.info->config.vocab * sizeof(float));
 }
 
 static void open_vocabulary(const char *name) {
-    char path[100];
-    size_t size = 0;
-    snprintf(path, sizeof path, "tests/data/tokenizer/%s.gguf", name);
-    file = test_read(path, &size);
-    open_bytes(file, size);
+    vocabulary_open(&v, name);
+    new_logits_for_all();
 }
 
 static void close_vocabulary(void) {
-    grf_vocab_free(&opened.vocab, &model.host);
-    grf_gguf_close(&opened.file, &model.host);
-    free(file);
+    vocabulary_close(&v);
     free(logits);
 }
 
-/* "<s>" and "</s>", then these pieces. */
-static void open_pieces(const char *const *pieces, int count) {
+/* "<s>" and, unless has_end is 0, "</s>" to end a text, then these pieces. */
+static void open_pieces(const char *const *pieces, int count, int has_end) {
     gguf g;
-    size_t size;
     int i;
     memset(&g, 0, sizeof g);
     gguf_text(&g, "tokenizer.ggml.model", "llama");
-    gguf_array(&g, "tokenizer.ggml.tokens", GRIFFIN_VALUE_STRING, count + 2);
+    gguf_array(&g, "tokenizer.ggml.tokens", GGUF_STRING, count + 2);
     put_text(&g.pairs, "<s>");
     put_text(&g.pairs, "</s>");
     for (i = 0; i < count; i++) put_text(&g.pairs, pieces[i]);
-    gguf_array(&g, "tokenizer.ggml.scores", GRIFFIN_VALUE_F32, count + 2);
+    gguf_array(&g, "tokenizer.ggml.scores", GGUF_F32, count + 2);
     for (i = 0; i < count + 2; i++) put_u32(&g.pairs, 0);
-    gguf_array(&g, "tokenizer.ggml.token_type", GRIFFIN_VALUE_I32, count + 2);
+    gguf_array(&g, "tokenizer.ggml.token_type", GGUF_I32, count + 2);
     for (i = 0; i < count + 2; i++)
         put_u32(&g.pairs, i < 2 ? GRIFFIN_TOKEN_CONTROL : GRIFFIN_TOKEN_NORMAL);
     gguf_int(&g, "tokenizer.ggml.bos_token_id", 0);
-    gguf_int(&g, "tokenizer.ggml.eos_token_id", 1);
-    file = gguf_finish(&g, &size);
-    open_bytes(file, size);
+    if (has_end) gguf_int(&g, "tokenizer.ggml.eos_token_id", 1);
+    vocabulary_finish(&v, &g, count + 2);
+    new_logits_for_all();
 }
 
 static griffin_grammar *grammar_of(const char *text) {
@@ -337,7 +318,7 @@ static griffin_grammar *grammar_of(const char *text) {
     options.error = message;
     options.error_size = sizeof message;
     message[0] = 0;
-    error = griffin_grammar_open(&g, &model, text, strlen(text), &options);
+    error = griffin_grammar_open(&g, v.model, text, strlen(text), &options);
     CHECK((error == 0) == (g != NULL), "%d", error);
     return g;
 }
@@ -350,21 +331,21 @@ typedef struct writing {                    /* a text on its way */
     int  length;
 } writing;
 
-static int is_end(int32_t token) { return token == opened.vocab.eos || token == opened.vocab.eot; }
+static int is_end(int32_t token) { return token == v.info->eos || token == v.info->end_of_turn; }
 
 static int mask(const griffin_grammar *g, const griffin_grammar_state *s) {
     int i;
-    for (i = 0; i < model.info.config.vocab; i++) logits[i] = (float)i;
+    for (i = 0; i < v.info->config.vocab; i++) logits[i] = (float)i;
     return griffin_grammar_mask(g, s, logits);
 }
 
 /* The token's bytes after the text; the new length, or 0 if it has no text or is too long. */
 static int append(writing *w, int32_t token) {
-    int type = griffin_token_type(&model, token), n;
+    int type = griffin_token_type(v.model, token), n;
     if (type == GRIFFIN_TOKEN_CONTROL || type == GRIFFIN_TOKEN_UNKNOWN || is_end(token)) return 0;
-    if (opened.vocab.pieces[token].marker && type == GRIFFIN_TOKEN_USER_DEFINED) return 0;
-    if (token == opened.vocab.bos || token == opened.vocab.pad) return 0;
-    n = griffin_token_text(&model, token, w->text + w->length, 300);
+    if (type == GRIFFIN_TOKEN_MARKER) return 0;
+    if (token == v.info->bos || token == v.info->pad) return 0;
+    n = griffin_token_text(v.model, token, w->text + w->length, 300);
     return n > 0 ? w->length + n : 0;
 }
 
@@ -373,9 +354,9 @@ static int check_mask(const griffin_grammar *g, writing *w, const char *what) {
     int remaining = mask(g, &w->state), i, more, wrong = 0, count = 0;
     int complete = judge(w->text, w->length, &more) == COMPLETE;
     if (remaining == GRIFFIN_E_SPACE && ambiguous) return remaining;
-    for (i = 0; i < model.info.config.vocab; i++) {
-        int length = i < opened.vocab.count ? append(w, i) : 0, expected = 0;
-        if (i < opened.vocab.count && is_end(i)) expected = complete;
+    for (i = 0; i < v.info->config.vocab; i++) {
+        int length = i < v.info->tokens ? append(w, i) : 0, expected = 0;
+        if (i < v.info->tokens && is_end(i)) expected = complete;
         else if (length > MOST_BYTES) expected = logits[i] != -INFINITY;
         else if (length) expected = judge(w->text, length, &more) != DEAD;
         count += expected;
@@ -395,9 +376,9 @@ static int32_t choose(void) {
     int32_t best = -1;
     uint32_t top = 0;
     int i;
-    for (i = 0; i < opened.vocab.count; i++) {
+    for (i = 0; i < v.info->tokens; i++) {
         uint32_t draw = dice() >> 1;
-        if (griffin_token_type(&model, i) == GRIFFIN_TOKEN_BYTE || is_end(i)) draw >>= 6;
+        if (griffin_token_type(v.model, i) == GRIFFIN_TOKEN_BYTE || is_end(i)) draw >>= 6;
         if (logits[i] != -INFINITY && draw >= top) { top = draw; best = i; }
     }
     return best;
@@ -407,7 +388,7 @@ static int check_accept(const griffin_grammar *g, writing *w, int32_t token) {
     griffin_grammar_state before = w->state;
     int length = append(w, token), ended, more, i;
     for (i = 0; i < 20; i++) {              /* what was masked is refused */
-        int32_t other = (int32_t)(dice() % (uint32_t)opened.vocab.count);
+        int32_t other = (int32_t)(dice() % (uint32_t)v.info->tokens);
         if (logits[other] != -INFINITY) continue;
         CHECK(griffin_grammar_accept(g, &w->state, other) == GRIFFIN_E_ARGUMENT, "%d", other);
         CHECK(memcmp(&before, &w->state, sizeof before) == 0, "a refused token changed the state");
@@ -456,11 +437,11 @@ static const char *const small[] = {
 
 static void test_exact(void) {
     static const char *const vocabularies[] = { "gemma_like", "byte_level", "llama_like" };
-    int i, v;
-    for (v = 0; v < 3; v++) {
-        open_vocabulary(vocabularies[v]);
+    int i, k;
+    for (k = 0; k < 3; k++) {
+        open_vocabulary(vocabularies[k]);
         for (i = 0; i < (int)(sizeof small / sizeof small[0]); i++) {
-            check_texts(small[i], v ? 1 : 2, 8);
+            check_texts(small[i], k ? 1 : 2, 8);
         }
         close_vocabulary();
     }
@@ -542,7 +523,7 @@ static const char json_rules[] =
 static int write_bytes(const griffin_grammar *g, griffin_grammar_state *s, const char *text) {
     int moved = 0;
     for (; *text && moved >= 0; text++) {
-        moved = griffin_grammar_accept(g, s, opened.vocab.bytes[(unsigned char)*text]);
+        moved = griffin_grammar_accept(g, s, v.bytes[(unsigned char)*text]);
     }
     return moved;
 }
@@ -556,7 +537,7 @@ static void test_rewind(void) {
     size_t i, k, size;
     open_vocabulary("gemma_like");
     g = grammar_of(json_rules);
-    size = (size_t)model.info.config.vocab * sizeof(float);
+    size = (size_t)v.info->config.vocab * sizeof(float);
     first = (float *)malloc(size);
     memset(states, 0, sizeof states);
     for (i = 0; i + 1 < sizeof text; i++) {
@@ -602,7 +583,7 @@ static void test_damaged_states(void) {
             ((unsigned char *)&s)[8 + dice() % (uint32_t)(used - 8)] = (unsigned char)dice();
         }
         if (mask(g, &s) == GRIFFIN_E_MISMATCH) refused++;
-        griffin_grammar_accept(g, &s, opened.vocab.bytes[dice() & 255]);
+        griffin_grammar_accept(g, &s, v.bytes[dice() & 255]);
     }
     CHECK(refused > 10000, "only %d of the damaged states were refused", refused);
     griffin_grammar_close(g);
@@ -658,7 +639,7 @@ static void test_long(void) {
     g = grammar_of(many);
     memset(&s, 0, sizeof s);
     CHECK(mask(g, &s) == GRIFFIN_E_SPACE, "thousands of ways");
-    CHECK(griffin_grammar_accept(g, &s, opened.vocab.bytes['a']) == GRIFFIN_E_SPACE, "here too");
+    CHECK(griffin_grammar_accept(g, &s, v.bytes['a']) == GRIFFIN_E_SPACE, "here too");
     griffin_grammar_close(g);
     close_vocabulary();
 }
@@ -668,10 +649,9 @@ static void test_dead_ends(void) {
     static const char *const pieces[] = { "ab", "b", "bc", "\xC3\xA9", "a" };
     griffin_grammar *g;
     griffin_grammar_state s;
-    open_pieces(pieces, 5);
+    open_pieces(pieces, 5, 1);
     memset(&s, 0, sizeof s);
     g = grammar_of("root ::= \"abd\"");
-    model.host.error = message;
     CHECK(mask(g, &s) == 2, "ab and a");
     CHECK(griffin_grammar_accept(g, &s, 2) == 0, "ab");
     CHECK(mask(g, &s) == GRIFFIN_E_NO_TOKEN, "no d");
@@ -684,7 +664,11 @@ static void test_dead_ends(void) {
     CHECK(griffin_grammar_accept(g, &s, 1) == 1 && s.ended, "eos");
     CHECK(mask(g, &s) == GRIFFIN_E_NO_TOKEN, "after the end");
     CHECK(griffin_grammar_accept(g, &s, 1) == GRIFFIN_E_ARGUMENT, "nothing may follow");
-    opened.vocab.eos = -1;
+    griffin_grammar_close(g);
+    close_vocabulary();
+    open_pieces(pieces, 5, 0);
+    CHECK(v.info->eos == -1, "%d", v.info->eos);
+    g = grammar_of("root ::= \"b\" | \"bc\"");
     memset(&s, 0, sizeof s);
     CHECK(griffin_grammar_accept(g, &s, 4) == 1, "complete");
     CHECK(mask(g, &s) == GRIFFIN_E_NO_TOKEN, "complete, but there is no token to say so");
@@ -781,6 +765,11 @@ static void release(void *memory, void *user) {
     free(memory);
 }
 
+static void note(int error, const char *text, void *user) {
+    (void)error; (void)user;
+    snprintf(message, sizeof message, "%s", text);
+}
+
 static void test_allocator(void) {
     griffin_options options;
     griffin_grammar *g = NULL;
@@ -791,7 +780,7 @@ static void test_allocator(void) {
     options.allocator.release = release;
     for (n = 0; error < 0 && n < 100; n++) {
         allowed_allocations = n;
-        error = griffin_grammar_open(&g, &model, json_rules, sizeof json_rules - 1, &options);
+        error = griffin_grammar_open(&g, v.model, json_rules, sizeof json_rules - 1, &options);
         CHECK(!error || (error == GRIFFIN_E_MEMORY && !g && !live), "%d: %d, %d left", n, error,
               live);
     }
@@ -805,11 +794,12 @@ static void test_arguments(void) {
     griffin_grammar_state s;
     griffin_grammar *g;
     float x[8];
+    gguf writer;
     open_vocabulary("llama_like");
     memset(&s, 0, sizeof s);
-    CHECK(griffin_grammar_open(NULL, &model, "", 0, NULL) == GRIFFIN_E_ARGUMENT, "nowhere");
+    CHECK(griffin_grammar_open(NULL, v.model, "", 0, NULL) == GRIFFIN_E_ARGUMENT, "nowhere");
     CHECK(griffin_grammar_open(&g, NULL, "", 0, NULL) == GRIFFIN_E_ARGUMENT && !g, "no model");
-    CHECK(griffin_grammar_open(&g, &model, NULL, 1, NULL) == GRIFFIN_E_ARGUMENT && !g, "no text");
+    CHECK(griffin_grammar_open(&g, v.model, NULL, 1, NULL) == GRIFFIN_E_ARGUMENT && !g, "no text");
     g = grammar_of("root ::= \"a\"");
     CHECK(griffin_grammar_mask(NULL, &s, x) == GRIFFIN_E_ARGUMENT, "no grammar");
     CHECK(griffin_grammar_mask(g, NULL, x) == GRIFFIN_E_ARGUMENT, "no state");
@@ -822,9 +812,41 @@ static void test_arguments(void) {
     CHECK(griffin_grammar_size(NULL) == 0, "no grammar");
     griffin_grammar_close(g);
     griffin_grammar_close(NULL);
-    opened.vocab.count = 0;
-    CHECK(griffin_grammar_open(&g, &model, "", 0, NULL) == GRIFFIN_E_VOCABULARY, "numbers only");
-    opened.vocab.count = 2000;
+    close_vocabulary();
+    memset(&writer, 0, sizeof writer);
+    vocabulary_finish(&v, &writer, 0);
+    CHECK(griffin_grammar_open(&g, v.model, "", 0, NULL) == GRIFFIN_E_VOCABULARY, "numbers only");
+    vocabulary_close(&v);
+}
+
+/* What a grammar takes from the model: which tokens have text, and where memory and messages go. */
+static void test_model(void) {
+    static const char piece[] = "<end_of_turn>";
+    griffin_options options;
+    griffin_model *other;
+    griffin_grammar *g;
+    int before;
+    open_vocabulary("gemma_like");
+    CHECK(v.info->tokens + 3 == v.info->config.vocab, "%d", v.info->tokens);
+    CHECK(griffin_token_type(v.model, griffin_find_token(v.model, piece, sizeof piece - 1))
+          == GRIFFIN_TOKEN_MARKER, "a turn marker");
+    CHECK(!v.info->allocator.allocate && !v.info->logger.message, "none were given");
+    memset(&options, 0, sizeof options);
+    options.allocator.allocate = allocate;
+    options.allocator.release = release;
+    options.logger.message = note;
+    allowed_allocations = 1000000;
+    CHECK(griffin_open_memory(&other, v.file, (size_t)v.info->file_bytes, &options) == 0, "again");
+    CHECK(griffin_get_info(other)->logger.message == note, "the logger of the model");
+    before = live;
+    message[0] = 0;
+    CHECK(griffin_grammar_open(&g, other, "root ::= x", 10, NULL) == GRIFFIN_E_FORMAT, "no rule");
+    CHECK(strstr(message, "there is no rule of this name") && live == before, "'%s'", message);
+    CHECK(griffin_grammar_open(&g, other, "root ::= \"a\"", 12, NULL) == 0, "%s", message);
+    CHECK(live > before, "the allocator of the model");
+    griffin_grammar_close(g);
+    griffin_close(other);
+    CHECK(live == 0, "%d left", live);
     close_vocabulary();
 }
 
@@ -832,10 +854,10 @@ static void test_arguments(void) {
 
 /* A token that helps to come to an end: where q fits we are inside a string. */
 static int32_t closing(void) {
-    const char *c = logits[opened.vocab.bytes['q']] != -INFINITY ? "\"" : "}]\"0:n";
-    if (logits[opened.vocab.eos] != -INFINITY) return opened.vocab.eos;
+    const char *c = logits[v.bytes['q']] != -INFINITY ? "\"" : "}]\"0:n";
+    if (logits[v.info->eos] != -INFINITY) return v.info->eos;
     for (; *c; c++) {
-        int32_t token = opened.vocab.bytes[(unsigned char)*c];
+        int32_t token = v.bytes[(unsigned char)*c];
         if (logits[token] != -INFINITY) return token;
     }
     return choose();
@@ -855,7 +877,7 @@ static void check_json(const griffin_grammar *g, int texts, int tokens) {
             CHECK(mask(g, &s) > 0, "%.*s", length, text);
             token = i < tokens ? choose() : closing();
             CHECK(griffin_grammar_accept(g, &s, token) >= 0, "%.*s", length, text);
-            if (!s.ended) length += griffin_token_text(&model, token, text + length, 300);
+            if (!s.ended) length += griffin_token_text(v.model, token, text + length, 300);
         }
         json_start(&j, text, (size_t)length);
         while ((last = json_next(&j)) > JSON_END) { }
@@ -875,11 +897,14 @@ static char *quoted(const char *text, size_t length, char out[400]) {
 
 static griffin_grammar *schema_grammar(const char *schema) {
     char buffer[400];
-    report r = { "" };
-    char *text = json_schema_grammar(quoted(schema, strlen(schema), buffer), strlen(schema), &r);
-    griffin_grammar *g = text ? grammar_of(text) : NULL;
-    if (!text) snprintf(message, sizeof message, "%s", r.text);
-    free(text);
+    griffin_grammar *g;
+    griffin_options options;
+    memset(&options, 0, sizeof options);
+    options.error = message;
+    options.error_size = sizeof message;
+    message[0] = 0;
+    griffin_grammar_open_schema(&g, v.model, quoted(schema, strlen(schema), buffer), strlen(schema),
+                                &options);
     return g;
 }
 
@@ -956,8 +981,18 @@ static void test_schemas(void) {
 
 static void test_wrong_schemas(void) {
     static const struct { const char *schema, *words; } wrong[] = {
-        { "", "offset 0" },
-        { "[1", "offset 2" },
+        { "", "byte 0" },
+        { "[1", "byte 2" },
+        { "{} x", "byte 3: text after the value" },
+        { "{'type': 'null',}", "byte 16: expected a member name" },
+        { "{'const': 01}", "expected ',' or a bracket" },
+        { "{'const': 1.}", "expected a digit" },
+        { "{'const': '\\ud83d'}", "byte 11: invalid escape" },
+        { "{'const': 'a", "byte 10: string without an end" },
+        { "{'const': '\xFF'}", "byte 11: not UTF-8" },
+        { "{'const': {'a': 1, '\\u0061': 2}}", "byte 19: duplicate member" },
+        { "{'default': [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
+          "too deeply" },
         { "[]", "expected a schema" },
         { "false", "expected a schema" },
         { "{'type': 'string', 'pattern': 'a'}", "byte 19: this keyword is not supported: pattern" },
@@ -1010,6 +1045,7 @@ int main(void) {
     RUN(test_large);
     RUN(test_allocator);
     RUN(test_arguments);
+    RUN(test_model);
     RUN(test_json);
     RUN(test_schemas);
     RUN(test_wrong_schemas);

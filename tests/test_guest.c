@@ -111,12 +111,11 @@ static int talk(host *h) {
     griffin_sampler sampler;
     griffin_decoder decoder;
     char text[512];
-    int64_t size;
-    int i, ok = 1;
+    int ok = 1;
     memset(&sampler, 0, sizeof sampler);
     memset(&decoder, 0, sizeof decoder);
     sampler.temperature = 1; sampler.top_k = 7; sampler.top_p = 0.9f; sampler.repeat_penalty = 1.1f;
-    for (i = 0; i < 12; i++) {
+    for (int i = 0; i < 12; i++) {
         int32_t token = griffin_sample(h->m, &sampler, h->logits) % 9;
         ok &= griffin_decode(h->m, &decoder, token, text, sizeof text) >= 0;
         ok &= griffin_token_text(h->m, token, text, sizeof text) >= 0;
@@ -124,7 +123,7 @@ static int talk(host *h) {
         ok &= griffin_step(h->c, h->s, token, h->logits) == GRIFFIN_OK;
     }
     ok &= griffin_rewind(h->m, h->s, h->mark) == GRIFFIN_OK;
-    size = griffin_save(h->m, h->s, &sampler, &decoder, h->save, h->save_size);
+    int64_t size = griffin_save(h->m, h->s, &sampler, &decoder, h->save, h->save_size);
     ok &= griffin_load(h->m, h->other, &sampler, &decoder, h->save, (size_t)size) == GRIFFIN_OK;
     ok &= griffin_step(h->c, h->other, 99, NULL) == GRIFFIN_E_ARGUMENT;      /* nor do errors */
     ok &= griffin_load(h->m, h->other, NULL, NULL, h->save, 30) == GRIFFIN_E_FORMAT;
@@ -136,12 +135,10 @@ static void test_no_allocation(void) {
     unsigned char *file = small_file(&size);
     host h;
     int32_t tokens[8];
-    long before;
-    int ok;
     host_open(&h, file, size);
     asked = 0;
-    ok = encode_and_run(&h) && talk(&h);
-    before = asked;
+    int ok = encode_and_run(&h) && talk(&h);
+    long before = asked;
     CHECK(ok, "a call failed");
     CHECK(before == 0, "%ld calls of the allocator, or of malloc and its kin", before);
     asked = 0;

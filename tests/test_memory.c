@@ -13,10 +13,9 @@ typedef struct counter {
 
 static void *count_allocate(size_t size, void *user) {
     counter *c = (counter *)user;
-    size_t *memory;
     if (c->fail_at >= 0 && c->calls >= c->fail_at) return NULL;
     c->calls++;
-    memory = (size_t *)malloc(size + 16);
+    size_t *memory = (size_t *)malloc(size + 16);
     if (!memory) return NULL;
     memset(memory, 0xa5, size + 16);        /* nobody may count on zeros */
     *memory = size;
@@ -97,11 +96,9 @@ static void test_bad_files(void) {
     counter c;
     griffin_options options = counting(&c);
     griffin_model *m;
-    int i;
-    for (i = 0; i < 400; i++) {
-        unsigned char before;
+    for (int i = 0; i < 400; i++) {
         cut = i < 200 ? size : (size_t)dice() % size;
-        before = file[cut % 6000];
+        unsigned char before = file[cut % 6000];
         file[cut % 6000] = (unsigned char)dice();           /* in the metadata */
         if (griffin_open_memory(&m, file, cut, &options) == GRIFFIN_OK) griffin_close(m);
         CHECK(c.live == 0, "%ld blocks left", c.live);
@@ -118,34 +115,30 @@ static void test_running(void) {
     counter c;
     griffin_options options = counting(&c);
     griffin_model *m = NULL;
-    griffin_context *context;
-    griffin_state *s;
     griffin_sampler sampler;
     griffin_decoder decoder;
     int32_t tokens[16];
     float logits[19];
     char text[512];
-    long calls;
-    int i, n;
     griffin_encoding encoding;
 
     CHECK(griffin_open_memory(&m, file, size, &options) == GRIFFIN_OK, "open");
-    calls = c.calls;
+    long calls = c.calls;
     c.fail_at = 0;                          /* nothing more for anyone */
-    context = new_context(m, 0, 0);
-    s = new_state(m);
+    griffin_context *context = new_context(m, 0, 0);
+    griffin_state *s = new_state(m);
     memset(&sampler, 0, sizeof sampler);
     memset(&decoder, 0, sizeof decoder);
     memset(&encoding, 0, sizeof encoding);
     encoding.scratch_size = griffin_encode_size(m, 4);
     encoding.scratch = malloc(encoding.scratch_size);
-    n = griffin_encode(m, &encoding, "abba", 4, tokens, 16);
+    int n = griffin_encode(m, &encoding, "abba", 4, tokens, 16);
     CHECK(n > 1, "%d", n);
     CHECK(griffin_prefill(context, s, tokens, n, logits) == GRIFFIN_OK, "prefill");
     sampler.temperature = 1;
     sampler.top_k = 8;
     sampler.top_p = 0.9f;
-    for (i = 0; i < 20; i++) {
+    for (int i = 0; i < 20; i++) {
         int32_t token = griffin_sample(m, &sampler, logits);
         CHECK(token >= 0, "%d", token);
         n = token < 9 ? griffin_decode(m, &decoder, token, text, sizeof text) : 0;
@@ -171,26 +164,25 @@ enum { GUARD = 256 };
 static void check_context(const griffin_model *m, int rows, int states, size_t misaligned) {
     griffin_context_options o;
     size_t size, i, state_size = griffin_state_size(m);
-    unsigned char *memory, *given, *state;
     griffin_context *c = NULL;
     int32_t tokens[40];
     float *logits = (float *)malloc((size_t)(40 * vocabulary(m)) * 4);
-    int touched = 0, t;
+    int touched = 0;
     memset(&o, 0, sizeof o);
     o.rows = rows;
     o.states = states;
     o.jobs.width = 1;
     size = griffin_context_size(m, &o);
-    memory = (unsigned char *)malloc(size + 64 + 2 * GUARD);
-    state = (unsigned char *)calloc(1, state_size + GUARD);
+    unsigned char *memory = (unsigned char *)malloc(size + 64 + 2 * GUARD);
+    unsigned char *state = (unsigned char *)calloc(1, state_size + GUARD);
     memset(memory, 0x5a, size + 64 + 2 * GUARD);
     memset(state + state_size, 0x5a, GUARD);
-    given = memory + GUARD + misaligned;
+    unsigned char *given = memory + GUARD + misaligned;
     CHECK(griffin_context_init(&c, m, &o, given, size - 1) == GRIFFIN_E_SPACE && !c,
           "one byte too small");
     CHECK(griffin_context_init(&c, m, &o, given, size) == GRIFFIN_OK, "%lu bytes",
           (unsigned long)size);
-    for (t = 0; t < 40; t++) tokens[t] = t % vocabulary(m);
+    for (int t = 0; t < 40; t++) tokens[t] = t % vocabulary(m);
     run_chunks(m, c, (griffin_state *)(void *)state, tokens, 40, 0, logits);
     for (i = 0; i < GUARD; i++)
         touched += state[state_size + i] != 0x5a || given[size + i] != 0x5a || memory[i] != 0x5a;
@@ -200,9 +192,8 @@ static void check_context(const griffin_model *m, int rows, int states, size_t m
 
 static void test_contexts(void) {
     static const char *const types[] = { NULL, "q8_0" };
-    int i, type;
-    for (i = 0; i < GOLDENS; i++)
-        for (type = 0; type < 2; type++) {
+    for (int i = 0; i < GOLDENS; i++)
+        for (int type = 0; type < 2; type++) {
             golden g = golden_read(i);
             griffin_model *m = golden_open(&g, types[type], NULL);
             check_context(m, 1, 1, 0);

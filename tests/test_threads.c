@@ -22,22 +22,20 @@ typedef struct worker {
 
 static void *work(void *argument) {
     const worker *w = (const worker *)argument;
-    int i;
-    for (i = w->first; i < w->count; i += w->step)
+    for (int i = w->first; i < w->count; i += w->step)
         w->job(w->data, w->order == FORWARDS ? i : w->order == BACKWARDS ? w->count - 1 - i
                         : i * 7919 % w->count);         /* 7919 is a prime, so all have a turn */
     return NULL;
 }
 
-/* Every thread takes each so-manieth piece. */
+/* Thread i of n does pieces i, i + n, i + 2 n and so on. */
 static void run_pool(void (*job)(void *data, int index), void *data, int count, void *user) {
     pool *p = (pool *)user;
     pthread_t thread[8];
     worker w[8];
-    int i;
     p->jobs++;
     if (count > p->widest) p->widest = count;
-    for (i = 0; i < p->threads; i++) {
+    for (int i = 0; i < p->threads; i++) {
         w[i].job = job;
         w[i].data = data;
         w[i].count = count;
@@ -47,7 +45,7 @@ static void run_pool(void (*job)(void *data, int index), void *data, int count, 
         if (i > 0 && pthread_create(&thread[i], NULL, work, &w[i])) abort();
     }
     work(&w[0]);
-    for (i = 1; i < p->threads; i++) pthread_join(thread[i], NULL);
+    for (int i = 1; i < p->threads; i++) pthread_join(thread[i], NULL);
 }
 
 /* Wide enough that its matrices are cut into many pieces. */
@@ -76,19 +74,16 @@ static answer ask(const griffin_jobs *jobs, int rows, int chunk) {
     griffin_context_options o;
     griffin_context *c;
     answer a;
-    void *memory;
-    size_t size;
-    int at;
     memset(&o, 0, sizeof o);
     o.rows = rows;
     o.jobs.width = 1;
     if (jobs) o.jobs = *jobs;
-    size = griffin_context_size(m, &o);
-    memory = malloc(size);
+    size_t size = griffin_context_size(m, &o);
+    void *memory = malloc(size);
     if (griffin_context_init(&c, m, &o, memory, size)) abort();
     a.state = new_state(m);
     a.logits = (float *)malloc((size_t)(TOKENS * vocabulary(m)) * 4);
-    for (at = 0; at < TOKENS; at += chunk) {
+    for (int at = 0; at < TOKENS; at += chunk) {
         griffin_span span = span_of(a.state, tokens + at, chunk < TOKENS - at ? chunk : TOKENS - at,
                                     a.logits + at * vocabulary(m));
         if (griffin_run(c, &span, 1)) abort();
@@ -107,19 +102,17 @@ static void release(answer *a) { free(a->logits); free(a->state); }
 /* ---- one call on many threads --------------------------------------------------------------- */
 
 static void test_jobs(void) {
-    int threads, order, chunk;
-    for (threads = 1; threads <= 8; threads++)
-        for (order = 0; order < ORDERS; order++)
-            for (chunk = 1; chunk <= TOKENS; chunk += 6) {
+    for (int threads = 1; threads <= 8; threads++)
+        for (int order = 0; order < ORDERS; order++)
+            for (int chunk = 1; chunk <= TOKENS; chunk += 6) {
                 pool p = { 0, 0, 0, 0 };
                 griffin_jobs jobs;
-                answer a;
                 p.threads = threads;
                 p.order = order;
                 jobs.run = run_pool;
                 jobs.user = &p;
                 jobs.width = threads;
-                a = ask(&jobs, 16, chunk);
+                answer a = ask(&jobs, 16, chunk);
                 CHECK(is_right(&a), "%d threads, order %d, chunks of %d", threads, order, chunk);
                 CHECK(p.jobs > 0 && p.widest > 2, "%d jobs of at most %d pieces", p.jobs, p.widest);
                 release(&a);
@@ -129,12 +122,10 @@ static void test_jobs(void) {
 /* Without a hook, with whatever the build has. */
 static void test_widths(void) {
     griffin_jobs jobs;
-    int width;
     memset(&jobs, 0, sizeof jobs);
-    for (width = 0; width <= 5; width++) {
-        answer a;
+    for (int width = 0; width <= 5; width++) {
         jobs.width = width;
-        a = ask(&jobs, 0, 7);
+        answer a = ask(&jobs, 0, 7);
         CHECK(is_right(&a), "width %d", width);
         release(&a);
     }
@@ -153,12 +144,11 @@ static void *call(void *argument) {
 static void test_callers(void) {
     pthread_t thread[6];
     caller c[6];
-    int i;
-    for (i = 0; i < 6; i++) {
+    for (int i = 0; i < 6; i++) {
         c[i].chunk = i + 1;
         if (pthread_create(&thread[i], NULL, call, &c[i])) abort();
     }
-    for (i = 0; i < 6; i++) {
+    for (int i = 0; i < 6; i++) {
         pthread_join(thread[i], NULL);
         CHECK(is_right(&c[i].a), "caller %d", i);
         release(&c[i].a);
@@ -173,9 +163,9 @@ static struct { griffin_state *state; int at, taken; } seats[SEATS];
 static pthread_mutex_t door = PTHREAD_MUTEX_INITIALIZER;
 
 static int take_seat(void) {
-    int i, free_one = -1;
+    int free_one = -1;
     pthread_mutex_lock(&door);
-    for (i = 0; i < SEATS; i++) if (!seats[i].taken && seats[i].at < TOKENS) free_one = i;
+    for (int i = 0; i < SEATS; i++) if (!seats[i].taken && seats[i].at < TOKENS) free_one = i;
     if (free_one >= 0) seats[free_one].taken = 1;
     pthread_mutex_unlock(&door);
     return free_one;
@@ -233,8 +223,7 @@ static void *open_and_close(void *argument) {
     griffin_model *own = NULL;
     size_t size;
     unsigned char *file = network_file(n, &size);
-    int i;
-    for (i = 0; i < 5; i++) {
+    for (int i = 0; i < 5; i++) {
         if (griffin_open_memory(&own, file, size, NULL)) abort();
         griffin_close(own);
     }
@@ -246,9 +235,8 @@ static void test_openers(void) {
     griffin_config config = small_config();
     network *n = network_make(&config);
     pthread_t thread[4];
-    int i;
-    for (i = 0; i < 4; i++) if (pthread_create(&thread[i], NULL, open_and_close, n)) abort();
-    for (i = 0; i < 4; i++) CHECK(pthread_join(thread[i], NULL) == 0, "%d", i);
+    for (int i = 0; i < 4; i++) if (pthread_create(&thread[i], NULL, open_and_close, n)) abort();
+    for (int i = 0; i < 4; i++) CHECK(pthread_join(thread[i], NULL) == 0, "%d", i);
     network_free(n);
 }
 

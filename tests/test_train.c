@@ -246,7 +246,8 @@ static int encode_naively(const vocabulary *v, const char *text, size_t size, in
         best = -1;
         float score = 0;
         for (int i = 0; i + 1 < count; i++) {
-            int id = vocabulary_find(v, spaced + first[i], first[i + 2] - first[i], PIECE_NORMAL);
+            int id = vocabulary_find(v, spaced + first[i], first[i + 2] - first[i],
+                                     GRIFFIN_TOKEN_NORMAL);
             if (id < 0 || (best >= 0 && v->pieces[id].score <= score)) continue;
             best = i;
             score = v->pieces[id].score;
@@ -257,7 +258,8 @@ static int encode_naively(const vocabulary *v, const char *text, size_t size, in
     } while (best >= 0);
     int written = 0;
     for (int i = 0; i < count; i++) {
-        int id = vocabulary_find(v, spaced + first[i], first[i + 1] - first[i], PIECE_NORMAL);
+        int id = vocabulary_find(v, spaced + first[i], first[i + 1] - first[i],
+                                 GRIFFIN_TOKEN_NORMAL);
         if (id >= 0) { tokens[written++] = id; continue; }
         for (size_t k = first[i]; k < first[i + 1]; k++)
             tokens[written++] = 4 + (unsigned char)spaced[k];
@@ -285,7 +287,7 @@ static void test_tokens_are_the_encoders(void) {
     CHECK(train(TEXT " -o " WORK "tale.gguf --steps 1 --hold-out 0 --vocab 400") == 0, "trains");
     CHECK(v.count > 330 && v.count <= 400, "%lu pieces", (unsigned long)v.count);
     if ((model = open_model(WORK "tale.gguf")) == NULL) return;
-    CHECK(vocabulary_find(&v, "\xE2\x96\x81the", 6, PIECE_NORMAL) > 0, "frequent words");
+    CHECK(vocabulary_find(&v, "\xE2\x96\x81the", 6, GRIFFIN_TOKEN_NORMAL) > 0, "frequent words");
     for (size_t i = 0; i < v.count; i++) {
         CHECK(v.pieces[i].score == (i < 260 ? 0 : -(float)(i - 260)), "the order of merges");
         int id = griffin_find_token(model, v.text + v.pieces[i].text.at, v.pieces[i].text.length);

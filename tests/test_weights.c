@@ -6,7 +6,9 @@
 
 #include "../tools/shared/checked.h"
 #include "../tools/shared/json.h"
-#include "../tools/convert/weights.h"
+#include "../tools/convert/checkpoint.h"
+#include "../tools/convert/safetensors.h"
+#include "../tools/convert/torch.h"
 
 #include <math.h>
 
@@ -206,20 +208,20 @@ static uint32_t crc_of_tensor(const weight *t) {
 /* Reads in pieces of all sizes up to 7 and compares with one read of everything. */
 static void check_pieces(const weight *t) {
     uint64_t first, count;
-    float all[4096], piece[8];
+    float all[4096], part[8];
     report r;
     CHECK(t->elements <= 4096 && weight_read(t, 0, t->elements, all, &r) == 0, "%s", t->name);
     for (first = 0; first < t->elements; first++) {
         count = first % 7 + 1;
         if (count > t->elements - first) count = t->elements - first;
-        CHECK(weight_read(t, first, count, piece, &r) == 0, "%s: %s", t->name, r.text);
-        CHECK(memcmp(piece, all + first, count * sizeof(float)) == 0, "%s at %d", t->name,
+        CHECK(weight_read(t, first, count, part, &r) == 0, "%s: %s", t->name, r.text);
+        CHECK(memcmp(part, all + first, count * sizeof(float)) == 0, "%s at %d", t->name,
               (int)first);
     }
-    CHECK(weight_read(t, t->elements, 0, piece, &r) == 0, "%s: nothing at the end", t->name);
-    CHECK(weight_read(t, t->elements, 1, piece, &r) < 0, "%s: one too many", t->name);
-    CHECK(weight_read(t, t->elements + 1, 0, piece, &r) < 0, "%s: beyond", t->name);
-    CHECK(weight_read(t, 1, UINT64_MAX, piece, &r) < 0, "%s: wrapping count", t->name);
+    CHECK(weight_read(t, t->elements, 0, part, &r) == 0, "%s: nothing at the end", t->name);
+    CHECK(weight_read(t, t->elements, 1, part, &r) < 0, "%s: one too many", t->name);
+    CHECK(weight_read(t, t->elements + 1, 0, part, &r) < 0, "%s: beyond", t->name);
+    CHECK(weight_read(t, 1, UINT64_MAX, part, &r) < 0, "%s: wrapping count", t->name);
 }
 
 /* The members of one tensor of a manifest against the tensor. `t` is set when its name comes. */
@@ -320,15 +322,15 @@ static void test_valid_torch(void) { check_manifest(DATA "pt/"); }
 static void test_directories(void) {
     weights w;
     report r;
-    CHECK(weights_open_directory(&w, DATA "safetensors/sharded", &r) == 0, "%s", r.text);
+    CHECK(weights_open(&w, DATA "safetensors/sharded", &r) == 0, "%s", r.text);
     CHECK(w.count == 6 && w.file_count == 2, "%d tensors", (int)w.count);
     weights_close(&w);
-    CHECK(weights_open_directory(&w, DATA "pt/single/", &r) == 0, "%s", r.text);
+    CHECK(weights_open(&w, DATA "pt/single/", &r) == 0, "%s", r.text);
     CHECK(w.count == 1, "%d tensors", (int)w.count);
     weights_close(&w);
-    CHECK(weights_open_directory(&w, DATA "pt", &r) < 0 && r.text[0], "several .pt files");
-    CHECK(weights_open_directory(&w, DATA "safetensors", &r) < 0 && r.text[0], "no model");
-    CHECK(weights_open_directory(&w, DATA "none", &r) < 0 && r.text[0], "no such directory");
+    CHECK(weights_open(&w, DATA "pt", &r) < 0 && r.text[0], "several .pt files");
+    CHECK(weights_open(&w, DATA "safetensors", &r) < 0 && r.text[0], "no model");
+    CHECK(weights_open(&w, DATA "none", &r) < 0 && r.text[0], "no such directory");
     CHECK(weights_open_safetensors(&w, DATA "safetensors", &r) < 0 && r.text[0], "a directory");
     CHECK(weights_open_torch(&w, DATA "none.pt", &r) < 0 && r.text[0], "no such file");
 }

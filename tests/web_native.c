@@ -13,8 +13,7 @@
 static void print_moment(const char *tale) {
     const unsigned char *logits = (const unsigned char *)page_logits();
     uint32_t hash = 0x811c9dc5u;
-    size_t i;
-    for (i = 0; i < page_logits_size(); i++) hash = (hash ^ logits[i]) * 0x01000193u;
+    for (size_t i = 0; i < page_logits_size(); i++) hash = (hash ^ logits[i]) * 0x01000193u;
     printf("%d %08x \"", page_position(), (unsigned)hash);
     for (; *tale; tale++)
         if (*tale == '\n') printf("\\n");
@@ -28,13 +27,12 @@ int main(int argc, char **argv) {
     void *model = page_reserve(ROOM);
     FILE *file = argc == 5 ? fopen(argv[1], "rb") : NULL;
     size_t length;
-    int left;
     if (!file) return 1;
     if (page_open(model, fread(model, 1, ROOM, file), (uint32_t)atoi(argv[2])) < 0) return 1;
     fclose(file);
     snprintf(tale, sizeof tale / 2, "%s", argv[3]);
     if (page_listen(tale, strlen(tale)) < 0) return 1;
-    for (left = atoi(argv[4]); left >= 0; left--) {
+    for (int left = atoi(argv[4]); left >= 0; left--) {
         while (page_work()) {}
         print_moment(tale);
         length = strlen(tale);

@@ -1,4 +1,4 @@
-/* griffin.c - the command line program: griffin COMMAND [options], one source file for each. */
+/* griffin.c - the command line program: griffin COMMAND [options]. Each command has a file. */
 
 #include "../griffin.h"
 #include "shared/host.h"
@@ -6,27 +6,20 @@
 #include <stdio.h>
 #include <string.h>
 
-int command_run(int argc, char **argv);
-int command_chat(int argc, char **argv);
-int command_info(int argc, char **argv);
-int command_tokenize(int argc, char **argv);
-int command_perplexity(int argc, char **argv);
-int command_logits(int argc, char **argv);
-int command_convert(int argc, char **argv);
-int command_bench(int argc, char **argv);
-int command_train(int argc, char **argv);
+/* A command receives its name as argv[0]. It returns the status to exit with: 0, 1 after an error,
+ * 2 after wrong usage. */
+typedef int command_main(int argc, char **argv);
 
-static const struct {
-    const char *name;
-    int (*run)(int, char **);
-    const char *about;
-} commands[] = {
+command_main command_run, command_chat, command_info, command_tokenize, command_perplexity,
+             command_logits, command_convert, command_bench, command_train;
+
+static const struct { const char *name; command_main *run; const char *about; } commands[] = {
     { "run",        command_run,        "continue a prompt" },
     { "chat",       command_chat,       "have a conversation" },
     { "info",       command_info,       "show what a model file holds" },
     { "tokenize",   command_tokenize,   "turn text into tokens and back" },
     { "perplexity", command_perplexity, "measure how well a model predicts a text" },
-    { "logits",     command_logits,     "write the raw output for given tokens" },
+    { "logits",     command_logits,     "write the logits after given tokens" },
     { "convert",    command_convert,    "make a model file from a checkpoint" },
     { "bench",      command_bench,      "measure speed against the machine's limits" },
     { "train",      command_train,      "make a model of your own from a text" }
@@ -35,20 +28,12 @@ static const struct {
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
 static int help(void) {
-    int i;
     printf("griffin runs Griffin, Hawk and RecurrentGemma language models.\n\n");
-    for (i = 0; i < COMMANDS; i++)
-        printf("  griffin %-11s %s\n", commands[i].name, commands[i].about);
-    printf("\ngriffin COMMAND --help tells more.\n");
+    for (int i = 0; i < COMMANDS; i++)
+        printf("  griffin %-12s%s\n", commands[i].name, commands[i].about);
+    printf("\n  griffin %-12s%s\n", "help", "this text; with a COMMAND, its options");
+    printf("  griffin %-12s%s\n", "version", "the version of the library");
     return 0;
-}
-
-static int dispatch(int argc, char **argv) {
-    int i;
-    for (i = 0; i < COMMANDS; i++)
-        if (!strcmp(argv[0], commands[i].name)) return commands[i].run(argc, argv);
-    fprintf(stderr, "griffin: there is no command '%s'; see: griffin help\n", argv[0]);
-    return 2;
 }
 
 static int version(void) {
@@ -57,17 +42,26 @@ static int version(void) {
     return 0;
 }
 
-static int start(int argc, char **argv) {
+static int run_command(int argc, char **argv) {
+    for (int i = 0; i < COMMANDS; i++)
+        if (!strcmp(argv[0], commands[i].name)) return commands[i].run(argc, argv);
+    fprintf(stderr, "griffin: there is no command '%s'; see: griffin help\n", argv[0]);
+    return 2;
+}
+
+static int run(int argc, char **argv) {
     const char *word = argc > 1 ? argv[1] : "help";
-    char ask[] = "--help", *asked[2] = { NULL, ask };
-    if (!strcmp(word, "--version") || !strcmp(word, "version")) return version();
-    if (!strcmp(word, "help") && argc > 2) { asked[0] = argv[2]; return dispatch(2, asked); }
+    if (!strcmp(word, "version") || !strcmp(word, "--version")) return version();
+    if (!strcmp(word, "help") && argc > 2) {
+        char option[] = "--help", *words[] = { argv[2], option };
+        return run_command(2, words);
+    }
     if (!strcmp(word, "help") || !strcmp(word, "--help") || !strcmp(word, "-h")) return help();
-    return dispatch(argc - 1, argv + 1);
+    return run_command(argc - 1, argv + 1);
 }
 
 int main(int argc, char **argv) {
-    int status = start(argc, argv);
-    int lost = output_flush();
+    host_start(&argc, &argv);
+    int status = run(argc, argv), lost = output_flush();
     return status ? status : lost;
 }

@@ -5,8 +5,8 @@
 #include "../convert/config.h"
 #include "../shared/engine.h"
 #include "../shared/host.h"
-#include "../shared/options.h"
 #include "../shared/plot.h"
+#include "../shared/session.h"
 #include "../shared/table.h"
 
 #include <math.h>
@@ -18,8 +18,6 @@
   #include <omp.h>
 #endif
 
-int command_bench(int argc, char **argv);
-
 enum { LONGEST = 16 };                      /* list on the command line */
 
 typedef struct numbers { const char *text; int64_t at[LONGEST]; int count; } numbers;
@@ -28,7 +26,7 @@ typedef struct settings {
     const char *path, *preset, *types, *compare, *plot;
     numbers     prompts, steps, depths, batches, threads, memory;
     int         repetitions, chunk, vocab, pure, copy, cpu, format, ops;
-    double      predicted;                  /* the most memory that was needed at once */
+    double      predicted;                  /* bytes: the most memory that was needed at once */
 } settings;
 
 /* ---- rows ------------------------------------------------------------------------------------ */
@@ -47,11 +45,11 @@ enum { COLUMNS = sizeof row_columns / sizeof row_columns[0] - 1, LISTS = 4 };
 
 typedef struct cell { char text[64]; } cell;
 
-/* Nothing for what is no number. */
+/* An infinity or NaN gives an empty cell. */
 static cell number_cell(double value) {
     cell c = { "" };
     int digits = fabs(value) < 10 ? 3 : fabs(value) < 1000 ? 2 : 0;
-    if (isfinite(value))
+    if (fabs(value) < INFINITY)
         snprintf(c.text, sizeof c.text, "%.*f", value == floor(value) ? 0 : digits, value);
     return c;
 }
@@ -79,12 +77,11 @@ static cell test_cell(const workload *w) {
     return c;
 }
 
-/* One value of every stretch, with spaces between; to be freed, null if out of memory. */
+/* Lists a value of every stretch with spaces between; to be freed, null if out of memory. */
 static char *list_of(const runner *r, double (*of)(const sample *), double unit) {
     size_t room = 16 * (size_t)r->count + 1, at = 0;
     char *text = (char *)calloc(room, 1);
-    int i;
-    for (i = 0; text && i < r->count; i++)
+    for (int i = 0; text && i < r->count; i++)
         at += (size_t)snprintf(text + at, room - at, i ? " %.6g" : "%.6g",
                                of(&r->samples[i]) / unit);
     return text;
@@ -92,7 +89,7 @@ static char *list_of(const runner *r, double (*of)(const sample *), double unit)
 
 static void print_row(table *t, const runner *r) {
     const griffin_info *info = r->b->info;
-    int by_memory = r->samples[0].by_memory, i;
+    int by_memory = r->samples[0].by_memory;
     double mean, deviation;
     const char *cells[COLUMNS];
     char *lists[LISTS];
@@ -111,10 +108,10 @@ static void print_row(table *t, const runner *r) {
     lists[1] = list_of(r, limit_of, 1);
     lists[2] = list_of(r, read_of, 1e9);
     lists[3] = list_of(r, peak_of, 1e9);
-    for (i = 0; i < COLUMNS - LISTS; i++) cells[i] = plain[i].text;
-    for (i = 0; i < LISTS; i++) cells[COLUMNS - LISTS + i] = lists[i] ? lists[i] : "";
+    for (int i = 0; i < COLUMNS - LISTS; i++) cells[i] = plain[i].text;
+    for (int i = 0; i < LISTS; i++) cells[COLUMNS - LISTS + i] = lists[i] ? lists[i] : "";
     table_row(t, cells);
-    for (i = 0; i < LISTS; i++) free(lists[i]);
+    for (int i = 0; i < LISTS; i++) free(lists[i]);
 }
 
 static double model_memory(const bench_model *b) {
@@ -130,15 +127,16 @@ static void add_test(runner *tests, int *count, bench_model *b, workload w, int6
 }
 
 static int list_tests(const settings *s, bench_model *b, runner *tests) {
-    int count = 0, t, i, d, k;
-    for (t = 0; t < s->threads.count; t++) {
+    int count = 0;
+    for (int t = 0; t < s->threads.count; t++) {
         workload prompt = { 1, 0, 0, 1, 0, 0 }, steps = { 0, 0, 0, 0, 0, 0 };
         steps.threads = prompt.threads = (int)s->threads.at[t];
         prompt.chunk = s->chunk;
-        for (i = 0; i < s->prompts.count; i++) add_test(tests, &count, b, prompt, s->prompts.at[i]);
-        for (i = 0; i < s->steps.count; i++)
-            for (d = 0; d < s->depths.count; d++)
-                for (k = 0; k < s->batches.count; k++) {
+        for (int i = 0; i < s->prompts.count; i++)
+            add_test(tests, &count, b, prompt, s->prompts.at[i]);
+        for (int i = 0; i < s->steps.count; i++)
+            for (int d = 0; d < s->depths.count; d++)
+                for (int k = 0; k < s->batches.count; k++) {
                     steps.depth = s->depths.at[d];
                     steps.batch = (int)s->batches.at[k];
                     add_test(tests, &count, b, steps, s->steps.at[i]);
@@ -147,30 +145,29 @@ static int list_tests(const settings *s, bench_model *b, runner *tests) {
     return count;
 }
 
-/* Tests take turns, so that a slow minute of the machine is everybody's. */
+/* Tests take turns, so that a slow minute of the machine affects all of them. */
 static int take_turns(settings *s, double models, runner *tests, int count, int repetitions) {
     double memory = models;
-    int i, k, status = 0;
-    for (i = 0; i < count && !status; i++) {
+    int status = 0;
+    for (int i = 0; i < count && !status; i++) {
         bench_model *b = tests[i].b;
         workload w = tests[i].w;
         status = runner_open(&tests[i], b, &w);
         memory += (double)tests[i].memory;
     }
     s->predicted = fmax(s->predicted, memory);
-    for (k = 0; k < repetitions; k++)
-        for (i = 0; i < count && !status; i++) status = runner_repeat(&tests[i]);
+    for (int k = 0; k < repetitions; k++)
+        for (int i = 0; i < count && !status; i++) status = runner_repeat(&tests[i]);
     return status;
 }
 
 static int measure_tests(settings *s, bench_model *b, table *t) {
-    int most = s->prompts.count + s->steps.count * s->depths.count * s->batches.count, i, count;
+    int most = s->prompts.count + s->steps.count * s->depths.count * s->batches.count, count;
     runner *tests = (runner *)calloc((size_t)(s->threads.count * most), sizeof *tests);
-    int status;
     if (!tests) return complain("out of memory");
     count = list_tests(s, b, tests);
-    status = take_turns(s, model_memory(b), tests, count, s->repetitions);
-    for (i = 0; i < count; i++) {
+    int status = take_turns(s, model_memory(b), tests, count, s->repetitions);
+    for (int i = 0; i < count; i++) {
         if (!status) print_row(t, &tests[i]);
         runner_close(&tests[i]);
     }
@@ -220,14 +217,13 @@ static void print_profile(const runner *r, profile *p, int format) {
     operation *all = &p->at[15];
     double us = 1e6 / p->steps;
     table t;
-    int i, k;
     all->name = "all";
-    for (i = 0; i < 15 && p->at[i].name; i++) {
+    for (int i = 0; i < 15 && p->at[i].name; i++) {
         all->seconds += p->at[i].seconds;
         all->units += p->at[i].units;
     }
     table_begin(&t, (table_format)format, columns);
-    for (i = 0; i < 16; i++) {
+    for (int i = 0; i < 16; i++) {
         const operation *o = &p->at[i];
         int is_all = o == all;
         const cell cells[] = {
@@ -239,25 +235,25 @@ static void print_profile(const runner *r, profile *p, int format) {
             number_cell(is_all ? 1e6 * quantile(p->units, p->count, 1) : NAN)
         };
         const char *texts[10];
-        for (k = 0; k < 10; k++) texts[k] = cells[k].text;
+        for (int k = 0; k < 10; k++) texts[k] = cells[k].text;
         if (o->name) table_row(&t, texts);
     }
     table_end(&t);
 }
 
-/* The units of a step one by one, as a host with a frame budget runs them: on one thread, each with
- * the cost of the call. */
+/* Times the units of a step one by one, as a program with a frame budget runs them: on one thread,
+ * each with the cost of its call. */
 static int measure_operations(settings *s, bench_model *b) {
     workload w = { 0, 0, 1, 0, 0, 0 };
     profile p;
     runner r;
-    int i, status, units;
+    int units;
     memset(&p, 0, sizeof p);
     w.tokens = (int)s->steps.at[0];
     w.batch = (int)s->batches.at[0];
     w.depth = s->depths.at[0];
     if (w.tokens == 0) return complain("--ops: how many steps? -n is 0");
-    status = runner_open(&r, b, &w);
+    int status = runner_open(&r, b, &w);
     s->predicted = fmax(s->predicted, model_memory(b) + (double)r.memory);
     if (!status) {
         units = griffin_begin(r.context, r.spans, w.batch);
@@ -265,7 +261,7 @@ static int measure_operations(settings *s, bench_model *b) {
         p.units = (double *)malloc(((size_t)p.capacity + 1) * sizeof *p.units);
         status = p.units ? 0 : complain("out of memory");
     }
-    for (i = 0; i < w.tokens && !status; i++) status = profile_step(&r, &p);
+    for (int i = 0; i < w.tokens && !status; i++) status = profile_step(&r, &p);
     if (!status) print_profile(&r, &p, s->format);
     free(p.units);
     runner_close(&r);
@@ -274,7 +270,7 @@ static int measure_operations(settings *s, bench_model *b) {
 
 /* ---- random models --------------------------------------------------------------------------- */
 
-/* Like the converter's files: with q4_0 the embedding is q8_0. */
+/* As in files of the converter, the embedding is q8_0 where the other weights are q4_0. */
 static int random_image(const settings *s, bench_model *b, griffin_config *config,
                         const char *type) {
     const char *table_type = !s->pure && !strcmp(type, "q4_0") ? "q8_0" : type;
@@ -302,14 +298,14 @@ typedef struct comparison {                 /* by length, for each family; media
     double     length[LONGEST], latency[FAMILIES][LONGEST], throughput[FAMILIES][LONGEST];
 } comparison;
 
-/* Seconds of a step of so many sequences, one after another family taking its turn. */
+/* Measures the seconds of a step of batch[f] sequences. The families take turns. */
 static int step_times(settings *s, bench_model *b, int64_t depth, const int *batch,
                       double *seconds) {
     double models = 0;
     runner tests[FAMILIES];
-    int f, status, count = 0;
+    int count = 0;
     memset(tests, 0, sizeof tests);
-    for (f = 0; f < FAMILIES; f++) {
+    for (int f = 0; f < FAMILIES; f++) {
         workload w = { 0, 4, 0, 0, 0, 0 };
         w.threads = (int)s->threads.at[0];
         w.batch = batch[f];
@@ -317,8 +313,8 @@ static int step_times(settings *s, bench_model *b, int64_t depth, const int *bat
         models += model_memory(&b[f]);
         if (batch[f]) add_test(tests, &count, &b[f], w, w.tokens);
     }
-    status = take_turns(s, models, tests, count, 1);
-    for (f = count - 1; f >= 0; f--) {
+    int status = take_turns(s, models, tests, count, 1);
+    for (int f = count - 1; f >= 0; f--) {
         double rate = status ? 0 : runner_median(&tests[f], rate_of, 0);
         seconds[tests[f].b - b] = tests[f].w.batch / rate;
         runner_close(&tests[f]);
@@ -326,7 +322,7 @@ static int step_times(settings *s, bench_model *b, int64_t depth, const int *bat
     return status;
 }
 
-/* The most sequences that the memory holds beside the model; at most what a context can take. */
+/* The number of sequences for which there is memory beside the model, at most 65536. */
 static int largest_batch(const bench_model *b, int64_t memory) {
     double room = (double)memory - model_memory(b);
     int low = 0, high = 65536;
@@ -338,35 +334,35 @@ static int largest_batch(const bench_model *b, int64_t memory) {
     return low;
 }
 
-/* Up to LARGE sequences are measured. Beyond, arithmetic is the limit, and the time is a line
- * through those of SMALL and LARGE. */
+/* Up to LARGE sequences are measured. Beyond that arithmetic is the limit and the time grows in
+ * proportion, so it is computed: a line through the times of SMALL and LARGE sequences. */
 static int throughput(settings *s, bench_model *b, int64_t depth, const int *batch, double *rate) {
     double seconds[FAMILIES], less[FAMILIES];
-    int most[FAMILIES], small[FAMILIES], f;
-    for (f = 0; f < FAMILIES; f++) {
+    int most[FAMILIES], small[FAMILIES];
+    for (int f = 0; f < FAMILIES; f++) {
         most[f] = batch[f] < LARGE ? batch[f] : LARGE;
         small[f] = batch[f] > LARGE ? SMALL : 0;
     }
     if (step_times(s, b, depth, most, seconds) || step_times(s, b, depth, small, less)) return 1;
-    for (f = 0; f < FAMILIES; f++) {
+    for (int f = 0; f < FAMILIES; f++) {
         double slope = small[f] ? fmax(0, seconds[f] - less[f]) / (LARGE - SMALL) : 0;
         rate[f] = batch[f] ? batch[f] / (seconds[f] + (batch[f] - most[f]) * slope) : 0;
     }
     return 0;
 }
 
-/* A Transformer has to see the whole sequence, so its window is as long. */
+/* A Transformer attends to the whole sequence, so its window is as long as that. */
 static int compare_length(settings *s, bench_model *b, int i, comparison *c, int round) {
     static const int one[FAMILIES] = { 1, 1, 1 };
     int64_t length = s->depths.at[i];
     double seconds[FAMILIES], rate[FAMILIES];
-    int batch[FAMILIES], f;
-    for (f = 0; f < FAMILIES; f++) {
+    int batch[FAMILIES];
+    for (int f = 0; f < FAMILIES; f++) {
         if (bench_open(&b[f], (griffin_cpu)s->cpu, f == MQA ? (int)length : 0)) return 1;
         batch[f] = largest_batch(&b[f], s->memory.at[0]);
     }
     if (step_times(s, b, length, one, seconds) || throughput(s, b, length, batch, rate)) return 1;
-    for (f = 0; f < FAMILIES; f++) {
+    for (int f = 0; f < FAMILIES; f++) {
         contestant *at = &c->at[f][i];
         at->milliseconds[round] = 1000 * seconds[f];
         at->rate[round] = rate[f];
@@ -377,10 +373,9 @@ static int compare_length(settings *s, bench_model *b, int i, comparison *c, int
 }
 
 static void print_comparison(const settings *s, const bench_model *b, comparison *c, table *t) {
-    int i, f, k;
-    for (i = 0; i < s->depths.count; i++) {
+    for (int i = 0; i < s->depths.count; i++) {
         c->length[i] = (double)s->depths.at[i];
-        for (f = 0; f < FAMILIES; f++) {
+        for (int f = 0; f < FAMILIES; f++) {
             contestant *at = &c->at[f][i];
             double *latency = &c->latency[f][i], *rate = &c->throughput[f][i];
             const char *texts[8];
@@ -393,7 +388,7 @@ static void print_comparison(const settings *s, const bench_model *b, comparison
                 word_cell(at->batch > LARGE ? "computed"
                           : at->batch > 0 ? "measured" : "does not fit")
             };
-            for (k = 0; k < 8; k++) texts[k] = cells[k].text;
+            for (int k = 0; k < 8; k++) texts[k] = cells[k].text;
             table_row(t, texts);
         }
     }
@@ -402,11 +397,10 @@ static void print_comparison(const settings *s, const bench_model *b, comparison
 static int make_family(const settings *s, bench_model *b, const char *family) {
     griffin_config config;
     char name[48];
-    int status;
     snprintf(name, sizeof name, "%s-%s", family, s->compare);
     if (preset_find(&config, name) < 0)
         return complain("--compare: sizes are 100m 200m 400m 1.3b 3b 7b 14b");
-    status = random_image(s, b, &config, s->types);
+    int status = random_image(s, b, &config, s->types);
     memcpy(b->name, name, sizeof name);
     return status;
 }
@@ -418,10 +412,9 @@ static int write_plot(const settings *s, const comparison *c) {
         { "time of a step", "tokens before", "milliseconds", latency, FAMILIES },
         { rate_title, "tokens before", "tokens/s", rates, FAMILIES }
     };
-    int i;
     snprintf(rate_title, sizeof rate_title, "largest batch in %.1f GiB",
              (double)s->memory.at[0] / (1 << 30));
-    for (i = 0; i < FAMILIES; i++) {
+    for (int i = 0; i < FAMILIES; i++) {
         const plot_line line = { families[i], c->length, c->latency[i], s->depths.count };
         latency[i] = rates[i] = line;
         rates[i].y = c->throughput[i];
@@ -439,16 +432,16 @@ static int compare(settings *s) {
     bench_model models[FAMILIES];
     comparison *c = (comparison *)malloc(sizeof *c);
     table t;
-    int i, k, status = c ? 0 : complain("out of memory");
+    int status = c ? 0 : complain("out of memory");
     memset(models, 0, sizeof models);
-    for (i = 0; i < FAMILIES && !status; i++) status = make_family(s, &models[i], families[i]);
+    for (int i = 0; i < FAMILIES && !status; i++) status = make_family(s, &models[i], families[i]);
     table_begin(&t, (table_format)s->format, columns);
-    for (k = 0; k < s->repetitions; k++)
-        for (i = 0; i < s->depths.count && !status; i++)
+    for (int k = 0; k < s->repetitions; k++)
+        for (int i = 0; i < s->depths.count && !status; i++)
             status = compare_length(s, models, i, c, k);
     if (!status) print_comparison(s, models, c, &t);
     table_end(&t);
-    for (i = 0; i < FAMILIES; i++) bench_close(&models[i]);
+    for (int i = 0; i < FAMILIES; i++) bench_close(&models[i]);
     if (!status && s->plot) status = write_plot(s, c);
     free(c);
     return status;
@@ -473,7 +466,7 @@ static int read_numbers(numbers *list, double least, double most) {
     return 0;
 }
 
-/* Copies the next word of a list and moves behind it; 0 at the end. */
+/* Copies the next word of a list and moves behind it. Returns 0 at the end. */
 static int next_word(const char **list, char *word, size_t size) {
     size_t length = strcspn(*list, ",");
     if (length == 0 || length >= size) return 0;
@@ -483,11 +476,10 @@ static int next_word(const char **list, char *word, size_t size) {
     return 1;
 }
 
-/* Names in tables have no quotes or commas. */
+/* Replaces characters that a table cannot hold. */
 static void set_name(bench_model *b, const char *name) {
-    size_t i;
     snprintf(b->name, sizeof b->name, "%s", name);
-    for (i = 0; b->name[i]; i++)
+    for (size_t i = 0; b->name[i]; i++)
         if (b->name[i] < ' ' || strchr("\"\\,|", b->name[i])) b->name[i] = '_';
 }
 
@@ -497,19 +489,20 @@ static int measure_model(settings *s, bench_model *b, table *t) {
 }
 
 static int measure_file(settings *s, table *t) {
-    const char *slash = strrchr(s->path, '/');
+    char *name = path_name(s->path);
     bench_model b;
     int status = bench_file(&b, s->path);
-    set_name(&b, slash ? slash + 1 : s->path);
+    set_name(&b, name ? name : "model");
+    free(name);
     b.copy = s->copy;
     if (!status) status = measure_model(s, &b, t);
     bench_close(&b);
     return status;
 }
 
-/* Every preset in every type. */
+/* Measures every preset in every type. */
 static int measure_random(settings *s, table *t) {
-    const char *presets = s->preset, *types;
+    const char *presets = s->preset;
     char preset[48], type[16];
     griffin_config config;
     bench_model b;
@@ -518,7 +511,7 @@ static int measure_random(settings *s, table *t) {
         if (preset_find(&config, preset) < 0)
             return complain("there is no preset '%s'; known are 2b, 9b, and griffin-, hawk- or "
                             "mqa- with 100m 200m 400m 1.3b 3b 7b 14b", preset);
-        for (types = s->types; !status && next_word(&types, type, sizeof type);) {
+        for (const char *types = s->types; !status && next_word(&types, type, sizeof type);) {
             status = random_image(s, &b, &config, type);
             set_name(&b, preset);
             if (!status) status = measure_model(s, &b, t);
@@ -530,10 +523,9 @@ static int measure_random(settings *s, table *t) {
 
 static int measure_all(settings *s) {
     table t;
-    int status;
     if (s->compare) return compare(s);
     if (!s->ops) table_begin(&t, (table_format)s->format, row_columns);
-    status = s->path ? measure_file(s, &t) : measure_random(s, &t);
+    int status = s->path ? measure_file(s, &t) : measure_random(s, &t);
     if (!s->ops) table_end(&t);
     return status;
 }
@@ -547,7 +539,7 @@ enum { MOST_THREADS = 1 };
 static int cores(void) { return 1; }
 #endif
 
-/* Returns -1, or 2 after a message about what the table cannot check. */
+/* Checks what the table of options cannot. Returns -1 to go on, or 2 after a message. */
 static int check(const command *c, settings *s) {
     const struct { const char *name; numbers *list; double least, most; } lists[] = {
         { "prompt", &s->prompts, 0, 1 << 20 }, { "steps", &s->steps, 0, 1 << 20 },
@@ -557,8 +549,7 @@ static int check(const command *c, settings *s) {
     };
     const char *types = s->types;
     char type[16];
-    size_t i;
-    for (i = 0; i < sizeof lists / sizeof lists[0]; i++)
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
         if (!read_numbers(lists[i].list, lists[i].least, lists[i].most))
             return options_wrong(c, "--%s: '%s' is not a list of numbers from %g to %g",
                                  lists[i].name, lists[i].list->text, lists[i].least, lists[i].most);
@@ -582,40 +573,41 @@ int command_bench(int argc, char **argv) {
     settings s;
     const option options[] = {
         { "model", "m", OPTION_TEXT, &s.path, "FILE", "a model, a GGUF file; or:" },
-        { "copy", NULL, OPTION_FLAG, &s.copy, NULL, "copy its weights into huge pages" },
+        { "copy", NULL, OPTION_FLAG, &s.copy, NULL,
+          "copy the weights of the file into huge pages" },
         { "preset", NULL, OPTION_TEXT, &s.preset, "NAMES",
           "shapes with random weights: 2b, 9b, griffin-1.3b, ..." },
         { "type", NULL, OPTION_TEXT, &s.types, "TYPES",
           "their weights: f32, f16, bf16, q8_0, q4_0 (default: q8_0)" },
         { "pure", NULL, OPTION_FLAG, &s.pure, NULL,
           "q4_0 in the embedding too, which the converter makes q8_0" },
-        { "vocab", NULL, OPTION_COUNT, &s.vocab, "N", "their vocabulary; 0: as the shape has it" },
+        { "vocab", NULL, OPTION_COUNT, &s.vocab, "N",
+          "tokens of their vocabulary; 0: as the shape has it" },
         { "prompt", "p", OPTION_TEXT, &s.prompts.text, "LIST",
           "tokens of a prompt (default: 512)" },
         { "steps", "n", OPTION_TEXT, &s.steps.text, "LIST", "tokens one by one (default: 64)" },
         { "depth", "d", OPTION_TEXT, &s.depths.text, "LIST",
           "tokens before them, as in 0,2k,1M (default: 0)" },
         { "batch", "b", OPTION_TEXT, &s.batches.text, "LIST", "sequences at once (default: 1)" },
-        { "threads", "t", OPTION_TEXT, &s.threads.text, "LIST", "(default: one for each core)" },
-        { "repetitions", "r", OPTION_COUNT, &s.repetitions, "N", "of every test" },
-        { "chunk", "c", OPTION_COUNT, &s.chunk, "N", "of a prompt in one pass (default: 96)" },
-        { "cpu", NULL, OPTION_CHOICE, &s.cpu, "best|scalar|avx2|avx-vnni|avx512|neon|neon-dot|wasm",
-          "the instructions to use" },
+        { "threads", "t", OPTION_TEXT, &s.threads.text, "LIST",
+          "threads (default: one for each core)" },
+        { "repetitions", "r", OPTION_COUNT, &s.repetitions, "N", "how often every test is run" },
+        { "chunk", "c", OPTION_COUNT, &s.chunk, "N", "tokens of a prompt in one pass" },
+        CPU_OPTION(s.cpu),
         { "output", "o", OPTION_CHOICE, &s.format, "md|csv|json",
-          "the last two have every stretch" },
+          "csv and json have every stretch" },
         { "ops", NULL, OPTION_FLAG, &s.ops, NULL, "time the operations of a step instead" },
         { "compare", NULL, OPTION_TEXT, &s.compare, "SIZE",
-          "griffin, hawk and mqa by depth: 100m to 14b" },
+          "compare griffin, hawk and mqa of this size, 100m to 14b" },
         { "memory", NULL, OPTION_TEXT, &s.memory.text, "BYTES",
-          "for the largest batch of --compare (default: 8G)" },
+          "memory for the largest batch of --compare (default: 8G)" },
         { "plot", NULL, OPTION_TEXT, &s.plot, "FILE", "draw --compare as SVG" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
     const command c = { "bench", "-m MODEL | --preset NAMES | --compare SIZE [options]",
                         "Measures tokens a second beside what the machine allowed at that moment.\n"
                         "Lists have commas between; k, M and G are powers of 1024. The tests of a\n"
-                        "model take turns, so memory has to hold the states of all.", options,
-                        NULL };
+                        "model take turns, so memory has to hold the states of all.", options };
     int status;
     memset(&s, 0, sizeof s);
     snprintf(threads, sizeof threads, "%d", cores());

@@ -1,9 +1,5 @@
 /* model.c - models and states to measure; see model.h. */
 
-#if !defined(_DEFAULT_SOURCE) && defined(__linux__)
-  #define _DEFAULT_SOURCE                   /* madvise */
-#endif
-
 #include "model.h"
 #include "../convert/config.h"
 #include "../convert/tensors.h"
@@ -14,46 +10,12 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-
-/* ---- memory ---------------------------------------------------------------------------------- */
-
-#ifndef MAP_ANONYMOUS
-  #define MAP_ANONYMOUS MAP_ANON
-#endif
-
-enum { HUGE_PAGE = 2 << 20 };
-
-typedef struct big_block { void *base; size_t size; } big_block;    /* stands before the memory */
-
-void *big_allocate(size_t size) {
-    size_t whole = size + 2 * HUGE_PAGE;
-    big_block block;
-    unsigned char *memory;
-    if (whole < size) return NULL;
-    block.size = whole;
-    block.base = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (block.base == MAP_FAILED) return NULL;
-    memory = (unsigned char *)block.base + sizeof block;
-    memory += -(uintptr_t)memory & (HUGE_PAGE - 1);
-    memcpy(memory - sizeof block, &block, sizeof block);
-#ifdef MADV_HUGEPAGE
-    if (size >= 2 * HUGE_PAGE) madvise(memory, size, MADV_HUGEPAGE);
-#endif
-    return memory;
-}
-
-void big_release(void *memory) {
-    big_block block;
-    if (!memory) return;
-    memcpy(&block, (unsigned char *)memory - sizeof block, sizeof block);
-    munmap(block.base, block.size);
-}
 
 /* ---- random weights -----------------------------------------------------------------------------
- * A float gets random sign and fraction and a fixed exponent e: its magnitude is even in
- * [2^e, 2^(e+1)), whose root mean square is 2^e sqrt(7/3). Blocks get random bytes and a scale so
- * made. A root mean square of 1 / sqrt(n), n weights in a row, keeps the scale of their input. */
+ * A float gets a random sign, a random fraction and a fixed exponent e: its magnitude is uniform in
+ * [2^e, 2^(e+1)) and its root mean square 2^e sqrt(7/3). Blocks get random codes and such a float
+ * as their scale. With a root mean square of 1 / sqrt(n), n weights in a row, a layer keeps the
+ * scale of its input. */
 
 static uint64_t mix(uint64_t *s) {          /* splitmix64 */
     uint64_t z = *s += 0x9e3779b97f4a7c15u;
@@ -64,8 +26,7 @@ static uint64_t mix(uint64_t *s) {          /* splitmix64 */
 
 static unsigned char *fill_words(unsigned char *p, size_t bytes, uint64_t keep, uint64_t set,
                                  uint64_t *s) {
-    size_t i;
-    for (i = 0; i < bytes; i += 8) {
+    for (size_t i = 0; i < bytes; i += 8) {
         uint64_t word = (mix(s) & keep) | set;
         memcpy(p + i, &word, 8);
     }
@@ -98,8 +59,7 @@ static void fill_tile(const bench_tensor *t, unsigned char *tile, uint64_t seed)
 
 void bench_random(const bench_tensor *t, int number, unsigned char *data, void *user) {
     uint64_t seed = *(const uint64_t *)user + ((uint64_t)number << 32);
-    int i;
-    for (i = 0; !t->type && i < t->rows; i++) {
+    for (int i = 0; !t->type && i < t->rows; i++) {
         float value = t->centre + t->spread * ((float)(mix(&seed) >> 40) * 0x1p-23f - 1);
         memcpy(data + 4 * (size_t)i, &value, 4);
     }
@@ -107,7 +67,7 @@ void bench_random(const bench_tensor *t, int number, unsigned char *data, void *
 #ifdef _OPENMP
     #pragma omp parallel for schedule(static)
 #endif
-    for (i = 0; i < t->tiles; i++) {
+    for (int i = 0; i < t->tiles; i++) {
         uint64_t own = seed + (uint64_t)i;
         fill_tile(t, data + (uint64_t)i * t->tile_bytes, mix(&own));
     }
@@ -178,7 +138,7 @@ static int draw_all(drawing *d, const griffin_config *c) {
     gguf_u32(&d->file, "general.alignment", GGUF_ALIGNMENT);
     gguf_u32(&d->file, "griffin.format_version", ENGINE_FILE_VERSION);
     config_write(c, &d->file);
-    return d->tensors && !d->file.out_of_memory ? 0 : -1;
+    return d->tensors && !d->file.keys.failed && !d->file.infos.failed ? 0 : -1;
 }
 
 static unsigned char *put_number(unsigned char *p, uint64_t value, int bytes) {
@@ -190,11 +150,10 @@ static unsigned char *put_number(unsigned char *p, uint64_t value, int bytes) {
 static unsigned char *write_image(bench_model *b, const gguf_writer *g) {
     size_t head = IMAGE_HEAD + g->keys.size + g->infos.size;
     size_t start = (head + GGUF_ALIGNMENT - 1) / GGUF_ALIGNMENT * GGUF_ALIGNMENT;
-    unsigned char *p;
     b->data_size = start + (size_t)g->data_size;
     b->data = b->image = big_allocate(b->data_size);
     if (!b->image) return NULL;
-    p = (unsigned char *)b->image;
+    unsigned char *p = (unsigned char *)b->image;
     memcpy(p, "GGUF\3\0\0\0", 8);
     p = put_number(p + 8, g->tensor_count, 8);
     p = put_number(p, g->key_count, 8);
@@ -207,7 +166,6 @@ int bench_image(bench_model *b, const griffin_config *config, const char *type,
                 const char *table_type, bench_fill *fill, void *user) {
     drawing d;
     unsigned char *data = NULL;
-    int i;
     memset(b, 0, sizeof *b);
     memset(&d, 0, sizeof d);
     b->type = type;
@@ -215,7 +173,7 @@ int bench_image(bench_model *b, const griffin_config *config, const char *type,
     d.types[TENSOR_TABLE] = table_type;
     d.types[TENSOR_GATE] = "f32";
     if (draw_all(&d, config) == 0) data = write_image(b, &d.file);
-    for (i = 0; data && i < d.count; i++)
+    for (int i = 0; data && i < d.count; i++)
         fill(&d.tensors[i], i, data + d.tensors[i].offset, user);
     gguf_free(&d.file);
     free(d.tensors);
@@ -254,14 +212,15 @@ int bench_error(bench_model *b, int error) {
     return 1;
 }
 
-/* A step reads what the model packed and the tiles that lie in the file; of an embedding that is
- * not the head too, next to nothing. */
+/* A step reads what the model packed and the tiles in the file. Of an embedding that is not the
+ * head too it reads one row. */
 static void find_weights(bench_model *b) {
     const griffin_config *c = &b->info->config;
     uint64_t tiles = 0;
     griffin_tensor t;
-    int i, has_head = 0;
-    for (i = 0; griffin_get_tensor(b->model, i, &t) == GRIFFIN_OK && i < b->info->tensors; i++) {
+    int has_head = 0;
+    for (int i = 0; i < b->info->tensors; i++) {
+        if (griffin_get_tensor(b->model, i, &t) != GRIFFIN_OK) break;
         size_t n = strlen(t.name);
         if (!b->copy && n > 4 && !strcmp(t.name + n - 4, ".t32")) tiles += t.bytes;
         has_head |= !strncmp(t.name, "lm_head.weight", 14);
@@ -279,7 +238,6 @@ static void find_weights(bench_model *b) {
 
 int bench_open(bench_model *b, griffin_cpu cpu, int attn_keys) {
     griffin_options options;
-    int error;
     griffin_close(b->model);
     b->model = NULL;
     b->largest_size = 0;
@@ -291,7 +249,7 @@ int bench_open(bench_model *b, griffin_cpu cpu, int attn_keys) {
     options.cpu = cpu;
     options.attn_keys = attn_keys;
     options.copy_weights = b->copy;
-    error = griffin_open_memory(&b->model, b->data, b->data_size, &options);
+    int error = griffin_open_memory(&b->model, b->data, b->data_size, &options);
     if (error < 0) return bench_error(b, error);
     b->info = griffin_get_info(b->model);
     if (!b->type) b->type = b->info->type;
@@ -307,18 +265,17 @@ void bench_close(bench_model *b) {
 }
 
 /* ---- depth --------------------------------------------------------------------------------------
- * What a step costs depends on the position only through the number of keys that attention sees. So
- * a state at a large depth is made from one with a few tokens: its saved form, described in
- * griffin.h at >>state, gets another position, and the rows of every ring are repeated until it
- * holds as many as that position leaves behind. They are real keys and values, though of a text
- * that repeats itself; the recurrent part is taken as it is. */
+ * The cost of a step depends on the position only through the number of keys that attention sees.
+ * So a state at a large depth is made from one with a few tokens. Its saved form (see griffin.h at
+ * >>state) gets another position, and the rows of every ring are repeated until there are as many
+ * as at that position. They are real keys and values of a text that repeats itself. The recurrent
+ * part stays as it is. */
 
 enum { SAVE_POSITION = 24, SAVE_BYTES = 40, SAVE_FLOATS = 48, SAVE_SUM = 8 };
 
 static uint64_t get_number(const unsigned char *p) {
     uint64_t value = 0;
-    int i;
-    for (i = 7; i >= 0; i--) value = value << 8 | p[i];
+    for (int i = 7; i >= 0; i--) value = value << 8 | p[i];
     return value;
 }
 
@@ -332,15 +289,14 @@ static uint64_t checksum(const unsigned char *p, size_t size) {     /* FNV-1a by
     return hash ^ hash >> 32;
 }
 
-/* A save holds the recurrent part, then of each of `rings` halves the last `rows` rows, at most
- * `most`. The others in bytes. */
+/* A save holds the recurrent part, then the last `rows` rows (at most `most`) of each of `rings`
+ * halves of rings. All other members are in bytes. */
 typedef struct save_shape { size_t recurrent, rings, row, rows, most; } save_shape;
 
 static save_shape shape_of_save(const bench_model *b, size_t size) {
     const griffin_config *c = &b->info->config;
     save_shape s = { 0, 0, 0, 0, 0 };
-    int i;
-    for (i = 0; i < c->layers; i++) s.rings += c->blocks[i] == 'a' ? 2 : 0;
+    for (int i = 0; i < c->layers; i++) s.rings += c->blocks[i] == 'a' ? 2 : 0;
     s.row = (size_t)c->kv_heads * (size_t)((c->head_dim + 15) / 16 * 16) * 4;
     s.recurrent = ((size_t)c->layers - s.rings / 2) * (size_t)c->conv_width
                 * (size_t)((c->lru_width + TILE - 1) / TILE * TILE) * 4;
@@ -350,14 +306,14 @@ static save_shape shape_of_save(const bench_model *b, size_t size) {
     return s;
 }
 
-/* Writes a saved form once more, for another position. Returns its size. */
+/* Copies a saved form and gives it another position. Returns its size. */
 static size_t deepen(unsigned char *to, const unsigned char *from, const save_shape *s,
                      int64_t position) {
     size_t want = (uint64_t)position < s->most ? (size_t)position : s->most;
-    size_t at = SAVE_FLOATS + s->recurrent, ring, i;
+    size_t at = SAVE_FLOATS + s->recurrent, ring;
     memcpy(to, from, at);
     for (ring = 0, from += at; ring < s->rings; ring++, from += s->rows * s->row)
-        for (i = 0; i < want; i++, at += s->row)
+        for (size_t i = 0; i < want; i++, at += s->row)
             memcpy(to + at, from + i % s->rows * s->row, s->row);
     put_number(to + SAVE_POSITION, (uint64_t)position, 8);
     put_number(to + SAVE_BYTES, at - SAVE_FLOATS, 8);
@@ -368,17 +324,14 @@ static size_t deepen(unsigned char *to, const unsigned char *from, const save_sh
 int bench_deepen(bench_model *b, griffin_state *state, int64_t position) {
     int64_t now = griffin_state_position(state);
     int64_t size = griffin_save(b->model, state, NULL, NULL, NULL, 0);
-    unsigned char *from, *to;
-    save_shape shape;
-    int error;
     if (now < 1 || position < now) return complain("a state at %ld cannot be moved to %ld",
                                                    (long)now, (long)position);
-    from = (unsigned char *)malloc((size_t)size);
-    to = (unsigned char *)malloc((size_t)size + griffin_state_size(b->model));
+    unsigned char *from = (unsigned char *)malloc((size_t)size);
+    unsigned char *to = (unsigned char *)malloc((size_t)size + griffin_state_size(b->model));
     if (!from || !to) { free(from); free(to); return complain("out of memory"); }
     griffin_save(b->model, state, NULL, NULL, from, (size_t)size);
-    shape = shape_of_save(b, (size_t)size);
-    error = griffin_load(b->model, state, NULL, NULL, to, deepen(to, from, &shape, position));
+    save_shape shape = shape_of_save(b, (size_t)size);
+    int error = griffin_load(b->model, state, NULL, NULL, to, deepen(to, from, &shape, position));
     free(from);
     free(to);
     return error < 0 ? bench_error(b, error) : 0;

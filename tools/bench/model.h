@@ -1,21 +1,17 @@
-/* model.h - models to measure: from a file, or of any shape with random weights, made in
- * memory as a GGUF image whose tiles the library uses in place. And states at any depth. */
+/* model.h - models to measure, and states at any depth. A model comes from a file, or has any shape
+ * and random weights: then it is a GGUF image in memory, whose tiles the library uses in place. */
 
 #ifndef BENCH_MODEL_H
 #define BENCH_MODEL_H
 
 #include "../../griffin.h"
-#include "../shared/report.h"
+#include "../shared/host.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* Zeroed memory in huge pages where the system has them; null if there is none. */
-void *big_allocate(size_t size);
-void  big_release(void *memory);
-
-/* A tensor of an image. A matrix [rows, cols] is stored as tiles of `type`, or, if that is no type
- * for so many columns, of f32; a vector has no tiles. */
+/* A tensor of an image. A matrix [rows, cols] is stored in tiles of `type`, or of f32 where that
+ * type does not fit the number of columns. A vector has no tiles. */
 typedef struct bench_tensor {
     char        name[64];                   /* as in a file, without the type */
     const char *type;                       /* "q4_0"; null: a vector of floats */
@@ -26,7 +22,7 @@ typedef struct bench_tensor {
     float       centre, spread;             /* of random values */
 } bench_tensor;
 
-/* Writes the data of one tensor, the number-th of the image. */
+/* Writes the data of the tensor with this number in the image. */
 typedef void bench_fill(const bench_tensor *tensor, int number, unsigned char *data, void *user);
 
 /* Random numbers of such a size that every layer keeps the scale of its input. user: a uint64_t,
@@ -43,12 +39,12 @@ typedef struct bench_model {
     void       *image;                      /* memory of the image, or null */
     file_bytes  file;                       /* or the file */
     int         copy;                       /* 1: tiles are copied out of the file */
-    void       *largest;                    /* block that the model allocated */
+    void       *largest;                    /* the largest block that the model allocated */
     size_t      largest_size;
-    const void *weights;                    /* the memory that a step reads, mostly */
+    const void *weights;                    /* where most of what a step reads lies */
     size_t      weights_size;
     double      step_bytes, step_parameters;    /* what a step reads of the model, logits and all */
-    double      head_parameters;            /* of those, for the logits alone */
+    double      head_parameters;            /* the part of them that makes the logits */
     char        message[400];
 } bench_model;
 

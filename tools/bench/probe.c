@@ -1,13 +1,12 @@
 /* probe.c - how fast memory is read and how fast products are made; see probe.h.
  *
- * Threads are OpenMP's, as they are the library's, so the same ones run both. */
+ * The threads are OpenMP's, as in the library, so that the same threads run both. */
 
 #include "probe.h"
 #include "../shared/host.h"
 
 #include <stdint.h>
 #include <string.h>
-#include <time.h>
 
 #if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__)
   #define PROBE_X86
@@ -17,9 +16,10 @@
   #include <arm_neon.h>
 #endif
 
-/* Each set of instructions has three loops. Reading combines what it reads, so that it is read.
- * The others keep twelve independent chains in registers: enough for two units of five cycles.
- * STEP never lets a product be computed once for all rounds. */
+/* Each instruction set has three loops. The loop that reads combines all values into a result, so
+ * that the compiler cannot leave a load out. The loops for products keep twelve independent chains
+ * in registers, enough for two units with a latency of five cycles. STEP depends on its chain, so
+ * that the compiler cannot compute a product once for all rounds. */
 
 typedef uint64_t (*read_loop)(const unsigned char *p, size_t bytes);
 typedef double   (*peak_loop)(int64_t rounds);
@@ -41,7 +41,7 @@ enum { CHAINS = 12, STREAM = 256 };         /* STREAM: bytes that a round of rea
 
 #define PEAK_LOOP(name, TARGET, vector, SET, STEP, COMBINE, EXTRACT) \
     TARGET static double name(int64_t rounds) { \
-        volatile int one = 1;               /* or chains that begin alike would become one */ \
+        volatile int one = 1;               /* else equal chains would become one */ \
         const vector x = SET(one), y = SET(one); \
         vector a = SET(one), b = SET(one), c = SET(one), d = SET(one), e = SET(one), \
                f = SET(one), g = SET(one), h = SET(one), i = SET(one), j = SET(one), \
@@ -156,22 +156,14 @@ static const struct probe_set {
 };
 
 static const struct probe_set *find_set(const char *name) {
-    size_t i, n = sizeof probe_sets / sizeof probe_sets[0];
-    for (i = 0; i < n; i++) if (!strcmp(probe_sets[i].name, name)) return &probe_sets[i];
+    size_t n = sizeof probe_sets / sizeof probe_sets[0];
+    for (size_t i = 0; i < n; i++) if (!strcmp(probe_sets[i].name, name)) return &probe_sets[i];
     return &probe_sets[0];
 }
 
 /* ---- all threads at once --------------------------------------------------------------------- */
 
-static double cpu_seconds(clockid_t clock) {
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-double process_seconds(void) { return cpu_seconds(CLOCK_PROCESS_CPUTIME_ID); }
-
-static volatile double probe_sink;          /* makes results wanted */
+static volatile double probe_sink;          /* keeps the compiler from removing the loops */
 
 typedef struct probe_work {
     const struct probe_set *set;
@@ -183,9 +175,8 @@ typedef struct probe_work {
 
 static double run_work(const probe_work *w, int thread) {
     uint64_t bits = 0;
-    int64_t i;
     if (!w->memory) return w->set->peak[w->kind](w->rounds);
-    for (i = 0; i < w->rounds; i++)
+    for (int64_t i = 0; i < w->rounds; i++)
         bits |= w->set->read(w->memory + (size_t)thread * w->slice, w->slice);
     return (double)bits;
 }
@@ -193,16 +184,15 @@ static double run_work(const probe_work *w, int thread) {
 /* Seconds from the first thread's start to the last one's end. */
 static double run_threads(const probe_work *w, int threads, double *share) {
     double first = 1e30, last = 0, least = 1;
-    int i;
 #ifdef _OPENMP
     #pragma omp parallel for schedule(static, 1) num_threads(threads) \
         reduction(min: first, least) reduction(max: last)
 #endif
-    for (i = 0; i < threads; i++) {
-        double start = seconds_now(), cpu = cpu_seconds(CLOCK_THREAD_CPUTIME_ID), end, part;
+    for (int i = 0; i < threads; i++) {
+        double start = seconds_now(), cpu = thread_seconds(), end, part;
         probe_sink = run_work(w, i);
         end = seconds_now();
-        part = (cpu_seconds(CLOCK_THREAD_CPUTIME_ID) - cpu) / (end - start + 1e-9);
+        part = (thread_seconds() - cpu) / (end - start + 1e-9);
         if (start < first) first = start;
         if (end > last) last = end;
         if (part < least) least = part;
@@ -214,7 +204,7 @@ static double run_threads(const probe_work *w, int threads, double *share) {
 probe_result probe_read(const char *instructions, const void *memory, size_t size, size_t bytes,
                         int threads) {
     probe_work w = { NULL, NULL, 0, 0, PROBE_F32 };
-    probe_result r = { 1e18, 1 };           /* what is so small is no limit */
+    probe_result r = { 1e18, 1 };           /* a memory too small to measure sets no limit */
     w.set = find_set(instructions);
     w.memory = (const unsigned char *)memory;
     w.slice = (size < bytes ? size : bytes) / (size_t)threads / STREAM * STREAM;
@@ -226,7 +216,7 @@ probe_result probe_read(const char *instructions, const void *memory, size_t siz
 }
 
 probe_result probe_peak(const char *instructions, probe_kind kind, int threads) {
-    enum { ROUNDS = 3 << 20 };              /* some 5 ms */
+    enum { ROUNDS = 3 << 20 };              /* about 5 ms */
     probe_work w = { NULL, NULL, 0, ROUNDS, PROBE_F32 };
     probe_result r;
     w.set = find_set(instructions);

@@ -1,5 +1,5 @@
-/* probe.h - what the machine can do at this moment: how fast memory is read, and how many
- * products a second are possible. A speed means little without the limit measured beside it. */
+/* probe.h - what the machine can do at this moment: how fast it reads memory, and how many
+ * products it computes in a second. A speed is only meaningful beside the limit of that moment. */
 
 #ifndef BENCH_PROBE_H
 #define BENCH_PROBE_H
@@ -8,23 +8,19 @@
 
 typedef struct probe_result {
     double rate;                            /* of all threads together, per second */
-    double share;                           /* of the time that the unluckiest thread had a CPU */
+    double share;                           /* of its time that each thread had a CPU: the least */
 } probe_result;
 
-/* Instructions are named as griffin_info.kernels names them; a name that is not known here gives
- * plain C. */
+/* Instruction sets have the names of griffin_info.kernels. An unknown name means plain C. */
 
-/* Bytes: reads `bytes` of them in all, from the memory of `size` over and over if that is less.
- * Each thread reads one forward stream. */
+/* Bytes a second: reads `bytes` in all, more than once if `size` is less. Each thread reads its own
+ * part of the memory from start to end. */
 probe_result probe_read(const char *instructions, const void *memory, size_t size, size_t bytes,
                         int threads);
 
-/* Operations, a multiply-add being two: of floats, or of products of bytes summed in int32. */
+/* Operations a second, of floats or of bytes with sums in int32. A multiply-add counts as two. */
 typedef enum probe_kind { PROBE_F32, PROBE_INT8 } probe_kind;
 
 probe_result probe_peak(const char *instructions, probe_kind kind, int threads);
-
-/* CPU time of the whole process, all threads. */
-double process_seconds(void);
 
 #endif

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { REAL = 64 };                         /* tokens that a deep state really has */
+enum { REAL = 64 };                         /* tokens that a deep state has really read */
 
 /* ---- a workload and its memory --------------------------------------------------------------- */
 
@@ -24,10 +24,9 @@ static griffin_context_options context_options(int threads, int rows, int states
 static int open_context(bench_model *b, const griffin_context_options *options, void **memory,
                         griffin_context **context) {
     size_t size = griffin_context_size(b->model, options);
-    int error;
     *memory = big_allocate(size);
     if (!*memory) return complain("out of memory");
-    error = griffin_context_init(context, b->model, options, *memory, size);
+    int error = griffin_context_init(context, b->model, options, *memory, size);
     return error < 0 ? bench_error(b, error) : 0;
 }
 
@@ -41,9 +40,9 @@ size_t runner_memory(const bench_model *b, int rows, int batch) {
          + (size_t)batch * (state_stride(b) + 4 * (size_t)b->info->config.vocab);
 }
 
-/* A state with `depth` tokens behind it, at most 64 of them real. */
+/* Makes a state at the position `depth`, which has read at most REAL tokens. */
 static int make_start(runner *r) {
-    int count = r->w.depth < REAL ? (int)r->w.depth : REAL, error;
+    int count = r->w.depth < REAL ? (int)r->w.depth : REAL;
     griffin_context_options options = context_options(r->w.threads, REAL, 1);
     griffin_context *context;
     void *memory = NULL;
@@ -51,7 +50,7 @@ static int make_start(runner *r) {
     r->start = (griffin_state *)big_allocate(state_stride(r->b));
     if (!r->start) return complain("out of memory");
     r->memory += state_stride(r->b);
-    error = open_context(r->b, &options, &memory, &context);
+    int error = open_context(r->b, &options, &memory, &context);
     if (!error) error = griffin_prefill(context, r->start, r->tokens, count, NULL);
     big_release(memory);
     if (error) return error < 0 ? bench_error(r->b, error) : error;
@@ -71,8 +70,7 @@ void runner_close(runner *r) {
 
 static void aim_spans(runner *r) {
     size_t stride = state_stride(r->b), vocab = (size_t)r->b->info->config.vocab;
-    int i;
-    for (i = 0; i < r->w.batch; i++) {
+    for (int i = 0; i < r->w.batch; i++) {
         r->spans[i].state = (griffin_state *)(void *)((unsigned char *)r->states
                                                       + (size_t)i * stride);
         r->spans[i].tokens = r->tokens;
@@ -83,15 +81,14 @@ static void aim_spans(runner *r) {
 
 void runner_reset(runner *r) {
     size_t size = griffin_state_size(r->b->model);
-    int i;
-    for (i = 0; i < r->w.batch; i++) {
+    for (int i = 0; i < r->w.batch; i++) {
         if (r->start) memcpy(r->spans[i].state, r->start, size);
         else memset(r->spans[i].state, 0, size);
     }
 }
 
 int runner_open(runner *r, bench_model *b, const workload *w) {
-    int rows = w->is_prompt ? w->chunk : w->batch, vocab = b->info->config.vocab, i;
+    int rows = w->is_prompt ? w->chunk : w->batch, vocab = b->info->config.vocab;
     griffin_context_options options = context_options(w->threads, rows, w->batch);
     size_t batch = (size_t)w->batch;
     memset(r, 0, sizeof *r);
@@ -103,7 +100,7 @@ int runner_open(runner *r, bench_model *b, const workload *w) {
     r->spans = (griffin_span *)calloc(batch, sizeof *r->spans);
     r->tokens = (int32_t *)malloc(((size_t)w->tokens + REAL) * sizeof *r->tokens);
     if (!r->states || !r->logits || !r->spans || !r->tokens) return complain("out of memory");
-    for (i = 0; i < w->tokens + REAL; i++) r->tokens[i] = (int32_t)((int64_t)i * 7919 % vocab);
+    for (int i = 0; i < w->tokens + REAL; i++) r->tokens[i] = (int32_t)((int64_t)i * 7919 % vocab);
     aim_spans(r);
     if (open_context(b, &options, &r->context_memory, &r->context) || make_start(r)) return 1;
     runner_reset(r);
@@ -115,12 +112,12 @@ int runner_open(runner *r, bench_model *b, const workload *w) {
 /* ---- measuring ------------------------------------------------------------------------------- */
 
 static int run(runner *r, int at, int count) {
-    int i, k, error = 0;
+    int error = 0;
     if (r->w.is_prompt)
         error = griffin_prefill(r->context, r->spans[0].state, r->tokens + at, count,
                                 at + count == r->w.tokens ? r->logits : NULL);
-    for (i = at; !r->w.is_prompt && i < at + count && error >= 0; i++) {
-        for (k = 0; k < r->w.batch; k++) r->spans[k].tokens = r->tokens + (i + k) % r->w.tokens;
+    for (int i = at; !r->w.is_prompt && i < at + count && error >= 0; i++) {
+        for (int k = 0; k < r->w.batch; k++) r->spans[k].tokens = r->tokens + (i + k) % r->w.tokens;
         error = griffin_run(r->context, r->spans, r->w.batch);
     }
     return error < 0 ? bench_error(r->b, error) : 0;
@@ -128,11 +125,11 @@ static int run(runner *r, int at, int count) {
 
 typedef struct demand { double bytes, operations; } demand;
 
-/* What tokens [at, at + count) cannot do without. */
+/* What tokens [at, at + count) need at least. */
 static demand demand_of(const runner *r, int at, int count) {
     const bench_model *b = r->b;
     int tokens = r->w.is_prompt ? count : count * r->w.batch, passes = r->w.is_prompt ? 1 : count;
-    int heads = r->w.is_prompt ? at + count == r->w.tokens : tokens;   /* logits wanted */
+    int heads = r->w.is_prompt ? at + count == r->w.tokens : tokens;   /* rows of logits */
     double no_head = heads ? 0 : b->step_bytes * b->head_parameters / b->step_parameters;
     demand d;
     d.bytes = passes * (b->step_bytes - no_head + r->saved_bytes);
@@ -153,16 +150,15 @@ static limits probe(const runner *r) {
     return l;
 }
 
-/* One stretch; `before` is the probe in front of it and becomes the one after it. */
+/* Measures one stretch. `before` is the probe before it and becomes the probe after it. */
 static int take_sample(runner *r, int at, int count, limits *before) {
     sample *s = &r->samples[r->count++];
     double start = seconds_now(), cpu = process_seconds();
     demand d = demand_of(r, at, count);
-    limits after;
     if (run(r, at, count)) return 1;
     s->seconds = seconds_now() - start;
     s->cpu = (process_seconds() - cpu) / s->seconds;
-    after = probe(r);
+    limits after = probe(r);
     s->tokens = count * (r->w.is_prompt ? 1 : r->w.batch);
     s->share = fmin(fmin(before->read.share, before->peak.share),
                     fmin(after.read.share, after.peak.share));
@@ -174,33 +170,31 @@ static int take_sample(runner *r, int at, int count, limits *before) {
     return 0;
 }
 
-/* Threads that wait for one another may sleep, so the CPU time of a run is compared with the best
- * stretch of the same run rather than with its wall time. */
+/* Threads that wait for one another may sleep. So the CPU time of a stretch is compared with that
+ * of the best stretch of the same run, not with its wall time. */
 static void drop_disturbed(runner *r) {
     double best = 0;
-    int i;
-    for (i = 0; i < r->count; i++) best = fmax(best, r->samples[i].cpu);
-    for (i = 0; i < r->count; i++)
+    for (int i = 0; i < r->count; i++) best = fmax(best, r->samples[i].cpu);
+    for (int i = 0; i < r->count; i++)
         r->samples[i].dropped = r->samples[i].share < 0.9 || r->samples[i].cpu < 0.9 * best;
 }
 
-/* A stretch is a chunk of a prompt, or steps for a quarter of a second. Warms up, too. */
+/* Sets the length of a stretch: a chunk of a prompt, or steps for a quarter of a second. The runs
+ * that find it also warm the caches. */
 static int find_stretch(runner *r) {
-    double start;
     r->stretch = r->w.is_prompt ? (int)fmin(r->w.chunk, r->w.tokens) : 1;
     if (run(r, 0, r->stretch)) return 1;
     if (r->w.is_prompt) return 0;
-    start = seconds_now();
+    double start = seconds_now();
     if (run(r, 0, 1)) return 1;
     r->stretch = (int)fmin(r->w.tokens, 1 + 0.25 / (seconds_now() - start + 1e-6));
     return 0;
 }
 
 static int make_room(runner *r) {
-    size_t size;
     sample *samples;
     r->stretches = (r->w.tokens + r->stretch - 1) / r->stretch;
-    size = ((size_t)r->count + (size_t)r->stretches) * sizeof *r->samples;
+    size_t size = ((size_t)r->count + (size_t)r->stretches) * sizeof *r->samples;
     samples = (sample *)realloc(r->samples, size);
     if (!samples) return complain("out of memory");
     r->samples = samples;
@@ -208,12 +202,10 @@ static int make_room(runner *r) {
 }
 
 int runner_repeat(runner *r) {
-    limits before;
-    int at;
     if ((!r->stretch && find_stretch(r)) || make_room(r)) return 1;
     runner_reset(r);
-    before = probe(r);
-    for (at = 0; at < r->w.tokens; at += r->stretch) {
+    limits before = probe(r);
+    for (int at = 0; at < r->w.tokens; at += r->stretch) {
         int count = r->w.tokens - at < r->stretch ? r->w.tokens - at : r->stretch;
         if (take_sample(r, at, count, &before)) return 1;
     }
@@ -240,28 +232,28 @@ double peak_of(const sample *s) { return s->peak; }
 double limit_of(const sample *s) { return s->limit; }
 
 int runner_kept(const runner *r) {
-    int i, n = 0;
-    for (i = 0; i < r->count; i++) n += !r->samples[i].dropped;
+    int n = 0;
+    for (int i = 0; i < r->count; i++) n += !r->samples[i].dropped;
     return n;
 }
 
 double runner_median(const runner *r, double (*of)(const sample *), int strict) {
-    double *values = (double *)malloc(((size_t)r->count + 1) * sizeof *values), result;
-    int i, n = 0, all = !strict && runner_kept(r) == 0;
+    double *values = (double *)malloc(((size_t)r->count + 1) * sizeof *values);
+    int n = 0, all = !strict && runner_kept(r) == 0;
     if (!values) return NAN;
-    for (i = 0; i < r->count; i++)
+    for (int i = 0; i < r->count; i++)
         if (all || !r->samples[i].dropped) values[n++] = of(&r->samples[i]);
-    result = quantile(values, n, 0.5);
+    double result = quantile(values, n, 0.5);
     free(values);
     return result;
 }
 
 void runner_rate(const runner *r, double *mean, double *deviation) {
     double sum = 0, squares = 0;
-    int i, k, n = 0, all = runner_kept(r) == 0;
-    for (i = 0; i < r->count; i += r->stretches) {
+    int n = 0, all = runner_kept(r) == 0;
+    for (int i = 0; i < r->count; i += r->stretches) {
         double tokens = 0, seconds = 0;
-        for (k = i; k < i + r->stretches; k++)
+        for (int k = i; k < i + r->stretches; k++)
             if (all || !r->samples[k].dropped) {
                 tokens += r->samples[k].tokens;
                 seconds += r->samples[k].seconds;

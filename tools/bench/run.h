@@ -1,15 +1,14 @@
-/* run.h - measures a workload, each stretch of it between two looks at what the machine can
- * do at that moment.
+/* run.h - measures a workload in stretches, with a probe of the machine before and after each.
  *
- * A step has to read every weight once, and what every sequence remembers; a prefill has to make
- * two operations for each parameter and token (of linear layers; attention is not counted). So a
- * stretch of tokens takes no less than
+ * A step must read every weight once, and the state of every sequence. A prefill must make two
+ * operations for each parameter and token (of linear layers; attention is not counted). So the
+ * seconds of a stretch are not less than
  *
  *     limit = max(bytes / rate of reading, operations / rate of operations)
  *
- * Both rates change within seconds for reasons outside the process. Hence: probe, run, probe, run,
- * ..., and the result is the median of run / mean of the two probes around it. A stretch in which
- * a thread had to wait for a CPU is dropped, and counted. */
+ * Both rates change within seconds for reasons outside the process. So probes and stretches take
+ * turns, and the result is the median of speed / limit, with the mean of the two probes around a
+ * stretch as its limit. A stretch in which a thread waited for a CPU is dropped, and counted. */
 
 #ifndef BENCH_RUN_H
 #define BENCH_RUN_H
@@ -25,9 +24,9 @@ typedef struct workload {
 typedef struct sample {                     /* a stretch between two probes */
     double tokens, seconds;
     double cpu;                             /* CPU seconds of all threads for each second */
-    double share;                           /* as the probes found it */
+    double share;                           /* probe_result.share of the probes */
     double read, peak, limit;               /* rates of the probes; tokens/s that they allow */
-    int    by_memory;                       /* it is reading that sets the limit */
+    int    by_memory;                       /* reading sets the limit, not arithmetic */
     int    dropped;
 } sample;
 
@@ -40,7 +39,7 @@ typedef struct runner {
     griffin_span    *spans;
     int32_t         *tokens;
     float           *logits;
-    double           saved_bytes;           /* of all states: what a step reads of them */
+    double           saved_bytes;           /* what a step reads of all states */
     size_t           memory;                /* of all this */
     sample          *samples;               /* of all repetitions, each so many stretches */
     int              count, stretches;
@@ -53,7 +52,7 @@ int  runner_repeat(runner *r);              /* measures once more */
 void runner_reset(runner *r);               /* all sequences back to where they begin */
 void runner_close(runner *r);
 
-/* What runner_open needs for so many sequences, beside the model. */
+/* The bytes that runner_open needs for `batch` sequences, without the model. */
 size_t runner_memory(const bench_model *b, int rows, int batch);
 
 /* What the samples say. */
@@ -63,15 +62,15 @@ double read_of (const sample *s);
 double peak_of (const sample *s);
 double limit_of(const sample *s);
 
-/* The value at this part, 0 to 1, of the sorted values; sorts them. NaN if there is none. */
+/* Sorts the values and returns the one at this part, 0 to 1, of them. NaN if there are none. */
 double quantile(double *values, int count, double part);
 
-/* Medians are over the stretches that were not dropped; if all were, over all, or not a number if
- * `strict`. */
+/* The median over the stretches that were not dropped. If all were dropped it is the median over
+ * all, or NaN if `strict`. */
 double runner_median(const runner *r, double (*of)(const sample *), int strict);
 int    runner_kept(const runner *r);
 
-/* Mean and deviation of tokens/s over repetitions, of the same stretches. */
+/* Mean and standard deviation of tokens/s over the repetitions, without dropped stretches. */
 void runner_rate(const runner *r, double *mean, double *deviation);
 
 #endif

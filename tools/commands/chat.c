@@ -3,8 +3,8 @@
  *     bos <start_of_turn>user\n TEXT <end_of_turn>\n
  *         <start_of_turn>model\n ANSWER <end_of_turn>\n  and so on,
  *
- * assembled from token ids, so that nothing a user types can forge a marker. The whole memory of
- * the conversation is the state; nothing is ever read twice. */
+ * The markers are token ids, so that no text which a user types can become one. The state is the
+ * whole memory of the conversation: no text is read twice. */
 
 #include "../shared/session.h"
 
@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct chat {
     session s;
@@ -31,23 +30,22 @@ static int add_text(chat *c, token_list *list, const char *words, size_t size) {
     return tokens_add_text(list, &c->s, &plain, words, size);
 }
 
-/* The role and the text are one piece for the tokenizer: a newline may merge with what follows. */
+/* Role and text are encoded together, because a newline may merge with the text after it. */
 static int add_turn(chat *c, token_list *list, const char *words, size_t size) {
     char *turn = (char *)malloc(size + 6);
-    int status;
     if (!turn) return complain("out of memory");
     memcpy(turn, "user\n", 5);
     memcpy(turn + 5, words, size);
-    status = tokens_add(list, c->start_of_turn) || add_text(c, list, turn, size + 5)
-          || tokens_add(list, c->s.info->end_of_turn) || add_text(c, list, "\n", 1)
-          || tokens_add(list, c->start_of_turn) || add_text(c, list, "model\n", 6);
+    int status = tokens_add(list, c->start_of_turn) || add_text(c, list, turn, size + 5)
+              || tokens_add(list, c->s.info->end_of_turn) || add_text(c, list, "\n", 1)
+              || tokens_add(list, c->start_of_turn) || add_text(c, list, "model\n", 6);
     free(turn);
     return status;
 }
 
 static int add_prompt(chat *c, token_list *list, const char *words, size_t size) {
     if (c->raw) return add_text(c, list, words, size);
-    if (griffin_state_position(c->s.state) > 0) {           /* close the last answer */
+    if (griffin_state_position(c->s.state) > 0) {           /* end the last answer */
         if (tokens_add(list, c->s.info->end_of_turn) || add_text(c, list, "\n", 1)) return 1;
     } else if (c->s.info->bos >= 0 && tokens_add(list, c->s.info->bos)) {
         return 1;
@@ -65,7 +63,7 @@ static int answer(chat *c, const char *words, size_t size) {
     return status || output_flush();
 }
 
-/* ---- commands: their failures are told and the conversation goes on ------------------------- */
+/* ---- commands: after a message about a failure the conversation goes on --------------------- */
 
 static void reset(chat *c) {
     memset(c->s.state, 0, griffin_state_size(c->s.model));
@@ -98,14 +96,14 @@ static void load(chat *c, const char *path) {
 }
 
 static const char chat_help[] =
-    "/reset      forget everything\n"
+    "/reset      forget the conversation\n"
     "/save FILE  write the conversation's memory and the sampler to a file\n"
     "/load FILE  continue from such a file, as if it had never been left\n"
-    "/quit       or the end of the input: leave\n"
-    "Ctrl-C stops an answer, and leaves the program at the prompt.\n";
+    "/quit       leave; so does the end of the input\n"
+    "Ctrl-C stops an answer. At the prompt it leaves the program.\n";
 
-/* Returns 0 if it is time to leave. */
-static int obey(chat *c, const char *line) {
+/* Carries out a command such as /save. Returns 0 to leave the conversation. */
+static int run_command(chat *c, const char *line) {
     const char *word = line + strcspn(line, " ");
     size_t length = (size_t)(word - line);
     const char *name = word + strspn(word, " ");
@@ -114,42 +112,35 @@ static int obey(chat *c, const char *line) {
     else if (length == 5 && !memcmp(line, "/save", 5) && *name) save(c, name);
     else if (length == 5 && !memcmp(line, "/load", 5) && *name) load(c, name);
     else if (!strcmp(line, "/help")) fputs(chat_help, stdout);
-    else printf("there is no such command; /help lists them\n");
+    else printf("there is no such command: /help lists them\n");
     return 1;
 }
 
 /* ---- the conversation ----------------------------------------------------------------------- */
 
 static char *trim(char *line) {
-    size_t n;
     while (isspace((unsigned char)*line)) line++;
-    n = strlen(line);
+    size_t n = strlen(line);
     while (n > 0 && isspace((unsigned char)line[n - 1])) n--;
     line[n] = 0;
     return line;
 }
 
-static char *without_newline(char *line) {
-    line[strcspn(line, "\n")] = 0;
-    return line;
-}
-
 static int converse(chat *c) {
-    int terminal = isatty(STDIN_FILENO), status = 0, going = 1;
-    size_t capacity = 0;
-    char *line = NULL, *words;
+    int terminal = is_terminal(stdin), status = 0, going = 1;
     interrupt_catch();
     while (going && !status) {
         if (terminal) printf("> ");
         if ((status = output_flush()) != 0) break;
         interrupt_clear();
-        if (getline(&line, &capacity, stdin) < 0) break;
-        words = *line == '/' || !c->raw ? trim(line) : without_newline(line);
-        if (*words == '/') going = obey(c, words);
+        char *line = input_line();
+        if (!line) break;
+        const char *words = *line == '/' || !c->raw ? trim(line) : line;
+        if (*words == '/') going = run_command(c, words);
         else if (*words) status = answer(c, words, strlen(words));
+        free(line);
     }
     if (terminal && going) printf("\n");
-    free(line);
     return status;
 }
 
@@ -196,14 +187,14 @@ int command_chat(int argc, char **argv) {
         { "system-prompt", "sys", OPTION_TEXT, &system, "TEXT", NULL },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
-    const command how = { "chat", "-m MODEL [options]",
+    const command how = { "chat", "MODEL [options]",
                           "A conversation with a model trained for it; /help at the prompt.",
-                          table, NULL };
+                          table };
     int status = options_parse(&how, argc, argv);
     chat c;
     if (status < 0 && system)
-        return options_wrong(&how, "these models know no system role; put it into your "
-                                   "first message");
+        return options_wrong(&how, "these models know no system role: put the text "
+                                   "into your first message");
     if (status < 0) status = sampler_prepare(&how, &sampler);
     if (status >= 0) return status;
     memset(&c, 0, sizeof c);

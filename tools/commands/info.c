@@ -1,16 +1,12 @@
 /* info.c - griffin info: what a model file holds, for people and as JSON. */
 
+#include "../shared/engine.h"
 #include "../shared/session.h"
 
 #include <stdio.h>
 #include <string.h>
 
 typedef unsigned long long ull;
-
-static const char *activation_name(griffin_activation a) {
-    static const char *const names[] = { "gelu_tanh", "gelu_erf", "silu", "relu" };
-    return names[a];
-}
 
 static const char *kv_type_name(griffin_kv_type type) {
     return type == GRIFFIN_KV_BF16 ? "bf16" : "f32";
@@ -36,7 +32,7 @@ static void print_network(const griffin_info *i) {
            "attention", c->heads, c->head_dim, c->kv_heads, kv_type_name(i->kv_type),
            c->qkv_bias ? ", biases" : "", c->window, i->attn_keys);
     printf("%-12s %d dimensions, base %g\n", "rope", c->rope_dims, c->rope_base);
-    printf("%-12s %s, norm eps %g, offset %g\n", "functions", activation_name(c->activation),
+    printf("%-12s %s, norm eps %g, offset %g\n", "functions", engine_activation_name(c->activation),
            c->eps, c->norm_offset);
     printf("%-12s scaled by %g, logits capped at %g%s\n", "embedding", c->embedding_scale,
            c->soft_cap, c->soft_cap > 0 ? "" : " (not at all)");
@@ -65,8 +61,8 @@ static void print_info(const griffin_info *i) {
 }
 
 static void print_tensor(const griffin_tensor *t) {
-    int k, n = printf("%-52s %-5s [", t->name, t->type);
-    for (k = 0; k < t->rank; k++) n += printf(k ? ", %llu" : "%llu", (ull)t->shape[k]);
+    int n = printf("%-52s %-5s [", t->name, t->type);
+    for (int k = 0; k < t->rank; k++) n += printf(k ? ", %llu" : "%llu", (ull)t->shape[k]);
     printf("]%*s at %llu, %llu bytes\n", n < 74 ? 74 - n : 1, "", (ull)t->offset, (ull)t->bytes);
 }
 
@@ -82,6 +78,57 @@ static void print_metadata(griffin_metadata *m) {
         printf(m->index + 1 < m->count ? ", " : "");
     } while (m->index + 1 < SHOWN && griffin_next_element(m));
     printf(m->index + 1 < m->count ? "...\n" : "\n");
+}
+
+/* ---- the program of the network ----------------------------------------------------------- */
+
+static void print_output(const griffin_output *o) {
+    int n = printf("%s %d", o->buffer, o->width);
+    if (o->matrix) {
+        printf("%*s %-8s  %s %s [%d, %d]", n < 9 ? 9 - n : 0, "", o->epilogue, o->matrix,
+               o->type, o->rows, o->cols * o->blocks);
+        if (o->blocks > 1) printf(" in %d blocks", o->blocks);
+        if (o->has_bias) printf(" + bias");
+    }
+}
+
+/* operation  inputs -> output  epilogue  matrix,  and a line for each further output */
+static void print_operation(const griffin_operation *o, int *layer) {
+    int n = 0;
+    if (o->layer != *layer && o->layer >= 0) printf("layer %d\n", o->layer);
+    else if (o->layer != *layer) printf("\n");
+    *layer = o->layer;
+    printf("  %-9s ", o->name);
+    for (int i = 0; i < o->inputs; i++)
+        n += printf(i ? ", %s %d" : "%s %d", o->input[i].buffer, o->input[i].width);
+    printf("%*s -> ", n < 24 ? 24 - n : 0, "");
+    for (int i = 0; i < o->outputs; i++) {
+        if (i) printf("\n%40s", "");
+        print_output(&o->output[i]);
+    }
+    if (o->state_bytes)
+        printf("%sstate, %llu bytes at %llu", o->outputs ? ", " : "", (ull)o->state_bytes,
+               (ull)o->state_offset);
+    printf("\n");
+}
+
+static void json_operation(const griffin_operation *o, int is_last) {
+    printf("    { \"name\": \"%s\", \"layer\": %d, \"inputs\": [", o->name, o->layer);
+    for (int i = 0; i < o->inputs; i++)
+        printf("%s{ \"buffer\": \"%s\", \"width\": %d }", i ? ", " : "", o->input[i].buffer,
+               o->input[i].width);
+    printf("], \"outputs\": [");
+    for (int i = 0; i < o->outputs; i++) {
+        const griffin_output *out = &o->output[i];
+        printf("%s{ \"buffer\": \"%s\", \"width\": %d", i ? ", " : "", out->buffer, out->width);
+        if (out->matrix)
+            printf(", \"epilogue\": \"%s\", \"matrix\": \"%s\", \"type\": \"%s\", \"rows\": %d, "
+                   "\"cols\": %d, \"blocks\": %d, \"bias\": %s", out->epilogue, out->matrix,
+                   out->type, out->rows, out->cols, out->blocks, out->has_bias ? "true" : "false");
+        printf(" }");
+    }
+    printf("], \"state_offset\": %llu, \"state_bytes\": %llu }%s\n", (ull)o->state_offset,
+           (ull)o->state_bytes, is_last ? "" : ",");
 }
 
 /* ---- for programs ------------------------------------------------------------------------- */
@@ -107,17 +154,16 @@ static void json_config(const griffin_config *c) {
     printf("    \"rope_dims\": %d, \"rope_base\": %.9g, \"eps\": %.9g, \"norm_offset\": %.9g,\n",
            c->rope_dims, c->rope_base, c->eps, c->norm_offset);
     printf("    \"embedding_scale\": %.9g, \"soft_cap\": %.9g, \"activation\": \"%s\",\n",
-           c->embedding_scale, c->soft_cap, activation_name(c->activation));
+           c->embedding_scale, c->soft_cap, engine_activation_name(c->activation));
     printf("    \"qkv_bias\": %s, \"blocks\": \"%s\"\n  },\n", c->qkv_bias ? "true" : "false",
            c->blocks);
 }
 
 static void json_tensor(const griffin_tensor *t, int is_last) {
-    int k;
     printf("    { \"name\": ");
     json_text(t->name);
     printf(", \"type\": \"%s\", \"shape\": [", t->type);
-    for (k = 0; k < t->rank; k++) printf(k ? ", %llu" : "%llu", (ull)t->shape[k]);
+    for (int k = 0; k < t->rank; k++) printf(k ? ", %llu" : "%llu", (ull)t->shape[k]);
     printf("], \"offset\": %llu, \"bytes\": %llu }%s\n", (ull)t->offset, (ull)t->bytes,
            is_last ? "" : ",");
 }
@@ -147,8 +193,8 @@ static void json_info(const griffin_info *i) {
 
 static int print_tensors(session *s, int json) {
     griffin_tensor t;
-    int i, error;
-    for (i = 0; i < s->info->tensors; i++) {
+    int error;
+    for (int i = 0; i < s->info->tensors; i++) {
         error = griffin_get_tensor(s->model, i, &t);
         if (error < 0) return session_error(s, error);
         if (json) json_tensor(&t, i + 1 == s->info->tensors);
@@ -157,7 +203,19 @@ static int print_tensors(session *s, int json) {
     return 0;
 }
 
-static int print_all(session *s, int json, int tensors, int metadata) {
+static int print_program(session *s, int json) {
+    int layer = -1;
+    for (int i = 0; i < s->info->operations; i++) {
+        griffin_operation o;
+        int error = griffin_get_operation(s->model, i, &o);
+        if (error < 0) return session_error(s, error);
+        if (json) json_operation(&o, i + 1 == s->info->operations);
+        else print_operation(&o, &layer);
+    }
+    return 0;
+}
+
+static int print_all(session *s, int json, int tensors, int program, int metadata) {
     griffin_metadata m;
     int status = 0;
     if (json) { printf("{\n"); json_info(s->info); }
@@ -170,6 +228,11 @@ static int print_all(session *s, int json, int tensors, int metadata) {
         status = print_tensors(s, json);
         if (json) printf("  ]");
     }
+    if (program && !status) {
+        printf(json ? ",\n  \"program\": [\n" : "\n");
+        status = print_program(s, json);
+        if (json) printf("  ]");
+    }
     if (json) printf("\n}\n");
     return status;
 }
@@ -177,21 +240,22 @@ static int print_all(session *s, int json, int tensors, int metadata) {
 int command_info(int argc, char **argv) {
     model_options o = MODEL_DEFAULTS;
     session s;
-    int json = 0, tensors = 0, metadata = 0;
+    int json = 0, tensors = 0, program = 0, metadata = 0;
     const option table[] = {
         MODEL_OPTIONS(o),
         { "tensors", NULL, OPTION_FLAG, &tensors, NULL, "list every tensor" },
+        { "program", NULL, OPTION_FLAG, &program, NULL,
+          "list the operations that a token goes through" },
         { "metadata", NULL, OPTION_FLAG, &metadata, NULL, "list what else the file says" },
-        { "json", NULL, OPTION_FLAG, &json, NULL, "for programs" },
+        { "json", NULL, OPTION_FLAG, &json, NULL, "print JSON, for programs" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
-    const command c = { "info", "MODEL [options]", "Shows what a model file holds.", table,
-                        &o.path };
+    const command c = { "info", "MODEL [options]", "Shows what a model file holds.", table };
     int status = options_parse(&c, argc, argv);
     if (status < 0) status = session_open(&s, &c, &o, NUMBERS_ONLY);
     else return status;
     if (status) return status;
-    status = print_all(&s, json, tensors, metadata);
+    status = print_all(&s, json, tensors, program, metadata);
     session_close(&s);
     return status;
 }

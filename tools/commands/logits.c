@@ -1,4 +1,4 @@
-/* logits.c - griffin logits: what a model says after each of the given tokens, for comparisons.
+/* logits.c - griffin logits: the logits after each of the given tokens, for comparisons.
  *
  * In:  {"tokens": [2, 17, ...], "segment_pos": [0, 1, ...]}, the second optional. A position of 0
  *      starts a new document; any other continues the one before.
@@ -52,16 +52,15 @@ static int read_json(const char *path, token_list *tokens, token_list *positions
 }
 
 static int check_tokens(const token_list *tokens, const token_list *positions, int vocab) {
-    int i;
     if (tokens->count == 0) return complain("there are no tokens");
-    for (i = 0; i < tokens->count; i++)
+    for (int i = 0; i < tokens->count; i++)
         if (tokens->data[i] >= vocab)
             return complain("token %d is %d, the vocabulary ends at %d", i, tokens->data[i],
                             vocab - 1);
     if (positions->count == 0) return 0;
     if (positions->count != tokens->count)
         return complain("%d tokens, but %d positions", tokens->count, positions->count);
-    for (i = 0; i < tokens->count; i++)
+    for (int i = 0; i < tokens->count; i++)
         if (positions->data[i] != 0 && (i == 0 || positions->data[i] != positions->data[i - 1] + 1))
             return complain("position %d is %d, which neither starts nor continues a document", i,
                             positions->data[i]);
@@ -70,7 +69,7 @@ static int check_tokens(const token_list *tokens, const token_list *positions, i
 
 /* ---- running ------------------------------------------------------------------------------ */
 
-/* How many tokens from i on can share a pass: of the same document, at most `chunk`. */
+/* How many tokens from i on can share a pass: they are of one document and at most `chunk`. */
 static int pass_length(const token_list *positions, int count, int i, int chunk) {
     int n = 1;
     while (n != chunk && i + n < count && !(positions->count && positions->data[i + n] == 0)) n++;
@@ -80,8 +79,7 @@ static int pass_length(const token_list *positions, int count, int i, int chunk)
 static int write_floats(FILE *out, const float *values, size_t count) {
     unsigned char bytes[4];
     uint32_t bits;
-    size_t i;
-    for (i = 0; i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
         memcpy(&bits, values + i, 4);
         bytes[0] = (unsigned char)bits;
         bytes[1] = (unsigned char)(bits >> 8);
@@ -92,7 +90,7 @@ static int write_floats(FILE *out, const float *values, size_t count) {
     return 0;
 }
 
-/* One pass; a chunk of 1 takes the path that generation takes. */
+/* Runs one pass. A chunk of 1 uses griffin_step, as generation does. */
 static int pass(session *s, const int32_t *tokens, int n, int chunk, float *logits) {
     griffin_span span;
     if (chunk == 1) return griffin_step(s->context, s->state, tokens[0], logits);
@@ -108,8 +106,8 @@ static int pass(session *s, const int32_t *tokens, int n, int chunk, float *logi
 static int run_all(session *s, const token_list *tokens, const token_list *positions, int chunk,
                    FILE *out, const char *path) {
     size_t vocab = (size_t)s->info->config.vocab;
-    int i, n, error = 0, status = 0;
-    for (i = 0; i < tokens->count && !status; i += n) {
+    int n, error = 0, status = 0;
+    for (int i = 0; i < tokens->count && !status; i += n) {
         float *logits;
         n = pass_length(positions, tokens->count, i, chunk);
         logits = (float *)malloc((size_t)n * vocab * sizeof(float));
@@ -129,7 +127,7 @@ static int write_logits(session *s, const char *in, const char *path, int chunk)
     token_list tokens = { NULL, 0, 0 }, positions = { NULL, 0, 0 };
     int status = read_json(in, &tokens, &positions)
               || check_tokens(&tokens, &positions, s->info->config.vocab);
-    FILE *out = status ? NULL : fopen(path, "wb");
+    FILE *out = status ? NULL : file_stream(path, "wb");
     if (!status && !out) status = complain("%s: %s", path, strerror(errno));
     if (!status) status = run_all(s, &tokens, &positions, chunk, out, path);
     if (out && fclose(out) && !status) status = complain("%s: %s", path, strerror(errno));
@@ -151,8 +149,7 @@ int command_logits(int argc, char **argv) {
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
     const command c = { "logits", "MODEL --tokens FILE --out FILE [options]",
-                        "Writes what the model says after each of the given tokens.", table,
-                        &o.path };
+                        "Writes the logits after each of the given tokens.", table };
     if ((status = options_parse(&c, argc, argv)) >= 0) return status;
     if (!in || !out) return options_wrong(&c, "logits needs --tokens and --out");
     if ((status = session_open(&s, &c, &o, NUMBERS_ONLY)) != 0) return status;

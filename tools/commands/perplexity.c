@@ -1,8 +1,8 @@
 /* perplexity.c - griffin perplexity: how well a model predicts a text.
  *
- * The text is one document, fed in order. The state has a fixed size and is carried on, so every
- * token is predicted from all that came before, however long the text is; or, with --length, from
- * what came before in its stretch of so many tokens, which tells how much a model makes of them.
+ * The text is one document and is read in order. The state is carried on, so every token is
+ * predicted from all tokens before it, however long the text is. With --length the state is reset
+ * after so many tokens: this shows how much the model gains from the tokens before.
  *
  *     loss = sum over t of  log(sum_v exp(logits[t][v])) - logits[t][token[t + 1]]         nats
  */
@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct score {
     double nats, bytes, seconds;
@@ -21,32 +20,25 @@ typedef struct score {
 } score;
 
 static double loss(const float *logits, int vocab, int32_t next) {
-    double sum = 1;                         /* what the largest adds */
-    int v, top = 0;
-    for (v = 1; v < vocab; v++) if (logits[v] > logits[top]) top = v;
-    for (v = 0; v < vocab; v++) if (v != top) sum += exp((double)logits[v] - logits[top]);
+    double sum = 1;                         /* the term of the largest logit */
+    int top = 0;
+    for (int v = 1; v < vocab; v++) if (logits[v] > logits[top]) top = v;
+    for (int v = 0; v < vocab; v++) if (v != top) sum += exp((double)logits[v] - logits[top]);
     return log(sum) + logits[top] - logits[next];
-}
-
-static void show_progress(const score *r, int total) {
-    if (isatty(STDERR_FILENO))
-        fprintf(stderr, "\r%d of %d tokens, perplexity %.3f ", r->tokens, total,
-                exp(r->nats / r->tokens));
 }
 
 static int smaller(int a, int b) { return a < b ? a : b; }
 
-/* A stretch begins as a text does, and as sequences do in training: bos is where the token before
- * it was. */
+/* A stretch begins as a text does, and as sequences do in training: with bos, which replaces the
+ * token before the stretch. */
 static void start_stretch(session *s, int32_t *before) {
     memset(s->state, 0, griffin_state_size(s->model));
     if (s->info->add_bos) *before = s->info->bos;
 }
 
-/* Runs tokens [0, count - 1), in stretches of `length`, and scores what each says about the one
- * after it. */
+/* Runs tokens [0, count - 1) in stretches of `length`. Scores how well each predicts the next. */
 static int measure(session *s, token_list *list, int chunk, int length, score *r) {
-    int vocab = s->info->config.vocab, total = list->count - 1, i, k, error;
+    int vocab = s->info->config.vocab, total = list->count - 1, i, error;
     float *logits = (float *)malloc((size_t)chunk * (size_t)vocab * sizeof(float));
     double start = seconds_now();
     griffin_span span = { NULL, NULL, 0, 1, NULL };
@@ -58,21 +50,23 @@ static int measure(session *s, token_list *list, int chunk, int length, score *r
         span.tokens = list->data + i;
         span.count = smaller(chunk, smaller(total - i, length - i % length));
         error = griffin_run(s->context, &span, 1);
-        for (k = 0; k < span.count && error >= 0; k++)
+        for (int k = 0; k < span.count && error >= 0; k++)
             r->nats += loss(logits + (size_t)k * (size_t)vocab, vocab, list->data[i + k + 1]);
         r->tokens = i + span.count;
-        if (error >= 0) show_progress(r, total);
+        progress_show("%d of %d tokens, perplexity %.3f", r->tokens, total,
+                      exp(r->nats / r->tokens));
     }
     r->seconds = seconds_now() - start;
+    progress_clear();
     free(logits);
     return error < 0 ? session_error(s, error) : 0;
 }
 
-/* The bytes that the predicted tokens stand for. */
+/* Counts the bytes of text of the predicted tokens. */
 static int count_bytes(session *s, const token_list *list, score *r) {
     char piece[2048];
-    int i, n;
-    for (i = 0; i <= list->count; i++) {
+    int n;
+    for (int i = 0; i <= list->count; i++) {
         int32_t token = i < list->count ? list->data[i] : -1;
         n = griffin_decode(s->model, &s->decoder, token, piece, sizeof piece);
         if (n < 0) return session_error(s, n);
@@ -82,7 +76,6 @@ static int count_bytes(session *s, const token_list *list, score *r) {
 }
 
 static int print_score(const score *r) {
-    if (isatty(STDERR_FILENO)) fprintf(stderr, "\r%60s\r", "");
     printf("nats per token  %.6f\n", r->nats / r->tokens);
     printf("perplexity      %.4f\n", exp(r->nats / r->tokens));
     printf("bits per byte   %.6f\n", r->nats / log(2.0) / r->bytes);
@@ -122,8 +115,8 @@ int command_perplexity(int argc, char **argv) {
         { "limit", NULL, OPTION_COUNT, &limit, "N", "stop after so many tokens; 0: at the end" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
-    const command c = { "perplexity", "-m MODEL -f FILE [options]",
-                        "Measures how well a model predicts a text.", table, NULL };
+    const command c = { "perplexity", "MODEL [-f FILE] [options]",
+                        "Measures how well a model predicts a text.", table };
     if ((status = options_parse(&c, argc, argv)) >= 0) return status;
     if (chunk == 0) return options_wrong(&c, "--chunk: at least 1");
     if ((status = session_open(&s, &c, &o, NEEDS_TEXT)) != 0) return status;

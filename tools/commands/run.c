@@ -4,7 +4,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct run_options {
     model_options model;
@@ -31,18 +30,18 @@ static int run(session *s, run_options *o, const file_bytes *prompt) {
     return !status && interrupted() ? 130 : status;
 }
 
-/* Editors and echo end a text with a newline that is seldom meant as part of the prompt. */
+/* Editors and echo end a text with a newline, which is seldom meant as part of the prompt. */
 static void drop_last_newline(file_bytes *t) {
     if (t->size > 0 && t->data[t->size - 1] == '\n') t->size--;
+    if (t->size > 0 && t->data[t->size - 1] == '\r') t->size--;
 }
 
 static int open_and_run(const command *c, run_options *o) {
     session s;
     file_bytes prompt;
-    int status;
-    if (!o->prompt && !o->file && isatty(STDIN_FILENO))
+    if (!o->prompt && !o->file && is_terminal(stdin))
         return options_wrong(c, "no prompt: give -p TEXT, -f FILE, or standard input");
-    status = text_open(&prompt, o->prompt, o->file);
+    int status = text_open(&prompt, o->prompt, o->file);
     if (!o->prompt) drop_last_newline(&prompt);
     if (!status) status = session_open(&s, c, &o->model, NEEDS_TEXT);
     if (!status) {
@@ -68,9 +67,9 @@ int command_run(int argc, char **argv) {
         { "no-display-prompt", NULL, OPTION_FLAG, &o.hide_prompt, NULL, "print only what is new" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
-    const command c = { "run", "-m MODEL [-p PROMPT | -f FILE] [options]",
+    const command c = { "run", "MODEL [-p PROMPT | -f FILE] [options]",
                         "Continues a prompt, which may also come from standard input.",
-                        table, NULL };
+                        table };
     int status = options_parse(&c, argc, argv);
     if (status < 0) status = sampler_prepare(&c, &o.sampler);
     return status < 0 ? open_and_run(&c, &o) : status;

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* ---- text to tokens ----------------------------------------------------------------------- */
 
@@ -22,11 +21,11 @@ static const char *kind_name(int kind) {
 
 static int is_continuation(char c) { return ((unsigned char)c & 0xc0) == 0x80; }
 
-/* Whole characters as they are; control bytes and parts of characters in hex. */
+/* Prints whole characters as they are, control bytes and parts of characters in hexadecimal. */
 static void print_quoted(const char *bytes, int n) {
-    int i, whole = !(n > 0 && (is_continuation(bytes[0]) || (n == 1 && bytes[0] & 0x80)));
+    int whole = !(n > 0 && (is_continuation(bytes[0]) || (n == 1 && bytes[0] & 0x80)));
     putchar('\'');
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         unsigned char c = (unsigned char)bytes[i];
         if (c == '\n') printf("\\n");
         else if (c == '\'' || c == '\\') printf("\\%c", c);
@@ -48,12 +47,12 @@ static int print_token(session *s, int32_t token) {
 }
 
 static int print_tokens(session *s, const token_list *list, int only_ids) {
-    int i, status = 0;
+    int status = 0;
     if (!only_ids) {
-        for (i = 0; i < list->count && !status; i++) status = print_token(s, list->data[i]);
+        for (int i = 0; i < list->count && !status; i++) status = print_token(s, list->data[i]);
         return status;
     }
-    for (i = 0; i < list->count; i++) printf(i ? ", %d" : "[%d", list->data[i]);
+    for (int i = 0; i < list->count; i++) printf(i ? ", %d" : "[%d", list->data[i]);
     printf(list->count ? "]\n" : "[]\n");
     return 0;
 }
@@ -61,18 +60,17 @@ static int print_tokens(session *s, const token_list *list, int only_ids) {
 static int encode(session *s, const file_bytes *words, int no_bos, int only_ids) {
     griffin_encoding encoding;
     token_list list = { NULL, 0, 0 };
-    int status;
     memset(&encoding, 0, sizeof encoding);
     encoding.no_bos = no_bos;
-    status = tokens_add_text(&list, s, &encoding, words->data, words->size)
-          || print_tokens(s, &list, only_ids);
+    int status = tokens_add_text(&list, s, &encoding, words->data, words->size)
+              || print_tokens(s, &list, only_ids);
     tokens_free(&list);
     return status;
 }
 
 /* ---- tokens to text ----------------------------------------------------------------------- */
 
-/* Ids between spaces, commas and brackets, as --ids prints them. */
+/* Reads ids with spaces, commas and brackets between them, as --ids prints them. */
 static int read_ids(token_list *list, const char *ids, int vocab) {
     const char *at = ids + strspn(ids, " ,[]\n");
     while (*at) {
@@ -91,8 +89,8 @@ static int read_ids(token_list *list, const char *ids, int vocab) {
 
 static int decode(session *s, const char *ids) {
     token_list list = { NULL, 0, 0 };
-    int i, status = read_ids(&list, ids, s->info->config.vocab);
-    for (i = 0; i < list.count && !status; i++) status = session_show(s, list.data[i], 1);
+    int status = read_ids(&list, ids, s->info->config.vocab);
+    for (int i = 0; i < list.count && !status; i++) status = session_show(s, list.data[i], 1);
     if (!status) status = session_show(s, -1, 1);
     if (!status) printf("\n");
     tokens_free(&list);
@@ -112,16 +110,16 @@ int command_tokenize(int argc, char **argv) {
         { "prompt", "p", OPTION_TEXT, &prompt, "TEXT", "the text" },
         { "file", "f", OPTION_TEXT, &file, "FILE", "read the text from a file" },
         { "ids", NULL, OPTION_FLAG, &only_ids, NULL, "print a list of numbers" },
-        { "no-bos", NULL, OPTION_FLAG, &no_bos, NULL, "without the token that begins a text" },
+        { "no-bos", NULL, OPTION_FLAG, &no_bos, NULL, "leave out the token that begins a text" },
         { "decode", NULL, OPTION_TEXT, &ids, "IDS", "print the text of these tokens" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
-    const command c = { "tokenize", "-m MODEL [-p TEXT | -f FILE | --decode IDS] [options]",
+    const command c = { "tokenize", "MODEL [-p TEXT | -f FILE | --decode IDS] [options]",
                         "Turns text, also from standard input, into tokens, one a line.",
-                        table, NULL };
+                        table };
     int status = options_parse(&c, argc, argv);
     if (status >= 0) return status;
-    if (!prompt && !file && !ids && isatty(STDIN_FILENO))
+    if (!prompt && !file && !ids && is_terminal(stdin))
         return options_wrong(&c, "no text: give -p TEXT, -f FILE, or standard input");
     if ((status = session_open(&s, &c, &o, NEEDS_TEXT)) != 0) return status;
     if (ids) status = decode(&s, ids);

@@ -5,7 +5,7 @@
 
 #include "../../griffin.h"
 #include "gguf_writer.h"
-#include "../shared/report.h"
+#include "../shared/host.h"
 
 typedef struct model_config {
     griffin_config net;

@@ -6,8 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "checkpoint.h"
+#include "deepmind.h"
 #include "gguf_reader.h"
 #include "gguf_writer.h"
 #include "quantise.h"
@@ -17,8 +18,6 @@
 #include "../shared/options.h"
 
 #define CHUNK 65536                         /* values converted at once, if rows are not longer */
-
-int command_convert(int argc, char **argv);
 
 typedef struct job {
     const convert_options *o;
@@ -33,18 +32,12 @@ typedef struct job {
     float       *values;                    /* [chunk] */
     uint8_t     *bytes;                     /* the same, encoded */
     uint8_t     *tile;                      /* and packed */
-    int          progress;                  /* last percentage shown; -1: show none */
 } job;
 
 /* ---- what to read ---------------------------------------------------------------------- */
 
-static int ends_in(const char *text, const char *ending) {
-    size_t n = strlen(text), m = strlen(ending);
-    return n >= m && strcmp(text + n - m, ending) == 0;
-}
-
 static int find_directory(job *j) {
-    const char *source = j->o->source, *slash = strrchr(source, '/');
+    const char *source = j->o->source, *slash = path_slash(source);
     size_t length = slash ? (size_t)(slash - source) : 0;
     if (path_is_directory(source)) length = strlen(source);
     j->directory = (char *)malloc(length + 2);
@@ -55,22 +48,8 @@ static int find_directory(job *j) {
     return 0;
 }
 
-static int open_named(weights *w, const char *source, report *r) {
-    static const struct {
-        const char *ending;
-        int (*open)(weights *, const char *, report *);
-    } kinds[] = {{".index.json", weights_open_sharded}, {".safetensors", weights_open_safetensors},
-                 {".pt", weights_open_torch}, {".pth", weights_open_torch}};
-    if (!path_exists(source)) return report_fail(r, "%s: no such file or directory", source);
-    if (path_is_directory(source)) return weights_open_directory(w, source, r);
-    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
-        if (ends_in(source, kinds[i].ending)) return kinds[i].open(w, source, r);
-    }
-    return report_fail(r, "%s: neither a directory nor a .safetensors or .pt file", source);
-}
-
 static int open_weights(job *j) {
-    if (open_named(&j->m->w, j->o->source, j->r) != 0) return -1;
+    if (weights_open(&j->m->w, j->o->source, j->r) != 0) return -1;
     j->from_deepmind = weights_find(&j->m->w, "embedder.input_embedding") != NULL;
     return j->from_deepmind ? weights_from_deepmind(&j->m->w, j->o->source, j->r) : 0;
 }
@@ -225,22 +204,11 @@ static const quant_type *main_type(const job *j) {
 static uint64_t blocks_of(const tensor *t) { return t->kind == TENSOR_GATE ? t->shape[0] : 1; }
 static uint64_t rows_of(const tensor *t) { return t->shape[t->kind == TENSOR_GATE ? 2 : 0]; }
 
-static char *base_name(const char *path) {
-    size_t end = strlen(path), start;
-    char *name = (char *)malloc(end + 1);
-    while (end && path[end - 1] == '/') end--;
-    for (start = end; start && path[start - 1] != '/'; start--) {}
-    if (!name) return NULL;
-    memcpy(name, path + start, end - start);
-    name[end - start] = 0;
-    return name;
-}
-
 static int write_general(job *j) {
     gguf_writer *g = &j->out;
     const quant_type *type = main_type(j);
     const char *said = j->o->name ? j->o->name : j->m->name;
-    char *name = base_name(j->o->source);
+    char *name = path_name(j->o->source);
     if (!name) return report_fail(j->r, "out of memory");
     gguf_string(g, "general.architecture", "griffin");
     gguf_string(g, "general.name", said[0] ? said : name);
@@ -300,12 +268,11 @@ static void tell_fallen(const job *j) {
 
 /* ---- the data ------------------------------------------------------------------------------ */
 
-static void show_progress(job *j, const char *name) {
-    int percent = (int)(100.0 * (double)j->out.written / (double)j->out.data_size);
-    if (j->progress < 0 || percent == j->progress) return;
-    j->progress = percent;
-    fprintf(stderr, "\r%3d%%  %6.0f of %.0f MB  %-60.60s", percent, (double)j->out.written / 1e6,
-            (double)j->out.data_size / 1e6, percent == 100 ? "" : name);
+static void show_progress(const job *j, const char *name) {
+    double written = (double)j->out.written, all = (double)j->out.data_size;
+    if (!j->o->quiet)
+        progress_show("%3.0f %%  %6.0f of %.0f MB  %.60s", 100 * written / all, written / 1e6,
+                      all / 1e6, name);
 }
 
 static int read_values(const job *j, const tensor *t, uint64_t first, uint64_t count, float *x) {
@@ -399,7 +366,6 @@ static int write_data(job *j) {
     j->bytes = (uint8_t *)malloc((size_t)chunk * sizeof *j->values);
     j->tile = (uint8_t *)malloc((size_t)chunk * sizeof *j->values);
     if (!j->values || !j->bytes || !j->tile) return report_fail(j->r, "out of memory");
-    j->progress = j->o->quiet || !isatty(STDERR_FILENO) ? -1 : 101;
     for (size_t i = 0; i < j->m->tensors.count; i++) {
         if (write_tensor(j, &j->m->tensors.list[i]) != 0) return -1;
     }
@@ -410,7 +376,7 @@ static int write_data(job *j) {
 
 /* Null: each tensor keeps the type that it has in a GGUF file. */
 static int choose_types(job *j) {
-    int keep = ends_in(j->o->source, ".gguf");
+    int keep = path_ends_in(j->o->source, ".gguf");
     const char *type = j->o->type ? j->o->type : keep ? NULL : "bf16";
     const char *gates = j->o->gates ? j->o->gates : keep ? NULL : "f32";
     j->type = type ? quant_find(type) : NULL;
@@ -434,7 +400,7 @@ static int read_gguf(job *j) {
 
 static int read_source(job *j) {
     if (choose_types(j) != 0 || find_directory(j) != 0) return -1;
-    if (ends_in(j->o->source, ".gguf")) return read_gguf(j);
+    if (path_ends_in(j->o->source, ".gguf")) return read_gguf(j);
     if (open_weights(j) != 0 || read_config(j) != 0) return -1;
     if (tensors_find(&j->m->tensors, &j->m->config.net, &j->m->w,
                      j->from_deepmind || j->o->vocab, j->r)) return -1;
@@ -458,11 +424,10 @@ static void start(job *j, model_parts *m, const convert_options *o, report *r) {
     j->m = m;
     j->o = o;
     j->r = r;
-    j->progress = -1;
 }
 
 static void finish(job *j) {
-    if (j->progress >= 0) fprintf(stderr, "\r%90s\r", "");
+    progress_clear();
     gguf_free(&j->out);
     free(j->directory);
     free(j->values);
@@ -489,9 +454,9 @@ int parts_write(model_parts *m, const convert_options *options, char **image, si
     start(&j, m, options, r);
     status = choose_types(&j) != 0 ? -1 : write_output(&j);
     if (status == 0 && !options->output) {
-        *image = j.out.image;
-        *size = j.out.image_size;
-        j.out.image = NULL;
+        *image = (char *)j.out.image.data;
+        *size = j.out.image.size;
+        j.out.image.data = NULL;
     }
     bytes = j.out.data_size;
     finish(&j);
@@ -520,27 +485,11 @@ int convert(const convert_options *options, report *r) {
 
 /* ---- the command --------------------------------------------------------------------------- */
 
-/* A command's table knows one word without a dash, the source. The second such word, the output, is
- * taken out of the list before. */
-static const char *take_output(int *argc, char **argv) {
-    int words = 0;
-    for (int i = 1; i < *argc; i++) {
-        char *word = argv[i];
-        int takes_value = !strchr(word, '=') && strcmp(word, "--quiet") && strcmp(word, "-q")
-                       && strcmp(word, "--rows");
-        if (word[0] == '-') i += takes_value;
-        else if (++words == 2) {
-            memmove(&argv[i], &argv[i + 1], (size_t)(*argc - i) * sizeof *argv);
-            --*argc;
-            return word;
-        }
-    }
-    return NULL;
-}
-
 int command_convert(int argc, char **argv) {
     convert_options o = {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0};
     const option options[] = {
+        {"SOURCE", NULL, OPTION_WORD, &o.source, NULL, "the checkpoint, a directory or a file"},
+        {"OUTPUT", NULL, OPTION_WORD, &o.output, NULL, "the model, a GGUF file"},
         {"type", "t", OPTION_TEXT, &o.type, "TYPE",
          "of most weights: f32 f16 bf16 q8_0 q4_0 (default: those of a GGUF file, else bf16)"},
         {"gates", NULL, OPTION_TEXT, &o.gates, "TYPE", 
@@ -558,17 +507,16 @@ int command_convert(int argc, char **argv) {
         {NULL, NULL, OPTION_END, NULL, NULL, NULL}
     };
     const command c = {
-        "convert", "[options] SOURCE OUTPUT.gguf",
+        "convert", "SOURCE OUTPUT [options]",
         "Makes a model file from a checkpoint: a Hugging Face directory, a .safetensors file\n"
         "beside its config.json, DeepMind's .pt file, or a GGUF file of an older griffin.h, of\n"
         "plain rows or of any type.\n\n"
         "Matrices are written in tiles, which griffin uses where they are in the file. Embedding\n"
         "and head get more bits: q8_0 with q4_0. A GGUF file keeps its types where griffin has\n"
         "tiles of them, and its other weights become f32, unless there is a --type.",
-        options, &o.source};
+        options};
     report r;
     int status;
-    o.output = take_output(&argc, argv);
     if ((status = options_parse(&c, argc, argv)) >= 0) return status;
     if (!o.source || !o.output) return options_wrong(&c, "convert needs a source and an output");
     if (convert(&o, &r) == 0) return 0;

@@ -2,14 +2,15 @@
  *
  * Only names and strides change; the data stays where it is in the file. */
 
-#include "tensors.h"
+#include "deepmind.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Where the layout differs: which dimension of the source each one of the result is ('-' is a new
- * one of length 1), and which part the result is along the first dimension of the source. */
+/* How a tensor is seen where the layout differs. `dimensions` names, for each dimension of the
+ * result, that of the source; '-' is a new one of length 1. The result is part number `part` of
+ * `parts` equal ones along the first dimension of the source. */
 typedef struct view {
     const char *dimensions;
     int rank;                               /* of the source */
@@ -22,7 +23,7 @@ static const view up_w   = {"21",  3, 1, 2};
 static const view gate_b = {"3",   4, 0, 2};       /* [2, 1, 1, F] to [F] twice */
 static const view up_b   = {"3",   4, 1, 2};
 
-/* The beginning of a name behind "blocks.N." is replaced. */
+/* What replaces the start of a name after "blocks.N.". */
 static const struct renaming { const char *from, *to; const view *how; } renamings[] = {
     {"temporal_pre_norm.scale",             "temporal_pre_norm.weight",                   NULL},
     {"channel_pre_norm.scale",              "channel_pre_norm.weight",                    NULL},
@@ -45,7 +46,7 @@ static const struct renaming { const char *from, *to; const view *how; } renamin
     {"mlp_block.ffw_down.",                 "mlp_block.down_proj.",                       NULL}
 };
 
-/* Makes a tensor the wanted view of itself; -1 if it has another shape. */
+/* Turns a tensor into a view of itself. Returns -1 if it has another shape. */
 static int look(weight *t, const view *how) {
     const weight from = *t;
     uint64_t size = from.elements ? from.bytes / from.elements : 0;
@@ -67,9 +68,8 @@ static int look(weight *t, const view *how) {
 static int add(weights *to, const weight *from, const char *name, const view *how,
                const char *path, report *r) {
     weight *t = weights_add(to, name, strlen(name), path, r);
-    char *own_name;
     if (!t) return -1;
-    own_name = t->name;
+    char *own_name = t->name;
     *t = *from;
     t->name = own_name;
     if (how && look(t, how) != 0)
@@ -77,12 +77,11 @@ static int add(weights *to, const weight *from, const char *name, const view *ho
     return 0;
 }
 
-/* What follows "blocks.N." in a name, or null. *layer is where N starts. */
+/* Returns what follows "blocks.N." in a name, or null. *layer becomes the start of N. */
 static const char *behind_layer(const char *name, const char **layer) {
-    size_t digits;
     if (strncmp(name, "blocks.", 7) != 0) return NULL;
     *layer = name + 7;
-    digits = strspn(*layer, "0123456789");
+    size_t digits = strspn(*layer, "0123456789");
     return digits && (*layer)[digits] == '.' ? *layer + digits + 1 : NULL;
 }
 
@@ -112,7 +111,7 @@ int weights_from_deepmind(weights *w, const char *path, report *r) {
     for (size_t i = 0; status == 0 && i < w->count; i++) {
         status = add_renamed(&renamed, &w->list[i], path, r);
     }
-    renamed.files = w->files;               /* they move over */
+    renamed.files = w->files;               /* they have a new owner */
     renamed.file_count = w->file_count;
     w->files = NULL;
     w->file_count = 0;

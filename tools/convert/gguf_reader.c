@@ -48,7 +48,7 @@ static void read_pieces(vocabulary *v, const engine_file *f) {
         if (!new) return;
         new->text = vocabulary_keep(v, texts.text, texts.length);
         new->score = v->has_scores ? (float)scores.number : 0;
-        new->type = typed ? (int)types.integer : PIECE_NORMAL;
+        new->type = typed ? (int)types.integer : GRIFFIN_TOKEN_NORMAL;
         if (v->has_scores) griffin_next_element(&scores);
         if (typed) griffin_next_element(&types);
     } while (griffin_next_element(&texts));

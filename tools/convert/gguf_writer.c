@@ -8,53 +8,31 @@
  * all little-endian; a string is a u64 length and its bytes; ne[0] is the fastest dimension. */
 
 #include "gguf_writer.h"
+#include "../shared/host.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__unix__) || defined(__APPLE__)
-  #include <sys/stat.h>                     /* to know a device from a file */
-#endif
-
 /* ---- the header in memory ---------------------------------------------------- */
 
-static void append(gguf_writer *g, gguf_bytes *b, const void *data, size_t size) {
-    if (size == 0) return;
-    if (b->capacity - b->size < size) {
-        size_t capacity = 2 * (b->size + size) + 4096;
-        uint8_t *grown = (uint8_t *)realloc(b->data, capacity);
-        if (!grown) { g->out_of_memory = 1; return; }
-        b->data = grown;
-        b->capacity = capacity;
-    }
-    memcpy(b->data + b->size, data, size);
-    b->size += size;
-}
-
-static void append_number(gguf_writer *g, gguf_bytes *b, uint64_t value, int bytes) {
-    uint8_t p[8];
-    for (int i = 0; i < bytes; i++) p[i] = (uint8_t)(value >> 8 * i);
-    append(g, b, p, (size_t)bytes);
-}
-
-static void append_text(gguf_writer *g, gguf_bytes *b, const char *text, size_t length) {
-    append_number(g, b, length, 8);
-    append(g, b, text, length);
+static void append_text(byte_buffer *b, const char *text, size_t length) {
+    buffer_number(b, length, 8);
+    buffer_add(b, text, length);
 }
 
 static void append_key(gguf_writer *g, const char *key, uint32_t type) {
-    append_text(g, &g->keys, key, strlen(key));
-    append_number(g, &g->keys, type, 4);
+    append_text(&g->keys, key, strlen(key));
+    buffer_number(&g->keys, type, 4);
     g->key_count++;
 }
 
 void gguf_item_text(gguf_writer *g, const char *text, size_t length) {
-    append_text(g, &g->keys, text, length);
+    append_text(&g->keys, text, length);
 }
 
-void gguf_item_u32(gguf_writer *g, uint32_t value) { append_number(g, &g->keys, value, 4); }
-void gguf_item_u8(gguf_writer *g, uint8_t value) { append_number(g, &g->keys, value, 1); }
+void gguf_item_u32(gguf_writer *g, uint32_t value) { buffer_number(&g->keys, value, 4); }
+void gguf_item_u8(gguf_writer *g, uint8_t value) { buffer_number(&g->keys, value, 1); }
 
 void gguf_item_f32(gguf_writer *g, float value) {
     uint32_t bits;
@@ -89,7 +67,7 @@ void gguf_bool(gguf_writer *g, const char *key, int value) {
 void gguf_array(gguf_writer *g, const char *key, uint32_t item_type, uint64_t count) {
     append_key(g, key, GGUF_ARRAY);
     gguf_item_u32(g, item_type);
-    append_number(g, &g->keys, count, 8);
+    buffer_number(&g->keys, count, 8);
 }
 
 static uint64_t aligned(uint64_t size) {
@@ -99,11 +77,11 @@ static uint64_t aligned(uint64_t size) {
 uint64_t gguf_tensor(gguf_writer *g, const char *name, int rank, const uint64_t *shape,
                      const quant_type *type) {
     uint64_t elements = 1, size;
-    append_text(g, &g->infos, name, strlen(name));
-    append_number(g, &g->infos, (uint64_t)rank, 4);
-    for (int i = rank; i-- > 0; elements *= shape[i]) append_number(g, &g->infos, shape[i], 8);
-    append_number(g, &g->infos, type->id, 4);
-    append_number(g, &g->infos, g->data_size, 8);
+    append_text(&g->infos, name, strlen(name));
+    buffer_number(&g->infos, (uint64_t)rank, 4);
+    for (int i = rank; i-- > 0; elements *= shape[i]) buffer_number(&g->infos, shape[i], 8);
+    buffer_number(&g->infos, type->id, 4);
+    buffer_number(&g->infos, g->data_size, 8);
     g->tensor_count++;
     size = quant_bytes(type, elements);
     g->data_size += aligned(size);
@@ -111,17 +89,6 @@ uint64_t gguf_tensor(gguf_writer *g, const char *name, int rank, const uint64_t 
 }
 
 /* ---- the file ------------------------------------------------------------------ */
-
-/* Renaming a file over a device would replace the device. */
-static int is_device(const char *path) {
-#if defined(__unix__) || defined(__APPLE__)
-    struct stat s;
-    return stat(path, &s) == 0 && !S_ISREG(s.st_mode) && !S_ISDIR(s.st_mode);
-#else
-    (void)path;
-    return 0;
-#endif
-}
 
 static char *joined(const char *a, const char *b) {
     char *text = (char *)malloc(strlen(a) + strlen(b) + 1);
@@ -134,8 +101,9 @@ static int failed(const gguf_writer *g, const char *what, report *r) {
 }
 
 static int write_bytes(gguf_writer *g, const void *data, size_t size, report *r) {
-    if (size && fwrite(data, 1, size, g->file) != size) return failed(g, "write", r);
-    return 0;
+    if (g->file) return fwrite(data, 1, size, g->file) == size ? 0 : failed(g, "write", r);
+    buffer_add(&g->image, data, size);
+    return g->image.failed ? report_fail(r, "%s: out of memory", g->path) : 0;
 }
 
 static int write_zeros(gguf_writer *g, uint64_t from, report *r) {
@@ -144,30 +112,30 @@ static int write_zeros(gguf_writer *g, uint64_t from, report *r) {
 }
 
 static int write_header(gguf_writer *g, report *r) {
-    gguf_bytes head = {NULL, 0, 0};
-    int result;
-    append(g, &head, "GGUF", 4);
-    append_number(g, &head, 3, 4);
-    append_number(g, &head, g->tensor_count, 8);
-    append_number(g, &head, g->key_count, 8);
-    append(g, &head, g->keys.data, g->keys.size);
-    append(g, &head, g->infos.data, g->infos.size);
-    if (g->out_of_memory) result = report_fail(r, "%s: out of memory", g->path);
-    else if ((result = write_bytes(g, head.data, head.size, r)) == 0) {
-        result = write_zeros(g, head.size, r);
-    }
-    free(head.data);
+    byte_buffer head = { NULL, 0, 0, 0 };
+    buffer_add(&head, "GGUF", 4);
+    buffer_number(&head, 3, 4);
+    buffer_number(&head, g->tensor_count, 8);
+    buffer_number(&head, g->key_count, 8);
+    buffer_add(&head, g->keys.data, g->keys.size);
+    buffer_add(&head, g->infos.data, g->infos.size);
+    int result = head.failed || g->keys.failed || g->infos.failed
+               ? report_fail(r, "%s: out of memory", g->path)
+               : write_bytes(g, head.data, head.size, r);
+    if (result == 0) result = write_zeros(g, head.size, r);
+    buffer_free(&head);
     return result;
 }
 
+/* Renaming a file over a device would replace the device. */
 int gguf_open(gguf_writer *g, const char *path, report *r) {
-    int in_place = !path || is_device(path);
+    int in_place = !path || path_is_device(path);
     g->path = joined(path ? path : "model", "");
     g->part = in_place ? NULL : joined(path, ".part");
     if (!g->path || (!in_place && !g->part)) return report_fail(r, "out of memory");
-    if (path && path_is_directory(path)) return report_fail(r, "%s: is a directory", path);
-    g->file = path ? fopen(in_place ? path : g->part, "wb")
-                   : open_memstream(&g->image, &g->image_size);
+    if (!path) return write_header(g, r);
+    if (path_is_directory(path)) return report_fail(r, "%s: is a directory", path);
+    g->file = file_stream(in_place ? path : g->part, "wb");
     if (!g->file) return failed(g, "create", r);
     return write_header(g, r);
 }
@@ -186,14 +154,12 @@ int gguf_pad(gguf_writer *g, report *r) {
 int gguf_close(gguf_writer *g, report *r) {
     FILE *file = g->file;
     if (g->written != g->data_size) return report_fail(r, "%s: tensors are missing", g->path);
+    if (!file) return 0;
     if (fflush(file) != 0) return failed(g, "write", r);
     g->file = NULL;
     if (fclose(file) != 0) return failed(g, "write", r);
     if (!g->part) return 0;
-#ifdef _WIN32
-    remove(g->path);                        /* rename does not replace there */
-#endif
-    if (rename(g->part, g->path) != 0) return failed(g, "rename the finished file", r);
+    if (file_rename(g->part, g->path) != 0) return failed(g, "rename the finished file", r);
     free(g->part);
     g->part = NULL;
     return 0;
@@ -201,11 +167,11 @@ int gguf_close(gguf_writer *g, report *r) {
 
 void gguf_free(gguf_writer *g) {
     if (g->file) fclose(g->file);
-    if (g->part) remove(g->part);
+    if (g->part) file_remove(g->part);
     free(g->part);
     free(g->path);
-    free(g->image);
-    free(g->keys.data);
-    free(g->infos.data);
+    buffer_free(&g->image);
+    buffer_free(&g->keys);
+    buffer_free(&g->infos);
     memset(g, 0, sizeof *g);
 }

@@ -10,8 +10,8 @@
  *     gguf_free(&g);                                            always; removes an unfinished file
  *
  * The file grows under a temporary name beside the final one and is renamed when it is complete, so
- * that half a model never carries a model's name. (A device or pipe is written to directly, and with
- * a null path into memory.) */
+ * that half a model never has a model's name. A device or pipe is written to directly. With a null
+ * path the file is made in memory. */
 
 #ifndef GGUF_WRITER_H
 #define GGUF_WRITER_H
@@ -20,6 +20,7 @@
 #include <stdio.h>
 
 #include "quantise.h"
+#include "../shared/buffer.h"
 #include "../shared/report.h"
 
 #define GGUF_ALIGNMENT 64                  /* a cache line, so that weights can be used in place */
@@ -27,17 +28,13 @@
 enum { GGUF_U8 = 0, GGUF_U32 = 4, GGUF_I32 = 5, GGUF_F32 = 6, GGUF_BOOL = 7, GGUF_STRING = 8,
        GGUF_ARRAY = 9 };
 
-typedef struct gguf_bytes { uint8_t *data; size_t size, capacity; } gguf_bytes;
-
 typedef struct gguf_writer {
-    gguf_bytes keys, infos;                 /* the two lists of the header */
-    uint64_t   key_count, tensor_count;
-    uint64_t   data_size, written;          /* of the data section: planned, done */
-    FILE      *file;
-    char      *path, *part;                 /* part: the temporary name; null: write to path */
-    char      *image;                       /* after gguf_close: what was written into memory */
-    size_t     image_size;
-    int        out_of_memory;               /* remembered until gguf_open */
+    byte_buffer keys, infos;                /* the two lists of the header */
+    byte_buffer image;                      /* with a null path: the file in memory */
+    uint64_t    key_count, tensor_count;
+    uint64_t    data_size, written;         /* of the data section: planned, done */
+    FILE       *file;
+    char       *path, *part;                /* part: the temporary name; null: write to path */
 } gguf_writer;
 
 void gguf_text  (gguf_writer *g, const char *key, const char *text, size_t length);

@@ -5,8 +5,9 @@
 
 #include "parts.h"
 
-/* config.json, model.safetensors (f32), tokenizer.model and tokenizer_config.json in a directory,
- * which is made if it is not there. Each file is replaced as a whole. 0, or 1 after a message. */
+/* Writes config.json, model.safetensors (f32), tokenizer.model and tokenizer_config.json into a
+ * directory, and makes the directory if there is none. Each file is replaced as a whole. 0, or 1
+ * after a message. */
 int hf_write(const model_parts *m, const char *directory);
 
 #endif

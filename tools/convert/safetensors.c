@@ -1,5 +1,6 @@
-/* weights.h for safetensors files, single and sharded. */
-#include "weights.h"
+/* safetensors.c - single and sharded safetensors files; see safetensors.h. */
+
+#include "safetensors.h"
 
 #include "../shared/checked.h"
 #include "../shared/json.h"
@@ -48,7 +49,7 @@ static int bad_json(header *h) {
     return report_fail(h->r, "%s: header: %s", h->path, h->json.error);
 }
 
-/* An error about the current entry, or the JSON error that is its cause. */
+/* Reports what is wrong with the current entry, or the JSON error that is the cause. */
 static int bad_entry(header *h, const char *what) {
     const char *name = h->tensor->name;
     char text[80];
@@ -57,7 +58,7 @@ static int bad_entry(header *h, const char *what) {
                        report_name(name, strlen(name), text), (unsigned long)h->json.token, what);
 }
 
-/* An array of at most `limit` naturals below 2^63; their number, or -1. */
+/* Reads an array of at most `limit` naturals below 2^63. Returns their number, or -1. */
 static int read_naturals(json *j, uint64_t *list, int limit) {
     int count = 0;
     if (json_next(j) != JSON_ARRAY) return -1;
@@ -69,9 +70,8 @@ static int read_naturals(json *j, uint64_t *list, int limit) {
 }
 
 static int read_type(header *h) {
-    size_t i;
     if (json_next(&h->json) != JSON_STRING) return bad_entry(h, "dtype is not a string");
-    for (i = 0; i < sizeof element_types / sizeof element_types[0]; i++) {
+    for (size_t i = 0; i < sizeof element_types / sizeof element_types[0]; i++) {
         if (!json_text_is(&h->json, element_types[i].name)) continue;
         h->type = &element_types[i];
         h->tensor->type = h->type->type;
@@ -81,7 +81,7 @@ static int read_type(header *h) {
     return bad_entry(h, "unknown dtype");
 }
 
-/* One member of an entry, from its key on; `seen` collects what was found. */
+/* Reads a member of an entry, starting at its key. `seen` collects which members were found. */
 static int read_member(header *h, int *seen) {
     json *j = &h->json;
     if (json_key_is(j, "dtype")) {
@@ -101,11 +101,11 @@ static int read_member(header *h, int *seen) {
     return json_skip(j) ? bad_json(h) : 0;
 }
 
-/* With elements, no product can wrap: all of them together fit. Without, strides stay 0. */
+/* If there are elements, the product of all sizes fits, so no stride can overflow. If there are
+ * none, strides stay 0. */
 static void pack_strides(weight *t) {
     uint64_t step = 1;
-    int i;
-    for (i = t->rank - 1; t->elements && i >= 0; i--) {
+    for (int i = t->rank - 1; t->elements && i >= 0; i--) {
         t->stride[i] = (int64_t)step;
         step *= t->shape[i];
     }
@@ -134,7 +134,7 @@ static int read_entry(header *h) {
     return 0;
 }
 
-/* "__metadata__": strings only. Nothing in it is used. */
+/* "__metadata__" holds strings only. None of them is used. */
 static int read_metadata(header *h) {
     json *j = &h->json;
     if (json_next(j) == JSON_OBJECT) {
@@ -166,14 +166,14 @@ static int compare_places(const void *a, const void *b) {
     return x->bytes < y->bytes ? -1 : x->bytes > y->bytes;
 }
 
-/* In order of their places the tensors must tile the buffer: no hole, no overlap, no tail. */
+/* Sorted by offset, the tensors must fill the buffer: no hole, no overlap, nothing at the end. */
 static int check_places(header *h, size_t first) {
-    size_t i, count = h->w->count - first;
+    size_t count = h->w->count - first;
     weight *list = count ? h->w->list + first : NULL;
     uint64_t at = 0;
     char text[80];
     if (count) qsort(list, count, sizeof *list, compare_places);
-    for (i = 0; i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
         uint64_t begin = (uint64_t)(list[i].data - h->buffer);
         if (begin != at) {
             return report_fail(h->r, "%s: tensor '%s': data starts at %llu, expected %llu", h->path,
@@ -191,10 +191,8 @@ static int read_safetensors(weights *w, const unsigned char *data, uint64_t size
                             report *r) {
     header h;
     size_t first = w->count;
-    uint64_t n;
-    int status;
     if (size < 10) return report_fail(r, "%s: too short for safetensors", path);
-    n = little_u64(data);
+    uint64_t n = little_u64(data);
     if (n < 2 || n > HEADER_LIMIT || n > size - 8 || data[8] != '{') {
         return report_fail(r, "%s: not a safetensors file: bad header", path);
     }
@@ -205,7 +203,7 @@ static int read_safetensors(weights *w, const unsigned char *data, uint64_t size
     h.buffer = data + 8 + n;
     h.buffer_size = size - 8 - n;
     json_start(&h.json, data + 8, (size_t)n);
-    status = read_header(&h);
+    int status = read_header(&h);
     json_stop(&h.json);
     return status ? status : check_places(&h, first);
 }
@@ -263,20 +261,19 @@ static map_entry *map_add(shard_map *map) {
 }
 
 static void map_free(shard_map *map) {
-    size_t i;
-    for (i = 0; i < map->count; i++) {
+    for (size_t i = 0; i < map->count; i++) {
         free(map->list[i].tensor);
         free(map->list[i].shard);
     }
     free(map->list);
 }
 
-/* A plain file name: nothing that could lead out of the directory. */
+/* Whether a name is a plain file name, which cannot lead out of the directory. */
 static int is_shard_name(const char *text, size_t length) {
     static const char ending[] = ".safetensors";
-    size_t i, n = sizeof ending - 1;
+    size_t n = sizeof ending - 1;
     if (length <= n || length > 255 || memcmp(text + length - n, ending, n) != 0) return 0;
-    for (i = 0; i < length; i++) {
+    for (size_t i = 0; i < length; i++) {
         if (text[i] == '/' || text[i] == '\\' || text[i] == ':' || text[i] == 0) return 0;
     }
     return 1;
@@ -320,9 +317,8 @@ static int compare_shards(const void *a, const void *b) {
 
 /* Opens every distinct shard once, in the order of their names. */
 static int open_shards(weights *w, shard_map *map, const char *index_path, report *r) {
-    size_t i;
     if (map->count) qsort(map->list, map->count, sizeof *map->list, compare_shards);
-    for (i = 0; i < map->count; i++) {
+    for (size_t i = 0; i < map->count; i++) {
         map_entry *entry = &map->list[i];
         if (i == 0 || compare_shards(entry, entry - 1) != 0) {
             char *path = path_beside(index_path, entry->shard);
@@ -336,10 +332,9 @@ static int open_shards(weights *w, shard_map *map, const char *index_path, repor
     return 0;
 }
 
-/* Both ways: every tensor of the map lies in its shard, and the shards hold no other tensors. */
+/* Checks that every tensor of the map lies in its shard, and that the shards hold no others. */
 static int check_map(const weights *w, const shard_map *map, const char *path, report *r) {
-    size_t i;
-    for (i = 0; i < map->count; i++) {
+    for (size_t i = 0; i < map->count; i++) {
         const map_entry *entry = &map->list[i];
         const weight *t = weights_find(w, entry->tensor);
         char name[80];
@@ -357,11 +352,10 @@ int weights_open_sharded(weights *w, const char *index_json_path, report *r) {
     file_bytes index;
     shard_map map = {NULL, 0, 0};
     json j;
-    int status;
     memset(w, 0, sizeof *w);
     if (file_open(&index, path, r)) return -1;
     json_start(&j, index.data, (size_t)index.size);
-    status = read_index(&j, &map, path, r);
+    int status = read_index(&j, &map, path, r);
     json_stop(&j);
     file_close(&index);
     if (status == 0) status = open_shards(w, &map, path, r);

@@ -3,7 +3,7 @@
  *     field = varint (number << 3 | wire), payload
  *     wire 0: varint   1: 8 bytes   2: varint length, bytes   5: 4 bytes */
 
-#include "vocabulary.h"
+#include "sentencepiece.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,11 +47,10 @@ static uint64_t take_fixed(cursor *c, int size) {
     return value;
 }
 
-/* The next field; 0 at the end and after damage. */
+/* Reads the next field. Returns 0 at the end and when the file is damaged. */
 static int take_field(cursor *c, field *f) {
-    uint64_t key;
     if (c->bad || c->left == 0) return 0;
-    key = take_varint(c);
+    uint64_t key = take_varint(c);
     memset(f, 0, sizeof *f);
     f->wire = (int)(key & 7);
     f->number = (uint32_t)(key >> 3);
@@ -101,7 +100,7 @@ static void take_piece(model *m, cursor c) {
     piece *p = vocabulary_at(m->v, m->v->count);
     field f;
     if (!p) { m->bad = 1; return; }
-    p->type = PIECE_NORMAL;
+    p->type = GRIFFIN_TOKEN_NORMAL;
     while (take_field(&c, &f)) {
         if (f.number == 1) take_text(m, &f, &p->text);
         else if (f.number == 2) take_score(m, &f, &p->score);
@@ -177,10 +176,11 @@ static int check_model(const model *m, const char *path, report *r) {
                            "%s: SentencePiece model type %d (%s) is not supported; only BPE (2) is",
                            path, m->model_type, kinds[kind]);
     if (m->denormaliser.length) return report_fail(r, "%s: a denormaliser is not supported", path);
-    if (first_of_type(m->v, PIECE_UNKNOWN) < 0) return report_fail(r, "%s: no unknown piece", path);
-    if (!m->byte_fallback && first_of_type(m->v, PIECE_BYTE) >= 0)
+    if (first_of_type(m->v, GRIFFIN_TOKEN_UNKNOWN) < 0)
+        return report_fail(r, "%s: no unknown piece", path);
+    if (!m->byte_fallback && first_of_type(m->v, GRIFFIN_TOKEN_BYTE) >= 0)
         return report_fail(r, "%s: byte pieces without byte_fallback", path);
-    if (m->byte_fallback && first_of_type(m->v, PIECE_BYTE) < 0)
+    if (m->byte_fallback && first_of_type(m->v, GRIFFIN_TOKEN_BYTE) < 0)
         return report_fail(r, "%s: byte_fallback without byte pieces", path);
     return 0;
 }
@@ -194,19 +194,19 @@ int vocabulary_from_sentencepiece(vocabulary *v, const void *data, size_t size, 
     v->has_scores = v->add_space_prefix = v->remove_extra_whitespaces = 1;
     take_model(&m, c);
     if (check_model(&m, path, r) != 0) return -1;
-    v->unknown = first_of_type(v, PIECE_UNKNOWN);
-    v->bos = named(&m, BOS_NAME, "<s>", PIECE_CONTROL);
-    v->eos = named(&m, EOS_NAME, "</s>", PIECE_CONTROL);
-    v->pad = named(&m, PAD_NAME, "<pad>", PIECE_CONTROL);
+    v->unknown = first_of_type(v, GRIFFIN_TOKEN_UNKNOWN);
+    v->bos = named(&m, BOS_NAME, "<s>", GRIFFIN_TOKEN_CONTROL);
+    v->eos = named(&m, EOS_NAME, "</s>", GRIFFIN_TOKEN_CONTROL);
+    v->pad = named(&m, PAD_NAME, "<pad>", GRIFFIN_TOKEN_CONTROL);
     v->add_bos = v->bos >= 0;
     return 0;
 }
 
 /* ---- writing ------------------------------------------------------------------------------- */
 
-static void put_varint(FILE *out, uint64_t value) {
-    for (; value > 127; value >>= 7) putc((int)(value & 127) | 128, out);
-    putc((int)value, out);
+static void put_varint(byte_buffer *out, uint64_t value) {
+    for (; value > 127; value >>= 7) buffer_number(out, (value & 127) | 128, 1);
+    buffer_number(out, value, 1);
 }
 
 static size_t varint_size(uint64_t value) {
@@ -215,22 +215,22 @@ static size_t varint_size(uint64_t value) {
     return n;
 }
 
-static void put_key(FILE *out, uint32_t number, int wire) {
+static void put_key(byte_buffer *out, uint32_t number, int wire) {
     put_varint(out, (uint64_t)number << 3 | (unsigned)wire);
 }
 
-static void put_bytes(FILE *out, uint32_t number, const void *data, size_t size) {
+static void put_bytes(byte_buffer *out, uint32_t number, const void *data, size_t size) {
     put_key(out, number, 2);
     put_varint(out, size);
-    fwrite(data, 1, size, out);
+    buffer_add(out, data, size);
 }
 
-static void put_number(FILE *out, uint32_t number, uint64_t value) {
+static void put_number(byte_buffer *out, uint32_t number, uint64_t value) {
     put_key(out, number, 0);
     put_varint(out, value);
 }
 
-static void put_piece(FILE *out, const vocabulary *v, const piece *p) {
+static void put_piece(byte_buffer *out, const vocabulary *v, const piece *p) {
     uint32_t bits;
     size_t n = p->text.length;
     memcpy(&bits, &p->score, 4);
@@ -238,12 +238,12 @@ static void put_piece(FILE *out, const vocabulary *v, const piece *p) {
     put_varint(out, 1 + varint_size(n) + n + 5 + 2);
     put_bytes(out, 1, v->text + p->text.at, n);
     put_key(out, 2, 5);
-    for (int i = 0; i < 4; i++) putc((int)(bits >> 8 * i & 255), out);
+    buffer_number(out, bits, 4);
     put_number(out, 3, (uint64_t)p->type);
 }
 
 /* Names the pieces that readers look for: unknown, bos, eos and pad. */
-static void put_names(FILE *out, const vocabulary *v) {
+static void put_names(byte_buffer *out, const vocabulary *v) {
     const int ids[NAMES] = {v->unknown, v->bos, v->eos, v->pad};
     for (uint32_t i = 0; i < NAMES; i++) {
         const piece *p = ids[i] >= 0 ? &v->pieces[ids[i]] : NULL;
@@ -252,16 +252,16 @@ static void put_names(FILE *out, const vocabulary *v) {
     }
 }
 
-static void put_trainer(FILE *out, const vocabulary *v) {
+static void put_trainer(byte_buffer *out, const vocabulary *v) {
     put_number(out, 3, 2);                  /* BPE */
     put_number(out, 24, v->whitespace_suffix != 0);
-    put_number(out, 35, first_of_type(v, PIECE_BYTE) >= 0);
+    put_number(out, 35, first_of_type(v, GRIFFIN_TOKEN_BYTE) >= 0);
     if (v->unk_surface.length)
         put_bytes(out, 44, v->text + v->unk_surface.at, v->unk_surface.length);
     put_names(out, v);
 }
 
-static void put_normaliser(FILE *out, const vocabulary *v) {
+static void put_normaliser(byte_buffer *out, const vocabulary *v) {
     put_bytes(out, 1, "identity", 8);
     if (v->charsmap.length) put_bytes(out, 2, v->text + v->charsmap.at, v->charsmap.length);
     put_number(out, 3, v->add_space_prefix != 0);
@@ -269,15 +269,14 @@ static void put_normaliser(FILE *out, const vocabulary *v) {
     put_number(out, 5, v->escape_whitespaces != 0);
 }
 
-void vocabulary_to_sentencepiece(const vocabulary *v, FILE *out) {
-    static void (*const parts[])(FILE *, const vocabulary *) = {put_trainer, put_normaliser};
+void vocabulary_to_sentencepiece(const vocabulary *v, byte_buffer *out) {
+    static void (*const parts[])(byte_buffer *, const vocabulary *) = {put_trainer, put_normaliser};
     for (size_t i = 0; i < v->count; i++) put_piece(out, v, &v->pieces[i]);
     for (uint32_t i = 0; i < 2; i++) {
-        char *data = NULL;
-        size_t size = 0;
-        FILE *part = open_memstream(&data, &size);
-        if (part) parts[i](part, v);
-        if (part && !fclose(part)) put_bytes(out, 2 + i, data, size);
-        free(data);
+        byte_buffer part = { NULL, 0, 0, 0 };
+        parts[i](&part, v);
+        put_bytes(out, 2 + i, part.data, part.size);
+        out->failed |= part.failed;
+        buffer_free(&part);
     }
 }

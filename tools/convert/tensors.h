@@ -33,8 +33,4 @@ void tensors_free(tensors *t);
  * null. -1: no memory. */
 int tensors_list(tensors *t, const griffin_config *net);
 
-/* Gives the tensors of a DeepMind checkpoint their Hugging Face names and shapes, without moving
- * data. Names it does not know stay. On failure w is closed. */
-int weights_from_deepmind(weights *w, const char *path, report *r);
-
 #endif

@@ -1,9 +1,9 @@
 /* tokenizer_json.c - reads the tokenizer.json of Hugging Face's fast tokenizers.
  *
- * Understood are the BPE forms made from SentencePiece models (spaces become U+2581) and GPT-2's
- * byte-level BPE. Everything that would change the tokens in another way is refused by name. */
+ * It reads BPE made from SentencePiece models (spaces become U+2581) and GPT-2's byte-level BPE. It
+ * refuses by name whatever would change the tokens in another way. */
 
-#include "vocabulary.h"
+#include "tokenizer_json.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -27,8 +27,8 @@ static int wrong(reader *in, const char *name, const char *what) {
 }
 
 /* ---- parts of the file, by rules ----------------------------------------------------------
- * A rule allows a member of a part, at any depth: with a function that takes its value, with a list
- * of allowed values "one|two", or without either if it has no influence. Scalar members without a
+ * A rule allows a member of a part, at any depth. It has a function that reads the value, or a list
+ * of allowed values "one|two", or neither if the member has no influence. Scalar members without a
  * rule are refused; objects and arrays without a rule are walked through. */
 
 typedef struct rule {
@@ -37,7 +37,7 @@ typedef struct rule {
     unsigned seen;                          /* bit i: the i-th allowed value occurred */
 } rule;
 
-/* The number of a word in "one|two|three", or -1. */
+/* Returns the number of a word in "one|two|three", or -1. */
 static int word_number(const char *words, const char *word, size_t length) {
     for (int i = 0;; i++) {
         size_t n = strcspn(words, "|");
@@ -48,10 +48,9 @@ static int word_number(const char *words, const char *word, size_t length) {
 }
 
 static int take_allowed(reader *in, rule *of) {
-    const char *text = in->j.text, *shown;
+    const char *text = in->j.text;
     size_t length = in->j.length;
     char name[80];
-    int number;
     switch (in->j.kind) {
     case JSON_STRING: break;
     case JSON_TRUE: text = "true"; break;
@@ -61,15 +60,15 @@ static int take_allowed(reader *in, rule *of) {
     default: return wrong(in, of->key, "unexpected value");
     }
     if (in->j.kind != JSON_STRING) length = strlen(text);
-    number = word_number(of->allowed, text, length);
+    int number = word_number(of->allowed, text, length);
     if (number >= 0) { of->seen |= 1u << number; return 0; }
-    shown = report_name(text, length, name);
+    const char *shown = report_name(text, length, name);
     return report_fail(in->r, "%s: %s: %s '%s' is not supported", in->path, in->part, of->key,
                        shown);
 }
 
-/* The current token is a key. Afterwards it is the last of its value, or the first of a container
- * that is to be walked through. */
+/* The current token is a key. Afterwards it is the last token of its value, or the first token of a
+ * container that the caller walks through (then it returns 1). */
 static int take_member(reader *in, rule *rules) {
     rule *of = rules;
     char name[80];
@@ -103,7 +102,7 @@ static int walk(reader *in, rule *rules) {
 
 /* ---- pieces --------------------------------------------------------------------------------- */
 
-/* type 0: of no special kind, or already known from elsewhere. */
+/* With type 0 the piece keeps the type that it has. */
 static int add_piece(reader *in, slice text, uint64_t id, int type) {
     piece *p = vocabulary_at(in->v, id < VOCABULARY_LIMIT ? (size_t)id : VOCABULARY_LIMIT);
     if (!p) return wrong(in, "id", "too large, or out of memory");
@@ -135,7 +134,8 @@ static int take_added_token(reader *in) {
             text = vocabulary_keep(in->v, in->j.text, in->j.length);
     }
     if (in->j.kind != JSON_OBJECT_END || !text.length) return wrong(in, "an entry", "no content");
-    return add_piece(in, text, id, rules[4].seen & 2 ? PIECE_CONTROL : PIECE_USER);
+    return add_piece(in, text, id,
+                     rules[4].seen & 2 ? GRIFFIN_TOKEN_CONTROL : GRIFFIN_TOKEN_USER_DEFINED);
 }
 
 static int take_added(reader *in) {
@@ -158,7 +158,7 @@ static int take_vocab(reader *in) {
     return in->j.kind == JSON_OBJECT_END ? 0 : wrong(in, "vocab", "not an object");
 }
 
-/* "left right", or ["left", "right"]; without a space in either both can be told apart later. */
+/* A merge is "left right" or ["left", "right"]. check_merge refuses parts that hold a space. */
 static int take_merges(reader *in) {
     if (in->j.kind != JSON_ARRAY) return wrong(in, "merges", "not a list");
     for (json_next(&in->j); in->j.kind == JSON_STRING || in->j.kind == JSON_ARRAY;
@@ -207,7 +207,7 @@ static int take_pre_tokenizer(reader *in) {
     return 0;
 }
 
-/* A template: special tokens before the text "A" and after it. */
+/* Reads a template: special tokens before the text "A" and after it. */
 static int take_single(reader *in) {
     slice *next = &in->bos;
     if (in->j.kind != JSON_ARRAY) return wrong(in, "single", "not a list");
@@ -278,20 +278,21 @@ static void settle_types(reader *in) {
     for (size_t i = 0; i < v->count; i++) {
         piece *p = &v->pieces[i];
         if (!p->text.length) vocabulary_pad(v, i);
-        else if ((int)i == v->unknown) p->type = PIECE_UNKNOWN;
+        else if ((int)i == v->unknown) p->type = GRIFFIN_TOKEN_UNKNOWN;
         else if (in->byte_fallback && !v->byte_level
-                 && vocabulary_is_byte(v->text + p->text.at, p->text.length)) p->type = PIECE_BYTE;
-        else if (!p->type) p->type = PIECE_NORMAL;
+                 && vocabulary_is_byte(v->text + p->text.at, p->text.length))
+            p->type = GRIFFIN_TOKEN_BYTE;
+        else if (!p->type) p->type = GRIFFIN_TOKEN_NORMAL;
     }
 }
 
-/* Both halves and the whole of every merge are pieces, and no pair occurs twice. */
+/* Both halves of a merge and the whole must be pieces, and no pair may occur twice. */
 static int check_merge(const vocabulary *v, slice merge, names *pieces, names *pairs) {
     const char *text = v->text + merge.at, *space = (const char *)memchr(text, ' ', merge.length);
-    size_t left = space ? (size_t)(space - text) : 0, right;
+    size_t left = space ? (size_t)(space - text) : 0;
     char whole[65536];
     if (!left || left + 1 == merge.length || merge.length > sizeof whole) return -1;
-    right = merge.length - left - 1;
+    size_t right = merge.length - left - 1;
     if (memchr(space + 1, ' ', right)) return -1;
     memcpy(whole, text, left);
     memcpy(whole + left, space + 1, right);
@@ -323,7 +324,6 @@ static int check_merges(reader *in) {
 int vocabulary_from_json(vocabulary *v, const void *data, size_t size, const char *path,
                          report *r) {
     reader in;
-    int status;
     rule rules[] = {{"version", 0, 0, 0}, {"truncation", 0, 0, 0}, {"padding", 0, 0, 0},
                     {"added_tokens", 0, take_added, 0}, {"normalizer", 0, take_normaliser, 0},
                     {"pre_tokenizer", 0, take_pre_tokenizer, 0},
@@ -337,7 +337,7 @@ int vocabulary_from_json(vocabulary *v, const void *data, size_t size, const cha
     v->escape_whitespaces = 0;
     json_start(&in.j, data, size);
     json_next(&in.j);
-    status = walk(&in, rules);
+    int status = walk(&in, rules);
     if (status == 0 && json_next(&in.j) != JSON_END) status = wrong(&in, "the file", "goes on");
     json_stop(&in.j);
     if (status != 0 || v->out_of_memory) return status;

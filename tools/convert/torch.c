@@ -1,14 +1,13 @@
-/*
- * weights.h for PyTorch's .pt: a zip archive made by torch.save of a dict of tensors.
+/* torch.c - PyTorch's .pt: a zip archive that torch.save made of a dict of tensors; see torch.h.
  *
  *     <root>/data.pkl      a pickle of the dict; its tensors name a storage, an offset and strides
  *     <root>/data/<key>    one storage each: raw little-endian elements
  *     <root>/byteorder     "little", if it is there
  *
- * The pickle is read by a machine that knows a list of opcodes and a list of globals and fails at
- * anything else. Nothing is ever called.
- */
-#include "weights.h"
+ * The pickle is read by a machine that knows a list of opcodes and a list of globals. It fails at
+ * anything else, and it calls nothing. */
+
+#include "torch.h"
 
 #include "../shared/checked.h"
 #include "../shared/json.h"
@@ -33,9 +32,8 @@ static const zip_member *find_member(const archive *a, const char *text, size_t 
 
 static int find_pickle(archive *a, const char *path, report *r) {
     static const char ending[] = "/data.pkl";
-    const zip_member *order;
-    size_t i, n = sizeof ending - 1;
-    for (i = 0; i < a->zip.count; i++) {
+    size_t n = sizeof ending - 1;
+    for (size_t i = 0; i < a->zip.count; i++) {
         const zip_member *m = &a->zip.members[i];
         if (m->length <= n || memcmp(m->name + m->length - n, ending, n) != 0) continue;
         if (a->pickle) return report_fail(r, "%s: more than one data.pkl", path);
@@ -46,7 +44,7 @@ static int find_pickle(archive *a, const char *path, report *r) {
     a->name = malloc(a->root + 32);
     if (!a->name) return report_fail(r, "%s: out of memory", path);
     memcpy(a->name, a->pickle->name, a->root);
-    order = find_member(a, "/byteorder", 10);
+    const zip_member *order = find_member(a, "/byteorder", 10);
     if (order && (order->size != 6 || memcmp(a->zip.bytes + order->data, "little", 6) != 0)) {
         return report_fail(r, "%s: byteorder is not little", path);
     }
@@ -55,8 +53,8 @@ static int find_pickle(archive *a, const char *path, report *r) {
 
 /* ---- the pickle machine -------------------------------------------------------------------- */
 
-/* Entries of the stack, and of the memo. Both are also limited by the bytes of the pickle: to fill
- * an entry takes one at least. */
+/* Entries of the stack and of the memo. They need not be more than the bytes of the pickle either,
+ * because every entry takes at least one byte to fill. */
 enum { PICKLE_LIMIT = 65536 };
 
 /* Kinds are letters, so that a row of arguments can be compared with a string. */
@@ -133,8 +131,8 @@ static int bad_pickle(const machine *m, const char *what) {
                        (unsigned long long)m->at, what);
 }
 
-/* The next n bytes; null with a message if there are not so many. */
-static const unsigned char *take(machine *m, uint64_t n) {
+/* Returns the next n bytes; null with a message if there are fewer. */
+static const unsigned char *next_bytes(machine *m, uint64_t n) {
     const unsigned char *p = m->bytes + m->at;
     if (n > m->size - m->at) {
         bad_pickle(m, "ends too early");
@@ -144,20 +142,19 @@ static const unsigned char *take(machine *m, uint64_t n) {
     return p;
 }
 
-/* `list` with room for `more` items after `count`; null, and the old list stays, without memory. */
+/* Returns `list` with room for `more` items after `count`. Null if there is no memory: then the old
+ * list is unchanged. */
 static void *make_room(void *list, size_t count, size_t more, size_t *room, size_t size) {
     size_t wanted = 2 * (count + more) + 16;
-    void *grown;
     if (count + more <= *room) return list;
-    grown = realloc(list, wanted * size);
+    void *grown = realloc(list, wanted * size);
     if (grown) *room = wanted;
     return grown;
 }
 
 static int push(machine *m, int kind, int64_t number, uint32_t count) {
-    value *v;
     if (m->depth == m->limit) return bad_pickle(m, "stack is full");
-    v = &m->stack[m->depth];
+    value *v = &m->stack[m->depth];
     v->kind = kind;
     v->number = number;
     v->count = count;
@@ -165,7 +162,8 @@ static int push(machine *m, int kind, int64_t number, uint32_t count) {
     return 0;
 }
 
-/* The value `below` the top, which must be there and no mark; or null with a message. */
+/* Returns the value that lies `below` values under the top. Null with a message if there is none,
+ * or a mark. */
 static value *peek(machine *m, size_t below) {
     value *v = below < m->depth ? &m->stack[m->depth - 1 - below] : NULL;
     if (v && v->kind != MARK) return v;
@@ -173,7 +171,7 @@ static value *peek(machine *m, size_t below) {
     return NULL;
 }
 
-/* The number of values above the topmost mark, or -1. All of them are taken away afterwards, so the
+/* Returns the number of values above the topmost mark, or -1. The caller removes them all, so the
  * search costs no more than pushing them did. */
 static int64_t count_to_mark(machine *m) {
     size_t count = 0;
@@ -182,9 +180,8 @@ static int64_t count_to_mark(machine *m) {
 }
 
 static int is_like(const value *items, size_t count, const char *kinds) {
-    size_t i;
     if (strlen(kinds) != count) return 0;
-    for (i = 0; i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
         if (items[i].kind != kinds[i]) return 0;
     }
     return 1;
@@ -203,7 +200,7 @@ static int new_container(machine *m, int kind) {
     return push(m, kind, (int64_t)m->container_count++, 0);
 }
 
-/* A dict made of a shared list copies it, so the links need a bound of their own. */
+/* A dict made from a list copies it, so short pickles could make many links: they are limited. */
 static int add_link(machine *m, const value *container, value key, value item) {
     chain *c = &m->containers[container->number];
     chain_link *links;
@@ -234,8 +231,7 @@ static int make_tuple(machine *m, size_t count) {
 }
 
 static int do_tuple(machine *m, size_t count) {
-    size_t i;
-    for (i = 0; i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
         if (!peek(m, i)) return -1;
     }
     return make_tuple(m, count);
@@ -253,13 +249,13 @@ static int do_marked_tuple(machine *m) {
  * key and item, or items. */
 static int add_items(machine *m, int kind, size_t count, size_t marks) {
     const value *items = m->stack + m->depth - count;
-    value none = {NOTHING, 0, 0}, *container;
-    size_t i, step = kind == DICT ? 2 : 1;
+    value none = {NOTHING, 0, 0};
+    size_t step = kind == DICT ? 2 : 1;
     m->depth -= count + marks;
-    container = peek(m, 0);
+    value *container = peek(m, 0);
     if (!container) return -1;
     if (container->kind != kind || count % step) return bad_pickle(m, "items without a container");
-    for (i = 0; i < count; i += step) {
+    for (size_t i = 0; i < count; i += step) {
         value key = kind == DICT ? items[i] : none;
         if (add_link(m, container, key, items[i + step - 1])) return -1;
     }
@@ -292,8 +288,7 @@ static int do_get(machine *m, uint32_t index) {
 }
 
 static int do_global(machine *m) {
-    size_t i;
-    for (i = 0; i < sizeof globals / sizeof globals[0]; i++) {
+    for (size_t i = 0; i < sizeof globals / sizeof globals[0]; i++) {
         size_t n = strlen(globals[i].lines);
         if (n > m->size - m->at || memcmp(m->bytes + m->at, globals[i].lines, n) != 0) continue;
         m->at += n;
@@ -303,11 +298,11 @@ static int do_global(machine *m) {
 }
 
 static int do_string(machine *m) {
-    const unsigned char *p = take(m, 4), *text;
-    uint32_t i, length = p ? little_u32(p) : 0;
+    const unsigned char *p = next_bytes(m, 4), *text;
+    uint32_t length = p ? little_u32(p) : 0;
     size_t n;
-    if (!p || !(text = take(m, length))) return -1;
-    for (i = 0; i < length; i += (uint32_t)n) {
+    if (!p || !(text = next_bytes(m, length))) return -1;
+    for (uint32_t i = 0; i < length; i += (uint32_t)n) {
         n = utf8_length(text + i, length - i);
         if (n == 0) return bad_pickle(m, "string is not UTF-8");
     }
@@ -316,34 +311,33 @@ static int do_string(machine *m) {
 
 /* Little-endian two's complement of any length up to 8. */
 static int push_integer(machine *m, uint64_t length, int is_signed) {
-    const unsigned char *p = length <= 8 ? take(m, length) : NULL;
-    uint64_t bits = 0, i;
+    const unsigned char *p = length <= 8 ? next_bytes(m, length) : NULL;
+    uint64_t bits = 0;
     if (!p) return length <= 8 ? -1 : bad_pickle(m, "integer of more than 64 bits");
-    for (i = 0; i < length; i++) bits |= (uint64_t)p[i] << 8 * i;
+    for (uint64_t i = 0; i < length; i++) bits |= (uint64_t)p[i] << 8 * i;
     if (is_signed && length && length < 8 && p[length - 1] & 0x80) bits |= UINT64_MAX << 8 * length;
     return push(m, INTEGER, bits >> 63 ? -(int64_t)(~bits) - 1 : (int64_t)bits, 0);
 }
 
 static int do_long(machine *m) {
-    const unsigned char *p = take(m, 1);
+    const unsigned char *p = next_bytes(m, 1);
     return p ? push_integer(m, *p, 1) : -1;
 }
 
 static int do_float(machine *m) {
-    return take(m, 8) ? push(m, REAL, 0, 0) : -1;
+    return next_bytes(m, 8) ? push(m, REAL, 0, 0) : -1;
 }
 
 /* ("storage", type, key, location, elements); the key is a number of up to 20 digits. */
 static int do_storage(machine *m) {
     value *v = peek(m, 0);
     const value *items = v ? m->pool + v->number : NULL;
-    uint32_t i;
     if (!v) return -1;
     if (v->kind != TUPLE || !is_like(items, v->count, "sgssi") || !text_is(m, items, "storage") ||
         !globals[items[1].number].type_name || items[2].count < 1 || items[2].count > 20) {
         return bad_pickle(m, "unknown persistent id");
     }
-    for (i = 0; i < items[2].count; i++) {
+    for (uint32_t i = 0; i < items[2].count; i++) {
         unsigned char c = m->bytes[items[2].number + i];
         if (c < '0' || c > '9') return bad_pickle(m, "storage key is not a number");
     }
@@ -357,9 +351,8 @@ static int is_empty_dict(const machine *m, const value *v) {
 
 /* OrderedDict() and OrderedDict([(key, item), ...]). */
 static int call_dict(machine *m, const value *args, size_t count) {
-    size_t link;
     if (count && !is_like(args, count, "l")) return bad_pickle(m, "unknown OrderedDict arguments");
-    link = count ? m->containers[args[0].number].first : 0;
+    size_t link = count ? m->containers[args[0].number].first : 0;
     if (new_container(m, DICT)) return -1;
     for (; link; link = m->links[link - 1].next) {
         value pair = m->links[link - 1].item;
@@ -369,13 +362,13 @@ static int call_dict(machine *m, const value *args, size_t count) {
     return 0;
 }
 
-/* A function and its arguments become what the function would return, for four functions. */
+/* Replaces a function and its arguments by what the function would return. Four are known. */
 static int do_reduce(machine *m) {
-    const value *tuple = peek(m, 0), *function = peek(m, 1), *args;
+    const value *tuple = peek(m, 0), *function = peek(m, 1);
     size_t count;
     if (!tuple || !function) return -1;
     if (tuple->kind != TUPLE || function->kind != GLOBAL) return bad_pickle(m, "no call");
-    args = m->pool + tuple->number;
+    const value *args = m->pool + tuple->number;
     count = tuple->count;
     m->depth -= 2;                              /* the values stay readable until the push */
     switch (globals[function->number].call) {
@@ -395,7 +388,7 @@ static int do_reduce(machine *m) {
     return bad_pickle(m, "unknown arguments of a call");
 }
 
-/* The state of a module's dict carries `_metadata` only: dropped. */
+/* The state of a module's dict holds only `_metadata`, which is dropped. */
 static int do_build(machine *m) {
     const value *object = peek(m, 1);
     if (!peek(m, 0) || !object) return -1;
@@ -404,11 +397,11 @@ static int do_build(machine *m) {
     return 0;
 }
 
-/* One opcode other than PROTO and STOP. */
+/* Carries out one opcode other than PROTO and STOP. */
 static int step(machine *m, int opcode) {
     const unsigned char *p = NULL;
     int operand = opcode == 'q' || opcode == 'h' ? 1 : opcode == 'r' || opcode == 'j' ? 4 : 0;
-    if (operand && !(p = take(m, (uint64_t)operand))) return -1;
+    if (operand && !(p = next_bytes(m, (uint64_t)operand))) return -1;
     switch (opcode) {
     case 'c':  return do_global(m);
     case 'q':  return do_put(m, *p);
@@ -444,7 +437,7 @@ static int step(machine *m, int opcode) {
 }
 
 static int run_pickle(machine *m) {
-    const unsigned char *p = take(m, 2);
+    const unsigned char *p = next_bytes(m, 2);
     m->limit = m->size < PICKLE_LIMIT ? (size_t)m->size : PICKLE_LIMIT;
     m->stack = malloc((m->limit + 1) * sizeof *m->stack);
     m->memo = calloc(m->limit + 1, sizeof *m->memo);
@@ -453,7 +446,7 @@ static int run_pickle(machine *m) {
     if (!p) return -1;
     if (p[0] != 0x80 || p[1] != 2) return bad_pickle(m, "not a pickle of protocol 2");
     for (;;) {
-        p = take(m, 1);
+        p = next_bytes(m, 1);
         if (!p) return -1;
         if (*p == '.') break;
         if (step(m, *p)) return -1;
@@ -464,11 +457,10 @@ static int run_pickle(machine *m) {
 
 /* ---- tensors ------------------------------------------------------------------------------- */
 
-/* A tuple of naturals; -1 if it is anything else. */
+/* Reads a tuple of naturals. Returns their number, or -1 if it is anything else. */
 static int read_naturals(const machine *m, const value *tuple, uint64_t *list, int limit) {
-    uint32_t i;
     if (tuple->count > (uint32_t)limit) return -1;
-    for (i = 0; i < tuple->count; i++) {
+    for (uint32_t i = 0; i < tuple->count; i++) {
         const value *v = &m->pool[tuple->number + i];
         if (v->kind != INTEGER || v->number < 0) return -1;
         list[i] = (uint64_t)v->number;
@@ -479,8 +471,7 @@ static int read_naturals(const machine *m, const value *tuple, uint64_t *list, i
 /* The last element, offset + sum of (size - 1) * stride, must lie in the storage. */
 static int is_inside(const weight *t, uint64_t offset, uint64_t count) {
     uint64_t reach;
-    int i;
-    for (i = 0; i < t->rank; i++) {
+    for (int i = 0; i < t->rank; i++) {
         if (!checked_mul(t->shape[i] - 1, (uint64_t)t->stride[i], &reach)) return 0;
         if (!checked_add(offset, reach, &offset)) return 0;
     }
@@ -494,10 +485,8 @@ static const char *read_tensor(const machine *m, const value *args, weight *t) {
     const struct global *element = &globals[storage[1].number];
     uint64_t strides[WEIGHT_RANK], count = (uint64_t)storage[4].number, bytes;
     char key[32] = "/data/";
-    const zip_member *data;
-    int i;
     memcpy(key + 6, m->bytes + storage[2].number, storage[2].count);
-    data = find_member(m->a, key, 6 + storage[2].count);
+    const zip_member *data = find_member(m->a, key, 6 + storage[2].count);
     if (!data) return "its storage is missing";
     if (storage[4].number < 0 || !checked_mul(count, element->bits / 8, &bytes)) bytes = UINT64_MAX;
     if (bytes != data->size) return "its storage has another size than stated";
@@ -507,7 +496,7 @@ static const char *read_tensor(const machine *m, const value *args, weight *t) {
     if (t->rank < 0) return "bad shape";
     if (read_naturals(m, &args[3], strides, WEIGHT_RANK) != t->rank) return "bad strides";
     if (weight_measure(t, element->bits) || t->elements > count) return "larger than its storage";
-    for (i = 0; i < t->rank; i++) t->stride[i] = (int64_t)strides[i];
+    for (int i = 0; i < t->rank; i++) t->stride[i] = (int64_t)strides[i];
     t->data = m->a->zip.bytes + data->data;
     if (args[1].number < 0) return "negative offset";
     if (t->elements == 0) return NULL;
@@ -517,16 +506,15 @@ static const char *read_tensor(const machine *m, const value *args, weight *t) {
 }
 
 static int add_tensor(const machine *m, const chain_link *link, weights *w) {
-    const char *name = (const char *)m->bytes + link->key.number, *wrong;
+    const char *name = (const char *)m->bytes + link->key.number;
     size_t length = link->key.count;
     char text[80];
-    weight *t;
     if (link->key.kind != STRING) return bad_pickle(m, "a key of the dict is not a string");
     if (w->count == WEIGHTS_LIMIT) return bad_pickle(m, "too many tensors");
-    t = weights_add(w, name, length, m->a->zip.path, m->a->zip.r);
+    weight *t = weights_add(w, name, length, m->a->zip.path, m->a->zip.r);
     if (!t) return -1;
-    wrong = link->item.kind == TENSOR ? read_tensor(m, m->pool + link->item.number, t)
-                                      : "is not a tensor";
+    const char *wrong = link->item.kind == TENSOR ? read_tensor(m, m->pool + link->item.number, t)
+                                                  : "is not a tensor";
     if (!wrong) return 0;
     return report_fail(m->a->zip.r, "%s: tensor '%s': %s", m->a->zip.path,
                        report_name(name, length, text), wrong);
@@ -545,10 +533,9 @@ static const value *find_state(const machine *m, const value *root) {
 
 static int add_tensors(const machine *m, weights *w) {
     const value *root = &m->stack[0];
-    size_t link;
     if (root->kind != DICT) return bad_pickle(m, "the root is not a dict");
     root = find_state(m, root);
-    for (link = m->containers[root->number].first; link; link = m->links[link - 1].next) {
+    for (size_t link = m->containers[root->number].first; link; link = m->links[link - 1].next) {
         const chain_link *l = &m->links[link - 1];
         if (text_is(m, &l->key, "_metadata")) continue;
         if (add_tensor(m, l, w)) return -1;
@@ -558,12 +545,11 @@ static int add_tensors(const machine *m, weights *w) {
 
 static int read_pickle(const archive *a, weights *w) {
     machine m;
-    int status;
     memset(&m, 0, sizeof m);
     m.a = a;
     m.bytes = a->zip.bytes + a->pickle->data;
     m.size = a->pickle->size;
-    status = run_pickle(&m);
+    int status = run_pickle(&m);
     if (status == 0) status = add_tensors(&m, w);
     free(m.stack);
     free(m.memo);
@@ -576,13 +562,12 @@ static int read_pickle(const archive *a, weights *w) {
 static int read_torch(weights *w, const unsigned char *data, uint64_t size, const char *path,
                       report *r) {
     archive a;
-    int status;
     memset(&a, 0, sizeof a);
     if (size >= 3 && memcmp(data, "\x80\x02\x8A", 3) == 0) {
         return report_fail(r, "%s: legacy .pt without zip; save it with a newer torch", path);
     }
     if (zip_open(&a.zip, data, size, path, r)) return -1;
-    status = find_pickle(&a, path, r);
+    int status = find_pickle(&a, path, r);
     if (status == 0) status = read_pickle(&a, w);
     zip_close(&a.zip);
     free(a.name);
@@ -596,10 +581,8 @@ int weights_open_torch_memory(weights *w, const void *data, uint64_t size, const
 }
 
 int weights_open_torch(weights *w, const char *path, report *r) {
-    const file_bytes *file;
-    int status;
     memset(w, 0, sizeof *w);
-    file = weights_add_file(w, path, r);
-    status = file ? read_torch(w, file->data, file->size, path, r) : -1;
+    const file_bytes *file = weights_add_file(w, path, r);
+    int status = file ? read_torch(w, file->data, file->size, path, r) : -1;
     return weights_finish(w, status, path, r);
 }

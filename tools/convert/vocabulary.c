@@ -1,4 +1,4 @@
-/* vocabulary.c - a vocabulary in memory, checked and written, see vocabulary.h. */
+/* vocabulary.c - a vocabulary in memory: filled, checked and written; see vocabulary.h. */
 
 #include "vocabulary.h"
 
@@ -11,11 +11,10 @@
 
 /* ---- growing --------------------------------------------------------------------------- */
 
-/* The list with room for `wanted` items, or as it was if there is no memory. */
+/* Returns the list with room for `wanted` items, or unchanged if there is no memory. */
 static void *grown(vocabulary *v, void *list, size_t *room, size_t wanted, size_t size) {
-    void *larger;
     if (wanted <= *room) return list;
-    larger = realloc(list, (2 * wanted + 64) * size);
+    void *larger = realloc(list, (2 * wanted + 64) * size);
     if (!larger) { v->out_of_memory = 1; return list; }
     *room = 2 * wanted + 64;
     return larger;
@@ -50,7 +49,7 @@ void vocabulary_pad(vocabulary *v, size_t id) {
     char name[32];
     int length = snprintf(name, sizeof name, "[PAD%lu]", (unsigned long)id);
     if (!p) return;
-    p->type = PIECE_UNUSED;
+    p->type = GRIFFIN_TOKEN_UNUSED;
     p->score = -10000.0f;
     p->text = vocabulary_keep(v, name, (size_t)length);
 }
@@ -60,24 +59,6 @@ void vocabulary_free(vocabulary *v) {
     free(v->pieces);
     free(v->merges);
     memset(v, 0, sizeof *v);
-}
-
-int vocabulary_read(vocabulary *v, const char *path, report *r) {
-    file_bytes file;
-    int status;
-    memset(v, 0, sizeof *v);
-    v->bos = v->eos = v->unknown = v->pad = v->end_of_turn = -1;
-    v->escape_whitespaces = 1;
-    if (file_open(&file, path, r) != 0) return -1;
-    if (file.size && file.data[0] == '{')
-        status = vocabulary_from_json(v, file.data, (size_t)file.size, path, r);
-    else
-        status = vocabulary_from_sentencepiece(v, file.data, (size_t)file.size, path, r);
-    file_close(&file);
-    if (status == 0 && v->out_of_memory) status = report_fail(r, "%s: out of memory", path);
-    if (status == 0 && v->count == 0) status = report_fail(r, "%s: no pieces", path);
-    if (status != 0) vocabulary_free(v);
-    return status;
 }
 
 /* ---- looking --------------------------------------------------------------------------- */
@@ -109,19 +90,19 @@ static int is_utf8(const char *text, size_t length) {
     return 1;
 }
 
-/* What any reader of the finished file will insist on. */
+/* Checks what every reader of the finished file requires. */
 static int check_piece(const vocabulary *v, size_t id, names *known, report *r) {
     const piece *p = &v->pieces[id];
     const char *text = v->text + p->text.at, *what = NULL;
-    int added;
     char name[80];
-    known->scope = p->type == PIECE_UNKNOWN || p->type == PIECE_CONTROL || p->type == PIECE_BYTE;
-    added = names_add(known, text, p->text.length);
+    known->scope = p->type == GRIFFIN_TOKEN_UNKNOWN || p->type == GRIFFIN_TOKEN_CONTROL
+                || p->type == GRIFFIN_TOKEN_BYTE;
+    int added = names_add(known, text, p->text.length);
     if (p->text.length < 1 || p->text.length > 65535) what = "a text has 1 to 65535 bytes";
-    else if (p->type < PIECE_NORMAL || p->type > PIECE_BYTE) what = "unknown type";
+    else if (p->type < GRIFFIN_TOKEN_NORMAL || p->type > GRIFFIN_TOKEN_BYTE) what = "unknown type";
     else if (!is_utf8(text, p->text.length)) what = "not valid UTF-8";
     else if (!isfinite(p->score)) what = "the score is not finite";
-    else if (p->type == PIECE_BYTE && !vocabulary_is_byte(text, p->text.length))
+    else if (p->type == GRIFFIN_TOKEN_BYTE && !vocabulary_is_byte(text, p->text.length))
         what = "a byte is spelled <0x00> to <0xFF>";
     else if (added == 0) what = "occurs twice";
     else if (added < 0) what = "out of memory";
@@ -136,8 +117,8 @@ static int check_pieces(const vocabulary *v, report *r) {
     int status = 0;
     for (size_t i = 0; status == 0 && i < v->count; i++) {
         status = check_piece(v, i, &known, r);
-        bytes += v->pieces[i].type == PIECE_BYTE;
-        unknowns += v->pieces[i].type == PIECE_UNKNOWN;
+        bytes += v->pieces[i].type == GRIFFIN_TOKEN_BYTE;
+        unknowns += v->pieces[i].type == GRIFFIN_TOKEN_UNKNOWN;
     }
     names_free(&known);
     if (status != 0) return status;

@@ -1,20 +1,18 @@
-/* vocabulary.h - reads a tokenizer's file and writes it as the vocabulary of a GGUF file.
- *
- * Two kinds of file are understood: SentencePiece's tokenizer.model (BPE; order of merges by
- * score), and the tokenizer.json of Hugging Face's fast tokenizers (BPE made from SentencePiece, or
- * byte-level BPE as GPT-2 has it; order of merges by a list). */
+/* vocabulary.h - the pieces, merges and rules of a tokenizer: filled by a reader, checked, and
+ * written as the vocabulary of a GGUF file. */
 
 #ifndef VOCABULARY_H
 #define VOCABULARY_H
 
+#include "../../griffin.h"
 #include "gguf_writer.h"
-#include "../shared/report.h"
+#include "../shared/buffer.h"
 
-enum { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL, PIECE_USER, PIECE_UNUSED, PIECE_BYTE };
+enum { VOCABULARY_LIMIT = 2097152 };        /* pieces */
 
 typedef struct slice { size_t at, length; } slice;          /* of vocabulary.text */
 
-typedef struct piece { slice text; float score; int type; } piece;
+typedef struct piece { slice text; float score; int type; } piece;   /* a griffin_token_kind */
 
 typedef struct vocabulary {
     char  *text;                            /* every text, back to back */
@@ -32,8 +30,7 @@ typedef struct vocabulary {
     int    out_of_memory;                   /* remembered until the file is read */
 } vocabulary;
 
-/* 0, or -1 with a message and nothing to free. */
-int  vocabulary_read(vocabulary *v, const char *path, report *r);
+/* ---- using ----------------------------------------------------------------------------------- */
 
 /* Makes it as large as the model's: fills up with unused pieces; cuts the end off if `crop`. */
 int  vocabulary_fit(vocabulary *v, size_t size, int crop, report *r);
@@ -44,22 +41,12 @@ int  vocabulary_find(const vocabulary *v, const char *text, size_t length, int t
 void vocabulary_write(const vocabulary *v, const char *chat_template, gguf_writer *g);
 void vocabulary_free(vocabulary *v);
 
-/* As a tokenizer.model; the vocabulary has scores. */
-void vocabulary_to_sentencepiece(const vocabulary *v, FILE *out);
-
-/* ---- for the readers themselves ------------------------------------------------------------ */
-
-#define VOCABULARY_LIMIT 2097152            /* pieces */
-
-/* Both fill in a zeroed vocabulary; data is the whole file. */
-int vocabulary_from_sentencepiece(vocabulary *v, const void *data, size_t size, const char *path,
-                                  report *r);
-int vocabulary_from_json(vocabulary *v, const void *data, size_t size, const char *path, report *r);
+/* ---- filling a zeroed vocabulary ------------------------------------------------------------- */
 
 slice  vocabulary_keep(vocabulary *v, const void *text, size_t length);     /* a copy in v->text */
 piece *vocabulary_at(vocabulary *v, size_t id);         /* made if new, all zero; null: too many */
 void   vocabulary_add_merge(vocabulary *v, slice merge);
-void vocabulary_pad(vocabulary *v, size_t id); /* makes it a piece that stands for nothing */
+void   vocabulary_pad(vocabulary *v, size_t id);        /* makes it a piece of no meaning */
 int    vocabulary_is_byte(const char *text, size_t length);                 /* <0x00> to <0xFF> */
 
 #endif

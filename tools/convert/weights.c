@@ -1,4 +1,5 @@
-/* What all sources of tensors share: the list, the values, the search in a directory. */
+/* weights.c - the list of tensors and their values; see weights.h. */
+
 #include "weights.h"
 
 #include "../shared/checked.h"
@@ -9,7 +10,6 @@
 /* ---- the list ------------------------------------------------------------------------------ */
 
 weight *weights_add(weights *w, const char *name, size_t length, const char *path, report *r) {
-    weight *t;
     char text[80];
     const char *wrong = NULL;
     if (w->count == w->capacity) {
@@ -21,7 +21,7 @@ weight *weights_add(weights *w, const char *name, size_t length, const char *pat
     }
     if (length == 0 || length > 65535) wrong = "tensor names have 1 to 65535 bytes";
     else if (memchr(name, 0, length)) wrong = "NUL in a tensor name";
-    t = &w->list[w->count];
+    weight *t = &w->list[w->count];
     memset(t, 0, sizeof *t);
     if (!wrong && !(t->name = malloc(length + 1))) wrong = "out of memory";
     if (wrong) {
@@ -48,9 +48,8 @@ static int compare_names(const void *a, const void *b) {
 }
 
 int weights_finish(weights *w, int status, const char *path, report *r) {
-    size_t i;
     if (status == 0 && w->count) qsort(w->list, w->count, sizeof *w->list, compare_names);
-    for (i = 1; status == 0 && i < w->count; i++) {
+    for (size_t i = 1; status == 0 && i < w->count; i++) {
         const char *name = w->list[i].name;
         char text[80];
         if (strcmp(name, w->list[i - 1].name) != 0) continue;
@@ -62,9 +61,8 @@ int weights_finish(weights *w, int status, const char *path, report *r) {
 }
 
 void weights_close(weights *w) {
-    size_t i;
-    for (i = 0; i < w->count; i++) free(w->list[i].name);
-    for (i = 0; i < w->file_count; i++) file_close(&w->files[i]);
+    for (size_t i = 0; i < w->count; i++) free(w->list[i].name);
+    for (size_t i = 0; i < w->file_count; i++) file_close(&w->files[i]);
     free(w->list);
     free(w->files);
     memset(w, 0, sizeof *w);
@@ -79,12 +77,11 @@ const weight *weights_find(const weights *w, const char *name) {
     return bsearch(name, w->list, w->count, sizeof *w->list, compare_key);
 }
 
-/* The product runs over all dimensions in order, so that a zero cannot hide one that wraps. */
+/* Multiplies all dimensions in order, so that a zero cannot hide an overflow. */
 int weight_measure(weight *t, unsigned bits) {
     uint64_t all_bits;
-    int i;
     t->elements = 1;
-    for (i = 0; i < t->rank; i++) {
+    for (int i = 0; i < t->rank; i++) {
         if (!checked_mul(t->elements, t->shape[i], &t->elements)) return -1;
     }
     if (!checked_mul(t->elements, bits, &all_bits) || all_bits % 8) return -1;
@@ -116,7 +113,7 @@ static inline float value_of(weight_type type, const unsigned char *p) {
     }
 }
 
-/* `count` elements that lie `step` bytes apart. */
+/* Converts `count` elements that lie `step` bytes apart. */
 static inline void widen(weight_type type, const unsigned char *p, int64_t step, uint64_t count,
                          float *out) {
     for (; count; count--, p += step) *out++ = value_of(type, p);
@@ -128,32 +125,31 @@ static int64_t element_size(weight_type type) {
 
 static int is_packed(const weight *t) {
     uint64_t step = 1;
-    int i;
-    for (i = t->rank - 1; i >= 0; i--) {
+    for (int i = t->rank - 1; i >= 0; i--) {
         if (t->shape[i] != 1 && (uint64_t)t->stride[i] != step) return 0;
         step *= t->shape[i];
     }
     return 1;
 }
 
-/* Row-major order through the strides: whole runs along the last dimension. */
-static void gather(const weight *t, uint64_t first, uint64_t count, float *out) {
+/* Reads in row-major order through the strides, in runs along the last dimension. */
+static void read_strided(const weight *t, uint64_t first, uint64_t count, float *out) {
     int64_t size = element_size(t->type);
     int last = t->rank - 1;
     while (count) {
         uint64_t rest = first / t->shape[last], column = first % t->shape[last];
-        uint64_t run = t->shape[last] - column;
+        uint64_t length = t->shape[last] - column;
         int64_t offset = (int64_t)column * t->stride[last];
         int i;
         for (i = last - 1; i >= 0; i--) {
             offset += (int64_t)(rest % t->shape[i]) * t->stride[i];
             rest /= t->shape[i];
         }
-        if (run > count) run = count;
-        widen(t->type, t->data + offset * size, t->stride[last] * size, run, out);
-        first += run;
-        count -= run;
-        out += run;
+        if (length > count) length = count;
+        widen(t->type, t->data + offset * size, t->stride[last] * size, length, out);
+        first += length;
+        count -= length;
+        out += length;
     }
 }
 
@@ -173,7 +169,6 @@ static void decode_blocks(const weight *t, uint64_t first, uint64_t count, float
 }
 
 int weight_read(const weight *t, uint64_t first, uint64_t count, float *out, report *r) {
-    const unsigned char *p;
     char name[80];
     if (t->type == WEIGHT_OTHER || first > t->elements || count > t->elements - first) {
         return report_fail(r, "tensor '%s': %s", report_name(t->name, strlen(t->name), name),
@@ -185,45 +180,15 @@ int weight_read(const weight *t, uint64_t first, uint64_t count, float *out, rep
         return 0;
     }
     if (!is_packed(t)) {
-        gather(t, first, count, out);
+        read_strided(t, first, count, out);
         return 0;
     }
-    p = t->data + first * (uint64_t)element_size(t->type);
-    switch (t->type) {                              /* constant steps make loops of vectors */
+    const unsigned char *p = t->data + first * (uint64_t)element_size(t->type);
+    switch (t->type) {                              /* constant steps let compilers vectorise */
     case WEIGHT_F32:  widen(WEIGHT_F32, p, 4, count, out); break;
     case WEIGHT_F16:  widen(WEIGHT_F16, p, 2, count, out); break;
     case WEIGHT_BF16: widen(WEIGHT_BF16, p, 2, count, out); break;
     default:          widen(WEIGHT_F64, p, 8, count, out); break;
     }
     return 0;
-}
-
-/* ---- directories --------------------------------------------------------------------------- */
-
-typedef int (*weights_opener)(weights *w, const char *path, report *r);
-
-/* 1 if directory/name exists; then *status is what `open` made of it. */
-static int open_named(weights *w, const char *directory, const char *name, weights_opener open,
-                      int *status, report *r) {
-    char *path = path_join(directory, name);
-    int found = !path || path_exists(path);
-    if (found) *status = path ? open(w, path, r) : report_fail(r, "%s: out of memory", directory);
-    free(path);
-    return found;
-}
-
-int weights_open_directory(weights *w, const char *directory, report *r) {
-    static const char index[] = "model.safetensors.index.json";
-    char *path;
-    int status;
-    memset(w, 0, sizeof *w);
-    if (open_named(w, directory, index, weights_open_sharded, &status, r) ||
-        open_named(w, directory, "model.safetensors", weights_open_safetensors, &status, r)) {
-        return status;
-    }
-    path = path_only(directory, ".pt", r);
-    if (!path) return report_fail(r, "%s: needs model.safetensors or one *.pt file", directory);
-    status = weights_open_torch(w, path, r);
-    free(path);
-    return status;
 }

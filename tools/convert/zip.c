@@ -1,3 +1,5 @@
+/* zip.c - the members of a zip archive; see zip.h. */
+
 #include "zip.h"
 
 #include "../shared/checked.h"
@@ -15,8 +17,7 @@ static int is_signature(const unsigned char *p, int third, int fourth) {
 
 /* End of central directory: 50 4B 05 06, its comment (length u16 at +20) ends the file. */
 static int find_end(const zip *z, uint64_t *end) {
-    uint64_t back;
-    for (back = 22; back <= z->size && back <= 22 + 65535; back++) {
+    for (uint64_t back = 22; back <= z->size && back <= 22 + 65535; back++) {
         const unsigned char *p = z->bytes + (z->size - back);
         if (!is_signature(p, 5, 6) || little_u16(p + 20) != back - 22) continue;
         *end = z->size - back;
@@ -36,12 +37,11 @@ static int find_zip64(const zip *z, uint64_t end, uint64_t *record) {
 /* End record: entries u16 +10, directory size u32 +12, offset u32 +16. Where one is saturated, the
  * zip64 record has them as u64: entries +32, size +40, offset +48. */
 static int find_directory(zip *z) {
-    uint64_t end, count, size;
-    const unsigned char *p;
+    uint64_t end;
     if (find_end(z, &end)) return report_fail(z->r, "%s: not a zip archive", z->path);
-    p = z->bytes + end;
-    count = little_u16(p + 10);
-    size = little_u32(p + 12);
+    const unsigned char *p = z->bytes + end;
+    uint64_t count = little_u16(p + 10);
+    uint64_t size = little_u32(p + 12);
     z->directory = little_u32(p + 16);
     if (count == 0xFFFF || size == 0xFFFFFFFF || z->directory == 0xFFFFFFFF) {
         if (find_zip64(z, end, &end)) return bad_zip(z, end, "no zip64 directory record");
@@ -78,9 +78,8 @@ static int read_zip64(const unsigned char *p, size_t left, uint64_t values[3]) {
 }
 
 static int is_plain_name(const char *name, size_t length) {
-    size_t i;
     if (length == 0 || name[0] == '/') return 0;
-    for (i = 0; i < length; i++) {
+    for (size_t i = 0; i < length; i++) {
         if (name[i] == 0 || name[i] == '\\') return 0;
         if (name[i] == '.' && i + 1 < length && name[i + 1] == '.') return 0;
     }
@@ -90,14 +89,12 @@ static int is_plain_name(const char *name, size_t length) {
 /* Local header, 50 4B 03 04: name length +26, extra length +28, then both, then the data. Only its
  * lengths are read: torch leaves the sizes in it 0. */
 static int locate_data(const zip *z, zip_member *m) {
-    uint64_t left;
-    const unsigned char *p;
     if (m->start > z->directory || z->directory - m->start < 30 ||
         !is_signature(z->bytes + m->start, 3, 4)) {
         return bad_zip(z, m->start, "expected a local header");
     }
-    p = z->bytes + m->start;
-    left = z->directory - m->start - 30;
+    const unsigned char *p = z->bytes + m->start;
+    uint64_t left = z->directory - m->start - 30;
     m->data = (uint64_t)little_u16(p + 26) + little_u16(p + 28);
     if (m->data > left || m->size > left - m->data) {
         return bad_zip(z, m->start, "member runs out of its archive");
@@ -111,12 +108,11 @@ static int locate_data(const zip *z, zip_member *m) {
 static int read_member(const zip *z, uint64_t *at, zip_member *m) {
     const unsigned char *p = z->bytes + *at;
     uint64_t left = z->directory_end - *at, values[3];
-    size_t extra, tail;
     if (left < 46 || !is_signature(p, 1, 2)) return bad_zip(z, *at, "expected a central entry");
     m->name = (const char *)p + 46;
     m->length = little_u16(p + 28);
-    extra = little_u16(p + 30);
-    tail = m->length + extra + little_u16(p + 32);
+    size_t extra = little_u16(p + 30);
+    size_t tail = m->length + extra + little_u16(p + 32);
     if (tail > left - 46) return bad_zip(z, *at, "central entry is cut");
     values[0] = little_u32(p + 24);
     values[1] = little_u32(p + 20);
@@ -148,20 +144,19 @@ static int compare_names(const void *a, const void *b) {
 
 static int read_directory(zip *z) {
     uint64_t at = z->directory;
-    size_t i;
     z->members = calloc(z->count + 1, sizeof *z->members);
     if (!z->members) return report_fail(z->r, "%s: out of memory", z->path);
-    for (i = 0; i < z->count; i++) {
+    for (size_t i = 0; i < z->count; i++) {
         if (read_member(z, &at, &z->members[i])) return -1;
     }
     if (at != z->directory_end) return bad_zip(z, at, "more central entries than counted");
     qsort(z->members, z->count, sizeof *z->members, compare_starts);
-    for (i = 1; i < z->count; i++) {
+    for (size_t i = 1; i < z->count; i++) {
         const zip_member *m = &z->members[i];
         if (m->start < m[-1].data + m[-1].size) return bad_zip(z, m->start, "members overlap");
     }
     qsort(z->members, z->count, sizeof *z->members, compare_names);
-    for (i = 1; i < z->count; i++) {
+    for (size_t i = 1; i < z->count; i++) {
         const zip_member *m = &z->members[i];
         if (compare_names(m, m - 1) == 0) return bad_zip(z, m->start, "duplicate name");
     }

@@ -1,8 +1,13 @@
-/* The members of a zip archive in memory: stored ones only, none overlapping, names unique. */
+/* zip.h - the members of a zip archive in memory. They must be stored (not compressed), must not
+ * overlap, and must have different names. */
+
 #ifndef ZIP_H
 #define ZIP_H
 
 #include "../shared/report.h"
+
+#include <stddef.h>
+#include <stdint.h>
 
 typedef struct zip_member {
     const char *name;               /* in the archive, not terminated */
@@ -25,7 +30,7 @@ typedef struct zip {
 int  zip_open(zip *z, const unsigned char *bytes, uint64_t size, const char *path, report *r);
 void zip_close(zip *z);
 
-/* Null: there is no such member. */
+/* Null if there is no such member. */
 const zip_member *zip_find(const zip *z, const char *name, size_t length);
 
 #endif

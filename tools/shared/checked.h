@@ -1,4 +1,6 @@
-/* Numbers from hostile files: checked arithmetic and little-endian bytes. */
+/* checked.h - numbers from files that cannot be trusted: arithmetic that notices an overflow, and
+ * little-endian bytes. */
+
 #ifndef CHECKED_H
 #define CHECKED_H
 

@@ -1,7 +1,10 @@
-/* engine.c - the library, compiled once for all commands; and what engine.h opens of it. */
+/* engine.c - the library and its grammars, compiled once for all commands; and what engine.h opens
+ * of the library. */
 
 #define GRIFFIN_IMPLEMENTATION
 #include "../../griffin.h"
+#define GRIFFIN_GRAMMAR_IMPLEMENTATION
+#include "../griffin_grammar.h"
 #include "engine.h"
 
 struct engine_file { grf_gguf gguf; };

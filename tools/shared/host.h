@@ -1,4 +1,6 @@
-/* host.h - what the commands want of the system: messages, files, Ctrl-C, time and memory. */
+/* host.h - what C99 does not have and a program needs, on POSIX and on Windows.
+ *
+ * Paths are UTF-8 on both. Functions that take a report return 0, or -1 with a message. */
 
 #ifndef HOST_H
 #define HOST_H
@@ -6,26 +8,89 @@
 #include "report.h"
 
 #include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
 
-/* Prints "griffin: ..." and returns 1. */
-int complain(const char *format, ...);
+/* To be called first: makes arguments and console UTF-8, and the standard streams binary. */
+void host_start(int *argc, char ***argv);
 
-/* The words themselves, or the file, or all of standard input; file_close when done. */
+/* ---- files -------------------------------------------------------------------------------- */
+
+/* The whole of a file in memory, mapped read-only where possible. `data` is never null. */
+typedef struct file_bytes {
+    const unsigned char *data;
+    uint64_t size;
+    void *owned;
+    int mapped;
+} file_bytes;
+
+int  file_open(file_bytes *f, const char *path, report *r);     /* after -1 nothing is open */
+void file_close(file_bytes *f);
+
+/* Opens the words themselves, or else the file, or else all of standard input. 0, or 1 after a
+ * message. */
 int text_open(file_bytes *t, const char *words, const char *file);
 
-/* Writes the whole file under a temporary name first, so that a failure leaves the old one. */
+/* Writes the whole file under a temporary name first, so that a failure leaves the old one. 0, or 1
+ * after a message. */
 int file_replace(const char *path, const void *data, size_t size);
 
-/* 0, or a message if what was printed has not arrived: a full disk, a closed pipe. */
+FILE *file_stream(const char *path, const char *mode);          /* as fopen */
+int   file_rename(const char *from, const char *to);            /* also over a file; 0 or -1 */
+void  file_remove(const char *path);
+
+/* ---- paths -------------------------------------------------------------------------------- */
+
+/* directory/name, and `name` in the directory of `path`; to be freed, null if out of memory. */
+char *path_join(const char *directory, const char *name);
+char *path_beside(const char *path, const char *name);
+
+/* The last part of a path, without slashes at its end; to be freed, null if out of memory. */
+char *path_name(const char *path);
+
+const char *path_slash(const char *path);                       /* the last one, or null */
+int         path_ends_in(const char *path, const char *ending);
+int         path_exists(const char *path);
+int         path_is_directory(const char *path);
+int         path_is_device(const char *path);                   /* neither file nor directory */
+
+int directory_make(const char *path);                           /* 0 or -1 */
+
+/* The only file in a directory whose name ends in `ending`, to be freed. Null with a message if
+ * there is none or more than one. */
+char *path_only(const char *directory, const char *ending, report *r);
+
+/* ---- terminal ----------------------------------------------------------------------------- */
+
+int is_terminal(FILE *stream);
+
+/* A line on standard error that is written over the one before, five times a second at most and
+ * only on a terminal; progress_clear removes it. */
+void progress_show(const char *format, ...) PRINTF_LIKE(1, 2);
+void progress_clear(void);
+
+/* 0, or 1 and a message if what was printed has not arrived: a full disk, a closed pipe. */
 int output_flush(void);
 
-double seconds_now(void);
+/* The next line of standard input without its end, to be freed; null at the end of the input. */
+char *input_line(void);
 
-/* Ctrl-C sets a flag; a second one before it is cleared ends the program. */
+/* Ctrl-C sets a flag. A second one before it is cleared ends the program. */
 void interrupt_catch(void);
 int  interrupted(void);
 void interrupt_clear(void);
 
-double peak_mebibytes(void);             /* of this process, so far */
+/* ---- time and memory ---------------------------------------------------------------------- */
+
+double seconds_now(void);
+double process_seconds(void);               /* CPU time of all threads */
+double thread_seconds(void);                /* CPU time of the calling thread */
+double peak_mebibytes(void);                /* the largest memory of this process so far */
+
+uint32_t random_seed(void);                 /* differs from run to run */
+
+/* Zeroed memory, in huge pages where the system has them; null if there is none. */
+void *big_allocate(size_t size);
+void  big_release(void *memory);
 
 #endif

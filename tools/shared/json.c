@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the grammar allows at `at`. */
+/* What JSON allows at the place `at`. */
 enum {
     EXPECT_VALUE,                   /* at the start, or after a key, or after ',' in an array */
     EXPECT_VALUE_OR_CLOSE,          /* after '[' */
@@ -43,13 +43,13 @@ static size_t *name_slot(const names *n, const unsigned char *record) {
 }
 
 static int names_grow_slots(names *n) {
-    size_t at, capacity = n->capacity ? n->capacity * 2 : 64;
+    size_t capacity = n->capacity ? n->capacity * 2 : 64;
     size_t *slots = calloc(capacity, sizeof *slots);
     if (!slots) return -1;
     free(n->slots);
     n->slots = slots;
     n->capacity = capacity;
-    for (at = 0; at < n->used; at += name_size(n->bytes + at)) {
+    for (size_t at = 0; at < n->used; at += name_size(n->bytes + at)) {
         *name_slot(n, n->bytes + at) = at + 1;
     }
     return 0;
@@ -67,16 +67,14 @@ static int names_grow_bytes(names *n, size_t size) {
 int names_add(names *n, const char *text, size_t length) {
     uint32_t length32 = (uint32_t)length;
     size_t size = NAME_HEAD + length;
-    unsigned char *record;
-    size_t *slot;
     if (length32 != length) return -1;
     if (n->room - n->used < size && names_grow_bytes(n, size)) return -1;
     if (2 * n->count >= n->capacity && names_grow_slots(n)) return -1;
-    record = n->bytes + n->used;
+    unsigned char *record = n->bytes + n->used;
     memcpy(record, &n->scope, 4);
     memcpy(record + 4, &length32, 4);
     memcpy(record + NAME_HEAD, text, length);
-    slot = name_slot(n, record);
+    size_t *slot = name_slot(n, record);
     if (*slot) return 0;
     *slot = n->used + 1;
     n->used += size;
@@ -99,10 +97,10 @@ static json_kind fail(json *j, size_t at, const char *what) {
 
 /* Unicode 15, table 3-7: no overlong forms, no surrogates, nothing above U+10FFFF. */
 size_t utf8_length(const unsigned char *p, size_t left) {
-    size_t i, n = p[0] < 0x80 ? 1 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4;
+    size_t n = p[0] < 0x80 ? 1 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4;
     if ((p[0] >= 0x80 && p[0] < 0xC2) || p[0] > 0xF4) return 0;
     if (n > left) return 0;
-    for (i = 1; i < n; i++) {
+    for (size_t i = 1; i < n; i++) {
         if ((p[i] & 0xC0) != 0x80) return 0;
     }
     if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F)) return 0;
@@ -128,12 +126,11 @@ static char *utf8_put(char *out, uint32_t code) {
     return out;
 }
 
-/* Reads the \uXXXX at `at` that must end before `end`; -1 if it is none. */
+/* Reads the \uXXXX at `at`, which must end before `end`. Returns -1 if there is none. */
 static int32_t read_unit(const json *j, size_t at, size_t end) {
     int32_t unit = 0;
-    size_t i;
     if (end - at < 6 || j->data[at] != '\\' || j->data[at + 1] != 'u') return -1;
-    for (i = at + 2; i < at + 6; i++) {
+    for (size_t i = at + 2; i < at + 6; i++) {
         int c = j->data[i], lower = c | 32;
         if (c >= '0' && c <= '9') unit = unit * 16 + (c - '0');
         else if (lower >= 'a' && lower <= 'f') unit = unit * 16 + (lower - 'a' + 10);
@@ -142,22 +139,22 @@ static int32_t read_unit(const json *j, size_t at, size_t end) {
     return unit;
 }
 
-/* Unescapes what starts at the backslash at `at` to *out; its length in the input, or 0. */
+/* Writes what the escape at `at` stands for to *out. Returns the length of the escape, or 0 if it
+ * is invalid. */
 static size_t read_escape(const json *j, size_t at, size_t end, char **out) {
     static const char letters[] = "\"\\/bfnrt", bytes[] = "\"\\/\b\f\n\r\t";
     const char *letter = memchr(letters, j->data[at + 1], sizeof letters - 1);
-    int32_t high, low;
     if (letter) {
         *(*out)++ = bytes[letter - letters];
         return 2;
     }
-    high = read_unit(j, at, end);
+    int32_t high = read_unit(j, at, end);
     if (high < 0 || (high >= 0xDC00 && high < 0xE000)) return 0;
     if (high < 0xD800 || high >= 0xE000) {
         *out = utf8_put(*out, (uint32_t)high);
         return 6;
     }
-    low = read_unit(j, at + 6, end);
+    int32_t low = read_unit(j, at + 6, end);
     if (low < 0xDC00 || low >= 0xE000) return 0;
     *out = utf8_put(*out, 0x10000 + ((uint32_t)high - 0xD800) * 1024 + ((uint32_t)low - 0xDC00));
     return 12;
@@ -208,7 +205,7 @@ static json_kind read_string(json *j) {
 
 /* ---- numbers ----------------------------------------------------------------------- */
 
-/* digits * 10^exponent. Digits that do not fit are cut off, `cut` tells. */
+/* digits * 10^exponent. `cut`: digits that did not fit were cut off. */
 typedef struct decimal {
     uint64_t digits;
     int64_t exponent;
@@ -234,7 +231,7 @@ static int at_digit(const json *j) {
     return j->at < j->size && j->data[j->at] >= '0' && j->data[j->at] <= '9';
 }
 
-/* One or more digits; -1 if there is none. */
+/* Reads one or more digits. Returns -1 if there is none. */
 static int read_digits(json *j, decimal *d, int after_point) {
     if (!at_digit(j)) return -1;
     for (; at_digit(j); j->at++) {
@@ -310,7 +307,7 @@ void json_stop(json *j) {
     j->buffer = NULL;
 }
 
-/* The next byte that is not white space, without taking it; -1 at the end. */
+/* Moves to the next byte that is not white space and returns it; -1 at the end. */
 static int peek(json *j) {
     while (j->at < j->size) {
         unsigned char c = j->data[j->at];
@@ -346,13 +343,12 @@ static json_kind close_container(json *j, int c) {
 }
 
 static json_kind read_key(json *j, int c) {
-    int added;
     if (c != '"') return fail(j, j->at, "expected a member name");
     if (read_string(j) == JSON_ERROR) return JSON_ERROR;
     if (peek(j) != ':') return fail(j, j->at, "expected ':'");
     j->at++;
     j->members.scope = j->scope[j->depth - 1];
-    added = names_add(&j->members, j->text, j->length);
+    int added = names_add(&j->members, j->text, j->length);
     if (added <= 0) return fail(j, j->token, added ? "out of memory" : "duplicate member");
     j->expects = EXPECT_VALUE;
     return j->kind = JSON_KEY;
@@ -381,9 +377,8 @@ static json_kind read_value(json *j, int c) {
 }
 
 json_kind json_next(json *j) {
-    int c;
     if (j->error[0]) return j->kind = JSON_ERROR;
-    c = peek(j);
+    int c = peek(j);
     j->token = j->at;
     if (j->expects == EXPECT_END) {
         return c < 0 ? (j->kind = JSON_END) : fail(j, j->at, "text after the value");

@@ -1,5 +1,4 @@
-/*
- * A strict RFC 8259 pull parser: one token per call, no tree, no recursion.
+/* json.h - a strict parser of JSON (RFC 8259): one token a call, no tree, no recursion.
  *
  *     json_start(&j, data, size);
  *     while (json_next(&j) > JSON_END) ...          j.kind, j.text, j.integer ...
@@ -7,8 +6,8 @@
  *     json_stop(&j);
  *
  * Input is UTF-8 without a byte order mark: one value, then white space only. Nesting is bounded by
- * JSON_DEPTH. Member names are unique within their object, compared after unescaping.
- */
+ * JSON_DEPTH. Member names are unique within their object, compared after unescaping. */
+
 #ifndef JSON_H
 #define JSON_H
 

@@ -1,4 +1,4 @@
-/* options.c - parses a command line by its table, see options.h. */
+/* options.c - parses a command line by its table; see options.h. */
 
 #include "options.h"
 
@@ -13,9 +13,8 @@
 
 static int parse_integer(const char *text, int least, int *value) {
     char *end;
-    long number;
     errno = 0;
-    number = strtol(text, &end, 10);
+    long number = strtol(text, &end, 10);
     if (end == text || *end || errno || number < least || number > 0x7fffffff) return 0;
     *value = (int)number;
     return 1;
@@ -24,7 +23,7 @@ static int parse_integer(const char *text, int least, int *value) {
 static int parse_real(const char *text, double most, float *value) {
     char *end;
     double number = strtod(text, &end);
-    if (end == text || *end || !(number >= 0 && number <= most)) return 0;      /* nor nan */
+    if (end == text || *end || !(number >= 0 && number <= most)) return 0;      /* NaN too */
     *value = (float)number;
     return 1;
 }
@@ -38,8 +37,7 @@ static int parse_seed(const char *text, uint64_t *value) {
 
 static int parse_choice(const char *text, const char *words, int *value) {
     size_t length = strlen(text);
-    int i;
-    for (i = 0; words; i++, words = strchr(words, '|'), words += words != NULL) {
+    for (int i = 0; words; i++, words = strchr(words, '|'), words += words != NULL) {
         if (strcspn(words, "|") == length && !memcmp(words, text, length)) {
             *value = i;
             return 1;
@@ -62,7 +60,8 @@ static int parse_value(const option *o, const char *text) {
     case OPTION_FRACTION: return parse_real(text, 1, (float *)o->target);
     case OPTION_SEED:     return parse_seed(text, (uint64_t *)o->target);
     case OPTION_CHOICE:   return parse_choice(text, o->value, (int *)o->target);
-    case OPTION_TEXT:     *(const char **)o->target = text; return 1;
+    case OPTION_TEXT:
+    case OPTION_WORD:     *(const char **)o->target = text; return 1;
     case OPTION_TEXTS:    return add_text((text_list *)o->target, text);
     case OPTION_FLAG: case OPTION_END: break;
     }
@@ -84,21 +83,22 @@ static const char *expectation(const option *o) {
 
 static void print_default(const option *o) {
     const char *word = o->value;
-    int i;
     switch (o->kind) {
     case OPTION_COUNT: case OPTION_LIMIT:   printf(" (default: %d)", *(int *)o->target); break;
     case OPTION_REAL: case OPTION_FRACTION: printf(" (default: %g)", *(float *)o->target); break;
     case OPTION_SEED:                       printf(" (default: -1, random)"); break;
     case OPTION_CHOICE:
-        for (i = *(int *)o->target; i > 0; i--) word = strchr(word, '|') + 1;
+        for (int i = *(int *)o->target; i > 0; i--) word = strchr(word, '|') + 1;
         printf(" (default: %.*s)", (int)strcspn(word, "|"), word);
         break;
-    case OPTION_FLAG: case OPTION_TEXT: case OPTION_TEXTS: case OPTION_END: break;
+    case OPTION_FLAG: case OPTION_TEXT: case OPTION_TEXTS: case OPTION_WORD: case OPTION_END:
+        break;
     }
 }
 
 static void print_row(const option *o) {
-    int n = o->letter ? printf("  -%s, --%s", o->letter, o->name) : printf("      --%s", o->name);
+    int n = o->kind == OPTION_WORD ? printf("  %s", o->name)
+          : o->letter ? printf("  -%s, --%s", o->letter, o->name) : printf("      --%s", o->name);
     if (o->value) n += printf(" %s", o->value);
     if (n > 28) n = printf("\n") - 1;
     printf("%*s%s", 29 - n, "", o->help);
@@ -107,9 +107,8 @@ static void print_row(const option *o) {
 }
 
 static void print_help(const command *c) {
-    const option *o;
     printf("usage: griffin %s %s\n\n%s\n\n", c->name, c->usage, c->about);
-    for (o = c->options; o->kind != OPTION_END; o++)
+    for (const option *o = c->options; o->kind != OPTION_END; o++)
         if (o->help) print_row(o);
     printf("  -h, --help                 this text\n");
 }
@@ -126,21 +125,21 @@ int options_wrong(const command *c, const char *format, ...) {
 
 /* ---- parsing --------------------------------------------------------------- */
 
-/* The row for a word such as "--temp", "--temp=1" or "-t"; *value points behind a '='. */
+/* Finds the row for "--temp", "--temp=1" or "-t". *value points to what follows a '='. */
 static const option *find(const command *c, const char *word, const char **value) {
-    const option *o;
     int is_long = word[1] == '-';
     const char *name = word + 1 + is_long;
     size_t length = is_long ? strcspn(name, "=") : strlen(name);
     *value = name[length] ? name + length + 1 : NULL;
-    for (o = c->options; o->kind != OPTION_END; o++) {
+    for (const option *o = c->options; o->kind != OPTION_END; o++) {
         const char *known = is_long ? o->name : o->letter;
-        if (known && strlen(known) == length && !memcmp(known, name, length)) return o;
+        if (o->kind != OPTION_WORD && known && strlen(known) == length
+            && !memcmp(known, name, length)) return o;
     }
     return NULL;
 }
 
-/* Takes the option at argv[*at] and its value. */
+/* Parses the option at argv[*at] and its value. Returns -1, or 2 after a message. */
 static int parse_option(const command *c, int argc, char **argv, int *at) {
     const char *word = argv[*at], *value;
     const option *o = find(c, word, &value);
@@ -158,18 +157,20 @@ static int parse_option(const command *c, int argc, char **argv, int *at) {
 }
 
 int options_parse(const command *c, int argc, char **argv) {
-    int i, status, operands = 0;
-    for (i = 1; i < argc; i++) {
+    const option *word = c->options;                        /* the row of the next word */
+    int status;
+    for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) { print_help(c); return 0; }
     }
-    for (i = 1; i < argc; i++) {
+    for (int i = 1; i < argc; i++) {
         if (argv[i][0] == '-' && argv[i][1]) {
             if ((status = parse_option(c, argc, argv, &i)) >= 0) return status;
-        } else if (c->operand && operands++ == 0) {
-            *c->operand = argv[i];
-        } else {
-            return options_wrong(c, "%s: '%s' is one word too many", c->name, argv[i]);
+            continue;
         }
+        while (word->kind != OPTION_WORD && word->kind != OPTION_END) word++;
+        if (word->kind == OPTION_END)
+            return options_wrong(c, "%s: '%s' is one word too many", c->name, argv[i]);
+        parse_value(word++, argv[i]);
     }
     return -1;
 }

@@ -1,6 +1,6 @@
-/* options.h - a command line as a table: one row for each option, one struct for each command.
+/* options.h - a command line as a table: a row for each option and word, a struct for each command.
  *
- * The targets hold the defaults before parsing; --help shows them from there. */
+ * Before parsing the targets hold the defaults, which --help shows. */
 
 #ifndef OPTIONS_H
 #define OPTIONS_H
@@ -15,6 +15,7 @@ typedef enum option_kind {
     OPTION_TEXT,                    /* const char * */
     OPTION_TEXTS,                   /* text_list: may be given more than once */
     OPTION_CHOICE,                  /* int: which word of `value`, as in "one|two|three" */
+    OPTION_WORD,                    /* const char *: the next word that is no option */
     OPTION_END                      /* ends the table */
 } option_kind;
 
@@ -23,7 +24,7 @@ enum { MOST_TEXTS = 16 };
 typedef struct text_list { const char *at[MOST_TEXTS]; int count; } text_list;
 
 typedef struct option {
-    const char *name;               /* --name; null in the last row */
+    const char *name;               /* --name, or what to call a word; null in the last row */
     const char *letter;             /* -letter, or null */
     option_kind kind;
     void       *target;
@@ -36,7 +37,6 @@ typedef struct command {
     const char   *usage;            /* what follows the name */
     const char   *about;            /* a sentence or two */
     const option *options;
-    const char  **operand;          /* receives the one word without a dash; null: none */
 } command;
 
 /* argv[0] is the name of the command. Returns -1 to go on, or the status to exit with: 0 after

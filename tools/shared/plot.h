@@ -9,8 +9,8 @@ typedef struct plot_line {
     int           count;
 } plot_line;
 
-/* x is drawn by its logarithm, with ticks at powers of two; y from zero. Words are plain: no
- * "<", ">" or "&". */
+/* x has a logarithmic scale with ticks at powers of two; y begins at zero. Words must not hold "<",
+ * ">" or "&". */
 typedef struct plot {
     const char      *title, *x_label, *y_label;
     const plot_line *lines;

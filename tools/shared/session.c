@@ -1,21 +1,18 @@
 /* session.c - an open model with one sequence, tokens, answers, timing; see session.h. */
 
 #include "session.h"
-#include "json_schema.h"
 
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
-enum { FEED = 64 };                         /* tokens between two looks at Ctrl-C */
+enum { FEED = 64 };                         /* tokens of a prompt between two checks for Ctrl-C */
 
 /* ---- opening ------------------------------------------------------------------------------ */
 
-/* Notes are shown at once; errors wait for session_error. */
+/* Prints notes at once, and keeps an error for session_error. */
 static void on_message(int error, const char *message, void *user) {
     session *s = (session *)user;
     if (error == GRIFFIN_OK) fprintf(stderr, "griffin: note: %s\n", message);
@@ -30,15 +27,18 @@ int session_error(session *s, int error) {
 
 static int open_model(session *s, const model_options *o, int needs) {
     griffin_options options;
-    int error;
+    report r = { "" };
     memset(&options, 0, sizeof options);
     options.logger.message = on_message;
     options.logger.user = s;
     options.cpu = (griffin_cpu)o->cpu;
     options.attn_keys = o->attn_keys;
     options.kv_type = (griffin_kv_type)o->kv_type;
-    error = griffin_open_file(&s->model, o->path, &options);
-    if (error < 0) return session_error(s, error);
+    if (file_open(&s->file, o->path, &r)) return complain("%s", r.text);
+    int error = griffin_open_memory(&s->model, s->file.data, (size_t)s->file.size, &options);
+    if (error < 0)
+        return complain("%s: %s", o->path,
+                        s->message[0] ? s->message : griffin_error_string(error));
     s->info = griffin_get_info(s->model);
     if (needs == NEEDS_TEXT && !s->info->has_vocabulary)
         return complain("%s: %s", o->path, griffin_error_string(GRIFFIN_E_VOCABULARY));
@@ -47,23 +47,21 @@ static int open_model(session *s, const model_options *o, int needs) {
 
 static int open_context(session *s, int threads) {
     griffin_context_options options;
-    size_t size;
-    int error;
     memset(&options, 0, sizeof options);
     options.jobs.width = threads;
-    size = griffin_context_size(s->model, &options);
+    size_t size = griffin_context_size(s->model, &options);
     s->context_memory = malloc(size);
     s->state = (griffin_state *)calloc(1, griffin_state_size(s->model));    /* zero is fresh */
     s->logits = (float *)malloc((size_t)s->info->config.vocab * sizeof(float));
     if (!s->context_memory || !s->state || !s->logits) return complain("out of memory");
-    error = griffin_context_init(&s->context, s->model, &options, s->context_memory, size);
+    int error = griffin_context_init(&s->context, s->model, &options, s->context_memory, size);
     return error < 0 ? session_error(s, error) : 0;
 }
 
 int session_open(session *s, const command *c, const model_options *o, int needs) {
     double start = seconds_now();
     memset(s, 0, sizeof *s);
-    if (!o->path) return options_wrong(c, "no model: name one with -m");
+    if (!o->path) return options_wrong(c, "no model: name a file");
     if (open_model(s, o, needs) || open_context(s, o->threads)) {
         session_close(s);
         return 1;
@@ -74,12 +72,11 @@ int session_open(session *s, const command *c, const model_options *o, int needs
 
 int session_open_memory(session *s, const void *data, size_t size, int threads) {
     griffin_options options;
-    int error;
     memset(s, 0, sizeof *s);
     memset(&options, 0, sizeof options);
     options.logger.message = on_message;
     options.logger.user = s;
-    error = griffin_open_memory(&s->model, data, size, &options);
+    int error = griffin_open_memory(&s->model, data, size, &options);
     if (error < 0) return session_error(s, error);
     s->info = griffin_get_info(s->model);
     if (!open_context(s, threads)) return 0;
@@ -87,24 +84,10 @@ int session_open_memory(session *s, const void *data, size_t size, int threads) 
     return 1;
 }
 
-static int open_grammar(session *s, const char *path, const char *text, size_t size) {
-    int error = griffin_grammar_open(&s->grammar, s->model, text, size, NULL);
-    return error < 0 ? complain("%s: %s", path, s->message) : 0;
-}
-
-static int open_schema(session *s, const char *path, const file_bytes *file) {
-    report r = { "" };
-    char *text = json_schema_grammar(file->data, (size_t)file->size, &r);
-    int status = text ? open_grammar(s, path, text, strlen(text))
-                      : complain("%s: %s", path, r.text);
-    free(text);
-    return status;
-}
-
 int session_control(session *s, const control_options *o) {
     char nothing[GRIFFIN_STOP_BYTES];
     file_bytes file;
-    int status;
+    int error;
     s->stop.texts = o->stops.at;
     s->stop.count = o->stops.count;
     if (griffin_stop_feed(&s->stop, "", 0, nothing, sizeof nothing) < 0)
@@ -112,10 +95,10 @@ int session_control(session *s, const control_options *o) {
     if (o->grammar && o->schema) return complain("--grammar and --schema exclude each other");
     if (!o->grammar && !o->schema) return 0;
     if (text_open(&file, NULL, o->grammar ? o->grammar : o->schema)) return 1;
-    if (o->schema) status = open_schema(s, o->schema, &file);
-    else status = open_grammar(s, o->grammar, (const char *)file.data, (size_t)file.size);
+    error = (o->schema ? griffin_grammar_open_schema : griffin_grammar_open)(
+        &s->grammar, s->model, (const char *)file.data, (size_t)file.size, NULL);
     file_close(&file);
-    return status;
+    return error < 0 ? complain("%s: %s", o->grammar ? o->grammar : o->schema, s->message) : 0;
 }
 
 void session_close(session *s) {
@@ -124,6 +107,7 @@ void session_close(session *s) {
     free(s->context_memory);
     griffin_grammar_close(s->grammar);
     griffin_close(s->model);
+    file_close(&s->file);
     memset(s, 0, sizeof *s);
 }
 
@@ -146,12 +130,12 @@ int tokens_add(token_list *list, int32_t token) {
     return 0;
 }
 
-/* A text rarely has more tokens than half its bytes; if it does, the second pass has room. */
+/* A text seldom has more tokens than half its bytes. If it has, a second pass has enough room. */
 int tokens_add_text(token_list *list, session *s, const griffin_encoding *encoding,
                     const void *words, uint64_t size) {
-    int pass, room, n = size / 2 < INT_MAX / 4 ? (int)(size / 2) : INT_MAX / 4;
-    for (pass = 0; pass < 2; pass++) {
-        if (tokens_room(list, n + 1)) return 1;             /* no null pointer for an empty text */
+    int room, n = size / 2 < INT_MAX / 4 ? (int)(size / 2) : INT_MAX / 4;
+    for (int pass = 0; pass < 2; pass++) {
+        if (tokens_room(list, n + 1)) return 1;             /* not null, even for an empty text */
         room = list->capacity - list->count;
         n = griffin_encode(s->model, encoding, (const char *)words, (size_t)size,
                            list->data + list->count, room);
@@ -173,7 +157,7 @@ int sampler_prepare(const command *c, griffin_sampler *sampler) {
     if (sampler->repeat_last > GRIFFIN_RECENT)
         return options_wrong(c, "--repeat-last-n: at most %d", GRIFFIN_RECENT);
     if (sampler->seed == UINT64_MAX)
-        sampler->seed = ((uint64_t)time(NULL) << 16 ^ (uint64_t)getpid()) & 0xffffffff;
+        sampler->seed = random_seed();
     return -1;
 }
 
@@ -192,8 +176,8 @@ int session_show(session *s, int32_t token, int show) {
     return show ? print(piece, n) : 0;
 }
 
-/* A token of the answer, -1 to bring out what was held back. Returns 0 to go on, 1 after an error,
- * 2 at a stop text. */
+/* Prints a token of the answer; -1 prints what is still held back. Returns 0 to go on, 1 after an
+ * error, 2 at a stop text. */
 static int say(session *s, int32_t token) {
     char piece[PIECE], shown[PIECE + GRIFFIN_STOP_BYTES];
     int n = griffin_decode(s->model, &s->decoder, token, piece, sizeof piece);
@@ -201,7 +185,7 @@ static int say(session *s, int32_t token) {
     n = griffin_stop_feed(&s->stop, piece, (size_t)n, shown, sizeof shown);
     if (print(shown, n)) return 1;
     if (s->stop.found) {
-        s->decoder.count = 0;               /* what follows the stop text is dropped */
+        s->decoder.count = 0;               /* drop what follows the stop text */
         return 2;
     }
     return token < 0 && print(shown, griffin_stop_feed(&s->stop, NULL, 0, shown, sizeof shown));
@@ -209,13 +193,13 @@ static int say(session *s, int32_t token) {
 
 int session_feed(session *s, const token_list *tokens, griffin_sampler *sampler, int echo) {
     double start = seconds_now();
-    int i, n, error;
+    int n, error;
     if (s->start == 0) s->start = start;
-    for (i = 0; i < tokens->count; i++) {
+    for (int i = 0; i < tokens->count; i++) {
         if (session_show(s, tokens->data[i], echo)) return 1;
         griffin_accept(sampler, tokens->data[i]);
     }
-    for (i = 0; i < tokens->count && !interrupted(); i += n) {
+    for (int i = 0; i < tokens->count && !interrupted(); i += n) {
         n = tokens->count - i < FEED ? tokens->count - i : FEED;
         error = griffin_prefill(s->context, s->state, tokens->data + i, n,
                                 i + n == tokens->count ? s->logits : NULL);
@@ -235,33 +219,32 @@ static void forbid(session *s, griffin_sampler *sampler, int32_t token) {
     sampler->bias_count++;
 }
 
-/* The sampler's mask. */
-static int obey_grammar(float *logits, int vocab, void *user) {
+/* The mask of the sampler: rules out tokens that the grammar does not allow. */
+static int apply_grammar(float *logits, int vocab, void *user) {
     session *s = (session *)user;
-    double start = seconds_now(), took;
+    double start = seconds_now();
     int remaining = griffin_grammar_mask(s->grammar, &s->grammar_state, logits);
     (void)vocab;
-    took = seconds_now() - start;
+    double took = seconds_now() - start;
     if (took > s->longest_mask) s->longest_mask = took;
     s->mask_seconds += took;
     s->masks++;
     return remaining;
 }
 
-/* An answer starts at the start of the grammar. */
+/* Every answer begins at the start of the grammar. */
 static void start_grammar(session *s, griffin_sampler *sampler) {
     if (!s->grammar) return;
     memset(&s->grammar_state, 0, sizeof s->grammar_state);
     s->may_end = 0;
-    sampler->mask = obey_grammar;
+    sampler->mask = apply_grammar;
     sampler->mask_user = s;
 }
 
-/* Samples, shows and feeds one token. Returns 0 to go on, 1 after an error, 2 at the end. */
+/* Samples, prints and feeds one token. Returns 0 to go on, 1 after an error, 2 at the end. */
 static int generate_one(session *s, griffin_sampler *sampler) {
-    int32_t token;
-    int error, status;
-    token = griffin_sample(s->model, sampler, s->logits);
+    int status;
+    int32_t token = griffin_sample(s->model, sampler, s->logits);
     if (token == GRIFFIN_E_NO_TOKEN && s->may_end) return 2;
     if (token < 0) return session_error(s, token);
     if (token == s->info->eos || token == s->info->end_of_turn) return 2;
@@ -271,7 +254,7 @@ static int generate_one(session *s, griffin_sampler *sampler) {
     }
     if ((status = say(s, token)) != 0) return status;
     if (s->first_seconds == 0) s->first_seconds = seconds_now() - s->start;
-    error = griffin_step(s->context, s->state, token, s->logits);
+    int error = griffin_step(s->context, s->state, token, s->logits);
     if (error < 0) return session_error(s, error);
     s->generated_tokens++;
     return 0;
@@ -279,14 +262,14 @@ static int generate_one(session *s, griffin_sampler *sampler) {
 
 int session_generate(session *s, griffin_sampler *sampler, int limit, int ignore_ends) {
     double start = seconds_now();
-    int i, status = 0;
+    int status = 0;
     start_grammar(s, sampler);
     sampler->bias_count = 0;
     if (ignore_ends) {
         forbid(s, sampler, s->info->eos);
         forbid(s, sampler, s->info->end_of_turn);
     }
-    for (i = 0; i != limit && status == 0 && !interrupted(); i++)
+    for (int i = 0; i != limit && status == 0 && !interrupted(); i++)
         status = generate_one(s, sampler);
     s->generated_seconds += seconds_now() - start;
     return status == 1 || say(s, -1) == 1;

@@ -6,6 +6,7 @@
 #define SESSION_H
 
 #include "../../griffin.h"
+#include "../griffin_grammar.h"
 #include "host.h"
 #include "options.h"
 
@@ -23,11 +24,16 @@ typedef struct model_options {
 
 #define MODEL_DEFAULTS { 0, 0, 0, 0, 0 }
 
+/* In the order of griffin_cpu. */
+#define CPU_OPTION(target) \
+    { "cpu", 0, OPTION_CHOICE, &(target), "best|scalar|avx2|avx-vnni|avx512|neon|neon-dot|wasm", \
+      "which instructions to use" }
+
 #define MODEL_OPTIONS(o) \
-    { "model", "m", OPTION_TEXT, &(o).path, "FILE", "the model, a GGUF file" }, \
+    { "MODEL", 0, OPTION_WORD, &(o).path, 0, "the model, a GGUF file" }, \
+    { "model", "m", OPTION_TEXT, &(o).path, "MODEL", "the same" }, \
     { "threads", "t", OPTION_COUNT, &(o).threads, "N", "threads; 0: one for each core" }, \
-    { "cpu", 0, OPTION_CHOICE, &(o).cpu, "best|scalar|avx2|avx-vnni|avx512|neon|neon-dot|wasm", \
-      "the instructions to use" }, \
+    CPU_OPTION((o).cpu), \
     { "attn-keys", 0, OPTION_COUNT, &(o).attn_keys, "N", \
       "keys a token sees, itself included; 0: window + 1" }, \
     { "kv-type", 0, OPTION_CHOICE, &(o).kv_type, "f32|bf16", \
@@ -45,7 +51,7 @@ typedef struct model_options {
     { "repeat-last-n", 0, OPTION_COUNT, &(s).repeat_last, "N", "how far back it looks, to 64" }, \
     { "seed", "s", OPTION_SEED, &(s).seed, "N", "the same seed gives the same text" }
 
-/* What bounds an answer. */
+/* What limits an answer. */
 typedef struct control_options { const char *grammar, *schema; text_list stops; } control_options;
 
 #define CONTROL_DEFAULTS { 0, 0, { { 0 }, 0 } }
@@ -55,12 +61,14 @@ typedef struct control_options { const char *grammar, *schema; text_list stops; 
     { "schema", 0, OPTION_TEXT, &(o).schema, "FILE", "write JSON that this schema describes" }, \
     { "stop", 0, OPTION_TEXTS, &(o).stops, "TEXT", "end before this text; may be repeated" }
 
-/* Checks what the table cannot and draws a seed where none was given. Returns -1, or 2. */
+/* Checks what the table of options cannot, and draws a seed if none was given. Returns -1 to go on,
+ * or 2 after a message. */
 int sampler_prepare(const command *c, griffin_sampler *sampler);
 
 /* ---- session ------------------------------------------------------------------------------ */
 
 typedef struct session {
+    file_bytes          file;               /* of the model */
     griffin_model      *model;
     const griffin_info *info;
     griffin_state      *state;
@@ -72,23 +80,23 @@ typedef struct session {
     griffin_bias        no_ends[2];         /* for --ignore-eos */
     griffin_grammar    *grammar;            /* of an answer, or null */
     griffin_grammar_state grammar_state;
-    int                 may_end;            /* as far as the grammar is concerned */
+    int                 may_end;            /* the grammar allows the answer to end */
     int                 masks;
     double              mask_seconds, longest_mask;
     char                message[400];       /* the library's last error */
     uint64_t            seed;               /* of the sampler, for the statistics */
     int                 prompt_tokens, generated_tokens;
     double              open_seconds, prompt_seconds, generated_seconds;
-    double              start, first_seconds;       /* of the first prompt, until its answer */
+    double              start, first_seconds;       /* of the first prompt; until its first token */
 } session;
 
 enum { NUMBERS_ONLY, NEEDS_TEXT };
 
 int  session_open(session *s, const command *c, const model_options *o, int needs);
 int  session_open_memory(session *s, const void *data, size_t size, int threads);   /* borrowed */
-int  session_control(session *s, const control_options *o);     /* o must outlive the session */
+int  session_control(session *s, const control_options *o);     /* o outlives the session */
 void session_close(session *s);
-int  session_error(session *s, int error);              /* complains about a failed griffin call */
+int  session_error(session *s, int error);              /* prints the last message; returns 1 */
 void session_statistics(const session *s);              /* on stderr */
 
 typedef struct token_list { int32_t *data; int count, capacity; } token_list;
@@ -98,14 +106,14 @@ int  tokens_add_text(token_list *list, session *s, const griffin_encoding *encod
                      const void *words, uint64_t size);
 void tokens_free(token_list *list);
 
-/* Decodes a token, -1 to bring out what the decoder holds back, and prints its text if `show`. */
+/* Decodes a token and prints its text if `show`. -1 prints what the decoder still holds back. */
 int session_show(session *s, int32_t token, int show);
 
-/* Feeds a prompt; with echo it is printed as the model reads it. */
+/* Feeds a prompt. With `echo` it is printed, too. */
 int session_feed(session *s, const token_list *tokens, griffin_sampler *sampler, int echo);
 
-/* Streams an answer to standard output until it ends, comes to a stop text, is interrupted, or has
- * `limit` tokens. */
+/* Writes an answer to standard output, token by token, until the model ends it, a stop text occurs,
+ * Ctrl-C is pressed, or it has `limit` tokens (-1: no limit). */
 int session_generate(session *s, griffin_sampler *sampler, int limit, int ignore_ends);
 
 #endif

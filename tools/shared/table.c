@@ -5,8 +5,7 @@
 #include <stdio.h>
 
 static void md_line(const table *t, const char *const *cells) {
-    int i;
-    for (i = 0; t->columns[i].name; i++)
+    for (int i = 0; t->columns[i].name; i++)
         if (t->columns[i].kind != COLUMN_LIST)
             printf(t->columns[i].kind == COLUMN_NUMBER ? "| %*s " : "| %-*s ",
                    cells ? 10 : 1, cells ? cells[i] : t->columns[i].name);
@@ -14,17 +13,15 @@ static void md_line(const table *t, const char *const *cells) {
 }
 
 static void md_head(const table *t) {
-    int i;
     md_line(t, NULL);
-    for (i = 0; t->columns[i].name; i++)
+    for (int i = 0; t->columns[i].name; i++)
         if (t->columns[i].kind != COLUMN_LIST)
             printf(t->columns[i].kind == COLUMN_NUMBER ? "| ---: " : "| --- ");
     printf("|\n");
 }
 
 static void csv_line(const table *t, const char *const *cells) {
-    int i;
-    for (i = 0; t->columns[i].name; i++)
+    for (int i = 0; t->columns[i].name; i++)
         printf(i ? ",%s" : "%s", cells ? cells[i] : t->columns[i].name);
     printf("\n");
 }
@@ -36,9 +33,8 @@ static void json_list(const char *cell) {
 }
 
 static void json_line(const table *t, const char *const *cells) {
-    int i;
     printf("%s\n  { ", t->rows ? "," : "");
-    for (i = 0; t->columns[i].name; i++) {
+    for (int i = 0; t->columns[i].name; i++) {
         printf("%s\"%s\": ", i ? ", " : "", t->columns[i].name);
         if (t->columns[i].kind == COLUMN_LIST) json_list(cells[i]);
         else if (t->columns[i].kind == COLUMN_WORD) printf("\"%s\"", cells[i]);

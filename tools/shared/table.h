@@ -8,7 +8,7 @@ typedef enum table_format { TABLE_MD, TABLE_CSV, TABLE_JSON } table_format;     
 typedef enum column_kind {
     COLUMN_WORD,
     COLUMN_NUMBER,
-    COLUMN_LIST                             /* numbers with spaces between; not for people */
+    COLUMN_LIST                             /* numbers with spaces between; left out of Markdown */
 } column_kind;
 
 typedef struct column { const char *name; column_kind kind; } column;
@@ -19,8 +19,8 @@ typedef struct table {
     int           rows;
 } table;
 
-/* On standard output, from the first row on. Words have neither quotes nor commas; an empty number
- * is none. */
+/* Rows are printed on standard output at once. Words have neither quotes nor commas. An empty cell
+ * of a number means that there is none. */
 void table_begin(table *t, table_format format, const column *columns);
 void table_row(table *t, const char *const *cells);
 void table_end(table *t);

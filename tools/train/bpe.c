@@ -413,14 +413,14 @@ static void add_piece(vocabulary *v, const char *text, int length, int type, flo
 static void add_specials(vocabulary *v) {
     static const char hex[] = "0123456789ABCDEF";
     char byte[] = "<0x00>";
-    add_piece(v, "<pad>", 5, PIECE_CONTROL, 0);
-    add_piece(v, "<eos>", 5, PIECE_CONTROL, 0);
-    add_piece(v, "<bos>", 5, PIECE_CONTROL, 0);
-    add_piece(v, "<unk>", 5, PIECE_UNKNOWN, 0);
+    add_piece(v, "<pad>", 5, GRIFFIN_TOKEN_CONTROL, 0);
+    add_piece(v, "<eos>", 5, GRIFFIN_TOKEN_CONTROL, 0);
+    add_piece(v, "<bos>", 5, GRIFFIN_TOKEN_CONTROL, 0);
+    add_piece(v, "<unk>", 5, GRIFFIN_TOKEN_UNKNOWN, 0);
     for (int i = 0; i < 256; i++) {
         byte[3] = hex[i >> 4];
         byte[4] = hex[i & 15];
-        add_piece(v, byte, 6, PIECE_BYTE, 0);
+        add_piece(v, byte, 6, GRIFFIN_TOKEN_BYTE, 0);
     }
     v->pad = 0;
     v->eos = 1;
@@ -439,11 +439,11 @@ static int fill(vocabulary *v, trainer *t, int count) {
     merges = learn(t, room - characters, ids);
     add_specials(v);
     for (int i = 0; i < merges; i++)
-        add_piece(v, text_of(&t->texts, ids[i]), t->texts.entries[ids[i]].length, PIECE_NORMAL,
-                  (float)-i);
+        add_piece(v, text_of(&t->texts, ids[i]), t->texts.entries[ids[i]].length,
+                  GRIFFIN_TOKEN_NORMAL, (float)-i);
     for (int i = 0; i < characters; i++)
-        add_piece(v, text_of(&t->characters, i), t->characters.entries[i].length, PIECE_NORMAL,
-                  (float)-(merges + i));
+        add_piece(v, text_of(&t->characters, i), t->characters.entries[i].length,
+                  GRIFFIN_TOKEN_NORMAL, (float)-(merges + i));
     free(ids);
     return t->out_of_memory || v->out_of_memory ? -1 : 0;
 }

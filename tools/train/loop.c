@@ -1,13 +1,13 @@
 /* loop.c - the training itself: steps, and reports between them; see train.h. */
 
 #include "train.h"
+#include "../shared/buffer.h"
 #include "../shared/plot.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const double pi = 3.14159265358979323846;
 
@@ -15,7 +15,6 @@ static const double pi = 3.14159265358979323846;
 typedef struct run {
     training *t;
     double start;                           /* when it would have begun without interruptions */
-    double shown;                           /* when the progress line was written */
     double step_seconds;
     int64_t first_tokens;
     double loss, bits;                      /* of the held-out text, at the last report; or 0 */
@@ -79,7 +78,7 @@ static int step(training *t) {
     nats = net_backward(t->net, b->tokens, b->targets, b->fresh, b->sequences, b->length,
                         1.0f / (float)scored, NULL);
     norm = net_update(t->net, &adam);
-    if (!isfinite(nats) || !isfinite(norm))
+    if (!(fabs(nats) < INFINITY && fabs(norm) < INFINITY))
         return complain("the loss is infinite after %lld steps: try a smaller --rate",
                         (long long)t->progress.steps);
     t->progress.updates = adam.step;
@@ -89,32 +88,31 @@ static int step(training *t) {
 
 /* ---- what is shown --------------------------------------------------------------------------- */
 
-static void print_duration(FILE *out, double seconds) {
+static void print_duration(byte_buffer *out, double seconds) {
     long s = (long)(seconds + 0.5);
-    if (s < 3600) fprintf(out, "%ld:%02ld", s / 60, s % 60);
-    else fprintf(out, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+    if (s < 3600) buffer_print(out, "%ld:%02ld", s / 60, s % 60);
+    else buffer_print(out, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
 }
 
-static void print_state(const run *r, FILE *out) {
+/* A line about the run, to be freed. */
+static byte_buffer state_of(const run *r) {
+    byte_buffer line = { NULL, 0, 0, 0 }, *out = &line;
     const train_progress *p = &r->t->progress;
     double share = share_after(r->t, p->steps);
-    fprintf(out, "%3.0f %%  step %lld", 100 * share, (long long)p->steps);
-    if (p->scored > 0) fprintf(out, "  loss %.4f", p->nats / p->scored);
-    if (r->loss > 0) fprintf(out, "  held out %.4f (%.4f bits a byte)", r->loss, r->bits);
-    fprintf(out, "  %.0f tokens/s",
-            r->step_seconds > 0 ? (double)(p->tokens - r->first_tokens) / r->step_seconds : 0);
-    fprintf(out, "  ");
+    buffer_print(out, "%3.0f %%  step %lld", 100 * share, (long long)p->steps);
+    if (p->scored > 0) buffer_print(out, "  loss %.4f", p->nats / p->scored);
+    if (r->loss > 0) buffer_print(out, "  held out %.4f (%.4f bits a byte)", r->loss, r->bits);
+    buffer_print(out, "  %.0f tokens/s  ",
+                 r->step_seconds > 0 ? (double)(p->tokens - r->first_tokens) / r->step_seconds : 0);
     print_duration(out, share > 0 ? p->seconds * (1 / share - 1) : 0);
-    fprintf(out, " left");
+    buffer_print(out, " left");
+    return line;
 }
 
-static void show_progress(run *r) {
-    double now = seconds_now();
-    if (!isatty(STDERR_FILENO) || now - r->shown < 0.2) return;
-    r->shown = now;
-    fprintf(stderr, "\r");
-    print_state(r, stderr);
-    fprintf(stderr, "   ");
+static void show_progress(const run *r) {
+    byte_buffer line = state_of(r);
+    if (!line.failed) progress_show("%s", (const char *)line.data);
+    buffer_free(&line);
 }
 
 static int draw_curve(const training *t) {
@@ -179,9 +177,10 @@ static int report_state(run *r) {
         if (better) p->best = r->loss;
         better |= t->o.keep_last;
     }
-    if (isatty(STDERR_FILENO)) fprintf(stderr, "\r%100s\r", "");
-    print_state(r, stdout);
-    printf("\n");
+    progress_clear();
+    byte_buffer line = state_of(r);
+    printf("%s\n", line.failed ? "out of memory" : (const char *)line.data);
+    buffer_free(&line);
     p->nats = p->scored = 0;
     status = output_flush();
     if (!status && t->o.task) status = task_report(t);
@@ -199,7 +198,7 @@ static int is_due(const training *t, double before) {
 }
 
 int train_run(training *t) {
-    run r = { NULL, 0, 0, 0, 0, 0, 0 };
+    run r = { NULL, 0, 0, 0, 0, 0 };
     int status = 0;
     r.t = t;
     r.start = seconds_now() - t->progress.seconds;

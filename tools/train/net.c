@@ -314,11 +314,10 @@ static const net_math *best_math(void) {
 
 static int allocate(net *n) {
     arena a = { NULL, 0 };
-    void *memory = NULL;
     lay_out(n, &a);
-    if (posix_memalign(&memory, 64, a.used) != 0) return -1;
-    n->memory = memory;
-    a.memory = (char *)memory;
+    n->memory = big_allocate(a.used);
+    if (!n->memory) return -1;
+    a.memory = (char *)n->memory;
     a.used = 0;
     lay_out(n, &a);
     return 0;
@@ -347,7 +346,7 @@ net *net_new(const griffin_config *config, int longest) {
 
 void net_free(net *n) {
     if (!n) return;
-    free(n->memory);
+    big_release(n->memory);
     free(n->layers);
     free(n->weights);
     free(n);

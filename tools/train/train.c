@@ -352,6 +352,7 @@ int command_train(int argc, char **argv) {
                           .hold_out = 0.02f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f,
                           .decay = 0.1f, .clip = 1 };
     const option table[] = {
+        { "TEXT", NULL, OPTION_WORD, &o->corpus, NULL, "the text to learn from" },
         FILE_OPTIONS(*o),
         SHAPE_OPTIONS(*o),
         TEXT_OPTIONS(*o),
@@ -364,7 +365,7 @@ int command_train(int argc, char **argv) {
     const command c = { "train", "TEXT -o MODEL.gguf [options]",
         "Makes a model of your own from a text: a vocabulary, then a network, then training\n"
         "for a given time. Of all reports, the model that best predicts text it has not seen is\n"
-        "kept. Ctrl-C finishes a step, saves and ends.", table, &o->corpus };
+        "kept. Ctrl-C finishes a step, saves and ends.", table };
     status = options_parse(&c, argc, argv);
     if (status < 0) status = prepare(&c, t);
 #ifdef _OPENMP

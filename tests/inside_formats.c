@@ -1,4 +1,4 @@
-/* test_formats.c - weights of every number format that the converter reads decode to the
+/* inside_formats.c - weights of every number format that the converter reads decode to the
  * reference's bits, and one weight of a tile to those of its row. */
 
 #define GRIFFIN_IMPLEMENTATION

@@ -1,4 +1,4 @@
-/* test_files.c - sound GGUF files say what they say; damaged ones are refused, and no byte
+/* inside_files.c - sound GGUF files say what they say; damaged ones are refused, and no byte
  * outside of the file is ever looked at (run it under a memory checker).
  *
  * tests/data/gguf/manifest.tsv lists what the sound files hold, worked out independently:
@@ -482,7 +482,7 @@ static void test_table(void) {
                   == &records[i], "%s of %d is lost", texts[i], n);
         CHECK(!grf_table_find(&table, records, sizeof *records, "x", 1), "x is not there");
         CHECK(!grf_table_find(&table, records, sizeof *records, "", 0), "nothing is not there");
-        grf_host_release(&host, table.slots);
+        grf_host_release(&host, table.entries);
     }
 }
 
@@ -493,8 +493,8 @@ static void test_collisions(void) {
     reset_host();
     CHECK(grf_table_make(&table, 4000, &host) == GRIFFIN_OK, "%s", message);
     while (n < 4000 && grf_table_add(&table, 77, n, &host) == GRIFFIN_OK) n++;
-    CHECK(n == 1001 && strstr(message, "collide"), "%d: %s", n, message);
-    grf_host_release(&host, table.slots);
+    CHECK(n == 1000 && strstr(message, "collide"), "%d: %s", n, message);
+    grf_host_release(&host, table.entries);
 }
 
 int main(void) {

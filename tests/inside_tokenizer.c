@@ -1,4 +1,4 @@
-/* test_tokenizer.c - text becomes the tokens that the reference tokenizers make of it, tokens
+/* inside_tokenizer.c - text becomes the tokens that the reference tokenizers make of it, tokens
  * become the text again, and no text and no vocabulary does harm.
  *
  * tests/data/tokenizer holds vocabularies without a model, and cases. A line of cases:

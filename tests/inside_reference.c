@@ -68,8 +68,8 @@ static int layers_done(const griffin_model *m, int ops) {
     int i, sums = 0, embedded = 0;
     for (i = 0; i < ops; i++) {
         const grf_op *op = &m->ops[i];
-        if (op->kind == GRF_EMBED) embedded = 1;
-        if (op->kind == GRF_LINEAR && op->output[0].then == GRF_ADD) sums++;
+        if (op->kind == GRF_OP_EMBED) embedded = 1;
+        if (op->kind == GRF_OP_LINEAR && op->out[0].epilogue == GRF_ADD) sums++;
     }
     return !embedded ? -1 : sums / 2;
 }
@@ -142,17 +142,26 @@ static double check_rows(const archive *a, int layer, const char *name, const fl
     return worst;
 }
 
+/* Where an operation of a layer keeps its part of a state. */
+static int64_t state_of(const griffin_model *m, int layer, grf_op_kind kind) {
+    int i;
+    for (i = 0; i < m->n_ops; i++)
+        if (m->ops[i].layer == layer && m->ops[i].kind == kind) return m->ops[i].state.at;
+    CHECK(0, "layer %d", layer);
+    return 0;
+}
+
 /* The reference keeps W positions, p in slot p % W. */
 static double check_ring(const archive *a, griffin_state *s, const griffin_model *m, int layer,
-                         int slot, int which) {
+                         int which) {
     npy want = state_array(a, layer, which ? "values" : "keys");
     npy tokens = state_array(a, layer, "num_tokens");
-    int64_t W = m->info.config.window, p;
+    int64_t W = m->info.config.window, ring = state_of(m, layer, GRF_OP_ATTEND), p;
     int hd = m->info.config.head_dim;
     double worst = 0, d;
     CHECK(tokens.count == 1 && (int64_t)tokens.at[0] == s->position, "layer %d", layer);
     for (p = grf_max64(0, s->position - W); p < s->position; p++) {
-        const float *row = (const float *)(void *)grf_ring(m, s, slot, which, p);
+        const float *row = (const float *)(void *)grf_ring(m, s, ring, which, p);
         d = worst_of(row, want.at + p % W * hd, hd);
         CHECK(d <= LIMIT, "layer %d, position %d: off by %g", layer, (int)p, d);
         if (d > worst) worst = d;
@@ -163,8 +172,7 @@ static double check_ring(const archive *a, griffin_state *s, const griffin_model
 }
 
 static double check_state(const golden *g, const griffin_model *m, griffin_state *s) {
-    const float *recurrent = (const float *)(s + 1);
-    int layer, r = 0, attention = 0, i;
+    int layer, i;
     double worst = 0, d[2];
     archive a;
     char path[256];
@@ -173,12 +181,14 @@ static double check_state(const golden *g, const griffin_model *m, griffin_state
     CHECK(a.data != NULL, "%s", path);
     for (layer = 0; layer < m->info.config.layers && a.data; layer++) {
         if (m->info.config.blocks[layer] == 'a') {
-            d[0] = check_ring(&a, s, m, layer, attention, 0);
-            d[1] = check_ring(&a, s, m, layer, attention++, 1);
+            d[0] = check_ring(&a, s, m, layer, 0);
+            d[1] = check_ring(&a, s, m, layer, 1);
         } else {
-            const float *h = recurrent + r++ * m->layout.recurrent_row;
+            const float *h = (const float *)(s + 1) + state_of(m, layer, GRF_OP_RGLRU) / 4;
+            const float *past = (const float *)(s + 1) + state_of(m, layer, GRF_OP_CONV) / 4;
             d[0] = check_rows(&a, layer, "rg_lru_state", h, 0);
-            d[1] = check_rows(&a, layer, "conv1d_state", h + m->layout.lane, m->layout.lane);
+            d[1] = check_rows(&a, layer, "conv1d_state", past,
+                              grf_pad(m->info.config.lru_width));
         }
         for (i = 0; i < 2; i++) if (d[i] > worst) worst = d[i];
     }

@@ -1,0 +1,2390 @@
+/* griffin_grammar.h - v0.1.0 - a model writes only what a grammar or a JSON schema allows
+ *
+ * Use it when a program reads what a model of griffin.h writes: the answer is then always complete,
+ * and always of the form that you asked for. It is a guest of griffin.h and calls only functions
+ * that any program can call. C99 or C++11, libc, nothing else. Copy it beside griffin.h, and in one
+ * source file write
+ *
+ *     #include "griffin.h"
+ *     #define GRIFFIN_GRAMMAR_IMPLEMENTATION
+ *     #include "griffin_grammar.h"
+ *
+ * In all other files leave out the second line. griffin.h always comes first. The two
+ * implementations may be in one source file or in two. MIT or public domain, as griffin.h.
+ *
+ *
+ * QUICK START
+ *
+ *     griffin_grammar *g;
+ *     griffin_grammar_open(&g, model, "root ::= \"yes\" | \"no\"", 21, NULL);
+ *     griffin_grammar_state at;  memset(&at, 0, sizeof at);               zero is the beginning
+ *     ...
+ *         griffin_grammar_mask(g, &at, logits);                           forbids what does not fit
+ *         token = griffin_sample(model, &sampler, logits);
+ *         if (token == griffin_get_info(model)->eos) break;               where the text may end
+ *         griffin_grammar_accept(g, &at, token);
+ *         griffin_step(context, state, token, logits);
+ *
+ * A state is bytes, as a griffin_state is: copy both, and both rewind.
+ *
+ *
+ * FUNCTIONS
+ *
+ *     griffin_grammar_open          reads a grammar, for one model
+ *     griffin_grammar_open_schema   the same from a JSON schema
+ *     griffin_grammar_close         gives its memory back
+ *     griffin_grammar_size          bytes of memory that it takes
+ *     griffin_grammar_mask          sets the logits of all tokens that do not fit to -INFINITY
+ *     griffin_grammar_accept        tells the state which token was written
+ *
+ *
+ * GRAMMARS are GBNF texts, as llama.cpp has them, in UTF-8
+ *
+ *     root  ::= "{" space name ":" [0-9]{1,3} "}"      # literals, classes, repetition
+ *     name  ::= "\"" ( [^"\\] | "\\" . )* "\""         # groups, alternatives, any character
+ *     space ::= " "?                                   # also * + {2} {2,}
+ *
+ * A text begins with the rule "root". Literals and classes may contain \n \r \t \\ \" \[ \] \xNN
+ * \uNNNN \UNNNNNNNN. Line ends are white space. A rule must not lead back to itself before it has
+ * read something. A grammar has at most 256 KB of text, 4096 rules, and 32768 steps, where a
+ * literal has a step for each byte and a repetition has copies of what it repeats.
+ *
+ * The mask is exact for every token, whatever literals or parts of characters its bytes span.
+ * Control tokens and turn markers never fit. eos and end_of_turn fit where the text may end.
+ *
+ *
+ * SCHEMAS are JSON texts, of which this is understood
+ *
+ *     type                   one name or several
+ *     enum, const            values are written as the schema spells them
+ *     properties, required, additionalProperties
+ *                            properties are written in their order; additionalProperties is true or
+ *                            false, but no others are written where properties are given
+ *     items, minItems, maxItems, minLength, maxLength
+ *     anyOf, oneOf           any of them fits
+ *     $ref                   "#" and a place in the same schema, such as "#/$defs/name"
+ *
+ * What only describes, such as title, is skipped. Any other keyword is an error that names it.
+ *
+ *
+ * COST AND MEMORY
+ *
+ * A mask for JSON takes about 0.15 ms in a vocabulary of 256000 tokens, whose models take 50 ms and
+ * more for a step, and 0.003 ms in one of 2000. A grammar keeps about 20 bytes for each token (5 MB
+ * for 256000) and needs as much again while it opens. Opening takes 0.2 s then, or 1 s with long
+ * bounded repetitions. Nothing is allocated after opening. No function uses more than 33 KB of
+ * stack.
+ *
+ *
+ * THREADS
+ *
+ * Nobody writes a grammar after it is opened, so threads share it freely, as they share the model,
+ * which must stay open as long. A state belongs to one call at a time. There are no globals.
+ *
+ *
+ * ERRORS
+ *
+ * The functions return the error codes of griffin.h. The logger receives a line about each: in a
+ * grammar with line and column, in a schema with the byte. A failed open also writes it to
+ * griffin_options.error.
+ *
+ *
+ * BUILD OPTIONS, defined before the implementation
+ *
+ *     GRIFFIN_GRAMMAR_STATIC   all functions are static: a private copy in one source file
+ *     GRIFFIN_GRAMMAR_API      what stands before every declaration, say for a DLL
+ *     GRIFFIN_NO_STDLIB        no malloc, as in griffin.h: an allocator is then needed
+ *
+ *
+ * CONTENTS   >>api   >>basics   >>program   >>compiler   >>trie   >>threads   >>walk   >>cache
+ *            >>schema   >>public
+ */
+
+/* ================================================================= >>api */
+
+#ifndef GRIFFIN_GRAMMAR_H
+#define GRIFFIN_GRAMMAR_H
+
+#ifndef GRIFFIN_H
+  #error "griffin_grammar.h: include griffin.h first"
+#endif
+
+#ifndef GRIFFIN_GRAMMAR_API
+  #ifdef GRIFFIN_GRAMMAR_STATIC
+    #define GRIFFIN_GRAMMAR_API static inline
+  #else
+    #define GRIFFIN_GRAMMAR_API extern
+  #endif
+#endif
+
+#ifdef GRIFFIN_PREFIX               /* other names for the linker, as in griffin.h */
+  #define GRG_PREFIXED_AS(prefix, name) prefix##name
+  #define GRG_PREFIXED_BY(prefix, name) GRG_PREFIXED_AS(prefix, name)
+  #define GRG_PREFIXED(name) GRG_PREFIXED_BY(GRIFFIN_PREFIX, name)
+  #define griffin_grammar_open        GRG_PREFIXED(griffin_grammar_open)
+  #define griffin_grammar_open_schema GRG_PREFIXED(griffin_grammar_open_schema)
+  #define griffin_grammar_close       GRG_PREFIXED(griffin_grammar_close)
+  #define griffin_grammar_size        GRG_PREFIXED(griffin_grammar_size)
+  #define griffin_grammar_mask        GRG_PREFIXED(griffin_grammar_mask)
+  #define griffin_grammar_accept      GRG_PREFIXED(griffin_grammar_accept)
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct griffin_grammar griffin_grammar;
+
+#define GRIFFIN_GRAMMAR_FRAMES 512          /* rules a text can be inside of, plus alternatives that
+                                             * have begun alike */
+
+typedef struct griffin_grammar_frame { uint16_t position, below; } griffin_grammar_frame;
+
+/* How far a text has come: plain bytes, all zero before its first token. Copy it together with the
+ * griffin_state. */
+typedef struct griffin_grammar_state {
+    uint64_t grammar;                       /* a hash of its text; 0: nothing was accepted yet */
+    uint16_t frames, places, ended, zero;
+    griffin_grammar_frame frame[GRIFFIN_GRAMMAR_FRAMES];
+} griffin_grammar_state;
+
+/* Of the options only allocator, logger, error and error_size count. Without an allocator or a
+ * logger there, and with options null, the model's are used. On failure *grammar is null. E_FORMAT:
+ * the text is wrong, and the message says where. E_VOCABULARY: the model has no vocabulary. */
+GRIFFIN_GRAMMAR_API int griffin_grammar_open(griffin_grammar **grammar, const griffin_model *model,
+                                             const char *text, size_t length,
+                                             const griffin_options *options);
+
+/* Only JSON texts that the schema describes will fit. */
+GRIFFIN_GRAMMAR_API int griffin_grammar_open_schema(griffin_grammar **grammar,
+                                                    const griffin_model *model,
+                                                    const char *schema, size_t length,
+                                                    const griffin_options *options);
+
+GRIFFIN_GRAMMAR_API void griffin_grammar_close(griffin_grammar *grammar);      /* null is fine */
+GRIFFIN_GRAMMAR_API uint64_t griffin_grammar_size(const griffin_grammar *grammar);
+
+/* Sets the logits [vocab] of all tokens that must not come next to -INFINITY. Returns how many
+ * tokens remain. E_NO_TOKEN: none remains (in a vocabulary with a token for each byte that happens
+ * only after the end). E_SPACE: the grammar leaves thousands of ways open. E_MISMATCH: the state is
+ * of another grammar. */
+GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *grammar,
+                                             const griffin_grammar_state *state, float *logits);
+
+/* Moves the state on by a token. Returns 1 if the text may end there, else 0. E_ARGUMENT: the token
+ * cannot follow. E_SPACE: it opens more rules than GRIFFIN_GRAMMAR_FRAMES. The state is then as it
+ * was. */
+GRIFFIN_GRAMMAR_API int griffin_grammar_accept(const griffin_grammar *grammar,
+                                               griffin_grammar_state *state, int32_t token);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* GRIFFIN_GRAMMAR_H */
+/* ================================================================= end of header part */
+
+#if defined(GRIFFIN_GRAMMAR_IMPLEMENTATION) && !defined(GRIFFIN_GRAMMAR_IMPLEMENTED)
+#define GRIFFIN_GRAMMAR_IMPLEMENTED
+
+/* ================================================================= >>basics
+ * Errors, memory, characters. */
+
+#include <math.h>
+#include <stdarg.h>
+#include <string.h>
+#ifndef GRIFFIN_NO_STDLIB
+  #include <stdlib.h>
+#endif
+
+/* ---- messages ------------------------------------------------------------------------------- */
+
+typedef struct grg_line { char text[320]; size_t length; } grg_line;
+
+/* Unprintable bytes become '?', since grammars may come from anywhere and messages go to
+ * terminals. */
+static void grg_line_put(grg_line *line, const char *text, size_t length) {
+    for (size_t i = 0; i < length && line->length + 1 < sizeof line->text; i++) {
+        unsigned char c = (unsigned char)text[i];
+        line->text[line->length++] = (c < 32 || c == 127) ? '?' : (char)c;
+    }
+    line->text[line->length] = 0;
+}
+
+static void grg_line_number(grg_line *line, uint64_t value) {
+    char digits[24];
+    size_t at = sizeof digits;
+    do { digits[--at] = (char)('0' + value % 10); value /= 10; } while (value);
+    grg_line_put(line, digits + at, sizeof digits - at);
+}
+
+/* Reports an error and returns it. The allocator, the logger and the text for the message are those
+ * of `hooks`. The format knows
+ *     %s  const char *     %t  const char *, size_t     %d  int, not negative     %u  uint64_t */
+static int grg_fail(const griffin_options *hooks, int error, const char *format, ...) {
+    grg_line line;
+    va_list values;
+    line.length = 0;
+    va_start(values, format);
+    for (; *format; format++) {
+        if (*format != '%') { grg_line_put(&line, format, 1); continue; }
+        format++;
+        if (*format == 'd') grg_line_number(&line, (uint64_t)va_arg(values, int));
+        if (*format == 'u') grg_line_number(&line, va_arg(values, uint64_t));
+        if (*format == 's' || *format == 't') {
+            const char *text = va_arg(values, const char *);
+            grg_line_put(&line, text, *format == 't' ? va_arg(values, size_t) : strlen(text));
+        }
+    }
+    va_end(values);
+    if (hooks->logger.message) hooks->logger.message(error, line.text, hooks->logger.user);
+    if (hooks->error && hooks->error_size) {
+        size_t n = line.length < hooks->error_size ? line.length : hooks->error_size - 1;
+        memcpy(hooks->error, line.text, n);
+        hooks->error[n] = 0;
+    }
+    return error;
+}
+
+/* ---- memory --------------------------------------------------------------------------------- */
+
+/* Null after a message. */
+static void *grg_allocate(const griffin_options *hooks, uint64_t size) {
+    void *memory = NULL;
+    if (size == 0) size = 1;
+    if (size <= (uint64_t)((size_t)-1 >> 1)) {
+        if (hooks->allocator.allocate)
+            memory = hooks->allocator.allocate((size_t)size, hooks->allocator.user);
+#ifndef GRIFFIN_NO_STDLIB
+        else memory = malloc((size_t)size);
+#endif
+    }
+    if (!memory)
+        grg_fail(hooks, GRIFFIN_E_MEMORY, "the allocator could not give %u bytes", size);
+    return memory;
+}
+
+static void grg_release(const griffin_options *hooks, void *memory) {
+    if (!memory) return;
+    if (hooks->allocator.allocate) hooks->allocator.release(memory, hooks->allocator.user);
+#ifndef GRIFFIN_NO_STDLIB
+    else free(memory);
+#endif
+}
+
+/* FNV-1a; 0 stands for no text. */
+static uint64_t grg_hash(const char *text, size_t length) {
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (; length; text++, length--) hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
+    return hash | 1;
+}
+
+/* ---- characters ----------------------------------------------------------------------------- */
+
+#define GRG_LAST_CHARACTER 0x10FFFF
+
+/* Bytes of the character at `text`, of which left >= 1 are there: 1 to 4; 0 if no valid character
+ * starts so; -1 if one may, but the text ends first. Valid means no overlong form, no surrogate, at
+ * most U+10FFFF. */
+static int grg_utf8_length(const char *text, uint64_t left) {
+    const unsigned char *p = (const unsigned char *)text;
+    unsigned low = 0x80, high = 0xBF;       /* of the second byte */
+    if (p[0] < 0x80) return 1;
+    if (p[0] < 0xC2 || p[0] > 0xF4) return 0;
+    int length = p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4;
+    if (p[0] == 0xE0) low  = 0xA0;
+    if (p[0] == 0xED) high = 0x9F;
+    if (p[0] == 0xF0) low  = 0x90;
+    if (p[0] == 0xF4) high = 0x8F;
+    for (int i = 1; i < length; i++, low = 0x80, high = 0xBF) {
+        if ((uint64_t)i == left) return -1;
+        if (p[i] < low || p[i] > high) return 0;
+    }
+    return length;
+}
+
+/* The code point of a valid character of n bytes. */
+static uint32_t grg_utf8_code_point(const char *text, int n) {
+    const unsigned char *p = (const unsigned char *)text;
+    uint32_t c = n == 1 ? p[0] : p[0] & (0x7Fu >> n);
+    for (int i = 1; i < n; i++) c = c << 6 | (p[i] & 0x3F);
+    return c;
+}
+
+/* Writes the bytes of a character. Returns how many. */
+static int grg_utf8_write(uint32_t c, unsigned char bytes[4]) {
+    static const uint8_t first[4] = { 0, 0xC0, 0xE0, 0xF0 };
+    int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+    bytes[0] = (unsigned char)(first[more] | c >> 6 * more);
+    for (int i = 1; i <= more; i++) bytes[i] = (unsigned char)(0x80 | (c >> 6 * (more - i) & 0x3F));
+    return more + 1;
+}
+
+/* The value of hexadecimal digits, of which `left` bytes are there; -1 if they are not. */
+static int64_t grg_hex(const char *text, size_t left, int digits) {
+    int64_t value = 0;
+    if (left < (size_t)digits) return -1;
+    for (int i = 0; i < digits; i++) {
+        int d = (unsigned char)text[i], letter = d | 32;
+        if (d >= '0' && d <= '9') value = value * 16 + (d - '0');
+        else if (letter >= 'a' && letter <= 'f') value = value * 16 + (letter - 'a' + 10);
+        else return -1;
+    }
+    return value;
+}
+
+/* ================================================================= >>program
+ * A grammar becomes a program that reads bytes (Thompson 1968, with calls):
+ *
+ *     BYTE b       reads this byte
+ *     SET n        reads a character of a class, whose table begins at row n
+ *     TAIL n       reads a further byte of a character, by row n
+ *     SPLIT a      goes on behind it and at a
+ *     JUMP a       goes on at a
+ *     CALL a       goes on at a, and behind it after the RETURN
+ *     RETURN
+ *
+ * A text has several readings at a time, because alternatives may begin alike. Each is a thread: a
+ * position in the program and the calls around it. Calls are frames { position, below } in one
+ * array that all threads share; `below` is 1 + the index of the frame further out, or 0.
+ *
+ * A class is a table over UTF-8. A row has 64 entries, for the low six bits of a byte. An entry is
+ * 0 if no character of the class goes on so, 1 if the character is complete, and n + 2 if row n
+ * reads the next byte. The first byte of a character can be any of 256, so a SET has four rows in
+ * succession. A character of several bytes is a call: its first byte calls the TAIL of the row for
+ * the next one, and the TAIL that completes the character returns. So a thread inside a character
+ * is a thread like any other. */
+
+#define GRG_MOST_TEXT   262144              /* bytes of a grammar or a schema */
+#define GRG_MOST_CODES  32768
+#define GRG_MOST_ROWS   1024
+#define GRG_MOST_RULES  4096
+#define GRG_MOST_GROUPS 64                  /* within each other */
+#define GRG_MOST_RANGES 256                 /* in a class */
+
+enum grg_kind { GRG_BYTE, GRG_SET, GRG_TAIL, GRG_SPLIT, GRG_JUMP, GRG_CALL, GRG_RETURN };
+
+typedef struct grg_code {
+    uint8_t  kind, byte;
+    int32_t  to;                            /* a row; or a position, which is relative, or a rule,
+                                             * until the program is linked */
+    uint32_t at;                            /* where the text has it */
+} grg_code;
+
+/* ================================================================= >>compiler
+ * From the text of a grammar to the program. */
+
+typedef struct grg_rule  { uint32_t name, length, start; } grg_rule;    /* start: 1 + code, or 0 */
+typedef struct grg_group { int start, alternative, jumps; uint32_t at; } grg_group;
+typedef struct grg_range { uint32_t low, high; } grg_range;
+
+typedef struct grg_compiler {
+    const griffin_options *hooks;
+    const char *text;
+    uint32_t  length, at;
+    int       error;                        /* the first one; nothing happens after it */
+    int       n_codes, n_rows, n_rules, n_ranges, depth;
+    int       rule;                         /* being read, or -1; in the end where root begins */
+    int       atom;                         /* where what may be repeated starts, or -1 */
+    grg_group groups[GRG_MOST_GROUPS];
+    grg_range ranges[GRG_MOST_RANGES + 2];
+    grg_rule  rules[GRG_MOST_RULES];
+    grg_code  codes[GRG_MOST_CODES + GRG_MOST_ROWS];
+    uint16_t  rows[GRG_MOST_ROWS][64];
+
+    /* for the search of left recursion */
+    uint8_t   reached[GRG_MOST_CODES];      /* from the start of its rule without reading a byte */
+    uint16_t  stack[GRG_MOST_CODES];        /* codes to look at */
+    int       stacked;
+    uint16_t  first_call[GRG_MOST_RULES];   /* 1 + a reached call of the rule, or 0 */
+    uint16_t  next_call[GRG_MOST_CODES];    /* the next one of the same rule */
+    uint8_t   empty[GRG_MOST_RULES];        /* the rule can be left without reading a byte */
+    uint8_t   searched[GRG_MOST_RULES];     /* 1: its search has begun; 2: it is done */
+    uint16_t  path[GRG_MOST_RULES];         /* rules whose search has begun, from the outside in */
+} grg_compiler;
+
+static void grg_wrong(grg_compiler *c, uint32_t at, const char *what) {
+    int line = 1, column = 1;
+    if (c->error) return;
+    for (uint32_t i = 0; i < at; i++) {
+        column += ((unsigned char)c->text[i] & 0xC0) != 0x80;
+        if (c->text[i] == '\n') { line++; column = 1; }
+    }
+    uint32_t n = 0;                         /* bytes of the excerpt */
+    while (at + n < c->length && n < 24 && c->text[at + n] != '\n') n++;
+    while (n && at + n < c->length && ((unsigned char)c->text[at + n] & 0xC0) == 0x80) n--;
+    c->error = grg_fail(c->hooks, GRIFFIN_E_FORMAT, "grammar, line %d, column %d, at '%t': %s",
+                        line, column, c->text + at, (size_t)n, what);
+}
+
+static char grg_here(const grg_compiler *c) { return c->at < c->length ? c->text[c->at] : '\0'; }
+
+/* ---- emitting ------------------------------------------------------------------------------- */
+
+static int grg_has_room(grg_compiler *c, uint64_t more) {
+    if (!c->error && (uint64_t)c->n_codes + more > GRG_MOST_CODES)
+        grg_wrong(c, c->at, "the grammar is too large: more than 32768 steps");
+    return !c->error;
+}
+
+static void grg_emit(grg_compiler *c, int kind, int byte, int to) {
+    grg_code *code = &c->codes[c->n_codes];
+    if (!grg_has_room(c, 1)) return;
+    code->kind = (uint8_t)kind;
+    code->byte = (uint8_t)byte;
+    code->to   = to;
+    code->at   = c->at;
+    c->n_codes++;
+}
+
+static void grg_insert_split(grg_compiler *c, int where, int to) {
+    int last = c->n_codes;
+    grg_emit(c, GRG_SPLIT, 0, to);
+    if (c->error) return;
+    grg_code split = c->codes[last];
+    memmove(c->codes + where + 1, c->codes + where, (size_t)(last - where) * sizeof split);
+    c->codes[where] = split;
+}
+
+/* ---- groups and rules ----------------------------------------------------------------------- */
+
+static void grg_open_group(grg_compiler *c) {
+    grg_group *group = &c->groups[c->depth];
+    if (c->depth == GRG_MOST_GROUPS) { grg_wrong(c, c->at, "groups nest deeper than 64"); return; }
+    group->start = group->alternative = c->n_codes;
+    group->jumps = -1;
+    group->at = c->at;
+    c->depth++;
+    c->atom = -1;
+}
+
+/* Alternatives so far end with jumps to the end of the group. Each jump holds the index of the one
+ * before it until the end is known. */
+static void grg_alternate(grg_compiler *c) {
+    grg_group *group = &c->groups[c->depth - 1];
+    grg_insert_split(c, group->alternative, c->n_codes - group->alternative + 2);
+    grg_emit(c, GRG_JUMP, 0, group->jumps);
+    group->jumps = c->n_codes - 1;
+    group->alternative = c->n_codes;
+    c->atom = -1;
+}
+
+static void grg_close_group(grg_compiler *c) {
+    const grg_group *group = &c->groups[--c->depth];
+    for (int jump = c->error ? -1 : group->jumps, before; jump >= 0; jump = before) {
+        before = c->codes[jump].to;
+        c->codes[jump].to = c->n_codes - jump;
+    }
+    c->atom = group->start;
+}
+
+static uint32_t grg_name_length(const grg_compiler *c) {
+    uint32_t n = 0;
+    for (; c->at + n < c->length; n++) {
+        char d = c->text[c->at + n];
+        if (!((d >= 'a' && d <= 'z') || (d >= 'A' && d <= 'Z') || (d >= '0' && d <= '9')
+              || d == '-' || d == '_')) break;
+    }
+    return n;
+}
+
+/* The end of the ::= behind a name of n bytes; 0 if there is none. */
+static uint32_t grg_definition_end(const grg_compiler *c, uint32_t n) {
+    uint32_t at = c->at + n;
+    while (at < c->length && (c->text[at] == ' ' || c->text[at] == '\t')) at++;
+    return n && c->length - at >= 3 && memcmp(c->text + at, "::=", 3) == 0 ? at + 3 : 0;
+}
+
+static int grg_find_rule(const grg_compiler *c, const char *name, uint32_t length) {
+    for (int i = 0; i < c->n_rules; i++) {
+        const grg_rule *r = &c->rules[i];
+        if (r->length == length && memcmp(c->text + r->name, name, length) == 0) return i;
+    }
+    return -1;
+}
+
+/* The number of the rule whose name of n bytes comes next; a new one if it was never mentioned. */
+static int grg_rule_here(grg_compiler *c, uint32_t n) {
+    int rule = grg_find_rule(c, c->text + c->at, n);
+    if (rule >= 0) return rule;
+    if (c->n_rules == GRG_MOST_RULES) {
+        grg_wrong(c, c->at, "more than 4096 rules");
+        return 0;
+    }
+    c->rules[c->n_rules].name   = c->at;
+    c->rules[c->n_rules].length = n;
+    c->rules[c->n_rules].start  = 0;
+    return c->n_rules++;
+}
+
+static void grg_end_rule(grg_compiler *c) {
+    if (c->rule < 0 || c->error) return;
+    if (c->depth > 1) grg_wrong(c, c->groups[c->depth - 1].at, "this group is not closed");
+    else grg_close_group(c);
+    grg_emit(c, GRG_RETURN, 0, c->rule);
+}
+
+static void grg_begin_rule(grg_compiler *c, uint32_t n) {
+    grg_end_rule(c);
+    c->rule = grg_rule_here(c, n);
+    if (c->rules[c->rule].start) grg_wrong(c, c->at, "this rule is defined twice");
+    c->rules[c->rule].start = (uint32_t)c->n_codes + 1;
+    c->depth = 0;
+    grg_open_group(c);
+    c->at = grg_definition_end(c, n);
+}
+
+/* ---- repetition ----------------------------------------------------------------------------- */
+
+/* Replaces the last atom by `least` to `most` of it, -1 being no limit. The copies are made behind
+ * it and then moved down. */
+static void grg_repeat(grg_compiler *c, int least, int most) {
+    int start = c->atom, end = c->n_codes, length = end - start;
+    int copies = most >= 0 ? most : least > 0 ? least : 1;
+    if (start < 0) grg_wrong(c, c->at, "there is nothing to repeat");
+    if (c->error || !grg_has_room(c, (uint64_t)(length + 1) * (uint64_t)(copies + 1))) return;
+    for (int i = 0; i < copies; i++) {
+        int past = most < 0 ? length + 2 : (most - i) * (length + 1);
+        if (i >= least) grg_emit(c, GRG_SPLIT, 0, past);
+        memcpy(c->codes + c->n_codes, c->codes + start, (size_t)length * sizeof(grg_code));
+        c->n_codes += length;
+    }
+    if (most < 0 && least > 0) grg_emit(c, GRG_SPLIT, 0, -length);
+    if (most < 0 && least == 0) grg_emit(c, GRG_JUMP, 0, -(length + 1));
+    memmove(c->codes + start, c->codes + end, (size_t)(c->n_codes - end) * sizeof(grg_code));
+    c->n_codes -= length;
+}
+
+static int grg_count_here(grg_compiler *c) {
+    int n = 0, digits = 0;
+    for (; grg_here(c) >= '0' && grg_here(c) <= '9' && n < GRG_MOST_CODES; c->at++, digits++)
+        n = 10 * n + (c->text[c->at] - '0');
+    if (!digits || n >= GRG_MOST_CODES) grg_wrong(c, c->at, "expected a number below 32768");
+    return n;
+}
+
+static void grg_repeat_bounds(grg_compiler *c) {    /* {m} {m,} {m,n} */
+    uint32_t at = c->at++;
+    int least = grg_count_here(c), most = least;
+    if (grg_here(c) == ',') {
+        c->at++;
+        most = grg_here(c) == '}' ? -1 : grg_count_here(c);
+    }
+    if (!c->error && grg_here(c) != '}') grg_wrong(c, c->at, "expected }");
+    if (most >= 0 && most < least) grg_wrong(c, at, "the bounds are the wrong way round");
+    c->at++;
+    grg_repeat(c, least, most);
+}
+
+/* ---- characters and literals ---------------------------------------------------------------- */
+
+static uint32_t grg_hex_here(grg_compiler *c, int digits) {
+    uint32_t start = c->at - 2;             /* the backslash */
+    int64_t value = grg_hex(c->text + c->at, c->length - c->at, digits);
+    if (value < 0) { grg_wrong(c, start, "expected more hexadecimal digits"); return 0; }
+    if (value > GRG_LAST_CHARACTER || value >> 11 == 0xD800 >> 11)
+        grg_wrong(c, start, "this is not a character of Unicode");
+    c->at += (uint32_t)digits;
+    return (uint32_t)value;
+}
+
+/* The next character of a literal or class, which must not be at the end of the text. */
+static uint32_t grg_character_here(grg_compiler *c) {
+    int n = grg_utf8_length(c->text + c->at, c->length - c->at);
+    uint32_t character = grg_utf8_code_point(c->text + c->at, n);
+    c->at += (uint32_t)n;
+    if (character != '\\') return character;
+    c->at++;
+    switch (c->at <= c->length ? c->text[c->at - 1] : 0) {
+    case 'x': return grg_hex_here(c, 2);
+    case 'u': return grg_hex_here(c, 4);
+    case 'U': return grg_hex_here(c, 8);
+    case 't': return '\t';
+    case 'r': return '\r';
+    case 'n': return '\n';
+    case '\\': case '"': case '[': case ']': return (unsigned char)c->text[c->at - 1];
+    default: grg_wrong(c, c->at - 2, "expected \\x \\u \\U \\t \\r \\n \\\\ \\\" \\[ or \\]");
+    }
+    return 0;
+}
+
+static void grg_literal(grg_compiler *c) {
+    uint32_t opened = c->at++;
+    int start = c->n_codes;
+    while (!c->error && grg_here(c) != '"') {
+        unsigned char bytes[4];
+        if (c->at >= c->length) { grg_wrong(c, opened, "this literal is not closed"); return; }
+        int n = grg_utf8_write(grg_character_here(c), bytes);
+        for (int i = 0; i < n; i++) grg_emit(c, GRG_BYTE, bytes[i], 0);
+    }
+    c->at++;
+    c->atom = start;
+}
+
+/* ---- classes -------------------------------------------------------------------------------- */
+
+/* Ranges are kept sorted, with gaps between them. */
+static void grg_add_range(grg_compiler *c, uint32_t low, uint32_t high) {
+    grg_range *r = c->ranges;
+    int from = 0, to;
+    while (from < c->n_ranges && r[from].high + 1 < low) from++;
+    for (to = from; to < c->n_ranges && r[to].low <= high + 1; to++) {
+        if (r[to].low  < low)  low  = r[to].low;
+        if (r[to].high > high) high = r[to].high;
+    }
+    if (from == to && c->n_ranges >= GRG_MOST_RANGES) {
+        grg_wrong(c, c->at, "more than 256 ranges in a class");
+        return;
+    }
+    memmove(r + from + 1, r + to, (size_t)(c->n_ranges - to) * sizeof *r);
+    r[from].low  = low;
+    r[from].high = high;
+    c->n_ranges += 1 - (to - from);
+}
+
+static void grg_complement(grg_compiler *c) {
+    uint32_t next = 0;
+    int n = 0;
+    for (int i = 0; i < c->n_ranges; i++) {
+        uint32_t low = next;
+        next = c->ranges[i].high + 1;
+        if (c->ranges[i].low == low) continue;
+        c->ranges[n].high = c->ranges[i].low - 1;
+        c->ranges[n++].low = low;
+    }
+    if (next <= GRG_LAST_CHARACTER) {
+        c->ranges[n].low = next;
+        c->ranges[n++].high = GRG_LAST_CHARACTER;
+    }
+    c->n_ranges = n;
+}
+
+/* Of the characters low to high the class has 0 none, 1 some, 2 all. */
+static int grg_cover(const grg_compiler *c, uint32_t low, uint32_t high) {
+    int from = 0, to = c->n_ranges;         /* the first range that ends at low or later */
+    while (from < to) {
+        int middle = (from + to) / 2;
+        if (c->ranges[middle].high < low) from = middle + 1; else to = middle;
+    }
+    if (from == c->n_ranges || c->ranges[from].low > high) return 0;
+    return c->ranges[from].low <= low && c->ranges[from].high >= high ? 2 : 1;
+}
+
+/* The number of the first of these rows. Classes that need the same rows share them. */
+static int grg_keep_rows(grg_compiler *c, const uint16_t *rows, int count) {
+    size_t size = (size_t)count * sizeof c->rows[0];
+    for (int i = 0; i + count <= c->n_rows; i++)
+        if (memcmp(c->rows[i], rows, size) == 0) return i;
+    if (c->n_rows + count > GRG_MOST_ROWS) {
+        grg_wrong(c, c->at, "the classes of the grammar are too complicated");
+        return 0;
+    }
+    memcpy(c->rows[c->n_rows], rows, size);
+    c->n_rows += count;
+    return c->n_rows - count;
+}
+
+/* The entry for a start of characters that has `level` more bytes to come. The characters are those
+ * from `first` on, but at least `least`, since longer spellings of smaller ones are not UTF-8.
+ * Calls itself for the next byte, three times at most. */
+static uint16_t grg_entry(grg_compiler *c, int level, uint32_t first, uint32_t least) {
+    uint32_t last = first + ((uint32_t)1 << 6 * level) - 1;
+    uint16_t row[64];
+    int cover = last < least ? 0 : grg_cover(c, first < least ? least : first, last);
+    if (first < least && cover) cover = 1;
+    if (!cover || !level) return cover != 0;
+    for (uint32_t b = 0; b < 64; b++)
+        row[b] = cover == 2 && b ? row[0]
+               : grg_entry(c, level - 1, first + (b << 6 * (level - 1)), least);
+    return (uint16_t)(grg_keep_rows(c, row, 1) + 2);
+}
+
+/* The ranges, or all but them, as a SET. Halves of surrogate pairs are not characters. */
+static void grg_emit_set(grg_compiler *c, int negated) {
+    uint16_t rows[256];
+    int any = 0;
+    if (!negated) grg_complement(c);
+    grg_add_range(c, 0xD800, 0xDFFF);
+    grg_complement(c);
+    for (uint32_t b = 0; b < 256; b++) {
+        rows[b] = b < 0x80 ? grg_entry(c, 0, b, 0)
+                : b < 0xC2 ? (uint16_t)0
+                : b < 0xE0 ? grg_entry(c, 1, (b & 0x1F) << 6, 0x80)
+                : b < 0xF0 ? grg_entry(c, 2, (b & 0x0F) << 12, 0x800)
+                : b < 0xF5 ? grg_entry(c, 3, (b & 0x07) << 18, 0x10000) : (uint16_t)0;
+        any |= rows[b];
+    }
+    if (!any) grg_wrong(c, c->at, "nothing is in this class");
+    c->atom = c->n_codes;
+    grg_emit(c, GRG_SET, 0, grg_keep_rows(c, rows, 4));
+    c->n_ranges = 0;
+}
+
+static void grg_class(grg_compiler *c) {
+    uint32_t opened = c->at++;
+    int negated = grg_here(c) == '^';
+    c->at += (uint32_t)negated;
+    if (grg_here(c) == ']') grg_wrong(c, opened, "an empty class");
+    while (!c->error && grg_here(c) != ']') {
+        if (c->at >= c->length) { grg_wrong(c, opened, "this class is not closed"); return; }
+        uint32_t low = grg_character_here(c), high = low;
+        if (grg_here(c) == '-' && c->at + 1 < c->length && c->text[c->at + 1] != ']') {
+            c->at++;
+            high = grg_character_here(c);
+        }
+        if (high < low) grg_wrong(c, opened, "a range of this class is the wrong way round");
+        grg_add_range(c, low, high);
+    }
+    c->at++;
+    if (!c->error) grg_emit_set(c, negated);
+}
+
+/* ---- the text ------------------------------------------------------------------------------- */
+
+static void grg_skip_blank(grg_compiler *c) {
+    for (; c->at < c->length; c->at++) {
+        if (c->text[c->at] == '#')
+            while (c->at < c->length && c->text[c->at] != '\n') c->at++;
+        if (c->at == c->length || !memchr(" \t\r\n", c->text[c->at], 4)) return;
+    }
+}
+
+static void grg_sign(grg_compiler *c) {
+    switch (grg_here(c)) {
+    case '"': grg_literal(c); return;
+    case '[': grg_class(c); return;
+    case '{': grg_repeat_bounds(c); return;
+    case '.':
+        grg_add_range(c, 0, GRG_LAST_CHARACTER);
+        grg_emit_set(c, 0);
+        break;
+    case '*': grg_repeat(c, 0, -1); break;
+    case '+': grg_repeat(c, 1, -1); break;
+    case '?': grg_repeat(c, 0, 1); break;
+    case '|': grg_alternate(c); break;
+    case '(': grg_open_group(c); break;
+    case ')':
+        if (c->depth > 1) grg_close_group(c);
+        else grg_wrong(c, c->at, "there is no group to close");
+        break;
+    default: grg_wrong(c, c->at, "expected a literal, class, group or rule");
+    }
+    c->at++;
+}
+
+static void grg_read_rules(grg_compiler *c) {
+    for (grg_skip_blank(c); !c->error && c->at < c->length; grg_skip_blank(c)) {
+        uint32_t n = grg_name_length(c);
+        if (grg_definition_end(c, n)) {
+            grg_begin_rule(c, n);
+        } else if (c->rule < 0) {
+            grg_wrong(c, c->at, "expected a rule, name ::= ...");
+        } else if (n) {
+            c->atom = c->n_codes;
+            grg_emit(c, GRG_CALL, 0, grg_rule_here(c, n));
+            c->at += n;
+        } else {
+            grg_sign(c);
+        }
+    }
+    grg_end_rule(c);
+}
+
+/* ---- left recursion --------------------------------------------------------------------------
+ * A rule must not call itself before a byte was read, or a mask would never come to an end. First
+ * all codes are marked that are reached from the start of their rule without reading. A call that
+ * is reached lets the code behind it be reached when the called rule can be empty, which may be
+ * found out later; until then the call waits in the list of its rule. */
+
+static void grg_reach(grg_compiler *c, int code) {
+    if (c->reached[code]) return;
+    c->reached[code] = 1;
+    c->stack[c->stacked++] = (uint16_t)code;
+}
+
+static void grg_reach_all(grg_compiler *c) {
+    for (int i = 0; i < c->n_rules; i++) grg_reach(c, (int)c->rules[i].start - 1);
+    while (c->stacked) {
+        int at = c->stack[--c->stacked], to = c->codes[at].to;
+        switch (c->codes[at].kind) {
+        case GRG_SPLIT: grg_reach(c, at + 1); grg_reach(c, at + to); break;
+        case GRG_JUMP: grg_reach(c, at + to); break;
+        case GRG_CALL:
+            c->next_call[at] = c->first_call[to];
+            c->first_call[to] = (uint16_t)(at + 1);
+            if (c->empty[to]) grg_reach(c, at + 1);
+            break;
+        case GRG_RETURN:                    /* `to` is the rule that it leaves */
+            if (c->empty[to]) break;
+            c->empty[to] = 1;
+            for (int call = c->first_call[to]; call; call = c->next_call[call - 1])
+                grg_reach(c, call);         /* the number of the call + 1: the code behind it */
+            break;
+        default: break;
+        }
+    }
+}
+
+/* Follows reached calls depth first. A call of a rule whose search has begun but is not done leads
+ * back to that rule. */
+static void grg_refuse_left_recursion(grg_compiler *c, int rule) {
+    int depth = 0;
+    if (c->searched[rule]) return;
+    c->stack[depth] = (uint16_t)(c->rules[rule].start - 1);
+    c->path[depth++] = (uint16_t)rule;
+    c->searched[rule] = 1;
+    while (depth && !c->error) {
+        int at = c->stack[depth - 1]++;
+        if (c->codes[at].kind == GRG_RETURN) c->searched[c->path[--depth]] = 2;
+        if (c->codes[at].kind != GRG_CALL || !c->reached[at]) continue;
+        int called = c->codes[at].to;
+        if (c->searched[called] == 1) {
+            grg_wrong(c, c->codes[at].at, "left recursion, this rule leads back to itself");
+        } else if (!c->searched[called]) {
+            c->searched[called] = 1;
+            c->stack[depth] = (uint16_t)(c->rules[called].start - 1);
+            c->path[depth++] = (uint16_t)called;
+        }
+    }
+}
+
+/* ---- linking -------------------------------------------------------------------------------- */
+
+/* Makes positions absolute. A call that is followed by nothing but a return needs no frame and
+ * becomes a jump. The TAILs of all rows are put at the end. */
+static void grg_link(grg_compiler *c) {
+    for (int i = 0; i < c->n_codes; i++)
+        if (c->codes[i].kind == GRG_SPLIT || c->codes[i].kind == GRG_JUMP) c->codes[i].to += i;
+    for (int i = 0; i < c->n_codes; i++) {
+        grg_code *code = &c->codes[i];
+        if (code->kind != GRG_CALL) continue;
+        code->to = (int32_t)c->rules[code->to].start - 1;
+        int next = i + 1;
+        while (c->codes[next].kind == GRG_JUMP) next = c->codes[next].to;
+        if (c->codes[next].kind == GRG_RETURN) code->kind = GRG_JUMP;
+    }
+    for (int row = 0; row < c->n_rows; row++) {
+        grg_code *tail = &c->codes[c->n_codes + row];
+        tail->kind = GRG_TAIL;
+        tail->to = row;
+    }
+    c->rule = (int)c->rules[c->rule].start - 1;
+}
+
+static int grg_compile(grg_compiler *c) {
+    c->rule = c->atom = -1;
+    for (int n; c->at < c->length; c->at += (uint32_t)n) {
+        n = grg_utf8_length(c->text + c->at, c->length - c->at);
+        if (n <= 0) { grg_wrong(c, c->at, "this is not UTF-8"); return c->error; }
+    }
+    c->at = 0;
+    grg_read_rules(c);
+    for (int i = 0; i < c->n_rules; i++)
+        if (!c->rules[i].start) grg_wrong(c, c->rules[i].name, "there is no rule of this name");
+    c->rule = grg_find_rule(c, "root", 4);
+    if (c->rule < 0) grg_wrong(c, c->length, "there is no rule 'root' to begin with");
+    if (c->error) return c->error;
+    grg_reach_all(c);
+    for (int i = 0; i < c->n_rules; i++) grg_refuse_left_recursion(c, i);
+    if (!c->error) grg_link(c);
+    return c->error;
+}
+
+/* ================================================================= >>trie
+ * The bytes of all tokens as a tree, so that a mask reads bytes that tokens share only once. Nodes
+ * stand in preorder: all nodes below a node follow it. Tokens stand in the same order: those that
+ * end at node i have the numbers from its `first` to that of node i + 1. */
+
+#define GRG_MOST_NODES    (1 << 24)
+#define GRG_LONGEST_TOKEN 256
+
+typedef struct grg_trie_node {
+    uint32_t next_byte;                     /* next << 8 | byte; next: the first not below it */
+    uint32_t first;                         /* number of the first token that ends here or below */
+} grg_trie_node;
+
+/* The tokens that may follow a position, as far as its rule decides: see >>walk. */
+typedef struct grg_cached_set {
+    uint32_t *ranges;                       /* [2 n_ranges] numbers of tokens, first and end; */
+    uint32_t *undecided;                    /* nodes, in the same block of memory */
+    uint32_t  n_ranges, n_undecided;
+} grg_cached_set;
+
+#define GRG_MOST_SETS 64
+
+struct griffin_grammar {
+    const griffin_model *model;
+    const griffin_info  *info;
+    griffin_options hooks;                  /* allocator, logger; error while it opens */
+    uint64_t       id;                      /* a hash of the text; not 0 */
+    uint64_t       size;                    /* of all allocations */
+
+    grg_code      *codes;                   /* [n_codes + n_rows] last the TAIL of each row */
+    uint16_t     (*rows)[64];
+    int            n_codes, n_rows, root;
+
+    grg_trie_node *trie;                    /* [0] is the root, [n_nodes] ends it */
+    uint32_t       n_nodes;
+    int32_t       *order;                   /* [info->tokens] by number; those without text last */
+    uint32_t       n_numbered;
+
+    uint16_t      *set_of;                  /* [n_codes + n_rows] 1 + the position's set, or 0 */
+    grg_cached_set sets[GRG_MOST_SETS];
+    int            n_sets;
+};
+
+static void *grg_grammar_allocate(griffin_grammar *g, uint64_t count, size_t each) {
+    void *memory = grg_allocate(&g->hooks, count * each);
+    if (memory) g->size += count * each;
+    return memory;
+}
+
+/* Control tokens and turn markers have no text that a grammar could mean. */
+static int grg_has_text(const griffin_grammar *g, int32_t token) {
+    const griffin_info *info = g->info;
+    switch (griffin_token_type(g->model, token)) {
+    case GRIFFIN_TOKEN_BYTE: return 1;
+    case GRIFFIN_TOKEN_UNKNOWN: case GRIFFIN_TOKEN_CONTROL: case GRIFFIN_TOKEN_MARKER: return 0;
+    default: return token != info->bos && token != info->eos && token != info->end_of_turn
+                 && token != info->pad;
+    }
+}
+
+/* ---- sorting tokens by their bytes ---------------------------------------------------------- */
+
+typedef struct grg_sorter {
+    char     *bytes;                        /* of token i: from starts[i] to starts[i + 1] */
+    uint32_t *starts;
+    int32_t  *from, *to;
+} grg_sorter;
+
+static uint32_t grg_token_bytes(const grg_sorter *s, int32_t token, const char **bytes) {
+    *bytes = s->bytes + s->starts[token];
+    return s->starts[token + 1] - s->starts[token];
+}
+
+/* How many bytes two tokens share at their start. */
+static uint32_t grg_shared(const grg_sorter *s, int32_t a, int32_t b) {
+    const char *p, *q;
+    uint32_t m = grg_token_bytes(s, a, &p), n = grg_token_bytes(s, b, &q), i = 0;
+    while (i < m && i < n && p[i] == q[i]) i++;
+    return i;
+}
+
+static int grg_sorts_before(const grg_sorter *s, int32_t a, int32_t b) {
+    const char *p, *q;
+    uint32_t m = grg_token_bytes(s, a, &p), n = grg_token_bytes(s, b, &q);
+    int order = memcmp(p, q, m < n ? m : n);
+    return order ? order < 0 : m < n;
+}
+
+/* Merges runs of doubling length. The result is in `from`. */
+static void grg_sort_tokens(grg_sorter *s, int64_t count) {
+    for (int64_t run = 1; run < count; run *= 2) {
+        int32_t *other = s->from;
+        for (int64_t start = 0, to = 0; start < count; start += 2 * run) {
+            int64_t middle = start + run < count ? start + run : count;
+            int64_t end = middle + run < count ? middle + run : count;
+            for (int64_t a = start, b = middle; to < end; to++) {
+                int right = a == middle || (b < end && grg_sorts_before(s, s->from[b], s->from[a]));
+                s->to[to] = s->from[right ? b++ : a++];
+            }
+        }
+        s->from = s->to;
+        s->to = other;
+    }
+}
+
+/* ---- building the trie ---------------------------------------------------------------------- */
+
+/* The bytes of all tokens, one after another; those without text have none. */
+static int grg_collect_bytes(griffin_grammar *g, grg_sorter *s) {
+    uint64_t total = 0;
+    for (int32_t token = 0; token < g->info->tokens; token++) {
+        int n = grg_has_text(g, token) ? griffin_token_text(g->model, token, NULL, 0) : 0;
+        if (n > GRG_LONGEST_TOKEN)
+            return grg_fail(&g->hooks, GRIFFIN_E_UNSUPPORTED, "token %d has %d bytes, more than "
+                            "the %d that grammars work with", (int)token, n, GRG_LONGEST_TOKEN);
+        s->starts[token] = (uint32_t)total;
+        total += (uint64_t)n;
+    }
+    s->starts[g->info->tokens] = (uint32_t)total;
+    s->bytes = (char *)grg_allocate(&g->hooks, total);
+    if (!s->bytes) return GRIFFIN_E_MEMORY;
+    for (int32_t token = 0; token < g->info->tokens; token++) {
+        size_t n = s->starts[token + 1] - s->starts[token];
+        if (n) griffin_token_text(g->model, token, s->bytes + s->starts[token], n);
+    }
+    return GRIFFIN_OK;
+}
+
+static void grg_fill_trie(griffin_grammar *g, const grg_sorter *s) {
+    uint32_t open[GRG_LONGEST_TOKEN + 1];   /* nodes on the way from the root to the last one */
+    uint32_t depth = 0, n = 1;
+    open[0] = 0;
+    g->trie[0].first = 0;
+    for (uint32_t i = 0; i < g->n_numbered; i++) {
+        const char *bytes;
+        uint32_t length = grg_token_bytes(s, g->order[i], &bytes);
+        uint32_t shared = i ? grg_shared(s, g->order[i - 1], g->order[i]) : 0;
+        for (; depth > shared; depth--) g->trie[open[depth]].next_byte |= n << 8;
+        while (depth < length) {
+            g->trie[n].next_byte = (uint8_t)bytes[depth];
+            g->trie[n].first = i;
+            open[++depth] = n++;
+        }
+    }
+    for (; depth; depth--) g->trie[open[depth]].next_byte |= n << 8;
+    g->trie[0].next_byte = g->trie[n].next_byte = n << 8;
+    g->trie[n].first = g->n_numbered;
+}
+
+static int grg_number_tokens(griffin_grammar *g, grg_sorter *s) {
+    int32_t others = g->info->tokens;
+    int error = grg_collect_bytes(g, s);
+    if (error) return error;
+    for (int32_t token = 0; token < g->info->tokens; token++) {
+        if (s->starts[token + 1] > s->starts[token]) s->from[g->n_numbered++] = token;
+        else g->order[--others] = token;
+    }
+    grg_sort_tokens(s, g->n_numbered);
+    memcpy(g->order, s->from, g->n_numbered * sizeof *g->order);
+    uint64_t nodes = 1;
+    for (uint32_t i = 0; i < g->n_numbered; i++) {
+        const char *bytes;
+        nodes += grg_token_bytes(s, g->order[i], &bytes);
+        if (i) nodes -= grg_shared(s, g->order[i - 1], g->order[i]);
+    }
+    if (nodes >= GRG_MOST_NODES)
+        return grg_fail(&g->hooks, GRIFFIN_E_UNSUPPORTED, "the vocabulary has too much text");
+    g->n_nodes = (uint32_t)nodes;
+    g->trie = (grg_trie_node *)grg_grammar_allocate(g, nodes + 1, sizeof *g->trie);
+    if (!g->trie) return GRIFFIN_E_MEMORY;
+    grg_fill_trie(g, s);
+    return GRIFFIN_OK;
+}
+
+static int grg_build_trie(griffin_grammar *g) {
+    uint64_t count = (uint64_t)g->info->tokens;
+    uint32_t *scratch = (uint32_t *)grg_allocate(&g->hooks, count * 12 + 4);
+    grg_sorter s;
+    int error = GRIFFIN_E_MEMORY;
+    if (!scratch) return error;
+    s.bytes = NULL;
+    s.starts = scratch;
+    s.from = (int32_t *)scratch + count + 1;
+    s.to = s.from + count;
+    g->order = (int32_t *)grg_grammar_allocate(g, count, sizeof *g->order);
+    if (g->order) error = grg_number_tokens(g, &s);
+    grg_release(&g->hooks, s.bytes);
+    grg_release(&g->hooks, scratch);
+    return error;
+}
+
+/* ================================================================= >>threads
+ * Reading a byte takes two steps. The closure of some threads are the threads that can read, to
+ * which they lead without reading. Advancing these by a byte gives the threads that have read it.
+ * Both append to one array, in which a caller keeps as many earlier stages as it needs. */
+
+#define GRG_MOST_THREADS 4096
+#define GRG_MOST_FRAMES  2048
+
+typedef griffin_grammar_frame grg_thread;   /* a position and 1 + its innermost frame, or 0 */
+
+typedef struct grg_threads {                /* 24 KB */
+    const griffin_grammar *g;
+    int        n_threads, n_frames;
+    int        fresh;                       /* frames from here on are new in this step */
+    int        returned;                    /* the last closure left the outermost rule */
+    int        full;                        /* there were too many; the results are wrong */
+    grg_thread thread[GRG_MOST_THREADS];
+    griffin_grammar_frame frame[GRG_MOST_FRAMES];
+} grg_threads;
+
+static void grg_threads_start(grg_threads *t, const griffin_grammar *g) {
+    t->g = g;
+    t->n_threads = t->n_frames = t->fresh = t->returned = t->full = 0;
+}
+
+/* Adds a thread unless it is there already, from `from` on. */
+static void grg_add_thread(grg_threads *t, int from, uint32_t position, uint32_t below) {
+    for (int i = from; i < t->n_threads; i++)
+        if (t->thread[i].position == position && t->thread[i].below == below) return;
+    if (t->n_threads == GRG_MOST_THREADS) { t->full = 1; return; }
+    t->thread[t->n_threads].position = (uint16_t)position;
+    t->thread[t->n_threads++].below  = (uint16_t)below;
+}
+
+static uint32_t grg_push_frame(grg_threads *t, uint32_t position, uint32_t below) {
+    for (int i = t->fresh; i < t->n_frames; i++)
+        if (t->frame[i].position == position && t->frame[i].below == below) return (uint32_t)i + 1;
+    if (t->n_frames == GRG_MOST_FRAMES) { t->full = 1; return below; }
+    t->frame[t->n_frames].position = (uint16_t)position;
+    t->frame[t->n_frames].below    = (uint16_t)below;
+    return (uint32_t)++t->n_frames;
+}
+
+/* Adds a thread that has read something. It goes on as far as there is only one way, so that
+ * threads which are going to be equal are found to be equal. */
+static void grg_arrive(grg_threads *t, int from, uint32_t position, uint32_t below) {
+    for (;;) {
+        const grg_code *code = &t->g->codes[position];
+        if (code->kind == GRG_JUMP) {
+            position = (uint32_t)code->to;
+        } else if (code->kind == GRG_RETURN && below) {
+            position = t->frame[below - 1].position;
+            below    = t->frame[below - 1].below;
+        } else {
+            break;
+        }
+    }
+    grg_add_thread(t, from, position, below);
+}
+
+static void grg_return(grg_threads *t, int from, uint32_t below) {
+    grg_arrive(t, from, t->frame[below - 1].position, t->frame[below - 1].below);
+}
+
+/* One step of the closure: where a thread leads that cannot read. */
+static void grg_expand(grg_threads *t, int from, grg_thread p) {
+    const grg_code *code = &t->g->codes[p.position];
+    switch (code->kind) {
+    case GRG_SPLIT:
+        grg_add_thread(t, from, p.position + 1u, p.below);
+        grg_add_thread(t, from, (uint32_t)code->to, p.below);
+        break;
+    case GRG_JUMP: grg_add_thread(t, from, (uint32_t)code->to, p.below); break;
+    case GRG_CALL:
+        grg_add_thread(t, from, (uint32_t)code->to, grg_push_frame(t, p.position + 1u, p.below));
+        break;
+    case GRG_RETURN:
+        if (!p.below) t->returned = 1;
+        else grg_return(t, from, p.below);
+        break;
+    default: break;
+    }
+}
+
+/* Appends the closure of `count` threads, from `arrived` on. Returns how many can read. */
+static int grg_closure(grg_threads *t, int arrived, int count) {
+    int from = t->n_threads, n = from;
+    t->returned = 0;
+    t->fresh = t->n_frames;
+    for (int i = 0; i < count; i++)
+        grg_add_thread(t, from, t->thread[arrived + i].position, t->thread[arrived + i].below);
+    for (int i = from; i < t->n_threads; i++) grg_expand(t, from, t->thread[i]);
+    for (int i = from; i < t->n_threads; i++)
+        if (t->g->codes[t->thread[i].position].kind <= GRG_TAIL) t->thread[n++] = t->thread[i];
+    t->n_threads = n;
+    return n - from;
+}
+
+static void grg_advance_thread(grg_threads *t, int from, grg_thread p, uint8_t byte) {
+    const griffin_grammar *g = t->g;
+    const grg_code *code = &g->codes[p.position];
+    uint32_t behind = p.position + 1u, entry, tail;
+    if (code->kind == GRG_BYTE) {
+        if (code->byte == byte) grg_arrive(t, from, behind, p.below);
+        return;
+    }
+    if (code->kind == GRG_TAIL && byte >> 6 != 2) return;
+    entry = g->rows[code->kind == GRG_TAIL ? code->to : code->to + (byte >> 6)][byte & 63];
+    if (!entry) return;
+    tail = (uint32_t)g->n_codes + entry - 2;
+    if (code->kind == GRG_TAIL) {
+        if (entry == 1) grg_return(t, from, p.below);
+        else grg_add_thread(t, from, tail, p.below);
+    } else {
+        if (entry == 1) grg_arrive(t, from, behind, p.below);
+        else grg_add_thread(t, from, tail, grg_push_frame(t, behind, p.below));
+    }
+}
+
+/* Appends what `count` threads of a closure, from `open` on, become by a byte. Returns how many. */
+static int grg_advance(grg_threads *t, int open, int count, uint8_t byte) {
+    int from = t->n_threads;
+    t->fresh = t->n_frames;
+    for (int i = 0; i < count; i++) grg_advance_thread(t, from, t->thread[open + i], byte);
+    return t->n_threads - from;
+}
+
+/* ---- states --------------------------------------------------------------------------------- */
+
+static int grg_frame_ok(const griffin_grammar *g, griffin_grammar_frame f, int frames) {
+    return f.position < g->n_codes + g->n_rows && f.below <= frames
+        && (g->codes[f.position].kind != GRG_TAIL || f.below);
+}
+
+/* Whatever a state contains, nothing outside of it is read, and every walk ends. */
+static int grg_check_state(const griffin_grammar *g, const griffin_grammar_state *s,
+                           const char *function) {
+    int n = s->frames + s->places, ok = n <= GRIFFIN_GRAMMAR_FRAMES;
+    if (s->grammar == 0 && n + s->ended == 0) return GRIFFIN_OK;
+    for (int i = 0; ok && i < n; i++)
+        ok = grg_frame_ok(g, s->frame[i], i < s->frames ? i : s->frames);
+    if (ok && s->grammar == g->id) return GRIFFIN_OK;
+    return grg_fail(&g->hooks, GRIFFIN_E_MISMATCH, "%s: the state is of another grammar, or "
+                    "damaged", function);
+}
+
+/* Returns how many threads the state has. */
+static int grg_resume(grg_threads *t, const griffin_grammar *g, const griffin_grammar_state *s) {
+    grg_threads_start(t, g);
+    if (s->grammar == 0) {
+        grg_arrive(t, 0, (uint32_t)g->root, 0);
+    } else {
+        memcpy(t->frame, s->frame, s->frames * sizeof *t->frame);
+        memcpy(t->thread, s->frame + s->frames, s->places * sizeof *t->thread);
+        t->n_frames  = s->frames;
+        t->n_threads = s->places;
+    }
+    return t->n_threads;
+}
+
+/* Keeps in the state the threads from `from` on and the frames that they need, equal ones once.
+ * Those that the state had are not equal. */
+static int grg_suspend(const grg_threads *t, int from, griffin_grammar_state *s) {
+    uint16_t moved[GRG_MOST_FRAMES + 1];    /* of 1 + a frame: is it needed; then 1 + its index */
+    int old = s->frames, n = 0;
+    memset(moved, 0, sizeof moved);
+    for (int i = from; i < t->n_threads; i++) moved[t->thread[i].below] = 1;
+    for (int i = t->n_frames; i > 0; i--) if (moved[i]) moved[t->frame[i - 1].below] = 1;
+    moved[0] = 0;
+    for (int i = 1; i <= t->n_frames; i++) {
+        griffin_grammar_frame f = t->frame[i - 1];
+        int j = i <= old ? n : 0;
+        if (!moved[i]) continue;
+        f.below = moved[f.below];
+        while (j < n && (s->frame[j].position != f.position || s->frame[j].below != f.below)) j++;
+        if (j == GRIFFIN_GRAMMAR_FRAMES) return GRIFFIN_E_SPACE;
+        s->frame[j] = f;
+        if (j == n) n++;
+        moved[i] = (uint16_t)(j + 1);
+    }
+    if (n + t->n_threads - from > GRIFFIN_GRAMMAR_FRAMES) return GRIFFIN_E_SPACE;
+    s->frames = (uint16_t)n;
+    s->places = (uint16_t)(t->n_threads - from);
+    for (int i = from; i < t->n_threads; i++) {
+        s->frame[n].position = t->thread[i].position;
+        s->frame[n++].below  = moved[t->thread[i].below];
+    }
+    memset(s->frame + n, 0, (size_t)(GRIFFIN_GRAMMAR_FRAMES - n) * sizeof *s->frame);
+    return GRIFFIN_OK;
+}
+
+/* Takes up the state, and says if the text may end there. */
+static int grg_may_end(grg_threads *t, const griffin_grammar *g, const griffin_grammar_state *s) {
+    int threads = grg_resume(t, g, s), frames = t->n_frames;
+    grg_closure(t, 0, threads);
+    t->n_threads = threads;
+    t->n_frames  = frames;
+    return t->returned;
+}
+
+/* Returns 1 if the state has moved on, 0 if the byte cannot follow, or E_SPACE. */
+static int grg_accept_byte(grg_threads *t, const griffin_grammar *g, griffin_grammar_state *s,
+                           uint8_t byte) {
+    int threads = grg_resume(t, g, s), open = grg_closure(t, 0, threads), from = t->n_threads;
+    int alive = grg_advance(t, threads, open, byte);
+    if (t->full) return GRIFFIN_E_SPACE;
+    if (!alive) return 0;
+    s->grammar = g->id;
+    return grg_suspend(t, from, s) < 0 ? GRIFFIN_E_SPACE : 1;
+}
+
+static int grg_accept_token(grg_threads *t, const griffin_grammar *g, griffin_grammar_state *s,
+                            int32_t token) {
+    char bytes[GRG_LONGEST_TOKEN];
+    int moved = 0;
+    if (token == g->info->eos || token == g->info->end_of_turn) {
+        if (!grg_may_end(t, g, s)) return 0;
+        memset(s, 0, sizeof *s);
+        s->grammar = g->id;
+        s->ended = 1;
+        return 1;
+    }
+    int n = grg_has_text(g, token) ? griffin_token_text(g->model, token, bytes, sizeof bytes) : 0;
+    for (int i = 0; i < n; i++) {
+        moved = grg_accept_byte(t, g, s, (uint8_t)bytes[i]);
+        if (moved <= 0) break;
+    }
+    return moved;
+}
+
+/* ================================================================= >>walk
+ * Which tokens may follow is found by one walk through the trie, in the order of the tokens'
+ * numbers. Each node on the way down has the threads that have read the bytes up to it. Where a
+ * thread is alive, the tokens that end there may follow. Where none is alive, the nodes below are
+ * skipped. All tokens between two that may follow are forbidden.
+ *
+ * Such a walk is long where nearly everything may follow, as inside a string. But as long as it
+ * does not leave the rule in which it began, it is always the same. So it is done once for each
+ * position, when the grammar is opened (>>cache). The cached set of a position has the tokens that
+ * were found. It also has the undecided nodes, at which the rule returned: there the calls around
+ * decide what follows. A mask takes the tokens of cached sets as they are. Its walk only reads on
+ * with the threads that have no set, and at undecided nodes it is joined by the threads that return
+ * there. */
+
+#define GRG_MOST_CACHED 8                   /* threads of a mask whose sets are used */
+#define GRG_NO_NODE     0xFFFFFFFFu
+
+/* A thread with a cached set, of which the mask has used the ranges before `range` and the
+ * undecided nodes before `node`. */
+typedef struct grg_cached_thread {
+    const grg_cached_set *set;
+    uint32_t below, range, node;
+} grg_cached_thread;
+
+/* A node on the way down: `n_arrived` threads came to it; the closure of these is n_open threads.
+ * Below the node both arrays are filled from n_threads and n_frames on. */
+typedef struct grg_level {
+    uint32_t end;                           /* the first node that is not below */
+    uint16_t arrived, n_arrived, open, n_open, n_threads, n_frames;
+    int      returned;
+} grg_level;
+
+typedef struct grg_walk {                   /* scratch of a mask, on the stack */
+    float    *logits;
+    uint32_t  next;                         /* tokens with lower numbers are done with */
+    int       forbidden;                    /* how many of them */
+    grg_cached_thread cached[GRG_MOST_CACHED];
+    int       n_cached;
+    uint32_t  undecided;                    /* the next undecided node of any of these, or none */
+
+    grg_cached_set *found;                  /* not for a mask, but to fill this set; or null */
+    uint32_t  most;                         /* numbers that fit into each of its arrays */
+    uint32_t  visited;                      /* nodes */
+
+    grg_level   level[GRG_LONGEST_TOKEN + 2];
+    grg_threads t;
+} grg_walk;
+
+/* ---- tokens, in the order of their numbers -------------------------------------------------- */
+
+/* Forbids the tokens from w->next to `end` that no cached set has. */
+static void grg_forbid_until(grg_walk *w, uint32_t end) {
+    while (w->next < end) {
+        uint32_t allowed = w->next, stop = end;
+        for (int k = 0; k < w->n_cached; k++) {
+            grg_cached_thread *c = &w->cached[k];
+            const uint32_t *range = c->set->ranges + 2 * c->range;
+            for (; c->range < c->set->n_ranges && range[1] <= w->next; range += 2) c->range++;
+            if (c->range == c->set->n_ranges) continue;
+            if (range[0] > w->next) { if (range[0] < stop) stop = range[0]; }
+            else if (range[1] > allowed) allowed = range[1];
+        }
+        if (allowed > w->next) { w->next = allowed; continue; }
+        w->forbidden += (int)(stop - w->next);
+        while (w->next < stop) w->logits[w->t.g->order[w->next++]] = -INFINITY;
+    }
+}
+
+static void grg_found_range(grg_walk *w, uint32_t first, uint32_t end) {
+    grg_cached_set *set = w->found;
+    uint32_t *range = set->ranges + 2 * set->n_ranges;
+    if (set->n_ranges && range[-1] == first) { range[-1] = end; return; }
+    if (2 * set->n_ranges + 2 > w->most) { w->t.full = 1; return; }
+    range[0] = first;
+    range[1] = end;
+    set->n_ranges++;
+}
+
+static void grg_found_undecided(grg_walk *w, uint32_t node) {
+    if (w->found->n_undecided == w->most) w->t.full = 1;
+    else w->found->undecided[w->found->n_undecided++] = node;
+}
+
+static void grg_allow(grg_walk *w, uint32_t first, uint32_t end) {
+    if (first == end) return;
+    if (w->found) { grg_found_range(w, first, end); return; }
+    grg_forbid_until(w, first);
+    if (w->next < end) w->next = end;
+}
+
+/* ---- undecided nodes ------------------------------------------------------------------------ */
+
+static void grg_find_undecided(grg_walk *w) {
+    w->undecided = GRG_NO_NODE;
+    for (int k = 0; k < w->n_cached; k++) {
+        const grg_cached_thread *c = &w->cached[k];
+        if (!c->below || c->node == c->set->n_undecided) continue;
+        if (c->set->undecided[c->node] < w->undecided) w->undecided = c->set->undecided[c->node];
+    }
+}
+
+/* Adds the threads that return at this node to those that have arrived there, from `from` on. */
+static void grg_join_undecided(grg_walk *w, int from, uint32_t node) {
+    for (int k = 0; k < w->n_cached; k++) {
+        grg_cached_thread *c = &w->cached[k];
+        if (!c->below || c->node == c->set->n_undecided || c->set->undecided[c->node] != node)
+            continue;
+        c->node++;
+        grg_return(&w->t, from, c->below);
+    }
+    grg_find_undecided(w);
+}
+
+/* ---- the walk ------------------------------------------------------------------------------- */
+
+/* Goes down to a node at which the threads from `arrived` on have arrived. If these are the threads
+ * that had arrived one level above, as in a loop such as [^"]*, their closure is known. */
+static void grg_enter(grg_walk *w, grg_level *l, const grg_level *above, int arrived,
+                      uint32_t end) {
+    grg_threads *t = &w->t;
+    int count = t->n_threads - arrived;
+    if (above && above->n_arrived == count
+        && memcmp(t->thread + above->arrived, t->thread + arrived,
+                  (size_t)count * sizeof(grg_thread)) == 0) {
+        t->n_threads = above->n_threads;
+        *l = *above;
+    } else {
+        l->arrived   = (uint16_t)arrived;
+        l->n_arrived = (uint16_t)count;
+        l->open      = (uint16_t)t->n_threads;
+        l->n_open    = (uint16_t)grg_closure(t, arrived, count);
+        l->n_threads = (uint16_t)t->n_threads;
+        l->n_frames  = (uint16_t)t->n_frames;
+        l->returned  = t->returned;
+    }
+    l->end = end;
+}
+
+/* The threads at the root are in w->t. */
+static void grg_walk_trie(grg_walk *w) {
+    const grg_trie_node *trie = w->t.g->trie;
+    grg_threads *t = &w->t;
+    grg_level *l = w->level;
+    uint32_t end = w->t.g->n_nodes, next;
+    if (w->undecided == 0) grg_join_undecided(w, 0, 0);
+    grg_enter(w, l, NULL, 0, end);
+    if (w->found && l->returned) grg_found_undecided(w, 0);
+    for (uint32_t i = 1; i < end && !t->full; i = next) {
+        while (i >= l->end) l--;
+        t->n_threads = l->n_threads;
+        t->n_frames  = l->n_frames;
+        next = trie[i].next_byte >> 8;
+        if (grg_advance(t, l->open, l->n_open, (uint8_t)trie[i].next_byte)) {
+            grg_allow(w, trie[i].first, trie[i + 1].first);
+            w->visited++;
+        }
+        if (i == w->undecided) grg_join_undecided(w, l->n_threads, i);
+        if (t->n_threads > l->n_threads) {
+            if (next == i + 1) continue;    /* nothing is below */
+            grg_enter(w, l + 1, l, l->n_threads, next);
+            l++;
+            if (w->found && l->returned) grg_found_undecided(w, i);
+            next = i + 1;
+        } else {                            /* nothing lives below, up to the next undecided node */
+            if (!l->n_open) next = l->end;
+            if (w->undecided >= next) continue;
+            if (l->n_open) { grg_enter(w, l + 1, NULL, l->n_threads, next); l++; }
+            next = w->undecided;
+        }
+    }
+}
+
+/* Masks all tokens that have text. The threads of the state are in w->t. Returns how many
+ * remain. */
+static int grg_mask_text(grg_walk *w, float *logits) {
+    const griffin_grammar *g = w->t.g;
+    int n = 0;                              /* threads that the walk begins with */
+    w->logits = logits;
+    w->found = NULL;
+    w->next = w->visited = 0;
+    w->forbidden = w->n_cached = 0;
+    for (int i = 0; i < w->t.n_threads; i++) {
+        grg_thread p = w->t.thread[i];
+        int set = w->n_cached < GRG_MOST_CACHED ? g->set_of[p.position] : 0;
+        if (!set) { w->t.thread[n++] = p; continue; }
+        grg_cached_thread *c = &w->cached[w->n_cached++];
+        c->set = &g->sets[set - 1];
+        c->below = p.below;
+        c->range = c->node = 0;
+    }
+    w->t.n_threads = n;
+    grg_find_undecided(w);
+    grg_walk_trie(w);
+    grg_forbid_until(w, g->n_numbered);
+    return (int)g->n_numbered - w->forbidden;
+}
+
+/* ================================================================= >>cache
+ * Cached sets for the positions that a text can stop at. */
+
+#ifndef GRG_LONG_WALK                       /* tests make it small */
+  #define GRG_LONG_WALK 1024                /* nodes that make a set worthwhile */
+#endif
+
+/* Walks from a position whose calls are not known. `found` lends its arrays, which hold half as
+ * many numbers as there are tokens: where that is too little, nothing would be won. */
+static int grg_cache_position(griffin_grammar *g, int position, grg_cached_set found) {
+    grg_cached_set *set = &g->sets[g->n_sets];
+    grg_walk w;
+    grg_threads_start(&w.t, g);
+    grg_add_thread(&w.t, 0, (uint32_t)position, 0);
+    w.found = &found;
+    w.most = g->n_numbered / 2;
+    w.n_cached = 0;
+    w.visited = 0;
+    w.undecided = GRG_NO_NODE;
+    grg_walk_trie(&w);
+    if (w.t.full || w.visited < GRG_LONG_WALK) return GRIFFIN_OK;
+    set->n_ranges    = found.n_ranges;
+    set->n_undecided = found.n_undecided;
+    uint64_t numbers = 2 * (uint64_t)set->n_ranges + set->n_undecided;
+    set->ranges = (uint32_t *)grg_grammar_allocate(g, numbers, sizeof *set->ranges);
+    if (!set->ranges) return GRIFFIN_E_MEMORY;
+    set->undecided = set->ranges + 2 * set->n_ranges;
+    memcpy(set->ranges, found.ranges, 8 * (size_t)set->n_ranges);
+    memcpy(set->undecided, found.undecided, 4 * (size_t)set->n_undecided);
+    g->set_of[position] = (uint16_t)++g->n_sets;
+    return GRIFFIN_OK;
+}
+
+/* A text stops behind a code that reads or calls, or at the beginning, which is i == -1. Where only
+ * one byte can follow, or the rule ends, the walk is short. */
+static int grg_build_cache(griffin_grammar *g) {
+    uint64_t codes = (uint64_t)g->n_codes, half = g->n_numbered / 2;
+    uint32_t *scratch = (uint32_t *)grg_allocate(&g->hooks, 8 * half + codes);
+    int error = GRIFFIN_OK;
+    if (!scratch) return GRIFFIN_E_MEMORY;
+    grg_cached_set found = { scratch, scratch + half, 0, 0 };
+    uint8_t *done = (uint8_t *)(scratch + 2 * half);
+    memset(done, 0, (size_t)codes);
+    for (int i = -1; i + 1 < g->n_codes && !error && g->n_sets < GRG_MOST_SETS; i++) {
+        int at = i < 0 ? g->root : i + 1;
+        if (i >= 0 && g->codes[i].kind > GRG_TAIL && g->codes[i].kind != GRG_CALL) continue;
+        while (g->codes[at].kind == GRG_JUMP) at = g->codes[at].to;
+        if (g->codes[at].kind == GRG_BYTE || g->codes[at].kind == GRG_RETURN || done[at]) continue;
+        done[at] = 1;
+        error = grg_cache_position(g, at, found);
+    }
+    grg_release(&g->hooks, scratch);
+    return error;
+}
+
+/* ================================================================= >>schema
+ * From a JSON schema to the text of a grammar. The whole schema is checked to be JSON first. All
+ * that follows trusts this: a value is a pointer to its first byte, and reading on from there
+ * cannot fail. Each schema within the schema that is needed becomes a rule, in the order in which
+ * they are met: s0 is the outermost one. */
+
+#define GRG_JSON_DEPTH 64
+
+enum grg_keyword {
+    GRG_TYPE, GRG_ENUM, GRG_CONST, GRG_PROPERTIES, GRG_REQUIRED, GRG_ADDITIONAL, GRG_ITEMS,
+    GRG_MIN_ITEMS, GRG_MAX_ITEMS, GRG_MIN_LENGTH, GRG_MAX_LENGTH, GRG_ANY_OF, GRG_ONE_OF, GRG_REF,
+    GRG_DEFS, GRG_DEFINITIONS, GRG_KEYWORDS
+};
+
+static const char *const grg_keyword_names[GRG_KEYWORDS] = {
+    "type", "enum", "const", "properties", "required", "additionalProperties", "items", "minItems",
+    "maxItems", "minLength", "maxLength", "anyOf", "oneOf", "$ref", "$defs", "definitions"
+};
+
+static const char *const grg_annotations[] = {
+    "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly",
+    "$schema", "$id", "$comment"
+};
+
+/* Sets of types are sums of these, in the order of the names. */
+enum grg_type {
+    GRG_OBJECT = 1, GRG_ARRAY = 2, GRG_STRING = 4, GRG_INTEGER = 8, GRG_NUMBER = 16,
+    GRG_BOOLEAN = 32, GRG_NULL = 64
+};
+
+static const char *const grg_type_names[] = {
+    "object", "array", "string", "integer", "number", "boolean", "null"
+};
+
+#define GRG_COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
+
+typedef struct grg_property { const char *name; int rule, required; } grg_property;
+
+typedef struct grg_schema {
+    const griffin_options *hooks;
+    const char *text, *end;
+    const char *at;                         /* while the text is checked */
+    int         error;                      /* the first one; nothing happens after it */
+    int         n_rules, n_properties;
+    const char *rules[GRG_MOST_RULES];      /* where the schema of each rule stands */
+    grg_property properties[GRG_MOST_RULES];/* of the object that is being written; their number is
+                                             * -1 for what is not an object with rules of its own */
+    size_t      length;
+    char        grammar[GRG_MOST_TEXT];
+} grg_schema;
+
+static void grg_wrong_name(grg_schema *c, const char *at, const char *what, const char *name,
+                           size_t length) {
+    if (c->error) return;
+    c->error = grg_fail(c->hooks, GRIFFIN_E_FORMAT, "schema, byte %u: %s%t",
+                        (uint64_t)(at - c->text), what, name, length);
+}
+
+static void grg_wrong_at(grg_schema *c, const char *at, const char *what) {
+    grg_wrong_name(c, at, what, "", 0);
+}
+
+/* ---- strings of JSON, which begin at a quote
+ * -------------------------------------------------- */
+
+/* What a string means, byte by byte. */
+typedef struct grg_string { const char *at; unsigned char bytes[4]; int count, used; } grg_string;
+
+static grg_string grg_string_at(const char *quote) {
+    grg_string s;
+    memset(&s, 0, sizeof s);
+    s.at = quote + 1;
+    return s;
+}
+
+/* -1 at the end. */
+static int grg_next_byte(grg_string *s) {
+    static const char letters[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
+    if (s->used < s->count) return s->bytes[s->used++];
+    if (*s->at == '"') return -1;
+    if (*s->at != '\\') return (unsigned char)*s->at++;
+    if (s->at[1] != 'u') {
+        s->at += 2;
+        return values[strchr(letters, s->at[-1]) - letters];
+    }
+    uint32_t c = (uint32_t)grg_hex(s->at + 2, 4, 4);
+    s->at += 6;
+    if (c >> 11 == 0xD800 >> 11) {
+        c = 0x10000 + ((c - 0xD800) << 10) + ((uint32_t)grg_hex(s->at + 2, 4, 4) - 0xDC00);
+        s->at += 6;
+    }
+    s->count = grg_utf8_write(c, s->bytes);
+    s->used = 1;
+    return s->bytes[0];
+}
+
+static int grg_string_is(const char *quote, const char *text) {
+    grg_string s = grg_string_at(quote);
+    for (; *text; text++) if (grg_next_byte(&s) != (unsigned char)*text) return 0;
+    return grg_next_byte(&s) < 0;
+}
+
+static int grg_same_strings(const char *quote, const char *other) {
+    grg_string a = grg_string_at(quote), b = grg_string_at(other);
+    for (;;) {
+        int byte = grg_next_byte(&a);
+        if (byte != grg_next_byte(&b)) return 0;
+        if (byte < 0) return 1;
+    }
+}
+
+/* ---- checking that it is JSON: RFC 8259 ----------------------------------------------------- */
+
+static void grg_not_json(grg_schema *c, const char *what) { grg_wrong_at(c, c->at, what); }
+
+/* The next byte that is not white space; 0 at the end. */
+static int grg_json_peek(grg_schema *c) {
+    while (c->at < c->end && memchr(" \t\r\n", *c->at, 4)) c->at++;
+    return c->at < c->end ? (unsigned char)*c->at : 0;
+}
+
+static int grg_json_take(grg_schema *c, const char *bytes) {    /* 1 if one of them is here */
+    if (c->at == c->end || !*c->at || !strchr(bytes, *c->at)) return 0;
+    c->at++;
+    return 1;
+}
+
+/* Returns the unit of a \uXXXX at p, or -1. */
+static int64_t grg_json_unit(const char *p, const char *end) {
+    return end - p >= 6 && p[0] == '\\' && p[1] == 'u' ? grg_hex(p + 2, 4, 4) : -1;
+}
+
+/* Bytes of the escape at p; 0: it is wrong. Units of surrogate pairs come in pairs. */
+static int grg_json_escape(const char *p, const char *end) {
+    if (end - p >= 2 && p[1] && strchr("\"\\/bfnrt", p[1])) return 2;
+    int64_t high = grg_json_unit(p, end);
+    if (high < 0) return 0;
+    if (high >> 11 != 0xD800 >> 11) return 6;
+    int64_t low = grg_json_unit(p + 6, end);
+    return high < 0xDC00 && low >= 0xDC00 && low < 0xE000 ? 12 : 0;
+}
+
+static void grg_check_string(grg_schema *c) {
+    const char *start = c->at++;
+    while (c->at < c->end && *c->at != '"') {
+        int is_escape = *c->at == '\\';
+        int n = is_escape ? grg_json_escape(c->at, c->end)
+                          : grg_utf8_length(c->at, (uint64_t)(c->end - c->at));
+        if ((unsigned char)*c->at < 0x20) grg_not_json(c, "control character in a string");
+        else if (n <= 0) grg_not_json(c, is_escape ? "invalid escape" : "not UTF-8");
+        if (c->error) return;
+        c->at += n;
+    }
+    if (c->at < c->end) c->at++;
+    else grg_wrong_at(c, start, "string without an end");
+}
+
+static void grg_check_digits(grg_schema *c) {
+    if (!grg_json_take(c, "0123456789")) grg_not_json(c, "expected a digit");
+    while (grg_json_take(c, "0123456789")) { }
+}
+
+static void grg_check_number(grg_schema *c) {
+    grg_json_take(c, "-");
+    if (!grg_json_take(c, "0")) grg_check_digits(c);
+    if (grg_json_take(c, ".")) grg_check_digits(c);
+    if (grg_json_take(c, "eE")) {
+        grg_json_take(c, "+-");
+        grg_check_digits(c);
+    }
+}
+
+static void grg_check_word(grg_schema *c) {
+    static const char *const words[] = { "true", "false", "null" };
+    for (int i = 0; i < 3; i++) {
+        size_t n = strlen(words[i]);
+        if ((size_t)(c->end - c->at) < n || memcmp(c->at, words[i], n) != 0) continue;
+        c->at += n;
+        return;
+    }
+    grg_not_json(c, c->at == c->end ? "text ends too early" : "expected a value");
+}
+
+/* A member's name and its colon. Meanwhile `properties` holds the names of all objects that are
+ * open, those of this one from `from` on. */
+static void grg_check_name(grg_schema *c, int from) {
+    if (grg_json_peek(c) != '"') { grg_not_json(c, "expected a member name"); return; }
+    const char *name = c->at;
+    grg_check_string(c);
+    for (int i = from; i < c->n_properties && !c->error; i++)
+        if (grg_same_strings(c->properties[i].name, name))
+            grg_wrong_at(c, name, "duplicate member");
+    if (c->n_properties == GRG_MOST_RULES)
+        grg_wrong_at(c, name, "more than 4096 members");
+    if (c->error) return;
+    c->properties[c->n_properties++].name = name;
+    grg_json_peek(c);
+    if (!grg_json_take(c, ":")) grg_not_json(c, "expected ':'");
+}
+
+/* Calls itself for values inside, GRG_JSON_DEPTH times at most. */
+static void grg_check_value(grg_schema *c, int depth) {
+    int first = grg_json_peek(c);
+    if (first == '"') { grg_check_string(c); return; }
+    if (first == '-' || (first >= '0' && first <= '9')) { grg_check_number(c); return; }
+    if (first != '{' && first != '[') { grg_check_word(c); return; }
+    if (depth == GRG_JSON_DEPTH) { grg_not_json(c, "nested too deeply"); return; }
+    const char *close = first == '{' ? "}" : "]";
+    int names = c->n_properties;            /* those of this object come behind */
+    c->at++;
+    grg_json_peek(c);
+    if (grg_json_take(c, close)) return;
+    while (!c->error) {
+        if (first == '{') {
+            grg_check_name(c, names);
+            if (c->error) return;
+        }
+        grg_check_value(c, depth + 1);
+        grg_json_peek(c);
+        if (grg_json_take(c, close)) break;
+        if (!grg_json_take(c, ",")) grg_not_json(c, "expected ',' or a bracket");
+    }
+    c->n_properties = names;
+}
+
+/* ---- reading JSON that was checked ---------------------------------------------------------- */
+
+static const char *grg_skip_space(const grg_schema *c, const char *p) {
+    while (p < c->end && memchr(" \t\r\n", *p, 4)) p++;
+    return p;
+}
+
+/* Behind the value at p. */
+static const char *grg_skip_value(const grg_schema *c, const char *p) {
+    int depth = 0;
+    do {
+        if (*p == '"') {
+            for (p++; *p != '"'; p++) p += *p == '\\';
+            p++;
+        } else if (*p == '{' || *p == '[') {
+            depth++;
+            p++;
+        } else if (*p == '}' || *p == ']') {
+            depth--;
+            p++;
+        } else {                            /* a number, a word; or what stands between values */
+            p++;
+            while (p < c->end && !memchr(" \t\r\n,:]}[{\"", *p, 11)) p++;
+        }
+    } while (depth);
+    return p;
+}
+
+/* The first element of an array, or the first name of an object; null if it is empty. */
+static const char *grg_first(const grg_schema *c, const char *container) {
+    const char *p = grg_skip_space(c, container + 1);
+    return *p == ']' || *p == '}' ? NULL : p;
+}
+
+/* The element or the name behind a value; null: that was the last. */
+static const char *grg_next(const grg_schema *c, const char *value) {
+    const char *p = grg_skip_space(c, grg_skip_value(c, value));
+    return *p == ',' ? grg_skip_space(c, p + 1) : NULL;
+}
+
+static const char *grg_value_of(const grg_schema *c, const char *name) {
+    return grg_skip_space(c, grg_skip_space(c, grg_skip_value(c, name)) + 1);
+}
+
+static unsigned grg_types_of_value(const grg_schema *c, const char *value) {
+    switch (*value) {
+    case '{': return GRG_OBJECT;
+    case '[': return GRG_ARRAY;
+    case '"': return GRG_STRING;
+    case 't': case 'f': return GRG_BOOLEAN;
+    case 'n': return GRG_NULL;
+    default: break;
+    }
+    for (const char *end = grg_skip_value(c, value); value < end; value++)
+        if (strchr(".eE", *value)) return GRG_NUMBER;
+    return GRG_INTEGER | GRG_NUMBER;
+}
+
+/* An error about something, with the string at `quote` as it is spelled. */
+static void grg_wrong_string(grg_schema *c, const char *at, const char *what, const char *quote) {
+    grg_wrong_name(c, at, what, quote + 1, (size_t)(grg_skip_value(c, quote) - quote) - 2);
+}
+
+/* ---- writing the grammar -------------------------------------------------------------------- */
+
+static void grg_put(grg_schema *c, const char *text, size_t length) {
+    if (length > sizeof c->grammar - c->length)
+        grg_wrong_at(c, c->text, "the grammar of this schema is too large");
+    if (c->error) return;
+    memcpy(c->grammar + c->length, text, length);
+    c->length += length;
+}
+
+static void grg_print(grg_schema *c, const char *format, ...) { /* %d: the next int, not negative */
+    va_list values;
+    va_start(values, format);
+    for (; *format; format++) {
+        grg_line number;
+        number.length = 0;
+        if (*format != '%') { grg_put(c, format, 1); continue; }
+        format++;
+        grg_line_number(&number, (uint64_t)va_arg(values, int));
+        grg_put(c, number.text, number.length);
+    }
+    va_end(values);
+}
+
+/* A byte inside a literal of the grammar. */
+static void grg_put_byte(grg_schema *c, int byte) {
+    char text[4] = { '\\', 'x', '0', 0 };
+    if (byte < ' ') {
+        text[2] = (char)('0' + byte / 16);
+        text[3] = "0123456789ABCDEF"[byte % 16];
+        grg_put(c, text, 4);
+    } else {
+        text[1] = (char)byte;
+        if (byte == '"' || byte == '\\') grg_put(c, text, 2);
+        else grg_put(c, text + 1, 1);
+    }
+}
+
+/* A name and the colon. It is spelled in one way, whatever escapes the schema has in it. */
+static void grg_put_name(grg_schema *c, const char *quote) {
+    grg_string s = grg_string_at(quote);
+    grg_print(c, "\"\\\"");
+    for (int byte = grg_next_byte(&s); byte >= 0; byte = grg_next_byte(&s)) {
+        if (byte < ' ') {
+            grg_print(c, "\\\\u00%d", byte / 16);
+            grg_put(c, &"0123456789abcdef"[byte % 16], 1);
+        } else {
+            if (byte == '"' || byte == '\\') grg_put_byte(c, '\\');
+            grg_put_byte(c, byte);
+        }
+    }
+    grg_print(c, "\\\"\" \":\" space ");
+}
+
+/* ---- keywords ------------------------------------------------------------------------------- */
+
+/* A bound such as minItems, or what it is without the keyword. */
+static int grg_bound(grg_schema *c, const char *value, int absent) {
+    int n = 0;
+    if (!value) return absent;
+    if (!(grg_types_of_value(c, value) & GRG_INTEGER))
+        grg_wrong_at(c, value, "expected a whole number");
+    for (const char *p = value; p < c->end && *p >= '0' && *p <= '9' && n <= 30000; p++)
+        n = 10 * n + (*p - '0');
+    if (*value == '-' || n > 30000)
+        grg_wrong_at(c, value, "expected a number from 0 to 30000");
+    return n;
+}
+
+/* The number of the rule for a schema. */
+static int grg_rule_of(grg_schema *c, const char *schema) {
+    for (int i = 0; i < c->n_rules; i++) if (c->rules[i] == schema) return i;
+    if (c->n_rules == GRG_MOST_RULES) {
+        grg_wrong_at(c, schema, "more than 4096 schemas in the schema");
+        return 0;
+    }
+    c->rules[c->n_rules] = schema;
+    return c->n_rules++;
+}
+
+/* The next byte of a segment of a JSON pointer, where ~1 stands for / and ~0 for ~; -1 at its
+ * end. */
+static int grg_segment_byte(grg_string *s) {
+    int byte = grg_next_byte(s);
+    if (byte == '~') return grg_next_byte(s) == '1' ? '/' : '~';
+    return byte == '/' ? -1 : byte;
+}
+
+static const char *grg_find_member(const grg_schema *c, const char *object, grg_string segment) {
+    for (const char *name = grg_first(c, object), *value; name; name = grg_next(c, value)) {
+        grg_string a = grg_string_at(name), b = segment;
+        int byte = grg_next_byte(&a), other = grg_segment_byte(&b);
+        while (byte == other && byte >= 0) {
+            byte = grg_next_byte(&a);
+            other = grg_segment_byte(&b);
+        }
+        value = grg_value_of(c, name);
+        if (byte == other) return value;
+    }
+    return NULL;
+}
+
+/* The schema that a $ref means. */
+static const char *grg_resolve(grg_schema *c, const char *ref) {
+    const char *place = grg_skip_space(c, c->text);
+    if (*ref != '"') { grg_wrong_at(c, ref, "expected a text"); return place; }
+    grg_string s = grg_string_at(ref);
+    if (grg_next_byte(&s) != '#') {
+        grg_wrong_at(c, ref, "only a $ref that starts with # is supported");
+        return place;
+    }
+    int byte = grg_next_byte(&s);
+    while (place && byte == '/') {
+        place = *place == '{' ? grg_find_member(c, place, s) : NULL;
+        do byte = grg_next_byte(&s); while (byte >= 0 && byte != '/');
+    }
+    if (!place || byte >= 0) grg_wrong_string(c, ref, "nothing is at ", ref);
+    return place;
+}
+
+static unsigned grg_type_of_name(grg_schema *c, const char *value, const char *at) {
+    for (int i = 0; *value == '"' && i < GRG_COUNT(grg_type_names); i++)
+        if (grg_string_is(value, grg_type_names[i])) return 1u << i;
+    grg_wrong_at(c, at, "type: expected a name of JSON Schema");
+    return 0;
+}
+
+/* The types that a schema names or, if it names none, to which its keywords belong. */
+static unsigned grg_types(grg_schema *c, const char *const *k) {
+    unsigned types = 0;
+    if (!k[GRG_TYPE]) {
+        if (k[GRG_PROPERTIES] || k[GRG_REQUIRED] || k[GRG_ADDITIONAL]) types |= GRG_OBJECT;
+        if (k[GRG_ITEMS] || k[GRG_MIN_ITEMS] || k[GRG_MAX_ITEMS]) types |= GRG_ARRAY;
+        if (k[GRG_MIN_LENGTH] || k[GRG_MAX_LENGTH]) types |= GRG_STRING;
+        return types;
+    }
+    if (*k[GRG_TYPE] != '[') return grg_type_of_name(c, k[GRG_TYPE], k[GRG_TYPE]);
+    for (const char *p = grg_first(c, k[GRG_TYPE]); p; p = grg_next(c, p))
+        types |= grg_type_of_name(c, p, k[GRG_TYPE]);
+    if (!types) grg_wrong_at(c, k[GRG_TYPE], "type: expected a name");
+    return types;
+}
+
+/* enum, const, anyOf, oneOf and $ref say everything by themselves; beside enum and const there may
+ * be a type. */
+static void grg_check_alone(grg_schema *c, const char *const *k) {
+    static const int says_all[] = { GRG_ENUM, GRG_CONST, GRG_ANY_OF, GRG_ONE_OF, GRG_REF };
+    int alone = -1;
+    for (int i = 0; i < GRG_COUNT(says_all); i++) if (k[says_all[i]]) alone = says_all[i];
+    for (int i = 0; i < GRG_DEFS && alone >= 0; i++) {
+        if (i == alone || !k[i] || (i == GRG_TYPE && alone <= GRG_CONST)) continue;
+        grg_wrong_name(c, k[alone], "this keyword is not supported beside ", grg_keyword_names[i],
+                         strlen(grg_keyword_names[i]));
+    }
+}
+
+/* ---- values of each type -------------------------------------------------------------------- */
+
+static void grg_read_properties(grg_schema *c, const char *object) {
+    if (*object != '{') { grg_wrong_at(c, object, "properties: expected an object"); return; }
+    for (const char *name = grg_first(c, object), *value; name; name = grg_next(c, value)) {
+        grg_property *p = &c->properties[c->n_properties];
+        value = grg_value_of(c, name);
+        p->name = name;
+        p->required = 0;
+        p->rule = grg_rule_of(c, value);
+        if (c->error) return;
+        c->n_properties++;                  /* not more than there are rules */
+    }
+}
+
+static void grg_read_required(grg_schema *c, const char *array) {
+    if (*array != '[') { grg_wrong_at(c, array, "required: expected an array"); return; }
+    for (const char *p = grg_first(c, array); p && !c->error; p = grg_next(c, p)) {
+        int i = 0;
+        if (*p != '"') { grg_wrong_at(c, array, "required: expected names"); return; }
+        while (i < c->n_properties && !grg_same_strings(c->properties[i].name, p)) i++;
+        if (i < c->n_properties) c->properties[i].required = 1;
+        else grg_wrong_string(c, array, "required, but not among the properties: ", p);
+    }
+}
+
+static void grg_put_object(grg_schema *c, int rule, const char *const *k) {
+    const char *more = k[GRG_ADDITIONAL];
+    if (more && grg_types_of_value(c, more) != GRG_BOOLEAN)
+        grg_wrong_at(c, more, "additionalProperties is only supported as true or false");
+    if (!k[GRG_PROPERTIES] && !k[GRG_REQUIRED] && (!more || *more == 't')) {
+        grg_print(c, "object");
+        return;
+    }
+    c->n_properties = 0;
+    if (k[GRG_PROPERTIES]) grg_read_properties(c, k[GRG_PROPERTIES]);
+    if (k[GRG_REQUIRED]) grg_read_required(c, k[GRG_REQUIRED]);
+    grg_print(c, "\"{\" space s%d-0-f \"}\"", rule);
+}
+
+/* Rules for what may follow the first i properties of the object: sN-i-f if none of them was
+ * written, sN-i-m if some were. */
+static void grg_put_properties(grg_schema *c, int rule) {
+    int i;
+    for (i = 0; i < c->n_properties; i++) {
+        const grg_property *p = &c->properties[i];
+        grg_print(c, "s%d-%d-f ::= ", rule, i);
+        grg_put_name(c, p->name);
+        grg_print(c, "s%d s%d-%d-m", p->rule, rule, i + 1);
+        if (!p->required) grg_print(c, " | s%d-%d-f", rule, i + 1);
+        grg_print(c, "\ns%d-%d-m ::= (\",\" space ", rule, i);
+        grg_put_name(c, p->name);
+        grg_print(c, p->required ? "s%d) s%d-%d-m\n" : "s%d)? s%d-%d-m\n", p->rule, rule, i + 1);
+    }
+    grg_print(c, "s%d-%d-f ::= \"\"\ns%d-%d-m ::= space\n", rule, i, rule, i);
+}
+
+static void grg_put_repeat(grg_schema *c, int least, int most) {    /* most < 0: no limit */
+    if (most < 0) grg_print(c, "{%d,}", least);
+    else grg_print(c, "{%d,%d}", least, most);
+}
+
+static void grg_put_item(grg_schema *c, int item) {     /* a value by its rule; -1: any */
+    if (item < 0) grg_print(c, "value");
+    else grg_print(c, "s%d", item);
+}
+
+static void grg_put_array(grg_schema *c, const char *const *k) {
+    int least = grg_bound(c, k[GRG_MIN_ITEMS], 0), most = grg_bound(c, k[GRG_MAX_ITEMS], -1);
+    int item = k[GRG_ITEMS] ? grg_rule_of(c, k[GRG_ITEMS]) : -1;
+    if (most >= 0 && least > most)
+        grg_wrong_at(c, k[GRG_MAX_ITEMS], "less than minItems");
+    grg_print(c, "\"[\" space ");
+    if (most != 0) {
+        grg_print(c, "(");
+        grg_put_item(c, item);
+        grg_print(c, " (\",\" space ");
+        grg_put_item(c, item);
+        grg_print(c, ")");
+        grg_put_repeat(c, least > 0 ? least - 1 : 0, most < 0 ? -1 : most - 1);
+        grg_print(c, least > 0 ? " space) " : " space)? ");
+    }
+    grg_print(c, "\"]\"");
+}
+
+static void grg_put_string(grg_schema *c, const char *const *k) {
+    int least = grg_bound(c, k[GRG_MIN_LENGTH], 0), most = grg_bound(c, k[GRG_MAX_LENGTH], -1);
+    if (most >= 0 && least > most)
+        grg_wrong_at(c, k[GRG_MAX_LENGTH], "less than minLength");
+    grg_print(c, "\"\\\"\" char");
+    grg_put_repeat(c, least, most);
+    grg_print(c, " \"\\\"\"");
+}
+
+/* A value of enum or const, as the schema spells it. */
+static void grg_put_value(grg_schema *c, const char *value, unsigned types) {
+    if (types && !(types & grg_types_of_value(c, value)))
+        grg_wrong_at(c, value, "a value not of the given type");
+    grg_print(c, "\"");
+    for (const char *end = grg_skip_value(c, value); value < end; value++)
+        grg_put_byte(c, (unsigned char)*value);
+    grg_print(c, "\"");
+}
+
+/* The elements of enum, anyOf or oneOf as alternatives. */
+static void grg_put_choice(grg_schema *c, const char *array, int are_values, unsigned types) {
+    const char *between = "";
+    if (*array != '[') { grg_wrong_at(c, array, "expected an array"); return; }
+    for (const char *p = grg_first(c, array); p && !c->error; p = grg_next(c, p), between = " | ") {
+        grg_print(c, between);
+        if (are_values) grg_put_value(c, p, types);
+        else grg_print(c, "s%d", grg_rule_of(c, p));
+    }
+    if (!*between) grg_wrong_at(c, array, "expected something to choose from");
+}
+
+/* ---- schemas -------------------------------------------------------------------------------- */
+
+static void grg_put_types(grg_schema *c, int rule, unsigned types, const char *const *k) {
+    const char *between = "";
+    if (types & GRG_NUMBER) types &= ~(unsigned)GRG_INTEGER;
+    for (int i = 0; i < GRG_COUNT(grg_type_names); i++) {
+        if (!(types >> i & 1)) continue;
+        grg_print(c, between);
+        between = " | ";
+        switch (1 << i) {
+        case GRG_OBJECT: grg_put_object(c, rule, k); break;
+        case GRG_ARRAY:  grg_put_array(c, k); break;
+        case GRG_STRING: grg_put_string(c, k); break;
+        default: grg_print(c, grg_type_names[i]); break;
+        }
+    }
+}
+
+static void grg_find_keywords(grg_schema *c, const char *schema, const char **k) {
+    for (const char *name = grg_first(c, schema), *value; name; name = grg_next(c, value)) {
+        int i = 0, skipped = 0;
+        value = grg_value_of(c, name);
+        for (int a = 0; a < GRG_COUNT(grg_annotations); a++)
+            skipped |= grg_string_is(name, grg_annotations[a]);
+        if (skipped) continue;
+        while (i < GRG_KEYWORDS && !grg_string_is(name, grg_keyword_names[i])) i++;
+        if (i == GRG_KEYWORDS) grg_wrong_string(c, name, "this keyword is not supported: ", name);
+        else k[i] = value;
+        if (c->error) return;
+    }
+}
+
+/* What a rule says, and the rules that only it needs. */
+static void grg_put_schema(grg_schema *c, int rule, const char *schema) {
+    const char *k[GRG_KEYWORDS];
+    memset(k, 0, sizeof k);
+    c->n_properties = -1;
+    grg_print(c, "s%d ::= ", rule);
+    if (*schema == '{') grg_find_keywords(c, schema, k);
+    else if (*schema != 't')
+        grg_wrong_at(c, schema, "expected a schema that allows something");
+    if (c->error) return;
+    unsigned types = grg_types(c, k);
+    grg_check_alone(c, k);
+    if (c->error) return;
+    if (k[GRG_REF]) grg_print(c, "s%d", grg_rule_of(c, grg_resolve(c, k[GRG_REF])));
+    else if (k[GRG_CONST]) grg_put_value(c, k[GRG_CONST], types);
+    else if (k[GRG_ENUM]) grg_put_choice(c, k[GRG_ENUM], 1, types);
+    else if (k[GRG_ANY_OF]) grg_put_choice(c, k[GRG_ANY_OF], 0, 0);
+    else if (k[GRG_ONE_OF]) grg_put_choice(c, k[GRG_ONE_OF], 0, 0);
+    else if (types) grg_put_types(c, rule, types, k);
+    else grg_print(c, "value");
+    grg_print(c, "\n");
+    if (c->n_properties >= 0) grg_put_properties(c, rule);
+}
+
+static const char grg_common_rules[] =
+    "space ::= \" \"?\n"
+    "value ::= object | array | string | number | boolean | null\n"
+    "object ::= \"{\" space (string \":\" space value (\",\" space string \":\" space value)* "
+        "space)? \"}\"\n"
+    "array ::= \"[\" space (value (\",\" space value)* space)? \"]\"\n"
+    "string ::= \"\\\"\" char* \"\\\"\"\n"
+    "char ::= [^\"\\\\\\x00-\\x1F] | \"\\\\\" ([\"\\\\/bfnrt] | \"u\" code)\n"
+    "code ::= [0-9a-cefA-CEF] hex{3} | [dD] [0-7] hex{2}\n"      /* no half of a surrogate pair */
+    "hex ::= [0-9a-fA-F]\n"
+    "integer ::= \"-\"? (\"0\" | [1-9] [0-9]{0,17})\n"
+    "number ::= integer (\".\" [0-9]{1,17})? ([eE] [-+]? [0-9]{1,2})?\n"
+    "boolean ::= \"true\" | \"false\"\n"
+    "null ::= \"null\"\n";
+
+static int grg_convert_schema(grg_schema *c) {
+    c->at = c->text;
+    grg_check_value(c, 0);
+    grg_json_peek(c);
+    if (c->at < c->end) grg_not_json(c, "text after the value");
+    if (c->error) return c->error;
+    grg_print(c, "root ::= s0\n");
+    grg_rule_of(c, grg_skip_space(c, c->text));
+    for (int rule = 0; rule < c->n_rules && !c->error; rule++)
+        grg_put_schema(c, rule, c->rules[rule]);
+    grg_put(c, grg_common_rules, sizeof grg_common_rules - 1);
+    return c->error;
+}
+
+/* ================================================================= >>public */
+
+static int grg_keep_program(griffin_grammar *g, const grg_compiler *c) {
+    uint64_t codes = (uint64_t)(c->n_codes + c->n_rows), rows = (uint64_t)c->n_rows;
+    g->codes  = (grg_code *)grg_grammar_allocate(g, codes, sizeof *g->codes);
+    g->rows   = (uint16_t (*)[64])grg_grammar_allocate(g, rows, sizeof *g->rows);
+    g->set_of = (uint16_t *)grg_grammar_allocate(g, codes, sizeof *g->set_of);
+    if (!g->codes || !g->rows || !g->set_of) return GRIFFIN_E_MEMORY;
+    memcpy(g->codes, c->codes, (size_t)codes * sizeof *g->codes);
+    memcpy(g->rows, c->rows, (size_t)rows * sizeof *g->rows);
+    memset(g->set_of, 0, (size_t)codes * sizeof *g->set_of);
+    g->n_codes = c->n_codes;
+    g->n_rows  = c->n_rows;
+    g->root    = c->rule;
+    return GRIFFIN_OK;
+}
+
+static int grg_check_length(const griffin_grammar *g, const char *what, size_t length) {
+    if (length <= GRG_MOST_TEXT) return GRIFFIN_OK;
+    return grg_fail(&g->hooks, GRIFFIN_E_FORMAT, "%s: %u bytes, at most %d are read", what,
+                    (uint64_t)length, GRG_MOST_TEXT);
+}
+
+static int grg_read_grammar(griffin_grammar *g, const char *text, size_t length) {
+    int error = grg_check_length(g, "grammar", length);
+    if (error) return error;
+    grg_compiler *c = (grg_compiler *)grg_allocate(&g->hooks, sizeof *c);
+    if (!c) return GRIFFIN_E_MEMORY;
+    memset(c, 0, sizeof *c);
+    c->hooks = &g->hooks;
+    c->text = text;
+    c->length = (uint32_t)length;
+    g->id = grg_hash(text, length);
+    error = grg_compile(c);
+    if (!error) error = grg_keep_program(g, c);
+    grg_release(&g->hooks, c);
+    return error;
+}
+
+static int grg_read_schema(griffin_grammar *g, const char *text, size_t length) {
+    int error = grg_check_length(g, "schema", length);
+    if (error) return error;
+    grg_schema *c = (grg_schema *)grg_allocate(&g->hooks, sizeof *c);
+    if (!c) return GRIFFIN_E_MEMORY;
+    c->hooks = &g->hooks;
+    c->text = text;
+    c->end = text + length;
+    c->error = c->n_rules = c->n_properties = 0;
+    c->length = 0;
+    error = grg_convert_schema(c);
+    if (!error) error = grg_read_grammar(g, c->grammar, c->length);
+    grg_release(&g->hooks, c);
+    return error;
+}
+
+/* Allocator and logger of the options or, where these have none, of the model. */
+static griffin_options grg_hooks(const griffin_info *info, const griffin_options *options) {
+    griffin_options hooks;
+    memset(&hooks, 0, sizeof hooks);
+    hooks.allocator = info->allocator;
+    hooks.logger    = info->logger;
+    if (!options) return hooks;
+    if (options->allocator.allocate) hooks.allocator = options->allocator;
+    if (options->logger.message) hooks.logger = options->logger;
+    hooks.error      = options->error;
+    hooks.error_size = options->error_size;
+    return hooks;
+}
+
+typedef int grg_reader(griffin_grammar *g, const char *text, size_t length);
+
+static int grg_open(griffin_grammar **grammar, const griffin_model *model, const char *text,
+                    size_t length, const griffin_options *options, grg_reader *read,
+                    const char *function) {
+    if (grammar) *grammar = NULL;
+    if (!model) return GRIFFIN_E_ARGUMENT;
+    const griffin_info *info = griffin_get_info(model);
+    griffin_options hooks = grg_hooks(info, options);
+    if (!info->tokens)
+        return grg_fail(&hooks, GRIFFIN_E_VOCABULARY, "%s: the model has no vocabulary", function);
+    if (!grammar || (!text && length))
+        return grg_fail(&hooks, GRIFFIN_E_ARGUMENT, "%s: argument out of range", function);
+    griffin_grammar *g = (griffin_grammar *)grg_allocate(&hooks, sizeof *g);
+    if (!g) return GRIFFIN_E_MEMORY;
+    memset(g, 0, sizeof *g);
+    g->model = model;
+    g->info  = info;
+    g->hooks = hooks;
+    g->size  = sizeof *g;
+    int error = read(g, text ? text : "", length);
+    if (!error) error = grg_build_trie(g);
+    if (!error) error = grg_build_cache(g);
+    g->hooks.error = NULL;                  /* the caller's text may be gone after opening */
+    if (error) griffin_grammar_close(g);
+    else *grammar = g;
+    return error;
+}
+
+GRIFFIN_GRAMMAR_API int griffin_grammar_open(griffin_grammar **grammar, const griffin_model *model,
+                                             const char *text, size_t length,
+                                             const griffin_options *options) {
+    return grg_open(grammar, model, text, length, options, grg_read_grammar,
+                    "griffin_grammar_open");
+}
+
+GRIFFIN_GRAMMAR_API int griffin_grammar_open_schema(griffin_grammar **grammar,
+                                                    const griffin_model *model,
+                                                    const char *schema, size_t length,
+                                                    const griffin_options *options) {
+    return grg_open(grammar, model, schema, length, options, grg_read_schema,
+                    "griffin_grammar_open_schema");
+}
+
+GRIFFIN_GRAMMAR_API void griffin_grammar_close(griffin_grammar *g) {
+    if (!g) return;
+    griffin_options hooks = g->hooks;
+    for (int i = 0; i < g->n_sets; i++) grg_release(&hooks, g->sets[i].ranges);
+    grg_release(&hooks, g->codes);
+    grg_release(&hooks, g->rows);
+    grg_release(&hooks, g->set_of);
+    grg_release(&hooks, g->trie);
+    grg_release(&hooks, g->order);
+    grg_release(&hooks, g);
+}
+
+GRIFFIN_GRAMMAR_API uint64_t griffin_grammar_size(const griffin_grammar *g) {
+    return g ? g->size : 0;
+}
+
+GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
+                                             const griffin_grammar_state *state, float *logits) {
+    grg_walk w;
+    float kept[2] = { 0, 0 };
+    if (!g) return GRIFFIN_E_ARGUMENT;
+    if (!state || !logits) return grg_fail(&g->hooks, GRIFFIN_E_ARGUMENT, "grammar: null pointer");
+    int error = grg_check_state(g, state, "griffin_grammar_mask");
+    if (error) return error;
+    const griffin_info *info = g->info;
+    int32_t ends[2] = { info->eos, info->end_of_turn == info->eos ? -1 : info->end_of_turn };
+    for (int i = 0; i < 2; i++) if (ends[i] >= 0) kept[i] = logits[ends[i]];
+    int may_end = grg_may_end(&w.t, g, state);
+    int remaining = grg_mask_text(&w, logits);
+    for (int i = (int)g->n_numbered; i < info->tokens; i++) logits[g->order[i]] = -INFINITY;
+    for (int i = info->tokens; i < info->config.vocab; i++) logits[i] = -INFINITY;
+    for (int i = 0; i < 2; i++) {
+        if (!may_end || ends[i] < 0) continue;
+        logits[ends[i]] = kept[i];
+        remaining++;
+    }
+    if (w.t.full)
+        return grg_fail(&g->hooks, GRIFFIN_E_SPACE, "griffin_grammar_mask: the grammar leaves too "
+                        "many ways open here");
+    if (remaining) return remaining;
+    return grg_fail(&g->hooks, GRIFFIN_E_NO_TOKEN, "griffin_grammar_mask: %s",
+                    state->ended ? "the text has ended"
+                    : may_end ? "the text is complete, and the model has no token to end it"
+                    : "no token of the vocabulary can continue the text");
+}
+
+GRIFFIN_GRAMMAR_API int griffin_grammar_accept(const griffin_grammar *g,
+                                               griffin_grammar_state *state, int32_t token) {
+    grg_threads t;
+    if (!g) return GRIFFIN_E_ARGUMENT;
+    if (!state || token < 0 || token >= g->info->tokens)
+        return grg_fail(&g->hooks, GRIFFIN_E_ARGUMENT, "griffin_grammar_accept: argument out of "
+                        "range");
+    int moved = grg_check_state(g, state, "griffin_grammar_accept");
+    if (moved < 0) return moved;
+    griffin_grammar_state s = *state;
+    moved = grg_accept_token(&t, g, &s, token);
+    if (moved == 0)
+        return grg_fail(&g->hooks, GRIFFIN_E_ARGUMENT, "griffin_grammar_accept: token %d cannot "
+                        "follow", (int)token);
+    if (moved < 0)
+        return grg_fail(&g->hooks, moved, "griffin_grammar_accept: more than %d rules are open",
+                        GRIFFIN_GRAMMAR_FRAMES);
+    *state = s;
+    return s.ended || grg_may_end(&t, g, &s);
+}
+
+#endif /* GRIFFIN_GRAMMAR_IMPLEMENTATION */
