@@ -45,7 +45,7 @@ $(LIBRARY): $(OBJECTS)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(STANDARD) $(CFLAGS) $(WARNINGS) $(OPENMP) -pthread -I. -MMD -c $< -o $@
+	$(CC) $(STANDARD) $(CFLAGS) $(WARNINGS) $(OPENMP) -pthread -I. -MMD -MP -c $< -o $@
 
 -include $(wildcard $(BUILD)/*/*.d $(BUILD)/*/*/*.d)
 

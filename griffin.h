@@ -563,9 +563,9 @@ GRIFFIN_API int griffin_run(griffin_context *context, const griffin_span *spans,
 GRIFFIN_API int griffin_begin  (griffin_context *context, const griffin_span *spans, int count);
 GRIFFIN_API int griffin_advance(griffin_context *context, int units);
 
-/* What the next unit does, for profiles: "embed", "norm" (and quantise, where integers follow),
- * "quantise", "linear", "gated" (the inner half of an MLP), "conv", "rglru", "rope" or "attend";
- * null when nothing is in flight. */
+/* What the next unit does, for profiles: "embed", "angles" (of rotary embeddings), "norm",
+ * "quantise" (a row to int8), "linear", "gated" (the inner half of an MLP), "conv", "rglru", "rope",
+ * "keep" (keys and values) or "attend"; null when nothing is in flight. */
 GRIFFIN_API const char *griffin_unit_name(const griffin_context *context);
 
 /* ---- sampling --------------------------------------------------------------
@@ -1066,7 +1066,7 @@ static uint64_t grf_hash_number(uint64_t hash, uint64_t number) {
 /* ---- hash tables ----------------------------------------------------------------------
  * From a 32-bit hash to the index of an item, by open addressing: an item lies at its hash, or in
  * the first free place after it. A hostile file can make its items collide. It is refused if an
- * item would lie a thousand places from its hash, so that no search has to go further. */
+ * item would lie more than a thousand places from its hash, so no search has to go further. */
 
 typedef struct grf_table_entry { uint32_t hash, index; } grf_table_entry;   /* index + 1; 0: free */
 typedef struct grf_table { grf_table_entry *entries; uint32_t mask; } grf_table;
@@ -1087,7 +1087,7 @@ static int grf_table_make(grf_table *table, uint64_t count, const grf_host *host
 static int grf_table_add(grf_table *table, uint32_t hash, int index, const grf_host *host) {
     uint32_t at = hash & table->mask;
     for (int steps = 0; table->entries[at].index; steps++) {
-        if (steps + 1 == GRF_FARTHEST) {
+        if (steps == GRF_FARTHEST) {
             return grf_fail(host, GRIFFIN_E_FORMAT, "names made to collide");
         }
         at = (at + 1) & table->mask;
@@ -1099,7 +1099,7 @@ static int grf_table_add(grf_table *table, uint32_t hash, int index, const grf_h
 
 /* The next item that was added with this hash; -1: there are no more. *steps starts as 0. */
 GRF_INLINE int32_t grf_table_next(const grf_table *table, uint32_t hash, uint32_t *steps) {
-    while (*steps < GRF_FARTHEST) {
+    while (*steps <= GRF_FARTHEST) {
         const grf_table_entry *entry = &table->entries[(hash + (*steps)++) & table->mask];
         if (!entry->index) break;
         if (entry->hash == hash) return (int32_t)entry->index - 1;
@@ -4776,7 +4776,8 @@ static void grf_encoder_add_special(grf_encoder *e, uint64_t start, uint64_t len
 }
 
 /* The piece that a stretch of rewritten text is, or -1. */
-static int32_t grf_encoder_piece(const grf_encoder *e, uint64_t start, uint64_t length, int kinds) {
+GRF_INLINE int32_t grf_encoder_piece(const grf_encoder *e, uint64_t start, uint64_t length,
+                                     int kinds) {
     const char *text = e->text.at + start;
     if (length > e->v->longest) return -1;
     int32_t id = grf_vocab_find(e->v, text, length, grf_text_hash(text, length), kinds);
@@ -4818,7 +4819,8 @@ static void grf_encoder_split_characters(grf_encoder *e, uint64_t from) {
 
 enum grf_class { GRF_OTHER, GRF_LETTER, GRF_NUMBER, GRF_BLANK };
 
-/* Runs of code points, Unicode 14: how many are skipped, how many belong, and so on. */
+/* The code points of each class in Unicode 14, which no file brings along: how many are not of the
+ * class, how many are, how many are not, and so on. */
 static const uint16_t grf_blanks[] = {
     9,5,18,1,100,1,26,1,5599,1,2431,11,29,2,5,1,47,1,4000,1
 };
@@ -6040,18 +6042,17 @@ GRIFFIN_API const char *griffin_error_string(int error) {
  *
  *     GV_TARGET        tells the compiler which instructions a function may use
  *     GV_INLINE        begins a function that is always compiled into its caller
- *     GV_FLOAT_ROWS    rows of activations that the kernels of float and of quantised weights
- *     GV_INT_ROWS      multiply at once: each row needs two vectors of sums in registers (GV_INT_ROWS:
- *                      and two more of integers)
+ *     GV_FLOAT_ROWS    rows of activations that one pass over a tile multiplies. Each needs two
+ *     GV_INT_ROWS      vectors of sums in registers, with quantised weights two more of integers
  *     GV_QUERIES       queries of attention that are multiplied at once with four keys
  *     GV_VALUE_VECTORS vectors of a value that attention adds up at once
- *     GV_BYTE_ZERO     what gi_byte leaves added to a weight of q8_0. Tiles hold weights + 128. That
- *                      is right where gi_dot4 multiplies unsigned with signed bytes; where it
- *                      multiplies signed ones, gi_byte takes the 128 off, and this is 0
+ *     GV_BYTE_ZERO     128 or 0: what a weight of q8_0 has added to it after gi_byte. Tiles hold
+ *                      weights + 128, for sets whose gi_dot4 multiplies unsigned with signed bytes.
+ *                      Where gi_dot4 multiplies signed bytes only, gi_byte takes the 128 off
  *     GV_PAIRS         1 where products of nibbles are first added as int16, in GV(add_pairs)
  *     GV_SUM4          1 where four sums at once, GV(sum4), are faster than gv_sum four times
  *     GV_UNROLL_BLOCK  GRF_UNROLL if the loop over a block of quantised weights is to be unrolled
- *     GV_FETCH_BLOCK   1 if a block is prefetched before that loop, 0 if step by step in it
+ *     GV_FETCH_BLOCK   1 if kernels of GV_INT_ROWS rows prefetch a block before that loop, not in it
  *     GV_FMAF          a fused multiply-add of three floats */
 
 /* ---- what the kernels of all sets share ------------------------------------------------------ */
@@ -6094,23 +6095,23 @@ static int grf_next_queries(int queries, int most) {
     }
 
 /* What a pass over a part of a tile prefetches: `step` bytes from `at` on in each step, a step being
- * a column of floats or an eighth of a block. If the rows need one pass, it prefetches 6 KiB ahead of
+ * a column of floats or an eighth of a block. If the rows need one pass, it prefetches 8 KiB ahead of
  * itself, since a processor's own prefetching falls behind. If they need several, the part stays in
  * the first cache, and each pass prefetches its share of the part after the next. */
 typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
 
 static grf_ahead grf_look_ahead(const uint8_t *part, int64_t part_bytes, int step_bytes, int passes) {
     grf_ahead ahead;
-    ahead.at = part + (passes > 1 ? 2 * part_bytes : 6144);
+    ahead.at = part + (passes > 1 ? 2 * part_bytes : 8192);
     ahead.step = (step_bytes + passes - 1) / passes;
     return ahead;
 }
 
 /* Prefetches a line, or two: most of a step of up to 72 or 136 bytes. */
-#define GV_FETCH_LINES(at, two) \
+#define GRF_FETCH_LINES(at, two) \
     do { GRF_FETCH(at); if (two) GRF_FETCH((at) + 64); } while (0)
 
-/* Prefetches a number of bytes. gcc 12 drops calls of functions that do nothing else, hence inline. */
+/* Prefetches a number of bytes. Inline, since gcc 12 drops calls of functions that do only that. */
 GRF_INLINE void grf_fetch_bytes(const uint8_t *at, int bytes) {
     const uint8_t *end = at + bytes;
     do GRF_FETCH(at); while ((at += 64) < end);
@@ -7099,16 +7100,17 @@ GV_INLINE void GV(float_rows)(const int rows, const int type, float *out, const 
                               const float *x, int64_t stride, int64_t count, grf_ahead ahead) {
     const int size = type == GRF_F32 ? 64 : 32;             /* bytes of 16 weights */
     const int two = type == GRF_F32 && rows < GV_FLOAT_ROWS;
+    const float *x4 = x + 4 * stride, *x8 = x + 8 * stride;
     gv low[GV_FLOAT_ROWS], high[GV_FLOAT_ROWS];             /* output rows 0 to 15, 16 to 31 */
     GRF_UNROLL for (int m = 0; m < rows; m++) {
         low[m] = gv_load(out + m * GRF_TILE);
         high[m] = gv_load(out + m * GRF_TILE + 16);
     }
-    for (; count > 0; count--, x++, w += 2 * size, ahead.at += ahead.step) {
+    for (; count > 0; count--, x++, x4++, x8++, w += 2 * size, ahead.at += ahead.step) {
         gv a = GV(load_as)(type, w), b = GV(load_as)(type, w + size);
-        GV_FETCH_LINES(ahead.at, two);
+        GRF_FETCH_LINES(ahead.at, two);
         GRF_UNROLL for (int m = 0; m < rows; m++) {
-            gv xm = gv_set(x[m * stride]);
+            gv xm = gv_set((m < 4 ? x : m < 8 ? x4 : x8)[m % 4 * stride]);
             low[m] = gv_fma(a, xm, low[m]);
             high[m] = gv_fma(b, xm, high[m]);
         }
@@ -7399,13 +7401,13 @@ GV_INLINE gi GV(int_start)(const int type, const grf_q8 *x, int block) {
     return gi_set(type == GRF_Q4_0 ? x->start4[block] : GV_BYTE_ZERO ? x->start8[block] : 0);
 }
 
-/* Step k of a block for one half of the tile: sum[m] += w q[m] */
-GV_INLINE void GV(int_step)(const int rows, const int type, gi *sum, gi w, const grf_q8 *x,
-                            int block, int k) {
+/* sum[m] += w q[m] for 4 columns and 16 output rows */
+GV_INLINE void GV(int_add)(const int rows, const int type, gi *sum, gi w, const int8_t *q) {
     GRF_UNROLL for (int m = 0; m < rows; m++) {
         int32_t four;
-        memcpy(&four, x[m].q + 32 * block + 4 * k, 4);
-        sum[m] = GV_IN_PAIRS ? GV(add_pairs)(sum[m], w, gi_set(four)) : gi_dot4(sum[m], w, gi_set(four));
+        memcpy(&four, q + m * (int64_t)sizeof(grf_q8), 4);
+        sum[m] = GV_IN_PAIRS ? GV(add_pairs)(sum[m], w, gi_set(four))
+                             : gi_dot4(sum[m], w, gi_set(four));
     }
 }
 
@@ -7413,31 +7415,40 @@ GV_INLINE gi GV(int_weights)(const int type, const uint8_t *at, int upper) {
     return type == GRF_Q8_0 ? gi_byte(gi_load(at)) : gi_nibble(gi_load(at), upper);
 }
 
+/* A step: the weights of 4 columns at `at`, or their upper nibbles, for both halves of the tile. */
+GV_INLINE void GV(int_step)(const int rows, const int type, gi *low, gi *high, const uint8_t *at,
+                            const int upper, const int8_t *q, const int fetch,
+                            const uint8_t *ahead) {
+    gi w = GV(int_weights)(type, at, upper);
+    GRF_IN_ORDER;
+    if (fetch) GRF_FETCH_LINES(ahead, type == GRF_Q8_0);
+    GV(int_add)(rows, type, low, w, q);
+    GV(int_add)(rows, type, high, GV(int_weights)(type, at + 64, upper), q);
+}
+
 /* One group of columns: out += dx (...), continuing the sums in out. Returns what follows in w. */
 GV_INLINE const uint8_t *GV(int_group)(const int rows, const int type, float *out,
                                        const uint8_t *w, const grf_q8 *x, int blocks,
                                        grf_ahead ahead) {
-    const int full = rows == GV_INT_ROWS;   /* the registers are: one vector of weights at a time */
-    const int at_once = full && GV_FETCH_BLOCK, nibbles = type == GRF_Q4_0 ? 2 : 1;
+    const int steps = type == GRF_Q8_0 ? 8 : 4, fetch = !(GV_FETCH_BLOCK && rows == GV_INT_ROWS);
     gv low[GV_INT_ROWS], high[GV_INT_ROWS];
     GRF_UNROLL for (int m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
     for (int b = 0; b < blocks; b++) {
         gi ilow[GV_INT_ROWS], ihigh[GV_INT_ROWS];
         GRF_UNROLL for (int m = 0; m < rows; m++)
             ilow[m] = ihigh[m] = GV_IN_PAIRS ? gi_set(0) : GV(int_start)(type, x + m, b);
-        if (at_once) grf_fetch_bytes(ahead.at, 8 * ahead.step);
-        GV_UNROLL_BLOCK for (int j = 0; j < 8; j += nibbles)
-            GRF_UNROLL for (int h = 0; h < nibbles; h++) {
-                const int k = j / nibbles + 4 * h;
-                const uint8_t *at = w + 64 + 128 * (j / nibbles);
-                gi wl = GV(int_weights)(type, at, h), wh;
-                GRF_IN_ORDER;       /* lines read out of turn would cost a fifth of the rate */
-                if (!at_once) GV_FETCH_LINES(ahead.at + (j + h) * ahead.step, type == GRF_Q8_0 && !full);
-                if (!full) wh = GV(int_weights)(type, at + 64, h);
-                GV(int_step)(rows, type, ilow, wl, x, b, k);
-                if (full) wh = GV(int_weights)(type, at + 64, h);
-                GV(int_step)(rows, type, ihigh, wh, x, b, k);
+        if (!fetch) grf_fetch_bytes(ahead.at, 8 * ahead.step);
+        GV_UNROLL_BLOCK for (int j = 0; j < steps; j++) {
+            const uint8_t *at = w + 64 + 128 * j;
+            const int8_t *q = x->q + 32 * b + 4 * j;
+            if (type == GRF_Q8_0) {
+                GV(int_step)(rows, type, ilow, ihigh, at, 0, q, fetch, ahead.at + j * ahead.step);
+            } else {
+                const uint8_t *line = ahead.at + 2 * j * ahead.step;
+                GV(int_step)(rows, type, ilow, ihigh, at, 0, q, fetch, line);
+                GV(int_step)(rows, type, ilow, ihigh, at, 1, q + 16, fetch, line + ahead.step);
             }
+        }
         gv dl = gv_f16(w), dh = gv_f16(w + 32);
         w += type == GRF_Q8_0 ? GRF_BLOCK_BYTES_Q8_0 : GRF_BLOCK_BYTES_Q4_0;
         ahead.at += 8 * ahead.step;

@@ -493,7 +493,7 @@ static void test_collisions(void) {
     reset_host();
     CHECK(grf_table_make(&table, 4000, &host) == GRIFFIN_OK, "%s", message);
     while (n < 4000 && grf_table_add(&table, 77, n, &host) == GRIFFIN_OK) n++;
-    CHECK(n == 1000 && strstr(message, "collide"), "%d: %s", n, message);
+    CHECK(n == 1001 && strstr(message, "collide"), "%d: %s", n, message);
     grf_host_release(&host, table.entries);
 }
 

@@ -460,7 +460,7 @@ static void test_malformed(void) {
 }
 
 /* A GGUF file in memory: metadata only. */
-static unsigned char made[20000];
+static unsigned char made[40000];
 static size_t made_size;
 
 static void make_number(uint64_t value, int n) {
@@ -552,6 +552,35 @@ static void test_merges(void) {
     close_vocabulary();
 }
 
+/* Pieces that all hash to one place: the last one lies as far from it as is accepted, and is
+ * found. */
+static void test_collisions(void) {
+    static char texts[1002][9];
+    static const char *list[1002];
+    static int32_t scores[1002];
+    for (unsigned i = 0, n = 0; n < 1002; i++) {
+        snprintf(texts[n], sizeof texts[n], "%08u", i);
+        list[n] = texts[n];
+        n += (grf_vocab_text_hash(texts[n], 8) & 2047) == 7;
+    }
+    for (int count = 1001; count <= 1002; count++) {
+        made_size = 24;
+        made[16] = 0;
+        make_key("tokenizer.ggml.model", GRIFFIN_VALUE_STRING);
+        make_text("llama");
+        make_texts("tokenizer.ggml.tokens", list, count);
+        make_numbers("tokenizer.ggml.scores", GRIFFIN_VALUE_F32, scores, count);
+        check_made(count == 1001 ? GRIFFIN_OK : GRIFFIN_E_FORMAT, "pieces that collide");
+        if (count == 1001) {
+            CHECK(griffin_find_token(&model, list[0], 8) == 0, "the first");
+            CHECK(griffin_find_token(&model, list[1000], 8) == 1000, "the last");
+            CHECK(griffin_find_token(&model, list[1001], 8) == -1, "one more");
+        }
+        CHECK(count == 1001 || strstr(message, "collide"), "%s", message);
+        close_vocabulary();
+    }
+}
+
 static void test_kinds(void) {
     static const char *letters[] = { "x", "  ", "<two words>" };
     static const int32_t types[] = { 1, 4, 4 }, scores[] = { 0, 0, 0 };
@@ -605,6 +634,7 @@ int main(void) {
     RUN(test_malformed);
     RUN(test_merges);
     RUN(test_kinds);
+    RUN(test_collisions);
     free(tokens);
     free(output);
     return test_end();

@@ -1,5 +1,5 @@
 /* Promise: griffin_get_operation and `griffin info --program` show all that a model does with a
- * token: what each operation reads, what it writes, by which matrix, and what it keeps in a state. */
+ * token: what each operation reads and writes, by which matrix, and what it keeps in a state. */
 
 #include "model.h"
 

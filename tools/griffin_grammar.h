@@ -692,8 +692,9 @@ static uint16_t grg_entry(grg_compiler *c, int level, uint32_t first, uint32_t l
     int cover = last < least ? 0 : grg_cover(c, first < least ? least : first, last);
     if (first < least && cover) cover = 1;
     if (!cover || !level) return cover != 0;
-    for (uint32_t b = 0; b < 64; b++)
-        row[b] = cover == 2 && b ? row[0]
+    row[0] = grg_entry(c, level - 1, first, least);
+    for (uint32_t b = 1; b < 64; b++)
+        row[b] = cover == 2 ? row[0]
                : grg_entry(c, level - 1, first + (b << 6 * (level - 1)), least);
     return (uint16_t)(grg_keep_rows(c, row, 1) + 2);
 }
@@ -1327,11 +1328,12 @@ static int grg_accept_token(grg_threads *t, const griffin_grammar *g, griffin_gr
 #define GRG_MOST_CACHED 8                   /* threads of a mask whose sets are used */
 #define GRG_NO_NODE     0xFFFFFFFFu
 
-/* A thread with a cached set, of which the mask has used the ranges before `range` and the
- * undecided nodes before `node`. */
+/* A thread with a cached set: the ranges and the undecided nodes that the walk has not reached yet.
+ * There are no such nodes if no calls are around the thread. */
 typedef struct grg_cached_thread {
-    const grg_cached_set *set;
-    uint32_t below, range, node;
+    uint32_t below;
+    const uint32_t *range, *ranges_end;
+    const uint32_t *node, *nodes_end;
 } grg_cached_thread;
 
 /* A node on the way down: `n_arrived` threads came to it; the closure of these is n_open threads.
@@ -1358,6 +1360,18 @@ typedef struct grg_walk {                   /* scratch of a mask, on the stack *
     grg_threads t;
 } grg_walk;
 
+/* For a mask with logits, to fill a set with `found`; the other is null. */
+static void grg_walk_start(grg_walk *w, const griffin_grammar *g, float *logits,
+                           grg_cached_set *found) {
+    grg_threads_start(&w->t, g);
+    w->logits = logits;
+    w->found = found;
+    w->most = g->n_numbered / 2;
+    w->next = w->visited = 0;
+    w->forbidden = w->n_cached = 0;
+    w->undecided = GRG_NO_NODE;
+}
+
 /* ---- tokens, in the order of their numbers -------------------------------------------------- */
 
 /* Forbids the tokens from w->next to `end` that no cached set has. */
@@ -1366,11 +1380,10 @@ static void grg_forbid_until(grg_walk *w, uint32_t end) {
         uint32_t allowed = w->next, stop = end;
         for (int k = 0; k < w->n_cached; k++) {
             grg_cached_thread *c = &w->cached[k];
-            const uint32_t *range = c->set->ranges + 2 * c->range;
-            for (; c->range < c->set->n_ranges && range[1] <= w->next; range += 2) c->range++;
-            if (c->range == c->set->n_ranges) continue;
-            if (range[0] > w->next) { if (range[0] < stop) stop = range[0]; }
-            else if (range[1] > allowed) allowed = range[1];
+            while (c->range < c->ranges_end && c->range[1] <= w->next) c->range += 2;
+            if (c->range == c->ranges_end) continue;
+            if (c->range[0] > w->next) { if (c->range[0] < stop) stop = c->range[0]; }
+            else if (c->range[1] > allowed) allowed = c->range[1];
         }
         if (allowed > w->next) { w->next = allowed; continue; }
         w->forbidden += (int)(stop - w->next);
@@ -1406,8 +1419,7 @@ static void grg_find_undecided(grg_walk *w) {
     w->undecided = GRG_NO_NODE;
     for (int k = 0; k < w->n_cached; k++) {
         const grg_cached_thread *c = &w->cached[k];
-        if (!c->below || c->node == c->set->n_undecided) continue;
-        if (c->set->undecided[c->node] < w->undecided) w->undecided = c->set->undecided[c->node];
+        if (c->node < c->nodes_end && *c->node < w->undecided) w->undecided = *c->node;
     }
 }
 
@@ -1415,8 +1427,7 @@ static void grg_find_undecided(grg_walk *w) {
 static void grg_join_undecided(grg_walk *w, int from, uint32_t node) {
     for (int k = 0; k < w->n_cached; k++) {
         grg_cached_thread *c = &w->cached[k];
-        if (!c->below || c->node == c->set->n_undecided || c->set->undecided[c->node] != node)
-            continue;
+        if (c->node == c->nodes_end || *c->node != node) continue;
         c->node++;
         grg_return(&w->t, from, c->below);
     }
@@ -1473,10 +1484,13 @@ static void grg_walk_trie(grg_walk *w) {
             l++;
             if (w->found && l->returned) grg_found_undecided(w, i);
             next = i + 1;
-        } else {                            /* nothing lives below, up to the next undecided node */
-            if (!l->n_open) next = l->end;
+        } else {                            /* no thread lives below, up to an undecided node */
+            if (!l->n_open) next = l->end;  /* nor anywhere else on this level */
             if (w->undecided >= next) continue;
-            if (l->n_open) { grg_enter(w, l + 1, NULL, l->n_threads, next); l++; }
+            if (l->n_open) {                /* go there on a level that has no threads */
+                grg_enter(w, l + 1, NULL, l->n_threads, next);
+                l++;
+            }
             next = w->undecided;
         }
     }
@@ -1484,21 +1498,20 @@ static void grg_walk_trie(grg_walk *w) {
 
 /* Masks all tokens that have text. The threads of the state are in w->t. Returns how many
  * remain. */
-static int grg_mask_text(grg_walk *w, float *logits) {
+static int grg_mask_text(grg_walk *w) {
     const griffin_grammar *g = w->t.g;
     int n = 0;                              /* threads that the walk begins with */
-    w->logits = logits;
-    w->found = NULL;
-    w->next = w->visited = 0;
-    w->forbidden = w->n_cached = 0;
     for (int i = 0; i < w->t.n_threads; i++) {
         grg_thread p = w->t.thread[i];
-        int set = w->n_cached < GRG_MOST_CACHED ? g->set_of[p.position] : 0;
-        if (!set) { w->t.thread[n++] = p; continue; }
+        int number = w->n_cached < GRG_MOST_CACHED ? g->set_of[p.position] : 0;
+        if (!number) { w->t.thread[n++] = p; continue; }
+        const grg_cached_set *set = &g->sets[number - 1];
         grg_cached_thread *c = &w->cached[w->n_cached++];
-        c->set = &g->sets[set - 1];
         c->below = p.below;
-        c->range = c->node = 0;
+        c->range = set->ranges;
+        c->ranges_end = set->ranges + 2 * set->n_ranges;
+        c->node = set->undecided;
+        c->nodes_end = set->undecided + (p.below ? set->n_undecided : 0);
     }
     w->t.n_threads = n;
     grg_find_undecided(w);
@@ -1519,13 +1532,8 @@ static int grg_mask_text(grg_walk *w, float *logits) {
 static int grg_cache_position(griffin_grammar *g, int position, grg_cached_set found) {
     grg_cached_set *set = &g->sets[g->n_sets];
     grg_walk w;
-    grg_threads_start(&w.t, g);
+    grg_walk_start(&w, g, NULL, &found);
     grg_add_thread(&w.t, 0, (uint32_t)position, 0);
-    w.found = &found;
-    w.most = g->n_numbered / 2;
-    w.n_cached = 0;
-    w.visited = 0;
-    w.undecided = GRG_NO_NODE;
     grg_walk_trie(&w);
     if (w.t.full || w.visited < GRG_LONG_WALK) return GRIFFIN_OK;
     set->n_ranges    = found.n_ranges;
@@ -2347,8 +2355,9 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
     const griffin_info *info = g->info;
     int32_t ends[2] = { info->eos, info->end_of_turn == info->eos ? -1 : info->end_of_turn };
     for (int i = 0; i < 2; i++) if (ends[i] >= 0) kept[i] = logits[ends[i]];
+    grg_walk_start(&w, g, logits, NULL);
     int may_end = grg_may_end(&w.t, g, state);
-    int remaining = grg_mask_text(&w, logits);
+    int remaining = grg_mask_text(&w);
     for (int i = (int)g->n_numbered; i < info->tokens; i++) logits[g->order[i]] = -INFINITY;
     for (int i = info->tokens; i < info->config.vocab; i++) logits[i] = -INFINITY;
     for (int i = 0; i < 2; i++) {

@@ -221,8 +221,8 @@ static void find_weights(bench_model *b) {
     int has_head = 0;
     for (int i = 0; i < b->info->tensors; i++) {
         if (griffin_get_tensor(b->model, i, &t) != GRIFFIN_OK) break;
-        size_t n = strlen(t.name);
-        if (!b->copy && n > 4 && !strcmp(t.name + n - 4, ".t32")) tiles += t.bytes;
+        const char *ending = strrchr(t.name, '.');
+        if (!b->copy && ending && engine_has_tiling(ending + 1)) tiles += t.bytes;
         has_head |= !strncmp(t.name, "lm_head.weight", 14);
     }
     b->head_parameters = (double)c->vocab * c->width;
