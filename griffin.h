@@ -1324,6 +1324,9 @@ static float grf_weight_q4_0(const uint8_t *block, int row, int column) {
            * (float)((column < 16 ? pair & 15 : pair >> 4) - 8);
 }
 
+#define GRF_BLOCK_BYTES_Q8_0 1088           /* of 32 rows */
+#define GRF_BLOCK_BYTES_Q4_0 576
+
 static const grf_tiling grf_tilings[GRF_TILINGS] = {            /* index: grf_type */
     { "f32",   1,  128,   0, 0, grf_weight_f32 },
     { "f16",   1,   64,   0, 0, grf_weight_f16 },

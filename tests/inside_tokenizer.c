@@ -561,7 +561,7 @@ static void test_collisions(void) {
     for (unsigned i = 0, n = 0; n < 1002; i++) {
         snprintf(texts[n], sizeof texts[n], "%08u", i);
         list[n] = texts[n];
-        n += (grf_vocab_text_hash(texts[n], 8) & 2047) == 7;
+        n += (grf_text_hash(texts[n], 8) & 2047) == 7;
     }
     for (int count = 1001; count <= 1002; count++) {
         made_size = 24;

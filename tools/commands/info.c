@@ -247,6 +247,7 @@ int command_info(int argc, char **argv) {
         { "metadata", NULL, OPTION_FLAG, &metadata, NULL, "list what else the file says" },
         { "program", NULL, OPTION_FLAG, &program, NULL,
           "list the operations that a token goes through" },
+        { "metadata", NULL, OPTION_FLAG, &metadata, NULL, "list what else the file says" },
         { "json", NULL, OPTION_FLAG, &json, NULL, "print JSON, for programs" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };

@@ -58,8 +58,10 @@ static int gemma_preset(griffin_config *g, const char *size) {
 }
 
 int preset_find(griffin_config *net, const char *name) {
-    static const struct { const char *prefix, *blocks; int (*fill)(griffin_config *, const char *); }
-    families[] = {
+    static const struct {
+        const char *prefix, *blocks;
+        int       (*fill)(griffin_config *, const char *);
+    } families[] = {
         { "griffin-", "rra", paper_preset }, { "hawk-", "r", paper_preset },
         { "mqa-", "a", paper_preset }, { "recurrentgemma-", "rra", gemma_preset },
         { "", "rra", gemma_preset }
