@@ -215,7 +215,7 @@ static int print_program(session *s, int json) {
     return 0;
 }
 
-static int print_all(session *s, int json, int tensors, int metadata, int program) {
+static int print_all(session *s, int json, int tensors, int program, int metadata) {
     griffin_metadata m;
     int status = 0;
     if (json) { printf("{\n"); json_info(s->info); }
@@ -244,7 +244,6 @@ int command_info(int argc, char **argv) {
     const option table[] = {
         MODEL_OPTIONS(o),
         { "tensors", NULL, OPTION_FLAG, &tensors, NULL, "list every tensor" },
-        { "metadata", NULL, OPTION_FLAG, &metadata, NULL, "list what else the file says" },
         { "program", NULL, OPTION_FLAG, &program, NULL,
           "list the operations that a token goes through" },
         { "metadata", NULL, OPTION_FLAG, &metadata, NULL, "list what else the file says" },
@@ -256,7 +255,7 @@ int command_info(int argc, char **argv) {
     if (status < 0) status = session_open(&s, &c, &o, NUMBERS_ONLY);
     else return status;
     if (status) return status;
-    status = print_all(&s, json, tensors, metadata, program);
+    status = print_all(&s, json, tensors, program, metadata);
     session_close(&s);
     return status;
 }

@@ -1,5 +1,5 @@
 /* engine.c - the library and its grammars, compiled once for all commands; and what engine.h opens
- * of them. */
+ * of the library. */
 
 #define GRIFFIN_IMPLEMENTATION
 #include "../../griffin.h"
