@@ -1816,8 +1816,8 @@ static void grf_recurrent_block(grf_builder *b) {
 
 /* T = cosines and sines of the angles of position p. A rotary embedding turns pair i of the
  * dimensions of a head by p base^(-2i / rope_dims) radians, so that the product of two heads
- * depends on the distance of their tokens. The angle of one token is kept as a fraction of a turn in 2^-64:
- * p times it, modulo one turn, is exact at any position. All layers that rotate share the angles,
+ * depends on the distance of their tokens. The angle of one token is kept as a fraction of a turn
+ * in 2^-64: p times it, modulo one turn, is exact at any position. All layers that rotate share the angles,
  * which the first of them adds to the program. */
 static void grf_angles(grf_builder *b) {
     int half = b->config->rope_dims / 2;
@@ -5032,7 +5032,8 @@ static void grf_encoder_prepare(grf_encoder *e, const char *text, uint64_t lengt
 }
 
 /* A binary heap: no pair has a lower order than its parent at (place - 1) / 2. A pair enters it at
- * a free place that has no children, and changes places with its parent while its order is lower. */
+ * a free place that has no children, and changes places with its parent while its order is
+ * lower. */
 static void grf_heap_enter(grf_pair *heap, uint64_t at, grf_pair pair) {
     for (; at && pair.order < heap[(at - 1) / 2].order; at = (at - 1) / 2) {
         heap[at] = heap[(at - 1) / 2];
