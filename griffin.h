@@ -945,15 +945,27 @@ static int64_t grf_max64(int64_t a, int64_t b) { return a > b ? a : b; }
  * A small printf, so that neither stdio nor the locale is needed. It knows
  *     %s  const char *        %t  const char *, size_t (a text from a file)
  *     %d  int                 %u  uint64_t            %x  uint64_t in hex
- * Messages quote names from hostile files and may go to a terminal. Control characters therefore
- * become '?'. */
+ * Messages quote names from hostile files and may go to a terminal. Control characters, U+0080 to
+ * U+009F too, and bytes that are not UTF-8 therefore become '?'. */
 
 typedef struct grf_line { char text[320]; size_t length; } grf_line;
 
+static int grf_utf8_length(const char *text, uint64_t left);            /* see >>vocabulary */
+
+/* A character that does not fit whole is left out. */
 static void grf_line_put(grf_line *line, const char *text, size_t length) {
-    for (size_t i = 0; i < length && line->length + 1 < sizeof line->text; i++) {
-        unsigned char c = (unsigned char)text[i];
-        line->text[line->length++] = (c < 32 || c == 127) ? '?' : (char)c;
+    for (size_t i = 0; i < length;) {
+        const unsigned char *c = (const unsigned char *)text + i;
+        int n = grf_utf8_length(text + i, length - i), raw = n <= 0 || c[0] < 32 || c[0] == 127
+             || (c[0] == 0xC2 && c[1] < 0xA0);
+        size_t size = n > 0 ? (size_t)n : 1, room = sizeof line->text - 1 - line->length;
+        if (room < (raw ? 1 : size)) break;
+        if (raw) line->text[line->length++] = '?';
+        else {
+            memcpy(line->text + line->length, c, size);
+            line->length += size;
+        }
+        i += size;
     }
     line->text[line->length] = 0;
 }
