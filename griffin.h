@@ -220,6 +220,10 @@
   #define griffin_get_operation  GRF_PREFIXED(griffin_get_operation)
   #define griffin_get_metadata   GRF_PREFIXED(griffin_get_metadata)
   #define griffin_next_element   GRF_PREFIXED(griffin_next_element)
+  #define griffin_config_number  GRF_PREFIXED(griffin_config_number)
+  #define griffin_tiling_name    GRF_PREFIXED(griffin_tiling_name)
+  #define griffin_activation_name GRF_PREFIXED(griffin_activation_name)
+  #define griffin_find_activation GRF_PREFIXED(griffin_find_activation)
   #define griffin_state_size     GRF_PREFIXED(griffin_state_size)
   #define griffin_state_position GRF_PREFIXED(griffin_state_position)
   #define griffin_mark_size      GRF_PREFIXED(griffin_mark_size)
@@ -367,6 +371,9 @@ typedef struct griffin_options {
                                              * for RecurrentGemma 2B */
     char             *error;                /* null, or receives the message of a failed open */
     size_t            error_size;
+    int               directory_only;       /* 1: no network. Any GGUF file can be opened, to look
+                                             * into it, to count tokens, or to convert it: see
+                                             * griffin_open_file */
 } griffin_options;
 
 typedef struct griffin_info {
@@ -396,7 +403,12 @@ typedef struct griffin_info {
 /* Maps the file (or reads it where mapping is missing) and packs the weights.
  * options may be null. On failure *model is null and options->error says why.
  * Windows: the path is fopen's, in the system's code page, which is UTF-8 if the
- * program's manifest says so; else read the file and use griffin_open_memory. */
+ * program's manifest says so; else read the file and use griffin_open_memory.
+ *
+ * With directory_only, a file of any architecture and with any types of weights is opened. Tensors,
+ * metadata and, if the library knows its kind, the vocabulary are there for all functions that take
+ * no state or context; info->config is filled in if the network is of Griffin's family. A vocabulary
+ * or configuration that cannot be read is left out: the logger, and options->error, receive why. */
 #ifndef GRIFFIN_NO_STDIO
 GRIFFIN_API int griffin_open_file(griffin_model **model, const char *path,
                                   const griffin_options *options);
@@ -416,7 +428,8 @@ GRIFFIN_API const griffin_info *griffin_get_info(const griffin_model *model);
  * dimension runs fastest. */
 typedef struct griffin_tensor {
     char     name[64];
-    const char *type;                       /* "f32", "q4_k", ... */
+    const char *type;                       /* "f32", "q4_k", ...; with directory_only also
+                                             * "unknown"; bytes are 0 if they are not known */
     int      rank;                          /* 1 to 4 */
     uint64_t shape[4];
     uint64_t offset, bytes;                 /* in the file */
@@ -486,6 +499,24 @@ typedef struct griffin_metadata {
 GRIFFIN_API int griffin_get_metadata(const griffin_model *model, const char *key, int index,
                                      griffin_metadata *metadata);
 GRIFFIN_API int griffin_next_element(griffin_metadata *metadata);
+
+/* For programs that write model files. A file has "griffin.format_version", the numbers of the
+ * configuration under "griffin." and their key, "griffin.hidden_activation" with the name of the
+ * activation, and matrices as tensors NAME.TILING. */
+#define GRIFFIN_FORMAT_VERSION 2            /* 1: matrices in rows, or in tiles named .t32 */
+
+typedef struct griffin_number {
+    const char *key;                        /* behind "griffin." */
+    griffin_value_type type;                /* U32, F32 or BOOL */
+    double      value;
+} griffin_number;
+
+/* By number from 0. Returns 1, or 0 if there are no more. */
+GRIFFIN_API int griffin_config_number(const griffin_config *config, int index,
+                                      griffin_number *number);
+GRIFFIN_API const char *griffin_tiling_name(int index);                 /* null: no more */
+GRIFFIN_API const char *griffin_activation_name(griffin_activation activation);    /* or null */
+GRIFFIN_API int griffin_find_activation(const char *name, size_t length);          /* -1: none */
 
 /* ---- state: everything a sequence remembers, as plain bytes --------------
  * A state has a fixed size, holds no pointers, and lives in your memory, as
@@ -863,7 +894,11 @@ GRIFFIN_API int     griffin_load(const griffin_model *model, griffin_state *stat
   #define GRF_UNUSED
   #define GRF_RESTRICT __restrict
 #else
-  #define GRF_INLINE   static inline __attribute__((always_inline, unused))
+  #ifdef __OPTIMIZE__
+    #define GRF_INLINE static inline __attribute__((always_inline, unused))
+  #else                                     /* every inlined call would add to the caller's stack */
+    #define GRF_INLINE static inline __attribute__((unused))
+  #endif
   #define GRF_UNUSED   __attribute__((unused))
   #define GRF_RESTRICT __restrict__
 #endif
@@ -2633,7 +2668,16 @@ static void grf_commit(griffin_context *c) {
 
 /* ---- checking arguments, once, before anything happens ----------------------------------- */
 
+/* What has no operations was opened as a directory. */
+static int grf_check_network(const griffin_model *m) {
+    if (m->n_ops) return GRIFFIN_OK;
+    return grf_fail(&m->host, GRIFFIN_E_ARGUMENT,
+                    "there is no network: the file was opened with directory_only");
+}
+
 static int grf_check_state(const griffin_model *m, const griffin_state *s) {
+    int error = grf_check_network(m);
+    if (error) return error;
     if (!s) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the state is null");
     if (s->tag == 0 && s->position == 0) return GRIFFIN_OK;
     if (s->tag != m->layout.tag || s->position <= 0)
@@ -2733,7 +2777,7 @@ GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
                                         const griffin_context_options *options) {
     griffin_context c;
     grf_arena count = { NULL, 0 };
-    if (!model || !grf_context_limits(model, options, &c)) return 0;
+    if (!model || !model->n_ops || !grf_context_limits(model, options, &c)) return 0;
     grf_arena_take(&count, sizeof c);
     grf_context_lay_out(&c, &count);
     count.used += 64;                       /* to align what the host gives */
@@ -2748,6 +2792,8 @@ GRIFFIN_API int griffin_context_init(griffin_context **context, const griffin_mo
     size_t needed = griffin_context_size(model, options);
     if (context) *context = NULL;
     if (!model) return GRIFFIN_E_ARGUMENT;
+    int error = grf_check_network(model);
+    if (error) return error;
     if (!context || !memory || needed == 0)
         return grf_fail(&model->host, GRIFFIN_E_ARGUMENT,
                         "context: a pointer is null, or rows or states are out of range");
@@ -3043,6 +3089,8 @@ GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state,
                              griffin_sampler *sampler, griffin_decoder *decoder,
                              const void *data, size_t size) {
     if (!m) return GRIFFIN_E_ARGUMENT;
+    int error = grf_check_network(m);
+    if (error) return error;
     if (!state || !data) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "load: a pointer is null");
     return grf_state_load(m, state, sampler, decoder, (uint8_t *)(uintptr_t)data, size);
 }
@@ -3214,7 +3262,8 @@ GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *
         return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_sample: a field of the sampler "
                         "is out of range, or a pointer null");
     }
-    int error = grf_sampler_check_biases(model, sampler, n);
+    int error = grf_check_network(model);
+    if (!error) error = grf_sampler_check_biases(model, sampler, n);
     if (error) return error;
     grf_sampler_apply_biases(sampler, logits);
     if (sampler->mask) error = sampler->mask(logits, n, sampler->mask_user);
@@ -3330,6 +3379,7 @@ struct grf_gguf {
     const uint8_t *data;                    /* the file; names and texts point into it */
     uint64_t       size;
     uint32_t       version;
+    int            any_type;                /* 1: tensors may be of types that cannot be weights */
     uint64_t       n_kv, n_tensors;
     grf_kv        *kv;                      /* both in the order of the file */
     grf_tensor    *tensors;
@@ -3507,12 +3557,16 @@ static int grf_tensor_may_be_bytes(const grf_tensor *t) {
     return grf_tensor_tiling(t) >= 0 || grf_tensor_ends_in(t, ".t32");
 }
 
-/* Number format and shape; works out elements and bytes, which cannot wrap below 2^48. */
-static int grf_gguf_check_shape(grf_tensor *t, const grf_host *host) {
+/* Number format and shape; works out elements and bytes, which cannot wrap below 2^48. The bytes
+ * of a format without a known size are 0. */
+static int grf_gguf_check_shape(const grf_gguf *g, grf_tensor *t, const grf_host *host) {
+    static const grf_format unknown = { 0, "unknown", 1, 0 };
     const grf_format *format = grf_format_find(t->type);
-    if (!format || !format->bytes || (format->id == GRF_FORMAT_I8 && !grf_tensor_may_be_bytes(t)))
+    int sized = format && format->bytes;
+    if (!g->any_type && (!sized || (format->id == GRF_FORMAT_I8 && !grf_tensor_may_be_bytes(t))))
         return grf_tensor_fail(host, GRIFFIN_E_UNSUPPORTED, t, "number format %u (%s) cannot be "
                                "read", (uint64_t)t->type, format ? format->name : "unknown");
+    if (!sized) format = &unknown;
     t->elements = 1;
     for (int i = 0; i < 4; i++)
         if (t->ne[i] < 1 || t->ne[i] > GRF_GGUF_SIZE
@@ -3584,7 +3638,7 @@ static int grf_gguf_read_tensors(grf_gguf *g, grf_cursor *c, const grf_host *hos
     for (uint64_t i = 0; i < g->n_tensors && !error; i++) {
         grf_tensor *t = &g->tensors[i];
         error = grf_gguf_read_tensor(c, t, host);
-        if (!error) error = grf_gguf_check_shape(t, host);
+        if (!error) error = grf_gguf_check_shape(g, t, host);
         if (!error)
             error = grf_table_add_name(&g->tensor_names, g->tensors, sizeof *t, (int)i, host);
         if (error == GRF_TWICE)
@@ -3608,12 +3662,14 @@ static void grf_gguf_close(grf_gguf *g, const grf_host *host) {
 }
 
 /* Borrows the data until grf_gguf_close. After a failure there is nothing to close. */
-static int grf_gguf_open(grf_gguf *g, const void *data, uint64_t size, const grf_host *host) {
+static int grf_gguf_open(grf_gguf *g, const void *data, uint64_t size, int any_type,
+                         const grf_host *host) {
     grf_cursor cursor = { (const uint8_t *)data, 0, size, 0 };
     int error;
     memset(g, 0, sizeof *g);
     g->data = cursor.data;
     g->size = size;
+    g->any_type = any_type;
     error = grf_gguf_read_header(g, &cursor, host);
     if (!error) error = grf_gguf_allocate(g, host);
     if (!error) error = grf_gguf_read_metadata(g, &cursor, host);
@@ -3777,9 +3833,10 @@ static int grf_metadata_get(const grf_gguf *g, const char *key, int index, griff
 
 static void grf_tensor_get(const grf_gguf *g, int index, griffin_tensor *tensor) {
     const grf_tensor *t = g->tensors + index;
+    const grf_format *format = grf_format_find(t->type);
     memset(tensor, 0, sizeof *tensor);
     memcpy(tensor->name, t->name.text, (size_t)t->name.length);
-    tensor->type = grf_format_find(t->type)->name;
+    tensor->type = format ? format->name : "unknown";
     tensor->rank = t->rank;
     for (int i = 0; i < t->rank; i++) tensor->shape[i] = t->ne[t->rank - 1 - i];
     tensor->offset = t->offset;
@@ -3979,8 +4036,6 @@ static int grf_config_read(const grf_gguf *file, const char *prefix, griffin_con
 
 /* ---- which files are read ------------------------------------------------------------ */
 
-/* 1: matrices in rows, or in tiles named .t32. 2: in tiles named by their tiling. */
-#define GRF_FILE_VERSION 2
 
 #define GRF_CONVERT "'griffin convert OLD NEW' makes a file that can be opened"
 
@@ -4003,10 +4058,10 @@ static int grf_check_version(const grf_gguf *file, const grf_host *host) {
     uint64_t version = 1;
     int found = grf_gguf_get_uint(file, "griffin.format_version", UINT32_MAX, &version, host);
     if (found < 0) return found;
-    if (version == GRF_FILE_VERSION) return GRIFFIN_OK;
-    if (version > GRF_FILE_VERSION)
+    if (version == GRIFFIN_FORMAT_VERSION) return GRIFFIN_OK;
+    if (version > GRIFFIN_FORMAT_VERSION)
         return grf_fail(host, GRIFFIN_E_VERSION, "griffin.format_version is %u, this library reads "
-                        "%d", version, GRF_FILE_VERSION);
+                        "%d", version, GRIFFIN_FORMAT_VERSION);
     for (uint64_t i = 0; i < file->n_tensors; i++) {
         const grf_tensor *t = &file->tensors[i];
         if (grf_tensor_ends_in(t, ".t32"))
@@ -4017,6 +4072,21 @@ static int grf_check_version(const grf_gguf *file, const grf_host *host) {
                                    GRF_CONVERT, grf_format_find(t->type)->name);
     }
     return grf_fail(host, GRIFFIN_E_VERSION, "no griffin.format_version; " GRF_CONVERT);
+}
+
+/* For files that are only looked into: keys may begin as in any architecture of the family. All
+ * zero if the network is another one. */
+static int grf_config_look(const grf_gguf *file, griffin_config *g, const grf_host *host) {
+    static const char *const family[] = { "griffin.", "recurrentgemma.", "recurrent_gemma.",
+                                          "recurrent-gemma." };
+    const char *text = NULL;
+    uint64_t length = 0;
+    int found = grf_gguf_get_string(file, "general.architecture", &text, &length, host);
+    for (int i = 0; found > 0 && i < GRF_COUNT(family); i++)
+        if (strlen(family[i]) == length + 1 && memcmp(family[i], text, (size_t)length) == 0)
+            found = grf_config_read(file, family[i], g, host);
+    if (found < 0) memset(g, 0, sizeof *g);
+    return found < 0 ? found : GRIFFIN_OK;
 }
 
 static int grf_config_load(const grf_gguf *file, griffin_config *g, const grf_host *host) {
@@ -5733,15 +5803,24 @@ static int grf_model_check_options(griffin_model *m, const griffin_options *opti
     return GRIFFIN_OK;
 }
 
+/* With directory_only: what can be read is. */
+static int grf_model_look(griffin_model *m) {
+    m->info.type = "";
+    int error = grf_config_look(m->file, &m->info.config, &m->host);
+    if (error != GRIFFIN_E_MEMORY) error = grf_vocab_load(m->vocab, m->file, &m->host);
+    return error == GRIFFIN_E_MEMORY ? error : grf_model_describe(m);
+}
+
 static int grf_model_open(griffin_model *m, const void *data, uint64_t size,
-                    const griffin_options *options) {
-    int error;
+                          const griffin_options *options) {
+    int error, looking = options && options->directory_only;
     m->kernels = grf_kernels_find(options ? options->cpu : GRIFFIN_CPU_BEST);
     if (!m->kernels)
         return grf_fail(&m->host, GRIFFIN_E_UNSUPPORTED,
                         "this machine or build lacks the kernels asked for");
     error = grf_model_check_options(m, options);
-    if (!error) error = grf_gguf_open(m->file, data, size, &m->host);
+    if (!error) error = grf_gguf_open(m->file, data, size, looking, &m->host);
+    if (!error && looking) return grf_model_look(m);
     if (!error) error = grf_config_load(m->file, &m->info.config, &m->host);
     if (!error) error = grf_vocab_load(m->vocab, m->file, &m->host);
     if (!error && m->vocab->count > m->info.config.vocab)
@@ -5963,6 +6042,33 @@ GRIFFIN_API int griffin_get_metadata(const griffin_model *model, const char *key
 
 GRIFFIN_API int griffin_next_element(griffin_metadata *metadata) {
     return metadata ? grf_metadata_next(metadata) : GRIFFIN_E_ARGUMENT;
+}
+
+GRIFFIN_API int griffin_config_number(const griffin_config *config, int index,
+                                      griffin_number *number) {
+    if (!config || !number) return GRIFFIN_E_ARGUMENT;
+    if (index < 0 || index >= GRF_COUNT(grf_config_rows)) return 0;
+    const grf_config_row *row = &grf_config_rows[index];
+    number->key = row->key;
+    number->type = row->kind == 'i' ? GRIFFIN_VALUE_U32
+                 : row->kind == 'f' ? GRIFFIN_VALUE_F32 : GRIFFIN_VALUE_BOOL;
+    number->value = grf_config_number(config, row);
+    return 1;
+}
+
+GRIFFIN_API const char *griffin_tiling_name(int index) {
+    return index >= 0 && index < GRF_TILINGS ? grf_tilings[index].name : NULL;
+}
+
+GRIFFIN_API const char *griffin_activation_name(griffin_activation activation) {
+    for (int i = 0; i < GRF_COUNT(grf_activations); i++)
+        if (grf_activations[i].value == activation) return grf_activations[i].name;
+    return NULL;
+}
+
+GRIFFIN_API int griffin_find_activation(const char *name, size_t length) {
+    int row = name ? grf_activation_find(name, length) : -1;
+    return row < 0 ? -1 : (int)grf_activations[row].value;
 }
 
 GRIFFIN_API int griffin_version(void) { return GRIFFIN_VERSION; }
