@@ -916,14 +916,23 @@ static int64_t grf_max64(int64_t a, int64_t b) { return a > b ? a : b; }
  *     %s  const char *        %t  const char *, size_t (a text from a file)
  *     %d  int                 %u  uint64_t            %x  uint64_t in hex
  * Messages quote names from hostile files and may go to a terminal. Control characters therefore
- * become '?'. */
+ * become '?', and so does every byte that is not part of valid UTF-8. */
 
 typedef struct grf_line { char text[320]; size_t length; } grf_line;
 
+static int grf_utf8_length(const char *text, uint64_t left);   /* >>vocabulary */
+
 static void grf_line_put(grf_line *line, const char *text, size_t length) {
-    for (size_t i = 0; i < length && line->length + 1 < sizeof line->text; i++) {
-        unsigned char c = (unsigned char)text[i];
-        line->text[line->length++] = (c < 32 || c == 127) ? '?' : (char)c;
+    while (length) {
+        unsigned char first = (unsigned char)text[0];
+        int bytes = grf_utf8_length(text, length), taken = bytes > 0 ? bytes : 1;
+        int control = bytes == 1 ? first < 32 || first == 127           /* U+0080 to U+009F, too */
+                                 : first == 0xC2 && (unsigned char)text[1] < 0xA0;
+        if (line->length + (size_t)taken >= sizeof line->text) break;
+        if (bytes < 1 || control) line->text[line->length++] = '?';
+        else for (int i = 0; i < taken; i++) line->text[line->length++] = text[i];
+        text += taken;
+        length -= (size_t)taken;
     }
     line->text[line->length] = 0;
 }
@@ -984,6 +993,7 @@ static int grf_report(const grf_host *host, int error, const char *format, va_li
     if (host->logger.message) host->logger.message(error, line.text, host->logger.user);
     if (error < 0 && host->error && host->error_size) {
         size_t n = line.length < host->error_size ? line.length : host->error_size - 1;
+        while (n && (line.text[n] & 0xC0) == 0x80) n--;     /* no part of a character */
         memcpy(host->error, line.text, n);
         host->error[n] = 0;
     }
@@ -1699,10 +1709,6 @@ static grf_op *grf_add_linear(grf_builder *b, grf_op_kind kind, grf_buffer from,
     for (int i = 0; i < count && !grf_measuring(b); i++) {
         const grf_linear *w = outputs[i].w;
         if (grf_is_quantised(w)) bytes = 1; else floats = 1;
-        if (grf_is_quantised(w) && w->blocks > 1)
-            b->error = grf_fail(&b->model->host, GRIFFIN_E_UNSUPPORTED,
-                                "layer %d: '%s' is quantised, expected f32, f16 or bf16",
-                                b->layer, outputs[i].name);
         grf_widen(b, outputs[i].buffer, w->rows);
     }
     if (bytes) grf_add_quantise(b, from, cols);
@@ -2907,7 +2913,7 @@ static int grf_state_rewind(const griffin_model *m, griffin_state *state, const 
  * state that was rewound has the same bytes as one that never had the tokens taken back.
  *
  *     0   8 bytes  "GRIFSTAT"
- *     8   u32      version, 2
+ *     8   u32      version, 3 (2 had the same bytes, but other fingerprints in the tag)
  *     12  u32      parts: 1 a sampler, 2 a decoder
  *     16  u64      tag: fingerprint of the model, mixed with attn_keys and kv_type; 0: fresh
  *     24  u64      position
@@ -2920,7 +2926,7 @@ static int grf_state_rewind(const griffin_model *m, griffin_state *state, const 
  *     ..  8 bytes  the decoder if there is one, as it is declared
  *     ..  u64      checksum (FNV-1a variant of grf_hash) of all bytes before it */
 
-#define GRF_SAVE_VERSION 2
+#define GRF_SAVE_VERSION 3
 #define GRF_SAVE_HEADER 48
 #define GRF_SAVED_SAMPLER (36 + 4 * GRIFFIN_RECENT)
 #define GRF_SAVED_DECODER 8
@@ -3003,7 +3009,9 @@ static int grf_save_check(const griffin_model *m, const uint8_t *p, size_t size)
     if (size < GRF_SAVE_HEADER + 8 || memcmp(p, "GRIFSTAT", 8) != 0)
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: not a saved state");
     if (grf_get_u32(p + 8) != GRF_SAVE_VERSION)
-        return grf_fail(&m->host, GRIFFIN_E_VERSION, "load: version %u of the format, expected %d",
+        return grf_fail(&m->host, GRIFFIN_E_VERSION, "load: saved by %s griffin.h, in version %u of "
+                        "the format, expected %d",
+                        grf_get_u32(p + 8) < GRF_SAVE_VERSION ? "an older" : "a newer",
                         (uint64_t)grf_get_u32(p + 8), GRF_SAVE_VERSION);
     if (grf_get_u64(p + size - 8) != grf_hash(GRF_HASH_START, p, size - 8))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT,
@@ -5637,9 +5645,14 @@ static const grf_linear *grf_load_matrix(grf_builder *b, const char *name, int r
                           has_bias ? grf_load_vector(b, bias.text, rows, 0, 0) : NULL);
 }
 
-/* The RG-LRU's block-diagonal gates: B matrices [out, in], bias [B, out]. */
+/* The RG-LRU's block-diagonal gates: B matrices [out, in], bias [B, out]. They are not quantised: it
+ * would spoil the decay, and the columns of a block are not those of an int8 row. */
 static const grf_linear *grf_load_gates(grf_builder *b, const char *weight, const char *bias) {
     int B = b->config->gate_blocks, n = b->config->lru_width / B;
+    const grf_tensor *t = b->error ? NULL : grf_tensor_lookup_tiles(b, weight);
+    if (t && grf_tilings[grf_tensor_tiling(t)].quantised)
+        b->error = grf_tensor_fail(&b->model->host, GRIFFIN_E_UNSUPPORTED, t,
+                                   "gates are quantised, expected f32, f16 or bf16");
     return grf_load_tiles(b, weight, n * B, n, B, grf_load_vector(b, bias, B, n, 0));
 }
 
