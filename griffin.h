@@ -285,6 +285,10 @@
   #define griffin_get_operation  GRF_PREFIXED(griffin_get_operation)
   #define griffin_get_metadata   GRF_PREFIXED(griffin_get_metadata)
   #define griffin_next_element   GRF_PREFIXED(griffin_next_element)
+  #define griffin_config_number  GRF_PREFIXED(griffin_config_number)
+  #define griffin_tiling_name    GRF_PREFIXED(griffin_tiling_name)
+  #define griffin_activation_name GRF_PREFIXED(griffin_activation_name)
+  #define griffin_find_activation GRF_PREFIXED(griffin_find_activation)
   #define griffin_state_size     GRF_PREFIXED(griffin_state_size)
   #define griffin_state_position GRF_PREFIXED(griffin_state_position)
   #define griffin_mark_size      GRF_PREFIXED(griffin_mark_size)
@@ -433,6 +437,9 @@ typedef struct griffin_options {
                                              * for RecurrentGemma 2B */
     char             *error;                /* null, or receives the message of a failed open */
     size_t            error_size;
+    int               directory_only;       /* 1: no network. Any GGUF file can be opened, to look
+                                             * into it, to count tokens, or to convert it: see
+                                             * griffin_open_file */
 } griffin_options;
 
 typedef struct griffin_info {
@@ -463,7 +470,13 @@ typedef struct griffin_info {
  * options may be null. On failure *model is null and options->error says why.
  * Windows: the path goes to fopen, in the code page of the system. That is UTF-8 if
  * the manifest of the program says so; else read the file and use
- * griffin_open_memory. */
+ * griffin_open_memory.
+ *
+ * With directory_only, a file of any architecture and with any types of weights is opened. Its
+ * tensors, metadata and, if the library knows its kind, the vocabulary are there for all functions
+ * that take no state or context. info->config is filled in if the network is of Griffin's family. A
+ * vocabulary or configuration that cannot be read is left out: the logger, and options->error,
+ * receive why. */
 #ifndef GRIFFIN_NO_STDIO
 GRIFFIN_API int griffin_open_file(griffin_model **model, const char *path,
                                   const griffin_options *options);
@@ -483,7 +496,9 @@ GRIFFIN_API const griffin_info *griffin_get_info(const griffin_model *model);
  * dimension runs fastest. */
 typedef struct griffin_tensor {
     char     name[64];
-    const char *type;                       /* "f32", "i8" for tiles of q8_0 and q4_0, ... */
+    const char *type;                       /* "f32", "i8" for tiles of q8_0 and q4_0, ...; with
+                                             * directory_only also "q4_k" and the like, or
+                                             * "unknown"; bytes are 0 if they are not known */
     int      rank;                          /* 1 to 4 */
     uint64_t shape[4];
     uint64_t offset, bytes;                 /* in the file */
@@ -553,6 +568,24 @@ typedef struct griffin_metadata {
 GRIFFIN_API int griffin_get_metadata(const griffin_model *model, const char *key, int index,
                                      griffin_metadata *metadata);
 GRIFFIN_API int griffin_next_element(griffin_metadata *metadata);
+
+/* For programs that write model files. A file has "griffin.format_version", the numbers of the
+ * configuration under "griffin." and their key, "griffin.hidden_activation" with the name of the
+ * activation, and matrices as tensors NAME.TILING. */
+#define GRIFFIN_FORMAT_VERSION 2            /* 1: matrices in rows, or in tiles named .t32 */
+
+typedef struct griffin_number {
+    const char *key;                        /* behind "griffin." */
+    griffin_value_type type;                /* U32, F32 or BOOL */
+    double      value;
+} griffin_number;
+
+/* By number from 0. Returns 1, or 0 if there are no more. */
+GRIFFIN_API int griffin_config_number(const griffin_config *config, int index,
+                                      griffin_number *number);
+GRIFFIN_API const char *griffin_tiling_name(int index);                 /* null: no more */
+GRIFFIN_API const char *griffin_activation_name(griffin_activation activation);    /* or null */
+GRIFFIN_API int griffin_find_activation(const char *name, size_t length);          /* -1: none */
 
 /* ---- state: everything a sequence remembers, as plain bytes --------------
  * A state has a fixed size, holds no pointers, and lives in your memory, as
@@ -928,7 +961,11 @@ GRIFFIN_API int     griffin_load(const griffin_model *model, griffin_state *stat
   #define GRF_UNUSED
   #define GRF_RESTRICT __restrict
 #else
-  #define GRF_INLINE   static inline __attribute__((always_inline, unused))
+  #ifdef __OPTIMIZE__
+    #define GRF_INLINE static inline __attribute__((always_inline, unused))
+  #else                                     /* every inlined call would add to the caller's stack */
+    #define GRF_INLINE static inline __attribute__((unused))
+  #endif
   #define GRF_UNUSED   __attribute__((unused))
   #define GRF_RESTRICT __restrict__
 #endif
@@ -945,27 +982,24 @@ static int64_t grf_max64(int64_t a, int64_t b) { return a > b ? a : b; }
  * A small printf, so that neither stdio nor the locale is needed. It knows
  *     %s  const char *        %t  const char *, size_t (a text from a file)
  *     %d  int                 %u  uint64_t            %x  uint64_t in hex
- * Messages quote names from hostile files and may go to a terminal. Control characters, U+0080 to
- * U+009F too, and bytes that are not UTF-8 therefore become '?'. */
+ * Messages quote names from hostile files and may go to a terminal. Control characters therefore
+ * become '?', and so does every byte that is not part of valid UTF-8. */
 
 typedef struct grf_line { char text[320]; size_t length; } grf_line;
 
-static int grf_utf8_length(const char *text, uint64_t left);            /* see >>vocabulary */
+static int grf_utf8_length(const char *text, uint64_t left);   /* >>vocabulary */
 
-/* A character that does not fit whole is left out. */
 static void grf_line_put(grf_line *line, const char *text, size_t length) {
-    for (size_t i = 0; i < length;) {
-        const unsigned char *c = (const unsigned char *)text + i;
-        int n = grf_utf8_length(text + i, length - i), raw = n <= 0 || c[0] < 32 || c[0] == 127
-             || (c[0] == 0xC2 && c[1] < 0xA0);
-        size_t size = n > 0 ? (size_t)n : 1, room = sizeof line->text - 1 - line->length;
-        if (room < (raw ? 1 : size)) break;
-        if (raw) line->text[line->length++] = '?';
-        else {
-            memcpy(line->text + line->length, c, size);
-            line->length += size;
-        }
-        i += size;
+    while (length) {
+        unsigned char first = (unsigned char)text[0];
+        int bytes = grf_utf8_length(text, length), taken = bytes > 0 ? bytes : 1;
+        int control = bytes == 1 ? first < 32 || first == 127           /* U+0080 to U+009F, too */
+                                 : first == 0xC2 && (unsigned char)text[1] < 0xA0;
+        if (line->length + (size_t)taken >= sizeof line->text) break;
+        if (bytes < 1 || control) line->text[line->length++] = '?';
+        else for (int i = 0; i < taken; i++) line->text[line->length++] = text[i];
+        text += taken;
+        length -= (size_t)taken;
     }
     line->text[line->length] = 0;
 }
@@ -1026,6 +1060,7 @@ static int grf_report(const grf_host *host, int error, const char *format, va_li
     if (host->logger.message) host->logger.message(error, line.text, host->logger.user);
     if (error < 0 && host->error && host->error_size) {
         size_t n = line.length < host->error_size ? line.length : host->error_size - 1;
+        while (n && (line.text[n] & 0xC0) == 0x80) n--;     /* no part of a character */
         memcpy(host->error, line.text, n);
         host->error[n] = 0;
     }
@@ -1739,10 +1774,6 @@ static grf_op *grf_add_linear(grf_builder *b, grf_op_kind kind, grf_buffer from,
     for (int i = 0; i < count && !grf_measuring(b); i++) {
         const grf_linear *w = outputs[i].w;
         if (grf_is_quantised(w)) bytes = 1; else floats = 1;
-        if (grf_is_quantised(w) && w->blocks > 1)
-            b->error = grf_fail(&b->model->host, GRIFFIN_E_UNSUPPORTED,
-                                "layer %d: '%s' is quantised, expected f32, f16 or bf16",
-                                b->layer, outputs[i].name);
         grf_widen(b, outputs[i].buffer, w->rows);
     }
     if (bytes) grf_add_quantise(b, from, cols);
@@ -2708,7 +2739,16 @@ static void grf_state_commit(griffin_context *c) {
 
 /* ---- checking arguments, once, before anything happens ----------------------------------- */
 
+/* What has no operations was opened as a directory. */
+static int grf_network_check(const griffin_model *m) {
+    if (m->n_ops) return GRIFFIN_OK;
+    return grf_fail(&m->host, GRIFFIN_E_ARGUMENT,
+                    "there is no network: the file was opened with directory_only");
+}
+
 static int grf_state_check(const griffin_model *m, const griffin_state *s) {
+    int error = grf_network_check(m);
+    if (error) return error;
     if (!s) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the state is null");
     if (s->tag == 0 && s->position == 0) return GRIFFIN_OK;
     if (s->tag != m->layout.tag || s->position <= 0)
@@ -2808,7 +2848,7 @@ GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
                                         const griffin_context_options *options) {
     griffin_context c;
     grf_arena count = { NULL, 0 };
-    if (!model || !grf_context_limits(model, options, &c)) return 0;
+    if (!model || !model->n_ops || !grf_context_limits(model, options, &c)) return 0;
     grf_arena_take(&count, sizeof c);
     grf_context_lay_out(&c, &count);
     count.used += 64;                       /* to align what the host gives */
@@ -2823,6 +2863,8 @@ GRIFFIN_API int griffin_context_init(griffin_context **context, const griffin_mo
     size_t needed = griffin_context_size(model, options);
     if (context) *context = NULL;
     if (!model) return GRIFFIN_E_ARGUMENT;
+    int error = grf_network_check(model);
+    if (error) return error;
     if (!context || !memory || needed == 0)
         return grf_fail(&model->host, GRIFFIN_E_ARGUMENT,
                         "context: a pointer is null, or rows or states are out of range");
@@ -2936,7 +2978,7 @@ static int grf_state_rewind(const griffin_model *m, griffin_state *state, const 
  * state that was rewound has the same bytes as one that never had the tokens taken back.
  *
  *     0   8 bytes  "GRIFSTAT"
- *     8   u32      version, 2
+ *     8   u32      version, 3 (2 had the same bytes, but other fingerprints in the tag)
  *     12  u32      parts: 1 a sampler, 2 a decoder
  *     16  u64      tag: fingerprint of the model, mixed with attn_keys and kv_type; 0: fresh
  *     24  u64      position
@@ -2949,7 +2991,7 @@ static int grf_state_rewind(const griffin_model *m, griffin_state *state, const 
  *     ..  8 bytes  the decoder if there is one, as it is declared
  *     ..  u64      checksum (FNV-1a variant of grf_hash) of all bytes before it */
 
-#define GRF_SAVE_VERSION 2
+#define GRF_SAVE_VERSION 3
 #define GRF_SAVE_HEADER 48
 #define GRF_SAVED_SAMPLER (36 + 4 * GRIFFIN_RECENT)
 #define GRF_SAVED_DECODER 8
@@ -3032,7 +3074,9 @@ static int grf_save_check(const griffin_model *m, const uint8_t *p, size_t size)
     if (size < GRF_SAVE_HEADER + 8 || memcmp(p, "GRIFSTAT", 8) != 0)
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: not a saved state");
     if (grf_get_u32(p + 8) != GRF_SAVE_VERSION)
-        return grf_fail(&m->host, GRIFFIN_E_VERSION, "load: version %u of the format, expected %d",
+        return grf_fail(&m->host, GRIFFIN_E_VERSION, "load: saved by %s griffin.h, in version %u of "
+                        "the format, expected %d",
+                        grf_get_u32(p + 8) < GRF_SAVE_VERSION ? "an older" : "a newer",
                         (uint64_t)grf_get_u32(p + 8), GRF_SAVE_VERSION);
     if (grf_get_u64(p + size - 8) != grf_hash(GRF_HASH_START, p, size - 8))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT,
@@ -3118,6 +3162,8 @@ GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state,
                              griffin_sampler *sampler, griffin_decoder *decoder,
                              const void *data, size_t size) {
     if (!m) return GRIFFIN_E_ARGUMENT;
+    int error = grf_network_check(m);
+    if (error) return error;
     if (!state || !data) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "load: a pointer is null");
     return grf_state_load(m, state, sampler, decoder, (uint8_t *)(uintptr_t)data, size);
 }
@@ -3289,7 +3335,8 @@ GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *
         return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_sample: a field of the sampler "
                         "is out of range, or a pointer null");
     }
-    int error = grf_sampler_check_biases(model, sampler, n);
+    int error = grf_network_check(model);
+    if (!error) error = grf_sampler_check_biases(model, sampler, n);
     if (error) return error;
     grf_sampler_apply_biases(sampler, logits);
     if (sampler->mask) error = sampler->mask(logits, n, sampler->mask_user);
@@ -3405,6 +3452,7 @@ struct grf_gguf {
     const uint8_t *data;                    /* the file; names and texts point into it */
     uint64_t       size;
     uint32_t       version;
+    int            any_type;                /* 1: tensors may be of types that cannot be weights */
     uint64_t       n_kv, n_tensors;
     grf_kv        *kv;                      /* both in the order of the file */
     grf_tensor    *tensors;
@@ -3582,12 +3630,16 @@ static int grf_tensor_may_be_bytes(const grf_tensor *t) {
     return grf_tensor_tiling(t) >= 0 || grf_tensor_ends_in(t, ".t32");
 }
 
-/* Number format and shape; works out elements and bytes, which cannot wrap below 2^48. */
-static int grf_gguf_check_shape(grf_tensor *t, const grf_host *host) {
+/* Number format and shape; works out elements and bytes, which cannot wrap below 2^48. The bytes
+ * of a format without a known size are 0. */
+static int grf_gguf_check_shape(const grf_gguf *g, grf_tensor *t, const grf_host *host) {
+    static const grf_format unknown = { 0, "unknown", 1, 0 };
     const grf_format *format = grf_format_find(t->type);
-    if (!format || !format->bytes || (format->id == GRF_FORMAT_I8 && !grf_tensor_may_be_bytes(t)))
+    int sized = format && format->bytes;
+    if (!g->any_type && (!sized || (format->id == GRF_FORMAT_I8 && !grf_tensor_may_be_bytes(t))))
         return grf_tensor_fail(host, GRIFFIN_E_UNSUPPORTED, t, "number format %u (%s) cannot be "
                                "read", (uint64_t)t->type, format ? format->name : "unknown");
+    if (!sized) format = &unknown;
     t->elements = 1;
     for (int i = 0; i < 4; i++)
         if (t->ne[i] < 1 || t->ne[i] > GRF_GGUF_SIZE
@@ -3659,7 +3711,7 @@ static int grf_gguf_read_tensors(grf_gguf *g, grf_cursor *c, const grf_host *hos
     for (uint64_t i = 0; i < g->n_tensors && !error; i++) {
         grf_tensor *t = &g->tensors[i];
         error = grf_gguf_read_tensor(c, t, host);
-        if (!error) error = grf_gguf_check_shape(t, host);
+        if (!error) error = grf_gguf_check_shape(g, t, host);
         if (!error)
             error = grf_table_add_name(&g->tensor_names, g->tensors, sizeof *t, (int)i, host);
         if (error == GRF_TWICE)
@@ -3683,12 +3735,14 @@ static void grf_gguf_close(grf_gguf *g, const grf_host *host) {
 }
 
 /* Borrows the data until grf_gguf_close. After a failure there is nothing to close. */
-static int grf_gguf_open(grf_gguf *g, const void *data, uint64_t size, const grf_host *host) {
+static int grf_gguf_open(grf_gguf *g, const void *data, uint64_t size, int any_type,
+                         const grf_host *host) {
     grf_cursor cursor = { (const uint8_t *)data, 0, size, 0 };
     int error;
     memset(g, 0, sizeof *g);
     g->data = cursor.data;
     g->size = size;
+    g->any_type = any_type;
     error = grf_gguf_read_header(g, &cursor, host);
     if (!error) error = grf_gguf_allocate(g, host);
     if (!error) error = grf_gguf_read_metadata(g, &cursor, host);
@@ -3852,9 +3906,10 @@ static int grf_metadata_get(const grf_gguf *g, const char *key, int index, griff
 
 static void grf_tensor_get(const grf_gguf *g, int index, griffin_tensor *tensor) {
     const grf_tensor *t = g->tensors + index;
+    const grf_format *format = grf_format_find(t->type);
     memset(tensor, 0, sizeof *tensor);
     memcpy(tensor->name, t->name.text, (size_t)t->name.length);
-    tensor->type = grf_format_find(t->type)->name;
+    tensor->type = format ? format->name : "unknown";
     tensor->rank = t->rank;
     for (int i = 0; i < t->rank; i++) tensor->shape[i] = t->ne[t->rank - 1 - i];
     tensor->offset = t->offset;
@@ -4054,8 +4109,6 @@ static int grf_config_read(const grf_gguf *file, const char *prefix, griffin_con
 
 /* ---- which files are read ------------------------------------------------------------ */
 
-/* 1: matrices in rows, or in tiles named .t32. 2: in tiles named by their tiling. */
-#define GRF_FILE_VERSION 2
 
 #define GRF_CONVERT "'griffin convert OLD NEW' makes a file that can be opened"
 
@@ -4078,10 +4131,10 @@ static int grf_check_version(const grf_gguf *file, const grf_host *host) {
     uint64_t version = 1;
     int found = grf_gguf_get_uint(file, "griffin.format_version", UINT32_MAX, &version, host);
     if (found < 0) return found;
-    if (version == GRF_FILE_VERSION) return GRIFFIN_OK;
-    if (version > GRF_FILE_VERSION)
+    if (version == GRIFFIN_FORMAT_VERSION) return GRIFFIN_OK;
+    if (version > GRIFFIN_FORMAT_VERSION)
         return grf_fail(host, GRIFFIN_E_VERSION, "griffin.format_version is %u, this library reads "
-                        "%d", version, GRF_FILE_VERSION);
+                        "%d", version, GRIFFIN_FORMAT_VERSION);
     for (uint64_t i = 0; i < file->n_tensors; i++) {
         const grf_tensor *t = &file->tensors[i];
         if (grf_tensor_ends_in(t, ".t32"))
@@ -4092,6 +4145,21 @@ static int grf_check_version(const grf_gguf *file, const grf_host *host) {
                                    GRF_CONVERT, grf_format_find(t->type)->name);
     }
     return grf_fail(host, GRIFFIN_E_VERSION, "no griffin.format_version; " GRF_CONVERT);
+}
+
+/* For files that are only looked into: keys may begin as in any architecture of the family. All
+ * zero if the network is another one. */
+static int grf_config_look(const grf_gguf *file, griffin_config *g, const grf_host *host) {
+    static const char *const family[] = { "griffin.", "recurrentgemma.", "recurrent_gemma.",
+                                          "recurrent-gemma." };
+    const char *text = NULL;
+    uint64_t length = 0;
+    int found = grf_gguf_get_string(file, "general.architecture", &text, &length, host);
+    for (int i = 0; found > 0 && i < GRF_COUNT(family); i++)
+        if (strlen(family[i]) == length + 1 && memcmp(family[i], text, (size_t)length) == 0)
+            found = grf_config_read(file, family[i], g, host);
+    if (found < 0) memset(g, 0, sizeof *g);
+    return found < 0 ? found : GRIFFIN_OK;
 }
 
 static int grf_config_load(const grf_gguf *file, griffin_config *g, const grf_host *host) {
@@ -5644,9 +5712,14 @@ static const grf_linear *grf_load_matrix(grf_builder *b, const char *name, int r
                           has_bias ? grf_load_vector(b, bias.text, rows, 0, 0) : NULL);
 }
 
-/* The RG-LRU's block-diagonal gates: B matrices [out, in], bias [B, out]. */
+/* The RG-LRU's block-diagonal gates: B matrices [out, in], bias [B, out]. They are not quantised: it
+ * would spoil the decay, and the columns of a block are not those of an int8 row. */
 static const grf_linear *grf_load_gates(grf_builder *b, const char *weight, const char *bias) {
     int B = b->config->gate_blocks, n = b->config->lru_width / B;
+    const grf_tensor *t = b->error ? NULL : grf_tensor_lookup_tiles(b, weight);
+    if (t && grf_tilings[grf_tensor_tiling(t)].quantised)
+        b->error = grf_tensor_fail(&b->model->host, GRIFFIN_E_UNSUPPORTED, t,
+                                   "gates are quantised, expected f32, f16 or bf16");
     return grf_load_tiles(b, weight, n * B, n, B, grf_load_vector(b, bias, B, n, 0));
 }
 
@@ -5811,15 +5884,24 @@ static int grf_model_check_options(griffin_model *m, const griffin_options *opti
     return GRIFFIN_OK;
 }
 
+/* With directory_only: what can be read is. */
+static int grf_model_look(griffin_model *m) {
+    m->info.type = "";
+    int error = grf_config_look(m->file, &m->info.config, &m->host);
+    if (error != GRIFFIN_E_MEMORY) error = grf_vocab_load(m->vocab, m->file, &m->host);
+    return error == GRIFFIN_E_MEMORY ? error : grf_model_describe(m);
+}
+
 static int grf_model_open(griffin_model *m, const void *data, uint64_t size,
-                    const griffin_options *options) {
-    int error;
+                          const griffin_options *options) {
+    int error, looking = options && options->directory_only;
     m->kernels = grf_kernels_find(options ? options->cpu : GRIFFIN_CPU_BEST);
     if (!m->kernels)
         return grf_fail(&m->host, GRIFFIN_E_UNSUPPORTED,
                         "this machine or build lacks the kernels asked for");
     error = grf_model_check_options(m, options);
-    if (!error) error = grf_gguf_open(m->file, data, size, &m->host);
+    if (!error) error = grf_gguf_open(m->file, data, size, looking, &m->host);
+    if (!error && looking) return grf_model_look(m);
     if (!error) error = grf_config_load(m->file, &m->info.config, &m->host);
     if (!error) error = grf_vocab_load(m->vocab, m->file, &m->host);
     if (!error && m->vocab->count > m->info.config.vocab)
@@ -6041,6 +6123,33 @@ GRIFFIN_API int griffin_get_metadata(const griffin_model *model, const char *key
 
 GRIFFIN_API int griffin_next_element(griffin_metadata *metadata) {
     return metadata ? grf_metadata_next(metadata) : GRIFFIN_E_ARGUMENT;
+}
+
+GRIFFIN_API int griffin_config_number(const griffin_config *config, int index,
+                                      griffin_number *number) {
+    if (!config || !number) return GRIFFIN_E_ARGUMENT;
+    if (index < 0 || index >= GRF_COUNT(grf_config_rows)) return 0;
+    const grf_config_row *row = &grf_config_rows[index];
+    number->key = row->key;
+    number->type = row->kind == 'i' ? GRIFFIN_VALUE_U32
+                 : row->kind == 'f' ? GRIFFIN_VALUE_F32 : GRIFFIN_VALUE_BOOL;
+    number->value = grf_config_number(config, row);
+    return 1;
+}
+
+GRIFFIN_API const char *griffin_tiling_name(int index) {
+    return index >= 0 && index < GRF_TILINGS ? grf_tilings[index].name : NULL;
+}
+
+GRIFFIN_API const char *griffin_activation_name(griffin_activation activation) {
+    for (int i = 0; i < GRF_COUNT(grf_activations); i++)
+        if (grf_activations[i].value == activation) return grf_activations[i].name;
+    return NULL;
+}
+
+GRIFFIN_API int griffin_find_activation(const char *name, size_t length) {
+    int row = name ? grf_activation_find(name, length) : -1;
+    return row < 0 ? -1 : (int)grf_activations[row].value;
 }
 
 GRIFFIN_API int griffin_version(void) { return GRIFFIN_VERSION; }
