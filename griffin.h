@@ -1276,8 +1276,6 @@ static int64_t grf_pad(int64_t n) { return (n + GRF_TILE - 1) / GRF_TILE * GRF_T
  * A tile whose matrix has fewer rows is filled up with zeros. Elements are in the machine's byte
  * order; in files they are little-endian. A new tiling is a row of grf_tilings, one function for
  * the embedding, and the kernels. */
-#define GRF_BLOCK_BYTES_Q8_0 1088           /* of 32 columns in a tile */
-#define GRF_BLOCK_BYTES_Q4_0 576
 
 typedef enum grf_type { GRF_F32, GRF_F16, GRF_BF16, GRF_Q8_0, GRF_Q4_0, GRF_TILINGS } grf_type;
 
@@ -1324,15 +1322,12 @@ static float grf_weight_q4_0(const uint8_t *block, int row, int column) {
            * (float)((column < 16 ? pair & 15 : pair >> 4) - 8);
 }
 
-#define GRF_BLOCK_BYTES_Q8_0 1088           /* of 32 rows */
-#define GRF_BLOCK_BYTES_Q4_0 576
-
 static const grf_tiling grf_tilings[GRF_TILINGS] = {            /* index: grf_type */
     { "f32",   1,  128,   0, 0, grf_weight_f32 },
     { "f16",   1,   64,   0, 0, grf_weight_f16 },
     { "bf16",  1,   64,   0, 0, grf_weight_bf16 },
-    { "q8_0", 32, GRF_BLOCK_BYTES_Q8_0, 128, 1, grf_weight_q8_0 },
-    { "q4_0", 32, GRF_BLOCK_BYTES_Q4_0, 8, 1, grf_weight_q4_0 }
+    { "q8_0", 32, 1088, 128, 1, grf_weight_q8_0 },
+    { "q4_0", 32,  576,   8, 1, grf_weight_q4_0 }
 };
 
 /* Of a tile with so many columns, a multiple of the tiling's. */
@@ -1353,67 +1348,82 @@ typedef struct grf_linear {
 
 static int grf_is_quantised(const grf_linear *w) { return w && grf_tilings[w->type].quantised; }
 
-/* Activations for int8 and int4 weights. Weights are stored with an offset: + 128 in q8_0, + 8 in
- * q4_0. start8 and start4 cancel it: they are -128 and -8 times the sum of a block's q, and the
- * integer sum begins there. The groups of all rows lie side by side, [cols][rows]: what a block of
- * columns is multiplied with is read in one stream. */
+/* One group of a row of activations, in int8, for quantised weights. A row of `cols` columns has
+ * ceil(cols / GRF_GROUP) groups; the last one may be shorter, by a multiple of 32. The groups of
+ * all rows of a pass lie as [group][row]: the groups that meet the same weights are neighbours.
+ *
+ * Tilings store quantised weights with a number added: 128 in q8_0, 8 in q4_0. A sum of products
+ * with stored weights is too large by that number times the sum of q. start8 and start4 cancel
+ * it: they are -128 and -8 times the sum of q over each block of 32 columns. */
 typedef struct grf_q8 {
     float   scale;                          /* value = scale * q */
     int32_t start8[GRF_GROUP / 32], start4[GRF_GROUP / 32];
-    int8_t  q[GRF_GROUP];
+    int8_t  q[GRF_GROUP];                   /* -127 .. 127 */
 } grf_q8;
 
-/* Keys and values of consecutive positions, one row each. */
-typedef struct grf_keys { const uint8_t *k, *v; int count; } grf_keys;
+/* Keys and values of `count` consecutive positions. Row i of the keys is at k + i * stride, and row
+ * i of the values at v + i * stride, with the stride of grf_attention. */
+typedef struct grf_kv_run { const uint8_t *k, *v; int count; } grf_kv_run;
 
-/* One head of one row. Of the keys that are at hand it sees those from first on, before end. */
+/* One query head of one row. It sees the keys [first, end), counted over the three runs. The caller
+ * owns all memory. */
 typedef struct grf_query {
-    float  *q;                              /* [head] rotated and scaled; its place serves sum */
-    float  *score;                          /* [keys, with room for 16 more] scratch */
-    float  *out;                            /* [head_dim] */
+    float  *q;                              /* [head_stride] rotated and scaled; overwritten */
+    float  *score;                          /* [all keys, and 16 more] scratch */
+    float  *out;                            /* [head_dim] the result */
     int64_t first, end;
-    float  *sum;                            /* [head] set by the kernel: sum of weighted values */
-    float   inverse;                        /* 1 / sum of e^(score - largest) */
+    float  *sum;                            /* [head_stride] used by the kernel, = q */
+    float   inverse;                        /* used by the kernel: 1 / sum of p, see >>kernels */
 } grf_query;
 
-/* Queries of consecutive rows and of heads that share keys and values. */
+/* Queries that share their keys: consecutive rows of one text, heads of one group. */
 typedef struct grf_attention {
     grf_query    query[GRF_ATTEND_ROWS * GRF_HEAD_BLOCK];
-    grf_keys     part[3];                   /* in order of position */
-    int          queries, head_dim, head;   /* head: head_dim padded to 16 */
+    grf_kv_run   run[3];                    /* ascending positions; any of them may be empty */
+    int          queries, head_dim;
+    int          head_stride;               /* head_dim, padded to a multiple of 16 with zeros */
     int          type;                      /* of keys and values: GRF_F32 or GRF_BF16 */
-    int64_t      stride;                    /* bytes from one key row to the next */
+    int64_t      stride;                    /* bytes from one key or value to the next */
 } grf_attention;
 
-/* The kernels of one instruction set. All sets give the same bits. n is a multiple of 16 unless
- * noted; x and y may be the same. The mathematics stands beside the code, at >>kernels. */
+/* The kernels of one instruction set. All sets give the same bits. The caller owns all memory, and
+ * no address needs to be aligned for vectors. n is a number of floats: a multiple of 16 where a
+ * comment says nothing else. y may be the same as x. >>kernels has the equations. */
 typedef struct grf_kernels {
     const char *name;
-    /* out[rows][32] = tile of W times rows of x. stride: from a row to the next, or from the
-     * groups of some columns to those of the next */
+    /* out[rows][32] = products of the rows of x with one tile of W, without bias. Row m of x begins
+     * at x + m * stride. rows <= GRF_PANEL */
     void (*float_tile)(float *out, const grf_linear *w, const uint8_t *tile, const float *x,
                        int64_t stride, int rows);
+    /* The same for quantised weights. Group g of row m is x[g * stride + m]. */
     void (*int_tile)(float *out, const grf_linear *w, const uint8_t *tile, const grf_q8 *x,
                      int64_t stride, int rows);
-    /* the groups of a row lie `stride` apart; n % 32 == 0 */
+    /* One row: group g goes to y[g * stride]. n % 32 == 0 */
     void (*quantise)(grf_q8 *y, int64_t stride, const float *x, int64_t n);
+    /* One row of n floats, the first `width` of which count for the mean; the rest are 0. */
     void (*norm)(float *y, const float *x, const float *gain, int64_t n, int width, float eps);
+    /* One row: z[k] is its input at one of `taps` positions, the oldest first, and w + k * w_stride
+     * are the weights of that tap. */
     void (*conv)(float *y, const float *const *z, const float *w, int64_t w_stride, const float *b,
                  int taps, int64_t n);
-    /* one token: h [n] in and out, y [n] *= h */
+    /* One row: h is the state, in and out; y *= h. fresh: the text begins here, h is not read. */
     void (*rglru)(float *h, float *y, const float *i, const float *r, const float *c,
                   const float *log_decay, int fresh, int64_t n);
+    /* n angles: turns[j] is what a position adds to angle j, in 2^-64 of a full turn. Any n. */
     void (*rope_angles)(float *cosine, float *sine, const uint64_t *turns, int64_t position, int n);
+    /* One head of head_dim floats, of which 2 * half are rotated. Any sizes; to may be from. */
     void (*rope)(float *to, const float *from, const float *cosine, const float *sine, float scale,
-                 int half, int head_dim);                                          /* any sizes */
+                 int half, int head_dim);
     void (*attend)(grf_attention *a);
     void (*activate)(float *y, griffin_activation activation, int64_t n);
     void (*multiply)(float *y, const float *x, int64_t n);                       /* y *= x */
-    /* tile by tile: to[rows] = out[rows][32] + b, or plus what was there; n <= 32, b may be null */
+    /* Moves the result of a tile: to[m * stride + j] = out[m][j] + b[j], or plus what was there if
+     * `add` is 1. b may be null. Any n <= 32 */
     void (*finish)(float *to, int64_t stride, const float *out, const float *b, int add, int rows,
                    int n);
-    void (*soft_cap)(float *y, float cap, int64_t n);
-    void (*exp_shifted)(float *y, const float *x, float shift, int n);             /* any n */
+    void (*soft_cap)(float *y, float cap, int64_t n);              /* y = cap tanh(y / cap) */
+    /* y = e^(x - shift). Any n */
+    void (*exp_shifted)(float *y, const float *x, float shift, int n);
 } grf_kernels;
 
 static const grf_kernels *grf_kernels_find(griffin_cpu cpu);   /* null: not on this machine */
@@ -2306,10 +2316,10 @@ static int64_t grf_visible_kv(const griffin_context *c, int64_t ring, int64_t ro
     for (int i = 0; i < 3; i++) {
         int64_t end = i == 2 ? p + count : s->position, new_row = s->first + (at - s->position);
         if (i < 2) end = grf_min64(end, at - at % m->layout.slots + m->layout.slots);
-        a->part[i].count = (int)grf_max64(0, end - at);
-        a->part[i].k = offset
+        a->run[i].count = (int)grf_max64(0, end - at);
+        a->run[i].k = offset
             + (i < 2 ? grf_ring(m, s->state, ring, 0, at) : grf_new_kv(c, ring, 0, new_row));
-        a->part[i].v = offset
+        a->run[i].v = offset
             + (i < 2 ? grf_ring(m, s->state, ring, 1, at) : grf_new_kv(c, ring, 1, new_row));
         at = grf_max64(at, end);
     }
@@ -2326,7 +2336,7 @@ static void grf_attend_together(griffin_context *c, const grf_op *op, int64_t ro
     int64_t to = from + grf_min64(l->head_block, l->heads_per_kv - in_group);
     grf_attention a;
     a.head_dim = m->info.config.head_dim;
-    a.head = l->head_stride;
+    a.head_stride = l->head_stride;
     a.type = l->kv_type;
     a.stride = l->kv_row;
     a.queries = 0;
@@ -6116,6 +6126,8 @@ static grf_ahead grf_look_ahead(const uint8_t *part, int64_t part_bytes, int ste
 #define GRF_FETCH_LINES(at, two) \
     do { GRF_FETCH(at); if (two) GRF_FETCH((at) + 64); } while (0)
 
+#define GRF_BYTES_OF_16(type) (grf_tilings[type].bytes / 2)     /* of floats or halves */
+
 /* Attention prefetches keys and values so many rows before their turn. A row is a few lines of
  * cache, too short for a processor's own prefetching. */
 #define GRF_ROWS_AHEAD 16
@@ -6829,16 +6841,14 @@ static unsigned grf_x86_sets(void) {
     const uint32_t avx2 = 1u << 12 | 1u << 27 | 1u << 29,
                    avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
     uint32_t top[4], one[4], seven[4], more[4] = { 0, 0, 0, 0 };
-    unsigned sets = 0;
-    uint64_t saved;
     grf_cpuid(top, 0, 0);
-    if (top[0] < 7) return sets;
+    if (top[0] < 7) return 0;
     grf_cpuid(one, 1, 0);
     grf_cpuid(seven, 7, 0);
-    if ((one[2] & avx2) != avx2 || !(seven[1] >> 5 & 1)) return sets;
-    saved = grf_saved_registers();
-    if ((saved & 0x06) != 0x06) return sets;
-    sets |= 1u << GRIFFIN_CPU_AVX2;
+    if ((one[2] & avx2) != avx2 || !(seven[1] >> 5 & 1)) return 0;
+    uint64_t saved = grf_saved_registers();
+    if ((saved & 0x06) != 0x06) return 0;
+    unsigned sets = 1u << GRIFFIN_CPU_AVX2;
     if (seven[0] >= 1) grf_cpuid(more, 7, 1);
     if (more[0] >> 4 & 1) sets |= 1u << GRIFFIN_CPU_AVX_VNNI;
     if ((saved & 0xe6) == 0xe6 && (seven[1] & avx512) == avx512 && seven[2] >> 11 & 1)
@@ -6915,9 +6925,8 @@ GV_INLINE gv GV(exp)(gv x) {
 /* e^x - 1 for x <= 0, exact in relative terms near 0: e^x - 1 = 2^n (e^r - 1) + (2^n - 1). */
 GV_INLINE gv GV(expm1)(gv x) {
     gi n;
-    gv r, p = gv_set(1.0f / 40320), scale;
     x = gv_max(gv_set(-80.0f), x);
-    r = GV(reduce)(x, &n);
+    gv r = GV(reduce)(x, &n), p = gv_set(1.0f / 40320);
     p = gv_fma(p, r, gv_set(1.0f / 5040));
     p = gv_fma(p, r, gv_set(1.0f / 720));
     p = gv_fma(p, r, gv_set(1.0f / 120));
@@ -6925,7 +6934,7 @@ GV_INLINE gv GV(expm1)(gv x) {
     p = gv_fma(p, r, gv_set(1.0f / 6));
     p = gv_fma(p, r, gv_set(0.5f));
     p = gv_fma(p, gv_mul(r, r), r);
-    scale = gv_from_bits(gi_exponent(gi_add(n, gi_set(127))));
+    gv scale = gv_from_bits(gi_exponent(gi_add(n, gi_set(127))));
     return gv_fma(scale, p, gv_sub(scale, gv_set(1)));
 }
 
@@ -6940,18 +6949,18 @@ GV_INLINE gv GV(sigmoid)(gv x) {
 
 /* x + x^3 P(x^2) for |x| < 0.625, with the polynomial of Moshier's Cephes. */
 GV_INLINE gv GV(tanh_near)(gv x) {
-    gv square = gv_mul(x, x), p;
-    p = gv_fma(gv_set(-5.70498872745e-3f), square, gv_set(2.06390887954e-2f));
+    gv square = gv_mul(x, x);
+    gv p = gv_fma(gv_set(-5.70498872745e-3f), square, gv_set(2.06390887954e-2f));
     p = gv_fma(p, square, gv_set(-5.37397155531e-2f));
     p = gv_fma(p, square, gv_set(1.33314422036e-1f));
     p = gv_fma(p, square, gv_set(-3.33332819422e-1f));
     return gv_fma(gv_mul(p, square), x, x);
 }
 
-/* tanh |x| = 1 - 2 / (1 + e^(2|x|)), which cancels near 0. */
+/* tanh |x| = 1 - 2 / (1 + e^(2|x|)). Near 0 the difference loses digits. */
 GV_INLINE gv GV(tanh)(gv x) {
-    gv size = gv_less(x, gv_set(0), GV(neg)(x), x), large;
-    large = gv_div(gv_set(-2), gv_add(gv_set(1), GV(exp)(gv_add(size, size))));
+    gv size = gv_less(x, gv_set(0), GV(neg)(x), x);
+    gv large = gv_div(gv_set(-2), gv_add(gv_set(1), GV(exp)(gv_add(size, size))));
     large = gv_add(gv_set(1), large);
     large = gv_less(x, gv_set(0), GV(neg)(large), large);
     return gv_less(size, gv_set(0.625f), GV(tanh_near)(x), large);
@@ -6971,17 +6980,15 @@ GV_INLINE gv GV(gelu_erf)(gv x) {
     static const float P[] = { 0.17087277f, -0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f,
                                -0.18628806f, 0.09678418f, 0.37409196f, 1.00002368f, -1.26551223f };
     gv size = gv_less(x, gv_set(0), GV(neg)(x), x), z = gv_mul(size, gv_set(0.707106781f));
-    gv t = gv_div(gv_set(1), gv_fma(z, gv_set(0.5f), gv_set(1))), p = gv_set(P[0]), tail;
-    int i;
-    for (i = 1; i < GRF_COUNT(P); i++) p = gv_fma(p, t, gv_set(P[i]));
+    gv t = gv_div(gv_set(1), gv_fma(z, gv_set(0.5f), gv_set(1))), p = gv_set(P[0]);
+    for (int i = 1; i < GRF_COUNT(P); i++) p = gv_fma(p, t, gv_set(P[i]));
     /* the share of the normal distribution beyond |x| */
-    tail = gv_mul(gv_mul(gv_set(0.5f), t), GV(exp)(gv_fma(GV(neg)(z), z, p)));
+    gv tail = gv_mul(gv_mul(gv_set(0.5f), t), GV(exp)(gv_fma(GV(neg)(z), z, p)));
     return gv_mul(x, gv_less(x, gv_set(0), tail, gv_fma(gv_set(-1), tail, gv_set(1))));
 }
 
 GV_KERNEL void GV(activate)(float *y, griffin_activation activation, int64_t n) {
-    int64_t j;
-    for (j = 0; j < n; j += 16) {
+    for (int64_t j = 0; j < n; j += 16) {
         gv x = gv_load(y + j);
         switch (activation) {
         case GRIFFIN_GELU_TANH: x = GV(gelu_tanh)(x); break;
@@ -6994,16 +7001,16 @@ GV_KERNEL void GV(activate)(float *y, griffin_activation activation, int64_t n) 
 }
 
 GV_KERNEL void GV(multiply)(float *y, const float *x, int64_t n) {
-    int64_t j;
-    for (j = 0; j < n; j += 16) gv_store(y + j, gv_mul(gv_load(y + j), gv_load(x + j)));
+    for (int64_t j = 0; j < n; j += 16) gv_store(y + j, gv_mul(gv_load(y + j), gv_load(x + j)));
 }
 
-/* to[m][j] = out[m][j] + b[j], or plus what was there; out has rows of a tile, n is any number */
+/* to[m][j] = out[m][j] + bias[j], or to[m][j] += out[m][j] + bias[j] if `add` is 1. The last tile
+ * of a matrix may have any number of output rows, so n need not be a multiple of 16. */
 GV_KERNEL void GV(finish)(float *to, int64_t stride, const float *out, const float *bias, int add,
                           int rows, int n) {
-    int j;
     for (; rows > 0; rows--, to += stride, out += GRF_TILE) {
-        for (j = 0; j + 16 <= n; j += 16) {
+        int j = 0;
+        for (; j + 16 <= n; j += 16) {
             gv y = gv_load(out + j);
             if (bias) y = gv_add(y, gv_load(bias + j));
             gv_store(to + j, add ? gv_add(gv_load(to + j), y) : y);
@@ -7015,33 +7022,33 @@ GV_KERNEL void GV(finish)(float *to, int64_t stride, const float *out, const flo
     }
 }
 
-/* y = cap tanh(y / cap), 64 logits at a time. If none of them comes near the cap, GV(tanh) would
- * select the result of GV(tanh_near) everywhere, and its exponential is left out. */
+/* y = cap tanh(y / cap), 64 logits at a time. If all 64 are small, GV(tanh) would take the result
+ * of GV(tanh_near) for each of them. Then only that is computed, without an exponential. */
 GV_KERNEL void GV(soft_cap)(float *y, float cap, int64_t n) {
     for (; n > 0; n -= 64, y += 64) {
-        int64_t count = grf_min64(n, 64), j;
+        int64_t count = grf_min64(n, 64);
         gv size = gv_set(0);
-        for (j = 0; j < count; j += 16) {
+        for (int64_t j = 0; j < count; j += 16) {
             gv x = gv_div(gv_load(y + j), gv_set(cap));
             size = gv_max(gv_max(x, GV(neg)(x)), size);
             gv_store(y + j, x);
         }
         if (gv_largest(size) < 0.625f)
-            for (j = 0; j < count; j += 16)
+            for (int64_t j = 0; j < count; j += 16)
                 gv_store(y + j, gv_mul(gv_set(cap), GV(tanh_near)(gv_load(y + j))));
         else
-            for (j = 0; j < count; j += 16)
+            for (int64_t j = 0; j < count; j += 16)
                 gv_store(y + j, gv_mul(gv_set(cap), GV(tanh)(gv_load(y + j))));
     }
 }
 
 GV_KERNEL void GV(exp_shifted)(float *y, const float *x, float shift, int n) {
-    float last[16];
-    int j, left;
-    for (j = 0; j + 16 <= n; j += 16)
+    int j = 0;
+    for (; j + 16 <= n; j += 16)
         gv_store(y + j, GV(exp)(gv_sub(gv_load(x + j), gv_set(shift))));
-    left = n - j;
+    int left = n - j;
     if (left == 0) return;
+    float last[16];
     memset(last, 0, sizeof last);
     memcpy(last, x + j, (size_t)left * 4);
     gv_store(last, GV(exp)(gv_sub(gv_load(last), gv_set(shift))));
@@ -7052,32 +7059,31 @@ GV_KERNEL void GV(exp_shifted)(float *y, const float *x, float shift, int n) {
 
 GV_KERNEL void GV(norm_row)(float *y, const float *x, const float *gain, int64_t n, int width,
                             float eps) {
-    gv sum = gv_set(0), r;
-    float mean;
-    int64_t j;
-    for (j = 0; j < n; j += 16) { gv a = gv_load(x + j); sum = gv_fma(a, a, sum); }
-    mean = gv_sum(sum) / (float)width;      /* apart: C may keep more digits in an expression */
-    r = gv_set(1 / sqrtf(mean + eps));
-    for (j = 0; j < n; j += 16)
+    gv sum = gv_set(0);
+    for (int64_t j = 0; j < n; j += 16) { gv a = gv_load(x + j); sum = gv_fma(a, a, sum); }
+    float mean = gv_sum(sum) / (float)width;
+    gv r = gv_set(1 / sqrtf(mean + eps));
+    for (int64_t j = 0; j < n; j += 16)
         gv_store(y + j, gv_mul(gv_mul(gv_load(x + j), r), gv_load(gain + j)));
 }
 
-/* ---- quantising activations: scale = max|x| / 127, q = x / scale rounded to even ------------ */
+/* ---- quantising activations ------------------------------------------------------------------
+ * For each group: scale = max|x| / 127, q = x / scale rounded to the nearest integer, and to the
+ * even one of two. As in GV(reduce), adding 1.5 2^23 does the rounding. */
 
 GV_KERNEL void GV(quantise)(grf_q8 *y, int64_t stride, const float *x, int64_t n) {
     gv shift = gv_set(12582912.0f), sign = gv_set(-0.0f);
     for (; n > 0; n -= GRF_GROUP, y += stride) {
-        int64_t group = n < GRF_GROUP ? n : GRF_GROUP, j;
-        gv size = gv_set(0), inverse;
-        float scale;
-        for (j = 0; j < group; j += 16) {
+        int64_t group = n < GRF_GROUP ? n : GRF_GROUP;
+        gv size = gv_set(0);
+        for (int64_t j = 0; j < group; j += 16) {
             gv a = gv_load(x + j);
             size = gv_max(gv_max(a, gv_sub(sign, a)), size);
         }
-        scale = gv_largest(size) / 127;
-        inverse = gv_set(scale < 1e-37f ? 0 : 1 / scale);
+        float scale = gv_largest(size) / 127;
+        gv inverse = gv_set(scale < 1e-37f ? 0 : 1 / scale);    /* 1 / scale must be finite */
         y->scale = scale;
-        for (j = 0; j < group; j += 32, x += 32) {
+        for (int64_t j = 0; j < group; j += 32, x += 32) {
             gi a = gi_sub(gv_bits(gv_fma(gv_load(x), inverse, shift)), gv_bits(shift));
             gi b = gi_sub(gv_bits(gv_fma(gv_load(x + 16), inverse, shift)), gv_bits(shift));
             gi_store8(y->q + j, a);
@@ -7104,7 +7110,7 @@ GV_INLINE gv GV(load_as)(const int type, const uint8_t *p) {
  * constants at every call: the loops over rows unroll and the sums stay in registers. */
 GV_INLINE void GV(float_rows)(const int rows, const int type, float *out, const uint8_t *w,
                               const float *x, int64_t stride, int64_t count, grf_ahead ahead) {
-    const int size = type == GRF_F32 ? 64 : 32;             /* bytes of 16 weights */
+    const int size = GRF_BYTES_OF_16(type);
     const int two = type == GRF_F32 && rows < GV_FLOAT_ROWS;
     const float *x4 = x + 4 * stride, *x8 = x + 8 * stride;
     gv low[GV_FLOAT_ROWS], high[GV_FLOAT_ROWS];             /* output rows 0 to 15, 16 to 31 */
@@ -7130,7 +7136,7 @@ GV_INLINE void GV(float_rows)(const int rows, const int type, float *out, const 
 /* All rows of x, in groups. */
 GV_INLINE void GV(float_part)(const int type, float *out, const uint8_t *w, const float *x,
                               int64_t stride, int64_t count, int rows) {
-    const int column = type == GRF_F32 ? 128 : 64, most = GV_FLOAT_ROWS;
+    const int column = grf_tilings[type].bytes, most = GV_FLOAT_ROWS;
     grf_ahead ahead = grf_look_ahead(w, count * column, column, (rows + most - 1) / most);
     for (int m; rows > 0; rows -= m, x += m * stride, out += m * GRF_TILE) {
         m = grf_next_rows(rows, most);
@@ -7152,7 +7158,7 @@ GV_KERNEL void GV(float_tile)(float *out, const grf_linear *l, const uint8_t *w,
         case GRF_F16: GV(float_part)(GRF_F16,  out, w, x + k, stride, n, rows); break;
         default:      GV(float_part)(GRF_BF16, out, w, x + k, stride, n, rows); break;
         }
-        w += n * (l->type == GRF_F32 ? 128 : 64);
+        w += n * grf_tilings[l->type].bytes;
     }
 }
 
@@ -7161,11 +7167,9 @@ GV_KERNEL void GV(float_tile)(float *out, const grf_linear *l, const uint8_t *w,
 /* y = b + sum_k w[k] z[k], oldest tap first */
 GV_KERNEL void GV(conv_row)(float *y, const float *const *z, const float *w, int64_t w_stride,
                             const float *b, int taps, int64_t n) {
-    int64_t j;
-    int k;
-    for (j = 0; j < n; j += 16) {
+    for (int64_t j = 0; j < n; j += 16) {
         gv sum = gv_load(b + j);
-        for (k = 0; k < taps; k++)
+        for (int k = 0; k < taps; k++)
             sum = gv_fma(gv_load(w + k * w_stride + j), gv_load(z[k] + j), sum);
         gv_store(y + j, sum);
     }
@@ -7175,8 +7179,7 @@ GV_KERNEL void GV(conv_row)(float *y, const float *const *z, const float *w, int
  * starts with h = sigmoid(i) c. 1 - a^2 = -expm1(2 log a) keeps its digits when a is close to 1. */
 GV_KERNEL void GV(rglru_row)(float *h, float *y, const float *i, const float *r, const float *c,
                              const float *log_decay, int fresh, int64_t n) {
-    int64_t j;
-    for (j = 0; j < n; j += 16) {
+    for (int64_t j = 0; j < n; j += 16) {
         gv x = gv_mul(GV(sigmoid)(gv_load(i + j)), gv_load(c + j));
         if (!fresh) {
             gv log_a = gv_mul(gv_load(log_decay + j), GV(sigmoid)(gv_load(r + j)));
@@ -7190,12 +7193,12 @@ GV_KERNEL void GV(rglru_row)(float *h, float *y, const float *i, const float *r,
 
 /* ---- attention ------------------------------------------------------------------------------ */
 
-/* sin and cos of position * turns: the fraction of a turn is exact in 64 bits, is reduced to the
- * nearest quarter, and the rest |x| <= pi/4 goes through the Taylor series. */
+/* cos and sin of 2 pi position turns[j] / 2^64. The product wraps at 2^64, a full turn, so the
+ * fraction of a turn is exact at every position. It is split into the nearest quarter of a turn and
+ * an angle |x| <= pi/4, of which Taylor series give sine s and cosine c. */
 GV_KERNEL void GV(rope_angles)(float *cosine, float *sine, const uint64_t *turns, int64_t position,
                                int n) {
-    int j;
-    for (j = 0; j < n; j++) {
+    for (int j = 0; j < n; j++) {
         uint64_t phase = (uint64_t)position * turns[j];
         uint64_t quarter = (phase + ((uint64_t)1 << 61)) >> 62;
         uint64_t rest = phase - (quarter << 62);
@@ -7215,16 +7218,16 @@ GV_KERNEL void GV(rope_angles)(float *cosine, float *sine, const uint64_t *turns
     }
 }
 
-/* One head: element j < half turns with element j + half; those from 2 half on stay; all scaled. */
+/* Element j < half of a head and element j + half are a point in the plane; angle j rotates it.
+ * Elements from 2 half on are not rotated. All elements are multiplied by scale. */
 GV_KERNEL void GV(rope_head)(float *to, const float *from, const float *cosine, const float *sine,
                              float scale, int half, int head_dim) {
-    int j;
-    for (j = 0; j < half; j++) {
+    for (int j = 0; j < half; j++) {
         float a = from[j], b = from[j + half];
         to[j]        = GV_FMAF(a, cosine[j], -(b * sine[j])) * scale;
         to[j + half] = GV_FMAF(b, cosine[j],   a * sine[j])  * scale;
     }
-    for (j = 2 * half; j < head_dim; j++) to[j] = from[j] * scale;
+    for (int j = 2 * half; j < head_dim; j++) to[j] = from[j] * scale;
 }
 
 #if !GV_SUM4
@@ -7247,11 +7250,11 @@ GV_INLINE void GV(sum4)(float *to, gv a, gv b, gv c, gv d) {
 
 /* score[at + 0 .. 3] = q k for four keys and n queries */
 GV_INLINE void GV(attend_four)(const int n, const int type, const grf_query *query, int64_t at,
-                               const uint8_t *k, int64_t stride, int64_t head) {
-    const int size = type == GRF_F32 ? 64 : 32;             /* bytes of 16 numbers */
+                               const uint8_t *k, int64_t stride, int64_t head_stride) {
+    const int size = GRF_BYTES_OF_16(type);
     gv s[GV_QUERIES][4];
     GRF_UNROLL for (int i = 0; i < n; i++) s[i][0] = s[i][1] = s[i][2] = s[i][3] = gv_set(0);
-    for (int64_t d = 0; d < head; d += 16, k += size) {
+    for (int64_t d = 0; d < head_stride; d += 16, k += size) {
         gv k0 = GV(load_as)(type, k), k1 = GV(load_as)(type, k + stride);
         gv k2 = GV(load_as)(type, k + 2 * stride), k3 = GV(load_as)(type, k + 3 * stride);
         GRF_UNROLL for (int i = 0; i < n; i++) {
@@ -7267,9 +7270,10 @@ GV_INLINE void GV(attend_four)(const int n, const int type, const grf_query *que
         GV(sum4)(query[i].score + at, s[i][0], s[i][1], s[i][2], s[i][3]);
 }
 
-GV_INLINE float GV(attend_one)(const int type, const float *q, const uint8_t *k, int64_t head) {
+GV_INLINE float GV(attend_one)(const int type, const float *q, const uint8_t *k,
+                               int64_t head_stride) {
     gv sum = gv_set(0);
-    for (int64_t d = 0; d < head; d += 16, k += type == GRF_F32 ? 64 : 32)
+    for (int64_t d = 0; d < head_stride; d += 16, k += GRF_BYTES_OF_16(type))
         sum = gv_fma(gv_load(q + d), GV(load_as)(type, k), sum);
     return gv_sum(sum);
 }
@@ -7277,18 +7281,18 @@ GV_INLINE float GV(attend_one)(const int type, const float *q, const uint8_t *k,
 /* The scores of all keys at hand, for all queries. */
 GV_INLINE void GV(attend_scores)(const int type, const grf_attention *a) {
     int64_t at = 0;
-    for (int part = 0; part < 3; part++) {
-        const uint8_t *k = a->part[part].k;
-        int64_t left = a->part[part].count;
+    for (int run = 0; run < 3; run++) {
+        const uint8_t *k = a->run[run].k;
+        int64_t left = a->run[run].count;
         for (; left >= 4; left -= 4, at += 4, k += 4 * a->stride)
             for (int i = 0, m; i < a->queries; i += m) {
                 m = grf_next_queries(a->queries - i, GV_QUERIES);
                 GRF_CALL_QUERIES(m, GV_QUERIES, GV(attend_four), type, a->query + i, at, k,
-                                 a->stride, a->head)
+                                 a->stride, a->head_stride)
             }
         for (; left > 0; left--, at++, k += a->stride)
             for (int i = 0; i < a->queries; i++)
-                a->query[i].score[at] = GV(attend_one)(type, a->query[i].q, k, a->head);
+                a->query[i].score[at] = GV(attend_one)(type, a->query[i].q, k, a->head_stride);
     }
 }
 
@@ -7311,7 +7315,7 @@ GV_INLINE float GV(attend_softmax)(float *score, int64_t keys) {
 GV_INLINE void GV(attend_vectors)(const int n, const int type, const int vectors,
                                   const grf_query *query, int64_t d, int64_t at, const uint8_t *v,
                                   int64_t stride, int64_t keys) {
-    const int size = type == GRF_F32 ? 64 : 32;
+    const int size = GRF_BYTES_OF_16(type);
     gv s[GV_QUERIES][GV_VALUE_VECTORS];
     GRF_UNROLL for (int i = 0; i < n; i++)
         GRF_UNROLL for (int c = 0; c < vectors; c++) s[i][c] = gv_load(query[i].sum + d + 16 * c);
@@ -7329,12 +7333,13 @@ GV_INLINE void GV(attend_vectors)(const int n, const int type, const int vectors
 
 /* The same for all dimensions. One or two queries leave registers for twice as many vectors. */
 GV_INLINE void GV(attend_values)(const int n, const int type, const grf_query *query, int64_t at,
-                                 const uint8_t *v, int64_t stride, int64_t keys, int64_t head) {
+                                 const uint8_t *v, int64_t stride, int64_t keys,
+                                 int64_t head_stride) {
     const int vectors = n <= 2 ? GV_VALUE_VECTORS : GV_VALUE_VECTORS / 2;
     int64_t d = 0;
-    for (; d + 16 * vectors <= head; d += 16 * vectors)
+    for (; d + 16 * vectors <= head_stride; d += 16 * vectors)
         GV(attend_vectors)(n, type, vectors, query, d, at, v, stride, keys);
-    for (; d < head; d += 16) GV(attend_vectors)(n, type, 1, query, d, at, v, stride, keys);
+    for (; d < head_stride; d += 16) GV(attend_vectors)(n, type, 1, query, d, at, v, stride, keys);
 }
 
 /* Adds the keys [from, to) of those at hand to the sums of n queries: a few values at a time, which
@@ -7342,19 +7347,19 @@ GV_INLINE void GV(attend_values)(const int n, const int type, const grf_query *q
 GV_KERNEL void GV(attend_range)(const grf_attention *a, const grf_query *query, int n,
                                 int64_t from, int64_t to) {
     int64_t start = 0, keys;                /* start: of the part, among the keys at hand */
-    for (int part = 0; part < 3; start += a->part[part].count, part++) {
-        int64_t end = grf_min64(to, start + a->part[part].count);
+    for (int run = 0; run < 3; start += a->run[run].count, run++) {
+        int64_t end = grf_min64(to, start + a->run[run].count);
         for (int64_t j = grf_max64(from, start); j < end; j += keys) {
-            const uint8_t *v = a->part[part].v + (j - start) * a->stride;
+            const uint8_t *v = a->run[run].v + (j - start) * a->stride;
             keys = grf_min64(GRF_ROWS_AHEAD, end - j);
             for (int i = 0, m; i < n; i += m) {
                 m = grf_next_queries(n - i, GV_QUERIES);
                 if (a->type == GRF_F32)
                     GRF_CALL_QUERIES(m, GV_QUERIES, GV(attend_values), GRF_F32, query + i, j, v,
-                                     a->stride, keys, a->head)
+                                     a->stride, keys, a->head_stride)
                 else
                     GRF_CALL_QUERIES(m, GV_QUERIES, GV(attend_values), GRF_BF16, query + i, j, v,
-                                     a->stride, keys, a->head)
+                                     a->stride, keys, a->head_stride)
             }
         }
     }
@@ -7368,7 +7373,7 @@ GV_KERNEL void GV(attend)(grf_attention *a) {
     for (q = a->query; q < last; q++) {
         q->inverse = GV(attend_softmax)(q->score + q->first, q->end - q->first);
         q->sum = q->q;                      /* the query has done its work: its place is free */
-        memset(q->sum, 0, (size_t)a->head * 4);
+        memset(q->sum, 0, (size_t)a->head_stride * 4);
         from = grf_max64(from, q->first);
         to = grf_min64(to, q->end);
     }
@@ -7378,7 +7383,7 @@ GV_KERNEL void GV(attend)(grf_attention *a) {
     GV(attend_range)(a, a->query, a->queries, from, to);
     for (q = a->query; q < last; q++) {
         GV(attend_range)(a, q, 1, grf_max64(to, q->first), q->end);
-        for (int64_t d = 0; d < a->head; d += 16)
+        for (int64_t d = 0; d < a->head_stride; d += 16)
             gv_store(q->sum + d, gv_mul(gv_load(q->sum + d), gv_set(q->inverse)));
         memcpy(q->out, q->sum, (size_t)a->head_dim * 4);
     }
@@ -7465,7 +7470,7 @@ GV_INLINE const uint8_t *GV(int_group)(const int rows, const int type, float *ou
             }
         }
         gv dl = gv_f16(w), dh = gv_f16(w + 32);
-        w += type == GRF_Q8_0 ? GRF_BLOCK_BYTES_Q8_0 : GRF_BLOCK_BYTES_Q4_0;
+        w += grf_tilings[type].bytes;
         ahead.at += 8 * ahead.step;
         GRF_FETCH(ahead.at - 1);
         GRF_UNROLL for (int m = 0; m < rows; m++) {
@@ -7496,8 +7501,7 @@ GV_INLINE void GV(int_rows)(const int rows, const int type, float *out, const ui
 /* All rows of x, in groups. */
 GV_INLINE void GV(int_part)(const int type, float *out, const uint8_t *w, const grf_q8 *x,
                             int64_t stride, int64_t blocks, int rows) {
-    const int bytes = type == GRF_Q8_0 ? GRF_BLOCK_BYTES_Q8_0 : GRF_BLOCK_BYTES_Q4_0;
-    const int most = GV_INT_ROWS;
+    const int bytes = grf_tilings[type].bytes, most = GV_INT_ROWS;
     grf_ahead ahead = grf_look_ahead(w, blocks * bytes, bytes / 8, (rows + most - 1) / most);
     for (int m; rows > 0; rows -= m, x += m, out += m * GRF_TILE) {
         m = grf_next_rows(rows, most);
@@ -7515,7 +7519,7 @@ GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, c
         int64_t n = grf_min64(step, blocks);
         if (l->type == GRF_Q8_0) GV(int_part)(GRF_Q8_0, out, w, x, stride, n, rows);
         else                     GV(int_part)(GRF_Q4_0, out, w, x, stride, n, rows);
-        w += n * (l->type == GRF_Q8_0 ? GRF_BLOCK_BYTES_Q8_0 : GRF_BLOCK_BYTES_Q4_0);
+        w += n * grf_tilings[l->type].bytes;
     }
 }
 
