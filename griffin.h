@@ -6043,12 +6043,9 @@ GRIFFIN_API const char *griffin_error_string(int error) {
 #define gi_load      GV_BASE(gi_load)
 #define gi_set       GV_BASE(gi_set)
 #define gi_add       GV_BASE(gi_add)
-#define gi_sub       GV_BASE(gi_sub)
-#define gi_and       GV_BASE(gi_and)
 #define gi_exponent  GV_BASE(gi_exponent)
 #define gi_nibble    GV_BASE(gi_nibble)
 #define gi_store8    GV_BASE(gi_store8)
-#define gi_sum       GV_BASE(gi_sum)
 #define gi_byte      GV(gi_byte)
 #define gi_dot4      GV(gi_dot4)
 
@@ -6132,12 +6129,11 @@ static grf_ahead grf_look_ahead(const uint8_t *part, int64_t part_bytes, int ste
  * cache, too short for a processor's own prefetching. */
 #define GRF_ROWS_AHEAD 16
 
-/* For vectors of four registers: the value of each, with i as a constant. */
-#define GV_FOUR(type, value) \
-    type r; \
-    { enum { i = 0 }; r.at[i] = value; } { enum { i = 1 }; r.at[i] = value; } \
-    { enum { i = 2 }; r.at[i] = value; } { enum { i = 3 }; r.at[i] = value; } \
-    return r
+/* For vectors of two or four registers: `value` for each of them, with i as a constant. */
+#define GV_PART(part, value) { enum { i = part }; r.at[i] = value; }
+#define GV_TWO(type, value)  type r; GV_PART(0, value) GV_PART(1, value) return r
+#define GV_FOUR(type, value) type r; GV_PART(0, value) GV_PART(1, value) \
+                                     GV_PART(2, value) GV_PART(3, value) return r
 
 /* ---- plain C: the reference ----------------------------------------------------------------- */
 
@@ -6199,8 +6195,6 @@ GV_INLINE float gv_largest(gv a) {
 GV_INLINE gi   gi_load(const void *p) { gi r; memcpy(&r, p, sizeof r); return r; }
 GV_INLINE gi   gi_set(int32_t a) { GV_EACH(gi, a); }
 GV_INLINE gi   gi_add(gi a, gi b) { GV_EACH(gi, GV_WRAP(a.at[i], +, b.at[i])); }
-GV_INLINE gi   gi_sub(gi a, gi b) { GV_EACH(gi, GV_WRAP(a.at[i], -, b.at[i])); }
-GV_INLINE gi   gi_and(gi a, gi b) { GV_EACH(gi, a.at[i] & b.at[i]); }
 GV_INLINE gi   gi_exponent(gi a) { GV_EACH(gi, GV_WRAP(a.at[i], <<, 23)); }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
     GV_EACH(gi, GV_WRAP(a.at[i], >>, upper ? 4 : 0) & 0x0f0f0f0f);
@@ -6214,11 +6208,6 @@ GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
 }
 GV_INLINE void gi_store8(int8_t *p, gi a) {
     for (int i = 0; i < 16; i++) p[i] = (int8_t)(uint8_t)((uint32_t)a.at[i] & 255);
-}
-GV_INLINE int32_t gi_sum(gi a) {
-    int32_t sum = 0;
-    for (int i = 0; i < 16; i++) sum = GV_WRAP(sum, +, a.at[i]);
-    return sum;
 }
 
 #include GRIFFIN_FILE
@@ -6250,76 +6239,61 @@ GV_INLINE int32_t gi_sum(gi a) {
 #define GV_UNROLL_BLOCK                   /* unrolled, q4_0 is up to a fifth slower (gcc 12) */
 #define GV_FETCH_BLOCK   0
 #define GV_FMAF          GRF_FMAF
-#define GV_BOTH(type, f_lo, f_hi) type r; r.lo = f_lo; r.hi = f_hi; return r
-#define GV_BOTH2(type, f) GV_BOTH(type, f(a.lo, b.lo), f(a.hi, b.hi))
 
-typedef struct { __m256  lo, hi; } gv;
-typedef struct { __m256i lo, hi; } gi;
-GV_INLINE gv   gv_load(const float *p) { GV_BOTH(gv, _mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }
+typedef struct { __m256  at[2]; } gv;
+typedef struct { __m256i at[2]; } gi;
+GV_INLINE gv   gv_load(const float *p) { GV_TWO(gv, _mm256_loadu_ps(p + 8 * i)); }
 GV_INLINE void gv_store(float *p, gv a) {
-    _mm256_storeu_ps(p, a.lo); _mm256_storeu_ps(p + 8, a.hi);
+    _mm256_storeu_ps(p, a.at[0]); _mm256_storeu_ps(p + 8, a.at[1]);
 }
-GV_INLINE gv   gv_set(float a) { GV_BOTH(gv, _mm256_set1_ps(a), r.lo); }
-GV_INLINE gv   gv_add(gv a, gv b) { GV_BOTH2(gv, _mm256_add_ps); }
-GV_INLINE gv   gv_sub(gv a, gv b) { GV_BOTH2(gv, _mm256_sub_ps); }
-GV_INLINE gv   gv_mul(gv a, gv b) { GV_BOTH2(gv, _mm256_mul_ps); }
-GV_INLINE gv   gv_div(gv a, gv b) { GV_BOTH2(gv, _mm256_div_ps); }
-GV_INLINE gv   gv_sqrt(gv a) { GV_BOTH(gv, _mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)); }
+GV_INLINE gv   gv_set(float a) { GV_TWO(gv, _mm256_set1_ps(a)); }
+GV_INLINE gv   gv_add(gv a, gv b) { GV_TWO(gv, _mm256_add_ps(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_sub(gv a, gv b) { GV_TWO(gv, _mm256_sub_ps(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_mul(gv a, gv b) { GV_TWO(gv, _mm256_mul_ps(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_div(gv a, gv b) { GV_TWO(gv, _mm256_div_ps(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_sqrt(gv a) { GV_TWO(gv, _mm256_sqrt_ps(a.at[i])); }
 GV_INLINE gv   gv_fma(gv a, gv b, gv c) {
-    GV_BOTH(gv, _mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi));
+    GV_TWO(gv, _mm256_fmadd_ps(a.at[i], b.at[i], c.at[i]));
 }
-GV_INLINE gv   gv_max(gv a, gv b) { GV_BOTH2(gv, _mm256_max_ps); }
+GV_INLINE gv   gv_max(gv a, gv b) { GV_TWO(gv, _mm256_max_ps(a.at[i], b.at[i])); }
 GV_INLINE gv   gv_less(gv a, gv b, gv yes, gv no) {
-    GV_BOTH(gv, _mm256_blendv_ps(no.lo, yes.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
-                 _mm256_blendv_ps(no.hi, yes.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ)));
+    GV_TWO(gv, _mm256_blendv_ps(no.at[i], yes.at[i],
+                                _mm256_cmp_ps(a.at[i], b.at[i], _CMP_LT_OQ)));
 }
-GV_INLINE gi   gv_bits(gv a) { GV_BOTH(gi, _mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)); }
-GV_INLINE gv   gv_from_bits(gi a) {
-    GV_BOTH(gv, _mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi));
+GV_INLINE gi   gv_bits(gv a) { GV_TWO(gi, _mm256_castps_si256(a.at[i])); }
+GV_INLINE gv   gv_from_bits(gi a) { GV_TWO(gv, _mm256_castsi256_ps(a.at[i])); }
+GV_INLINE gv   gv_from_int(gi a) { GV_TWO(gv, _mm256_cvtepi32_ps(a.at[i])); }
+GV_INLINE __m128i GV(half)(const void *p, int i) {              /* 8 of 16 bits */
+    return _mm_loadu_si128((const __m128i *)p + i);
 }
-GV_INLINE gv   gv_from_int(gi a) {
-    GV_BOTH(gv, _mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi));
-}
-GV_INLINE gv   gv_f16(const void *p) {
-    GV_BOTH(gv, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)),
-                 _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p + 1)));
-}
-GV_INLINE __m256 GV(half)(const void *p) {        /* 8 bf16 */
-    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
-}
+GV_INLINE gv   gv_f16(const void *p) { GV_TWO(gv, _mm256_cvtph_ps(GV(half)(p, i))); }
 GV_INLINE gv   gv_bf16(const void *p) {
-    GV_BOTH(gv, GV(half)(p), GV(half)((const __m128i *)p + 1));
+    GV_TWO(gv, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(GV(half)(p, i)), 16)));
 }
 GV_INLINE float gv_sum(gv a) {
-    __m256 b = _mm256_add_ps(a.lo, a.hi);
+    __m256 b = _mm256_add_ps(a.at[0], a.at[1]);
     __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
     c = _mm_add_ps(c, _mm_movehl_ps(c, c));
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
 }
 GV_INLINE float gv_largest(gv a) {
-    __m256 b = _mm256_max_ps(a.lo, a.hi);
+    __m256 b = _mm256_max_ps(a.at[0], a.at[1]);
     __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
     c = _mm_max_ps(c, _mm_movehl_ps(c, c));
     return _mm_cvtss_f32(_mm_max_ss(c, _mm_shuffle_ps(c, c, 1)));
 }
 GV_INLINE gi   gi_load(const void *p) {
-    GV_BOTH(gi, _mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)p + 1));
+    GV_TWO(gi, _mm256_loadu_si256((const __m256i *)p + i));
 }
-GV_INLINE gi   gi_set(int32_t a) { GV_BOTH(gi, _mm256_set1_epi32(a), r.lo); }
-GV_INLINE gi   gi_add(gi a, gi b) { GV_BOTH2(gi, _mm256_add_epi32); }
-GV_INLINE gi   gi_sub(gi a, gi b) { GV_BOTH2(gi, _mm256_sub_epi32); }
-GV_INLINE gi   gi_and(gi a, gi b) { GV_BOTH2(gi, _mm256_and_si256); }
-GV_INLINE gi   gi_exponent(gi a) {
-    GV_BOTH(gi, _mm256_slli_epi32(a.lo, 23), _mm256_slli_epi32(a.hi, 23));
-}
+GV_INLINE gi   gi_set(int32_t a) { GV_TWO(gi, _mm256_set1_epi32(a)); }
+GV_INLINE gi   gi_add(gi a, gi b) { GV_TWO(gi, _mm256_add_epi32(a.at[i], b.at[i])); }
+GV_INLINE gi   gi_exponent(gi a) { GV_TWO(gi, _mm256_slli_epi32(a.at[i], 23)); }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
-    if (upper) { a.lo = _mm256_srli_epi16(a.lo, 4); a.hi = _mm256_srli_epi16(a.hi, 4); }
-    return gi_and(a, gi_set(0x0f0f0f0f));
+    const __m256i low = _mm256_set1_epi8(15);
+    GV_TWO(gi, _mm256_and_si256(upper ? _mm256_srli_epi16(a.at[i], 4) : a.at[i], low));
 }
 GV_INLINE gi   gi_byte(gi a) {
-    const __m256i bit = _mm256_set1_epi8(-128);
-    GV_BOTH(gi, _mm256_xor_si256(a.lo, bit), _mm256_xor_si256(a.hi, bit));
+    GV_TWO(gi, _mm256_xor_si256(a.at[i], _mm256_set1_epi8(-128)));
 }
 /* vpmaddubsw multiplies unsigned with signed bytes: |u| with s that has the sign of u. A pair of
  * products is at most 2 128 127, which fits 16 bits. */
@@ -6328,27 +6302,19 @@ GV_INLINE __m256i GV(dot4_half)(__m256i sum, __m256i u, __m256i s) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
-    GV_BOTH(gi, GV(dot4_half)(sum.lo, u.lo, s.lo), GV(dot4_half)(sum.hi, u.hi, s.hi));
+    GV_TWO(gi, GV(dot4_half)(sum.at[i], u.at[i], s.at[i]));
 }
 /* Nibbles are unsigned, and the 8 pairs of a block fit 16 bits: at most 8 2 15 128. */
 GV_INLINE gi GV(add_pairs)(gi pairs, gi u, gi s) {
-    GV_BOTH(gi, _mm256_add_epi16(pairs.lo, _mm256_maddubs_epi16(u.lo, s.lo)),
-                _mm256_add_epi16(pairs.hi, _mm256_maddubs_epi16(u.hi, s.hi)));
+    GV_TWO(gi, _mm256_add_epi16(pairs.at[i], _mm256_maddubs_epi16(u.at[i], s.at[i])));
 }
 GV_INLINE gi GV(sum_pairs)(gi pairs) {
-    const __m256i one = _mm256_set1_epi16(1);
-    GV_BOTH(gi, _mm256_madd_epi16(pairs.lo, one), _mm256_madd_epi16(pairs.hi, one));
+    GV_TWO(gi, _mm256_madd_epi16(pairs.at[i], _mm256_set1_epi16(1)));
 }
 GV_INLINE void gi_store8(int8_t *p, gi a) {
-    __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.lo, a.hi), 0xd8);
+    __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.at[0], a.at[1]), 0xd8);
     __m128i low = _mm256_castsi256_si128(both), high = _mm256_extracti128_si256(both, 1);
     _mm_storeu_si128((__m128i *)p, _mm_packs_epi16(low, high));
-}
-GV_INLINE int32_t gi_sum(gi a) {
-    __m256i b = _mm256_add_epi32(a.lo, a.hi);
-    __m128i c = _mm_add_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
-    c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(c, _mm_shuffle_epi32(c, 0xb1)));
 }
 
 #include GRIFFIN_FILE
@@ -6369,8 +6335,7 @@ GV_INLINE int32_t gi_sum(gi a) {
 
 GV_INLINE gi   gi_byte(gi a) { return a; }
 GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
-    GV_BOTH(gi, _mm256_dpbusd_avx_epi32(sum.lo, u.lo, s.lo),
-                _mm256_dpbusd_avx_epi32(sum.hi, u.hi, s.hi));
+    GV_TWO(gi, _mm256_dpbusd_avx_epi32(sum.at[i], u.at[i], s.at[i]));
 }
 
 #include GRIFFIN_FILE
@@ -6417,21 +6382,14 @@ GV_INLINE gv   gv_f16(const void *p) { return _mm512_cvtph_ps(GV(load16)(p)); }
 GV_INLINE gv   gv_bf16(const void *p) {
     return gv_from_bits(_mm512_slli_epi32(_mm512_cvtepu16_epi32(GV(load16)(p)), 16));
 }
-GV_INLINE __m256 GV(half)(gv a, int upper) {
-    return _mm512_castps512_ps256(upper ? _mm512_shuffle_f32x4(a, a, 0x0e) : a);
+GV_INLINE grf_gv_avx2 GV(halves)(gv a) {
+    grf_gv_avx2 r;
+    r.at[0] = _mm512_castps512_ps256(a);
+    r.at[1] = _mm512_castps512_ps256(_mm512_shuffle_f32x4(a, a, 0x0e));
+    return r;
 }
-GV_INLINE float gv_sum(gv a) {
-    __m256 b = _mm256_add_ps(GV(half)(a, 0), GV(half)(a, 1));
-    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
-}
-GV_INLINE float gv_largest(gv a) {
-    __m256 b = _mm256_max_ps(GV(half)(a, 0), GV(half)(a, 1));
-    __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    c = _mm_max_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_max_ss(c, _mm_shuffle_ps(c, c, 1)));
-}
+GV_INLINE float gv_sum(gv a) { return grf_gv_sum_avx2(GV(halves)(a)); }
+GV_INLINE float gv_largest(gv a) { return grf_gv_largest_avx2(GV(halves)(a)); }
 /* four sums by the tree of gv_sum, two and then four vectors at a time */
 GV_INLINE void GV(sum4)(float *to, gv a, gv b, gv c, gv d) {
     gv ab = gv_add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
@@ -6444,18 +6402,15 @@ GV_INLINE void GV(sum4)(float *to, gv a, gv b, gv c, gv d) {
 GV_INLINE gi   gi_load(const void *p) { return _mm512_loadu_si512(p); }
 GV_INLINE gi   gi_set(int32_t a) { return _mm512_set1_epi32(a); }
 GV_INLINE gi   gi_add(gi a, gi b) { return _mm512_add_epi32(a, b); }
-GV_INLINE gi   gi_sub(gi a, gi b) { return _mm512_sub_epi32(a, b); }
-GV_INLINE gi   gi_and(gi a, gi b) { return _mm512_and_si512(a, b); }
 GV_INLINE gi   gi_exponent(gi a) { return _mm512_slli_epi32(a, 23); }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
-    return gi_and(upper ? _mm512_srli_epi16(a, 4) : a, _mm512_set1_epi8(15));
+    return _mm512_and_si512(upper ? _mm512_srli_epi16(a, 4) : a, _mm512_set1_epi8(15));
 }
 GV_INLINE gi   gi_byte(gi a) { return a; }
 GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) { return _mm512_dpbusd_epi32(sum, u, s); }
 GV_INLINE void gi_store8(int8_t *p, gi a) {
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a));
 }
-GV_INLINE int32_t gi_sum(gi a) { return _mm512_reduce_add_epi32(a); }
 
 #include GRIFFIN_FILE
 
@@ -6538,15 +6493,13 @@ GV_INLINE gi   gi_load(const void *p) {
 }
 GV_INLINE gi   gi_set(int32_t a) { GV_FOUR(gi, vdupq_n_s32(a)); }
 GV_INLINE gi   gi_add(gi a, gi b) { GV_FOUR(gi, vaddq_s32(a.at[i], b.at[i])); }
-GV_INLINE gi   gi_sub(gi a, gi b) { GV_FOUR(gi, vsubq_s32(a.at[i], b.at[i])); }
-GV_INLINE gi   gi_and(gi a, gi b) { GV_FOUR(gi, vandq_s32(a.at[i], b.at[i])); }
 GV_INLINE gi   gi_exponent(gi a) { GV_FOUR(gi, vshlq_n_s32(a.at[i], 23)); }
 GV_INLINE int32x4_t GV(upper_nibbles)(int32x4_t a) {
     return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(a), 4));
 }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
     if (upper) { GV_FOUR(gi, GV(upper_nibbles)(a.at[i])); }
-    return gi_and(a, gi_set(0x0f0f0f0f));
+    GV_FOUR(gi, vandq_s32(a.at[i], vdupq_n_s32(0x0f0f0f0f)));
 }
 /* the dot products here are of signed bytes, and turning the top bit takes 128 off */
 GV_INLINE gi   gi_byte(gi a) {
@@ -6578,9 +6531,6 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
     int16x8_t low  = vcombine_s16(vmovn_s32(a.at[0]), vmovn_s32(a.at[1]));
     int16x8_t high = vcombine_s16(vmovn_s32(a.at[2]), vmovn_s32(a.at[3]));
     vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
-}
-GV_INLINE int32_t gi_sum(gi a) {
-    return vaddvq_s32(vaddq_s32(vaddq_s32(a.at[0], a.at[1]), vaddq_s32(a.at[2], a.at[3])));
 }
 
 #include GRIFFIN_FILE
@@ -6713,12 +6663,10 @@ GV_INLINE float gv_largest(gv a) {
 GV_INLINE gi   gi_load(const void *p) { GV_FOUR(gi, wasm_v128_load((const uint8_t *)p + 16 * i)); }
 GV_INLINE gi   gi_set(int32_t a) { GV_FOUR(gi, wasm_i32x4_splat(a)); }
 GV_INLINE gi   gi_add(gi a, gi b) { GV_FOUR(gi, wasm_i32x4_add(a.at[i], b.at[i])); }
-GV_INLINE gi   gi_sub(gi a, gi b) { GV_FOUR(gi, wasm_i32x4_sub(a.at[i], b.at[i])); }
-GV_INLINE gi   gi_and(gi a, gi b) { GV_FOUR(gi, wasm_v128_and(a.at[i], b.at[i])); }
 GV_INLINE gi   gi_exponent(gi a) { GV_FOUR(gi, wasm_i32x4_shl(a.at[i], 23)); }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
     if (upper) { GV_FOUR(gi, wasm_u8x16_shr(a.at[i], 4)); }
-    return gi_and(a, gi_set(0x0f0f0f0f));
+    GV_FOUR(gi, wasm_v128_and(a.at[i], wasm_i32x4_splat(0x0f0f0f0f)));
 }
 GV_INLINE gi   gi_byte(gi a) { return a; }
 /* bytes 0 and 2 of each four, then 1 and 3, as 16-bit pairs */
@@ -6735,11 +6683,6 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
     v128_t low = wasm_i16x8_narrow_i32x4(a.at[0], a.at[1]);
     v128_t high = wasm_i16x8_narrow_i32x4(a.at[2], a.at[3]);
     wasm_v128_store(p, wasm_i8x16_narrow_i16x8(low, high));
-}
-GV_INLINE int32_t gi_sum(gi a) {
-    v128_t b = wasm_i32x4_add(wasm_i32x4_add(a.at[0], a.at[1]), wasm_i32x4_add(a.at[2], a.at[3]));
-    b = wasm_i32x4_add(b, wasm_i64x2_shuffle(b, b, 1, 1));
-    return wasm_i32x4_extract_lane(wasm_i32x4_add(b, wasm_i32x4_shuffle(b, b, 1, 1, 1, 1)), 0);
 }
 
 #include GRIFFIN_FILE
@@ -6769,17 +6712,14 @@ GV_INLINE int32_t gi_sum(gi a) {
 #undef gi_load
 #undef gi_set
 #undef gi_add
-#undef gi_sub
-#undef gi_and
 #undef gi_exponent
 #undef gi_nibble
 #undef gi_store8
-#undef gi_sum
 #undef gi_byte
 #undef gi_dot4
 #undef GV_FOUR
-#undef GV_BOTH
-#undef GV_BOTH2
+#undef GV_TWO
+#undef GV_PART
 #undef GV_EACH
 #undef GV_WRAP
 
@@ -6900,7 +6840,7 @@ GV_INLINE gv GV(neg)(gv x) { return gv_sub(gv_set(-0.0f), x); }
 GV_INLINE gv GV(reduce)(gv x, gi *n) {
     gv shift = gv_set(12582912.0f), t = gv_fma(x, gv_set(1.44269504f), shift);
     gv whole = gv_sub(t, shift);
-    *n = gi_sub(gv_bits(t), gi_set(0x4b400000));
+    *n = gi_add(gv_bits(t), gi_set(-0x4b400000));
     x = gv_fma(whole, gv_set(-0.693359375f), x);
     return gv_fma(whole, gv_set(2.12194440e-4f), x);
 }
@@ -7072,23 +7012,24 @@ GV_KERNEL void GV(norm_row)(float *y, const float *x, const float *gain, int64_t
  * even one of two. As in GV(reduce), adding 1.5 2^23 does the rounding. */
 
 GV_KERNEL void GV(quantise)(grf_q8 *y, int64_t stride, const float *x, int64_t n) {
-    gv shift = gv_set(12582912.0f), sign = gv_set(-0.0f);
+    gv shift = gv_set(12582912.0f);
     for (; n > 0; n -= GRF_GROUP, y += stride) {
         int64_t group = n < GRF_GROUP ? n : GRF_GROUP;
         gv size = gv_set(0);
         for (int64_t j = 0; j < group; j += 16) {
             gv a = gv_load(x + j);
-            size = gv_max(gv_max(a, gv_sub(sign, a)), size);
+            size = gv_max(gv_max(a, GV(neg)(a)), size);
         }
         float scale = gv_largest(size) / 127;
         gv inverse = gv_set(scale < 1e-37f ? 0 : 1 / scale);    /* 1 / scale must be finite */
         y->scale = scale;
         for (int64_t j = 0; j < group; j += 32, x += 32) {
-            gi a = gi_sub(gv_bits(gv_fma(gv_load(x), inverse, shift)), gv_bits(shift));
-            gi b = gi_sub(gv_bits(gv_fma(gv_load(x + 16), inverse, shift)), gv_bits(shift));
-            gi_store8(y->q + j, a);
-            gi_store8(y->q + j + 16, b);
-            y->start4[j / 32] = -8 * gi_sum(gi_add(a, b));
+            gv a = gv_fma(gv_load(x), inverse, shift), b = gv_fma(gv_load(x + 16), inverse, shift);
+            gi_store8(y->q + j,      gi_add(gv_bits(a), gi_set(-0x4b400000)));
+            gi_store8(y->q + j + 16, gi_add(gv_bits(b), gi_set(-0x4b400000)));
+            /* Exact, since these are 32 integers of at most 127; not in range if some x was NaN. */
+            float sum = gv_sum(gv_add(gv_sub(a, shift), gv_sub(b, shift)));
+            y->start4[j / 32] = sum > -4096 && sum < 4096 ? -8 * (int32_t)sum : 0;
             y->start8[j / 32] = 16 * y->start4[j / 32];
         }
     }
