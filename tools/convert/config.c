@@ -244,7 +244,7 @@ static int read_object(reader *in, const char *path, int first, report *r) {
     in->first = first;
     in->r = r;
     if (file_open(&file, path, r) != 0) return -1;
-    json_start(&in->j, file.data, (size_t)file.size);
+    json_start_file(&in->j, file.data, (size_t)file.size);
     if (json_next(&in->j) != JSON_OBJECT) status = wrong(in, "the file", "an object");
     while (status == 0 && json_next(&in->j) == JSON_KEY) status = take_member(in);
     if (status == 0 && (in->j.kind != JSON_OBJECT_END || json_next(&in->j) != JSON_END))

@@ -13,6 +13,7 @@
 #include "gguf_writer.h"
 #include "quantise.h"
 #include "tiles.h"
+#include "trial.h"
 #include "../shared/engine.h"
 #include "../shared/host.h"
 #include "../shared/options.h"
@@ -369,6 +370,20 @@ static int write_data(job *j) {
     for (size_t i = 0; i < j->m->tensors.count; i++) {
         if (write_tensor(j, &j->m->tensors.list[i]) != 0) return -1;
     }
+    return gguf_finish(&j->out, j->r);
+}
+
+/* The message of the library, after the name of the source. */
+static int no_success(const job *j) {
+    char text[400];
+    snprintf(text, sizeof text, "%.399s", j->r->text);
+    return report_fail(j->r, "%.100s: %s", j->o->source, text);
+}
+
+/* A file gets its name after the library has opened it and run a token. What is written to memory
+ * is opened by the caller, and what is written to a device cannot be read again. */
+static int try_output(job *j) {
+    if (j->out.part && trial_file(j->out.part, j->o->rows, j->r) != 0) return no_success(j);
     return gguf_close(&j->out, j->r);
 }
 
@@ -414,9 +429,11 @@ static int write_output(job *j) {
     write_network(j);
     if (j->m->has_vocabulary)
         vocabulary_write(&j->m->vocabulary, j->m->config.chat_template, &j->out);
+    if (trial_metadata(&j->out, j->r) != 0) return no_success(j);
     write_infos(j);
     tell_fallen(j);
-    return gguf_open(&j->out, j->o->output, j->r) != 0 ? -1 : write_data(j);
+    if (gguf_open(&j->out, j->o->output, j->r) != 0 || write_data(j) != 0) return -1;
+    return try_output(j);
 }
 
 static void start(job *j, model_parts *m, const convert_options *o, report *r) {

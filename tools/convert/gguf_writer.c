@@ -151,13 +151,16 @@ int gguf_pad(gguf_writer *g, report *r) {
     return write_zeros(g, from, r);
 }
 
-int gguf_close(gguf_writer *g, report *r) {
+int gguf_finish(gguf_writer *g, report *r) {
     FILE *file = g->file;
     if (g->written != g->data_size) return report_fail(r, "%s: tensors are missing", g->path);
     if (!file) return 0;
     if (fflush(file) != 0) return failed(g, "write", r);
     g->file = NULL;
-    if (fclose(file) != 0) return failed(g, "write", r);
+    return fclose(file) != 0 ? failed(g, "write", r) : 0;
+}
+
+int gguf_close(gguf_writer *g, report *r) {
     if (!g->part) return 0;
     if (file_rename(g->part, g->path) != 0) return failed(g, "rename the finished file", r);
     free(g->part);

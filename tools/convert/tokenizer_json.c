@@ -158,7 +158,7 @@ static int take_vocab(reader *in) {
     return in->j.kind == JSON_OBJECT_END ? 0 : wrong(in, "vocab", "not an object");
 }
 
-/* A merge is "left right" or ["left", "right"]. check_merge refuses parts that hold a space. */
+/* A merge is "left right" or ["left", "right"]. The library refuses parts that hold a space. */
 static int take_merges(reader *in) {
     if (in->j.kind != JSON_ARRAY) return wrong(in, "merges", "not a list");
     for (json_next(&in->j); in->j.kind == JSON_STRING || in->j.kind == JSON_ARRAY;
@@ -286,41 +286,6 @@ static void settle_types(reader *in) {
     }
 }
 
-/* Both halves of a merge and the whole must be pieces, and no pair may occur twice. */
-static int check_merge(const vocabulary *v, slice merge, names *pieces, names *pairs) {
-    const char *text = v->text + merge.at, *space = (const char *)memchr(text, ' ', merge.length);
-    size_t left = space ? (size_t)(space - text) : 0;
-    char whole[65536];
-    if (!left || left + 1 == merge.length || merge.length > sizeof whole) return -1;
-    size_t right = merge.length - left - 1;
-    if (memchr(space + 1, ' ', right)) return -1;
-    memcpy(whole, text, left);
-    memcpy(whole + left, space + 1, right);
-    if (names_add(pieces, text, left) != 0 || names_add(pieces, space + 1, right) != 0
-        || names_add(pieces, whole, left + right) != 0) return -1;
-    return names_add(pairs, text, merge.length) == 1 ? 0 : -1;
-}
-
-static int check_merges(reader *in) {
-    const vocabulary *v = in->v;
-    names pieces = {0}, pairs = {0};
-    int status = 0;
-    char name[80];
-    for (size_t i = 0; i < v->count; i++) {
-        names_add(&pieces, v->text + v->pieces[i].text.at, v->pieces[i].text.length);
-    }
-    for (size_t i = 0; status == 0 && i < v->merge_count; i++) {
-        slice merge = v->merges[i];
-        if (check_merge(v, merge, &pieces, &pairs) == 0) continue;
-        report_name(v->text + merge.at, merge.length, name);
-        status = report_fail(in->r, "%s: merge %lu '%s' is not two pieces, without spaces, that "
-                             "make a third and occur once", in->path, (unsigned long)i, name);
-    }
-    names_free(&pieces);
-    names_free(&pairs);
-    return status;
-}
-
 int vocabulary_from_json(vocabulary *v, const void *data, size_t size, const char *path,
                          report *r) {
     reader in;
@@ -335,7 +300,7 @@ int vocabulary_from_json(vocabulary *v, const void *data, size_t size, const cha
     in.part = "the file";
     in.r = r;
     v->escape_whitespaces = 0;
-    json_start(&in.j, data, size);
+    json_start_file(&in.j, data, size);
     json_next(&in.j);
     int status = walk(&in, rules);
     if (status == 0 && json_next(&in.j) != JSON_END) status = wrong(&in, "the file", "goes on");
@@ -348,5 +313,5 @@ int vocabulary_from_json(vocabulary *v, const void *data, size_t size, const cha
     v->eos = find(&in, in.eos, 0);
     v->add_bos = v->bos >= 0;
     v->add_eos = v->eos >= 0;
-    return v->out_of_memory ? 0 : check_merges(&in);
+    return 0;
 }

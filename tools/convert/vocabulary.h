@@ -32,7 +32,8 @@ typedef struct vocabulary {
 
 /* ---- using ----------------------------------------------------------------------------------- */
 
-/* Makes it as large as the model's: fills up with unused pieces; cuts the end off if `crop`. */
+/* Makes it as large as the model's: fills up with unused pieces; cuts the end off if `crop`, and
+ * with it the merges of what is cut off. */
 int  vocabulary_fit(vocabulary *v, size_t size, int crop, report *r);
 
 /* The id of a piece with this text, of a type if not 0; -1: none. */
