@@ -164,6 +164,8 @@ void vocabulary_write(const vocabulary *v, const char *chat_template, gguf_write
     if (v->byte_level) return;
     gguf_bool(g, "griffin.tokenizer.escape_whitespaces", v->escape_whitespaces);
     gguf_bool(g, "griffin.tokenizer.treat_whitespace_as_suffix", v->whitespace_suffix);
+    if (v->prefix_everywhere) gguf_bool(g, "griffin.tokenizer.space_prefix_everywhere", 1);
+    if (v->verbatim) gguf_bool(g, "griffin.tokenizer.verbatim_pieces", 1);
     if (!v->unk_surface.length) return;
     gguf_text(g, "griffin.tokenizer.unk_surface", v->text + v->unk_surface.at,
               v->unk_surface.length);

@@ -26,6 +26,8 @@ typedef struct vocabulary {
     int    bos, eos, unknown, pad, end_of_turn;             /* ids; -1: none */
     int    add_bos, add_eos, add_space_prefix, remove_extra_whitespaces;
     int    escape_whitespaces, whitespace_suffix;
+    int    prefix_everywhere;               /* add_space_prefix counts after special pieces too */
+    int    verbatim;                        /* plain spaces of user-defined pieces are meant so */
     slice  unk_surface, charsmap;           /* empty: none */
     int    out_of_memory;                   /* remembered until the file is read */
 } vocabulary;
