@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "added_tokens.h"
 #include "checkpoint.h"
 #include "deepmind.h"
 #include "gguf_reader.h"
@@ -167,9 +168,12 @@ static int read_vocabulary(job *j) {
         return 0;
     }
     status = vocabulary_read(v, path, j->r);
+    if (status == 0) {
+        j->m->has_vocabulary = 1;
+        status = added_tokens_read(v, path, j->r);
+    }
     free(found);
     if (status != 0) return -1;
-    j->m->has_vocabulary = 1;
     if (vocabulary_fit(v, (size_t)j->m->config.net.vocab, j->o->vocab != 0, j->r) != 0) return -1;
     v->end_of_turn = find_turn_marker(v);
     choose_ends(&j->m->config, v->end_of_turn);

@@ -461,15 +461,6 @@ static int check_template(reader *in) {
     return 0;
 }
 
-/* 1 if an end of the first text is a beginning of the second, or the second is inside the first. */
-static int overlaps(const char *a, size_t n, const char *b, size_t m) {
-    for (size_t at = 0; at < n; at++) {
-        size_t common = n - at < m ? n - at : m;
-        if (memcmp(a + at, b, common) == 0) return 1;
-    }
-    return 0;
-}
-
 /* Normalized tokens are cut out of the text after the others, so that the order decides between
  * two that overlap. We cut out all at once. */
 static int check_overlaps(reader *in, const added_token *normalized) {
@@ -479,7 +470,8 @@ static int check_overlaps(reader *in, const added_token *normalized) {
         const added_token *other = &in->added[i];
         const char *b = text + other->text.at;
         size_t m = other->text.length;
-        if (!other->is_normalized && (overlaps(a, n, b, m) || overlaps(b, m, a, n)))
+        if (!other->is_normalized
+            && (vocabulary_overlaps(a, n, b, m) || vocabulary_overlaps(b, m, a, n)))
             return refuse_text(in, "added_tokens", normalized->text, "is normalized and overlaps "
                                "with one that is not, which is not supported");
     }
@@ -494,8 +486,8 @@ static int check_added(reader *in) {
         const char *text = v->text + t->text.at;
         size_t n = t->text.length;
         if (!t->is_normalized) continue;
-        if (v->add_space_prefix || (v->escape_whitespaces && (memchr(text, ' ', n)
-                                                      || overlaps(text, n, SPACE, 3))))
+        int spaces = memchr(text, ' ', n) || vocabulary_overlaps(text, n, SPACE, 3);
+        if (v->add_space_prefix || (v->escape_whitespaces && spaces))
             return refuse_text(in, "added_tokens", t->text, "is normalized, which is not supported "
                                "with this normalizer");
         if (check_overlaps(in, t) != 0) return -1;

@@ -71,6 +71,14 @@ int vocabulary_find(const vocabulary *v, const char *text, size_t length, int ty
     return -1;
 }
 
+int vocabulary_overlaps(const char *a, size_t n, const char *b, size_t m) {
+    for (size_t at = 0; at < n; at++) {
+        size_t common = n - at < m ? n - at : m;
+        if (memcmp(a + at, b, common) == 0) return 1;
+    }
+    return 0;
+}
+
 static int is_upper_hex(char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'F'); }
 
 int vocabulary_is_byte(const char *text, size_t length) {

@@ -41,6 +41,9 @@ int  vocabulary_fit(vocabulary *v, size_t size, int crop, report *r);
 /* The id of a piece with this text, of a type if not 0; -1: none. */
 int  vocabulary_find(const vocabulary *v, const char *text, size_t length, int type);
 
+/* 1 if an end of the first text is a beginning of the second, or the second is inside the first. */
+int  vocabulary_overlaps(const char *a, size_t n, const char *b, size_t m);
+
 void vocabulary_write(const vocabulary *v, const char *chat_template, gguf_writer *g);
 void vocabulary_free(vocabulary *v);
 
