@@ -4236,7 +4236,9 @@ struct grf_vocab {
     int32_t      bos, eos, eot, pad, unknown;   /* -1: none */
     int          add_bos, add_eos;
     int          dummy_prefix;              /* text starts with a space of its own, */
-    int          as_suffix;                 /* or ends with it */
+    int          as_suffix;                 /* or ends with it; */
+    int          each_stretch;              /* so does the text after a special piece, by rank */
+    int          verbatim;                  /* plain spaces of user-defined pieces are meant so */
     int          trim;                      /* runs of spaces shrink to one, none at the ends */
     int          escape;                    /* space becomes U+2581 */
     int          byte_fallback;             /* unknown characters become byte tokens */
@@ -4536,7 +4538,9 @@ static int grf_vocab_load_flags(grf_vocab *v, const grf_gguf *g, const grf_host 
         { "tokenizer.ggml.add_space_prefix",              &v->dummy_prefix, pieces },
         { "tokenizer.ggml.remove_extra_whitespaces",      &v->trim,         0 },
         { "griffin.tokenizer.escape_whitespaces",         &v->escape,       1 },
-        { "griffin.tokenizer.treat_whitespace_as_suffix", &v->as_suffix,    0 }
+        { "griffin.tokenizer.treat_whitespace_as_suffix", &v->as_suffix,    0 },
+        { "griffin.tokenizer.space_prefix_everywhere",    &v->each_stretch, 0 },
+        { "griffin.tokenizer.verbatim_pieces",            &v->verbatim,     0 }
     };
     for (int i = 0; i < GRF_COUNT(flags); i++) {
         *flags[i].value = flags[i].absent;
@@ -4608,10 +4612,11 @@ static int grf_vocab_load_map(grf_vocab *v, const grf_gguf *g, const grf_host *h
 }
 
 /* Some writers put plain spaces into user-defined pieces where U+2581 is meant. Their texts are
- * written anew: the first round only counts the bytes. */
+ * written anew: the first round only counts the bytes. In a model of SentencePiece a plain space is
+ * meant, and then the piece never matches, because the text has none when it is cut. */
 static int grf_vocab_repair_texts(grf_vocab *v, const grf_host *host) {
     grf_text text = { NULL, 0, 0 };
-    if (!v->escape || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
+    if (!v->escape || v->verbatim || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
     for (int round = 0; round < 2; round++) {
         text.capacity = text.length;
         text.length = 0;
@@ -5104,6 +5109,11 @@ static void grf_encoder_prepare_stretch(grf_encoder *e, const char *text, uint64
     else grf_encoder_split_characters(e, from);
 }
 
+/* Whether the stretch that starts at `from` gets a space of its own. */
+static int grf_encoder_is_first(const grf_encoder *e, uint64_t from) {
+    return from == 0 ? !e->continues : e->v->each_stretch;
+}
+
 /* Rewrites the text and, if there is memory for symbols, cuts it into them. With merges, special
  * pieces are cut out of the raw text before. Each leaves one byte in the rewritten text, so that
  * there are never more symbols than bytes. */
@@ -5114,13 +5124,13 @@ static void grf_encoder_prepare(grf_encoder *e, const char *text, uint64_t lengt
     while (e->v->kind != GRF_BY_SCORE && at < length) {
         int32_t id = grf_special_match(e->v, text + at, length - at, e->no_special);
         if (id < 0) { at++; continue; }
-        grf_encoder_prepare_stretch(e, text + from, at - from, from == 0 && !e->continues);
+        grf_encoder_prepare_stretch(e, text + from, at - from, grf_encoder_is_first(e, from));
         if (e->symbols) grf_encoder_add_special(e, e->text.length, 1, id);
         grf_text_append(&e->text, text + at, 1);
         at += e->v->pieces[id].length;
         from = at;
     }
-    grf_encoder_prepare_stretch(e, text + from, length - from, from == 0 && !e->continues);
+    grf_encoder_prepare_stretch(e, text + from, length - from, grf_encoder_is_first(e, from));
 }
 
 /* A binary heap: no pair has a lower order than its parent at (place - 1) / 2. A pair enters it at
