@@ -58,7 +58,7 @@ static void check_library(const griffin_config *config) {
     }
     fresh[0] = fresh[2] = fresh[17] = 1;
     copy_weights(n, from);
-    got = net_loss(n, tokens, targets, fresh, 1, LENGTH, &scored);
+    got = net_loss(n, &(net_batch){ 1, LENGTH, tokens, targets, fresh, NULL, NULL }, &scored);
     expected = library_loss(from, tokens, targets, fresh);
     CHECK(scored == 35, "%d", (int)scored);
     CHECK(fabs(got - expected) < 1e-4 * expected, "%s: %.8g instead of %.8g", config->blocks, got,
@@ -104,13 +104,19 @@ static scene *scene_new(void) {
     return s;
 }
 
+static net_batch batch_of(const scene *s) {
+    net_batch b = { SEQUENCES, LONG, s->tokens, s->targets, NULL, NULL, NULL };
+    return b;
+}
+
 /* A net after one backward pass. */
 static net *pass_with(const scene *s, const net_math *math, double *loss) {
     griffin_config c = scene_config();
     net *n = net_new(&c, LONG);
+    net_batch b = batch_of(s);
     net_initialise(n, 7);
     if (math) n->math = math;
-    *loss = net_backward(n, s->tokens, s->targets, NULL, SEQUENCES, LONG, 1e-3f, NULL);
+    *loss = net_backward(n, &b, 1e-3f, NULL);
     return n;
 }
 
@@ -149,6 +155,7 @@ static void test_instructions(void) {
 
 static net *train_two_steps(const scene *s, int threads, double *loss) {
     net_adam adam = { 1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1, 0 };
+    net_batch b = batch_of(s);
     net *n;
 #ifdef _OPENMP
     omp_set_num_threads(threads);
@@ -157,7 +164,7 @@ static net *train_two_steps(const scene *s, int threads, double *loss) {
 #endif
     n = pass_with(s, NULL, loss);
     net_update(n, &adam);
-    *loss += net_backward(n, s->tokens, s->targets, NULL, SEQUENCES, LONG, 1e-3f, NULL);
+    *loss += net_backward(n, &b, 1e-3f, NULL);
     net_update(n, &adam);
     return n;
 }
@@ -188,11 +195,12 @@ static void test_learns(void) {
     net_adam adam = { 1e-2f, 0.9f, 0.95f, 1e-8f, 0, 1, 0 };
     net *n = net_new(&c, LENGTH);
     int32_t text[LENGTH + 1];
+    net_batch b = { 1, LENGTH, text, text + 1, NULL, NULL, NULL };
     double loss = 0;
     net_initialise(n, 3);
     for (int t = 0; t <= LENGTH; t++) text[t] = (int32_t)(dice() % 19);
     for (int step = 0; step < 200; step++) {
-        loss = net_backward(n, text, text + 1, NULL, 1, LENGTH, 1.0f / LENGTH, NULL) / LENGTH;
+        loss = net_backward(n, &b, 1.0f / LENGTH, NULL) / LENGTH;
         if (step == 0) CHECK(fabs(loss - log(19)) < 2, "starts at %g", loss);
         net_update(n, &adam);
     }

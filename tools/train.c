@@ -22,7 +22,6 @@ int command_train(int argc, char **argv);
 #define PRESETS "tiny|small|medium|large"
 #define KINDS   "griffin|hawk|attention"
 #define TASKS   "none|copying|induction"
-#define SPLITS  "gaps|lines|none"
 
 enum { TINY, SMALL };
 enum { GRIFFIN, HAWK, ATTENTION };
@@ -142,6 +141,8 @@ static int read_texts(training *t, session *s, const texts *x) {
     text_split split = (text_split)t->o.split;
     const unsigned char *rest = x->corpus.data + x->learned;
     if (corpus_read(&t->text, s, x->corpus.data, x->learned, split)) return 1;
+    t->text.run_on = t->o.run_on;
+    t->text.afresh = t->o.afresh;
     if (t->text.documents == 0) return complain("%s: there is no text to learn", t->o.corpus);
     if (t->o.valid)
         return corpus_read(&t->held_out, s, x->valid.data, (size_t)x->valid.size, split);
@@ -156,15 +157,29 @@ static int encode_texts(training *t, const texts *x) {
     if (train_open(t, &s, &image)) return 1;
     status = read_texts(t, &s, x);
     train_close(&s, image);
+    t->held_out.afresh = t->o.afresh;
     return status;
 }
 
 /* ---- the network ----------------------------------------------------------------------------- */
 
+/* Of the documents, without what parts them. */
 static int make_vocabulary(training *t, const texts *x) {
     report r = { "" };
-    if (bpe_train(&t->vocabulary, x->corpus.data, x->learned, t->o.vocab, &r) != 0)
-        return complain("%s", r.text);
+    const unsigned char *document;
+    unsigned char *joined = (unsigned char *)malloc(x->learned + 1);
+    size_t at = 0, length, size = 0;
+    int status;
+    if (!joined) return complain("out of memory");
+    while ((document = document_next(x->corpus.data, x->learned, (text_split)t->o.split, &at,
+                                     &length))) {
+        if (size) joined[size++] = '\n';
+        memcpy(joined + size, document, length);
+        size += length;
+    }
+    status = bpe_train(&t->vocabulary, joined, size, t->o.vocab, &r);
+    free(joined);
+    if (status != 0) return complain("%s", r.text);
     t->o.vocab = (int)t->vocabulary.count;
     return 0;
 }
@@ -212,13 +227,24 @@ static int take_up(training *t) {
     return 0;
 }
 
+/* What is held out is one stream, unless each sequence begins afresh. */
+static int make_batches(training *t) {
+    size_t count = (size_t)t->o.batch * net_state_size(t->net);
+    if (batch_new(&t->batch, t->o.batch, t->o.length)
+        || batch_new(&t->slice, t->o.afresh ? t->o.batch : 1, t->o.length)) return 1;
+    if (t->o.task || t->o.afresh) return 0;
+    t->state = (float *)calloc(count, sizeof *t->state);
+    t->next = (float *)calloc(count, sizeof *t->next);
+    return t->state && t->next ? 0 : complain("out of memory");
+}
+
 static int train(training *t) {
     texts x;
     int status = t->o.task ? 0 : open_texts(&x, &t->o);
     if (!status) status = t->o.from ? begin_from(t) : begin_anew(t, &x);
     if (!status && !t->o.task) status = encode_texts(t, &x);
     if (!t->o.task) close_texts(&x);
-    if (status || batch_new(&t->batch, t->o.batch, t->o.length) || take_up(t)) return 1;
+    if (status || make_batches(t) || take_up(t)) return 1;
     if (t->o.rate == 0) t->o.rate = 0.5f / (float)t->config.net.width;
     print_summary(t);
     return output_flush() ? 1 : train_run(t);
@@ -229,6 +255,9 @@ static void release(training *t) {
     corpus_free(&t->text);
     corpus_free(&t->held_out);
     batch_free(&t->batch);
+    batch_free(&t->slice);
+    free(t->state);
+    free(t->next);
     vocabulary_free(&t->vocabulary);
     config_free(&t->config);
 }
@@ -326,7 +355,11 @@ static int prepare(const command *c, training *t) {
 
 #define TEXT_OPTIONS(o) \
     { "split", NULL, OPTION_CHOICE, &(o).split, SPLITS, \
-      "documents end at two blank lines or a form feed, a line, never" }, \
+      "documents end at two blank lines, a form feed or <|endoftext|>; each line; never" }, \
+    { "run-on", NULL, OPTION_FRACTION, &(o).run_on, "P", \
+      "share of documents that begin in the state the one before left" }, \
+    { "afresh", NULL, OPTION_FLAG, &(o).afresh, NULL, \
+      "carry no state from a sequence to the next" }, \
     { "valid", NULL, OPTION_TEXT, &(o).valid, "FILE", "the text to measure the loss of" }, \
     { "hold-out", NULL, OPTION_FRACTION, &(o).hold_out, "P", \
       "or so much of the end of the text" }, \

@@ -19,9 +19,10 @@ typedef struct train_options {
     int   preset, kind, task, split;
     int   width, layers, heads, kv_heads, mlp, lru, window, vocab;
     int   length, batch;                    /* these and the sizes above, 0: as the preset has it */
-    int   steps, reports, sample, valid_limit, seed, threads, resume, keep_last;
+    int   steps, reports, sample, valid_limit, seed, threads, resume, keep_last, afresh;
     float rate;                             /* 0: by the width */
-    float end_rate, warmup, hold_out;       /* shares: of the rate, of the run, of the text */
+    float end_rate, warmup, hold_out, run_on;   /* shares: of the rate, the run, the text, and
+                                                   its documents */
     float beta1, beta2, eps, decay, clip;
 } train_options;
 
@@ -51,7 +52,8 @@ typedef struct training {
     net_weight    *weights;
     int            weight_count;
     corpus         text, held_out;
-    batch          batch;
+    batch          batch, slice;            /* to learn from, and of what is held out */
+    float         *state, *next;            /* [batch.sequences][net_state_size] */
     double         budget;                  /* seconds; 0: none */
     train_progress progress;
 } training;

@@ -53,6 +53,11 @@ typedef struct layer {
     real *mixed;                            /* [M][E] h, or [M][D] the heads side by side */
     real *g, *u;                            /* [M][F] the two MLP branches, before GELU */
     real *output;                           /* the next layer's input */
+
+    /* Where this layer's part of a state begins: [K - 1][E] rows before the convolution, then
+     * [E] of h; or keys and values, [window][G hd] each. Keys are rotated as if the next sequence
+     * began at position 0. */
+    size_t state_at;
 } layer;
 
 /* Gradients and inputs of one layer's matrices, for all rows of a group. */
@@ -80,7 +85,7 @@ struct net {
     layer      *layers;
     real       *output;                     /* [M][D] after the last layer */
     work        work;
-    real       *turns;                      /* [longest][rope_dims] cosines, then sines */
+    real       *turns;                      /* [longest + 1][rope_dims] cosines, then sines */
     double     *chunk_sums;                 /* of squared gradients, by chunks */
     int        *chunk_weight;               /* the weight and the place in it where one begins */
     size_t     *chunk_start;
@@ -91,9 +96,13 @@ struct net {
     void       *memory;
     const struct net_math *math;
 
+    size_t      state_size;                 /* numbers; the first: tokens of the document so far */
+
     /* the group at hand */
     const int32_t *tokens, *targets;        /* [M] */
     int32_t       *position;                /* [M] in its document */
+    const real    *state;                   /* [sequences][state_size], or null */
+    real          *next;                    /* the same */
     int            length, rows;
     double         scale;
 };
