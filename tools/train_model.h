@@ -94,7 +94,7 @@ struct net {
     size_t      scratch_size;
     int         threads, longest, capacity; /* capacity: most tokens of a group */
     void       *memory;
-    const struct net_math *math;
+    const struct net_math *math, *exact;    /* to learn with, and to measure losses with */
 
     size_t      state_size;                 /* numbers; the first: tokens of the document so far */
 
@@ -117,7 +117,7 @@ typedef struct net_math {
 extern const net_math net_plain;
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(GRIFFIN_SCALAR_ONLY)
   #define NET_X86 1
-  extern const net_math net_avx2, net_avx512;
+  extern const net_math net_avx2, net_avx512, net_bf16;
 #endif
 
 /* Calls job(data, 0..count-1, scratch) on all threads; scratch is the thread's own. */

@@ -315,11 +315,14 @@ static void fill_turns(net *n) {
         }
 }
 
-static const net_math *best_math(void) {
+/* rounded: products may be of numbers rounded to bf16. */
+static const net_math *best_math(int rounded) {
 #ifdef NET_X86
+    if (rounded && __builtin_cpu_supports("avx512bf16")) return &net_bf16;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return &net_avx512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &net_avx2;
 #endif
+    (void)rounded;
     return &net_plain;
 }
 
@@ -345,7 +348,8 @@ net *net_new(const griffin_config *config, int longest) {
     n->longest = longest;
     n->capacity = longest > GROUP ? longest : GROUP;
     n->threads = threads_wanted();
-    n->math = best_math();
+    n->math = best_math(1);
+    n->exact = best_math(0);
     if (list_weights(n) != 0 || find_layers(n) != 0 || allocate(n) != 0) {
         complain("no memory for this net");
         net_free(n);
@@ -460,9 +464,10 @@ static int64_t count_scored(const int32_t *targets, int64_t count) {
 
 /* Group by group, whatever the batch. */
 static double run_batch(net *n, const net_batch *b, int backward) {
+    const net_math *math = backward ? n->math : n->exact;
     int most = b->length < GROUP ? GROUP / b->length : 1;
     double sum = 0;
-    n->math->prepare(n);
+    math->prepare(n);
     n->length = b->length;
     for (int first = 0; first < b->sequences; first += most) {
         size_t at = (size_t)first * (size_t)b->length;
@@ -472,7 +477,7 @@ static double run_batch(net *n, const net_batch *b, int backward) {
         n->state = b->state ? b->state + (size_t)first * n->state_size : NULL;
         n->next = b->next ? b->next + (size_t)first * n->state_size : NULL;
         find_positions(n, b->fresh ? b->fresh + at : NULL);
-        sum += n->math->run(n, backward);
+        sum += math->run(n, backward);
     }
     return sum;
 }

@@ -66,7 +66,8 @@ typedef struct net_batch {
 size_t net_state_size(const net *n);                        /* numbers, for one sequence */
 
 /* net_backward adds scale * d(sum of losses)/d(weight) to the gradients. Both return the sum of the
- * cross entropies in nats, and how many targets were scored, unless scored is null. */
+ * cross entropies in nats, and how many targets were scored, unless scored is null. Where the
+ * processor multiplies bf16, net_backward rounds what its products take, net_loss never. */
 double net_backward(net *n, const net_batch *b, float scale, int64_t *scored);
 double net_loss(net *n, const net_batch *b, int64_t *scored);
 

@@ -202,8 +202,8 @@ static void score(const view *a, const sight *s, const real *q, const real *key_
                   real *scores) {
     product p = { s->rows, s->high - s->low, a->dim, q, (size_t)a->D, 0, NULL, 0, NULL, 0,
                   scores, 0 };
-    p.b = key_panels + at_row(s->low, a->dim);
-    p.b_panel = (size_t)(a->dim * COLS);
+    p.b = key_panels + at_row(s->low, terms(a->dim));
+    p.b_panel = (size_t)(terms(a->dim) * COLS);
     p.c_row = (size_t)p.cols;
     multiply(&p);
 }
@@ -213,8 +213,8 @@ static void gather(const view *a, const sight *s, const real *factors, const rea
                    real *out) {
     product p = { s->rows, a->dim, s->high - s->low, factors, 0, 0, NULL, 0, NULL, 0, out, 0 };
     p.a_row = (size_t)p.depth;
-    p.b = panels + at_row(s->low, COLS);
-    p.b_panel = at_row(a->span, COLS);
+    p.b = panels + at_row(s->low / TERM, COLS);
+    p.b_panel = at_row(terms(a->span), COLS);
     p.c_row = (size_t)a->D;
     multiply(&p);
 }
@@ -253,7 +253,7 @@ static real *pack_by_key(const view *a, const real *rows, real **scratch) {
 
 static real *pack_by_number(const view *a, const real *rows, real **scratch) {
     real *panels = take(scratch, panels_size(a->dim, a->span));
-    pack_rows(COLS, a->dim, a->span, rows, (size_t)a->dim, panels, at_row(a->span, COLS));
+    pack_rows(COLS, a->dim, a->span, rows, (size_t)a->dim, panels, at_row(terms(a->span), COLS));
     return panels;
 }
 
@@ -581,8 +581,8 @@ static void logits_job(void *data, int index, real *scratch) {
     (void)scratch;
     p.cols = net_least(LOGITS, V - first);
     p.a = n->work.n1 + at_row(h->first, D);
-    p.b = n->embedding.forward + at_row(first, D);
-    p.b_panel = (size_t)(D * COLS);
+    p.b = n->embedding.forward + at_row(first, terms(D));
+    p.b_panel = (size_t)(terms(D) * COLS);
     p.c = n->work.logits + first;
     p.c_row = n->work.logits_row;
     multiply(&p);
