@@ -246,7 +246,7 @@ static void test_bounded_root(void) {
 static void test_update(void) {
     griffin_config c = shape("r");
     scene s = scene_new(&c, 2, 9);
-    net_adam adam = { 0.01f, 0.9f, 0.99f, 1e-8f, 0.1f, 0.5f, 0 };
+    net_adam adam = { 0.01f, 0.9f, 0.99f, 1e-8f, 0.1f, 0.5f, 0, 0 };
     double squares = 0, norm, value[2], d[2];
     const int at = 7;
     net_weight *w[2] = { s.n->embedding.weight, s.n->final_norm };

@@ -158,7 +158,7 @@ static void test_instructions(void) {
 }
 
 static net *train_two_steps(const scene *s, int threads, double *loss) {
-    net_adam adam = { 1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1, 0 };
+    net_adam adam = { 1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1, 0.9f, 0 };
     net_batch b = batch_of(s);
     net *n;
 #ifdef _OPENMP
@@ -196,7 +196,7 @@ static void test_threads(void) {
 
 static void test_learns(void) {
     griffin_config c = small_config();
-    net_adam adam = { 1e-2f, 0.9f, 0.95f, 1e-8f, 0, 1, 0 };
+    net_adam adam = { 1e-2f, 0.9f, 0.95f, 1e-8f, 0, 1, 0, 0 };
     net *n = net_new(&c, LENGTH);
     int32_t text[LENGTH + 1];
     net_batch b = { 1, LENGTH, text, text + 1, NULL, NULL, NULL };

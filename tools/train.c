@@ -3,7 +3,6 @@
 
 #include "train.h"
 #include "bpe.h"
-#include "quantise.h"
 
 #include <limits.h>
 #include <math.h>
@@ -258,6 +257,7 @@ static void release(training *t) {
     batch_free(&t->slice);
     free(t->state);
     free(t->next);
+    free(t->exact);
     vocabulary_free(&t->vocabulary);
     config_free(&t->config);
 }
@@ -282,6 +282,8 @@ static int check_files(const command *c, const train_options *o) {
     if (o->resume && !o->checkpoint) return options_wrong(c, "--resume needs --checkpoint");
     if (!quant_find(o->type))
         return options_wrong(c, "--type %s: there is no such type", o->type);
+    if (o->quantise && !train_can_round_to(quant_find(o->quantise)))
+        return options_wrong(c, "--quantise %s: q8_0 or q4_0", o->quantise);
     if (o->checkpoint && !o->resume && path_exists(o->checkpoint))
         return complain("%s: exists already; go on with --resume, or remove it", o->checkpoint);
     memset(&g, 0, sizeof g);                /* whether a model could be written */
@@ -297,7 +299,8 @@ static int check_numbers(const command *c, const train_options *o) {
     if (o->task && o->length && o->length < 32) return options_wrong(c, "--length: at least 32");
     if (o->batch > 1 << 16) return options_wrong(c, "--batch: at most %d", 1 << 16);
     if (o->hold_out > 0.5f) return options_wrong(c, "--hold-out: at most 0.5");
-    if (o->beta1 >= 1 || o->beta2 >= 1) return options_wrong(c, "--beta1, --beta2: less than 1");
+    if (o->beta1 >= 1 || o->beta2 >= 1 || o->momentum >= 1)
+        return options_wrong(c, "--beta1, --beta2, --muon: less than 1");
     return -1;
 }
 
@@ -318,6 +321,8 @@ static int prepare(const command *c, training *t) {
     { "output", "o", OPTION_TEXT, &(o).output, "FILE", "the model, a GGUF file" }, \
     { "type", NULL, OPTION_TEXT, &(o).type, "TYPE", \
       "of its weights, as in convert (default: f32)" }, \
+    { "quantise", NULL, OPTION_TEXT, &(o).quantise, "TYPE", \
+      "train the last fifth for weights of q8_0 or q4_0" }, \
     { "name", NULL, OPTION_TEXT, &(o).name, "TEXT", "what the model is called" }, \
     { "save-hf", NULL, OPTION_TEXT, &(o).save_hf, "DIR", "write Hugging Face's layout too" }, \
     { "from", NULL, OPTION_TEXT, &(o).from, "PATH", \
@@ -373,7 +378,9 @@ static int prepare(const command *c, training *t) {
     { "beta2", NULL, OPTION_FRACTION, &(o).beta2, "P", "and of the squares" }, \
     { "eps", NULL, OPTION_REAL, &(o).eps, "X", "beside their root" }, \
     { "decay", NULL, OPTION_REAL, &(o).decay, "X", "of weights, times the rate" }, \
-    { "clip", NULL, OPTION_REAL, &(o).clip, "X", "largest norm of the gradient; 0: any" }
+    { "clip", NULL, OPTION_REAL, &(o).clip, "X", "largest norm of the gradient; 0: any" }, \
+    { "muon", NULL, OPTION_FRACTION, &(o).momentum, "P", \
+      "momentum of Muon for the layers' matrices; 0: AdamW for them too" }
 
 int command_train(int argc, char **argv) {
     training *t = (training *)calloc(1, sizeof *t);

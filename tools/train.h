@@ -7,6 +7,7 @@
 #define TRAIN_H
 
 #include "parts.h"
+#include "quantise.h"
 #include "session.h"
 #include "train_data.h"
 #include "train_net.h"
@@ -15,7 +16,7 @@ typedef enum train_task { TASK_NONE, TASK_COPYING, TASK_INDUCTION } train_task;
 
 typedef struct train_options {
     const char *corpus, *output, *save_hf, *valid, *from, *checkpoint, *plot, *prompt, *type, *name;
-    const char *blocks, *time;
+    const char *blocks, *time, *quantise;
     int   preset, kind, task, split;
     int   width, layers, heads, kv_heads, mlp, lru, window, vocab;
     int   length, batch;                    /* these and the sizes above, 0: as the preset has it */
@@ -23,7 +24,7 @@ typedef struct train_options {
     float rate;                             /* 0: by the width */
     float end_rate, warmup, hold_out, run_on;   /* shares: of the rate, the run, the text, and
                                                    its documents */
-    float beta1, beta2, eps, decay, clip;
+    float beta1, beta2, eps, decay, clip, momentum;
 } train_options;
 
 /* A curve with a point whenever there are some percent more steps: straight to a plot. */
@@ -54,6 +55,7 @@ typedef struct training {
     corpus         text, held_out;
     batch          batch, slice;            /* to learn from, and of what is held out */
     float         *state, *next;            /* [batch.sequences][net_state_size] */
+    float         *exact;                   /* weights while they are rounded */
     double         budget;                  /* seconds; 0: none */
     train_progress progress;
 } training;
@@ -80,6 +82,13 @@ int train_copy_weights(training *t, const model_parts *source);
  * the same network, text, batches and seed. */
 int train_checkpoint(const training *t);
 int train_resume(training *t);
+
+/* ---- train_round.c --------------------------------------------------------------------------- */
+
+/* Rounds the matrices as a file of --quantise would have them, and puts the exact ones back. */
+int  train_can_round_to(const quant_type *type);
+int  train_round(training *t);              /* 0, or 1 after a message */
+void train_unround(training *t);
 
 /* ---- train_task.c ---------------------------------------------------------------------------- */
 

@@ -67,6 +67,11 @@ static void count_step(train_progress *p, int64_t scored, double nats, int64_t t
     p->point_nats = p->point_scored = 0;
 }
 
+/* Whether the network is to see its weights as a quantised file has them. */
+static int is_rounded(const training *t) {
+    return t->o.quantise && share_after(t, t->progress.steps) >= 0.8;
+}
+
 /* What the sequences left is what the next ones begin with. */
 static void carry(training *t) {
     float *left = t->next;
@@ -79,13 +84,16 @@ static int step(training *t) {
     batch *b = &t->batch;
     net_batch learned = { b->sequences, b->length, b->tokens, b->targets, b->fresh, t->state,
                           t->next };
-    net_adam adam = { 0, o->beta1, o->beta2, o->eps, o->decay, o->clip, t->progress.updates };
+    net_adam adam = { 0, o->beta1, o->beta2, o->eps, o->decay, o->clip, o->momentum,
+                      t->progress.updates };
     int64_t scored;
     double nats, norm;
     adam.rate = rate_of(t);
     if (next_batch(t)) return 1;
     if ((scored = batch_scored(b)) == 0) return complain("there is nothing to learn in the text");
+    if (is_rounded(t) && train_round(t)) return 1;
     nats = net_backward(t->net, &learned, 1.0f / (float)scored, NULL);
+    if (is_rounded(t)) train_unround(t);
     carry(t);
     norm = net_update(t->net, &adam);
     if (!isfinite(nats) || !isfinite(norm))
@@ -157,6 +165,7 @@ static int validate(run *r) {
     int64_t sum = 0, scored = 0, limit = t->o.valid_limit ? t->o.valid_limit : INT64_MAX;
     int more = 1;
     if (!state) return complain("out of memory");
+    if (is_rounded(t) && train_round(t)) { free(state); return 1; }
     for (int64_t i = 0; sum < limit; i++, sum += scored) {
         net_batch held_out = { b->sequences, b->length, b->tokens, b->targets, b->fresh,
                                size ? before : NULL, size ? after : NULL };
@@ -165,6 +174,7 @@ static int validate(run *r) {
         after = before;
         before = held_out.next;
     }
+    if (is_rounded(t)) train_unround(t);
     free(state);
     bytes = (double)t->held_out.bytes * (double)sum / (double)t->held_out.tokens.count;
     r->loss = nats / (double)sum;

@@ -76,6 +76,9 @@ typedef struct work {
     double *losses;                         /* [M] */
 } work;
 
+/* What Muon updates together: a matrix [rows][cols] in a weight, from number `start` on. */
+typedef struct muon_part { net_weight *weight; size_t start; int rows, cols; } muon_part;
+
 struct net {
     griffin_config config;
     net_weight *weights;
@@ -90,6 +93,8 @@ struct net {
     int        *chunk_weight;               /* the weight and the place in it where one begins */
     size_t     *chunk_start;
     int         chunks;
+    muon_part  *muon;
+    int         muon_count;
     real       *scratch;                    /* [threads][scratch_size] */
     size_t      scratch_size;
     int         threads, longest, capacity; /* capacity: most tokens of a group */

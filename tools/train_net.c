@@ -264,6 +264,19 @@ static void lay_out_work(net *n, arena *a) {
     n->output = reals(a, M, D);
 }
 
+/* A matrix, its panels, and two squares of its shorter side. */
+static size_t muon_scratch(const net *n) {
+    const griffin_config *g = &n->config;
+    size_t most = 0;
+    const int sides[][2] = { { g->width, g->mlp_width }, { g->width, g->lru_width } };
+    for (int i = 0; i < 2; i++) {
+        size_t a = (size_t)net_rounded(sides[i][0], WIDEST);
+        size_t b = (size_t)net_rounded(sides[i][1], WIDEST), least = a < b ? a : b;
+        if (2 * a * b + 2 * least * least > most) most = 2 * a * b + 2 * least * least;
+    }
+    return most;
+}
+
 /* The most that a job takes, see train_pass.h; 16 numbers each for alignment. */
 static size_t scratch_needed(const net *n) {
     const griffin_config *g = &n->config;
@@ -272,11 +285,29 @@ static size_t scratch_needed(const net *n) {
     size_t rows = (size_t)BLOCK * (size_t)(g->width + g->mlp_width + g->lru_width);
     size_t attention = (size_t)span * (size_t)(7 * dim + 2 * QUERY);
     size_t recurrent = (size_t)(2 * g->conv_width + 8) * (size_t)g->lru_width;
-    return rows + attention + recurrent + GRADIENT_SCRATCH + 256;
+    return rows + attention + recurrent + GRADIENT_SCRATCH + muon_scratch(n) + 256;
+}
+
+/* All matrices of the layers; each block of a gate by itself. */
+static void list_muon(net *n, muon_part *list) {
+    n->muon_count = 0;
+    for (int i = 0; i < n->config.layers; i++) {
+        matrix *matrices[LAYER_MATRICES];
+        for (int k = net_matrices(&n->layers[i], matrices); k-- > 0;)
+            for (int b = 0; b < matrices[k]->blocks; b++, n->muon_count++) {
+                const matrix *m = matrices[k];
+                int rows = m->gate ? m->in : m->out, cols = m->gate ? m->out : m->in;
+                muon_part part = { m->weight, (size_t)b * (size_t)rows * (size_t)cols, rows, cols };
+                if (list) list[n->muon_count] = part;
+            }
+    }
 }
 
 static void lay_out_update(net *n, arena *a) {
     int count = 0;
+    list_muon(n, NULL);
+    n->muon = (muon_part *)give(a, (size_t)n->muon_count, sizeof *n->muon);
+    list_muon(n, n->muon);
     n->chunks = 0;
     for (int i = 0; i < n->weight_count; i++)
         n->chunks += (int)((n->weights[i].count + CHUNK - 1) / CHUNK);

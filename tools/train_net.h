@@ -1,4 +1,5 @@
-/* train_net.h - a network of the family while it is trained: weights, exact gradients, AdamW.
+/* train_net.h - a network of the family while it is trained: weights, exact gradients, AdamW and
+ * Muon.
  *
  *     n = net_new(&config, 256);                                the longest sequence
  *     net_initialise(n, seed);                                  or fill its weights from a file
@@ -31,7 +32,8 @@ typedef struct net_weight {
     size_t    count;                        /* numbers */
     int       decays;                       /* matrices do; norms, biases, taps, a_param do not */
     NET_REAL *value, *gradient;             /* [count] */
-    NET_REAL *mean, *square;                /* [count] AdamW's first and second moments */
+    NET_REAL *mean, *square;                /* [count] AdamW's first and second moments; or Muon's
+                                               momentum, and nothing */
 } net_weight;
 
 typedef struct net net;
@@ -75,10 +77,11 @@ typedef struct net_adam {
     float   rate, beta1, beta2, eps;
     float   decay;                          /* times the rate is taken off weights that decay */
     float   clip;                           /* largest norm of all gradients together; 0: any */
+    float   momentum;                       /* of Muon, for the matrices of layers; 0: AdamW too */
     int64_t step;                           /* updates made so far; net_update counts on */
 } net_adam;
 
-/* Clips the gradients, takes a step of AdamW with decoupled decay, and zeroes the gradients.
+/* Clips the gradients, takes a step of AdamW or Muon with decoupled decay, and zeroes the gradients.
  * Returns their norm before clipping. If that is not finite, no weight has changed. */
 double net_update(net *n, net_adam *adam);
 

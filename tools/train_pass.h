@@ -1,5 +1,5 @@
-/* train_pass.h - a group of sequences through the net and back, and the step of AdamW. Included by
- * one file for each instruction set, which says how wide vectors are.
+/* train_pass.h - a group of sequences through the net and back, and the steps of AdamW and Muon.
+ * Included by one file for each instruction set, which says how wide vectors are.
  *
  * A pass is a row of jobs over all threads: over blocks of rows where every token is for itself;
  * over sequences and heads, or gate blocks, in the mixers; over stripes of the weights for their
@@ -743,6 +743,11 @@ static piece piece_of(const net *n, int index) {
     return c;
 }
 
+static int is_for_muon(const net *n, const net_weight *w) {
+    for (int i = 0; i < n->muon_count; i++) if (n->muon[i].weight == w) return 1;
+    return 0;
+}
+
 static void square_job(void *data, int index, real *scratch) {
     const adam_step *s = (const adam_step *)data;
     piece c = piece_of(s->n, index);
@@ -763,6 +768,7 @@ static void adam_job(void *data, int index, real *scratch) {
     real *restrict value = c.w->value, *restrict gradient = c.w->gradient;
     real *restrict mean = c.w->mean, *restrict square = c.w->square;
     (void)scratch;
+    if (s->adam->momentum > 0 && is_for_muon(s->n, c.w)) return;
     for (size_t i = c.start; i < c.end; i++) {
         real d = gradient[i] * s->clip;
         mean[i] = b1 * mean[i] + (1 - b1) * d;
@@ -771,6 +777,72 @@ static void adam_job(void *data, int index, real *scratch) {
                  - rate * mean[i] * s->first / (root(square[i] * s->second) + eps);
         gradient[i] = 0;
     }
+}
+
+/* ---- Muon ---------------------------------------------------------------------------------------
+ * The step is the momentum, made a matrix whose singular values are all near 1 (K. Jordan, 2024) by
+ * Newton and Schulz's iteration with his numbers:
+ *
+ *     X <- a X + (b S + c S S) X      S = X X', X [rows][cols] with no more rows than columns
+ *
+ * times 0.2 sqrt(the longer side): so large is a step of AdamW (Liu et al., arXiv 2502.16982), and
+ * rate and decay may be the same. */
+
+static void orthogonalise(int rows, int cols, real *restrict x, real *scratch) {
+    size_t square = at_row(rows, rows);
+    real *restrict s = take(&scratch, square), *restrict ss = take(&scratch, square);
+    real *panels = take(&scratch, at_row(net_rounded(rows, WIDEST), net_rounded(cols, WIDEST)));
+    real size = (real)sqrt(dot(x, x, rows * cols)) + (real)1e-7;
+    for (int i = 0; i < rows * cols; i++) x[i] /= size;
+    for (int round = 0; round < 5; round++) {
+        product p = { rows, rows, cols, x, (size_t)cols, 0, panels, 0, NULL, 0, s, (size_t)rows };
+        p.b_panel = (size_t)(terms(cols) * COLS);
+        pack_columns(COLS, rows, cols, x, (size_t)cols, panels);
+        multiply(&p);
+        p.depth = rows;
+        p.a = s;
+        p.a_row = (size_t)rows;
+        p.b_panel = (size_t)(terms(rows) * COLS);
+        p.c = ss;
+        pack_rows(COLS, rows, rows, s, (size_t)rows, panels, p.b_panel);
+        multiply(&p);
+        for (size_t i = 0; i < square; i++)
+            ss[i] = (real)-4.7750 * s[i] + (real)2.0315 * ss[i];
+        p.cols = cols;
+        p.a = ss;
+        p.add = 1;
+        p.c = x;
+        p.c_row = (size_t)cols;
+        pack_rows(COLS, cols, rows, x, (size_t)cols, panels, p.b_panel);
+        for (int i = 0; i < rows * cols; i++) x[i] *= (real)3.4445;
+        multiply(&p);
+    }
+}
+
+static void muon_job(void *data, int index, real *scratch) {
+    const adam_step *s = (const adam_step *)data;
+    const muon_part *part = &s->n->muon[index];
+    const net_weight *w = part->weight;
+    int turned = part->rows > part->cols;
+    size_t rows = (size_t)part->rows, cols = (size_t)part->cols;
+    real rate = (real)s->adam->rate, keep = 1 - rate * (real)s->adam->decay;
+    real old = (real)s->adam->momentum, *x = take(&scratch, rows * cols);
+    real *restrict value = w->value + part->start, *restrict gradient = w->gradient + part->start;
+    real *restrict mean = w->mean + part->start;
+    size_t down = turned ? 1 : cols, right = turned ? rows : 1;         /* steps in x */
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < cols; j++) {
+            size_t at = i * cols + j;
+            real d = gradient[at] * s->clip;
+            mean[at] = old * mean[at] + (1 - old) * d;
+            x[i * down + j * right] = old * mean[at] + (1 - old) * d;   /* Nesterov's */
+            gradient[at] = 0;
+        }
+    orthogonalise((int)(turned ? cols : rows), (int)(turned ? rows : cols), x, scratch);
+    rate *= (real)0.2 * (real)sqrt((real)(turned ? rows : cols));
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < cols; j++)
+            value[i * cols + j] = keep * value[i * cols + j] - rate * x[i * down + j * right];
 }
 
 static double update(net *n, const net_adam *adam) {
@@ -784,6 +856,7 @@ static double update(net *n, const net_adam *adam) {
     s.first = (real)(1 / (1 - pow((double)adam->beta1, (double)adam->step)));
     s.second = (real)(1 / (1 - pow((double)adam->beta2, (double)adam->step)));
     net_each(n, n->chunks, adam_job, &s);
+    if (adam->momentum > 0) net_each(n, n->muon_count, muon_job, &s);
     return norm;
 }
 
