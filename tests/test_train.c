@@ -506,6 +506,24 @@ static void test_the_loss_is_the_librarys(void) {
                " --run-on") == 0 && logged("bytes") == 83, "%g bytes", logged("bytes"));
 }
 
+/* In the last fifth the held-out loss is that of the rounded network, and the file is exact. */
+static void test_steps_for_rounded_weights(void) {
+    static const struct { const char *type; double apart; } types[] = {
+        { "q8_0", 0.01 }, { "q4_0", 0.05 }                  /* activations are rounded there too */
+    };
+    for (int i = 0; i < 2; i++) {
+        char words[512];
+        double loss;
+        snprintf(words, sizeof words, TEXT " -o " WORK "r.gguf --steps 150 --rate 0.02 --reports 1"
+                 " --valid " TEXT " --quantise %s --type %s", types[i].type, types[i].type);
+        CHECK(train(words) == 0, "trains");
+        loss = logged("held out ");
+        CHECK(call(command_perplexity, "perplexity -m " WORK "r.gguf -f " TEXT) == 0, "measures");
+        CHECK(fabs(loss - logged("nats per token")) < types[i].apart, "%s: %g, not %g",
+              types[i].type, logged("nats per token"), loss);
+    }
+}
+
 static void test_models_move_to_other_layouts_and_back(void) {
     CHECK(train(TEXT " -o " WORK "m.gguf --name m --steps 3 --save-hf " WORK "hf") == 0, "trains");
     CHECK(call(command_convert, "convert " WORK "hf " WORK "hf.gguf --type f32 --name m") == 0,
@@ -527,23 +545,30 @@ static void test_models_move_to_other_layouts_and_back(void) {
 
 #define LONG TEXT " --steps 60 --reports 30 --hold-out 0.1 --name m "
 
+static void check_killed(const char *options, int sent) {
+    char words[512];
+    pid_t child;
+    int end;
+    snprintf(words, sizeof words, LONG "%s -o " WORK "whole.gguf", options);
+    CHECK(train(words) == 0, "trains");
+    remove(WORK "ck");
+    snprintf(words, sizeof words, LONG "%s -o " WORK "killed.gguf --resume --checkpoint " WORK "ck",
+             options);
+    child = start(words, 0);
+    await_file(WORK "ck", child);
+    kill(child, sent);
+    end = end_of(child);
+    CHECK(end == 0 || end == 130 || end == -SIGKILL || end == -SIGINT, "ended with %d", end);
+    CHECK(train(words) == 0, "goes on");
+    CHECK(same_files(WORK "whole.gguf", WORK "killed.gguf"), "%s: not the same after signal %d",
+          options, sent);
+}
+
 static void test_a_killed_run_goes_on_exactly(void) {
-    static const int signals[] = { SIGKILL, SIGKILL, SIGINT };
-    CHECK(train(LONG "-o " WORK "whole.gguf") == 0, "trains");
-    for (int i = 0; i < 3; i++) {
-        pid_t child;
-        int end;
-        remove(WORK "ck");
-        child = start(LONG "-o " WORK "killed.gguf --checkpoint " WORK "ck", 0);
-        await_file(WORK "ck", child);
-        kill(child, signals[i]);
-        end = end_of(child);
-        CHECK(end == 0 || end == 130 || end == -SIGKILL || end == -SIGINT, "ended with %d", end);
-        CHECK(train(LONG "-o " WORK "killed.gguf --checkpoint " WORK "ck --resume") == 0,
-              "goes on");
-        CHECK(same_files(WORK "whole.gguf", WORK "killed.gguf"), "not the same after signal %d",
-              signals[i]);
-    }
+    check_killed("", SIGKILL);
+    check_killed("--run-on 0.5 --muon 0.9 --quantise q4_0", SIGKILL);
+    check_killed("--afresh", SIGKILL);
+    check_killed("", SIGINT);
 }
 
 /* The limit lets nothing through, or the model, which is written first, but not the checkpoint. */
@@ -642,6 +667,8 @@ static void test_wrong_use_is_explained(void) {
         { WORK "none.txt -o " WORK "x.gguf", "cannot be opened", 1 },
         { WORK " -o " WORK "x.gguf", "is a directory", 1 },
         { TEXT " -o " WORK "x.gguf --type q9", "no such type", 2 },
+        { TEXT " -o " WORK "x.gguf --quantise q5_0", "q8_0 or q4_0", 2 },
+        { TEXT " -o " WORK "x.gguf --muon 1", "less than 1", 2 },
         { TEXT " -o " WORK "x.gguf --time soon", "not like 90m", 2 },
         { TEXT " -o " WORK "x.gguf --blocks rax", "not made of r and a", 2 },
         { TEXT " -o " WORK "x.gguf --heads 3", "multiple of 4", 2 },
@@ -672,6 +699,7 @@ int main(int argc, char **argv) {
     RUN(test_a_paragraph_is_learned_by_heart);
     RUN(test_the_best_model_is_kept_or_the_last);
     RUN(test_the_loss_is_the_librarys);
+    RUN(test_steps_for_rounded_weights);
     RUN(test_models_move_to_other_layouts_and_back);
     RUN(test_a_killed_run_goes_on_exactly);
     RUN(test_a_full_disk_leaves_what_is_there);

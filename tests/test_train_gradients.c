@@ -272,6 +272,42 @@ static void test_update(void) {
     scene_free(&s);
 }
 
+/* A matrix that keeps the length of all vectors, about: its singular values are near 1. */
+static void check_orthogonal(int rows, int cols) {
+    double x[40 * 40], scratch[5 * 64 * 64], v[40], w[40];
+    for (int i = 0; i < rows * cols; i++) x[i] = 1e3 * (2 * uniform(&dice_seed) - 1);
+    orthogonalise(rows, cols, x, scratch);
+    for (int round = 0; round < 20; round++) {
+        double before = 0, after = 0;
+        for (int i = 0; i < rows; i++) v[i] = 2 * uniform(&dice_seed) - 1;
+        for (int j = 0; j < cols; j++) w[j] = 0;
+        for (int i = 0; i < rows; i++) {
+            before += v[i] * v[i];
+            for (int j = 0; j < cols; j++) w[j] += v[i] * x[i * cols + j];
+        }
+        for (int j = 0; j < cols; j++) after += w[j] * w[j];
+        CHECK(after > 0.4 * before && after < 1.6 * before, "%d x %d: %g times as long", rows, cols,
+              sqrt(after / before));
+    }
+}
+
+static void test_muon(void) {
+    griffin_config c = shape("ra");
+    scene s = scene_new(&c, 2, 9);
+    net_adam adam = { 0.01f, 0.9f, 0.99f, 1e-8f, 0, 0, 0.9f, 0 };
+    const net_weight *w[2] = { s.n->layers[1].up.weight, s.n->embedding.weight };
+    double before[2];
+    check_orthogonal(8, 28);
+    check_orthogonal(1, 5);
+    backward(&s, 1);
+    for (int i = 0; i < 2; i++) before[i] = w[i]->value[0];
+    net_update(s.n, &adam);
+    for (int i = 0; i < 2; i++) CHECK(w[i]->value[0] != before[i], "%s stays", w[i]->name);
+    CHECK(w[0]->square[0] == 0 && w[1]->square[0] > 0, "only AdamW has squares");
+    CHECK(w[0]->gradient[0] == 0, "not zeroed");
+    scene_free(&s);
+}
+
 int main(void) {
     RUN(test_griffin);
     RUN(test_hawk);
@@ -281,5 +317,6 @@ int main(void) {
     RUN(test_state);
     RUN(test_bounded_root);
     RUN(test_update);
+    RUN(test_muon);
     return test_end();
 }
