@@ -319,7 +319,8 @@ static void test_vocabularies_repeat(void) {
 
 /* ---- batches --------------------------------------------------------------------------------- */
 
-/* A corpus of 9 documents of 3 to 11 tokens; every token occurs once. 2 is bos, 1 eos, 3 the gap. */
+/* A corpus of 9 documents of 3 to 11 tokens; every token occurs once. 2 is bos, 1 eos, 3 the
+ * gap. */
 enum { DOCUMENTS = 9, TOKENS = 63 };
 
 static void make_corpus(corpus *c, float run_on) {

@@ -1,6 +1,6 @@
 /* Promise: what is trained is what the library runs. The loss of a net is that of the library's
- * logits with the same weights; every instruction set gives the same gradients, but for the rounding
- * of bf16, and any number of threads the same bits; and a net learns. */
+ * logits with the same weights; every instruction set gives the same gradients, but for the
+ * rounding of bf16, and any number of threads the same bits; and a net learns. */
 
 #include "model.h"
 #include "../tools/train_model.h"

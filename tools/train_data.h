@@ -26,9 +26,9 @@ uint64_t random_below(uint64_t *state, uint64_t limit);
 typedef enum text_split { SPLIT_GAPS, SPLIT_LINES, SPLIT_NONE } text_split;
 #define SPLITS "gaps|lines|none"            /* their names as the choices of an option */
 
-/* The next document of a text from *at on; then *at is behind the end of it and of what follows.
- * Returns where it begins, or null if there are no more. Documents end at a line <|endoftext|>, at
- * form feeds and where there are two or more blank lines; or each line is one, or all of the text. */
+/* The next document of a text from *at on; then *at is where the one after it may begin. Returns
+ * where it begins, or null if there are no more. Documents end at a line <|endoftext|>, at form
+ * feeds and where there are two or more blank lines; or each line is one, or all of the text is. */
 const unsigned char *document_next(const unsigned char *text, size_t size, text_split split,
                                    size_t *at, size_t *length);
 
@@ -53,14 +53,15 @@ typedef struct corpus {
 int  corpus_read(corpus *c, session *s, const void *text, size_t size, text_split split);
 void corpus_free(corpus *c);
 
-/* The number-th batch of an endless series. An epoch is every document once, in an order of its own.
- * Each row of the batch is a stream: its sequence goes on where that of the batch before ended, from
- * the beginning of an epoch to its end. A document begins afresh, with bos; or, a share `run_on` of
- * them, after a blank line, with what came before still in the state. All end with eos. */
+/* The number-th batch of an endless series. An epoch is every document once, in an order of its
+ * own. Each row of the batch is a stream: its sequence goes on where that of the batch before
+ * ended, from the beginning of an epoch to its end. A document begins afresh, with bos; or, a share
+ * `run_on` of them, after a blank line, with what came before still in the state. It ends with eos
+ * in both cases, which is predicted and never read. */
 int  corpus_batch(corpus *c, uint64_t seed, int64_t number, batch *b);
 
-/* The same in the order of the text, each document afresh, and as one stream through all rows of all
- * batches: 0 when there is no more, -1 after a message. Ends of documents are not scored. */
+/* The same in the order of the text, each document afresh, and as one stream through all rows of
+ * all batches: 0 when there is no more, -1 after a message. Ends of documents are not scored. */
 int  corpus_slice(corpus *c, int64_t number, batch *b);
 
 #endif

@@ -61,7 +61,8 @@ static inline vec add_term(vec sum, real a, vec b) { return sum + a * b; }
 static inline int terms(int depth) { return (depth + TERM - 1) / TERM; }
 
 /* Puts numbers [depth][count], whose rows are `row` apart, into panels of `width`, `panel` apart.
- * A last row without a partner has zeros for one. Processors do not foresee short rows far from each other; so they are fetched AHEAD. */
+ * A last row without a partner has zeros for one. Processors do not foresee short rows far from
+ * each other; so they are fetched AHEAD. */
 enum { AHEAD = 8 };
 
 static inline void pack_rows(int width, int count, int depth, const real *from, size_t row,
@@ -161,7 +162,8 @@ static void run_edge(spot s, int rows, int cols) {
 }
 
 /* c = start + a b. The left-hand side is rows of numbers; or, if a_row is 0, panels of ROWS rows,
- * a_panel terms apart. The sums start with c itself if `add`, else with the row `bias`, else with 0. */
+ * a_panel terms apart. The sums start with c itself if `add`, else with the row `bias`, else with
+ * 0. */
 typedef struct product {
     int         rows, cols, depth;
     const real *a;
@@ -194,7 +196,8 @@ static void product_tile(const product *p, int row, int col, int k, const real *
 }
 
 /* From row `first` on, `rows` of them. */
-static void multiply_rows(const product *p, int first, int rows, int k, const real *a, size_t a_row) {
+static void multiply_rows(const product *p, int first, int rows, int k, const real *a,
+                          size_t a_row) {
     size_t step = a_row ? ROWS * a_row : p->a_panel;
     for (int col = 0; col < p->cols; col += COLS)
         for (int row = 0; row < rows; row += ROWS)

@@ -81,8 +81,8 @@ typedef struct net_adam {
     int64_t step;                           /* updates made so far; net_update counts on */
 } net_adam;
 
-/* Clips the gradients, takes a step of AdamW or Muon with decoupled decay, and zeroes the gradients.
- * Returns their norm before clipping. If that is not finite, no weight has changed. */
+/* Clips the gradients, takes a step of AdamW or Muon with decoupled decay, and zeroes the
+ * gradients. Returns their norm before clipping. If that is not finite, no weight has changed. */
 double net_update(net *n, net_adam *adam);
 
 #endif

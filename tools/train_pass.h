@@ -83,8 +83,11 @@ static lane lane_of(const pass *p, int index, real **scratch) {
     a.taps = take(scratch, at_row(K, a.width));
     a.rate = take(scratch, (size_t)a.width);
     a.earlier = state_of(n, p->l, sequence);
-    a.h = a.earlier ? a.earlier + at_row(K - 1, g->lru_width) + first : take_zeros(scratch, a.width);
-    if (a.earlier) a.earlier += first;
+    a.h = take_zeros(scratch, a.width);
+    if (a.earlier) {
+        a.h = a.earlier + at_row(K - 1, g->lru_width) + first;
+        a.earlier += first;
+    }
     for (int j = 0; j < a.width; j++) {
         const real *w = p->l->taps->value + at_row(first + j, K);
         double v = (double)p->l->a_param->value[first + j];
