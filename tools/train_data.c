@@ -160,10 +160,12 @@ static void lay_token(corpus *c, int32_t input, int32_t target, int fresh) {
     c->fresh[c->laid++] = (uint8_t)fresh;
 }
 
-/* Document d; its first token comes after bos, or after a blank line. */
-static void lay_document(corpus *c, int d, int run_on) {
+/* Document d; its first token comes after bos, or after a blank line; `foreseen`: which is to be
+ * predicted. */
+static void lay_document(corpus *c, int d, int run_on, int foreseen) {
     const int32_t *token = c->tokens.data + c->first[d];
     int count = c->first[d + 1] - c->first[d];
+    if (run_on && foreseen && c->laid) c->targets[c->laid - 1] = c->gap.data[0];
     if (!run_on) lay_token(c, c->bos, token[0], 1);
     for (int i = 0; run_on && i < c->gap.count; i++)
         lay_token(c, c->gap.data[i], i + 1 < c->gap.count ? -1 : token[0], 0);
@@ -197,9 +199,11 @@ static int lay_epoch(corpus *c, int64_t epoch, uint64_t *dice) {
     if (dice) shuffle(order, c->documents, dice);
     c->epoch = epoch;
     c->laid = 0;
-    for (int d = 0; d < c->documents; d++)
-        lay_document(c, order[d],
-                     dice && (double)random_below(dice, 1 << 20) < (double)c->run_on * (1 << 20));
+    for (int d = 0; d < c->documents; d++) {
+        uint64_t roll = dice ? random_below(dice, 1 << 20) : 0;
+        int run_on = dice && (double)roll < (double)c->run_on * (1 << 20);
+        lay_document(c, order[d], run_on, (int)(roll & 1));
+    }
     free(order);
     return 0;
 }

@@ -56,8 +56,9 @@ void corpus_free(corpus *c);
 /* The number-th batch of an endless series. An epoch is every document once, in an order of its
  * own. Each row of the batch is a stream: its sequence goes on where that of the batch before
  * ended, from the beginning of an epoch to its end. A document begins afresh, with bos; or, a share
- * `run_on` of them, after a blank line, with what came before still in the state. It ends with eos
- * in both cases, which is predicted and never read. */
+ * `run_on` of them, after a blank line, with what came before still in the state. Its end is eos,
+ * which is predicted and never read; for half of those that another runs on from, it is the blank
+ * line, so that a network that must not say eos says that, and begins anew. */
 int  corpus_batch(corpus *c, uint64_t seed, int64_t number, batch *b);
 
 /* The same in the order of the text, each document afresh, and as one stream through all rows of
