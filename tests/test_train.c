@@ -500,14 +500,18 @@ static void test_the_loss_is_the_librarys(void) {
     static const char held_out[] = "The cat said: \"a mill has no flour\", and was gone.";
     static const char documents[] = "The cat said: \"a mill has no flour\".\n<|endoftext|>\n"
                                     "The sons shared boots.\n\n\nThe cat ground the corn.\n";
+    double afresh;
     write_file(WORK "valid.txt", held_out, sizeof held_out - 1);
     check_same_loss("--afresh", "--length 8");
     check_same_loss("", "");
     write_file(WORK "valid.txt", documents, sizeof documents - 1);
     check_same_loss("", "--split gaps");
     check_same_loss("--run-on 1", "--split gaps");
+    afresh = logged("nats per token");
     CHECK(call(command_perplexity, "perplexity -m " WORK "m.gguf -f " WORK "valid.txt --split gaps"
                " --run-on") == 0 && logged("bytes") == 83, "%g bytes", logged("bytes"));
+    CHECK(logged("nats per token") > 0 && fabs(logged("nats per token") - afresh) > 1e-4,
+          "what came before changes nothing: %g", afresh);
 }
 
 /* In the last fifth the held-out loss is that of the rounded network, and the file is exact. */

@@ -49,10 +49,10 @@ static void start_stretch(session *s, int32_t *before) {
     if (s->info->add_bos) *before = s->info->bos;
 }
 
-/* Runs tokens from `first` on but the last, in stretches of o->length, and scores what each says
- * about the one after it; those before `first` just run. */
-static int measure(session *s, token_list *list, int first, const perplexity_options *o,
-                   float *logits, score *r) {
+/* Runs all tokens but the last, in stretches of o->length, and scores what those from `first` on
+ * say about the one after them. runs_on: the first stretch goes on in the state that is there. */
+static int measure(session *s, token_list *list, int first, int runs_on,
+                   const perplexity_options *o, float *logits, score *r) {
     int vocab = s->info->config.vocab, total = list->count - 1, i, k, error;
     int length = o->length ? o->length : list->count;
     double start = seconds_now();
@@ -60,7 +60,7 @@ static int measure(session *s, token_list *list, int first, const perplexity_opt
     span.state = s->state;
     span.logits = logits;
     for (i = 0, error = 0; i < total && error >= 0; i += span.count) {
-        if (i % length == 0 && !first) start_stretch(s, list->data + i);
+        if (i % length == 0 && (i || !runs_on)) start_stretch(s, list->data + i);
         span.tokens = list->data + i;
         span.count = smaller(o->chunk, smaller(total - i, length - i % length));
         error = griffin_run(s->context, &span, 1);
@@ -114,7 +114,8 @@ static int score_document(session *s, const void *text, size_t size, const perpl
     status = status || tokens_add_text(&list, s, runs_on ? &later : NULL, text, size);
     if (o->limit > 0 && left < list.count - first - 1) list.count = first + left + 1;
     if (!status && list.count > first + 1)
-        status = count_bytes(s, &list, first, r) || measure(s, &list, first, o, logits, r);
+        status = count_bytes(s, &list, first, r)
+              || measure(s, &list, first, runs_on, o, logits, r);
     tokens_free(&list);
     return status;
 }
