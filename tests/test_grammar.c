@@ -8,6 +8,8 @@
 #include "griffin.h"
 #define GRIFFIN_GRAMMAR_STATIC
 #define GRIFFIN_GRAMMAR_IMPLEMENTATION
+static int few_tokens;                      /* 0: no look ahead, see test_words */
+#define GRG_FEW_TOKENS few_tokens
 #define GRG_LONG_WALK 8                     /* so that almost every position has a cached set */
 #include "../tools/griffin_grammar.h"
 #include "test.h"

@@ -919,6 +919,14 @@ typedef struct grg_cached_set {
 
 #define GRG_MOST_SETS 64
 
+#ifndef GRG_FEW_TOKENS                      /* tests change it */
+  #define GRG_FEW_TOKENS 64                 /* so few fit: the text is almost determined */
+#endif
+#define GRG_MOST_FORCED 40                  /* bytes that are encoded to see how they start */
+#define GRG_MOST_STARTS 8                   /* different first bytes for which this is done */
+#define GRG_FEW_STARTS  256                 /* tokens that such texts start with */
+#define GRG_ENCODER     8192                /* bytes of scratch for griffin_encode */
+
 struct griffin_grammar {
     const griffin_model *model;
     const griffin_info  *info;
@@ -940,6 +948,7 @@ struct griffin_grammar {
     int32_t        byte_token[256];         /* or -1 */
     int32_t        spare[256];              /* byte tokens whose characters all have pieces */
     uint32_t       n_spare;
+    int            encodes;                 /* short texts can be encoded on the stack */
 
     uint16_t      *set_of;                  /* [n_codes + n_rows] 1 + the position's set, or 0 */
     grg_cached_set sets[GRG_MOST_SETS];
@@ -1166,6 +1175,7 @@ static int grg_has_piece(const griffin_grammar *g, uint32_t node) {
  * of two bytes, where all 64 have pieces. */
 static void grg_find_spare_bytes(griffin_grammar *g) {
     for (int i = 0; i < 256; i++) g->byte_token[i] = -1;
+    g->encodes = griffin_encode_size(g->model, 2 * GRG_MOST_FORCED) <= GRG_ENCODER;
     for (uint32_t i = 0; i < g->n_numbered; i++) {
         char byte;
         if (griffin_token_type(g->model, g->order[i]) != GRIFFIN_TOKEN_BYTE) continue;
@@ -1677,10 +1687,10 @@ static int grg_mask_text(grg_walk *w) {
  *
  *     the tokens of bytes, for a character that has a piece
  *     a token that together with the last one is a piece
+ *     a token for the start of a text that must follow, if the tokenizer starts it with another
  *
  * Every text of the grammar can still be written, since its own tokens are never forbidden. */
 
-#define GRG_FEW_TOKENS 64                   /* so few fit: the text is almost determined */
 #define GRG_MOST_TRIES 1024                 /* bytes that are read to find out */
 
 typedef struct grg_search {                 /* for a character that fits and has no piece */
@@ -1738,6 +1748,93 @@ static int grg_forbid(const int32_t *tokens, uint32_t count, float *logits, int 
     return remaining - fit;
 }
 
+/* Reads on from `count` threads as long as only one byte can follow, and writes these bytes behind
+ * the n that are in the text. Returns how many there are then. *complete: nothing can follow. */
+static int grg_forced_text(grg_threads *t, int count, char *text, int n, int *complete) {
+    *complete = 0;
+    while (n < GRG_MOST_FORCED) {
+        int from = t->n_threads, open = grg_closure(t, from - count, count);
+        const grg_code *codes = t->g->codes, *first = &codes[t->thread[from].position];
+        *complete = open == 0;
+        if (!open || t->returned) break;
+        for (int i = 0; i < open; i++) {
+            const grg_code *code = &codes[t->thread[from + i].position];
+            if (code->kind != GRG_BYTE || code->byte != first->byte) return n;
+        }
+        text[n++] = (char)first->byte;
+        count = grg_advance(t, from, open, first->byte);
+        if (t->full) break;
+    }
+    return n;
+}
+
+/* The token with which the tokenizer starts a text of n bytes behind `before` others; -1 if that
+ * depends on what follows, or if it does not cut there. */
+static int32_t grg_first_token(const griffin_grammar *g, const char *text, int before, int n,
+                               int complete) {
+    unsigned char scratch[GRG_ENCODER];
+    int32_t tokens[2 * GRG_MOST_FORCED + GRG_LONGEST_TOKEN];
+    griffin_encoding how;
+    int at = 0, i = 0, most = (int)(sizeof tokens / sizeof tokens[0]);
+    memset(&how, 0, sizeof how);
+    how.continues = how.no_special = 1;
+    how.scratch = scratch;
+    how.scratch_size = sizeof scratch;
+    int count = griffin_encode(g->model, &how, text, (size_t)(before + n), tokens, most);
+    if (count < 0 || count > most) return -1;
+    for (; i < count && at < before; i++) {
+        char bytes[GRG_LONGEST_TOKEN];
+        int length = griffin_token_text(g->model, tokens[i], bytes, sizeof bytes);
+        if (length > before - at || memcmp(bytes, text + at, (size_t)length) != 0) return -1;
+        at += length;
+    }
+    return at == before && i + 1 + !complete <= count ? tokens[i] : -1;
+}
+
+/* Adds to a list the other tokens that start a text of n bytes, which the tokenizer starts with
+ * `first`. */
+static uint32_t grg_list_starts(const griffin_grammar *g, const char *text, int n, int32_t first,
+                                int32_t *list, uint32_t count, uint32_t most) {
+    uint32_t node = 0;
+    for (int i = 0; i < n; i++) {
+        node = grg_child(g, node, (uint8_t)text[i]);
+        if (!node) break;
+        for (uint32_t k = g->trie[node].first; k < g->trie[node + 1].first; k++)
+            if (g->order[k] != first && count < most) list[count++] = g->order[k];
+    }
+    return count;
+}
+
+/* Lists the tokens that start texts which must follow, but not as the tokenizer does it. The
+ * threads of the state are in t. */
+static uint32_t grg_find_miscut(grg_threads *t, const griffin_grammar *g,
+                                const griffin_grammar_state *state, const float *logits,
+                                int32_t *list, uint32_t most) {
+    char text[GRG_LONGEST_TOKEN + GRG_MOST_FORCED];
+    uint8_t starts[GRG_MOST_STARTS];
+    int from = t->n_threads, open = grg_closure(t, 0, from), n_starts = 0, before = 0;
+    int threads = t->n_threads, frames = t->n_frames;
+    uint32_t count = 0;
+    if (state->last && !state->unfinished)
+        before = griffin_token_text(g->model, state->last - 1, text, GRG_LONGEST_TOKEN);
+    if (before < 0 || before > GRG_MOST_FORCED) before = 0;
+    for (int i = 0; i < open && n_starts < GRG_MOST_STARTS; i++) {
+        const grg_code *code = &g->codes[t->thread[from + i].position];
+        if (code->kind != GRG_BYTE || memchr(starts, code->byte, (size_t)n_starts)) continue;
+        starts[n_starts++] = code->byte;
+        text[before] = (char)code->byte;
+        int alive = grg_advance(t, from, open, code->byte), complete;
+        int n = grg_forced_text(t, alive, text + before, 1, &complete);
+        int32_t first = grg_first_token(g, text, before, n, complete);
+        if (first < 0) first = grg_first_token(g, text + before, 0, n, complete);
+        if (first >= 0 && logits[first] != -INFINITY)
+            count = grg_list_starts(g, text + before, n, first, list, count, most);
+        t->n_threads = threads;
+        grg_drop_frames(t, frames);
+    }
+    return count;
+}
+
 /* Of the `remaining` tokens forbids those that a tokenizer would not have written. */
 static int grg_prefer(grg_threads *t, const griffin_grammar *g, const griffin_grammar_state *state,
                       float *logits, int remaining) {
@@ -1747,6 +1844,12 @@ static int grg_prefer(grg_threads *t, const griffin_grammar *g, const griffin_gr
         remaining = grg_forbid(list, n, logits, remaining);
     }
     remaining = grg_forbid(g->spare, g->n_spare, logits, remaining);
+    if (remaining > 1 && remaining <= GRG_FEW_TOKENS && g->encodes) {
+        int32_t list[GRG_FEW_STARTS];
+        grg_resume(t, g, state);
+        uint32_t n = grg_find_miscut(t, g, state, logits, list, GRG_FEW_STARTS);
+        remaining = grg_forbid(list, n, logits, remaining);
+    }
     if (!state->last) return remaining;
     const uint32_t *list = g->partners + state->last - 1;
     return grg_forbid(g->merging + list[0], list[1] - list[0], logits, remaining);
