@@ -46,7 +46,7 @@
  *
  * A text begins with the rule "root". Literals and classes may contain \n \r \t \\ \" \[ \] \xNN
  * \uNNNN \UNNNNNNNN. Line ends are white space. A rule must not lead back to itself before it has
- * read something. A grammar has at most 256 KB of text, 4096 rules, and 32768 steps, where a
+ * read something. A grammar has at most 256 KB of text, 4096 rules, and 60000 steps, where a
  * literal has a step for each byte and a repetition has copies of what it repeats.
  *
  * The mask is exact for every token, whatever literals or parts of characters its bytes span.
@@ -362,7 +362,7 @@ static int64_t grg_hex(const char *text, size_t left, int digits) {
  * is a thread like any other. */
 
 #define GRG_MOST_TEXT   262144              /* bytes of a grammar or a schema */
-#define GRG_MOST_CODES  32768
+#define GRG_MOST_CODES  60000
 #define GRG_MOST_ROWS   1024
 #define GRG_MOST_RULES  4096
 #define GRG_MOST_GROUPS 64                  /* within each other */
@@ -384,8 +384,13 @@ typedef struct grg_rule  { uint32_t name, length, start; } grg_rule;    /* start
 typedef struct grg_group { int start, alternative, jumps; uint32_t at; } grg_group;
 typedef struct grg_range { uint32_t low, high; } grg_range;
 
+/* Reports what is wrong in a grammar that was made from something else, in the words of that. */
+typedef int grg_translator(void *user, uint32_t at, const char *what);
+
 typedef struct grg_compiler {
     const griffin_options *hooks;
+    grg_translator *translate;              /* or null */
+    void           *translate_user;
     const char *text;
     uint32_t  length, at;
     int       error;                        /* the first one; nothing happens after it */
@@ -402,9 +407,10 @@ typedef struct grg_compiler {
     uint8_t   reached[GRG_MOST_CODES];      /* from the start of its rule without reading a byte */
     uint16_t  stack[GRG_MOST_CODES];        /* codes to look at */
     int       stacked;
+    int       reading;                      /* the search goes on behind codes that read */
     uint16_t  first_call[GRG_MOST_RULES];   /* 1 + a reached call of the rule, or 0 */
     uint16_t  next_call[GRG_MOST_CODES];    /* the next one of the same rule */
-    uint8_t   empty[GRG_MOST_RULES];        /* the rule can be left without reading a byte */
+    uint8_t   empty[GRG_MOST_RULES];        /* the rule can be left, so far as was searched */
     uint8_t   searched[GRG_MOST_RULES];     /* 1: its search has begun; 2: it is done */
     uint16_t  path[GRG_MOST_RULES];         /* rules whose search has begun, from the outside in */
 } grg_compiler;
@@ -412,6 +418,7 @@ typedef struct grg_compiler {
 static void grg_wrong(grg_compiler *c, uint32_t at, const char *what) {
     int line = 1, column = 1;
     if (c->error) return;
+    if (c->translate) { c->error = c->translate(c->translate_user, at, what); return; }
     for (uint32_t i = 0; i < at; i++) {
         column += ((unsigned char)c->text[i] & 0xC0) != 0x80;
         if (c->text[i] == '\n') { line++; column = 1; }
@@ -429,7 +436,7 @@ static char grg_here(const grg_compiler *c) { return c->at < c->length ? c->text
 
 static int grg_has_room(grg_compiler *c, uint64_t more) {
     if (!c->error && (uint64_t)c->n_codes + more > GRG_MOST_CODES)
-        grg_wrong(c, c->at, "the grammar is too large: more than 32768 steps");
+        grg_wrong(c, c->at, "the grammar is too large: more than 60000 steps");
     return !c->error;
 }
 
@@ -484,6 +491,18 @@ static void grg_close_group(grg_compiler *c) {
     c->atom = group->start;
 }
 
+/* Behind white space and comments. */
+static uint32_t grg_behind_blank(const grg_compiler *c, uint32_t at) {
+    for (; at < c->length; at++) {
+        if (c->text[at] == '#')
+            while (at < c->length && c->text[at] != '\n' && c->text[at] != '\r') at++;
+        if (at == c->length || !memchr(" \t\r\n", c->text[at], 4)) return at;
+    }
+    return at;
+}
+
+static void grg_skip_blank(grg_compiler *c) { c->at = grg_behind_blank(c, c->at); }
+
 static uint32_t grg_name_length(const grg_compiler *c) {
     uint32_t n = 0;
     for (; c->at + n < c->length; n++) {
@@ -496,8 +515,7 @@ static uint32_t grg_name_length(const grg_compiler *c) {
 
 /* The end of the ::= behind a name of n bytes; 0 if there is none. */
 static uint32_t grg_definition_end(const grg_compiler *c, uint32_t n) {
-    uint32_t at = c->at + n;
-    while (at < c->length && (c->text[at] == ' ' || c->text[at] == '\t')) at++;
+    uint32_t at = grg_behind_blank(c, c->at + n);
     return n && c->length - at >= 3 && memcmp(c->text + at, "::=", 3) == 0 ? at + 3 : 0;
 }
 
@@ -563,9 +581,11 @@ static void grg_repeat(grg_compiler *c, int least, int most) {
 
 static int grg_count_here(grg_compiler *c) {
     int n = 0, digits = 0;
+    grg_skip_blank(c);
     for (; grg_here(c) >= '0' && grg_here(c) <= '9' && n < GRG_MOST_CODES; c->at++, digits++)
         n = 10 * n + (c->text[c->at] - '0');
-    if (!digits || n >= GRG_MOST_CODES) grg_wrong(c, c->at, "expected a number below 32768");
+    if (!digits || n >= GRG_MOST_CODES) grg_wrong(c, c->at, "expected a number below 60000");
+    grg_skip_blank(c);
     return n;
 }
 
@@ -574,6 +594,7 @@ static void grg_repeat_bounds(grg_compiler *c) {    /* {m} {m,} {m,n} */
     int least = grg_count_here(c), most = least;
     if (grg_here(c) == ',') {
         c->at++;
+        grg_skip_blank(c);
         most = grg_here(c) == '}' ? -1 : grg_count_here(c);
     }
     if (!c->error && grg_here(c) != '}') grg_wrong(c, c->at, "expected }");
@@ -748,14 +769,6 @@ static void grg_class(grg_compiler *c) {
 
 /* ---- the text ------------------------------------------------------------------------------- */
 
-static void grg_skip_blank(grg_compiler *c) {
-    for (; c->at < c->length; c->at++) {
-        if (c->text[c->at] == '#')
-            while (c->at < c->length && c->text[c->at] != '\n') c->at++;
-        if (c->at == c->length || !memchr(" \t\r\n", c->text[c->at], 4)) return;
-    }
-}
-
 static void grg_sign(grg_compiler *c) {
     switch (grg_here(c)) {
     case '"': grg_literal(c); return;
@@ -827,9 +840,22 @@ static void grg_reach_all(grg_compiler *c) {
             for (int call = c->first_call[to]; call; call = c->next_call[call - 1])
                 grg_reach(c, call);         /* the number of the call + 1: the code behind it */
             break;
-        default: break;
+        default:
+            if (c->reading) grg_reach(c, at + 1);
+            break;
         }
     }
+}
+
+/* The same search through all codes finds rules that no text can leave. */
+static void grg_refuse_endless(grg_compiler *c) {
+    memset(c->reached, 0, sizeof c->reached);
+    memset(c->first_call, 0, sizeof c->first_call);
+    memset(c->empty, 0, sizeof c->empty);
+    c->reading = 1;
+    grg_reach_all(c);
+    for (int i = 0; i < c->n_rules; i++)
+        if (!c->empty[i]) grg_wrong(c, c->rules[i].name, "no text of this rule comes to an end");
 }
 
 /* Follows reached calls depth first. A call of a rule whose search has begun but is not done leads
@@ -880,11 +906,12 @@ static void grg_link(grg_compiler *c) {
 
 static int grg_compile(grg_compiler *c) {
     c->rule = c->atom = -1;
+    uint32_t start = c->length >= 3 && !memcmp(c->text, "\xEF\xBB\xBF", 3) ? 3 : 0;   /* a BOM */
     for (int n; c->at < c->length; c->at += (uint32_t)n) {
         n = grg_utf8_length(c->text + c->at, c->length - c->at);
         if (n <= 0) { grg_wrong(c, c->at, "this is not UTF-8"); return c->error; }
     }
-    c->at = 0;
+    c->at = start;
     grg_read_rules(c);
     for (int i = 0; i < c->n_rules; i++)
         if (!c->rules[i].start) grg_wrong(c, c->rules[i].name, "there is no rule of this name");
@@ -893,6 +920,7 @@ static int grg_compile(grg_compiler *c) {
     if (c->error) return c->error;
     grg_reach_all(c);
     for (int i = 0; i < c->n_rules; i++) grg_refuse_left_recursion(c, i);
+    if (!c->error && c->translate) grg_refuse_endless(c);
     if (!c->error) grg_link(c);
     return c->error;
 }
@@ -1948,19 +1976,27 @@ typedef struct grg_schema {
     const char *text, *end;
     const char *at;                         /* while the text is checked */
     int         error;                      /* the first one; nothing happens after it */
+    int         is_json;                    /* the text was checked */
     int         n_rules, n_properties;
     const char *rules[GRG_MOST_RULES];      /* where the schema of each rule stands */
+    size_t      rule_starts[GRG_MOST_RULES];/* and where its text in the grammar begins */
     grg_property properties[GRG_MOST_RULES];/* of the object that is being written; their number is
                                              * -1 for what is not an object with rules of its own */
     size_t      length;
     char        grammar[GRG_MOST_TEXT];
 } grg_schema;
 
+static void grg_put_place(const grg_schema *c, const char *at, grg_line *line);
+
 static void grg_wrong_name(grg_schema *c, const char *at, const char *what, const char *name,
                            size_t length) {
     if (c->error) return;
-    c->error = grg_fail(c->hooks, GRIFFIN_E_FORMAT, "schema, byte %u: %s%t",
-                        (uint64_t)(at - c->text), what, name, length);
+    grg_line place;
+    place.length = 0;
+    place.text[0] = 0;
+    if (c->is_json) grg_put_place(c, at, &place);
+    c->error = grg_fail(c->hooks, GRIFFIN_E_FORMAT, "schema, byte %u%s: %s%t",
+                        (uint64_t)(at - c->text), place.text, what, name, length);
 }
 
 static void grg_wrong_at(grg_schema *c, const char *at, const char *what) {
@@ -2174,6 +2210,15 @@ static const char *grg_value_of(const grg_schema *c, const char *name) {
     return grg_skip_space(c, grg_skip_space(c, grg_skip_value(c, name)) + 1);
 }
 
+/* The value of a keyword of a schema, or null. */
+static const char *grg_find_keyword(const grg_schema *c, const char *schema, const char *keyword) {
+    for (const char *name = grg_first(c, schema), *value; name; name = grg_next(c, value)) {
+        value = grg_value_of(c, name);
+        if (grg_string_is(name, keyword)) return value;
+    }
+    return NULL;
+}
+
 static unsigned grg_types_of_value(const grg_schema *c, const char *value) {
     switch (*value) {
     case '{': return GRG_OBJECT;
@@ -2186,6 +2231,26 @@ static unsigned grg_types_of_value(const grg_schema *c, const char *value) {
     for (const char *end = grg_skip_value(c, value); value < end; value++)
         if (strchr(".eE", *value)) return GRG_NUMBER;
     return GRG_INTEGER | GRG_NUMBER;
+}
+
+/* Writes the JSON pointer of what stands at a place: ", at #/properties/age". */
+static void grg_put_place(const grg_schema *c, const char *at, grg_line *line) {
+    const char *value = grg_skip_space(c, c->text), *inner;
+    grg_line_put(line, ", at #", 6);
+    for (; value && value < at; value = inner) {
+        uint64_t index = 0;
+        int named = *value == '{';
+        inner = NULL;
+        if (!named && *value != '[') return;
+        for (const char *p = grg_first(c, value), *v; p && !inner; p = grg_next(c, v), index++) {
+            v = named ? grg_value_of(c, p) : p;
+            if (at < p || at >= grg_skip_value(c, v)) continue;
+            grg_line_put(line, "/", 1);
+            if (named) grg_line_put(line, p + 1, (size_t)(grg_skip_value(c, p) - p) - 2);
+            else grg_line_number(line, index);
+            inner = v;
+        }
+    }
 }
 
 /* An error about something, with the string at `quote` as it is spelled. */
@@ -2264,7 +2329,9 @@ static int grg_bound(grg_schema *c, const char *value, int absent) {
 
 /* The number of the rule for a schema. */
 static int grg_rule_of(grg_schema *c, const char *schema) {
-    for (int i = 0; i < c->n_rules; i++) if (c->rules[i] == schema) return i;
+    size_t n = (size_t)(grg_skip_value(c, schema) - schema);
+    for (int i = 0; i < c->n_rules; i++)    /* schemas of the same text are one */
+        if (n <= (size_t)(c->end - c->rules[i]) && !memcmp(c->rules[i], schema, n)) return i;
     if (c->n_rules == GRG_MOST_RULES) {
         grg_wrong_at(c, schema, "more than 4096 schemas in the schema");
         return 0;
@@ -2273,12 +2340,36 @@ static int grg_rule_of(grg_schema *c, const char *schema) {
     return c->n_rules++;
 }
 
+/* The next byte of a $ref, where %NN stands for a byte; -1 at its end. */
+static int grg_ref_byte(grg_string *s) {
+    int byte = grg_next_byte(s);
+    grg_string ahead = *s;
+    char digits[2];
+    if (byte != '%') return byte;
+    for (int i = 0; i < 2; i++) digits[i] = (char)grg_next_byte(&ahead);
+    if (grg_hex(digits, 2, 2) < 0) return byte;
+    *s = ahead;
+    return (int)grg_hex(digits, 2, 2);
+}
+
 /* The next byte of a segment of a JSON pointer, where ~1 stands for / and ~0 for ~; -1 at its
  * end. */
 static int grg_segment_byte(grg_string *s) {
-    int byte = grg_next_byte(s);
-    if (byte == '~') return grg_next_byte(s) == '1' ? '/' : '~';
+    int byte = grg_ref_byte(s);
+    if (byte == '~') return grg_ref_byte(s) == '1' ? '/' : '~';
     return byte == '/' ? -1 : byte;
+}
+
+static const char *grg_find_element(const grg_schema *c, const char *array, grg_string segment) {
+    int index = 0, digits = 0, byte = grg_segment_byte(&segment);
+    for (; byte >= '0' && byte <= '9' && index < GRG_MOST_TEXT; byte = grg_segment_byte(&segment)) {
+        if (digits++ && !index) return NULL;
+        index = 10 * index + (byte - '0');
+    }
+    if (byte >= 0 || !digits) return NULL;
+    const char *p = grg_first(c, array);
+    for (; p && index; index--) p = grg_next(c, p);
+    return p;
 }
 
 static const char *grg_find_member(const grg_schema *c, const char *object, grg_string segment) {
@@ -2304,13 +2395,14 @@ static const char *grg_resolve(grg_schema *c, const char *ref) {
         grg_wrong_at(c, ref, "only a $ref that starts with # is supported");
         return place;
     }
-    int byte = grg_next_byte(&s);
+    int byte = grg_ref_byte(&s);
     while (place && byte == '/') {
-        place = *place == '{' ? grg_find_member(c, place, s) : NULL;
-        do byte = grg_next_byte(&s); while (byte >= 0 && byte != '/');
+        place = *place == '{' ? grg_find_member(c, place, s)
+              : *place == '[' ? grg_find_element(c, place, s) : NULL;
+        do byte = grg_ref_byte(&s); while (byte >= 0 && byte != '/');
     }
     if (!place || byte >= 0) grg_wrong_string(c, ref, "nothing is at ", ref);
-    return place;
+    return place ? place : c->rules[0];
 }
 
 static unsigned grg_type_of_name(grg_schema *c, const char *value, const char *at) {
@@ -2418,6 +2510,11 @@ static void grg_put_item(grg_schema *c, int item) {     /* a value by its rule; 
 
 static void grg_put_array(grg_schema *c, const char *const *k) {
     int least = grg_bound(c, k[GRG_MIN_ITEMS], 0), most = grg_bound(c, k[GRG_MAX_ITEMS], -1);
+    if (k[GRG_ITEMS] && *k[GRG_ITEMS] == '[') {
+        grg_wrong_at(c, k[GRG_ITEMS], "items: a list of schemas (a tuple) is not supported, only "
+                     "one schema for all items");
+        return;
+    }
     int item = k[GRG_ITEMS] ? grg_rule_of(c, k[GRG_ITEMS]) : -1;
     if (most >= 0 && least > most)
         grg_wrong_at(c, k[GRG_MAX_ITEMS], "less than minItems");
@@ -2542,15 +2639,57 @@ static int grg_convert_schema(grg_schema *c) {
     grg_json_peek(c);
     if (c->at < c->end) grg_not_json(c, "text after the value");
     if (c->error) return c->error;
+    c->is_json = 1;
     grg_print(c, "root ::= s0\n");
     grg_rule_of(c, grg_skip_space(c, c->text));
-    for (int rule = 0; rule < c->n_rules && !c->error; rule++)
+    for (int rule = 0; rule < c->n_rules && !c->error; rule++) {
+        c->rule_starts[rule] = c->length;
         grg_put_schema(c, rule, c->rules[rule]);
+    }
     grg_put(c, grg_common_rules, sizeof grg_common_rules - 1);
     return c->error;
 }
 
+/* What is wrong with the grammar is wrong with the schema whose rule has the place. */
+static int grg_translate(void *user, uint32_t at, const char *what) {
+    static const char *const large[] = {
+        "maxLength", "maxItems", "minLength", "minItems", "pattern", "enum", "anyOf", "oneOf"
+    };
+    grg_schema *c = (grg_schema *)user;
+    int rule = c->n_rules - 1;
+    while (rule > 0 && c->rule_starts[rule] > at) rule--;
+    const char *schema = c->rules[rule], *culprit = NULL;
+    for (int i = 0; i < GRG_COUNT(large) && !culprit && *schema == '{'; i++)
+        culprit = grg_find_keyword(c, schema, large[i]);
+    if (!strncmp(what, "left", 4))
+        grg_wrong_at(c, schema, "this schema leads back to itself before it describes anything");
+    else if (!strncmp(what, "no text", 7))
+        grg_wrong_at(c, schema, "this schema requires itself, so no text of it comes to an end");
+    else
+        grg_wrong_name(c, culprit ? culprit : schema, "too much for one schema: ",
+                       what, strlen(what));
+    return c->error;
+}
+
 /* ================================================================= >>public */
+
+#define GRG_NEAR_LIMIT (GRIFFIN_GRAMMAR_FRAMES - GRIFFIN_GRAMMAR_FRAMES / 4)
+
+/* Where a state is almost full, tries all tokens that are left, so that what a mask allows is never
+ * refused later. Returns how many it forbids. */
+static int grg_forbid_too_deep(grg_threads *t, const griffin_grammar *g,
+                               const griffin_grammar_state *state, float *logits) {
+    int forbidden = 0;
+    for (uint32_t i = 0; i < g->n_numbered; i++) {
+        griffin_grammar_state s;
+        if (logits[g->order[i]] == -INFINITY) continue;
+        s = *state;
+        if (grg_accept_token(t, g, &s, g->order[i]) > 0) continue;
+        logits[g->order[i]] = -INFINITY;
+        forbidden++;
+    }
+    return forbidden;
+}
 
 static int grg_keep_program(griffin_grammar *g, const grg_compiler *c) {
     uint64_t codes = (uint64_t)(c->n_codes + c->n_rows), rows = (uint64_t)c->n_rows;
@@ -2573,13 +2712,15 @@ static int grg_check_length(const griffin_grammar *g, const char *what, size_t l
                     (uint64_t)length, GRG_MOST_TEXT);
 }
 
-static int grg_read_grammar(griffin_grammar *g, const char *text, size_t length) {
-    int error = grg_check_length(g, "grammar", length);
-    if (error) return error;
+static int grg_read_rules_of(griffin_grammar *g, const char *text, size_t length,
+                             grg_translator *translate, void *user) {
+    int error;
     grg_compiler *c = (grg_compiler *)grg_allocate(&g->hooks, sizeof *c);
     if (!c) return GRIFFIN_E_MEMORY;
     memset(c, 0, sizeof *c);
     c->hooks = &g->hooks;
+    c->translate = translate;
+    c->translate_user = user;
     c->text = text;
     c->length = (uint32_t)length;
     g->id = grg_hash(text, length);
@@ -2587,6 +2728,11 @@ static int grg_read_grammar(griffin_grammar *g, const char *text, size_t length)
     if (!error) error = grg_keep_program(g, c);
     grg_release(&g->hooks, c);
     return error;
+}
+
+static int grg_read_grammar(griffin_grammar *g, const char *text, size_t length) {
+    int error = grg_check_length(g, "grammar", length);
+    return error ? error : grg_read_rules_of(g, text, length, NULL, NULL);
 }
 
 static int grg_read_schema(griffin_grammar *g, const char *text, size_t length) {
@@ -2597,10 +2743,11 @@ static int grg_read_schema(griffin_grammar *g, const char *text, size_t length) 
     c->hooks = &g->hooks;
     c->text = text;
     c->end = text + length;
-    c->error = c->n_rules = c->n_properties = 0;
+    if (length >= 3 && !memcmp(text, "\xEF\xBB\xBF", 3)) c->text += 3;   /* a BOM */
+    c->error = c->n_rules = c->n_properties = c->is_json = 0;
     c->length = 0;
     error = grg_convert_schema(c);
-    if (!error) error = grg_read_grammar(g, c->grammar, c->length);
+    if (!error) error = grg_read_rules_of(g, c->grammar, c->length, grg_translate, c);
     grg_release(&g->hooks, c);
     return error;
 }
@@ -2704,6 +2851,8 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
         if (kept[i] != -INFINITY) remaining++;
         else banned++;                      /* by the caller: it is no way out */
     }
+    if (state->frames + state->places > GRG_NEAR_LIMIT && !w.t.full)
+        remaining -= grg_forbid_too_deep(&w.t, g, state, logits);
     if (remaining > 1 && !w.t.full) remaining = grg_prefer(&w.t, g, state, logits, remaining);
     remaining += banned;
     if (w.t.full)
