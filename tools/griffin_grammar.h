@@ -96,8 +96,8 @@
  *     GRIFFIN_NO_STDLIB        no malloc, as in griffin.h: an allocator is then needed
  *
  *
- * CONTENTS   >>api   >>basics   >>program   >>compiler   >>trie   >>threads   >>walk   >>choice
- *            >>cache   >>schema   >>public
+ * CONTENTS   >>api   >>basics   >>program   >>compiler   >>merger   >>trie   >>threads
+ *            >>walk   >>choice   >>cache   >>schema   >>public
  */
 
 /* ================================================================= >>api */
@@ -904,6 +904,249 @@ static void grg_link(grg_compiler *c) {
     c->rule = (int)c->rules[c->rule].start - 1;
 }
 
+/* ================================================================= >>merger
+ * Alternatives that begin alike, such as 600 words or objects, would be one thread each until they
+ * differ. So the program is built anew from sets of its positions, as one makes an automaton
+ * deterministic: a state is a set of positions that read, call or return, and all of them that read
+ * the same byte, use the same class or call the same rule lead to one state. Classes that overlap
+ * stay apart, since they are different.
+ *
+ * That may need far more states than the rule has positions. Such a rule keeps its positions as
+ * they are: each is a state (`apart`). Where even that does not fit, the program stays as it was. */
+
+#define GRG_LEAVE 0xFFFF                    /* stands for all RETURNs in a set */
+
+typedef struct grg_set {
+    uint32_t items, count;                  /* positions, in ascending order */
+    uint32_t edges, n_edges;
+    uint32_t hash, next;                    /* next: 1 + another set of the same hash, or 0 */
+    int32_t  place;                         /* in the new program, or -1 */
+    int      apart;
+} grg_set;
+
+typedef struct grg_edge { uint8_t kind, byte; int32_t to; uint32_t set; } grg_edge;
+
+typedef struct grg_merger {
+    grg_compiler *c;
+    uint32_t  n_sets, n_items, n_edges, most_sets, most_items, most_edges;
+    grg_set  *sets;
+    grg_edge *edges;
+    uint16_t *items;
+    uint8_t  *taken;                        /* an item has its edge */
+    uint32_t *stamps;                       /* of each position: the set that last reached it */
+    uint32_t  stamp;
+    uint32_t  heads[1024];                  /* by hash: 1 + a set, or 0 */
+    uint32_t *entry;                        /* of each position: 1 + the set of a rule, or 0 */
+    grg_code *out;
+    int       n_out, stacked;
+} grg_merger;
+
+/* ---- sets ----------------------------------------------------------------------------------- */
+
+/* Adds to the new set, whose items stand behind those of all others, what a position leads to
+ * without reading. Returns how many items it has. */
+static uint32_t grg_reach_items(grg_merger *m, int position, uint32_t count) {
+    grg_compiler *c = m->c;
+    uint16_t *items = m->items + m->n_items;
+    int stacked = 0;
+    c->stack[stacked++] = (uint16_t)position;
+    while (stacked) {
+        int at = c->stack[--stacked];
+        const grg_code *code = &c->codes[at];
+        if (m->stamps[at] == m->stamp) continue;
+        m->stamps[at] = m->stamp;
+        if (code->kind == GRG_SPLIT || code->kind == GRG_JUMP) {
+            if (stacked + 2 > GRG_MOST_CODES) return m->most_items;
+            c->stack[stacked++] = (uint16_t)code->to;
+            if (code->kind == GRG_SPLIT) c->stack[stacked++] = (uint16_t)(at + 1);
+            continue;
+        }
+        uint16_t item = code->kind == GRG_RETURN ? GRG_LEAVE : (uint16_t)at;
+        uint32_t i = count;
+        if (item == GRG_LEAVE && count && items[count - 1] == item) continue;
+        if (m->n_items + ++count >= m->most_items) return m->most_items;
+        for (; i && items[i - 1] > item; i--) items[i] = items[i - 1];
+        items[i] = item;
+    }
+    return count;
+}
+
+/* The set whose items are behind those of all others: 1 + its number; 0: there is no room. */
+static uint32_t grg_keep_set(grg_merger *m, uint32_t count, int apart) {
+    const uint16_t *items = m->items + m->n_items;
+    uint32_t hash = (uint32_t)grg_hash_more(GRG_HASH_START + (uint64_t)apart, (const char *)items,
+                                            count * sizeof *items);
+    uint32_t *head = &m->heads[hash % 1024];
+    if (m->n_items + count >= m->most_items || m->n_sets == m->most_sets) return 0;
+    for (uint32_t i = *head; i; i = m->sets[i - 1].next) {
+        const grg_set *s = &m->sets[i - 1];
+        if (s->hash == hash && s->count == count && s->apart == apart
+            && !memcmp(m->items + s->items, items, count * sizeof *items)) return i;
+    }
+    grg_set *s = &m->sets[m->n_sets++];
+    s->items = m->n_items;
+    s->count = count;
+    s->edges = s->n_edges = 0;
+    s->hash  = hash;
+    s->next  = *head;
+    s->place = -1;
+    s->apart = apart;
+    *head = m->n_sets;
+    memset(m->taken + m->n_items, 0, count);
+    m->n_items += count;
+    return m->n_sets;
+}
+
+static int grg_same_edge(const grg_code *a, const grg_code *b) {
+    return a->kind == b->kind && a->byte == b->byte && (a->kind == GRG_BYTE || a->to == b->to);
+}
+
+/* Finds where a set leads. Returns 0 if there is no room. */
+static int grg_find_edges(grg_merger *m, uint32_t number) {
+    grg_set s = m->sets[number];
+    s.edges = m->n_edges;
+    for (uint32_t i = 0; i < s.count; i++) {
+        const uint16_t *items = m->items + s.items;
+        if (items[i] == GRG_LEAVE || m->taken[s.items + i]) continue;
+        const grg_code *code = &m->c->codes[items[i]];
+        uint32_t count = 0, most = s.apart ? i + 1 : s.count;
+        m->stamp++;
+        for (uint32_t k = i; k < most; k++) {
+            if (items[k] == GRG_LEAVE || !grg_same_edge(code, &m->c->codes[items[k]])) continue;
+            m->taken[s.items + k] = 1;
+            count = grg_reach_items(m, items[k] + 1, count);
+            if (count == m->most_items) return 0;
+        }
+        if (m->n_edges == m->most_edges) return 0;
+        grg_edge *edge = &m->edges[m->n_edges++];
+        edge->kind = code->kind;
+        edge->byte = code->byte;
+        edge->to   = code->to;
+        edge->set  = grg_keep_set(m, count, s.apart);
+        if (!edge->set--) return 0;
+    }
+    s.n_edges = m->n_edges - s.edges;
+    m->sets[number] = s;
+    return 1;
+}
+
+/* ---- rules ---------------------------------------------------------------------------------- */
+
+/* Forgets the sets from n_sets on. */
+static void grg_forget_sets(grg_merger *m, uint32_t n_sets, uint32_t n_items, uint32_t n_edges) {
+    while (m->n_sets > n_sets) {
+        const grg_set *s = &m->sets[--m->n_sets];
+        m->heads[s->hash % 1024] = s->next;
+    }
+    m->n_items = n_items;
+    m->n_edges = n_edges;
+}
+
+/* All states of a rule that begins at a position. Returns 0 if they do not fit. */
+static int grg_find_states(grg_merger *m, int position, int apart, uint32_t most) {
+    uint32_t from = m->n_sets;
+    m->stamp++;
+    uint32_t count = grg_reach_items(m, position, 0);
+    uint32_t set = count == m->most_items ? 0 : grg_keep_set(m, count, apart);
+    if (!set) return 0;
+    m->entry[position] = set;
+    for (uint32_t i = from; i < m->n_sets; i++)
+        if (i > from + most || !grg_find_edges(m, i)) return 0;
+    return 1;
+}
+
+static int grg_find_rule_states(grg_merger *m, int position) {
+    uint32_t sets = m->n_sets, items = m->n_items, edges = m->n_edges;
+    if (m->entry[position]) return 1;
+    if (grg_find_states(m, position, 0, (uint32_t)m->c->n_codes + 64)) return 1;
+    grg_forget_sets(m, sets, items, edges);
+    return grg_find_states(m, position, 1, m->most_sets);
+}
+
+/* ---- the new program ------------------------------------------------------------------------ */
+
+static grg_code *grg_emit_state(grg_merger *m, int kind, int byte, int32_t to) {
+    grg_code *code = &m->out[m->n_out];
+    if (m->n_out < GRG_MOST_CODES) m->n_out++;
+    code->kind = (uint8_t)kind;
+    code->byte = (uint8_t)byte;
+    code->to   = to;
+    code->at   = 0;
+    return code;
+}
+
+/* Writes a state, and behind it the state of its last edge, and so on, as long as these are new.
+ * Jumps and calls hold the number of a set until all are written. */
+static void grg_emit_states(grg_merger *m, uint32_t number) {
+    for (;;) {
+        grg_set *s = &m->sets[number];
+        int leaves = s->count && m->items[s->items + s->count - 1] == GRG_LEAVE;
+        s->place = m->n_out;
+        if (leaves && s->n_edges) grg_emit_state(m, GRG_SPLIT, 0, m->n_out + 2);
+        if (leaves) grg_emit_state(m, GRG_RETURN, 0, 0);
+        if (!s->n_edges) return;
+        for (uint32_t i = 0; i < s->n_edges; i++) {
+            const grg_edge *e = &m->edges[s->edges + i];
+            int last = i + 1 == s->n_edges;
+            int32_t to = e->kind == GRG_CALL ? (int32_t)m->entry[e->to] - 1 : e->to;
+            if (!last) grg_emit_state(m, GRG_SPLIT, 0, m->n_out + 3);
+            grg_emit_state(m, e->kind, e->byte, to);
+            if (last && m->sets[e->set].place < 0) { number = e->set; break; }
+            grg_emit_state(m, GRG_JUMP, 0, (int32_t)e->set);
+            if (last) return;
+        }
+    }
+}
+
+static int grg_emit_program(grg_merger *m) {
+    grg_compiler *c = m->c;
+    uint32_t root = m->entry[c->rule] - 1;
+    grg_emit_states(m, root);
+    for (uint32_t i = 0; i < m->n_sets; i++) if (m->sets[i].place < 0) grg_emit_states(m, i);
+    if (m->n_out == GRG_MOST_CODES) return 0;
+    for (int i = 0; i < m->n_out; i++) {
+        grg_code *code = &m->out[i];
+        if (code->kind == GRG_JUMP || code->kind == GRG_CALL) code->to = m->sets[code->to].place;
+    }
+    memmove(c->codes + m->n_out, c->codes + c->n_codes, (size_t)c->n_rows * sizeof *c->codes);
+    memcpy(c->codes, m->out, (size_t)m->n_out * sizeof *c->codes);
+    c->n_codes = m->n_out;
+    c->rule = m->sets[root].place;
+    return 1;
+}
+
+/* Builds the program of a linked one, if it fits. */
+static void grg_merge_states(grg_compiler *c) {
+    uint64_t n = (uint64_t)c->n_codes, size = 0;
+    grg_merger *m = (grg_merger *)grg_allocate(c->hooks, sizeof *m);
+    if (!m) { c->error = GRIFFIN_E_MEMORY; return; }
+    memset(m, 0, sizeof *m);
+    m->c = c;
+    m->most_sets  = (uint32_t)(2 * n + 64);
+    m->most_items = (uint32_t)(16 * n + 1024);
+    m->most_edges = (uint32_t)(4 * n + 256);
+    size = m->most_sets * sizeof *m->sets + m->most_edges * sizeof *m->edges
+         + GRG_MOST_CODES * sizeof *m->out + 2 * n * sizeof *m->stamps + 3 * m->most_items;
+    m->sets = (grg_set *)grg_allocate(c->hooks, size);
+    if (m->sets) {
+        m->edges  = (grg_edge *)(m->sets + m->most_sets);
+        m->out    = (grg_code *)(m->edges + m->most_edges);
+        m->stamps = (uint32_t *)(m->out + GRG_MOST_CODES);
+        m->entry  = m->stamps + n;
+        m->items  = (uint16_t *)(m->entry + n);
+        m->taken  = (uint8_t *)(m->items + m->most_items);
+        memset(m->stamps, 0, (size_t)(2 * n) * sizeof *m->stamps);
+        int fits = grg_find_rule_states(m, c->rule);
+        for (uint32_t i = 0; i < m->n_edges && fits; i++)
+            if (m->edges[i].kind == GRG_CALL) fits = grg_find_rule_states(m, m->edges[i].to);
+        if (fits) grg_emit_program(m);
+    } else {
+        c->error = GRIFFIN_E_MEMORY;
+    }
+    grg_release(c->hooks, m->sets);
+    grg_release(c->hooks, m);
+}
+
 static int grg_compile(grg_compiler *c) {
     c->rule = c->atom = -1;
     uint32_t start = c->length >= 3 && !memcmp(c->text, "\xEF\xBB\xBF", 3) ? 3 : 0;   /* a BOM */
@@ -922,6 +1165,7 @@ static int grg_compile(grg_compiler *c) {
     for (int i = 0; i < c->n_rules; i++) grg_refuse_left_recursion(c, i);
     if (!c->error && c->translate) grg_refuse_endless(c);
     if (!c->error) grg_link(c);
+    if (!c->error) grg_merge_states(c);
     return c->error;
 }
 
