@@ -710,8 +710,8 @@ static void test_long(void) {
     for (i = 0, strcpy(many, "root ::= \"a\""); i < 5000; i++) strcat(many, "|\"a\"");
     g = grammar_of(many);
     memset(&s, 0, sizeof s);
-    CHECK(mask(g, &s) == GRIFFIN_E_SPACE, "thousands of ways");
-    CHECK(griffin_grammar_accept(g, &s, v.bytes['a']) == GRIFFIN_E_SPACE, "here too");
+    CHECK(mask(g, &s) > 0, "thousands of ways that are one");
+    CHECK(griffin_grammar_accept(g, &s, v.bytes['a']) == 1, "here too");
     griffin_grammar_close(g);
     close_vocabulary();
 }

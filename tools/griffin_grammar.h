@@ -46,7 +46,7 @@
  *
  * A text begins with the rule "root". Literals and classes may contain \n \r \t \\ \" \[ \] \xNN
  * \uNNNN \UNNNNNNNN. Line ends are white space. A rule must not lead back to itself before it has
- * read something. A grammar has at most 256 KB of text, 4096 rules, and 60000 steps, where a
+ * read something. A grammar has at most 256 KB of text, 16384 rules, and 60000 steps, where a
  * literal has a step for each byte and a repetition has copies of what it repeats.
  *
  * The mask is exact for every token, whatever literals or parts of characters its bytes span.
@@ -364,7 +364,7 @@ static int64_t grg_hex(const char *text, size_t left, int digits) {
 #define GRG_MOST_TEXT   262144              /* bytes of a grammar or a schema */
 #define GRG_MOST_CODES  60000
 #define GRG_MOST_ROWS   1024
-#define GRG_MOST_RULES  4096
+#define GRG_MOST_RULES  16384
 #define GRG_MOST_GROUPS 64                  /* within each other */
 #define GRG_MOST_RANGES 256                 /* in a class */
 
@@ -532,7 +532,7 @@ static int grg_rule_here(grg_compiler *c, uint32_t n) {
     int rule = grg_find_rule(c, c->text + c->at, n);
     if (rule >= 0) return rule;
     if (c->n_rules == GRG_MOST_RULES) {
-        grg_wrong(c, c->at, "more than 4096 rules");
+        grg_wrong(c, c->at, "more than 16384 rules");
         return 0;
     }
     c->rules[c->n_rules].name   = c->at;
@@ -1766,6 +1766,7 @@ static int grg_accept_token(grg_threads *t, const griffin_grammar *g, griffin_gr
 typedef struct grg_cached_thread {
     uint32_t below;
     const uint32_t *range, *ranges_end;
+    const uint32_t *ahead;                  /* the range at the node of the walk, or behind it */
     const uint32_t *node, *nodes_end;
 } grg_cached_thread;
 
@@ -1834,7 +1835,22 @@ static void grg_found_range(grg_walk *w, uint32_t first, uint32_t end) {
     set->n_ranges++;
 }
 
+/* Whatever the calls around an undecided node would allow below it, all of it may be allowed
+ * already. Drops these nodes, as far as the walk is done with what is below: up to `done`. */
+static void grg_drop_decided(const griffin_grammar *g, grg_cached_set *set, uint32_t done) {
+    const uint32_t *range = set->ranges, *end = range + 2 * set->n_ranges;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < set->n_undecided; i++) {
+        uint32_t node = set->undecided[i], next = g->trie[node].next_byte >> 8;
+        while (range < end && range[1] <= g->trie[node].first) range += 2;
+        if (next > done || range == end || range[0] > g->trie[node].first
+            || range[1] < g->trie[next].first) set->undecided[n++] = node;
+    }
+    set->n_undecided = n;
+}
+
 static void grg_found_undecided(grg_walk *w, uint32_t node) {
+    if (w->found->n_undecided == w->most) grg_drop_decided(w->t.g, w->found, node);
     if (w->found->n_undecided == w->most) w->t.full = 1;
     else w->found->undecided[w->found->n_undecided++] = node;
 }
@@ -1854,6 +1870,26 @@ static void grg_find_undecided(grg_walk *w) {
         const grg_cached_thread *c = &w->cached[k];
         if (c->node < c->nodes_end && *c->node < w->undecided) w->undecided = *c->node;
     }
+}
+
+/* Are all tokens from `first` to `end` in a cached set? Both only grow from call to call. */
+static int grg_is_decided(grg_walk *w, uint32_t first, uint32_t end) {
+    for (int k = 0; k < w->n_cached; k++) {
+        grg_cached_thread *c = &w->cached[k];
+        while (c->ahead < c->ranges_end && c->ahead[1] <= first) c->ahead += 2;
+        if (c->ahead < c->ranges_end && c->ahead[0] <= first && c->ahead[1] >= end) return 1;
+    }
+    return 0;
+}
+
+/* Forgets the undecided nodes before this one. */
+static void grg_skip_undecided(grg_walk *w, uint32_t node) {
+    if (w->undecided >= node) return;
+    for (int k = 0; k < w->n_cached; k++) {
+        grg_cached_thread *c = &w->cached[k];
+        while (c->node < c->nodes_end && *c->node < node) c->node++;
+    }
+    grg_find_undecided(w);
 }
 
 /* Adds the threads that return at this node to those that have arrived there, from `from` on. */
@@ -1906,6 +1942,10 @@ static void grg_walk_trie(grg_walk *w) {
         t->n_threads = l->n_threads;
         grg_drop_frames(t, l->n_frames);
         next = trie[i].next_byte >> 8;
+        if (w->n_cached && grg_is_decided(w, trie[i].first, trie[next].first)) {
+            grg_skip_undecided(w, next);    /* all tokens below are allowed already */
+            continue;
+        }
         if (grg_advance(t, l->open, l->n_open, (uint8_t)trie[i].next_byte)) {
             grg_allow(w, trie[i].first, trie[i + 1].first);
             w->visited++;
@@ -1942,6 +1982,7 @@ static int grg_mask_text(grg_walk *w) {
         grg_cached_thread *c = &w->cached[w->n_cached++];
         c->below = p.below;
         c->range = set->ranges;
+        c->ahead = set->ranges;
         c->ranges_end = set->ranges + 2 * set->n_ranges;
         c->node = set->undecided;
         c->nodes_end = set->undecided + (p.below ? set->n_undecided : 0);
@@ -2143,6 +2184,7 @@ static int grg_cache_position(griffin_grammar *g, int position, grg_cached_set f
     grg_add_thread(&w.t, 0, (uint32_t)position, 0);
     grg_walk_trie(&w);
     if (w.t.full || w.visited < GRG_LONG_WALK) return GRIFFIN_OK;
+    grg_drop_decided(g, &found, g->n_nodes);
     set->n_ranges    = found.n_ranges;
     set->n_undecided = found.n_undecided;
     uint64_t numbers = 2 * (uint64_t)set->n_ranges + set->n_undecided;
@@ -2378,7 +2420,7 @@ static void grg_check_name(grg_schema *c, int from) {
         if (grg_same_strings(c->properties[i].name, name))
             grg_wrong_at(c, name, "duplicate member");
     if (c->n_properties == GRG_MOST_RULES)
-        grg_wrong_at(c, name, "more than 4096 members");
+        grg_wrong_at(c, name, "more than 16384 members");
     if (c->error) return;
     c->properties[c->n_properties++].name = name;
     grg_json_peek(c);
@@ -2577,7 +2619,7 @@ static int grg_rule_of(grg_schema *c, const char *schema) {
     for (int i = 0; i < c->n_rules; i++)    /* schemas of the same text are one */
         if (n <= (size_t)(c->end - c->rules[i]) && !memcmp(c->rules[i], schema, n)) return i;
     if (c->n_rules == GRG_MOST_RULES) {
-        grg_wrong_at(c, schema, "more than 4096 schemas in the schema");
+        grg_wrong_at(c, schema, "more than 16384 schemas in the schema");
         return 0;
     }
     c->rules[c->n_rules] = schema;
@@ -2725,6 +2767,17 @@ static void grg_put_object(grg_schema *c, int rule, const char *const *k) {
     grg_print(c, "\"{\" space s%d-0-f \"}\"", rule);
 }
 
+static void grg_put_value(grg_schema *c, const char *value, unsigned types);
+
+/* A value by its rule. A constant is written out: so objects that begin alike are merged. */
+static void grg_put_rule(grg_schema *c, int rule) {
+    const char *schema = c->rules[rule];
+    const char *value = *schema == '{' ? grg_find_keyword(c, schema, "const") : NULL;
+    const char *types = value ? grg_find_keyword(c, schema, "type") : NULL;
+    if (value && !types) grg_put_value(c, value, 0);
+    else grg_print(c, "s%d", rule);
+}
+
 /* Rules for what may follow the first i properties of the object: sN-i-f if none of them was
  * written, sN-i-m if some were. */
 static void grg_put_properties(grg_schema *c, int rule) {
@@ -2733,11 +2786,13 @@ static void grg_put_properties(grg_schema *c, int rule) {
         const grg_property *p = &c->properties[i];
         grg_print(c, "s%d-%d-f ::= ", rule, i);
         grg_put_name(c, p->name);
-        grg_print(c, "s%d s%d-%d-m", p->rule, rule, i + 1);
+        grg_put_rule(c, p->rule);
+        grg_print(c, " s%d-%d-m", rule, i + 1);
         if (!p->required) grg_print(c, " | s%d-%d-f", rule, i + 1);
         grg_print(c, "\ns%d-%d-m ::= (\",\" space ", rule, i);
         grg_put_name(c, p->name);
-        grg_print(c, p->required ? "s%d) s%d-%d-m\n" : "s%d)? s%d-%d-m\n", p->rule, rule, i + 1);
+        grg_put_rule(c, p->rule);
+        grg_print(c, p->required ? ") s%d-%d-m\n" : ")? s%d-%d-m\n", rule, i + 1);
     }
     grg_print(c, "s%d-%d-f ::= \"\"\ns%d-%d-m ::= space\n", rule, i, rule, i);
 }
