@@ -8,6 +8,8 @@
 #include "griffin.h"
 #define GRIFFIN_GRAMMAR_STATIC
 #define GRIFFIN_GRAMMAR_IMPLEMENTATION
+static int few_tokens;                      /* 0: no look ahead, see test_words */
+#define GRG_FEW_TOKENS few_tokens
 #define GRG_LONG_WALK 8                     /* so that almost every position has a cached set */
 #include "../tools/griffin_grammar.h"
 #include "test.h"
@@ -708,8 +710,8 @@ static void test_long(void) {
     for (i = 0, strcpy(many, "root ::= \"a\""); i < 5000; i++) strcat(many, "|\"a\"");
     g = grammar_of(many);
     memset(&s, 0, sizeof s);
-    CHECK(mask(g, &s) == GRIFFIN_E_SPACE, "thousands of ways");
-    CHECK(griffin_grammar_accept(g, &s, v.bytes['a']) == GRIFFIN_E_SPACE, "here too");
+    CHECK(mask(g, &s) > 0, "thousands of ways that are one");
+    CHECK(griffin_grammar_accept(g, &s, v.bytes['a']) == 1, "here too");
     griffin_grammar_close(g);
     close_vocabulary();
 }
@@ -1070,7 +1072,7 @@ static void test_wrong_schemas(void) {
           "too deeply" },
         { "[]", "expected a schema" },
         { "false", "expected a schema" },
-        { "{'type': 'string', 'pattern': 'a'}", "byte 19: this keyword is not supported: pattern" },
+        { "{'type': 'string', 'pattern': 'a'}", "byte 19, at #/pattern: this keyword is not supported: pattern" },
         { "{'type': 'number', 'minimum': 1}", "minimum" },
         { "{'items': {'format': 'date'}}", "format" },
         { "{'allOf': []}", "allOf" },
@@ -1095,7 +1097,7 @@ static void test_wrong_schemas(void) {
         { "{'$ref': 'other.json'}", "starts with #" },
         { "{'$ref': '#/x'}", "nothing is at #/x" },
         { "{'$ref': '#x'}", "nothing is at" },
-        { "{'$ref': '#'}", "left recursion" },
+        { "{'$ref': '#'}", "byte 0, at #: this schema leads back to itself" },
         { "{'type': 'string', 'maxLength': 30000}", "too large" }
     };
     int i;

@@ -46,7 +46,7 @@
  *
  * A text begins with the rule "root". Literals and classes may contain \n \r \t \\ \" \[ \] \xNN
  * \uNNNN \UNNNNNNNN. Line ends are white space. A rule must not lead back to itself before it has
- * read something. A grammar has at most 256 KB of text, 4096 rules, and 32768 steps, where a
+ * read something. A grammar has at most 256 KB of text, 16384 rules, and 60000 steps, where a
  * literal has a step for each byte and a repetition has copies of what it repeats.
  *
  * The mask is exact for every token, whatever literals or parts of characters its bytes span.
@@ -96,8 +96,8 @@
  *     GRIFFIN_NO_STDLIB        no malloc, as in griffin.h: an allocator is then needed
  *
  *
- * CONTENTS   >>api   >>basics   >>program   >>compiler   >>trie   >>threads   >>walk   >>choice
- *            >>cache   >>schema   >>public
+ * CONTENTS   >>api   >>basics   >>program   >>compiler   >>merger   >>trie   >>threads
+ *            >>walk   >>choice   >>cache   >>schema   >>public
  */
 
 /* ================================================================= >>api */
@@ -362,9 +362,9 @@ static int64_t grg_hex(const char *text, size_t left, int digits) {
  * is a thread like any other. */
 
 #define GRG_MOST_TEXT   262144              /* bytes of a grammar or a schema */
-#define GRG_MOST_CODES  32768
+#define GRG_MOST_CODES  60000
 #define GRG_MOST_ROWS   1024
-#define GRG_MOST_RULES  4096
+#define GRG_MOST_RULES  16384
 #define GRG_MOST_GROUPS 64                  /* within each other */
 #define GRG_MOST_RANGES 256                 /* in a class */
 
@@ -384,8 +384,13 @@ typedef struct grg_rule  { uint32_t name, length, start; } grg_rule;    /* start
 typedef struct grg_group { int start, alternative, jumps; uint32_t at; } grg_group;
 typedef struct grg_range { uint32_t low, high; } grg_range;
 
+/* Reports what is wrong in a grammar that was made from something else, in the words of that. */
+typedef int grg_translator(void *user, uint32_t at, const char *what);
+
 typedef struct grg_compiler {
     const griffin_options *hooks;
+    grg_translator *translate;              /* or null */
+    void           *translate_user;
     const char *text;
     uint32_t  length, at;
     int       error;                        /* the first one; nothing happens after it */
@@ -402,9 +407,10 @@ typedef struct grg_compiler {
     uint8_t   reached[GRG_MOST_CODES];      /* from the start of its rule without reading a byte */
     uint16_t  stack[GRG_MOST_CODES];        /* codes to look at */
     int       stacked;
+    int       reading;                      /* the search goes on behind codes that read */
     uint16_t  first_call[GRG_MOST_RULES];   /* 1 + a reached call of the rule, or 0 */
     uint16_t  next_call[GRG_MOST_CODES];    /* the next one of the same rule */
-    uint8_t   empty[GRG_MOST_RULES];        /* the rule can be left without reading a byte */
+    uint8_t   empty[GRG_MOST_RULES];        /* the rule can be left, so far as was searched */
     uint8_t   searched[GRG_MOST_RULES];     /* 1: its search has begun; 2: it is done */
     uint16_t  path[GRG_MOST_RULES];         /* rules whose search has begun, from the outside in */
 } grg_compiler;
@@ -412,6 +418,7 @@ typedef struct grg_compiler {
 static void grg_wrong(grg_compiler *c, uint32_t at, const char *what) {
     int line = 1, column = 1;
     if (c->error) return;
+    if (c->translate) { c->error = c->translate(c->translate_user, at, what); return; }
     for (uint32_t i = 0; i < at; i++) {
         column += ((unsigned char)c->text[i] & 0xC0) != 0x80;
         if (c->text[i] == '\n') { line++; column = 1; }
@@ -429,7 +436,7 @@ static char grg_here(const grg_compiler *c) { return c->at < c->length ? c->text
 
 static int grg_has_room(grg_compiler *c, uint64_t more) {
     if (!c->error && (uint64_t)c->n_codes + more > GRG_MOST_CODES)
-        grg_wrong(c, c->at, "the grammar is too large: more than 32768 steps");
+        grg_wrong(c, c->at, "the grammar is too large: more than 60000 steps");
     return !c->error;
 }
 
@@ -484,6 +491,18 @@ static void grg_close_group(grg_compiler *c) {
     c->atom = group->start;
 }
 
+/* Behind white space and comments. */
+static uint32_t grg_behind_blank(const grg_compiler *c, uint32_t at) {
+    for (; at < c->length; at++) {
+        if (c->text[at] == '#')
+            while (at < c->length && c->text[at] != '\n' && c->text[at] != '\r') at++;
+        if (at == c->length || !memchr(" \t\r\n", c->text[at], 4)) return at;
+    }
+    return at;
+}
+
+static void grg_skip_blank(grg_compiler *c) { c->at = grg_behind_blank(c, c->at); }
+
 static uint32_t grg_name_length(const grg_compiler *c) {
     uint32_t n = 0;
     for (; c->at + n < c->length; n++) {
@@ -496,8 +515,7 @@ static uint32_t grg_name_length(const grg_compiler *c) {
 
 /* The end of the ::= behind a name of n bytes; 0 if there is none. */
 static uint32_t grg_definition_end(const grg_compiler *c, uint32_t n) {
-    uint32_t at = c->at + n;
-    while (at < c->length && (c->text[at] == ' ' || c->text[at] == '\t')) at++;
+    uint32_t at = grg_behind_blank(c, c->at + n);
     return n && c->length - at >= 3 && memcmp(c->text + at, "::=", 3) == 0 ? at + 3 : 0;
 }
 
@@ -514,7 +532,7 @@ static int grg_rule_here(grg_compiler *c, uint32_t n) {
     int rule = grg_find_rule(c, c->text + c->at, n);
     if (rule >= 0) return rule;
     if (c->n_rules == GRG_MOST_RULES) {
-        grg_wrong(c, c->at, "more than 4096 rules");
+        grg_wrong(c, c->at, "more than 16384 rules");
         return 0;
     }
     c->rules[c->n_rules].name   = c->at;
@@ -563,9 +581,11 @@ static void grg_repeat(grg_compiler *c, int least, int most) {
 
 static int grg_count_here(grg_compiler *c) {
     int n = 0, digits = 0;
+    grg_skip_blank(c);
     for (; grg_here(c) >= '0' && grg_here(c) <= '9' && n < GRG_MOST_CODES; c->at++, digits++)
         n = 10 * n + (c->text[c->at] - '0');
-    if (!digits || n >= GRG_MOST_CODES) grg_wrong(c, c->at, "expected a number below 32768");
+    if (!digits || n >= GRG_MOST_CODES) grg_wrong(c, c->at, "expected a number below 60000");
+    grg_skip_blank(c);
     return n;
 }
 
@@ -574,6 +594,7 @@ static void grg_repeat_bounds(grg_compiler *c) {    /* {m} {m,} {m,n} */
     int least = grg_count_here(c), most = least;
     if (grg_here(c) == ',') {
         c->at++;
+        grg_skip_blank(c);
         most = grg_here(c) == '}' ? -1 : grg_count_here(c);
     }
     if (!c->error && grg_here(c) != '}') grg_wrong(c, c->at, "expected }");
@@ -748,14 +769,6 @@ static void grg_class(grg_compiler *c) {
 
 /* ---- the text ------------------------------------------------------------------------------- */
 
-static void grg_skip_blank(grg_compiler *c) {
-    for (; c->at < c->length; c->at++) {
-        if (c->text[c->at] == '#')
-            while (c->at < c->length && c->text[c->at] != '\n') c->at++;
-        if (c->at == c->length || !memchr(" \t\r\n", c->text[c->at], 4)) return;
-    }
-}
-
 static void grg_sign(grg_compiler *c) {
     switch (grg_here(c)) {
     case '"': grg_literal(c); return;
@@ -827,9 +840,22 @@ static void grg_reach_all(grg_compiler *c) {
             for (int call = c->first_call[to]; call; call = c->next_call[call - 1])
                 grg_reach(c, call);         /* the number of the call + 1: the code behind it */
             break;
-        default: break;
+        default:
+            if (c->reading) grg_reach(c, at + 1);
+            break;
         }
     }
+}
+
+/* The same search through all codes finds rules that no text can leave. */
+static void grg_refuse_endless(grg_compiler *c) {
+    memset(c->reached, 0, sizeof c->reached);
+    memset(c->first_call, 0, sizeof c->first_call);
+    memset(c->empty, 0, sizeof c->empty);
+    c->reading = 1;
+    grg_reach_all(c);
+    for (int i = 0; i < c->n_rules; i++)
+        if (!c->empty[i]) grg_wrong(c, c->rules[i].name, "no text of this rule comes to an end");
 }
 
 /* Follows reached calls depth first. A call of a rule whose search has begun but is not done leads
@@ -878,13 +904,257 @@ static void grg_link(grg_compiler *c) {
     c->rule = (int)c->rules[c->rule].start - 1;
 }
 
+/* ================================================================= >>merger
+ * Alternatives that begin alike, such as 600 words or objects, would be one thread each until they
+ * differ. So the program is built anew from sets of its positions, as one makes an automaton
+ * deterministic: a state is a set of positions that read, call or return, and all of them that read
+ * the same byte, use the same class or call the same rule lead to one state. Classes that overlap
+ * stay apart, since they are different.
+ *
+ * That may need far more states than the rule has positions. Such a rule keeps its positions as
+ * they are: each is a state (`apart`). Where even that does not fit, the program stays as it was. */
+
+#define GRG_LEAVE 0xFFFF                    /* stands for all RETURNs in a set */
+
+typedef struct grg_set {
+    uint32_t items, count;                  /* positions, in ascending order */
+    uint32_t edges, n_edges;
+    uint32_t hash, next;                    /* next: 1 + another set of the same hash, or 0 */
+    int32_t  place;                         /* in the new program, or -1 */
+    int      apart;
+} grg_set;
+
+typedef struct grg_edge { uint8_t kind, byte; int32_t to; uint32_t set; } grg_edge;
+
+typedef struct grg_merger {
+    grg_compiler *c;
+    uint32_t  n_sets, n_items, n_edges, most_sets, most_items, most_edges;
+    grg_set  *sets;
+    grg_edge *edges;
+    uint16_t *items;
+    uint8_t  *taken;                        /* an item has its edge */
+    uint32_t *stamps;                       /* of each position: the set that last reached it */
+    uint32_t  stamp;
+    uint32_t  heads[1024];                  /* by hash: 1 + a set, or 0 */
+    uint32_t *entry;                        /* of each position: 1 + the set of a rule, or 0 */
+    grg_code *out;
+    int       n_out, stacked;
+} grg_merger;
+
+/* ---- sets ----------------------------------------------------------------------------------- */
+
+/* Adds to the new set, whose items stand behind those of all others, what a position leads to
+ * without reading. Returns how many items it has. */
+static uint32_t grg_reach_items(grg_merger *m, int position, uint32_t count) {
+    grg_compiler *c = m->c;
+    uint16_t *items = m->items + m->n_items;
+    int stacked = 0;
+    c->stack[stacked++] = (uint16_t)position;
+    while (stacked) {
+        int at = c->stack[--stacked];
+        const grg_code *code = &c->codes[at];
+        if (m->stamps[at] == m->stamp) continue;
+        m->stamps[at] = m->stamp;
+        if (code->kind == GRG_SPLIT || code->kind == GRG_JUMP) {
+            if (stacked + 2 > GRG_MOST_CODES) return m->most_items;
+            c->stack[stacked++] = (uint16_t)code->to;
+            if (code->kind == GRG_SPLIT) c->stack[stacked++] = (uint16_t)(at + 1);
+            continue;
+        }
+        uint16_t item = code->kind == GRG_RETURN ? GRG_LEAVE : (uint16_t)at;
+        uint32_t i = count;
+        if (item == GRG_LEAVE && count && items[count - 1] == item) continue;
+        if (m->n_items + ++count >= m->most_items) return m->most_items;
+        for (; i && items[i - 1] > item; i--) items[i] = items[i - 1];
+        items[i] = item;
+    }
+    return count;
+}
+
+/* The set whose items are behind those of all others: 1 + its number; 0: there is no room. */
+static uint32_t grg_keep_set(grg_merger *m, uint32_t count, int apart) {
+    const uint16_t *items = m->items + m->n_items;
+    uint32_t hash = (uint32_t)grg_hash_more(GRG_HASH_START + (uint64_t)apart, (const char *)items,
+                                            count * sizeof *items);
+    uint32_t *head = &m->heads[hash % 1024];
+    if (m->n_items + count >= m->most_items || m->n_sets == m->most_sets) return 0;
+    for (uint32_t i = *head; i; i = m->sets[i - 1].next) {
+        const grg_set *s = &m->sets[i - 1];
+        if (s->hash == hash && s->count == count && s->apart == apart
+            && !memcmp(m->items + s->items, items, count * sizeof *items)) return i;
+    }
+    grg_set *s = &m->sets[m->n_sets++];
+    s->items = m->n_items;
+    s->count = count;
+    s->edges = s->n_edges = 0;
+    s->hash  = hash;
+    s->next  = *head;
+    s->place = -1;
+    s->apart = apart;
+    *head = m->n_sets;
+    memset(m->taken + m->n_items, 0, count);
+    m->n_items += count;
+    return m->n_sets;
+}
+
+static int grg_same_edge(const grg_code *a, const grg_code *b) {
+    return a->kind == b->kind && a->byte == b->byte && (a->kind == GRG_BYTE || a->to == b->to);
+}
+
+/* Finds where a set leads. Returns 0 if there is no room. */
+static int grg_find_edges(grg_merger *m, uint32_t number) {
+    grg_set s = m->sets[number];
+    s.edges = m->n_edges;
+    for (uint32_t i = 0; i < s.count; i++) {
+        const uint16_t *items = m->items + s.items;
+        if (items[i] == GRG_LEAVE || m->taken[s.items + i]) continue;
+        const grg_code *code = &m->c->codes[items[i]];
+        uint32_t count = 0, most = s.apart ? i + 1 : s.count;
+        m->stamp++;
+        for (uint32_t k = i; k < most; k++) {
+            if (items[k] == GRG_LEAVE || !grg_same_edge(code, &m->c->codes[items[k]])) continue;
+            m->taken[s.items + k] = 1;
+            count = grg_reach_items(m, items[k] + 1, count);
+            if (count == m->most_items) return 0;
+        }
+        if (m->n_edges == m->most_edges) return 0;
+        grg_edge *edge = &m->edges[m->n_edges++];
+        edge->kind = code->kind;
+        edge->byte = code->byte;
+        edge->to   = code->to;
+        edge->set  = grg_keep_set(m, count, s.apart);
+        if (!edge->set--) return 0;
+    }
+    s.n_edges = m->n_edges - s.edges;
+    m->sets[number] = s;
+    return 1;
+}
+
+/* ---- rules ---------------------------------------------------------------------------------- */
+
+/* Forgets the sets from n_sets on. */
+static void grg_forget_sets(grg_merger *m, uint32_t n_sets, uint32_t n_items, uint32_t n_edges) {
+    while (m->n_sets > n_sets) {
+        const grg_set *s = &m->sets[--m->n_sets];
+        m->heads[s->hash % 1024] = s->next;
+    }
+    m->n_items = n_items;
+    m->n_edges = n_edges;
+}
+
+/* All states of a rule that begins at a position. Returns 0 if they do not fit. */
+static int grg_find_states(grg_merger *m, int position, int apart, uint32_t most) {
+    uint32_t from = m->n_sets;
+    m->stamp++;
+    uint32_t count = grg_reach_items(m, position, 0);
+    uint32_t set = count == m->most_items ? 0 : grg_keep_set(m, count, apart);
+    if (!set) return 0;
+    m->entry[position] = set;
+    for (uint32_t i = from; i < m->n_sets; i++)
+        if (i > from + most || !grg_find_edges(m, i)) return 0;
+    return 1;
+}
+
+static int grg_find_rule_states(grg_merger *m, int position) {
+    uint32_t sets = m->n_sets, items = m->n_items, edges = m->n_edges;
+    if (m->entry[position]) return 1;
+    if (grg_find_states(m, position, 0, (uint32_t)m->c->n_codes + 64)) return 1;
+    grg_forget_sets(m, sets, items, edges);
+    return grg_find_states(m, position, 1, m->most_sets);
+}
+
+/* ---- the new program ------------------------------------------------------------------------ */
+
+static grg_code *grg_emit_state(grg_merger *m, int kind, int byte, int32_t to) {
+    grg_code *code = &m->out[m->n_out];
+    if (m->n_out < GRG_MOST_CODES) m->n_out++;
+    code->kind = (uint8_t)kind;
+    code->byte = (uint8_t)byte;
+    code->to   = to;
+    code->at   = 0;
+    return code;
+}
+
+/* Writes a state, and behind it the state of its last edge, and so on, as long as these are new.
+ * Jumps and calls hold the number of a set until all are written. */
+static void grg_emit_states(grg_merger *m, uint32_t number) {
+    for (;;) {
+        grg_set *s = &m->sets[number];
+        int leaves = s->count && m->items[s->items + s->count - 1] == GRG_LEAVE;
+        s->place = m->n_out;
+        if (leaves && s->n_edges) grg_emit_state(m, GRG_SPLIT, 0, m->n_out + 2);
+        if (leaves) grg_emit_state(m, GRG_RETURN, 0, 0);
+        if (!s->n_edges) return;
+        for (uint32_t i = 0; i < s->n_edges; i++) {
+            const grg_edge *e = &m->edges[s->edges + i];
+            int last = i + 1 == s->n_edges;
+            int32_t to = e->kind == GRG_CALL ? (int32_t)m->entry[e->to] - 1 : e->to;
+            if (!last) grg_emit_state(m, GRG_SPLIT, 0, m->n_out + 3);
+            grg_emit_state(m, e->kind, e->byte, to);
+            if (last && m->sets[e->set].place < 0) { number = e->set; break; }
+            grg_emit_state(m, GRG_JUMP, 0, (int32_t)e->set);
+            if (last) return;
+        }
+    }
+}
+
+static int grg_emit_program(grg_merger *m) {
+    grg_compiler *c = m->c;
+    uint32_t root = m->entry[c->rule] - 1;
+    grg_emit_states(m, root);
+    for (uint32_t i = 0; i < m->n_sets; i++) if (m->sets[i].place < 0) grg_emit_states(m, i);
+    if (m->n_out == GRG_MOST_CODES) return 0;
+    for (int i = 0; i < m->n_out; i++) {
+        grg_code *code = &m->out[i];
+        if (code->kind == GRG_JUMP || code->kind == GRG_CALL) code->to = m->sets[code->to].place;
+    }
+    memmove(c->codes + m->n_out, c->codes + c->n_codes, (size_t)c->n_rows * sizeof *c->codes);
+    memcpy(c->codes, m->out, (size_t)m->n_out * sizeof *c->codes);
+    c->n_codes = m->n_out;
+    c->rule = m->sets[root].place;
+    return 1;
+}
+
+/* Builds the program of a linked one, if it fits. */
+static void grg_merge_states(grg_compiler *c) {
+    uint64_t n = (uint64_t)c->n_codes, size = 0;
+    grg_merger *m = (grg_merger *)grg_allocate(c->hooks, sizeof *m);
+    if (!m) { c->error = GRIFFIN_E_MEMORY; return; }
+    memset(m, 0, sizeof *m);
+    m->c = c;
+    m->most_sets  = (uint32_t)(2 * n + 64);
+    m->most_items = (uint32_t)(16 * n + 1024);
+    m->most_edges = (uint32_t)(4 * n + 256);
+    size = m->most_sets * sizeof *m->sets + m->most_edges * sizeof *m->edges
+         + GRG_MOST_CODES * sizeof *m->out + 2 * n * sizeof *m->stamps + 3 * m->most_items;
+    m->sets = (grg_set *)grg_allocate(c->hooks, size);
+    if (m->sets) {
+        m->edges  = (grg_edge *)(m->sets + m->most_sets);
+        m->out    = (grg_code *)(m->edges + m->most_edges);
+        m->stamps = (uint32_t *)(m->out + GRG_MOST_CODES);
+        m->entry  = m->stamps + n;
+        m->items  = (uint16_t *)(m->entry + n);
+        m->taken  = (uint8_t *)(m->items + m->most_items);
+        memset(m->stamps, 0, (size_t)(2 * n) * sizeof *m->stamps);
+        int fits = grg_find_rule_states(m, c->rule);
+        for (uint32_t i = 0; i < m->n_edges && fits; i++)
+            if (m->edges[i].kind == GRG_CALL) fits = grg_find_rule_states(m, m->edges[i].to);
+        if (fits) grg_emit_program(m);
+    } else {
+        c->error = GRIFFIN_E_MEMORY;
+    }
+    grg_release(c->hooks, m->sets);
+    grg_release(c->hooks, m);
+}
+
 static int grg_compile(grg_compiler *c) {
     c->rule = c->atom = -1;
+    uint32_t start = c->length >= 3 && !memcmp(c->text, "\xEF\xBB\xBF", 3) ? 3 : 0;   /* a BOM */
     for (int n; c->at < c->length; c->at += (uint32_t)n) {
         n = grg_utf8_length(c->text + c->at, c->length - c->at);
         if (n <= 0) { grg_wrong(c, c->at, "this is not UTF-8"); return c->error; }
     }
-    c->at = 0;
+    c->at = start;
     grg_read_rules(c);
     for (int i = 0; i < c->n_rules; i++)
         if (!c->rules[i].start) grg_wrong(c, c->rules[i].name, "there is no rule of this name");
@@ -893,7 +1163,9 @@ static int grg_compile(grg_compiler *c) {
     if (c->error) return c->error;
     grg_reach_all(c);
     for (int i = 0; i < c->n_rules; i++) grg_refuse_left_recursion(c, i);
+    if (!c->error && c->translate) grg_refuse_endless(c);
     if (!c->error) grg_link(c);
+    if (!c->error) grg_merge_states(c);
     return c->error;
 }
 
@@ -919,6 +1191,14 @@ typedef struct grg_cached_set {
 
 #define GRG_MOST_SETS 64
 
+#ifndef GRG_FEW_TOKENS                      /* tests change it */
+  #define GRG_FEW_TOKENS 64                 /* so few fit: the text is almost determined */
+#endif
+#define GRG_MOST_FORCED 40                  /* bytes that are encoded to see how they start */
+#define GRG_MOST_STARTS 8                   /* different first bytes for which this is done */
+#define GRG_FEW_STARTS  256                 /* tokens that such texts start with */
+#define GRG_ENCODER     8192                /* bytes of scratch for griffin_encode */
+
 struct griffin_grammar {
     const griffin_model *model;
     const griffin_info  *info;
@@ -940,6 +1220,7 @@ struct griffin_grammar {
     int32_t        byte_token[256];         /* or -1 */
     int32_t        spare[256];              /* byte tokens whose characters all have pieces */
     uint32_t       n_spare;
+    int            encodes;                 /* short texts can be encoded on the stack */
 
     uint16_t      *set_of;                  /* [n_codes + n_rows] 1 + the position's set, or 0 */
     grg_cached_set sets[GRG_MOST_SETS];
@@ -1166,6 +1447,7 @@ static int grg_has_piece(const griffin_grammar *g, uint32_t node) {
  * of two bytes, where all 64 have pieces. */
 static void grg_find_spare_bytes(griffin_grammar *g) {
     for (int i = 0; i < 256; i++) g->byte_token[i] = -1;
+    g->encodes = griffin_encode_size(g->model, 2 * GRG_MOST_FORCED) <= GRG_ENCODER;
     for (uint32_t i = 0; i < g->n_numbered; i++) {
         char byte;
         if (griffin_token_type(g->model, g->order[i]) != GRIFFIN_TOKEN_BYTE) continue;
@@ -1484,6 +1766,7 @@ static int grg_accept_token(grg_threads *t, const griffin_grammar *g, griffin_gr
 typedef struct grg_cached_thread {
     uint32_t below;
     const uint32_t *range, *ranges_end;
+    const uint32_t *ahead;                  /* the range at the node of the walk, or behind it */
     const uint32_t *node, *nodes_end;
 } grg_cached_thread;
 
@@ -1552,7 +1835,22 @@ static void grg_found_range(grg_walk *w, uint32_t first, uint32_t end) {
     set->n_ranges++;
 }
 
+/* Whatever the calls around an undecided node would allow below it, all of it may be allowed
+ * already. Drops these nodes, as far as the walk is done with what is below: up to `done`. */
+static void grg_drop_decided(const griffin_grammar *g, grg_cached_set *set, uint32_t done) {
+    const uint32_t *range = set->ranges, *end = range + 2 * set->n_ranges;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < set->n_undecided; i++) {
+        uint32_t node = set->undecided[i], next = g->trie[node].next_byte >> 8;
+        while (range < end && range[1] <= g->trie[node].first) range += 2;
+        if (next > done || range == end || range[0] > g->trie[node].first
+            || range[1] < g->trie[next].first) set->undecided[n++] = node;
+    }
+    set->n_undecided = n;
+}
+
 static void grg_found_undecided(grg_walk *w, uint32_t node) {
+    if (w->found->n_undecided == w->most) grg_drop_decided(w->t.g, w->found, node);
     if (w->found->n_undecided == w->most) w->t.full = 1;
     else w->found->undecided[w->found->n_undecided++] = node;
 }
@@ -1572,6 +1870,26 @@ static void grg_find_undecided(grg_walk *w) {
         const grg_cached_thread *c = &w->cached[k];
         if (c->node < c->nodes_end && *c->node < w->undecided) w->undecided = *c->node;
     }
+}
+
+/* Are all tokens from `first` to `end` in a cached set? Both only grow from call to call. */
+static int grg_is_decided(grg_walk *w, uint32_t first, uint32_t end) {
+    for (int k = 0; k < w->n_cached; k++) {
+        grg_cached_thread *c = &w->cached[k];
+        while (c->ahead < c->ranges_end && c->ahead[1] <= first) c->ahead += 2;
+        if (c->ahead < c->ranges_end && c->ahead[0] <= first && c->ahead[1] >= end) return 1;
+    }
+    return 0;
+}
+
+/* Forgets the undecided nodes before this one. */
+static void grg_skip_undecided(grg_walk *w, uint32_t node) {
+    if (w->undecided >= node) return;
+    for (int k = 0; k < w->n_cached; k++) {
+        grg_cached_thread *c = &w->cached[k];
+        while (c->node < c->nodes_end && *c->node < node) c->node++;
+    }
+    grg_find_undecided(w);
 }
 
 /* Adds the threads that return at this node to those that have arrived there, from `from` on. */
@@ -1624,6 +1942,10 @@ static void grg_walk_trie(grg_walk *w) {
         t->n_threads = l->n_threads;
         grg_drop_frames(t, l->n_frames);
         next = trie[i].next_byte >> 8;
+        if (w->n_cached && grg_is_decided(w, trie[i].first, trie[next].first)) {
+            grg_skip_undecided(w, next);    /* all tokens below are allowed already */
+            continue;
+        }
         if (grg_advance(t, l->open, l->n_open, (uint8_t)trie[i].next_byte)) {
             grg_allow(w, trie[i].first, trie[i + 1].first);
             w->visited++;
@@ -1660,6 +1982,7 @@ static int grg_mask_text(grg_walk *w) {
         grg_cached_thread *c = &w->cached[w->n_cached++];
         c->below = p.below;
         c->range = set->ranges;
+        c->ahead = set->ranges;
         c->ranges_end = set->ranges + 2 * set->n_ranges;
         c->node = set->undecided;
         c->nodes_end = set->undecided + (p.below ? set->n_undecided : 0);
@@ -1677,10 +2000,10 @@ static int grg_mask_text(grg_walk *w) {
  *
  *     the tokens of bytes, for a character that has a piece
  *     a token that together with the last one is a piece
+ *     a token for the start of a text that must follow, if the tokenizer starts it with another
  *
  * Every text of the grammar can still be written, since its own tokens are never forbidden. */
 
-#define GRG_FEW_TOKENS 64                   /* so few fit: the text is almost determined */
 #define GRG_MOST_TRIES 1024                 /* bytes that are read to find out */
 
 typedef struct grg_search {                 /* for a character that fits and has no piece */
@@ -1738,6 +2061,93 @@ static int grg_forbid(const int32_t *tokens, uint32_t count, float *logits, int 
     return remaining - fit;
 }
 
+/* Reads on from `count` threads as long as only one byte can follow, and writes these bytes behind
+ * the n that are in the text. Returns how many there are then. *complete: nothing can follow. */
+static int grg_forced_text(grg_threads *t, int count, char *text, int n, int *complete) {
+    *complete = 0;
+    while (n < GRG_MOST_FORCED) {
+        int from = t->n_threads, open = grg_closure(t, from - count, count);
+        const grg_code *codes = t->g->codes, *first = &codes[t->thread[from].position];
+        *complete = open == 0;
+        if (!open || t->returned) break;
+        for (int i = 0; i < open; i++) {
+            const grg_code *code = &codes[t->thread[from + i].position];
+            if (code->kind != GRG_BYTE || code->byte != first->byte) return n;
+        }
+        text[n++] = (char)first->byte;
+        count = grg_advance(t, from, open, first->byte);
+        if (t->full) break;
+    }
+    return n;
+}
+
+/* The token with which the tokenizer starts a text of n bytes behind `before` others; -1 if that
+ * depends on what follows, or if it does not cut there. */
+static int32_t grg_first_token(const griffin_grammar *g, const char *text, int before, int n,
+                               int complete) {
+    unsigned char scratch[GRG_ENCODER];
+    int32_t tokens[2 * GRG_MOST_FORCED + GRG_LONGEST_TOKEN];
+    griffin_encoding how;
+    int at = 0, i = 0, most = (int)(sizeof tokens / sizeof tokens[0]);
+    memset(&how, 0, sizeof how);
+    how.continues = how.no_special = 1;
+    how.scratch = scratch;
+    how.scratch_size = sizeof scratch;
+    int count = griffin_encode(g->model, &how, text, (size_t)(before + n), tokens, most);
+    if (count < 0 || count > most) return -1;
+    for (; i < count && at < before; i++) {
+        char bytes[GRG_LONGEST_TOKEN];
+        int length = griffin_token_text(g->model, tokens[i], bytes, sizeof bytes);
+        if (length > before - at || memcmp(bytes, text + at, (size_t)length) != 0) return -1;
+        at += length;
+    }
+    return at == before && i + 1 + !complete <= count ? tokens[i] : -1;
+}
+
+/* Adds to a list the other tokens that start a text of n bytes, which the tokenizer starts with
+ * `first`. */
+static uint32_t grg_list_starts(const griffin_grammar *g, const char *text, int n, int32_t first,
+                                int32_t *list, uint32_t count, uint32_t most) {
+    uint32_t node = 0;
+    for (int i = 0; i < n; i++) {
+        node = grg_child(g, node, (uint8_t)text[i]);
+        if (!node) break;
+        for (uint32_t k = g->trie[node].first; k < g->trie[node + 1].first; k++)
+            if (g->order[k] != first && count < most) list[count++] = g->order[k];
+    }
+    return count;
+}
+
+/* Lists the tokens that start texts which must follow, but not as the tokenizer does it. The
+ * threads of the state are in t. */
+static uint32_t grg_find_miscut(grg_threads *t, const griffin_grammar *g,
+                                const griffin_grammar_state *state, const float *logits,
+                                int32_t *list, uint32_t most) {
+    char text[GRG_LONGEST_TOKEN + GRG_MOST_FORCED];
+    uint8_t starts[GRG_MOST_STARTS];
+    int from = t->n_threads, open = grg_closure(t, 0, from), n_starts = 0, before = 0;
+    int threads = t->n_threads, frames = t->n_frames;
+    uint32_t count = 0;
+    if (state->last && !state->unfinished)
+        before = griffin_token_text(g->model, state->last - 1, text, GRG_LONGEST_TOKEN);
+    if (before < 0 || before > GRG_MOST_FORCED) before = 0;
+    for (int i = 0; i < open && n_starts < GRG_MOST_STARTS; i++) {
+        const grg_code *code = &g->codes[t->thread[from + i].position];
+        if (code->kind != GRG_BYTE || memchr(starts, code->byte, (size_t)n_starts)) continue;
+        starts[n_starts++] = code->byte;
+        text[before] = (char)code->byte;
+        int alive = grg_advance(t, from, open, code->byte), complete;
+        int n = grg_forced_text(t, alive, text + before, 1, &complete);
+        int32_t first = grg_first_token(g, text, before, n, complete);
+        if (first < 0) first = grg_first_token(g, text + before, 0, n, complete);
+        if (first >= 0 && logits[first] != -INFINITY)
+            count = grg_list_starts(g, text + before, n, first, list, count, most);
+        t->n_threads = threads;
+        grg_drop_frames(t, frames);
+    }
+    return count;
+}
+
 /* Of the `remaining` tokens forbids those that a tokenizer would not have written. */
 static int grg_prefer(grg_threads *t, const griffin_grammar *g, const griffin_grammar_state *state,
                       float *logits, int remaining) {
@@ -1747,6 +2157,12 @@ static int grg_prefer(grg_threads *t, const griffin_grammar *g, const griffin_gr
         remaining = grg_forbid(list, n, logits, remaining);
     }
     remaining = grg_forbid(g->spare, g->n_spare, logits, remaining);
+    if (remaining > 1 && remaining <= GRG_FEW_TOKENS && g->encodes) {
+        int32_t list[GRG_FEW_STARTS];
+        grg_resume(t, g, state);
+        uint32_t n = grg_find_miscut(t, g, state, logits, list, GRG_FEW_STARTS);
+        remaining = grg_forbid(list, n, logits, remaining);
+    }
     if (!state->last) return remaining;
     const uint32_t *list = g->partners + state->last - 1;
     return grg_forbid(g->merging + list[0], list[1] - list[0], logits, remaining);
@@ -1768,6 +2184,7 @@ static int grg_cache_position(griffin_grammar *g, int position, grg_cached_set f
     grg_add_thread(&w.t, 0, (uint32_t)position, 0);
     grg_walk_trie(&w);
     if (w.t.full || w.visited < GRG_LONG_WALK) return GRIFFIN_OK;
+    grg_drop_decided(g, &found, g->n_nodes);
     set->n_ranges    = found.n_ranges;
     set->n_undecided = found.n_undecided;
     uint64_t numbers = 2 * (uint64_t)set->n_ranges + set->n_undecided;
@@ -1845,19 +2262,27 @@ typedef struct grg_schema {
     const char *text, *end;
     const char *at;                         /* while the text is checked */
     int         error;                      /* the first one; nothing happens after it */
+    int         is_json;                    /* the text was checked */
     int         n_rules, n_properties;
     const char *rules[GRG_MOST_RULES];      /* where the schema of each rule stands */
+    size_t      rule_starts[GRG_MOST_RULES];/* and where its text in the grammar begins */
     grg_property properties[GRG_MOST_RULES];/* of the object that is being written; their number is
                                              * -1 for what is not an object with rules of its own */
     size_t      length;
     char        grammar[GRG_MOST_TEXT];
 } grg_schema;
 
+static void grg_put_place(const grg_schema *c, const char *at, grg_line *line);
+
 static void grg_wrong_name(grg_schema *c, const char *at, const char *what, const char *name,
                            size_t length) {
     if (c->error) return;
-    c->error = grg_fail(c->hooks, GRIFFIN_E_FORMAT, "schema, byte %u: %s%t",
-                        (uint64_t)(at - c->text), what, name, length);
+    grg_line place;
+    place.length = 0;
+    place.text[0] = 0;
+    if (c->is_json) grg_put_place(c, at, &place);
+    c->error = grg_fail(c->hooks, GRIFFIN_E_FORMAT, "schema, byte %u%s: %s%t",
+                        (uint64_t)(at - c->text), place.text, what, name, length);
 }
 
 static void grg_wrong_at(grg_schema *c, const char *at, const char *what) {
@@ -1995,7 +2420,7 @@ static void grg_check_name(grg_schema *c, int from) {
         if (grg_same_strings(c->properties[i].name, name))
             grg_wrong_at(c, name, "duplicate member");
     if (c->n_properties == GRG_MOST_RULES)
-        grg_wrong_at(c, name, "more than 4096 members");
+        grg_wrong_at(c, name, "more than 16384 members");
     if (c->error) return;
     c->properties[c->n_properties++].name = name;
     grg_json_peek(c);
@@ -2071,6 +2496,15 @@ static const char *grg_value_of(const grg_schema *c, const char *name) {
     return grg_skip_space(c, grg_skip_space(c, grg_skip_value(c, name)) + 1);
 }
 
+/* The value of a keyword of a schema, or null. */
+static const char *grg_find_keyword(const grg_schema *c, const char *schema, const char *keyword) {
+    for (const char *name = grg_first(c, schema), *value; name; name = grg_next(c, value)) {
+        value = grg_value_of(c, name);
+        if (grg_string_is(name, keyword)) return value;
+    }
+    return NULL;
+}
+
 static unsigned grg_types_of_value(const grg_schema *c, const char *value) {
     switch (*value) {
     case '{': return GRG_OBJECT;
@@ -2083,6 +2517,26 @@ static unsigned grg_types_of_value(const grg_schema *c, const char *value) {
     for (const char *end = grg_skip_value(c, value); value < end; value++)
         if (strchr(".eE", *value)) return GRG_NUMBER;
     return GRG_INTEGER | GRG_NUMBER;
+}
+
+/* Writes the JSON pointer of what stands at a place: ", at #/properties/age". */
+static void grg_put_place(const grg_schema *c, const char *at, grg_line *line) {
+    const char *value = grg_skip_space(c, c->text), *inner;
+    grg_line_put(line, ", at #", 6);
+    for (; value && value < at; value = inner) {
+        uint64_t index = 0;
+        int named = *value == '{';
+        inner = NULL;
+        if (!named && *value != '[') return;
+        for (const char *p = grg_first(c, value), *v; p && !inner; p = grg_next(c, v), index++) {
+            v = named ? grg_value_of(c, p) : p;
+            if (at < p || at >= grg_skip_value(c, v)) continue;
+            grg_line_put(line, "/", 1);
+            if (named) grg_line_put(line, p + 1, (size_t)(grg_skip_value(c, p) - p) - 2);
+            else grg_line_number(line, index);
+            inner = v;
+        }
+    }
 }
 
 /* An error about something, with the string at `quote` as it is spelled. */
@@ -2161,21 +2615,47 @@ static int grg_bound(grg_schema *c, const char *value, int absent) {
 
 /* The number of the rule for a schema. */
 static int grg_rule_of(grg_schema *c, const char *schema) {
-    for (int i = 0; i < c->n_rules; i++) if (c->rules[i] == schema) return i;
+    size_t n = (size_t)(grg_skip_value(c, schema) - schema);
+    for (int i = 0; i < c->n_rules; i++)    /* schemas of the same text are one */
+        if (n <= (size_t)(c->end - c->rules[i]) && !memcmp(c->rules[i], schema, n)) return i;
     if (c->n_rules == GRG_MOST_RULES) {
-        grg_wrong_at(c, schema, "more than 4096 schemas in the schema");
+        grg_wrong_at(c, schema, "more than 16384 schemas in the schema");
         return 0;
     }
     c->rules[c->n_rules] = schema;
     return c->n_rules++;
 }
 
+/* The next byte of a $ref, where %NN stands for a byte; -1 at its end. */
+static int grg_ref_byte(grg_string *s) {
+    int byte = grg_next_byte(s);
+    grg_string ahead = *s;
+    char digits[2];
+    if (byte != '%') return byte;
+    for (int i = 0; i < 2; i++) digits[i] = (char)grg_next_byte(&ahead);
+    if (grg_hex(digits, 2, 2) < 0) return byte;
+    *s = ahead;
+    return (int)grg_hex(digits, 2, 2);
+}
+
 /* The next byte of a segment of a JSON pointer, where ~1 stands for / and ~0 for ~; -1 at its
  * end. */
 static int grg_segment_byte(grg_string *s) {
-    int byte = grg_next_byte(s);
-    if (byte == '~') return grg_next_byte(s) == '1' ? '/' : '~';
+    int byte = grg_ref_byte(s);
+    if (byte == '~') return grg_ref_byte(s) == '1' ? '/' : '~';
     return byte == '/' ? -1 : byte;
+}
+
+static const char *grg_find_element(const grg_schema *c, const char *array, grg_string segment) {
+    int index = 0, digits = 0, byte = grg_segment_byte(&segment);
+    for (; byte >= '0' && byte <= '9' && index < GRG_MOST_TEXT; byte = grg_segment_byte(&segment)) {
+        if (digits++ && !index) return NULL;
+        index = 10 * index + (byte - '0');
+    }
+    if (byte >= 0 || !digits) return NULL;
+    const char *p = grg_first(c, array);
+    for (; p && index; index--) p = grg_next(c, p);
+    return p;
 }
 
 static const char *grg_find_member(const grg_schema *c, const char *object, grg_string segment) {
@@ -2201,13 +2681,14 @@ static const char *grg_resolve(grg_schema *c, const char *ref) {
         grg_wrong_at(c, ref, "only a $ref that starts with # is supported");
         return place;
     }
-    int byte = grg_next_byte(&s);
+    int byte = grg_ref_byte(&s);
     while (place && byte == '/') {
-        place = *place == '{' ? grg_find_member(c, place, s) : NULL;
-        do byte = grg_next_byte(&s); while (byte >= 0 && byte != '/');
+        place = *place == '{' ? grg_find_member(c, place, s)
+              : *place == '[' ? grg_find_element(c, place, s) : NULL;
+        do byte = grg_ref_byte(&s); while (byte >= 0 && byte != '/');
     }
     if (!place || byte >= 0) grg_wrong_string(c, ref, "nothing is at ", ref);
-    return place;
+    return place ? place : c->rules[0];
 }
 
 static unsigned grg_type_of_name(grg_schema *c, const char *value, const char *at) {
@@ -2286,6 +2767,17 @@ static void grg_put_object(grg_schema *c, int rule, const char *const *k) {
     grg_print(c, "\"{\" space s%d-0-f \"}\"", rule);
 }
 
+static void grg_put_value(grg_schema *c, const char *value, unsigned types);
+
+/* A value by its rule. A constant is written out: so objects that begin alike are merged. */
+static void grg_put_rule(grg_schema *c, int rule) {
+    const char *schema = c->rules[rule];
+    const char *value = *schema == '{' ? grg_find_keyword(c, schema, "const") : NULL;
+    const char *types = value ? grg_find_keyword(c, schema, "type") : NULL;
+    if (value && !types) grg_put_value(c, value, 0);
+    else grg_print(c, "s%d", rule);
+}
+
 /* Rules for what may follow the first i properties of the object: sN-i-f if none of them was
  * written, sN-i-m if some were. */
 static void grg_put_properties(grg_schema *c, int rule) {
@@ -2294,11 +2786,13 @@ static void grg_put_properties(grg_schema *c, int rule) {
         const grg_property *p = &c->properties[i];
         grg_print(c, "s%d-%d-f ::= ", rule, i);
         grg_put_name(c, p->name);
-        grg_print(c, "s%d s%d-%d-m", p->rule, rule, i + 1);
+        grg_put_rule(c, p->rule);
+        grg_print(c, " s%d-%d-m", rule, i + 1);
         if (!p->required) grg_print(c, " | s%d-%d-f", rule, i + 1);
         grg_print(c, "\ns%d-%d-m ::= (\",\" space ", rule, i);
         grg_put_name(c, p->name);
-        grg_print(c, p->required ? "s%d) s%d-%d-m\n" : "s%d)? s%d-%d-m\n", p->rule, rule, i + 1);
+        grg_put_rule(c, p->rule);
+        grg_print(c, p->required ? ") s%d-%d-m\n" : ")? s%d-%d-m\n", rule, i + 1);
     }
     grg_print(c, "s%d-%d-f ::= \"\"\ns%d-%d-m ::= space\n", rule, i, rule, i);
 }
@@ -2315,6 +2809,11 @@ static void grg_put_item(grg_schema *c, int item) {     /* a value by its rule; 
 
 static void grg_put_array(grg_schema *c, const char *const *k) {
     int least = grg_bound(c, k[GRG_MIN_ITEMS], 0), most = grg_bound(c, k[GRG_MAX_ITEMS], -1);
+    if (k[GRG_ITEMS] && *k[GRG_ITEMS] == '[') {
+        grg_wrong_at(c, k[GRG_ITEMS], "items: a list of schemas (a tuple) is not supported, only "
+                     "one schema for all items");
+        return;
+    }
     int item = k[GRG_ITEMS] ? grg_rule_of(c, k[GRG_ITEMS]) : -1;
     if (most >= 0 && least > most)
         grg_wrong_at(c, k[GRG_MAX_ITEMS], "less than minItems");
@@ -2439,15 +2938,57 @@ static int grg_convert_schema(grg_schema *c) {
     grg_json_peek(c);
     if (c->at < c->end) grg_not_json(c, "text after the value");
     if (c->error) return c->error;
+    c->is_json = 1;
     grg_print(c, "root ::= s0\n");
     grg_rule_of(c, grg_skip_space(c, c->text));
-    for (int rule = 0; rule < c->n_rules && !c->error; rule++)
+    for (int rule = 0; rule < c->n_rules && !c->error; rule++) {
+        c->rule_starts[rule] = c->length;
         grg_put_schema(c, rule, c->rules[rule]);
+    }
     grg_put(c, grg_common_rules, sizeof grg_common_rules - 1);
     return c->error;
 }
 
+/* What is wrong with the grammar is wrong with the schema whose rule has the place. */
+static int grg_translate(void *user, uint32_t at, const char *what) {
+    static const char *const large[] = {
+        "maxLength", "maxItems", "minLength", "minItems", "pattern", "enum", "anyOf", "oneOf"
+    };
+    grg_schema *c = (grg_schema *)user;
+    int rule = c->n_rules - 1;
+    while (rule > 0 && c->rule_starts[rule] > at) rule--;
+    const char *schema = c->rules[rule], *culprit = NULL;
+    for (int i = 0; i < GRG_COUNT(large) && !culprit && *schema == '{'; i++)
+        culprit = grg_find_keyword(c, schema, large[i]);
+    if (!strncmp(what, "left", 4))
+        grg_wrong_at(c, schema, "this schema leads back to itself before it describes anything");
+    else if (!strncmp(what, "no text", 7))
+        grg_wrong_at(c, schema, "this schema requires itself, so no text of it comes to an end");
+    else
+        grg_wrong_name(c, culprit ? culprit : schema, "too much for one schema: ",
+                       what, strlen(what));
+    return c->error;
+}
+
 /* ================================================================= >>public */
+
+#define GRG_NEAR_LIMIT (GRIFFIN_GRAMMAR_FRAMES - GRIFFIN_GRAMMAR_FRAMES / 4)
+
+/* Where a state is almost full, tries all tokens that are left, so that what a mask allows is never
+ * refused later. Returns how many it forbids. */
+static int grg_forbid_too_deep(grg_threads *t, const griffin_grammar *g,
+                               const griffin_grammar_state *state, float *logits) {
+    int forbidden = 0;
+    for (uint32_t i = 0; i < g->n_numbered; i++) {
+        griffin_grammar_state s;
+        if (logits[g->order[i]] == -INFINITY) continue;
+        s = *state;
+        if (grg_accept_token(t, g, &s, g->order[i]) > 0) continue;
+        logits[g->order[i]] = -INFINITY;
+        forbidden++;
+    }
+    return forbidden;
+}
 
 static int grg_keep_program(griffin_grammar *g, const grg_compiler *c) {
     uint64_t codes = (uint64_t)(c->n_codes + c->n_rows), rows = (uint64_t)c->n_rows;
@@ -2470,13 +3011,15 @@ static int grg_check_length(const griffin_grammar *g, const char *what, size_t l
                     (uint64_t)length, GRG_MOST_TEXT);
 }
 
-static int grg_read_grammar(griffin_grammar *g, const char *text, size_t length) {
-    int error = grg_check_length(g, "grammar", length);
-    if (error) return error;
+static int grg_read_rules_of(griffin_grammar *g, const char *text, size_t length,
+                             grg_translator *translate, void *user) {
+    int error;
     grg_compiler *c = (grg_compiler *)grg_allocate(&g->hooks, sizeof *c);
     if (!c) return GRIFFIN_E_MEMORY;
     memset(c, 0, sizeof *c);
     c->hooks = &g->hooks;
+    c->translate = translate;
+    c->translate_user = user;
     c->text = text;
     c->length = (uint32_t)length;
     g->id = grg_hash(text, length);
@@ -2484,6 +3027,11 @@ static int grg_read_grammar(griffin_grammar *g, const char *text, size_t length)
     if (!error) error = grg_keep_program(g, c);
     grg_release(&g->hooks, c);
     return error;
+}
+
+static int grg_read_grammar(griffin_grammar *g, const char *text, size_t length) {
+    int error = grg_check_length(g, "grammar", length);
+    return error ? error : grg_read_rules_of(g, text, length, NULL, NULL);
 }
 
 static int grg_read_schema(griffin_grammar *g, const char *text, size_t length) {
@@ -2494,10 +3042,11 @@ static int grg_read_schema(griffin_grammar *g, const char *text, size_t length) 
     c->hooks = &g->hooks;
     c->text = text;
     c->end = text + length;
-    c->error = c->n_rules = c->n_properties = 0;
+    if (length >= 3 && !memcmp(text, "\xEF\xBB\xBF", 3)) c->text += 3;   /* a BOM */
+    c->error = c->n_rules = c->n_properties = c->is_json = 0;
     c->length = 0;
     error = grg_convert_schema(c);
-    if (!error) error = grg_read_grammar(g, c->grammar, c->length);
+    if (!error) error = grg_read_rules_of(g, c->grammar, c->length, grg_translate, c);
     grg_release(&g->hooks, c);
     return error;
 }
@@ -2601,6 +3150,8 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
         if (kept[i] != -INFINITY) remaining++;
         else banned++;                      /* by the caller: it is no way out */
     }
+    if (state->frames + state->places > GRG_NEAR_LIMIT && !w.t.full)
+        remaining -= grg_forbid_too_deep(&w.t, g, state, logits);
     if (remaining > 1 && !w.t.full) remaining = grg_prefer(&w.t, g, state, logits, remaining);
     remaining += banned;
     if (w.t.full)
