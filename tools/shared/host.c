@@ -78,10 +78,12 @@ void file_close(file_bytes *f) {
     memset(f, 0, sizeof *f);
 }
 
+static const unsigned char byte_order_mark[] = { 0xef, 0xbb, 0xbf };
+
 /* Editors on Windows put a byte order mark before a text, and "\r\n" at the ends of its lines. */
 static int make_plain(file_bytes *t, report *r) {
-    static const unsigned char mark[] = { 0xef, 0xbb, 0xbf };
-    size_t size = (size_t)t->size, from = size >= 3 && !memcmp(t->data, mark, 3) ? 3 : 0, to = 0;
+    size_t size = (size_t)t->size, to = 0;
+    size_t from = size >= 3 && !memcmp(t->data, byte_order_mark, 3) ? 3 : 0;
     if (from == 0 && !memchr(t->data, '\r', size)) return 0;
     unsigned char *plain = (unsigned char *)malloc(size + 1);
     if (!plain) return report_fail(r, "out of memory");
@@ -296,8 +298,9 @@ char *input_line(size_t *size) {
     int c;
     while ((c = input_byte()) >= 0 && c != '\n') {
         buffer_number(&line, (unsigned)c, 1);
-        if (!input.is_begun && line.size == 3 && !memcmp(line.data, "\xef\xbb\xbf", 3)) line.size = 0;
-        input.is_begun |= line.size >= 3;
+        if (input.is_begun || line.size < 3) continue;
+        input.is_begun = 1;
+        if (!line.failed && !memcmp(line.data, byte_order_mark, 3)) line.size = 0;
     }
     input.is_begun = 1;
     int is_end = c < 0 && (line.size == 0 || interrupted());
@@ -596,7 +599,8 @@ void host_start(int *argc, char ***argv) {
 static int descriptor_of(const char *path) {
     static const char *const standard[] = { "/dev/stdin", "/dev/stdout", "/dev/stderr" };
     for (int i = 0; i < 3; i++) if (!strcmp(path, standard[i])) return i;
-    size_t start = !strncmp(path, "/dev/fd/", 8) ? 8 : !strncmp(path, "/proc/self/fd/", 14) ? 14 : 0;
+    size_t start = !strncmp(path, "/dev/fd/", 8) ? 8
+                 : !strncmp(path, "/proc/self/fd/", 14) ? 14 : 0;
     const char *digits = path + start;
     size_t n = strspn(digits, "0123456789");
     return start && n > 0 && n < 6 && !digits[n] ? atoi(digits) : -1;
@@ -656,7 +660,7 @@ int path_is_device(const char *path) {
     return descriptor_of(path) >= 0 || (mode != 0 && !S_ISREG(mode) && !S_ISDIR(mode));
 }
 
-/* The path of the file that a symbolic link leads to, which need not exist; to be freed, or null. */
+/* The path that symbolic links lead to; nothing need be there. To be freed, or null. */
 static char *behind_links(const char *path) {
     char *at = copy_text(path), link[4096];
     for (int i = 0; at && i < 40; i++) {
@@ -761,8 +765,10 @@ static int open_output(file_output *o, const char *path) {
     if (file >= 0) status = use_descriptor(o, copy_descriptor(file));
     else if (exists && !S_ISREG(old.st_mode))
         status = use_descriptor(o, open_device(path, old.st_mode));
-    else if ((o->target = behind_links(path)) != NULL) status = create_part(o, exists ? &old : NULL);
-    else status = -1;
+    else {
+        o->target = behind_links(path);
+        status = o->target ? create_part(o, exists ? &old : NULL) : -1;
+    }
     if (!status) expect_signals(o);
     return status;
 }
@@ -796,8 +802,8 @@ static void on_interrupt(int number) {
     if (interrupts++ && !is_patient) _exit(130);
 }
 
-/* Without SA_RESTART, so that Ctrl-C ends a write that waits for a reader. A signal that the program
- * was started without, as by nohup, stays ignored. */
+/* Without SA_RESTART, so that Ctrl-C ends a write that waits for a reader. A signal that is ignored
+ * when the program starts, as by nohup, stays ignored. */
 void interrupt_catch(int patient) {
     struct sigaction action;
     is_patient = patient;
@@ -828,8 +834,8 @@ static long input_bytes(void *to, size_t size) {
     return 0;
 }
 
-/* A pipe can have room for a few bytes although poll does not say so: hence write comes first. After
- * Ctrl-C it comes second, since it could wait for ever. */
+/* A pipe can have room for a few bytes although poll does not say so: hence write comes first.
+ * After Ctrl-C it comes second, since it could wait for ever. */
 static long output_bytes(const char *data, size_t size) {
     while (!interrupted() || wait_for(STDOUT_FILENO, POLLOUT)) {
         ssize_t n = write(STDOUT_FILENO, data, size);
