@@ -390,6 +390,22 @@ static void check_tame(int expected, const char *line) {
     free(text);
 }
 
+static void keep_message(int error, const char *message, void *user) {
+    if (error < 0) snprintf((char *)user, 400, "%s", message);
+}
+
+/* A host shows the library's messages as they are. */
+static void check_message(const void *file, size_t size) {
+    char message[400] = "";
+    griffin_options options;
+    griffin_model *model;
+    memset(&options, 0, sizeof options);
+    options.logger.message = keep_message;
+    options.logger.user = message;
+    CHECK(griffin_open_memory(&model, file, size, &options) < 0, "a key is not ASCII");
+    CHECK(*message && !is_raw(message, strlen(message)), "%s", message);
+}
+
 static void test_nothing_raw_is_shown(void) {
     size_t size;
     unsigned char *file = test_read(MODEL, &size);
@@ -404,6 +420,7 @@ static void test_nothing_raw_is_shown(void) {
     check_tame(0, "printf '\\033\\377\\302\\233\\342\\200\\256' | " G " tokenize " MODEL);
     unsigned char *key = find_key(file, size, "tokenizer.ggml.padding_token_id");
     memcpy(key - 24, raw, sizeof raw - 1);  /* there is a message about it */
+    check_message(file, size);
     write_file(WORK "raw.gguf", file, size);
     check_tame(1, G " info " WORK "raw.gguf 2>&1");
     check_tame(1, G " convert " WORK "raw.gguf " WORK "out.gguf 2>&1");
