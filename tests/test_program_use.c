@@ -232,6 +232,32 @@ static void test_fifos_are_written_to(void) {
                "printf 'Once\\n/save " WORK "fifo\\n/help\\n' | " TALK "2>&1", "/quit");
 }
 
+static void test_files_of_others(void) {
+    write_text(WORK "one", "old");
+    remove(WORK "two");
+    CHECK(link(WORK "one", WORK "two") == 0, "a second name");
+    free(shell(0, SAVE("one") "2>&-"));
+    free(shell(0, SAVE("three") "2>&-"));
+    check_same("cksum < " WORK "two", "cksum < " WORK "three");
+    write_text(WORK "one", "whole");
+    check_says(0, "ulimit -f 4; " SAVE("one") "2>&1", "File too large");
+    check_says(0, "cat " WORK "two", "whole");
+    if (geteuid() == 0) return;             /* may write to everything */
+    CHECK(chmod(WORK "one", 0400) == 0, "chmod");
+    check_says(0, SAVE("one") "2>&1", "one: cannot create: Permission denied");
+    check_says(0, "cat " WORK "two", "whole");
+}
+
+/* No file gets the number of a standard stream that is closed. */
+static void test_closed_streams(void) {
+    free(shell(0, G " convert " TINY WORK "d.gguf 2>&1"));
+    free(shell(0, G " convert " TINY WORK "e.gguf 2>&- <&- > " WORK "out"));
+    check_same("cksum < " WORK "d.gguf", "cksum < " WORK "e.gguf");
+    free(shell(1, G " convert " TINY WORK "e.gguf 2>&1 >&- <&-"));
+    check_same("cksum < " WORK "d.gguf", "cksum < " WORK "e.gguf");
+    check_says(1, RUNS "2>&1 <&-", "standard input: cannot be read");
+}
+
 static void test_modes_are_kept(void) {
     static const int modes[] = { 0600, 0640, 0604, 0755 };
     for (int i = 0; i < 4; i++) {
@@ -486,6 +512,8 @@ int main(void) {
     RUN(test_files_are_not_replaced_by_others);
     RUN(test_devices_are_written_to);
     RUN(test_fifos_are_written_to);
+    RUN(test_files_of_others);
+    RUN(test_closed_streams);
     RUN(test_modes_are_kept);
     RUN(test_names);
     RUN(test_a_full_disk_is_an_error);

@@ -23,6 +23,7 @@ static int   map_file(file_bytes *f, const char *path, FILE **stream);  /* 0: re
 static void  unmap_file(file_bytes *f);
 static int   open_output(file_output *o, const char *path);     /* 0, or -1 */
 static void  output_over(file_output *o);                       /* it is closed */
+static int   overwrite_file(const char *path, const char *from);        /* 0, or -1 */
 static int   file_rename(const char *from, const char *to);     /* also over a file; 0 or -1 */
 static void  file_remove(const char *path);
 static int   sync_file(FILE *f);                                /* 0, or -1 */
@@ -156,10 +157,13 @@ int file_finish(file_output *o, report *r) {
         o->stream = NULL;
     }
     if (failed) return output_failed(o, "write", r);
-    if (o->part && file_rename(o->part, o->target)) return output_failed(o, "rename", r);
-    free(o->part);
-    o->part = NULL;
-    file_abandon(o);
+    if (o->is_shared && overwrite_file(o->target, o->part)) return output_failed(o, "write", r);
+    if (o->part && !o->is_shared) {
+        if (file_rename(o->part, o->target)) return output_failed(o, "rename", r);
+        free(o->part);
+        o->part = NULL;
+    }
+    file_abandon(o);                        /* removes a copy that has been copied */
     return 0;
 }
 
@@ -469,6 +473,10 @@ static int open_output(file_output *o, const char *path) {
 
 static void output_over(file_output *o) { (void)o; }
 
+static int overwrite_file(const char *path, const char *from) {
+    return file_rename(from, path);         /* is not called */
+}
+
 int directory_make(const char *path) {
     wchar_t *wide = wide_text(path);
     int status = wide ? _wmkdir(wide) : -1;
@@ -583,14 +591,19 @@ void big_release(void *memory) {
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* A file that may not grow further is then an error of write, which has a message. */
+#ifdef __wasi__
+void host_start(int *argc, char ***argv) { (void)argc; (void)argv; }
+#else
+/* A file that may not grow further is then an error of write, which has a message. A standard
+ * stream that is closed stays one that fails: no file may get its number. */
 void host_start(int *argc, char ***argv) {
     (void)argc;
     (void)argv;
-#ifdef SIGXFSZ
     signal(SIGXFSZ, SIG_IGN);
-#endif
+    for (int i = 0; i < 3; i++)
+        if (fcntl(i, F_GETFD) < 0 && open("/dev/null", i ? O_RDONLY : O_WRONLY) < 0) return;
 }
+#endif
 
 /* ---- files and paths ------------------------------------------------------------------------- */
 
@@ -693,16 +706,17 @@ static int open_device(const char *path, mode_t mode) {
 }
 
 #ifdef __wasi__                             /* neither owners, modes nor signals */
-static int  copy_owner(int file, const struct stat *old) { (void)file; (void)old; return 0; }
+static int  keep_owner(int file, const struct stat *old) { (void)file; (void)old; return 0; }
 static void output_over(file_output *o) { (void)o; }
 static void expect_signals(const file_output *o) { (void)o; }
 #else
-/* Where the owner cannot be kept, the file is not opened to another group. */
-static int copy_owner(int file, const struct stat *old) {
-    mode_t mode = old->st_mode & 07777;
-    if ((old->st_uid != geteuid() || old->st_gid != getegid())
-        && fchown(file, old->st_uid, old->st_gid)) mode &= 0707;
-    return fchmod(file, mode);
+/* Gives a new file the owner and mode of an old one. 0, or -1 if it cannot have them. */
+static int keep_owner(int file, const struct stat *old) {
+    struct stat now;
+    if (fstat(file, &now)) return -1;
+    if ((old->st_uid != now.st_uid || old->st_gid != now.st_gid)
+        && fchown(file, old->st_uid, old->st_gid)) return -1;
+    return fchmod(file, old->st_mode & 07777);
 }
 
 static const char *volatile unfinished;     /* is removed when a signal ends the program */
@@ -754,8 +768,44 @@ static int create_part(file_output *o, const struct stat *old) {
         o->part = NULL;
         return -1;
     }
-    if (old) copy_owner(file, old);
+    o->is_shared = old && (old->st_nlink > 1 || keep_owner(file, old));
     return use_descriptor(o, file);
+}
+
+static int copy_bytes(int from, int to, off_t begin, off_t end) {
+    char part[16384];
+    while (begin < end) {
+        off_t left = end - begin;
+        ssize_t n = pread(from, part, left < 16384 ? (size_t)left : sizeof part, begin);
+        if (n > 0) n = pwrite(to, part, (size_t)n, begin);
+        if (n <= 0) return -1;
+        begin += n;
+    }
+    return 0;
+}
+
+/* What exceeds the old size comes first: if there is no room for it, the old content is whole. */
+static int overwrite(int from, int to, off_t size, off_t old_size) {
+    off_t begin = size < old_size ? size : old_size;
+    if (copy_bytes(from, to, begin, size)) {
+        int error = errno, status = ftruncate(to, old_size);
+        errno = error;
+        return status ? status : -1;
+    }
+    return copy_bytes(from, to, 0, begin) || ftruncate(to, size) || fsync(to) ? -1 : 0;
+}
+
+/* A file with other names, or with an owner who would be lost, must stay the file that it is. */
+static int overwrite_file(const char *path, const char *from) {
+    struct stat old, now;
+    int in = open(from, O_RDONLY), out = open(path, O_WRONLY), status = -1;
+    if (in >= 0 && out >= 0 && !fstat(in, &now) && !fstat(out, &old))
+        status = overwrite(in, out, now.st_size, old.st_size);
+    int error = errno;
+    if (in >= 0) close(in);
+    if (out >= 0 && close(out) && !status) return -1;
+    errno = error;
+    return status;
 }
 
 static int open_output(file_output *o, const char *path) {
@@ -765,6 +815,7 @@ static int open_output(file_output *o, const char *path) {
     if (file >= 0) status = use_descriptor(o, copy_descriptor(file));
     else if (exists && !S_ISREG(old.st_mode))
         status = use_descriptor(o, open_device(path, old.st_mode));
+    else if (exists && access(path, W_OK)) status = -1;     /* to replace it would be possible */
     else {
         o->target = behind_links(path);
         status = o->target ? create_part(o, exists ? &old : NULL) : -1;

@@ -40,6 +40,7 @@ typedef struct file_output {
     FILE *stream;                           /* null: not open */
     char *path;                             /* for messages */
     char *target, *part;                    /* behind links; the temporary name, or null */
+    int   is_shared;                        /* has other names or another owner: is overwritten */
 } file_output;
 
 int  file_create (file_output *o, const char *path, report *r);
