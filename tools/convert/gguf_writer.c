@@ -130,8 +130,12 @@ int gguf_pad(gguf_writer *g, report *r) {
     return write_zeros(g, from, r);
 }
 
-int gguf_close(gguf_writer *g, report *r) {
+int gguf_finish(gguf_writer *g, report *r) {
     if (g->written != g->data_size) return report_fail(r, "tensors are missing");
+    return g->file.stream ? file_flush(&g->file, r) : 0;
+}
+
+int gguf_close(gguf_writer *g, report *r) {
     return g->file.stream ? file_finish(&g->file, r) : 0;
 }
 

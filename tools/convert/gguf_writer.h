@@ -6,6 +6,7 @@
  *     gguf_tensor(&g, name, rank, shape, type);                 ... every tensor
  *     gguf_open(&g, path, r);                                   the header is on the disk
  *     gguf_write(&g, data, size, r); gguf_pad(&g, r);           ... each tensor, in the same order
+ *     gguf_finish(&g, r);                                       all of it is on the disk
  *     gguf_close(&g, r);                                        the file gets its name
  *     gguf_free(&g);                                            always; removes an unfinished file
  *
@@ -55,6 +56,7 @@ uint64_t gguf_tensor(gguf_writer *g, const char *name, int rank, const uint64_t 
 int  gguf_open (gguf_writer *g, const char *path, report *r);
 int  gguf_write(gguf_writer *g, const void *data, size_t size, report *r);
 int  gguf_pad  (gguf_writer *g, report *r);
+int  gguf_finish(gguf_writer *g, report *r);
 int  gguf_close(gguf_writer *g, report *r);
 void gguf_free (gguf_writer *g);
 

@@ -150,6 +150,10 @@ int file_write(file_output *o, const void *data, size_t size, report *r) {
     return fwrite(data, 1, size, o->stream) == size ? 0 : output_failed(o, "write", r);
 }
 
+int file_flush(file_output *o, report *r) {
+    return fflush(o->stream) ? output_failed(o, "write", r) : 0;
+}
+
 int file_finish(file_output *o, report *r) {
     int failed = fflush(o->stream) || (o->part && sync_file(o->stream));
     if (!failed) {

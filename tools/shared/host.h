@@ -45,6 +45,7 @@ typedef struct file_output {
 
 int  file_create (file_output *o, const char *path, report *r);
 int  file_write  (file_output *o, const void *data, size_t size, report *r);
+int  file_flush  (file_output *o, report *r);   /* who opens `part` can read all of it now */
 int  file_finish (file_output *o, report *r);
 void file_abandon(file_output *o);          /* the old file stays; does nothing after file_finish */
 
