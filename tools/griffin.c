@@ -45,7 +45,7 @@ static int version(void) {
 static int run_command(int argc, char **argv) {
     for (int i = 0; i < COMMANDS; i++)
         if (!strcmp(argv[0], commands[i].name)) return commands[i].run(argc, argv);
-    fprintf(stderr, "griffin: there is no command '%s'; see: griffin help\n", argv[0]);
+    complain("there is no command '%s'; see: griffin help", argv[0]);
     return 2;
 }
 

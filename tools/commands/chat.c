@@ -18,6 +18,7 @@ typedef struct chat {
     griffin_sampler sampler;
     int limit, raw;
     int32_t start_of_turn;
+    double stopped;                         /* when Ctrl-C stopped an answer */
 } chat;
 
 /* ---- one turn ----------------------------------------------------------------------------- */
@@ -121,11 +122,19 @@ static char *trim(char *line, size_t *size) {
     return line;
 }
 
+/* A second Ctrl-C just after one that stopped an answer is meant for that answer, too. */
+static int is_late(chat *c) {
+    if (!interrupted() || seconds_now() - c->stopped > 1) return 0;
+    c->stopped = seconds_now();
+    return 1;
+}
+
 /* A line that holds a NUL is no command. Returns 0 to leave the conversation. */
 static int hear(chat *c, char *line, size_t size, int *status) {
     const char *words = *line == '/' || !c->raw ? trim(line, &size) : line;
     if (*words == '/' && strlen(words) == size) return run_command(c, words);
     if (size > 0) *status = answer(c, words, size);
+    if (interrupted()) c->stopped = seconds_now();
     return 1;
 }
 
@@ -138,8 +147,8 @@ static int converse(chat *c) {
         interrupt_clear();
         size_t size;
         char *line = input_line(&size);
-        if (!line) break;
-        going = hear(c, line, size, &status);
+        if (line) going = hear(c, line, size, &status);
+        else if (!is_late(c)) break;
         free(line);
     }
     if (terminal && going) printf("\n");
@@ -202,5 +211,6 @@ int command_chat(int argc, char **argv) {
     c.sampler = sampler;
     c.limit = limit;
     c.raw = raw;
+    c.stopped = -1;
     return open_and_converse(&how, &c, &o, &control);
 }

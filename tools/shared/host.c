@@ -23,6 +23,7 @@ static int   map_file(file_bytes *f, const char *path, FILE **stream);  /* 0: re
 static void  unmap_file(file_bytes *f);
 static int   open_output(file_output *o, const char *path);     /* 0, or -1 */
 static void  output_over(file_output *o);                       /* it is closed */
+static int   overwrite_file(const char *path, const char *from);        /* 0, or -1 */
 static int   file_rename(const char *from, const char *to);     /* also over a file; 0 or -1 */
 static void  file_remove(const char *path);
 static int   sync_file(FILE *f);                                /* 0, or -1 */
@@ -78,10 +79,12 @@ void file_close(file_bytes *f) {
     memset(f, 0, sizeof *f);
 }
 
+static const unsigned char byte_order_mark[] = { 0xef, 0xbb, 0xbf };
+
 /* Editors on Windows put a byte order mark before a text, and "\r\n" at the ends of its lines. */
 static int make_plain(file_bytes *t, report *r) {
-    static const unsigned char mark[] = { 0xef, 0xbb, 0xbf };
-    size_t size = (size_t)t->size, from = size >= 3 && !memcmp(t->data, mark, 3) ? 3 : 0, to = 0;
+    size_t size = (size_t)t->size, to = 0;
+    size_t from = size >= 3 && !memcmp(t->data, byte_order_mark, 3) ? 3 : 0;
     if (from == 0 && !memchr(t->data, '\r', size)) return 0;
     unsigned char *plain = (unsigned char *)malloc(size + 1);
     if (!plain) return report_fail(r, "out of memory");
@@ -158,10 +161,13 @@ int file_finish(file_output *o, report *r) {
         o->stream = NULL;
     }
     if (failed) return output_failed(o, "write", r);
-    if (o->part && file_rename(o->part, o->target)) return output_failed(o, "rename", r);
-    free(o->part);
-    o->part = NULL;
-    file_abandon(o);
+    if (o->is_shared && overwrite_file(o->target, o->part)) return output_failed(o, "write", r);
+    if (o->part && !o->is_shared) {
+        if (file_rename(o->part, o->target)) return output_failed(o, "rename", r);
+        free(o->part);
+        o->part = NULL;
+    }
+    file_abandon(o);                        /* removes a copy that has been copied */
     return 0;
 }
 
@@ -300,8 +306,9 @@ char *input_line(size_t *size) {
     int c;
     while ((c = input_byte()) >= 0 && c != '\n') {
         buffer_number(&line, (unsigned)c, 1);
-        if (!input.is_begun && line.size == 3 && !memcmp(line.data, "\xef\xbb\xbf", 3)) line.size = 0;
-        input.is_begun |= line.size >= 3;
+        if (input.is_begun || line.size < 3) continue;
+        input.is_begun = 1;
+        if (!line.failed && !memcmp(line.data, byte_order_mark, 3)) line.size = 0;
     }
     input.is_begun = 1;
     int is_end = c < 0 && (line.size == 0 || interrupted());
@@ -470,6 +477,10 @@ static int open_output(file_output *o, const char *path) {
 
 static void output_over(file_output *o) { (void)o; }
 
+static int overwrite_file(const char *path, const char *from) {
+    return file_rename(from, path);         /* is not called */
+}
+
 int directory_make(const char *path) {
     wchar_t *wide = wide_text(path);
     int status = wide ? _wmkdir(wide) : -1;
@@ -584,14 +595,19 @@ void big_release(void *memory) {
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* A file that may not grow further is then an error of write, which has a message. */
+#ifdef __wasi__
+void host_start(int *argc, char ***argv) { (void)argc; (void)argv; }
+#else
+/* A file that may not grow further is then an error of write, which has a message. A standard
+ * stream that is closed stays one that fails: no file may get its number. */
 void host_start(int *argc, char ***argv) {
     (void)argc;
     (void)argv;
-#ifdef SIGXFSZ
     signal(SIGXFSZ, SIG_IGN);
-#endif
+    for (int i = 0; i < 3; i++)
+        if (fcntl(i, F_GETFD) < 0 && open("/dev/null", i ? O_RDONLY : O_WRONLY) < 0) return;
 }
+#endif
 
 /* ---- files and paths ------------------------------------------------------------------------- */
 
@@ -600,7 +616,8 @@ void host_start(int *argc, char ***argv) {
 static int descriptor_of(const char *path) {
     static const char *const standard[] = { "/dev/stdin", "/dev/stdout", "/dev/stderr" };
     for (int i = 0; i < 3; i++) if (!strcmp(path, standard[i])) return i;
-    size_t start = !strncmp(path, "/dev/fd/", 8) ? 8 : !strncmp(path, "/proc/self/fd/", 14) ? 14 : 0;
+    size_t start = !strncmp(path, "/dev/fd/", 8) ? 8
+                 : !strncmp(path, "/proc/self/fd/", 14) ? 14 : 0;
     const char *digits = path + start;
     size_t n = strspn(digits, "0123456789");
     return start && n > 0 && n < 6 && !digits[n] ? atoi(digits) : -1;
@@ -660,7 +677,7 @@ int path_is_device(const char *path) {
     return descriptor_of(path) >= 0 || (mode != 0 && !S_ISREG(mode) && !S_ISDIR(mode));
 }
 
-/* The path of the file that a symbolic link leads to, which need not exist; to be freed, or null. */
+/* The path that symbolic links lead to; nothing need be there. To be freed, or null. */
 static char *behind_links(const char *path) {
     char *at = copy_text(path), link[4096];
     for (int i = 0; at && i < 40; i++) {
@@ -693,16 +710,17 @@ static int open_device(const char *path, mode_t mode) {
 }
 
 #ifdef __wasi__                             /* neither owners, modes nor signals */
-static int  copy_owner(int file, const struct stat *old) { (void)file; (void)old; return 0; }
+static int  keep_owner(int file, const struct stat *old) { (void)file; (void)old; return 0; }
 static void output_over(file_output *o) { (void)o; }
 static void expect_signals(const file_output *o) { (void)o; }
 #else
-/* Where the owner cannot be kept, the file is not opened to another group. */
-static int copy_owner(int file, const struct stat *old) {
-    mode_t mode = old->st_mode & 07777;
-    if ((old->st_uid != geteuid() || old->st_gid != getegid())
-        && fchown(file, old->st_uid, old->st_gid)) mode &= 0707;
-    return fchmod(file, mode);
+/* Gives a new file the owner and mode of an old one. 0, or -1 if it cannot have them. */
+static int keep_owner(int file, const struct stat *old) {
+    struct stat now;
+    if (fstat(file, &now)) return -1;
+    if ((old->st_uid != now.st_uid || old->st_gid != now.st_gid)
+        && fchown(file, old->st_uid, old->st_gid)) return -1;
+    return fchmod(file, old->st_mode & 07777);
 }
 
 static const char *volatile unfinished;     /* is removed when a signal ends the program */
@@ -754,8 +772,44 @@ static int create_part(file_output *o, const struct stat *old) {
         o->part = NULL;
         return -1;
     }
-    if (old) copy_owner(file, old);
+    o->is_shared = old && (old->st_nlink > 1 || keep_owner(file, old));
     return use_descriptor(o, file);
+}
+
+static int copy_bytes(int from, int to, off_t begin, off_t end) {
+    char part[16384];
+    while (begin < end) {
+        off_t left = end - begin;
+        ssize_t n = pread(from, part, left < 16384 ? (size_t)left : sizeof part, begin);
+        if (n > 0) n = pwrite(to, part, (size_t)n, begin);
+        if (n <= 0) return -1;
+        begin += n;
+    }
+    return 0;
+}
+
+/* What exceeds the old size comes first: if there is no room for it, the old content is whole. */
+static int overwrite(int from, int to, off_t size, off_t old_size) {
+    off_t begin = size < old_size ? size : old_size;
+    if (copy_bytes(from, to, begin, size)) {
+        int error = errno, status = ftruncate(to, old_size);
+        errno = error;
+        return status ? status : -1;
+    }
+    return copy_bytes(from, to, 0, begin) || ftruncate(to, size) || fsync(to) ? -1 : 0;
+}
+
+/* A file with other names, or with an owner who would be lost, must stay the file that it is. */
+static int overwrite_file(const char *path, const char *from) {
+    struct stat old, now;
+    int in = open(from, O_RDONLY), out = open(path, O_WRONLY), status = -1;
+    if (in >= 0 && out >= 0 && !fstat(in, &now) && !fstat(out, &old))
+        status = overwrite(in, out, now.st_size, old.st_size);
+    int error = errno;
+    if (in >= 0) close(in);
+    if (out >= 0 && close(out) && !status) return -1;
+    errno = error;
+    return status;
 }
 
 static int open_output(file_output *o, const char *path) {
@@ -765,8 +819,11 @@ static int open_output(file_output *o, const char *path) {
     if (file >= 0) status = use_descriptor(o, copy_descriptor(file));
     else if (exists && !S_ISREG(old.st_mode))
         status = use_descriptor(o, open_device(path, old.st_mode));
-    else if ((o->target = behind_links(path)) != NULL) status = create_part(o, exists ? &old : NULL);
-    else status = -1;
+    else if (exists && access(path, W_OK)) status = -1;     /* to replace it would be possible */
+    else {
+        o->target = behind_links(path);
+        status = o->target ? create_part(o, exists ? &old : NULL) : -1;
+    }
     if (!status) expect_signals(o);
     return status;
 }
@@ -800,8 +857,8 @@ static void on_interrupt(int number) {
     if (interrupts++ && !is_patient) _exit(130);
 }
 
-/* Without SA_RESTART, so that Ctrl-C ends a write that waits for a reader. A signal that the program
- * was started without, as by nohup, stays ignored. */
+/* Without SA_RESTART, so that Ctrl-C ends a write that waits for a reader. A signal that is ignored
+ * when the program starts, as by nohup, stays ignored. */
 void interrupt_catch(int patient) {
     struct sigaction action;
     is_patient = patient;
@@ -832,8 +889,8 @@ static long input_bytes(void *to, size_t size) {
     return 0;
 }
 
-/* A pipe can have room for a few bytes although poll does not say so: hence write comes first. After
- * Ctrl-C it comes second, since it could wait for ever. */
+/* A pipe can have room for a few bytes although poll does not say so: hence write comes first.
+ * After Ctrl-C it comes second, since it could wait for ever. */
 static long output_bytes(const char *data, size_t size) {
     while (!interrupted() || wait_for(STDOUT_FILENO, POLLOUT)) {
         ssize_t n = write(STDOUT_FILENO, data, size);

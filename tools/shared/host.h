@@ -28,7 +28,8 @@ int  file_open(file_bytes *f, const char *path, report *r);     /* after -1 noth
 void file_close(file_bytes *f);
 
 /* Opens the words themselves as they are; or else the text of the file, or of standard input for
- * null and "-", without a byte order mark and with lines that end in \n. 0, or 1 after a message. */
+ * null and "-". It comes without a byte order mark, and "\r\n" becomes "\n". 0, or 1 after a
+ * message. */
 int text_open(file_bytes *t, const char *words, const char *file);
 
 /* A file that is being written. It grows under a temporary name in the same directory and gets its
@@ -39,6 +40,7 @@ typedef struct file_output {
     FILE *stream;                           /* null: not open */
     char *path;                             /* for messages */
     char *target, *part;                    /* behind links; the temporary name, or null */
+    int   is_shared;                        /* has other names or another owner: is overwritten */
 } file_output;
 
 int  file_create (file_output *o, const char *path, report *r);
