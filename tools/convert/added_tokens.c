@@ -4,8 +4,10 @@
  *     tokenizer_config.json    {"added_tokens_decoder": {"60": {"content": "<|im_start|>", ...}}}
  *     tokenizer.json           {"added_tokens": [{"id": 60, "content": "<|im_start|>", ...}]}
  *
- * Such tokens are found in text before anything else, as user-defined pieces are. So they become
- * user-defined pieces, whether they are special or not. */
+ * Such tokens are cut out of a text before anything else, whether they are special or not. So they
+ * become user-defined pieces. The stretches of text between them are cut into pieces one by one, each
+ * with a space of its own before it where the model says so, unless tokenizer_config.json says
+ * "legacy": false. */
 
 #include "added_tokens.h"
 
@@ -23,6 +25,7 @@ typedef struct reader {
     size_t      old_count;                  /* pieces of the tokenizer itself */
     const char *path;
     report     *r;
+    int         legacy;
 } reader;
 
 static int wrong(reader *in, const char *what) {
@@ -37,16 +40,12 @@ static int refuse(reader *in, const token *t, const char *what) {
 
 /* ---- adding ---------------------------------------------------------------------------------- */
 
-/* The added token should win wherever it is in a text. A user-defined piece that begins before it,
- * or at the same place and is longer, would be found first. */
+/* The longest piece at a place of the text is found, but the added one should be. */
 static int is_hidden(const reader *in, const token *t) {
-    for (size_t i = 0; i < in->old_count; i++) {
+    for (size_t i = 0; in->v->has_scores && i < in->old_count; i++) {
         const piece *p = &in->v->pieces[i];
-        const char *text = in->v->text + p->text.at;
-        size_t n = p->text.length;
-        if (p->type != GRIFFIN_TOKEN_USER_DEFINED) continue;
-        if (n > t->length && memcmp(text, t->text, t->length) == 0) return 1;
-        if (n > 1 && vocabulary_overlaps(text + 1, n - 1, t->text, t->length)) return 1;
+        if (p->type == GRIFFIN_TOKEN_USER_DEFINED && p->text.length > t->length
+            && memcmp(in->v->text + p->text.at, t->text, t->length) == 0) return 1;
     }
     return 0;
 }
@@ -66,7 +65,7 @@ static int add_piece(reader *in, const token *t) {
     vocabulary *v = in->v;
     if (vocabulary_find(v, t->text, t->length, 0) >= 0)
         return refuse(in, t, "another piece has this text");
-    if (is_hidden(in, t)) return refuse(in, t, "overlaps with a user-defined piece");
+    if (is_hidden(in, t)) return refuse(in, t, "a user-defined piece begins with it");
     piece *p = vocabulary_at(v, (size_t)t->id);
     if (!p) return refuse(in, t, "out of memory");
     slice text = keep_text(v, t);
@@ -182,7 +181,10 @@ static int take_text(reader *in) {
 static int take_member(reader *in) {
     if (json_text_is(&in->j, "added_tokens_decoder")) return take_by_id(in);
     if (json_text_is(&in->j, "added_tokens")) return take_list(in);
-    return json_skip(&in->j) == 0 ? 0 : wrong(in, "not JSON");
+    int legacy = json_text_is(&in->j, "legacy");
+    if (json_skip(&in->j) != 0) return wrong(in, "not JSON");
+    if (legacy && in->j.kind == JSON_FALSE) in->legacy = 0;
+    return 0;
 }
 
 static int read_file(reader *in, int (*take)(reader *in)) {
@@ -203,7 +205,7 @@ int added_tokens_read(vocabulary *v, const char *path, report *r) {
         {"added_tokens.json", take_text}, {"tokenizer_config.json", take_member},
         {"tokenizer.json", take_member}
     };
-    reader in = {{0}, v, v->count, NULL, r};
+    reader in = {{0}, v, v->count, NULL, r, 1};
     int status = 0, count = v->has_scores ? 3 : 2;  /* a tokenizer.json has listed its own */
     for (int i = 0; status == 0 && i < count; i++) {
         char *beside = path_beside(path, files[i].name);
@@ -214,5 +216,9 @@ int added_tokens_read(vocabulary *v, const char *path, report *r) {
     }
     for (size_t i = in.old_count; status == 0 && i < v->count; i++)
         if (!v->pieces[i].text.length) vocabulary_pad(v, i);
+    if (v->has_scores && v->count > in.old_count) {
+        v->first_added = (int)in.old_count;
+        v->prefix_everywhere = v->add_space_prefix && in.legacy;
+    }
     return status;
 }
