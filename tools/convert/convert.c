@@ -51,7 +51,8 @@ static int find_directory(job *j) {
 }
 
 static int open_weights(job *j) {
-    if (weights_open(&j->m->w, j->o->source, j->r) != 0) return -1;
+    if (weights_open(&j->m->w, j->o->source, j->r) != 0
+        || weights_strip(&j->m->w, j->o->source, j->r) != 0) return -1;
     j->from_deepmind = weights_find(&j->m->w, "embedder.input_embedding") != NULL;
     return j->from_deepmind ? weights_from_deepmind(&j->m->w, j->o->source, j->r) : 0;
 }
