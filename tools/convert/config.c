@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../shared/engine.h"
 #include "../shared/json.h"
 #include "quantise.h"
 
@@ -190,7 +189,7 @@ static int settle_rope(reader *in) {
 static int take_activation(reader *in) {
     int found = -1;
     if (in->j.kind == JSON_NULL) return 0;
-    if (in->j.kind == JSON_STRING) found = engine_activation_find(in->j.text, in->j.length);
+    if (in->j.kind == JSON_STRING) found = griffin_find_activation(in->j.text, in->j.length);
     if (found < 0)
         return wrong(in, "hidden_activation",
                      "gelu_pytorch_tanh, gelu_new, gelu, silu, swish or relu");
@@ -442,15 +441,15 @@ void config_free(model_config *c) {
 /* ---- metadata ------------------------------------------------------------------------------ */
 
 void config_write(const griffin_config *net, gguf_writer *g) {
-    engine_number number;
+    griffin_number number;
     char key[80];
-    for (int i = 0; engine_number_of(net, i, &number); i++) {
+    for (int i = 0; griffin_config_number(net, i, &number) > 0; i++) {
         snprintf(key, sizeof key, "griffin.%s", number.key);
-        if (number.kind == 'f') gguf_f32(g, key, (float)number.value);
-        else if (number.kind == 'b') gguf_bool(g, key, number.value != 0);
+        if (number.type == GRIFFIN_VALUE_F32) gguf_f32(g, key, (float)number.value);
+        else if (number.type == GRIFFIN_VALUE_BOOL) gguf_bool(g, key, number.value != 0);
         else gguf_u32(g, key, (uint32_t)number.value);
     }
-    gguf_string(g, "griffin.hidden_activation", engine_activation_name(net->activation));
+    gguf_string(g, "griffin.hidden_activation", griffin_activation_name(net->activation));
     gguf_array(g, "griffin.block_types", GGUF_STRING, (uint64_t)net->layers);
     for (int i = 0; i < net->layers; i++)
         gguf_item_text(g, net->blocks[i] == 'a' ? "attention" : "recurrent", 9);

@@ -15,7 +15,6 @@
 #include "quantise.h"
 #include "tiles.h"
 #include "trial.h"
-#include "../shared/engine.h"
 #include "../shared/host.h"
 #include "../shared/options.h"
 
@@ -205,7 +204,7 @@ static const quant_type *type_of_source(const weight *w) {
 static const quant_type *type_kept(const job *j, const tensor *t) {
     const quant_type *type = type_of_source(t->source);
     if (t->kind == TENSOR_GATE && type->elements > 1) return quant_find("f32");
-    return j->o->rows || engine_has_tiling(type->name) ? type : quant_find("f32");
+    return j->o->rows || tile_exists(type->name) ? type : quant_find("f32");
 }
 
 static const quant_type *type_wanted(const job *j, const tensor *t) {
@@ -215,7 +214,7 @@ static const quant_type *type_wanted(const job *j, const tensor *t) {
     case TENSOR_TABLE:                      /* also the output head, so it gets more bits */
         if (!j->type) return type_kept(j, t);
         if (j->type->elements == 1) return j->type;
-        return quant_find(engine_has_tiling(j->type->name) ? "q8_0" : "q6_k");
+        return quant_find(tile_exists(j->type->name) ? "q8_0" : "q6_k");
     case TENSOR_SMALL: break;
     }
     return quant_find("f32");
@@ -262,7 +261,7 @@ static int write_general(job *j) {
 /* Other readers of GGUF look for the last two; the library does not. */
 static void write_network(job *j) {
     gguf_writer *g = &j->out;
-    if (!j->o->rows) gguf_u32(g, "griffin.format_version", ENGINE_FILE_VERSION);
+    if (!j->o->rows) gguf_u32(g, "griffin.format_version", GRIFFIN_FORMAT_VERSION);
     config_write(&j->m->config.net, g);
     gguf_u32(g, "griffin.context_length", (uint32_t)j->m->config.context_length);
     gguf_u32(g, "griffin.attention.value_length", (uint32_t)j->m->config.net.head_dim);
@@ -422,7 +421,7 @@ static int no_success(const job *j) {
 /* A file gets its name after the library has opened it and run a token. What is written to memory
  * is opened by the caller, and what is written to a device cannot be read again. */
 static int try_output(job *j) {
-    if (j->out.part && trial_file(j->out.part, j->o->rows, j->r) != 0) return no_success(j);
+    if (j->out.file.part && trial_file(j->out.file.part, j->o->rows, j->r) != 0) return no_success(j);
     return gguf_close(&j->out, j->r);
 }
 
@@ -436,7 +435,7 @@ static int choose_types(job *j) {
     j->type = type ? quant_find(type) : NULL;
     j->gates = gates ? quant_find(gates) : NULL;
     if (type && !j->type) return report_fail(j->r, "--type %s: there is no such type", type);
-    if (type && !j->o->rows && !engine_has_tiling(type))
+    if (type && !j->o->rows && !tile_exists(type))
         return report_fail(j->r, "--type %s: griffin reads f32, f16, bf16, q8_0 and q4_0; --rows "
                            "writes a file of this type for other readers", type);
     if (!gates || (j->gates && j->gates->elements == 1)) return 0;

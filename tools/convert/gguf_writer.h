@@ -10,18 +10,17 @@
  *     gguf_close(&g, r);                                        the file gets its name
  *     gguf_free(&g);                                            always; removes an unfinished file
  *
- * The file grows under a temporary name beside the final one and is renamed when it is complete, so
- * that half a model never has a model's name. A device or pipe is written to directly. With a null
- * path the file is made in memory. */
+ * Half a model never has a model's name: see file_output. With a null path the file is made in
+ * memory. */
 
 #ifndef GGUF_WRITER_H
 #define GGUF_WRITER_H
 
 #include <stdint.h>
-#include <stdio.h>
 
 #include "quantise.h"
 #include "../shared/buffer.h"
+#include "../shared/host.h"
 #include "../shared/report.h"
 
 #define GGUF_ALIGNMENT 64                  /* a cache line, so that weights can be used in place */
@@ -34,8 +33,7 @@ typedef struct gguf_writer {
     byte_buffer image;                      /* with a null path: the file in memory */
     uint64_t    key_count, tensor_count;
     uint64_t    data_size, written;         /* of the data section: planned, done */
-    FILE       *file;
-    char       *path, *part;                /* part: the temporary name; null: write to path */
+    file_output file;
 } gguf_writer;
 
 void gguf_text  (gguf_writer *g, const char *key, const char *text, size_t length);

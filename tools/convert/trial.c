@@ -8,21 +8,26 @@
 #include <string.h>
 
 #include "../../griffin.h"
-#include "../shared/engine.h"
 #include "../shared/host.h"
 
 /* ---- metadata -------------------------------------------------------------------------------- */
 
+static void report_to(griffin_options *options, report *r) {
+    memset(options, 0, sizeof *options);
+    r->text[0] = 0;
+    options->error = r->text;
+    options->error_size = sizeof r->text;
+}
+
+/* The library leaves out what it cannot read, and says why. */
 static int read_metadata(const void *data, size_t size, report *r) {
-    engine_file *file;
-    griffin_config config;
-    griffin_info info;
-    int status = engine_open(&file, data, size, r);
-    if (status != 0) return -1;
-    status = engine_config(file, &config, r);
-    if (status >= 0) status = engine_vocabulary(file, &info, r);
-    engine_close(file);
-    return status < 0 ? -1 : 0;
+    griffin_model *model;
+    griffin_options options;
+    report_to(&options, r);
+    options.directory_only = 1;
+    if (griffin_open_memory(&model, data, size, &options) != GRIFFIN_OK) return -1;
+    griffin_close(model);
+    return r->text[0] ? -1 : 0;
 }
 
 /* A file with the same keys and without tensors, in memory. */
@@ -63,9 +68,7 @@ static int run_model(const void *data, size_t size, report *r) {
     griffin_options options;
     float *logits;
     int status;
-    memset(&options, 0, sizeof options);
-    options.error = r->text;
-    options.error_size = sizeof r->text;
+    report_to(&options, r);
     if (griffin_open_memory(&model, data, size, &options) != GRIFFIN_OK) return -1;
     logits = (float *)malloc((size_t)griffin_get_info(model)->config.vocab * sizeof *logits);
     status = logits ? run_token(model, logits, r) : report_fail(r, "out of memory");

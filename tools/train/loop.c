@@ -205,7 +205,7 @@ int train_run(training *t) {
     r.first_tokens = t->progress.tokens;
     if (share_after(t, t->progress.steps) >= 1)
         printf("nothing is left to do: give it more --steps or --time\n");
-    interrupt_catch();
+    interrupt_catch(0);
     while (!status && !interrupted() && share_after(t, t->progress.steps) < 1) {
         double before = share_after(t, t->progress.steps), begun = seconds_now();
         status = step(t);

@@ -256,7 +256,7 @@ static int check_files(const command *c, const train_options *o) {
     if (o->checkpoint && !o->resume && path_exists(o->checkpoint))
         return complain("%s: exists already; go on with --resume, or remove it", o->checkpoint);
     memset(&g, 0, sizeof g);                /* whether a model could be written */
-    if (o->output) status = gguf_open(&g, o->output, &r);
+    if (o->output && !path_is_device(o->output)) status = gguf_open(&g, o->output, &r);
     gguf_free(&g);
     return status ? complain("%s", r.text) : -1;
 }
