@@ -381,7 +381,7 @@ static void test_added_tokens_are_markers(void) {
     griffin_model *model;
     int32_t tokens[64];
     check_added("tokenizer_config.json", BOTH, NULL, "1 60 13 61");
-    CHECK(file_rename(OUT, WORK "first.gguf") == 0, "renames");
+    CHECK(rename(OUT, WORK "first.gguf") == 0, "renames");
     convert_options o = {WORK "first.gguf", OUT, 0, 0, 0, 0, 0, 0, 0, 0, 1};
     check_output(convert(&o, &message), "<|im_start|>hero<|im_end|>", "1 60 13 61");
     if (!(model = open_output())) return;
