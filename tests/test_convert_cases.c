@@ -212,6 +212,22 @@ static void test_decoders(void) {
     CHECK_EDITS("ranks.json", 60, edits);
 }
 
+/* Many short stretches take more room than their bytes; griffin_encode_size knows it. */
+static void check_room(const griffin_model *model) {
+    char text[200];
+    int32_t tokens[400];
+    griffin_encoding e;
+    for (int i = 0; i < 200; i++) text[i] = i & 1 ? 'x' : '\xFF';
+    memset(&e, 0, sizeof e);
+    for (size_t n = 0; n < sizeof text; n++) {
+        e.scratch_size = griffin_encode_size(model, n);
+        e.scratch = malloc(e.scratch_size);
+        int count = griffin_encode(model, &e, text, n, tokens, 400);
+        CHECK(count >= 0, "%lu bytes: %d", (unsigned long)n, count);
+        free(e.scratch);
+    }
+}
+
 /* A space before every stretch of text, which Llama-2's files ask for. */
 static void test_prepend(void) {
     static const edit edits[] = {
@@ -223,8 +239,9 @@ static void test_prepend(void) {
     };
     griffin_model *model;
     CHECK_EDITS("ranks.json", 60, edits);
-    write_model(60, "");
+    write_model(61, "");
     write_tokenizer("ranks.json", REPLACE, SEQUENCE("normalizers", PREPEND "," REPLACE));
+    write_text(WORK "added_tokens.json", "{\"x\": 60}");
     size_t size = 0;
     char *text = (char *)test_read(WORK "tokenizer.json", &size);
     char *at = text ? strstr(text, "{\"type\":\"Fuse\"}") : NULL, edited[4096];
@@ -240,6 +257,8 @@ static void test_prepend(void) {
     check_text(model, "<s>hero", "1 29 16");
     check_text(model, "hero<s>hero</s>", "29 16 1 29 16 2");
     check_text(model, "", "");
+    check_text(model, "xherox", "60 29 16 60");
+    check_room(model);
     griffin_close(model);
 }
 
@@ -289,6 +308,7 @@ static void test_added_tokens_of_json(void) {
     static const edit edits[] = {
         {"\"added_tokens\":[", ADDED("60", "xyz", "false"), "xyzhe", "60 22"},
         {"\"added_tokens\":[", ADDED("60", "xyz", "true"), "xyzhe", "60 22"},
+        {"\"added_tokens\":[", ADDED("60", "x yz", "false"), "x yzhe", "60 22"},
         {"\"added_tokens\":[", ADDED("60", "x yz", "true"), NULL, "'x yz' is normalized"},
         {"\"added_tokens\":[", ADDED("60", "s>x", "true"), NULL, "'s>x' is normalized and overlaps"},
         {"\"added_tokens\":[", ADDED("60", "x<", "true"), NULL, "'x<' is normalized and overlaps"},
@@ -365,6 +385,8 @@ static void test_added_tokens(void) {
                 "{\"id\":60,\"content\":\"<|im_start|>\"}],\"model\":{\"vocab\":{}}}", NULL, ids);
     check_added("added_tokens.json", "{\"<|im_end|>\": 61, \"<x>\": 3}", NULL,
                 "1 42 0 53 58 0 45 46 48 50 46 0 4 50 47 61");
+    check_added("added_tokens.json", "{\"hero<\": 61}", NULL, "1 42 0 53 58 0 45 46 48 50 46 0 61 42 "
+                "0 53 58 0 17 51 0");
     check_added("added_tokens.json", "{\"<|im_end|>\": 5}", "another piece of this id", NULL);
     check_added("added_tokens.json", "{\"<x>\": 60}", "another piece has this text", NULL);
     check_added("added_tokens.json", "{\"<|im_end|>\": 62}", "63 pieces, more than the 62", NULL);
@@ -391,6 +413,16 @@ static void test_added_tokens_are_markers(void) {
     for (int i = 0; i < n; i++) CHECK(tokens[i] != 60, "a text makes a marker");
     CHECK(griffin_get_info(model)->end_of_turn == 61, "%d", griffin_get_info(model)->end_of_turn);
     griffin_close(model);
+}
+
+/* An added token may hold a space; all of it is cut out before the text gets a space of its own. */
+static void test_added_spaces(void) {
+    write_model(62, "");
+    write_tokenizer("chatml.model", NULL, NULL);
+    write_text(WORK "added_tokens.json", "{\"the  hero\": 60, \" \": 61}");
+    check_output(convert_model(0), "the  hero hero", "1 60 61 13");
+    check_output(convert_model(61), "the  herohero", "1 60 13");
+    check_output(convert_model(60), "hero", "1 13");
 }
 
 static void check_ends(const char *ends, int eos, int end_of_turn) {
@@ -448,7 +480,10 @@ static void test_rotations(void) {
                  "rope_theta is given twice", 0);
     check_config("\"rope_theta\": 1e12", NULL, 1e12f);
     check_config("\"rope_theta\": 1.1e12", "rope_theta: expected", 0);
-    check_config("\"logits_soft_cap\": 1e6", NULL, 10000);
+    check_config("\"logits_soft_cap\": 1e29", NULL, 10000);
+    check_config("\"logits_soft_cap\": 1e31", "logits_soft_cap: expected", 0);
+    check_config("\"rms_norm_eps\": 1e-36", NULL, 10000);
+    check_config("\"rms_norm_eps\": 1e-38", "rms_norm_eps: expected", 0);
 }
 
 /* ---- writing --------------------------------------------------------------------------------- */
@@ -501,6 +536,7 @@ int main(void) {
     RUN(test_user_defined_spaces);
     RUN(test_added_tokens);
     RUN(test_added_tokens_are_markers);
+    RUN(test_added_spaces);
     RUN(test_ends);
     RUN(test_rotations);
     RUN(test_floats_have_points);

@@ -50,17 +50,6 @@ static int is_hidden(const reader *in, const token *t) {
     return 0;
 }
 
-/* In the pieces of SentencePiece, U+2581 stands for a space. */
-static slice keep_text(vocabulary *v, const token *t) {
-    slice kept = {v->text_size, 0};
-    for (size_t i = 0; i < t->length; i++) {
-        int space = t->text[i] == ' ' && v->has_scores && v->escape_whitespaces;
-        kept.length += vocabulary_keep(v, space ? "\xE2\x96\x81" : t->text + i,
-                                       space ? 3 : 1).length;
-    }
-    return kept;
-}
-
 static int add_piece(reader *in, const token *t) {
     vocabulary *v = in->v;
     if (vocabulary_find(v, t->text, t->length, 0) >= 0)
@@ -68,22 +57,30 @@ static int add_piece(reader *in, const token *t) {
     if (is_hidden(in, t)) return refuse(in, t, "a user-defined piece begins with it");
     piece *p = vocabulary_at(v, (size_t)t->id);
     if (!p) return refuse(in, t, "out of memory");
-    slice text = keep_text(v, t);
+    slice text = vocabulary_keep(v, t->text, t->length);
     p->text = text;
     p->type = GRIFFIN_TOKEN_USER_DEFINED;
     return 0;
 }
 
+/* Whether it is the text of a piece, in which U+2581 may stand for a space. */
+static int is_text_of(const vocabulary *v, const piece *p, const token *t) {
+    const char *text = v->text + p->text.at;
+    size_t at = 0;
+    for (size_t i = 0; i < t->length; i++) {
+        size_t left = p->text.length - at;
+        int space = t->text[i] == ' ' && left >= 3 && memcmp(text + at, "\xE2\x96\x81", 3) == 0;
+        if (!space && (left == 0 || text[at] != t->text[i])) return 0;
+        at += space ? 3 : 1;
+    }
+    return at == p->text.length;
+}
+
 /* A piece that is listed again may have been an ordinary one. */
 static int add_again(reader *in, const token *t, piece *p) {
-    token copy = *t;
-    vocabulary *v = in->v;
-    slice text = keep_text(v, &copy);
-    if (text.length != p->text.length
-        || memcmp(v->text + text.at, v->text + p->text.at, text.length) != 0)
+    if (!is_text_of(in->v, p, t))
         return refuse(in, t, "the tokenizer has another piece of this id; --tokenizer FILE says "
                       "which file counts");
-    v->text_size = text.at;
     if (p->type == GRIFFIN_TOKEN_NORMAL || p->type == GRIFFIN_TOKEN_UNUSED)
         p->type = GRIFFIN_TOKEN_USER_DEFINED;
     return 0;
@@ -218,6 +215,7 @@ int added_tokens_read(vocabulary *v, const char *path, report *r) {
         if (!v->pieces[i].text.length) vocabulary_pad(v, i);
     if (v->has_scores && v->count > in.old_count) {
         v->first_added = (int)in.old_count;
+        v->verbatim = 1;
         v->prefix_everywhere = v->add_space_prefix && in.legacy;
     }
     return status;

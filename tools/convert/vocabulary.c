@@ -103,6 +103,7 @@ static void crop_pieces(vocabulary *v, size_t size) {
     names pieces = {0};
     size_t kept = 0;
     v->count = size;
+    if ((size_t)v->first_added >= size) v->first_added = 0;
     for (size_t i = 0; i < size; i++)
         if (names_add(&pieces, v->text + v->pieces[i].text.at, v->pieces[i].text.length) < 0)
             v->out_of_memory = 1;
