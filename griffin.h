@@ -5136,8 +5136,8 @@ static void grf_encoder_keep_cut(grf_encoder *e, const char *text, int32_t id) {
     e->characters++;
 }
 
-/* Rewrites the text and, if there is memory for symbols, cuts it into them. Special pieces, by score
- * only the added ones, are cut out of the raw text before. */
+/* Rewrites the text and, if there is memory for symbols, cuts it into them. Before that, special
+ * pieces are cut out of the raw text; by score, only the added ones. */
 static void grf_encoder_prepare(grf_encoder *e, const char *text, uint64_t length) {
     uint64_t at = 0, from = 0;
     e->text.length = e->characters = 0;

@@ -3,9 +3,9 @@
  *
  * tests/data/convert_cases has small tokenizers: ranks.json is BPE of SentencePiece's form,
  * bytes.json and alphabet.json (with 19 of 256 bytes) are of GPT-2's, chatml.model and spaces.model
- * (with user-defined pieces of two and three plain spaces) were trained by SentencePiece. The ids of
- * the unedited files are those of the reference tokenizers. Each case edits a file and puts it beside
- * a model of zeros. */
+ * (with user-defined pieces of two and three plain spaces) were trained by SentencePiece. The ids
+ * of the unedited files are those of the reference tokenizers. Each case edits a file and puts it
+ * beside a model of zeros. */
 
 #include <sys/stat.h>
 
@@ -310,7 +310,8 @@ static void test_added_tokens_of_json(void) {
         {"\"added_tokens\":[", ADDED("60", "xyz", "true"), "xyzhe", "60 22"},
         {"\"added_tokens\":[", ADDED("60", "x yz", "false"), "x yzhe", "60 22"},
         {"\"added_tokens\":[", ADDED("60", "x yz", "true"), NULL, "'x yz' is normalized"},
-        {"\"added_tokens\":[", ADDED("60", "s>x", "true"), NULL, "'s>x' is normalized and overlaps"},
+        {"\"added_tokens\":[", ADDED("60", "s>x", "true"), NULL,
+         "'s>x' is normalized and overlaps"},
         {"\"added_tokens\":[", ADDED("60", "x<", "true"), NULL, "'x<' is normalized and overlaps"},
         {"\"added_tokens\":[", ADDED("60", "s>x", "false"), "<s>x", "1 0"},
         {"\"added_tokens\":[", ADDED("60", "the", "false"), "the", "60"},
@@ -385,8 +386,8 @@ static void test_added_tokens(void) {
                 "{\"id\":60,\"content\":\"<|im_start|>\"}],\"model\":{\"vocab\":{}}}", NULL, ids);
     check_added("added_tokens.json", "{\"<|im_end|>\": 61, \"<x>\": 3}", NULL,
                 "1 42 0 53 58 0 45 46 48 50 46 0 4 50 47 61");
-    check_added("added_tokens.json", "{\"hero<\": 61}", NULL, "1 42 0 53 58 0 45 46 48 50 46 0 61 42 "
-                "0 53 58 0 17 51 0");
+    check_added("added_tokens.json", "{\"hero<\": 61}", NULL,
+                "1 42 0 53 58 0 45 46 48 50 46 0 61 42 0 53 58 0 17 51 0");
     check_added("added_tokens.json", "{\"<|im_end|>\": 5}", "another piece of this id", NULL);
     check_added("added_tokens.json", "{\"<x>\": 60}", "another piece has this text", NULL);
     check_added("added_tokens.json", "{\"<|im_end|>\": 62}", "63 pieces, more than the 62", NULL);

@@ -11,9 +11,9 @@
 #include "quantise.h"
 
 /* ---- numbers: one row each ---------------------------------------------------------
- * What stands for an absent one, what null means, and what the library allows. NONE depends on other
- * numbers or means "not said", which some files write as a pad of -1. The rows from BOS on are also
- * looked for in the companions of config.json. */
+ * What stands for an absent one, what null means, and what the library allows. NONE depends on
+ * other numbers or means "not said", which some files write as a pad of -1. The rows from BOS on are
+ * also looked for in the companions of config.json. */
 
 enum { VOCAB, WIDTH, MLP, LAYERS, HEADS, KV_HEADS, HEAD_DIM, LRU, WINDOW, TAPS, CONTEXT,
        SOFT_CAP, EPS, ROPE_BASE, ROTARY, SCALE, QKV_BIAS, BOS, EOS, PAD, ADD_BOS, ADD_EOS, FIELDS };

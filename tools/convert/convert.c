@@ -421,7 +421,8 @@ static int no_success(const job *j) {
 /* A file gets its name after the library has opened it and run a token. What is written to memory
  * is opened by the caller, and what is written to a device cannot be read again. */
 static int try_output(job *j) {
-    if (j->out.file.part && trial_file(j->out.file.part, j->o->rows, j->r) != 0) return no_success(j);
+    const char *part = j->out.file.part;
+    if (part && trial_file(part, j->o->rows, j->r) != 0) return no_success(j);
     return gguf_close(&j->out, j->r);
 }
 

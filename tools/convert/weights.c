@@ -75,7 +75,8 @@ int weights_strip(weights *w, const char *path, report *r) {
     size_t n = sizeof compiled - 1;
     for (size_t i = 0; i < w->count; i++) {
         char *at = w->list[i].name;
-        while ((at = strstr(at, compiled)) != NULL && at[n]) memmove(at, at + n, strlen(at + n) + 1);
+        while ((at = strstr(at, compiled)) != NULL && at[n])
+            memmove(at, at + n, strlen(at + n) + 1);
     }
     while (strip_prefix(w, "module.")) continue;
     return weights_finish(w, 0, path, r);
