@@ -22,6 +22,10 @@
 
 int command_train(int argc, char **argv);
 
+/* added_tokens_decoder of a tokenizer_config.json */
+#define ENTRY(id, text, more) "\"" id "\":{\"content\":\"" text "\",\"special\":true" more "}"
+#define CONFIG(entries, more) "{\"added_tokens_decoder\":{" entries "}" more "}"
+
 static report message;
 
 static void write_file(const char *path, const void *data, size_t size) {
@@ -188,6 +192,25 @@ static void test_beginnings(void) {
     write_model(60, MARK "\n");
     write_tokenizer("ranks.json", NULL, NULL);
     check_output(convert_model(0), "hero", "27 16");
+}
+
+/* Every beginning of these files is refused. */
+static void test_cut_files(void) {
+    static const char config[] = CONFIG(ENTRY("60", "<|im_start|>", ""), ",\"legacy\":false");
+    size_t size = 0;
+    unsigned char *text = test_read(DATA "ranks.json", &size);
+    write_model(60, "");
+    for (size_t n = 1; text && n < size; n += 7) {
+        write_file(WORK "tokenizer.json", text, n);
+        check_refused(convert_model(0), "tokenizer.json");
+    }
+    free(text);
+    write_model(62, "");
+    write_tokenizer("chatml.model", NULL, NULL);
+    for (size_t n = 0; n < sizeof config - 1; n++) {
+        write_file(WORK "tokenizer_config.json", config, n);
+        check_refused(convert_model(0), "tokenizer_config.json");
+    }
 }
 
 #define REPLACE  "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"" LOW "\"}"
@@ -361,8 +384,6 @@ static void test_user_defined_spaces(void) {
 
 /* ---- what fine-tuning adds ------------------------------------------------------------------- */
 
-#define ENTRY(id, text, more) "\"" id "\":{\"content\":\"" text "\",\"special\":true" more "}"
-#define CONFIG(entries, more) "{\"added_tokens_decoder\":{" entries "}" more "}"
 #define BOTH  CONFIG(ENTRY("60", "<|im_start|>", "") "," ENTRY("61", "<|im_end|>", ""), "")
 
 static void check_added(const char *file, const char *text, const char *words, const char *ids) {
@@ -527,6 +548,7 @@ static void test_training_is_refused_first(void) {
 
 int main(void) {
     RUN(test_beginnings);
+    RUN(test_cut_files);
     RUN(test_decoders);
     RUN(test_prepend);
     RUN(test_unknown_characters);

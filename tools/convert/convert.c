@@ -569,7 +569,10 @@ int command_convert(int argc, char **argv) {
         "plain rows or of any type.\n\n"
         "Matrices are written in tiles, which griffin uses where they are in the file. Embedding\n"
         "and head get more bits: q8_0 with q4_0. A GGUF file keeps its types where griffin has\n"
-        "tiles of them, and its other weights become f32, unless there is a --type.",
+        "tiles of them, and its other weights become f32, unless there is a --type.\n\n"
+        "Tokens that fine-tuning has added are kept: added_tokens.json, tokenizer_config.json and\n"
+        "tokenizer.json beside a tokenizer.model are read. What cannot be done as the source asks\n"
+        "for it is refused by its name, and the file runs a token before it gets its own.",
         options};
     report r;
     int status;
