@@ -4237,7 +4237,8 @@ struct grf_vocab {
     int          add_bos, add_eos;
     int          dummy_prefix;              /* text starts with a space of its own, */
     int          as_suffix;                 /* or ends with it; */
-    int          each_stretch;              /* so does the text after a special piece, by rank */
+    int          each_stretch;              /* so does the text after a piece that was cut out */
+    int32_t      first_added;               /* by score: from here on, pieces are cut out of text */
     int          verbatim;                  /* plain spaces of user-defined pieces are meant so */
     int          trim;                      /* runs of spaces shrink to one, none at the ends */
     int          escape;                    /* space becomes U+2581 */
@@ -4555,14 +4556,15 @@ static int grf_vocab_load_flags(grf_vocab *v, const grf_gguf *g, const grf_host 
 }
 
 static int grf_vocab_load_ids(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    int32_t unknown, other;
+    int32_t unknown, other;                 /* other: checked, not used */
     const struct { const char *key; int32_t *id; } ids[] = {
         { "tokenizer.ggml.bos_token_id",       &v->bos },
         { "tokenizer.ggml.eos_token_id",       &v->eos },
         { "tokenizer.ggml.eot_token_id",       &v->eot },
         { "tokenizer.ggml.padding_token_id",   &v->pad },
         { "tokenizer.ggml.unknown_token_id",   &unknown },
-        { "tokenizer.ggml.seperator_token_id", &other },            /* checked, not used */
+        { "griffin.tokenizer.first_added_id",  &v->first_added },
+        { "tokenizer.ggml.seperator_token_id", &other },
         { "tokenizer.ggml.mask_token_id",      &other }
     };
     for (int i = 0; i < GRF_COUNT(ids); i++) {
@@ -4572,6 +4574,8 @@ static int grf_vocab_load_ids(grf_vocab *v, const grf_gguf *g, const grf_host *h
         *ids[i].id = found ? (int32_t)value : -1;
     }
     if (v->unknown < 0) v->unknown = unknown;
+    if (v->kind != GRF_BY_SCORE) v->first_added = 0;
+    else if (v->first_added < 0) v->first_added = v->count;
     v->add_bos = v->add_bos && v->bos >= 0;
     return GRIFFIN_OK;
 }
@@ -4788,7 +4792,8 @@ static int grf_vocab_load(grf_vocab *v, const grf_gguf *g, const grf_host *host)
  * best pair of neighbours is joined to one symbol, over and over, until no pair can be joined. They
  * differ in where they cut, and in which pair is the best.
  *
- * GRF_BY_SCORE (SentencePiece). Spaces become U+2581, and every character is a symbol. Two
+ * GRF_BY_SCORE (SentencePiece). Spaces become U+2581, and every character is a symbol. Pieces that
+ * were added to the model later are cut out of the text first. Two
  * neighbours can be joined if the text of both is a piece. The pair whose piece has the highest
  * score comes first. What is no piece at the end becomes the tokens of its bytes, or "unknown".
  *
@@ -5114,19 +5119,34 @@ static int grf_encoder_is_first(const grf_encoder *e, uint64_t from) {
     return from == 0 ? !e->continues : e->v->each_stretch;
 }
 
-/* Rewrites the text and, if there is memory for symbols, cuts it into them. With merges, special
- * pieces are cut out of the raw text before. Each leaves one byte in the rewritten text, so that
- * there are never more symbols than bytes. */
+/* The special piece to be cut out of the raw text here, or -1. */
+static int32_t grf_encoder_cut(const grf_encoder *e, const char *text, uint64_t left) {
+    int32_t id = grf_special_match(e->v, text, left, e->no_special);
+    return id >= e->v->first_added ? id : -1;
+}
+
+/* With merges, a piece that was cut out leaves one byte in the rewritten text, so that there are
+ * never more symbols than bytes. By score it leaves its own text, by which it is found again. */
+static void grf_encoder_keep_cut(grf_encoder *e, const char *text, int32_t id) {
+    const grf_piece *piece = &e->v->pieces[id];
+    int by_score = e->v->kind == GRF_BY_SCORE;
+    uint64_t length = by_score ? piece->length : 1;
+    if (e->symbols) grf_encoder_add_special(e, e->text.length, length, id);
+    grf_text_append(&e->text, by_score ? piece->text : text, length);
+    e->characters++;
+}
+
+/* Rewrites the text and, if there is memory for symbols, cuts it into them. Before that, special
+ * pieces are cut out of the raw text; by score, only the added ones. */
 static void grf_encoder_prepare(grf_encoder *e, const char *text, uint64_t length) {
     uint64_t at = 0, from = 0;
     e->text.length = e->characters = 0;
     e->apart = 1;
-    while (e->v->kind != GRF_BY_SCORE && at < length) {
-        int32_t id = grf_special_match(e->v, text + at, length - at, e->no_special);
+    while (e->v->first_added < e->v->count && at < length) {
+        int32_t id = grf_encoder_cut(e, text + at, length - at);
         if (id < 0) { at++; continue; }
         grf_encoder_prepare_stretch(e, text + from, at - from, grf_encoder_is_first(e, from));
-        if (e->symbols) grf_encoder_add_special(e, e->text.length, 1, id);
-        grf_text_append(&e->text, text + at, 1);
+        grf_encoder_keep_cut(e, text + at, id);
         at += e->v->pieces[id].length;
         from = at;
     }
@@ -5277,9 +5297,11 @@ static uint64_t grf_encoder_lay_out(grf_encoder *e, void *base, uint64_t bytes, 
 }
 
 /* Enough for any text of this length: a byte becomes at most three (a space, or a broken byte),
- * or what the character map makes of it. Only by score, symbols are whole characters. */
+ * or what the character map makes of it. Where each stretch gets a space, there are at most as many
+ * of them as bytes. Only by score, symbols are whole characters. */
 static uint64_t grf_encoder_bound(const grf_vocab *v, uint64_t length) {
     uint64_t symbols = (uint64_t)grf_min64((int64_t)length, GRF_MOST_TEXT - 1) + 1;
+    if (v->each_stretch) symbols *= 2;
     symbols = (uint64_t)grf_min64((int64_t)(symbols * v->growth), GRF_MOST_TEXT);
     uint64_t bytes = (uint64_t)grf_min64((int64_t)(3 * symbols), GRF_MOST_TEXT);
     grf_encoder e;

@@ -335,6 +335,67 @@ static void test_directories(void) {
     CHECK(weights_open_torch(&w, DATA "none.pt", &r) < 0 && r.text[0], "no such file");
 }
 
+/* ---- what trainings save ------------------------------------------------------------------------
+ * tests/data/pt/training: the tensors model.a, [1, 2], and model.b, [3, 4, 5], in pickles of other
+ * protocols, with other names, and beside what else is saved. */
+
+static void test_checkpoints_of_trainings(void) {
+    static const char *files[] = {"protocol4", "protocol5", "compiled", "beside"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[256];
+        float values[3] = {0, 0, 0};
+        weights w;
+        report r = {""};
+        snprintf(path, sizeof path, DATA "pt/training/%s.pt", files[i]);
+        if (weights_open(&w, path, &r) != 0 || weights_strip(&w, path, &r) != 0) {
+            CHECK(0, "%s", r.text);
+            continue;
+        }
+        const weight *a = weights_find(&w, "model.a"), *b = weights_find(&w, "model.b");
+        CHECK(w.count == 2 && a && b, "%s: %d tensors, '%s'", path, (int)w.count, w.list[0].name);
+        CHECK(b && weight_read(b, 0, 3, values, &r) == 0 && values[0] == 3 && values[2] == 5,
+              "%s: %g", path, (double)values[0]);
+        weights_close(&w);
+    }
+}
+
+static void test_globals_are_named(void) {
+    static const char *files[] = {"namespace", "namespace4"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[256];
+        weights w;
+        report r = {""};
+        snprintf(path, sizeof path, DATA "pt/training/%s.pt", files[i]);
+        CHECK(weights_open(&w, path, &r) < 0, "%s is accepted", path);
+        CHECK(strstr(r.text, "'argparse.Namespace'") && strstr(r.text, "state_dict()"), "%s",
+              r.text);
+    }
+}
+
+static const char *strip_names(const char *first, const char *second, weights *w, report *r) {
+    memset(w, 0, sizeof *w);
+    weights_add(w, first, strlen(first), "names", r);
+    weights_add(w, second, strlen(second), "names", r);
+    return weights_strip(w, "names", r) == 0 ? w->list[0].name : "";
+}
+
+/* Names are only changed where it is safe, and never so that two are alike. */
+static void test_prefixes_of_names(void) {
+    static const char *cases[][3] = {
+        {"module.a", "module.b", "a"}, {"module.module.a", "module.module.b", "a"},
+        {"module.a", "b", "b"}, {"module.", "module.b", "module."}, {"_orig_mod.a", "b", "a"},
+        {"model._orig_mod.a", "model.b", "model.a"}, {"module._orig_mod.a", "module.b", "a"},
+        {"_orig_mod.", "z", "_orig_mod."}, {"_orig_mod.a", "a", ""}
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        weights w;
+        report r = {""};
+        const char *name = strip_names(cases[i][0], cases[i][1], &w, &r);
+        CHECK(strcmp(name, cases[i][2]) == 0, "%s, %s: '%s'", cases[i][0], cases[i][1], name);
+        weights_close(&w);
+    }
+}
+
 static double half_of(unsigned h) {
     int exponent = (int)(h >> 10 & 31), fraction = (int)(h & 1023);
     double value = exponent ? ldexp(1024 + fraction, exponent - 25) : ldexp(fraction, -24);
@@ -444,7 +505,8 @@ static void test_prefixes_and_flips(void) {
     static const char *paths[] = {
         DATA "safetensors/mixed.safetensors", DATA "safetensors/empties.safetensors",
         DATA "safetensors/metadata_only.safetensors", DATA "pt/mixed.pt", DATA "pt/pairs.pt",
-        DATA "pt/nested.pt", DATA "pt/single/zip64.pt", DATA "pt/linear_with_build.pt"
+        DATA "pt/nested.pt", DATA "pt/single/zip64.pt", DATA "pt/linear_with_build.pt",
+        DATA "pt/training/protocol4.pt", DATA "pt/training/compiled.pt"
     };
     size_t i, at, size;
     for (i = 0; i < sizeof paths / sizeof *paths; i++) {
@@ -488,6 +550,9 @@ int main(void) {
     RUN(test_valid_safetensors);
     RUN(test_valid_torch);
     RUN(test_directories);
+    RUN(test_checkpoints_of_trainings);
+    RUN(test_globals_are_named);
+    RUN(test_prefixes_of_names);
     RUN(test_all_16_bit_values);
     RUN(test_malformed_safetensors);
     RUN(test_malformed_torch);

@@ -4,8 +4,10 @@
  *     tokenizer_config.json    {"added_tokens_decoder": {"60": {"content": "<|im_start|>", ...}}}
  *     tokenizer.json           {"added_tokens": [{"id": 60, "content": "<|im_start|>", ...}]}
  *
- * Such tokens are found in text before anything else, as user-defined pieces are. So they become
- * user-defined pieces, whether they are special or not. */
+ * Such tokens are cut out of a text before anything else, whether they are special or not. So they
+ * become user-defined pieces. The stretches of text between them are cut into pieces one by one.
+ * Where the model says so, each gets a space of its own before it, unless tokenizer_config.json says
+ * "legacy": false: then only the beginning of a text gets one. */
 
 #include "added_tokens.h"
 
@@ -23,6 +25,7 @@ typedef struct reader {
     size_t      old_count;                  /* pieces of the tokenizer itself */
     const char *path;
     report     *r;
+    int         legacy;
 } reader;
 
 static int wrong(reader *in, const char *what) {
@@ -37,54 +40,47 @@ static int refuse(reader *in, const token *t, const char *what) {
 
 /* ---- adding ---------------------------------------------------------------------------------- */
 
-/* The added token should win wherever it is in a text. A user-defined piece that begins before it,
- * or at the same place and is longer, would be found first. */
+/* The longest piece at a place of the text is found, but the added one should be. */
 static int is_hidden(const reader *in, const token *t) {
-    for (size_t i = 0; i < in->old_count; i++) {
+    for (size_t i = 0; in->v->has_scores && i < in->old_count; i++) {
         const piece *p = &in->v->pieces[i];
-        const char *text = in->v->text + p->text.at;
-        size_t n = p->text.length;
-        if (p->type != GRIFFIN_TOKEN_USER_DEFINED) continue;
-        if (n > t->length && memcmp(text, t->text, t->length) == 0) return 1;
-        if (n > 1 && vocabulary_overlaps(text + 1, n - 1, t->text, t->length)) return 1;
+        if (p->type == GRIFFIN_TOKEN_USER_DEFINED && p->text.length > t->length
+            && memcmp(in->v->text + p->text.at, t->text, t->length) == 0) return 1;
     }
     return 0;
-}
-
-/* In the pieces of SentencePiece, U+2581 stands for a space. */
-static slice keep_text(vocabulary *v, const token *t) {
-    slice kept = {v->text_size, 0};
-    for (size_t i = 0; i < t->length; i++) {
-        int space = t->text[i] == ' ' && v->has_scores && v->escape_whitespaces;
-        kept.length += vocabulary_keep(v, space ? "\xE2\x96\x81" : t->text + i,
-                                       space ? 3 : 1).length;
-    }
-    return kept;
 }
 
 static int add_piece(reader *in, const token *t) {
     vocabulary *v = in->v;
     if (vocabulary_find(v, t->text, t->length, 0) >= 0)
         return refuse(in, t, "another piece has this text");
-    if (is_hidden(in, t)) return refuse(in, t, "overlaps with a user-defined piece");
+    if (is_hidden(in, t)) return refuse(in, t, "a user-defined piece begins with it");
     piece *p = vocabulary_at(v, (size_t)t->id);
     if (!p) return refuse(in, t, "out of memory");
-    slice text = keep_text(v, t);
+    slice text = vocabulary_keep(v, t->text, t->length);
     p->text = text;
     p->type = GRIFFIN_TOKEN_USER_DEFINED;
     return 0;
 }
 
+/* Whether it is the text of a piece, in which U+2581 may stand for a space. */
+static int is_text_of(const vocabulary *v, const piece *p, const token *t) {
+    const char *text = v->text + p->text.at;
+    size_t at = 0;
+    for (size_t i = 0; i < t->length; i++) {
+        size_t left = p->text.length - at;
+        int space = t->text[i] == ' ' && left >= 3 && memcmp(text + at, "\xE2\x96\x81", 3) == 0;
+        if (!space && (left == 0 || text[at] != t->text[i])) return 0;
+        at += space ? 3 : 1;
+    }
+    return at == p->text.length;
+}
+
 /* A piece that is listed again may have been an ordinary one. */
 static int add_again(reader *in, const token *t, piece *p) {
-    token copy = *t;
-    vocabulary *v = in->v;
-    slice text = keep_text(v, &copy);
-    if (text.length != p->text.length
-        || memcmp(v->text + text.at, v->text + p->text.at, text.length) != 0)
+    if (!is_text_of(in->v, p, t))
         return refuse(in, t, "the tokenizer has another piece of this id; --tokenizer FILE says "
                       "which file counts");
-    v->text_size = text.at;
     if (p->type == GRIFFIN_TOKEN_NORMAL || p->type == GRIFFIN_TOKEN_UNUSED)
         p->type = GRIFFIN_TOKEN_USER_DEFINED;
     return 0;
@@ -182,7 +178,10 @@ static int take_text(reader *in) {
 static int take_member(reader *in) {
     if (json_text_is(&in->j, "added_tokens_decoder")) return take_by_id(in);
     if (json_text_is(&in->j, "added_tokens")) return take_list(in);
-    return json_skip(&in->j) == 0 ? 0 : wrong(in, "not JSON");
+    int legacy = json_text_is(&in->j, "legacy");
+    if (json_skip(&in->j) != 0) return wrong(in, "not JSON");
+    if (legacy && in->j.kind == JSON_FALSE) in->legacy = 0;
+    return 0;
 }
 
 static int read_file(reader *in, int (*take)(reader *in)) {
@@ -203,7 +202,7 @@ int added_tokens_read(vocabulary *v, const char *path, report *r) {
         {"added_tokens.json", take_text}, {"tokenizer_config.json", take_member},
         {"tokenizer.json", take_member}
     };
-    reader in = {{0}, v, v->count, NULL, r};
+    reader in = {{0}, v, v->count, NULL, r, 1};
     int status = 0, count = v->has_scores ? 3 : 2;  /* a tokenizer.json has listed its own */
     for (int i = 0; status == 0 && i < count; i++) {
         char *beside = path_beside(path, files[i].name);
@@ -214,5 +213,10 @@ int added_tokens_read(vocabulary *v, const char *path, report *r) {
     }
     for (size_t i = in.old_count; status == 0 && i < v->count; i++)
         if (!v->pieces[i].text.length) vocabulary_pad(v, i);
+    if (v->has_scores && v->count > in.old_count) {
+        v->first_added = (int)in.old_count;
+        v->verbatim = 1;
+        v->prefix_everywhere = v->add_space_prefix && in.legacy;
+    }
     return status;
 }

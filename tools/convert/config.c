@@ -11,9 +11,9 @@
 #include "quantise.h"
 
 /* ---- numbers: one row each ---------------------------------------------------------
- * What stands for an absent one, what null means, and what is allowed. NONE depends on other
- * numbers or means "not said", which some files write as a pad of -1. The rows from BOS on are also
- * looked for in the companions of config.json. */
+ * What stands for an absent one, what null means, and what the library allows. NONE depends on
+ * other numbers or means "not said", which some files write as a pad of -1. The rows from BOS on are
+ * also looked for in the companions of config.json. */
 
 enum { VOCAB, WIDTH, MLP, LAYERS, HEADS, KV_HEADS, HEAD_DIM, LRU, WINDOW, TAPS, CONTEXT,
        SOFT_CAP, EPS, ROPE_BASE, ROTARY, SCALE, QKV_BIAS, BOS, EOS, PAD, ADD_BOS, ADD_EOS, FIELDS };
@@ -22,7 +22,7 @@ typedef enum field_kind { WHOLE, REAL, TRUTH } field_kind;
 
 #define NONE      -1.0
 #define FORBIDDEN -2.0
-#define MOST      16777216.0                /* 2^24: any size */
+#define MOST      1048576.0                 /* 2^20: any size */
 #define MOST_V    2097152.0                 /* 2^21: a vocabulary */
 
 typedef struct field {
@@ -34,17 +34,17 @@ typedef struct field {
 static const field fields[FIELDS] = {
     {"vocab_size",                   WHOLE, 256000, FORBIDDEN, 1,     MOST_V},
     {"hidden_size",                  WHOLE, 2560,   FORBIDDEN, 1,     MOST},
-    {"intermediate_size",            WHOLE, 7680,   FORBIDDEN, 2,     2 * MOST},
+    {"intermediate_size",            WHOLE, 7680,   FORBIDDEN, 2,     8 * MOST},
     {"num_hidden_layers",            WHOLE, 26,     FORBIDDEN, 1,     GRIFFIN_MAX_LAYERS},
     {"num_attention_heads",          WHOLE, 10,     FORBIDDEN, 1,     MOST},
     {"num_key_value_heads",          WHOLE, NONE,   NONE,      1,     MOST},
     {"head_dim",                     WHOLE, NONE,   NONE,      1,     MOST},
     {"lru_width",                    WHOLE, NONE,   NONE,      1,     MOST},
-    {"attention_window_size",        WHOLE, 2048,   FORBIDDEN, 1,     1048576},
+    {"attention_window_size",        WHOLE, 2048,   FORBIDDEN, 1,     MOST},
     {"conv1d_width",                 WHOLE, 4,      FORBIDDEN, 1,     16},
     {"max_position_embeddings",      WHOLE, 8192,   FORBIDDEN, 1,     2147483647},
-    {"logits_soft_cap",              REAL,  30,     0,         0,     1e6},
-    {"rms_norm_eps",                 REAL,  1e-6,   FORBIDDEN, 1e-30, 0.999999},
+    {"logits_soft_cap",              REAL,  30,     0,         0,     1e30},
+    {"rms_norm_eps",                 REAL,  1e-6,   FORBIDDEN, 1e-37, 0.9999999},
     {"rope_theta",                   REAL,  NONE,   FORBIDDEN, 1,     1e12},
     {"partial_rotary_factor",        REAL,  NONE,   FORBIDDEN, 0,     1},
     {"embeddings_scale_by_sqrt_dim", TRUTH, 1,      FORBIDDEN, 0,     1},

@@ -50,7 +50,8 @@ static int find_directory(job *j) {
 }
 
 static int open_weights(job *j) {
-    if (weights_open(&j->m->w, j->o->source, j->r) != 0) return -1;
+    if (weights_open(&j->m->w, j->o->source, j->r) != 0
+        || weights_strip(&j->m->w, j->o->source, j->r) != 0) return -1;
     j->from_deepmind = weights_find(&j->m->w, "embedder.input_embedding") != NULL;
     return j->from_deepmind ? weights_from_deepmind(&j->m->w, j->o->source, j->r) : 0;
 }
@@ -420,7 +421,8 @@ static int no_success(const job *j) {
 /* A file gets its name after the library has opened it and run a token. What is written to memory
  * is opened by the caller, and what is written to a device cannot be read again. */
 static int try_output(job *j) {
-    if (j->out.file.part && trial_file(j->out.file.part, j->o->rows, j->r) != 0) return no_success(j);
+    const char *part = j->out.file.part;
+    if (part && trial_file(part, j->o->rows, j->r) != 0) return no_success(j);
     return gguf_close(&j->out, j->r);
 }
 
@@ -567,7 +569,10 @@ int command_convert(int argc, char **argv) {
         "plain rows or of any type.\n\n"
         "Matrices are written in tiles, which griffin uses where they are in the file. Embedding\n"
         "and head get more bits: q8_0 with q4_0. A GGUF file keeps its types where griffin has\n"
-        "tiles of them, and its other weights become f32, unless there is a --type.",
+        "tiles of them, and its other weights become f32, unless there is a --type.\n\n"
+        "Tokens that fine-tuning has added are kept: added_tokens.json, tokenizer_config.json and\n"
+        "tokenizer.json beside a tokenizer.model are read. What cannot be done as the source asks\n"
+        "for it is refused by its name, and the file runs a token before it gets its own.",
         options};
     report r;
     int status;

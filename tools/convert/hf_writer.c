@@ -16,11 +16,12 @@ static void print_id(byte_buffer *out, const char *name, int id) {
     else buffer_print(out, "  \"%s\": null,\n", name);
 }
 
-/* Prints as few digits as the float needs. */
+/* Prints as few digits as the float needs. A point or an exponent tells transformers its type. */
 static void print_float(byte_buffer *out, const char *name, float value) {
-    char text[32];
+    char text[40];
     snprintf(text, sizeof text, "%.6g", value);
     if ((float)strtod(text, NULL) != value) snprintf(text, sizeof text, "%.9g", value);
+    if (!strpbrk(text, ".e")) strcat(text, ".0");
     buffer_print(out, "  \"%s\": %s,\n", name, text);
 }
 
@@ -126,8 +127,7 @@ static int print_tensors(byte_buffer *out, const model_parts *m, report *r) {
 /* ---- the tokenizer --------------------------------------------------------------------------- */
 
 static int print_tokenizer(byte_buffer *out, const model_parts *m, report *r) {
-    if (!m->vocabulary.has_scores)
-        return report_fail(r, "a vocabulary with a list of merges cannot become a tokenizer.model");
+    (void)r;
     vocabulary_to_sentencepiece(&m->vocabulary, out);
     return 0;
 }
@@ -158,7 +158,14 @@ static int write_file(const model_parts *m, const char *directory, const char *n
     return status;
 }
 
+int hf_can_write(const vocabulary *v, report *r) {
+    if (!v->count || v->has_scores) return 0;
+    return report_fail(r, "a vocabulary with a list of merges cannot become a tokenizer.model");
+}
+
 int hf_write(const model_parts *m, const char *directory) {
+    report r = { "" };
+    if (hf_can_write(&m->vocabulary, &r) != 0) return complain("%s: %s", directory, r.text);
     if (!path_is_directory(directory) && directory_make(directory) != 0)
         return complain("%s: cannot be made", directory);
     if (write_file(m, directory, "config.json", print_config)

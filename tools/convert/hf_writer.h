@@ -5,6 +5,9 @@
 
 #include "parts.h"
 
+/* Whether that can be done with this vocabulary: 0, or -1 with a message. */
+int hf_can_write(const vocabulary *v, report *r);
+
 /* Writes config.json, model.safetensors (f32), tokenizer.model and tokenizer_config.json into a
  * directory, and makes the directory if there is none. Each file is replaced as a whole. 0, or 1
  * after a message. */

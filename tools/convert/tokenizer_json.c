@@ -314,7 +314,7 @@ static int take_template_token(reader *in) {
             if (json_skip(&in->j) != 0) break;
             continue;
         }
-        if (json_next(&in->j) != JSON_ARRAY || json_next(&in->j) != JSON_INT)
+        if (json_next(&in->j) != JSON_ARRAY || json_next(&in->j) != JSON_INT || !in->j.is_natural)
             return wrong(in, "special_tokens", "no list of ids");
         t->id = in->j.natural < VOCABULARY_LIMIT ? (int)in->j.natural : -1;
         if (json_next(&in->j) != JSON_ARRAY_END)

@@ -4,8 +4,8 @@
  *     <root>/data/<key>    one storage each: raw little-endian elements
  *     <root>/byteorder     "little", if it is there
  *
- * The pickle is read by a machine that knows a list of opcodes and a list of globals. It fails at
- * anything else, and it calls nothing. */
+ * The pickle, of protocol 2 to 5, is read by a machine that knows a list of opcodes and a list of
+ * globals. It fails at anything else, and it calls nothing. */
 
 #include "torch.h"
 
@@ -95,6 +95,7 @@ typedef struct machine {
     uint64_t size, at;
     value *stack, *memo;            /* `limit` entries each */
     size_t limit, depth;
+    uint32_t memo_count;            /* entries that are set */
     value *pool;                    /* the items of all tuples */
     chain *containers;
     chain_link *links;
@@ -277,6 +278,7 @@ static int do_put(machine *m, uint32_t index) {
     const value *top = peek(m, 0);
     if (!top) return -1;
     if (index >= m->limit) return bad_pickle(m, "memo index is too large");
+    m->memo_count += !m->memo[index].kind;
     m->memo[index] = *top;
     return 0;
 }
@@ -287,26 +289,62 @@ static int do_get(machine *m, uint32_t index) {
     return push(m, v->kind, v->number, v->count);
 }
 
-static int do_global(machine *m) {
+/* Pushes the global of a module, if it is one of those that are known. */
+static int push_global(machine *m, const unsigned char *module, size_t n,
+                       const unsigned char *name, size_t k) {
+    char shown[2][80];
     for (size_t i = 0; i < sizeof globals / sizeof globals[0]; i++) {
-        size_t n = strlen(globals[i].lines);
-        if (n > m->size - m->at || memcmp(m->bytes + m->at, globals[i].lines, n) != 0) continue;
-        m->at += n;
-        return push(m, GLOBAL, (int64_t)i, 0);
+        const char *lines = globals[i].lines;
+        if (strlen(lines) == n + k + 2 && memcmp(lines, module, n) == 0 && lines[n] == '\n'
+            && memcmp(lines + n + 1, name, k) == 0) return push(m, GLOBAL, (int64_t)i, 0);
     }
-    return bad_pickle(m, "a global that is not allowed");
+    return report_fail(m->a->zip.r, "%s: data.pkl, offset %llu: global '%s.%s' is not allowed, "
+                       "because nothing in a file is run; save the tensors alone: "
+                       "torch.save(model.state_dict(), FILE)", m->a->zip.path,
+                       (unsigned long long)m->at, report_name((const char *)module, n, shown[0]),
+                       report_name((const char *)name, k, shown[1]));
 }
 
-static int do_string(machine *m) {
-    const unsigned char *p = next_bytes(m, 4), *text;
-    uint32_t length = p ? little_u32(p) : 0;
+/* The next line without its end. Null with a message if it has none. */
+static const unsigned char *next_line(machine *m, size_t *length) {
+    const unsigned char *p = m->bytes + m->at;
+    const unsigned char *end = memchr(p, '\n', (size_t)(m->size - m->at));
+    if (!end) { bad_pickle(m, "ends too early"); return NULL; }
+    *length = (size_t)(end - p);
+    m->at += *length + 1;
+    return p;
+}
+
+static int do_global(machine *m) {
+    size_t n, k;
+    const unsigned char *module = next_line(m, &n), *name = module ? next_line(m, &k) : NULL;
+    return name ? push_global(m, module, n, name, k) : -1;
+}
+
+/* Protocol 4: module and name are two strings on the stack. */
+static int do_stack_global(machine *m) {
+    const value *name = peek(m, 0), *module = name ? peek(m, 1) : NULL;
+    if (!module) return -1;
+    if (name->kind != STRING || module->kind != STRING)
+        return bad_pickle(m, "a global whose name is no text");
+    m->depth -= 2;
+    return push_global(m, m->bytes + module->number, module->count, m->bytes + name->number,
+                       name->count);
+}
+
+/* A length of `size` bytes and a text. */
+static int do_string(machine *m, int size) {
+    const unsigned char *p = next_bytes(m, (uint64_t)size), *text;
+    uint64_t length = 0;
     size_t n;
+    for (int i = 0; p && i < size; i++) length |= (uint64_t)p[i] << 8 * i;
     if (!p || !(text = next_bytes(m, length))) return -1;
-    for (uint32_t i = 0; i < length; i += (uint32_t)n) {
-        n = utf8_length(text + i, length - i);
+    if (length > UINT32_MAX) return bad_pickle(m, "string of more than 4 GiB");
+    for (size_t i = 0; i < length; i += n) {
+        n = utf8_length(text + i, (size_t)length - i);
         if (n == 0) return bad_pickle(m, "string is not UTF-8");
     }
-    return push(m, STRING, (int64_t)(text - m->bytes), length);
+    return push(m, STRING, (int64_t)(text - m->bytes), (uint32_t)length);
 }
 
 /* Little-endian two's complement of any length up to 8. */
@@ -416,7 +454,7 @@ static int step(machine *m, int opcode) {
     case 0x87: return do_tuple(m, 3);
     case '}':  return new_container(m, DICT);
     case ']':  return new_container(m, LIST);
-    case 'X':  return do_string(m);
+    case 'X':  return do_string(m, 4);
     case 'J':  return push_integer(m, 4, 1);
     case 'K':  return push_integer(m, 1, 0);
     case 'M':  return push_integer(m, 2, 0);
@@ -432,6 +470,11 @@ static int step(machine *m, int opcode) {
     case 'a':  return do_item(m, LIST);
     case 'e':  return do_items(m, LIST);
     case 'b':  return do_build(m);
+    case 0x8C: return do_string(m, 1);          /* from here on, of protocol 4 */
+    case 0x8D: return do_string(m, 8);
+    case 0x93: return do_stack_global(m);
+    case 0x94: return do_put(m, m->memo_count);
+    case 0x95: return next_bytes(m, 8) ? 0 : -1;        /* a frame: how many bytes follow */
     default:   return bad_pickle(m, "an opcode that is not allowed");
     }
 }
@@ -444,7 +487,8 @@ static int run_pickle(machine *m) {
     m->pool = make_room(NULL, 0, 1, &m->pool_room, sizeof *m->pool);
     if (!m->stack || !m->memo || !m->pool) return bad_pickle(m, "out of memory");
     if (!p) return -1;
-    if (p[0] != 0x80 || p[1] != 2) return bad_pickle(m, "not a pickle of protocol 2");
+    if (p[0] != 0x80 || p[1] < 2 || p[1] > 5)
+        return bad_pickle(m, "not a pickle of protocol 2 to 5");
     for (;;) {
         p = next_bytes(m, 1);
         if (!p) return -1;
@@ -520,15 +564,33 @@ static int add_tensor(const machine *m, const chain_link *link, weights *w) {
                        report_name(name, length, text), wrong);
 }
 
+static int key_is_one_of(const machine *m, const value *key, const char *const *words) {
+    while (*words && !text_is(m, key, *words)) words++;
+    return *words != NULL;
+}
+
 /* Checkpoints of a training run keep the dict of tensors one level down. */
 static const value *find_state(const machine *m, const value *root) {
+    static const char *const keys[] = {"state_dict", "model", "model_state_dict", "module", NULL};
     size_t link = m->containers[root->number].first;
+    const value *state = NULL;
     for (; link; link = m->links[link - 1].next) {
         const chain_link *l = &m->links[link - 1];
-        if (l->item.kind != DICT) continue;
-        if (text_is(m, &l->key, "state_dict") || text_is(m, &l->key, "model")) return &l->item;
+        if (l->item.kind == TENSOR) return root;
+        if (!state && l->item.kind == DICT && key_is_one_of(m, &l->key, keys)) state = &l->item;
     }
-    return root;
+    return state ? state : root;
+}
+
+/* What a training run keeps beside the weights. */
+static int is_beside(const machine *m, const chain_link *l) {
+    static const char *const keys[] = {
+        "_metadata", "optimizer", "optimizer_state", "optimizer_state_dict", "optimizer_states",
+        "scheduler", "scheduler_state_dict", "lr_scheduler", "lr_schedulers", "scaler", "epoch",
+        "step", "global_step", "iteration", "iter", "iter_num", "loss", "best_loss",
+        "best_val_loss", "config", "args", "model_args", "hyper_parameters", NULL
+    };
+    return l->item.kind != TENSOR && key_is_one_of(m, &l->key, keys);
 }
 
 static int add_tensors(const machine *m, weights *w) {
@@ -537,7 +599,7 @@ static int add_tensors(const machine *m, weights *w) {
     root = find_state(m, root);
     for (size_t link = m->containers[root->number].first; link; link = m->links[link - 1].next) {
         const chain_link *l = &m->links[link - 1];
-        if (text_is(m, &l->key, "_metadata")) continue;
+        if (is_beside(m, l)) continue;
         if (add_tensor(m, l, w)) return -1;
     }
     return 0;

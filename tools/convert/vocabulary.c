@@ -103,6 +103,7 @@ static void crop_pieces(vocabulary *v, size_t size) {
     names pieces = {0};
     size_t kept = 0;
     v->count = size;
+    if ((size_t)v->first_added >= size) v->first_added = 0;
     for (size_t i = 0; i < size; i++)
         if (names_add(&pieces, v->text + v->pieces[i].text.at, v->pieces[i].text.length) < 0)
             v->out_of_memory = 1;
@@ -173,6 +174,8 @@ void vocabulary_write(const vocabulary *v, const char *chat_template, gguf_write
     gguf_bool(g, "griffin.tokenizer.escape_whitespaces", v->escape_whitespaces);
     gguf_bool(g, "griffin.tokenizer.treat_whitespace_as_suffix", v->whitespace_suffix);
     if (v->prefix_everywhere) gguf_bool(g, "griffin.tokenizer.space_prefix_everywhere", 1);
+    if (v->first_added > 0)
+        gguf_u32(g, "griffin.tokenizer.first_added_id", (uint32_t)v->first_added);
     if (v->verbatim) gguf_bool(g, "griffin.tokenizer.verbatim_pieces", 1);
     if (!v->unk_surface.length) return;
     gguf_text(g, "griffin.tokenizer.unk_surface", v->text + v->unk_surface.at,

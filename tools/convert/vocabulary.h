@@ -27,6 +27,8 @@ typedef struct vocabulary {
     int    add_bos, add_eos, add_space_prefix, remove_extra_whitespaces;
     int    escape_whitespaces, whitespace_suffix;
     int    prefix_everywhere;               /* add_space_prefix counts after special pieces too */
+    int    first_added;                     /* with scores: from this id on, pieces were added to
+                                             * the model and are cut out of text; 0: none */
     int    verbatim;                        /* plain spaces of user-defined pieces are meant so */
     slice  unk_surface, charsmap;           /* empty: none */
     int    out_of_memory;                   /* remembered until the file is read */

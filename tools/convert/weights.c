@@ -60,6 +60,28 @@ int weights_finish(weights *w, int status, const char *path, report *r) {
     return status;
 }
 
+/* Cuts a prefix off all names, if all of them have it and more. */
+static int strip_prefix(weights *w, const char *prefix) {
+    size_t n = strlen(prefix);
+    for (size_t i = 0; i < w->count; i++)
+        if (strncmp(w->list[i].name, prefix, n) != 0 || !w->list[i].name[n]) return 0;
+    for (size_t i = 0; i < w->count; i++)
+        memmove(w->list[i].name, w->list[i].name + n, strlen(w->list[i].name + n) + 1);
+    return w->count > 0;
+}
+
+int weights_strip(weights *w, const char *path, report *r) {
+    static const char compiled[] = "_orig_mod.";
+    size_t n = sizeof compiled - 1;
+    for (size_t i = 0; i < w->count; i++) {
+        char *at = w->list[i].name;
+        while ((at = strstr(at, compiled)) != NULL && at[n])
+            memmove(at, at + n, strlen(at + n) + 1);
+    }
+    while (strip_prefix(w, "module.")) continue;
+    return weights_finish(w, 0, path, r);
+}
+
 void weights_close(weights *w) {
     for (size_t i = 0; i < w->count; i++) free(w->list[i].name);
     for (size_t i = 0; i < w->file_count; i++) file_close(&w->files[i]);

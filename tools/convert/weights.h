@@ -48,6 +48,11 @@ int weight_read(const weight *t, uint64_t first, uint64_t count, float *out, rep
 
 void weights_close(weights *w);
 
+/* Removes from the names what torch.compile, "_orig_mod." anywhere, and data parallel training,
+ * "module." before all of them, have put into them. 0, or -1 with a message and a closed list if
+ * two are alike then. */
+int weights_strip(weights *w, const char *path, report *r);
+
 /* ---- filling a zeroed list ------------------------------------------------------------------- */
 
 /* Opens a file that lives as long as `w`; null with a message after an error. */

@@ -105,6 +105,8 @@ int train_read_source(training *t, model_parts *source) {
     memset(&source->vocabulary, 0, sizeof source->vocabulary);          /* ours now */
     source->config.chat_template = NULL;
     if (!source->has_vocabulary) return complain("%s: has no vocabulary", t->o.from);
+    if (t->o.save_hf && hf_can_write(&t->vocabulary, &r) != 0)
+        return complain("--save-hf: %s", r.text);
     for (size_t i = 0; i < source->tensors.count; i++)
         if (source->tensors.list[i].source->type == WEIGHT_BLOCKS)
             return complain("%s: tensor '%s' of type %s cannot be used: train from floats",
