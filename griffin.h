@@ -755,9 +755,15 @@ GRIFFIN_API int     griffin_load(const griffin_model *model, griffin_state *stat
  *     GRF_WASM           kernels for WebAssembly
  *     GRF_BIG_ENDIAN     0 or 1 */
 
-#if defined(__FAST_MATH__) || (defined(_MSC_VER) && defined(_M_FP_FAST))
+/* Parts of fast-math that a compiler does not tell of are found when a model is opened. */
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) \
+    || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ > 0) \
+    || (defined(_MSC_VER) && defined(_M_FP_FAST))
   #error "griffin.h: build without fast-math, it changes sums (see NUMBERS in the manual)"
 #endif
+
+/* -fsingle-precision-constant makes them floats. */
+typedef char grf_constants_must_be_doubles[sizeof(0.1) == sizeof(double) ? 1 : -1];
 
 /* The 387, and gcc's -std=c99 for s390x, keep floats with more than their 24 bits. The compiler
  * then chooses where it rounds, and results differ. 16 means that only _Float16 is widened. */
@@ -1284,6 +1290,24 @@ static uint16_t grf_bf16_from_float(float x) {
     uint32_t bits = grf_bits_from_float(x);
     if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+/* ---- what becomes of arithmetic in this build, on this thread -------------------------
+ * Each result below is exact in IEEE floats that are rounded to nearest. The inputs are volatile, so
+ * that it is computed here. Fused multiply-adds change no result of the library (see above). Returns
+ * what is wrong, or null. */
+static const char *grf_arithmetic_fault(void) {
+    static const volatile float in[] = { 1, 16777216, 1.17549435e-38f, 5.96046448e-8f, 9 };
+    float one = in[0], large = in[1], least = in[2], half_step = in[3], nine = in[4];
+    volatile float flushed = least * 0.5f, grown;           /* the smallest normal number / 2 */
+    volatile float up = one + half_step * 1.5f, even = one + half_step;
+    if (up <= one || even > one) return "results are not rounded to nearest";
+    if ((one + large) - large > 0) return "sums are reordered (-fassociative-math)";
+    if (grf_bits_from_float(nine / 127) != 0x3d912245u)
+        return "quotients are products (-freciprocal-math)";
+    grown = flushed * 2;
+    if (flushed <= 0 || grown < least) return "small numbers become zero (flush-to-zero is on)";
+    return NULL;
 }
 
 /* ================================================================= >>network
@@ -5827,6 +5851,10 @@ static int grf_model_look(griffin_model *m) {
 static int grf_model_open(griffin_model *m, const void *data, uint64_t size,
                           const griffin_options *options) {
     int error, looking = options && options->directory_only;
+    const char *fault = looking ? NULL : grf_arithmetic_fault();
+    if (fault)
+        return grf_fail(&m->host, GRIFFIN_E_UNSUPPORTED, "%s: results would differ, see NUMBERS in "
+                        "the manual", fault);
     m->kernels = grf_kernels_find(options ? options->cpu : GRIFFIN_CPU_BEST);
     if (!m->kernels)
         return grf_fail(&m->host, GRIFFIN_E_UNSUPPORTED,

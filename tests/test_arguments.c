@@ -3,6 +3,11 @@
 
 #include "model.h"
 
+#include <fenv.h>
+#ifdef __SSE__
+  #include <xmmintrin.h>
+#endif
+
 /* ---- messages: the last one, as the logger and the caller's buffer got it ------------------- */
 
 static char heard[400], noted[400];
@@ -229,6 +234,33 @@ static void test_opening(void) {
     CHECK(griffin_open_memory(&m, "", 0, &options) < 0 && strlen(small) == 3, "'%s'", small);
     CHECK(m == NULL, "no model");
     griffin_close(NULL);
+}
+
+/* A thread whose floats are not those of IEEE cannot open a model, but it can look into a file. */
+static void test_arithmetic(void) {
+    griffin_options options = listening();
+    griffin_model *m = NULL;
+    int tried = 0;
+#ifdef FE_UPWARD
+    if (fesetround(FE_UPWARD) == 0) {
+        REFUSED(griffin_open_memory(&m, "", 0, &options), GRIFFIN_E_UNSUPPORTED, "rounded");
+        tried++;
+    }
+    fesetround(FE_TONEAREST);
+#endif
+#ifdef __SSE__
+    _mm_setcsr(_mm_getcsr() | 0x8000);
+    REFUSED(griffin_open_memory(&m, "", 0, &options), GRIFFIN_E_UNSUPPORTED, "flush-to-zero");
+    options.directory_only = 1;
+    REFUSED(griffin_open_memory(&m, "", 0, &options), GRIFFIN_E_FORMAT, "GGUF");
+    options.directory_only = 0;
+    _mm_setcsr((_mm_getcsr() & ~0x8000u) | 0x40);       /* what comes in is flushed */
+    REFUSED(griffin_open_memory(&m, "", 0, &options), GRIFFIN_E_UNSUPPORTED, "flush-to-zero");
+    _mm_setcsr(_mm_getcsr() & ~0x40u);
+    tried++;
+#endif
+    REFUSED(griffin_open_memory(&m, "", 0, &options), GRIFFIN_E_FORMAT, "GGUF");
+    CHECK(tried || !m, "nothing");
 }
 
 /* ---- directories ---------------------------------------------------------------------------- */
@@ -577,6 +609,7 @@ int main(void) {
     RUN(test_no_metadata);
     RUN(test_versions);
     RUN(test_opening);
+    RUN(test_arithmetic);
     RUN(test_directories);
     RUN(test_directory_of_a_network);
     RUN(test_messages);
