@@ -303,7 +303,7 @@ static void test_directories(void) {
     unsigned char *file;
     griffin_tensor t;
     griffin_metadata pair;
-    griffin_model *m = look_into("tests/data/gguf/candle_like_v2.gguf", &file);     /* no metadata */
+    griffin_model *m = look_into("tests/data/gguf/candle_like_v2.gguf", &file);   /* no metadata */
     CHECK(griffin_get_info(m)->tensors > 10 && griffin_get_info(m)->config.layers == 0
           && !griffin_get_info(m)->has_vocabulary && !noted[0], "%s", noted);
     CHECK(griffin_get_tensor(m, 0, &t) == GRIFFIN_OK && t.bytes > 0, "%s", t.name);
@@ -390,12 +390,15 @@ static void test_for_writers(void) {
     CHECK(griffin_config_number(&config, 0, NULL) == GRIFFIN_E_ARGUMENT, "no room");
     CHECK(!strcmp(griffin_tiling_name(0), "f32") && !strcmp(griffin_tiling_name(4), "q4_0")
           && !griffin_tiling_name(5) && !griffin_tiling_name(-1), "tilings");
-    for (const char *name; (name = griffin_activation_name((griffin_activation)activations)) != NULL;
-         activations++)
+    for (;; activations++) {
+        const char *name = griffin_activation_name((griffin_activation)activations);
+        if (!name) break;
         CHECK(griffin_find_activation(name, strlen(name)) == activations, "%s", name);
+    }
     CHECK(activations == 4, "%d activations", activations);
     CHECK(griffin_find_activation("swish", 5) == GRIFFIN_SILU, "another name");
-    CHECK(griffin_find_activation("swis", 4) == -1 && griffin_find_activation(NULL, 0) == -1, "none");
+    CHECK(griffin_find_activation("swis", 4) == -1, "none");
+    CHECK(griffin_find_activation(NULL, 0) == -1, "none");
 }
 
 /* ---- calls ---------------------------------------------------------------------------------- */
