@@ -472,11 +472,11 @@ typedef struct griffin_info {
  * the manifest of the program says so; else read the file and use
  * griffin_open_memory.
  *
- * With directory_only, a file of any architecture and with any types of weights is opened.
- * Tensors, metadata and, if the library knows its kind, the vocabulary are there for all
- * functions that take no state or context. info->config is filled in if the network is of
- * Griffin's family. A vocabulary or a configuration that cannot be read is left out: the
- * logger and options->error receive why. */
+ * With directory_only, a file of any architecture and with any types of weights is opened. Its
+ * tensors, metadata and, if the library knows its kind, the vocabulary are there for all functions
+ * that take no state or context. info->config is filled in if the network is of Griffin's family. A
+ * vocabulary or configuration that cannot be read is left out: the logger, and options->error,
+ * receive why. */
 #ifndef GRIFFIN_NO_STDIO
 GRIFFIN_API int griffin_open_file(griffin_model **model, const char *path,
                                   const griffin_options *options);
@@ -497,8 +497,8 @@ GRIFFIN_API const griffin_info *griffin_get_info(const griffin_model *model);
 typedef struct griffin_tensor {
     char     name[64];
     const char *type;                       /* "f32", "i8" for tiles of q8_0 and q4_0, ...; with
-                                             * directory_only also "unknown", and bytes are 0 if
-                                             * their number is not known */
+                                             * directory_only also "q4_k" and the like, or
+                                             * "unknown"; bytes are 0 if they are not known */
     int      rank;                          /* 1 to 4 */
     uint64_t shape[4];
     uint64_t offset, bytes;                 /* in the file */
@@ -1413,9 +1413,6 @@ static int64_t grf_pad(int64_t n) { return (n + GRF_TILE - 1) / GRF_TILE * GRF_T
  * order; in files they are little-endian. A new tiling is a row of grf_tilings, one function for
  * the embedding, and the kernels. */
 
-#define GRF_BLOCK_BYTES_Q8_0 1088           /* of 32 rows and 32 columns */
-#define GRF_BLOCK_BYTES_Q4_0 576
-
 typedef enum grf_type { GRF_F32, GRF_F16, GRF_BF16, GRF_Q8_0, GRF_Q4_0, GRF_TILINGS } grf_type;
 
 typedef struct grf_tiling {
@@ -1465,8 +1462,8 @@ static const grf_tiling grf_tilings[GRF_TILINGS] = {            /* index: grf_ty
     { "f32",   1,  128,   0, 0, grf_weight_f32 },
     { "f16",   1,   64,   0, 0, grf_weight_f16 },
     { "bf16",  1,   64,   0, 0, grf_weight_bf16 },
-    { "q8_0", 32, GRF_BLOCK_BYTES_Q8_0, 128, 1, grf_weight_q8_0 },
-    { "q4_0", 32, GRF_BLOCK_BYTES_Q4_0, 8, 1, grf_weight_q4_0 }
+    { "q8_0", 32, 1088, 128, 1, grf_weight_q8_0 },
+    { "q4_0", 32,  576,   8, 1, grf_weight_q4_0 }
 };
 
 /* Of a tile with so many columns, a multiple of the tiling's. */
@@ -1487,67 +1484,82 @@ typedef struct grf_linear {
 
 static int grf_is_quantised(const grf_linear *w) { return w && grf_tilings[w->type].quantised; }
 
-/* Activations for int8 and int4 weights. Weights are stored with an offset: + 128 in q8_0, + 8 in
- * q4_0. start8 and start4 cancel it: they are -128 and -8 times the sum of a block's q, and the
- * integer sum begins there. The groups of all rows lie side by side, [cols][rows]: what a block of
- * columns is multiplied with is read in one stream. */
+/* One group of a row of activations, in int8, for quantised weights. A row of `cols` columns has
+ * ceil(cols / GRF_GROUP) groups; the last one may be shorter, by a multiple of 32. The groups of
+ * all rows of a pass lie as [group][row]: the groups that meet the same weights are neighbours.
+ *
+ * Tilings store quantised weights with a number added: 128 in q8_0, 8 in q4_0. A sum of products
+ * with stored weights is too large by that number times the sum of q. start8 and start4 cancel
+ * it: they are -128 and -8 times the sum of q over each block of 32 columns. */
 typedef struct grf_q8 {
     float   scale;                          /* value = scale * q */
     int32_t start8[GRF_GROUP / 32], start4[GRF_GROUP / 32];
-    int8_t  q[GRF_GROUP];
+    int8_t  q[GRF_GROUP];                   /* -127 .. 127 */
 } grf_q8;
 
-/* Keys and values of consecutive positions, one row each. */
-typedef struct grf_keys { const uint8_t *k, *v; int count; } grf_keys;
+/* Keys and values of `count` consecutive positions. Row i of the keys is at k + i * stride, and row
+ * i of the values at v + i * stride, with the stride of grf_attention. */
+typedef struct grf_kv_run { const uint8_t *k, *v; int count; } grf_kv_run;
 
-/* One head of one row. Of the keys that are at hand it sees those from first on, before end. */
+/* One query head of one row. It sees the keys [first, end), counted over the three runs. The caller
+ * owns all memory. */
 typedef struct grf_query {
-    float  *q;                              /* [head] rotated and scaled; its place serves sum */
-    float  *score;                          /* [keys, with room for 16 more] scratch */
-    float  *out;                            /* [head_dim] */
+    float  *q;                              /* [head_stride] rotated and scaled; overwritten */
+    float  *score;                          /* [all keys, and 16 more] scratch */
+    float  *out;                            /* [head_dim] the result */
     int64_t first, end;
-    float  *sum;                            /* [head] set by the kernel: sum of weighted values */
-    float   inverse;                        /* 1 / sum of e^(score - largest) */
+    float  *sum;                            /* [head_stride] used by the kernel, = q */
+    float   inverse;                        /* used by the kernel: 1 / sum of p, see >>kernels */
 } grf_query;
 
-/* Queries of consecutive rows and of heads that share keys and values. */
+/* Queries that share their keys: consecutive rows of one text, heads of one group. */
 typedef struct grf_attention {
     grf_query    query[GRF_ATTEND_ROWS * GRF_HEAD_BLOCK];
-    grf_keys     part[3];                   /* in order of position */
-    int          queries, head_dim, head;   /* head: head_dim padded to 16 */
+    grf_kv_run   run[3];                    /* ascending positions; any of them may be empty */
+    int          queries, head_dim;
+    int          head_stride;               /* head_dim, padded to a multiple of 16 with zeros */
     int          type;                      /* of keys and values: GRF_F32 or GRF_BF16 */
-    int64_t      stride;                    /* bytes from one key row to the next */
+    int64_t      stride;                    /* bytes from one key or value to the next */
 } grf_attention;
 
-/* The kernels of one instruction set. All sets give the same bits. n is a multiple of 16 unless
- * noted; x and y may be the same. The mathematics stands beside the code, at >>kernels. */
+/* The kernels of one instruction set. All sets give the same bits. The caller owns all memory, and
+ * no address needs to be aligned for vectors. n is a number of floats: a multiple of 16 where a
+ * comment says nothing else. y may be the same as x. >>kernels has the equations. */
 typedef struct grf_kernels {
     const char *name;
-    /* out[rows][32] = tile of W times rows of x. stride: from a row to the next, or from the
-     * groups of some columns to those of the next */
+    /* out[rows][32] = products of the rows of x with one tile of W, without bias. Row m of x begins
+     * at x + m * stride. rows <= GRF_PANEL */
     void (*float_tile)(float *out, const grf_linear *w, const uint8_t *tile, const float *x,
                        int64_t stride, int rows);
+    /* The same for quantised weights. Group g of row m is x[g * stride + m]. */
     void (*int_tile)(float *out, const grf_linear *w, const uint8_t *tile, const grf_q8 *x,
                      int64_t stride, int rows);
-    /* the groups of a row lie `stride` apart; n % 32 == 0 */
+    /* One row: group g goes to y[g * stride]. n % 32 == 0 */
     void (*quantise)(grf_q8 *y, int64_t stride, const float *x, int64_t n);
+    /* One row of n floats, the first `width` of which count for the mean; the rest are 0. */
     void (*norm)(float *y, const float *x, const float *gain, int64_t n, int width, float eps);
+    /* One row: z[k] is its input at one of `taps` positions, the oldest first, and w + k * w_stride
+     * are the weights of that tap. */
     void (*conv)(float *y, const float *const *z, const float *w, int64_t w_stride, const float *b,
                  int taps, int64_t n);
-    /* one token: h [n] in and out, y [n] *= h */
+    /* One row: h is the state, in and out; y *= h. fresh: the text begins here, h is not read. */
     void (*rglru)(float *h, float *y, const float *i, const float *r, const float *c,
                   const float *log_decay, int fresh, int64_t n);
+    /* n angles: turns[j] is what a position adds to angle j, in 2^-64 of a full turn. Any n. */
     void (*rope_angles)(float *cosine, float *sine, const uint64_t *turns, int64_t position, int n);
+    /* One head of head_dim floats, of which 2 * half are rotated. Any sizes; to may be from. */
     void (*rope)(float *to, const float *from, const float *cosine, const float *sine, float scale,
-                 int half, int head_dim);                                          /* any sizes */
+                 int half, int head_dim);
     void (*attend)(grf_attention *a);
     void (*activate)(float *y, griffin_activation activation, int64_t n);
     void (*multiply)(float *y, const float *x, int64_t n);                       /* y *= x */
-    /* tile by tile: to[rows] = out[rows][32] + b, or plus what was there; n <= 32, b may be null */
+    /* Moves the result of a tile: to[m * stride + j] = out[m][j] + b[j], or plus what was there if
+     * `add` is 1. b may be null. Any n <= 32 */
     void (*finish)(float *to, int64_t stride, const float *out, const float *b, int add, int rows,
                    int n);
-    void (*soft_cap)(float *y, float cap, int64_t n);
-    void (*exp_shifted)(float *y, const float *x, float shift, int n);             /* any n */
+    void (*soft_cap)(float *y, float cap, int64_t n);              /* y = cap tanh(y / cap) */
+    /* y = e^(x - shift). Any n */
+    void (*exp_shifted)(float *y, const float *x, float shift, int n);
 } grf_kernels;
 
 static const grf_kernels *grf_kernels_find(griffin_cpu cpu);   /* null: not on this machine */
@@ -2436,10 +2448,10 @@ static int64_t grf_visible_kv(const griffin_context *c, int64_t ring, int64_t ro
     for (int i = 0; i < 3; i++) {
         int64_t end = i == 2 ? p + count : s->position, new_row = s->first + (at - s->position);
         if (i < 2) end = grf_min64(end, at - at % m->layout.slots + m->layout.slots);
-        a->part[i].count = (int)grf_max64(0, end - at);
-        a->part[i].k = offset
+        a->run[i].count = (int)grf_max64(0, end - at);
+        a->run[i].k = offset
             + (i < 2 ? grf_state_ring(m, s->state, ring, 0, at) : grf_new_kv(c, ring, 0, new_row));
-        a->part[i].v = offset
+        a->run[i].v = offset
             + (i < 2 ? grf_state_ring(m, s->state, ring, 1, at) : grf_new_kv(c, ring, 1, new_row));
         at = grf_max64(at, end);
     }
@@ -2456,7 +2468,7 @@ static void grf_attend_together(griffin_context *c, const grf_op *op, int64_t ro
     int64_t to = from + grf_min64(l->head_block, l->heads_per_kv - in_group);
     grf_attention a;
     a.head_dim = m->info.config.head_dim;
-    a.head = l->head_stride;
+    a.head_stride = l->head_stride;
     a.type = l->kv_type;
     a.stride = l->kv_row;
     a.queries = 0;
@@ -4248,7 +4260,9 @@ struct grf_vocab {
     int32_t      bos, eos, eot, pad, unknown;   /* -1: none */
     int          add_bos, add_eos;
     int          dummy_prefix;              /* text starts with a space of its own, */
-    int          as_suffix;                 /* or ends with it */
+    int          as_suffix;                 /* or ends with it; */
+    int          each_stretch;              /* so does the text after a special piece, by rank */
+    int          verbatim;                  /* plain spaces of user-defined pieces are meant so */
     int          trim;                      /* runs of spaces shrink to one, none at the ends */
     int          escape;                    /* space becomes U+2581 */
     int          byte_fallback;             /* unknown characters become byte tokens */
@@ -4548,7 +4562,9 @@ static int grf_vocab_load_flags(grf_vocab *v, const grf_gguf *g, const grf_host 
         { "tokenizer.ggml.add_space_prefix",              &v->dummy_prefix, pieces },
         { "tokenizer.ggml.remove_extra_whitespaces",      &v->trim,         0 },
         { "griffin.tokenizer.escape_whitespaces",         &v->escape,       1 },
-        { "griffin.tokenizer.treat_whitespace_as_suffix", &v->as_suffix,    0 }
+        { "griffin.tokenizer.treat_whitespace_as_suffix", &v->as_suffix,    0 },
+        { "griffin.tokenizer.space_prefix_everywhere",    &v->each_stretch, 0 },
+        { "griffin.tokenizer.verbatim_pieces",            &v->verbatim,     0 }
     };
     for (int i = 0; i < GRF_COUNT(flags); i++) {
         *flags[i].value = flags[i].absent;
@@ -4620,10 +4636,11 @@ static int grf_vocab_load_map(grf_vocab *v, const grf_gguf *g, const grf_host *h
 }
 
 /* Some writers put plain spaces into user-defined pieces where U+2581 is meant. Their texts are
- * written anew: the first round only counts the bytes. */
+ * written anew: the first round only counts the bytes. In a model of SentencePiece a plain space is
+ * meant, and then the piece never matches, because the text has none when it is cut. */
 static int grf_vocab_repair_texts(grf_vocab *v, const grf_host *host) {
     grf_text text = { NULL, 0, 0 };
-    if (!v->escape || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
+    if (!v->escape || v->verbatim || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
     for (int round = 0; round < 2; round++) {
         text.capacity = text.length;
         text.length = 0;
@@ -5116,6 +5133,11 @@ static void grf_encoder_prepare_stretch(grf_encoder *e, const char *text, uint64
     else grf_encoder_split_characters(e, from);
 }
 
+/* Whether the stretch that starts at `from` gets a space of its own. */
+static int grf_encoder_is_first(const grf_encoder *e, uint64_t from) {
+    return from == 0 ? !e->continues : e->v->each_stretch;
+}
+
 /* Rewrites the text and, if there is memory for symbols, cuts it into them. With merges, special
  * pieces are cut out of the raw text before. Each leaves one byte in the rewritten text, so that
  * there are never more symbols than bytes. */
@@ -5126,13 +5148,13 @@ static void grf_encoder_prepare(grf_encoder *e, const char *text, uint64_t lengt
     while (e->v->kind != GRF_BY_SCORE && at < length) {
         int32_t id = grf_special_match(e->v, text + at, length - at, e->no_special);
         if (id < 0) { at++; continue; }
-        grf_encoder_prepare_stretch(e, text + from, at - from, from == 0 && !e->continues);
+        grf_encoder_prepare_stretch(e, text + from, at - from, grf_encoder_is_first(e, from));
         if (e->symbols) grf_encoder_add_special(e, e->text.length, 1, id);
         grf_text_append(&e->text, text + at, 1);
         at += e->v->pieces[id].length;
         from = at;
     }
-    grf_encoder_prepare_stretch(e, text + from, length - from, from == 0 && !e->continues);
+    grf_encoder_prepare_stretch(e, text + from, length - from, grf_encoder_is_first(e, from));
 }
 
 /* A binary heap: no pair has a lower order than its parent at (place - 1) / 2. A pair enters it at
@@ -6248,12 +6270,9 @@ GRIFFIN_API const char *griffin_error_string(int error) {
 #define gi_load      GV_BASE(gi_load)
 #define gi_set       GV_BASE(gi_set)
 #define gi_add       GV_BASE(gi_add)
-#define gi_sub       GV_BASE(gi_sub)
-#define gi_and       GV_BASE(gi_and)
 #define gi_exponent  GV_BASE(gi_exponent)
 #define gi_nibble    GV_BASE(gi_nibble)
 #define gi_store8    GV_BASE(gi_store8)
-#define gi_sum       GV_BASE(gi_sum)
 #define gi_byte      GV(gi_byte)
 #define gi_dot4      GV(gi_dot4)
 
@@ -6331,16 +6350,17 @@ static grf_ahead grf_look_ahead(const uint8_t *part, int64_t part_bytes, int ste
 #define GRF_FETCH_LINES(at, two) \
     do { GRF_FETCH(at); if (two) GRF_FETCH((at) + 64); } while (0)
 
+#define GRF_BYTES_OF_16(type) (grf_tilings[type].bytes / 2)     /* of floats or halves */
+
 /* Attention prefetches keys and values so many rows before their turn. A row is a few lines of
  * cache, too short for a processor's own prefetching. */
 #define GRF_ROWS_AHEAD 16
 
-/* For vectors of four registers: the value of each, with i as a constant. */
-#define GV_FOUR(type, value) \
-    type r; \
-    { enum { i = 0 }; r.at[i] = value; } { enum { i = 1 }; r.at[i] = value; } \
-    { enum { i = 2 }; r.at[i] = value; } { enum { i = 3 }; r.at[i] = value; } \
-    return r
+/* For vectors of two or four registers: `value` for each of them, with i as a constant. */
+#define GV_PART(part, value) { enum { i = part }; r.at[i] = value; }
+#define GV_TWO(type, value)  type r; GV_PART(0, value) GV_PART(1, value) return r
+#define GV_FOUR(type, value) type r; GV_PART(0, value) GV_PART(1, value) \
+                                     GV_PART(2, value) GV_PART(3, value) return r
 
 /* ---- plain C: the reference ----------------------------------------------------------------- */
 
@@ -6402,8 +6422,6 @@ GV_INLINE float gv_largest(gv a) {
 GV_INLINE gi   gi_load(const void *p) { gi r; memcpy(&r, p, sizeof r); return r; }
 GV_INLINE gi   gi_set(int32_t a) { GV_EACH(gi, a); }
 GV_INLINE gi   gi_add(gi a, gi b) { GV_EACH(gi, GV_WRAP(a.at[i], +, b.at[i])); }
-GV_INLINE gi   gi_sub(gi a, gi b) { GV_EACH(gi, GV_WRAP(a.at[i], -, b.at[i])); }
-GV_INLINE gi   gi_and(gi a, gi b) { GV_EACH(gi, a.at[i] & b.at[i]); }
 GV_INLINE gi   gi_exponent(gi a) { GV_EACH(gi, GV_WRAP(a.at[i], <<, 23)); }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
     GV_EACH(gi, GV_WRAP(a.at[i], >>, upper ? 4 : 0) & 0x0f0f0f0f);
@@ -6417,11 +6435,6 @@ GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
 }
 GV_INLINE void gi_store8(int8_t *p, gi a) {
     for (int i = 0; i < 16; i++) p[i] = (int8_t)(uint8_t)((uint32_t)a.at[i] & 255);
-}
-GV_INLINE int32_t gi_sum(gi a) {
-    int32_t sum = 0;
-    for (int i = 0; i < 16; i++) sum = GV_WRAP(sum, +, a.at[i]);
-    return sum;
 }
 
 #include GRIFFIN_FILE
@@ -6453,76 +6466,61 @@ GV_INLINE int32_t gi_sum(gi a) {
 #define GV_UNROLL_BLOCK                   /* unrolled, q4_0 is up to a fifth slower (gcc 12) */
 #define GV_FETCH_BLOCK   0
 #define GV_FMAF          GRF_FMAF
-#define GV_BOTH(type, f_lo, f_hi) type r; r.lo = f_lo; r.hi = f_hi; return r
-#define GV_BOTH2(type, f) GV_BOTH(type, f(a.lo, b.lo), f(a.hi, b.hi))
 
-typedef struct { __m256  lo, hi; } gv;
-typedef struct { __m256i lo, hi; } gi;
-GV_INLINE gv   gv_load(const float *p) { GV_BOTH(gv, _mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }
+typedef struct { __m256  at[2]; } gv;
+typedef struct { __m256i at[2]; } gi;
+GV_INLINE gv   gv_load(const float *p) { GV_TWO(gv, _mm256_loadu_ps(p + 8 * i)); }
 GV_INLINE void gv_store(float *p, gv a) {
-    _mm256_storeu_ps(p, a.lo); _mm256_storeu_ps(p + 8, a.hi);
+    _mm256_storeu_ps(p, a.at[0]); _mm256_storeu_ps(p + 8, a.at[1]);
 }
-GV_INLINE gv   gv_set(float a) { GV_BOTH(gv, _mm256_set1_ps(a), r.lo); }
-GV_INLINE gv   gv_add(gv a, gv b) { GV_BOTH2(gv, _mm256_add_ps); }
-GV_INLINE gv   gv_sub(gv a, gv b) { GV_BOTH2(gv, _mm256_sub_ps); }
-GV_INLINE gv   gv_mul(gv a, gv b) { GV_BOTH2(gv, _mm256_mul_ps); }
-GV_INLINE gv   gv_div(gv a, gv b) { GV_BOTH2(gv, _mm256_div_ps); }
-GV_INLINE gv   gv_sqrt(gv a) { GV_BOTH(gv, _mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)); }
+GV_INLINE gv   gv_set(float a) { GV_TWO(gv, _mm256_set1_ps(a)); }
+GV_INLINE gv   gv_add(gv a, gv b) { GV_TWO(gv, _mm256_add_ps(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_sub(gv a, gv b) { GV_TWO(gv, _mm256_sub_ps(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_mul(gv a, gv b) { GV_TWO(gv, _mm256_mul_ps(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_div(gv a, gv b) { GV_TWO(gv, _mm256_div_ps(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_sqrt(gv a) { GV_TWO(gv, _mm256_sqrt_ps(a.at[i])); }
 GV_INLINE gv   gv_fma(gv a, gv b, gv c) {
-    GV_BOTH(gv, _mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi));
+    GV_TWO(gv, _mm256_fmadd_ps(a.at[i], b.at[i], c.at[i]));
 }
-GV_INLINE gv   gv_max(gv a, gv b) { GV_BOTH2(gv, _mm256_max_ps); }
+GV_INLINE gv   gv_max(gv a, gv b) { GV_TWO(gv, _mm256_max_ps(a.at[i], b.at[i])); }
 GV_INLINE gv   gv_less(gv a, gv b, gv yes, gv no) {
-    GV_BOTH(gv, _mm256_blendv_ps(no.lo, yes.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
-                 _mm256_blendv_ps(no.hi, yes.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ)));
+    GV_TWO(gv, _mm256_blendv_ps(no.at[i], yes.at[i],
+                                _mm256_cmp_ps(a.at[i], b.at[i], _CMP_LT_OQ)));
 }
-GV_INLINE gi   gv_bits(gv a) { GV_BOTH(gi, _mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)); }
-GV_INLINE gv   gv_from_bits(gi a) {
-    GV_BOTH(gv, _mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi));
+GV_INLINE gi   gv_bits(gv a) { GV_TWO(gi, _mm256_castps_si256(a.at[i])); }
+GV_INLINE gv   gv_from_bits(gi a) { GV_TWO(gv, _mm256_castsi256_ps(a.at[i])); }
+GV_INLINE gv   gv_from_int(gi a) { GV_TWO(gv, _mm256_cvtepi32_ps(a.at[i])); }
+GV_INLINE __m128i GV(half)(const void *p, int i) {              /* 8 of 16 bits */
+    return _mm_loadu_si128((const __m128i *)p + i);
 }
-GV_INLINE gv   gv_from_int(gi a) {
-    GV_BOTH(gv, _mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi));
-}
-GV_INLINE gv   gv_f16(const void *p) {
-    GV_BOTH(gv, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)),
-                 _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p + 1)));
-}
-GV_INLINE __m256 GV(half)(const void *p) {        /* 8 bf16 */
-    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
-}
+GV_INLINE gv   gv_f16(const void *p) { GV_TWO(gv, _mm256_cvtph_ps(GV(half)(p, i))); }
 GV_INLINE gv   gv_bf16(const void *p) {
-    GV_BOTH(gv, GV(half)(p), GV(half)((const __m128i *)p + 1));
+    GV_TWO(gv, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(GV(half)(p, i)), 16)));
 }
 GV_INLINE float gv_sum(gv a) {
-    __m256 b = _mm256_add_ps(a.lo, a.hi);
+    __m256 b = _mm256_add_ps(a.at[0], a.at[1]);
     __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
     c = _mm_add_ps(c, _mm_movehl_ps(c, c));
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
 }
 GV_INLINE float gv_largest(gv a) {
-    __m256 b = _mm256_max_ps(a.lo, a.hi);
+    __m256 b = _mm256_max_ps(a.at[0], a.at[1]);
     __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
     c = _mm_max_ps(c, _mm_movehl_ps(c, c));
     return _mm_cvtss_f32(_mm_max_ss(c, _mm_shuffle_ps(c, c, 1)));
 }
 GV_INLINE gi   gi_load(const void *p) {
-    GV_BOTH(gi, _mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)p + 1));
+    GV_TWO(gi, _mm256_loadu_si256((const __m256i *)p + i));
 }
-GV_INLINE gi   gi_set(int32_t a) { GV_BOTH(gi, _mm256_set1_epi32(a), r.lo); }
-GV_INLINE gi   gi_add(gi a, gi b) { GV_BOTH2(gi, _mm256_add_epi32); }
-GV_INLINE gi   gi_sub(gi a, gi b) { GV_BOTH2(gi, _mm256_sub_epi32); }
-GV_INLINE gi   gi_and(gi a, gi b) { GV_BOTH2(gi, _mm256_and_si256); }
-GV_INLINE gi   gi_exponent(gi a) {
-    GV_BOTH(gi, _mm256_slli_epi32(a.lo, 23), _mm256_slli_epi32(a.hi, 23));
-}
+GV_INLINE gi   gi_set(int32_t a) { GV_TWO(gi, _mm256_set1_epi32(a)); }
+GV_INLINE gi   gi_add(gi a, gi b) { GV_TWO(gi, _mm256_add_epi32(a.at[i], b.at[i])); }
+GV_INLINE gi   gi_exponent(gi a) { GV_TWO(gi, _mm256_slli_epi32(a.at[i], 23)); }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
-    if (upper) { a.lo = _mm256_srli_epi16(a.lo, 4); a.hi = _mm256_srli_epi16(a.hi, 4); }
-    return gi_and(a, gi_set(0x0f0f0f0f));
+    const __m256i low = _mm256_set1_epi8(15);
+    GV_TWO(gi, _mm256_and_si256(upper ? _mm256_srli_epi16(a.at[i], 4) : a.at[i], low));
 }
 GV_INLINE gi   gi_byte(gi a) {
-    const __m256i bit = _mm256_set1_epi8(-128);
-    GV_BOTH(gi, _mm256_xor_si256(a.lo, bit), _mm256_xor_si256(a.hi, bit));
+    GV_TWO(gi, _mm256_xor_si256(a.at[i], _mm256_set1_epi8(-128)));
 }
 /* vpmaddubsw multiplies unsigned with signed bytes: |u| with s that has the sign of u. A pair of
  * products is at most 2 128 127, which fits 16 bits. */
@@ -6531,27 +6529,19 @@ GV_INLINE __m256i GV(dot4_half)(__m256i sum, __m256i u, __m256i s) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
-    GV_BOTH(gi, GV(dot4_half)(sum.lo, u.lo, s.lo), GV(dot4_half)(sum.hi, u.hi, s.hi));
+    GV_TWO(gi, GV(dot4_half)(sum.at[i], u.at[i], s.at[i]));
 }
 /* Nibbles are unsigned, and the 8 pairs of a block fit 16 bits: at most 8 2 15 128. */
 GV_INLINE gi GV(add_pairs)(gi pairs, gi u, gi s) {
-    GV_BOTH(gi, _mm256_add_epi16(pairs.lo, _mm256_maddubs_epi16(u.lo, s.lo)),
-                _mm256_add_epi16(pairs.hi, _mm256_maddubs_epi16(u.hi, s.hi)));
+    GV_TWO(gi, _mm256_add_epi16(pairs.at[i], _mm256_maddubs_epi16(u.at[i], s.at[i])));
 }
 GV_INLINE gi GV(sum_pairs)(gi pairs) {
-    const __m256i one = _mm256_set1_epi16(1);
-    GV_BOTH(gi, _mm256_madd_epi16(pairs.lo, one), _mm256_madd_epi16(pairs.hi, one));
+    GV_TWO(gi, _mm256_madd_epi16(pairs.at[i], _mm256_set1_epi16(1)));
 }
 GV_INLINE void gi_store8(int8_t *p, gi a) {
-    __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.lo, a.hi), 0xd8);
+    __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.at[0], a.at[1]), 0xd8);
     __m128i low = _mm256_castsi256_si128(both), high = _mm256_extracti128_si256(both, 1);
     _mm_storeu_si128((__m128i *)p, _mm_packs_epi16(low, high));
-}
-GV_INLINE int32_t gi_sum(gi a) {
-    __m256i b = _mm256_add_epi32(a.lo, a.hi);
-    __m128i c = _mm_add_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
-    c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(c, _mm_shuffle_epi32(c, 0xb1)));
 }
 
 #include GRIFFIN_FILE
@@ -6572,8 +6562,7 @@ GV_INLINE int32_t gi_sum(gi a) {
 
 GV_INLINE gi   gi_byte(gi a) { return a; }
 GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
-    GV_BOTH(gi, _mm256_dpbusd_avx_epi32(sum.lo, u.lo, s.lo),
-                _mm256_dpbusd_avx_epi32(sum.hi, u.hi, s.hi));
+    GV_TWO(gi, _mm256_dpbusd_avx_epi32(sum.at[i], u.at[i], s.at[i]));
 }
 
 #include GRIFFIN_FILE
@@ -6620,21 +6609,14 @@ GV_INLINE gv   gv_f16(const void *p) { return _mm512_cvtph_ps(GV(load16)(p)); }
 GV_INLINE gv   gv_bf16(const void *p) {
     return gv_from_bits(_mm512_slli_epi32(_mm512_cvtepu16_epi32(GV(load16)(p)), 16));
 }
-GV_INLINE __m256 GV(half)(gv a, int upper) {
-    return _mm512_castps512_ps256(upper ? _mm512_shuffle_f32x4(a, a, 0x0e) : a);
+GV_INLINE grf_gv_avx2 GV(halves)(gv a) {
+    grf_gv_avx2 r;
+    r.at[0] = _mm512_castps512_ps256(a);
+    r.at[1] = _mm512_castps512_ps256(_mm512_shuffle_f32x4(a, a, 0x0e));
+    return r;
 }
-GV_INLINE float gv_sum(gv a) {
-    __m256 b = _mm256_add_ps(GV(half)(a, 0), GV(half)(a, 1));
-    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
-}
-GV_INLINE float gv_largest(gv a) {
-    __m256 b = _mm256_max_ps(GV(half)(a, 0), GV(half)(a, 1));
-    __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    c = _mm_max_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_max_ss(c, _mm_shuffle_ps(c, c, 1)));
-}
+GV_INLINE float gv_sum(gv a) { return grf_gv_sum_avx2(GV(halves)(a)); }
+GV_INLINE float gv_largest(gv a) { return grf_gv_largest_avx2(GV(halves)(a)); }
 /* four sums by the tree of gv_sum, two and then four vectors at a time */
 GV_INLINE void GV(sum4)(float *to, gv a, gv b, gv c, gv d) {
     gv ab = gv_add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
@@ -6647,18 +6629,15 @@ GV_INLINE void GV(sum4)(float *to, gv a, gv b, gv c, gv d) {
 GV_INLINE gi   gi_load(const void *p) { return _mm512_loadu_si512(p); }
 GV_INLINE gi   gi_set(int32_t a) { return _mm512_set1_epi32(a); }
 GV_INLINE gi   gi_add(gi a, gi b) { return _mm512_add_epi32(a, b); }
-GV_INLINE gi   gi_sub(gi a, gi b) { return _mm512_sub_epi32(a, b); }
-GV_INLINE gi   gi_and(gi a, gi b) { return _mm512_and_si512(a, b); }
 GV_INLINE gi   gi_exponent(gi a) { return _mm512_slli_epi32(a, 23); }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
-    return gi_and(upper ? _mm512_srli_epi16(a, 4) : a, _mm512_set1_epi8(15));
+    return _mm512_and_si512(upper ? _mm512_srli_epi16(a, 4) : a, _mm512_set1_epi8(15));
 }
 GV_INLINE gi   gi_byte(gi a) { return a; }
 GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) { return _mm512_dpbusd_epi32(sum, u, s); }
 GV_INLINE void gi_store8(int8_t *p, gi a) {
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a));
 }
-GV_INLINE int32_t gi_sum(gi a) { return _mm512_reduce_add_epi32(a); }
 
 #include GRIFFIN_FILE
 
@@ -6741,15 +6720,13 @@ GV_INLINE gi   gi_load(const void *p) {
 }
 GV_INLINE gi   gi_set(int32_t a) { GV_FOUR(gi, vdupq_n_s32(a)); }
 GV_INLINE gi   gi_add(gi a, gi b) { GV_FOUR(gi, vaddq_s32(a.at[i], b.at[i])); }
-GV_INLINE gi   gi_sub(gi a, gi b) { GV_FOUR(gi, vsubq_s32(a.at[i], b.at[i])); }
-GV_INLINE gi   gi_and(gi a, gi b) { GV_FOUR(gi, vandq_s32(a.at[i], b.at[i])); }
 GV_INLINE gi   gi_exponent(gi a) { GV_FOUR(gi, vshlq_n_s32(a.at[i], 23)); }
 GV_INLINE int32x4_t GV(upper_nibbles)(int32x4_t a) {
     return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(a), 4));
 }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
     if (upper) { GV_FOUR(gi, GV(upper_nibbles)(a.at[i])); }
-    return gi_and(a, gi_set(0x0f0f0f0f));
+    GV_FOUR(gi, vandq_s32(a.at[i], vdupq_n_s32(0x0f0f0f0f)));
 }
 /* the dot products here are of signed bytes, and turning the top bit takes 128 off */
 GV_INLINE gi   gi_byte(gi a) {
@@ -6781,9 +6758,6 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
     int16x8_t low  = vcombine_s16(vmovn_s32(a.at[0]), vmovn_s32(a.at[1]));
     int16x8_t high = vcombine_s16(vmovn_s32(a.at[2]), vmovn_s32(a.at[3]));
     vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
-}
-GV_INLINE int32_t gi_sum(gi a) {
-    return vaddvq_s32(vaddq_s32(vaddq_s32(a.at[0], a.at[1]), vaddq_s32(a.at[2], a.at[3])));
 }
 
 #include GRIFFIN_FILE
@@ -6916,12 +6890,10 @@ GV_INLINE float gv_largest(gv a) {
 GV_INLINE gi   gi_load(const void *p) { GV_FOUR(gi, wasm_v128_load((const uint8_t *)p + 16 * i)); }
 GV_INLINE gi   gi_set(int32_t a) { GV_FOUR(gi, wasm_i32x4_splat(a)); }
 GV_INLINE gi   gi_add(gi a, gi b) { GV_FOUR(gi, wasm_i32x4_add(a.at[i], b.at[i])); }
-GV_INLINE gi   gi_sub(gi a, gi b) { GV_FOUR(gi, wasm_i32x4_sub(a.at[i], b.at[i])); }
-GV_INLINE gi   gi_and(gi a, gi b) { GV_FOUR(gi, wasm_v128_and(a.at[i], b.at[i])); }
 GV_INLINE gi   gi_exponent(gi a) { GV_FOUR(gi, wasm_i32x4_shl(a.at[i], 23)); }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
     if (upper) { GV_FOUR(gi, wasm_u8x16_shr(a.at[i], 4)); }
-    return gi_and(a, gi_set(0x0f0f0f0f));
+    GV_FOUR(gi, wasm_v128_and(a.at[i], wasm_i32x4_splat(0x0f0f0f0f)));
 }
 GV_INLINE gi   gi_byte(gi a) { return a; }
 /* bytes 0 and 2 of each four, then 1 and 3, as 16-bit pairs */
@@ -6938,11 +6910,6 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
     v128_t low = wasm_i16x8_narrow_i32x4(a.at[0], a.at[1]);
     v128_t high = wasm_i16x8_narrow_i32x4(a.at[2], a.at[3]);
     wasm_v128_store(p, wasm_i8x16_narrow_i16x8(low, high));
-}
-GV_INLINE int32_t gi_sum(gi a) {
-    v128_t b = wasm_i32x4_add(wasm_i32x4_add(a.at[0], a.at[1]), wasm_i32x4_add(a.at[2], a.at[3]));
-    b = wasm_i32x4_add(b, wasm_i64x2_shuffle(b, b, 1, 1));
-    return wasm_i32x4_extract_lane(wasm_i32x4_add(b, wasm_i32x4_shuffle(b, b, 1, 1, 1, 1)), 0);
 }
 
 #include GRIFFIN_FILE
@@ -6972,17 +6939,14 @@ GV_INLINE int32_t gi_sum(gi a) {
 #undef gi_load
 #undef gi_set
 #undef gi_add
-#undef gi_sub
-#undef gi_and
 #undef gi_exponent
 #undef gi_nibble
 #undef gi_store8
-#undef gi_sum
 #undef gi_byte
 #undef gi_dot4
 #undef GV_FOUR
-#undef GV_BOTH
-#undef GV_BOTH2
+#undef GV_TWO
+#undef GV_PART
 #undef GV_EACH
 #undef GV_WRAP
 
@@ -7044,16 +7008,14 @@ static unsigned grf_x86_sets(void) {
     const uint32_t avx2 = 1u << 12 | 1u << 27 | 1u << 29,
                    avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
     uint32_t top[4], one[4], seven[4], more[4] = { 0, 0, 0, 0 };
-    unsigned sets = 0;
-    uint64_t saved;
     grf_cpuid(top, 0, 0);
-    if (top[0] < 7) return sets;
+    if (top[0] < 7) return 0;
     grf_cpuid(one, 1, 0);
     grf_cpuid(seven, 7, 0);
-    if ((one[2] & avx2) != avx2 || !(seven[1] >> 5 & 1)) return sets;
-    saved = grf_saved_registers();
-    if ((saved & 0x06) != 0x06) return sets;
-    sets |= 1u << GRIFFIN_CPU_AVX2;
+    if ((one[2] & avx2) != avx2 || !(seven[1] >> 5 & 1)) return 0;
+    uint64_t saved = grf_saved_registers();
+    if ((saved & 0x06) != 0x06) return 0;
+    unsigned sets = 1u << GRIFFIN_CPU_AVX2;
     if (seven[0] >= 1) grf_cpuid(more, 7, 1);
     if (more[0] >> 4 & 1) sets |= 1u << GRIFFIN_CPU_AVX_VNNI;
     if ((saved & 0xe6) == 0xe6 && (seven[1] & avx512) == avx512 && seven[2] >> 11 & 1)
@@ -7105,7 +7067,7 @@ GV_INLINE gv GV(neg)(gv x) { return gv_sub(gv_set(-0.0f), x); }
 GV_INLINE gv GV(reduce)(gv x, gi *n) {
     gv shift = gv_set(12582912.0f), t = gv_fma(x, gv_set(1.44269504f), shift);
     gv whole = gv_sub(t, shift);
-    *n = gi_sub(gv_bits(t), gi_set(0x4b400000));
+    *n = gi_add(gv_bits(t), gi_set(-0x4b400000));
     x = gv_fma(whole, gv_set(-0.693359375f), x);
     return gv_fma(whole, gv_set(2.12194440e-4f), x);
 }
@@ -7130,9 +7092,8 @@ GV_INLINE gv GV(exp)(gv x) {
 /* e^x - 1 for x <= 0, exact in relative terms near 0: e^x - 1 = 2^n (e^r - 1) + (2^n - 1). */
 GV_INLINE gv GV(expm1)(gv x) {
     gi n;
-    gv r, p = gv_set(1.0f / 40320), scale;
     x = gv_max(gv_set(-80.0f), x);
-    r = GV(reduce)(x, &n);
+    gv r = GV(reduce)(x, &n), p = gv_set(1.0f / 40320);
     p = gv_fma(p, r, gv_set(1.0f / 5040));
     p = gv_fma(p, r, gv_set(1.0f / 720));
     p = gv_fma(p, r, gv_set(1.0f / 120));
@@ -7140,7 +7101,7 @@ GV_INLINE gv GV(expm1)(gv x) {
     p = gv_fma(p, r, gv_set(1.0f / 6));
     p = gv_fma(p, r, gv_set(0.5f));
     p = gv_fma(p, gv_mul(r, r), r);
-    scale = gv_from_bits(gi_exponent(gi_add(n, gi_set(127))));
+    gv scale = gv_from_bits(gi_exponent(gi_add(n, gi_set(127))));
     return gv_fma(scale, p, gv_sub(scale, gv_set(1)));
 }
 
@@ -7155,18 +7116,18 @@ GV_INLINE gv GV(sigmoid)(gv x) {
 
 /* x + x^3 P(x^2) for |x| < 0.625, with the polynomial of Moshier's Cephes. */
 GV_INLINE gv GV(tanh_near)(gv x) {
-    gv square = gv_mul(x, x), p;
-    p = gv_fma(gv_set(-5.70498872745e-3f), square, gv_set(2.06390887954e-2f));
+    gv square = gv_mul(x, x);
+    gv p = gv_fma(gv_set(-5.70498872745e-3f), square, gv_set(2.06390887954e-2f));
     p = gv_fma(p, square, gv_set(-5.37397155531e-2f));
     p = gv_fma(p, square, gv_set(1.33314422036e-1f));
     p = gv_fma(p, square, gv_set(-3.33332819422e-1f));
     return gv_fma(gv_mul(p, square), x, x);
 }
 
-/* tanh |x| = 1 - 2 / (1 + e^(2|x|)), which cancels near 0. */
+/* tanh |x| = 1 - 2 / (1 + e^(2|x|)). Near 0 the difference loses digits. */
 GV_INLINE gv GV(tanh)(gv x) {
-    gv size = gv_less(x, gv_set(0), GV(neg)(x), x), large;
-    large = gv_div(gv_set(-2), gv_add(gv_set(1), GV(exp)(gv_add(size, size))));
+    gv size = gv_less(x, gv_set(0), GV(neg)(x), x);
+    gv large = gv_div(gv_set(-2), gv_add(gv_set(1), GV(exp)(gv_add(size, size))));
     large = gv_add(gv_set(1), large);
     large = gv_less(x, gv_set(0), GV(neg)(large), large);
     return gv_less(size, gv_set(0.625f), GV(tanh_near)(x), large);
@@ -7186,17 +7147,15 @@ GV_INLINE gv GV(gelu_erf)(gv x) {
     static const float P[] = { 0.17087277f, -0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f,
                                -0.18628806f, 0.09678418f, 0.37409196f, 1.00002368f, -1.26551223f };
     gv size = gv_less(x, gv_set(0), GV(neg)(x), x), z = gv_mul(size, gv_set(0.707106781f));
-    gv t = gv_div(gv_set(1), gv_fma(z, gv_set(0.5f), gv_set(1))), p = gv_set(P[0]), tail;
-    int i;
-    for (i = 1; i < GRF_COUNT(P); i++) p = gv_fma(p, t, gv_set(P[i]));
+    gv t = gv_div(gv_set(1), gv_fma(z, gv_set(0.5f), gv_set(1))), p = gv_set(P[0]);
+    for (int i = 1; i < GRF_COUNT(P); i++) p = gv_fma(p, t, gv_set(P[i]));
     /* the share of the normal distribution beyond |x| */
-    tail = gv_mul(gv_mul(gv_set(0.5f), t), GV(exp)(gv_fma(GV(neg)(z), z, p)));
+    gv tail = gv_mul(gv_mul(gv_set(0.5f), t), GV(exp)(gv_fma(GV(neg)(z), z, p)));
     return gv_mul(x, gv_less(x, gv_set(0), tail, gv_fma(gv_set(-1), tail, gv_set(1))));
 }
 
 GV_KERNEL void GV(activate)(float *y, griffin_activation activation, int64_t n) {
-    int64_t j;
-    for (j = 0; j < n; j += 16) {
+    for (int64_t j = 0; j < n; j += 16) {
         gv x = gv_load(y + j);
         switch (activation) {
         case GRIFFIN_GELU_TANH: x = GV(gelu_tanh)(x); break;
@@ -7209,16 +7168,16 @@ GV_KERNEL void GV(activate)(float *y, griffin_activation activation, int64_t n) 
 }
 
 GV_KERNEL void GV(multiply)(float *y, const float *x, int64_t n) {
-    int64_t j;
-    for (j = 0; j < n; j += 16) gv_store(y + j, gv_mul(gv_load(y + j), gv_load(x + j)));
+    for (int64_t j = 0; j < n; j += 16) gv_store(y + j, gv_mul(gv_load(y + j), gv_load(x + j)));
 }
 
-/* to[m][j] = out[m][j] + b[j], or plus what was there; out has rows of a tile, n is any number */
+/* to[m][j] = out[m][j] + bias[j], or to[m][j] += out[m][j] + bias[j] if `add` is 1. The last tile
+ * of a matrix may have any number of output rows, so n need not be a multiple of 16. */
 GV_KERNEL void GV(finish)(float *to, int64_t stride, const float *out, const float *bias, int add,
                           int rows, int n) {
-    int j;
     for (; rows > 0; rows--, to += stride, out += GRF_TILE) {
-        for (j = 0; j + 16 <= n; j += 16) {
+        int j = 0;
+        for (; j + 16 <= n; j += 16) {
             gv y = gv_load(out + j);
             if (bias) y = gv_add(y, gv_load(bias + j));
             gv_store(to + j, add ? gv_add(gv_load(to + j), y) : y);
@@ -7230,33 +7189,33 @@ GV_KERNEL void GV(finish)(float *to, int64_t stride, const float *out, const flo
     }
 }
 
-/* y = cap tanh(y / cap), 64 logits at a time. If none of them comes near the cap, GV(tanh) would
- * select the result of GV(tanh_near) everywhere, and its exponential is left out. */
+/* y = cap tanh(y / cap), 64 logits at a time. If all 64 are small, GV(tanh) would take the result
+ * of GV(tanh_near) for each of them. Then only that is computed, without an exponential. */
 GV_KERNEL void GV(soft_cap)(float *y, float cap, int64_t n) {
     for (; n > 0; n -= 64, y += 64) {
-        int64_t count = grf_min64(n, 64), j;
+        int64_t count = grf_min64(n, 64);
         gv size = gv_set(0);
-        for (j = 0; j < count; j += 16) {
+        for (int64_t j = 0; j < count; j += 16) {
             gv x = gv_div(gv_load(y + j), gv_set(cap));
             size = gv_max(gv_max(x, GV(neg)(x)), size);
             gv_store(y + j, x);
         }
         if (gv_largest(size) < 0.625f)
-            for (j = 0; j < count; j += 16)
+            for (int64_t j = 0; j < count; j += 16)
                 gv_store(y + j, gv_mul(gv_set(cap), GV(tanh_near)(gv_load(y + j))));
         else
-            for (j = 0; j < count; j += 16)
+            for (int64_t j = 0; j < count; j += 16)
                 gv_store(y + j, gv_mul(gv_set(cap), GV(tanh)(gv_load(y + j))));
     }
 }
 
 GV_KERNEL void GV(exp_shifted)(float *y, const float *x, float shift, int n) {
-    float last[16];
-    int j, left;
-    for (j = 0; j + 16 <= n; j += 16)
+    int j = 0;
+    for (; j + 16 <= n; j += 16)
         gv_store(y + j, GV(exp)(gv_sub(gv_load(x + j), gv_set(shift))));
-    left = n - j;
+    int left = n - j;
     if (left == 0) return;
+    float last[16];
     memset(last, 0, sizeof last);
     memcpy(last, x + j, (size_t)left * 4);
     gv_store(last, GV(exp)(gv_sub(gv_load(last), gv_set(shift))));
@@ -7267,37 +7226,37 @@ GV_KERNEL void GV(exp_shifted)(float *y, const float *x, float shift, int n) {
 
 GV_KERNEL void GV(norm_row)(float *y, const float *x, const float *gain, int64_t n, int width,
                             float eps) {
-    gv sum = gv_set(0), r;
-    float mean;
-    int64_t j;
-    for (j = 0; j < n; j += 16) { gv a = gv_load(x + j); sum = gv_fma(a, a, sum); }
-    mean = gv_sum(sum) / (float)width;      /* apart: C may keep more digits in an expression */
-    r = gv_set(1 / sqrtf(mean + eps));
-    for (j = 0; j < n; j += 16)
+    gv sum = gv_set(0);
+    for (int64_t j = 0; j < n; j += 16) { gv a = gv_load(x + j); sum = gv_fma(a, a, sum); }
+    float mean = gv_sum(sum) / (float)width;
+    gv r = gv_set(1 / sqrtf(mean + eps));
+    for (int64_t j = 0; j < n; j += 16)
         gv_store(y + j, gv_mul(gv_mul(gv_load(x + j), r), gv_load(gain + j)));
 }
 
-/* ---- quantising activations: scale = max|x| / 127, q = x / scale rounded to even ------------ */
+/* ---- quantising activations ------------------------------------------------------------------
+ * For each group: scale = max|x| / 127, q = x / scale rounded to the nearest integer, and to the
+ * even one of two. As in GV(reduce), adding 1.5 2^23 does the rounding. */
 
 GV_KERNEL void GV(quantise)(grf_q8 *y, int64_t stride, const float *x, int64_t n) {
-    gv shift = gv_set(12582912.0f), sign = gv_set(-0.0f);
+    gv shift = gv_set(12582912.0f);
     for (; n > 0; n -= GRF_GROUP, y += stride) {
-        int64_t group = n < GRF_GROUP ? n : GRF_GROUP, j;
-        gv size = gv_set(0), inverse;
-        float scale;
-        for (j = 0; j < group; j += 16) {
+        int64_t group = n < GRF_GROUP ? n : GRF_GROUP;
+        gv size = gv_set(0);
+        for (int64_t j = 0; j < group; j += 16) {
             gv a = gv_load(x + j);
-            size = gv_max(gv_max(a, gv_sub(sign, a)), size);
+            size = gv_max(gv_max(a, GV(neg)(a)), size);
         }
-        scale = gv_largest(size) / 127;
-        inverse = gv_set(scale < 1e-37f ? 0 : 1 / scale);
+        float scale = gv_largest(size) / 127;
+        gv inverse = gv_set(scale < 1e-37f ? 0 : 1 / scale);    /* 1 / scale must be finite */
         y->scale = scale;
-        for (j = 0; j < group; j += 32, x += 32) {
-            gi a = gi_sub(gv_bits(gv_fma(gv_load(x), inverse, shift)), gv_bits(shift));
-            gi b = gi_sub(gv_bits(gv_fma(gv_load(x + 16), inverse, shift)), gv_bits(shift));
-            gi_store8(y->q + j, a);
-            gi_store8(y->q + j + 16, b);
-            y->start4[j / 32] = -8 * gi_sum(gi_add(a, b));
+        for (int64_t j = 0; j < group; j += 32, x += 32) {
+            gv a = gv_fma(gv_load(x), inverse, shift), b = gv_fma(gv_load(x + 16), inverse, shift);
+            gi_store8(y->q + j,      gi_add(gv_bits(a), gi_set(-0x4b400000)));
+            gi_store8(y->q + j + 16, gi_add(gv_bits(b), gi_set(-0x4b400000)));
+            /* Exact, since these are 32 integers of at most 127; not in range if some x was NaN. */
+            float sum = gv_sum(gv_add(gv_sub(a, shift), gv_sub(b, shift)));
+            y->start4[j / 32] = sum > -4096 && sum < 4096 ? -8 * (int32_t)sum : 0;
             y->start8[j / 32] = 16 * y->start4[j / 32];
         }
     }
@@ -7319,7 +7278,7 @@ GV_INLINE gv GV(load_as)(const int type, const uint8_t *p) {
  * constants at every call: the loops over rows unroll and the sums stay in registers. */
 GV_INLINE void GV(float_rows)(const int rows, const int type, float *out, const uint8_t *w,
                               const float *x, int64_t stride, int64_t count, grf_ahead ahead) {
-    const int size = type == GRF_F32 ? 64 : 32;             /* bytes of 16 weights */
+    const int size = GRF_BYTES_OF_16(type);
     const int two = type == GRF_F32 && rows < GV_FLOAT_ROWS;
     const float *x4 = x + 4 * stride, *x8 = x + 8 * stride;
     gv low[GV_FLOAT_ROWS], high[GV_FLOAT_ROWS];             /* output rows 0 to 15, 16 to 31 */
@@ -7345,7 +7304,7 @@ GV_INLINE void GV(float_rows)(const int rows, const int type, float *out, const 
 /* All rows of x, in groups. */
 GV_INLINE void GV(float_part)(const int type, float *out, const uint8_t *w, const float *x,
                               int64_t stride, int64_t count, int rows) {
-    const int column = type == GRF_F32 ? 128 : 64, most = GV_FLOAT_ROWS;
+    const int column = grf_tilings[type].bytes, most = GV_FLOAT_ROWS;
     grf_ahead ahead = grf_look_ahead(w, count * column, column, (rows + most - 1) / most);
     for (int m; rows > 0; rows -= m, x += m * stride, out += m * GRF_TILE) {
         m = grf_next_rows(rows, most);
@@ -7367,7 +7326,7 @@ GV_KERNEL void GV(float_tile)(float *out, const grf_linear *l, const uint8_t *w,
         case GRF_F16: GV(float_part)(GRF_F16,  out, w, x + k, stride, n, rows); break;
         default:      GV(float_part)(GRF_BF16, out, w, x + k, stride, n, rows); break;
         }
-        w += n * (l->type == GRF_F32 ? 128 : 64);
+        w += n * grf_tilings[l->type].bytes;
     }
 }
 
@@ -7376,11 +7335,9 @@ GV_KERNEL void GV(float_tile)(float *out, const grf_linear *l, const uint8_t *w,
 /* y = b + sum_k w[k] z[k], oldest tap first */
 GV_KERNEL void GV(conv_row)(float *y, const float *const *z, const float *w, int64_t w_stride,
                             const float *b, int taps, int64_t n) {
-    int64_t j;
-    int k;
-    for (j = 0; j < n; j += 16) {
+    for (int64_t j = 0; j < n; j += 16) {
         gv sum = gv_load(b + j);
-        for (k = 0; k < taps; k++)
+        for (int k = 0; k < taps; k++)
             sum = gv_fma(gv_load(w + k * w_stride + j), gv_load(z[k] + j), sum);
         gv_store(y + j, sum);
     }
@@ -7390,8 +7347,7 @@ GV_KERNEL void GV(conv_row)(float *y, const float *const *z, const float *w, int
  * starts with h = sigmoid(i) c. 1 - a^2 = -expm1(2 log a) keeps its digits when a is close to 1. */
 GV_KERNEL void GV(rglru_row)(float *h, float *y, const float *i, const float *r, const float *c,
                              const float *log_decay, int fresh, int64_t n) {
-    int64_t j;
-    for (j = 0; j < n; j += 16) {
+    for (int64_t j = 0; j < n; j += 16) {
         gv x = gv_mul(GV(sigmoid)(gv_load(i + j)), gv_load(c + j));
         if (!fresh) {
             gv log_a = gv_mul(gv_load(log_decay + j), GV(sigmoid)(gv_load(r + j)));
@@ -7405,12 +7361,12 @@ GV_KERNEL void GV(rglru_row)(float *h, float *y, const float *i, const float *r,
 
 /* ---- attention ------------------------------------------------------------------------------ */
 
-/* sin and cos of position * turns: the fraction of a turn is exact in 64 bits, is reduced to the
- * nearest quarter, and the rest |x| <= pi/4 goes through the Taylor series. */
+/* cos and sin of 2 pi position turns[j] / 2^64. The product wraps at 2^64, a full turn, so the
+ * fraction of a turn is exact at every position. It is split into the nearest quarter of a turn and
+ * an angle |x| <= pi/4, of which Taylor series give sine s and cosine c. */
 GV_KERNEL void GV(rope_angles)(float *cosine, float *sine, const uint64_t *turns, int64_t position,
                                int n) {
-    int j;
-    for (j = 0; j < n; j++) {
+    for (int j = 0; j < n; j++) {
         uint64_t phase = (uint64_t)position * turns[j];
         uint64_t quarter = (phase + ((uint64_t)1 << 61)) >> 62;
         uint64_t rest = phase - (quarter << 62);
@@ -7430,16 +7386,16 @@ GV_KERNEL void GV(rope_angles)(float *cosine, float *sine, const uint64_t *turns
     }
 }
 
-/* One head: element j < half turns with element j + half; those from 2 half on stay; all scaled. */
+/* Element j < half of a head and element j + half are a point in the plane; angle j rotates it.
+ * Elements from 2 half on are not rotated. All elements are multiplied by scale. */
 GV_KERNEL void GV(rope_head)(float *to, const float *from, const float *cosine, const float *sine,
                              float scale, int half, int head_dim) {
-    int j;
-    for (j = 0; j < half; j++) {
+    for (int j = 0; j < half; j++) {
         float a = from[j], b = from[j + half];
         to[j]        = GV_FMAF(a, cosine[j], -(b * sine[j])) * scale;
         to[j + half] = GV_FMAF(b, cosine[j],   a * sine[j])  * scale;
     }
-    for (j = 2 * half; j < head_dim; j++) to[j] = from[j] * scale;
+    for (int j = 2 * half; j < head_dim; j++) to[j] = from[j] * scale;
 }
 
 #if !GV_SUM4
@@ -7462,11 +7418,11 @@ GV_INLINE void GV(sum4)(float *to, gv a, gv b, gv c, gv d) {
 
 /* score[at + 0 .. 3] = q k for four keys and n queries */
 GV_INLINE void GV(attend_four)(const int n, const int type, const grf_query *query, int64_t at,
-                               const uint8_t *k, int64_t stride, int64_t head) {
-    const int size = type == GRF_F32 ? 64 : 32;             /* bytes of 16 numbers */
+                               const uint8_t *k, int64_t stride, int64_t head_stride) {
+    const int size = GRF_BYTES_OF_16(type);
     gv s[GV_QUERIES][4];
     GRF_UNROLL for (int i = 0; i < n; i++) s[i][0] = s[i][1] = s[i][2] = s[i][3] = gv_set(0);
-    for (int64_t d = 0; d < head; d += 16, k += size) {
+    for (int64_t d = 0; d < head_stride; d += 16, k += size) {
         gv k0 = GV(load_as)(type, k), k1 = GV(load_as)(type, k + stride);
         gv k2 = GV(load_as)(type, k + 2 * stride), k3 = GV(load_as)(type, k + 3 * stride);
         GRF_UNROLL for (int i = 0; i < n; i++) {
@@ -7482,9 +7438,10 @@ GV_INLINE void GV(attend_four)(const int n, const int type, const grf_query *que
         GV(sum4)(query[i].score + at, s[i][0], s[i][1], s[i][2], s[i][3]);
 }
 
-GV_INLINE float GV(attend_one)(const int type, const float *q, const uint8_t *k, int64_t head) {
+GV_INLINE float GV(attend_one)(const int type, const float *q, const uint8_t *k,
+                               int64_t head_stride) {
     gv sum = gv_set(0);
-    for (int64_t d = 0; d < head; d += 16, k += type == GRF_F32 ? 64 : 32)
+    for (int64_t d = 0; d < head_stride; d += 16, k += GRF_BYTES_OF_16(type))
         sum = gv_fma(gv_load(q + d), GV(load_as)(type, k), sum);
     return gv_sum(sum);
 }
@@ -7492,18 +7449,18 @@ GV_INLINE float GV(attend_one)(const int type, const float *q, const uint8_t *k,
 /* The scores of all keys at hand, for all queries. */
 GV_INLINE void GV(attend_scores)(const int type, const grf_attention *a) {
     int64_t at = 0;
-    for (int part = 0; part < 3; part++) {
-        const uint8_t *k = a->part[part].k;
-        int64_t left = a->part[part].count;
+    for (int run = 0; run < 3; run++) {
+        const uint8_t *k = a->run[run].k;
+        int64_t left = a->run[run].count;
         for (; left >= 4; left -= 4, at += 4, k += 4 * a->stride)
             for (int i = 0, m; i < a->queries; i += m) {
                 m = grf_next_queries(a->queries - i, GV_QUERIES);
                 GRF_CALL_QUERIES(m, GV_QUERIES, GV(attend_four), type, a->query + i, at, k,
-                                 a->stride, a->head)
+                                 a->stride, a->head_stride)
             }
         for (; left > 0; left--, at++, k += a->stride)
             for (int i = 0; i < a->queries; i++)
-                a->query[i].score[at] = GV(attend_one)(type, a->query[i].q, k, a->head);
+                a->query[i].score[at] = GV(attend_one)(type, a->query[i].q, k, a->head_stride);
     }
 }
 
@@ -7526,7 +7483,7 @@ GV_INLINE float GV(attend_softmax)(float *score, int64_t keys) {
 GV_INLINE void GV(attend_vectors)(const int n, const int type, const int vectors,
                                   const grf_query *query, int64_t d, int64_t at, const uint8_t *v,
                                   int64_t stride, int64_t keys) {
-    const int size = type == GRF_F32 ? 64 : 32;
+    const int size = GRF_BYTES_OF_16(type);
     gv s[GV_QUERIES][GV_VALUE_VECTORS];
     GRF_UNROLL for (int i = 0; i < n; i++)
         GRF_UNROLL for (int c = 0; c < vectors; c++) s[i][c] = gv_load(query[i].sum + d + 16 * c);
@@ -7544,12 +7501,13 @@ GV_INLINE void GV(attend_vectors)(const int n, const int type, const int vectors
 
 /* The same for all dimensions. One or two queries leave registers for twice as many vectors. */
 GV_INLINE void GV(attend_values)(const int n, const int type, const grf_query *query, int64_t at,
-                                 const uint8_t *v, int64_t stride, int64_t keys, int64_t head) {
+                                 const uint8_t *v, int64_t stride, int64_t keys,
+                                 int64_t head_stride) {
     const int vectors = n <= 2 ? GV_VALUE_VECTORS : GV_VALUE_VECTORS / 2;
     int64_t d = 0;
-    for (; d + 16 * vectors <= head; d += 16 * vectors)
+    for (; d + 16 * vectors <= head_stride; d += 16 * vectors)
         GV(attend_vectors)(n, type, vectors, query, d, at, v, stride, keys);
-    for (; d < head; d += 16) GV(attend_vectors)(n, type, 1, query, d, at, v, stride, keys);
+    for (; d < head_stride; d += 16) GV(attend_vectors)(n, type, 1, query, d, at, v, stride, keys);
 }
 
 /* Adds the keys [from, to) of those at hand to the sums of n queries: a few values at a time, which
@@ -7557,19 +7515,19 @@ GV_INLINE void GV(attend_values)(const int n, const int type, const grf_query *q
 GV_KERNEL void GV(attend_range)(const grf_attention *a, const grf_query *query, int n,
                                 int64_t from, int64_t to) {
     int64_t start = 0, keys;                /* start: of the part, among the keys at hand */
-    for (int part = 0; part < 3; start += a->part[part].count, part++) {
-        int64_t end = grf_min64(to, start + a->part[part].count);
+    for (int run = 0; run < 3; start += a->run[run].count, run++) {
+        int64_t end = grf_min64(to, start + a->run[run].count);
         for (int64_t j = grf_max64(from, start); j < end; j += keys) {
-            const uint8_t *v = a->part[part].v + (j - start) * a->stride;
+            const uint8_t *v = a->run[run].v + (j - start) * a->stride;
             keys = grf_min64(GRF_ROWS_AHEAD, end - j);
             for (int i = 0, m; i < n; i += m) {
                 m = grf_next_queries(n - i, GV_QUERIES);
                 if (a->type == GRF_F32)
                     GRF_CALL_QUERIES(m, GV_QUERIES, GV(attend_values), GRF_F32, query + i, j, v,
-                                     a->stride, keys, a->head)
+                                     a->stride, keys, a->head_stride)
                 else
                     GRF_CALL_QUERIES(m, GV_QUERIES, GV(attend_values), GRF_BF16, query + i, j, v,
-                                     a->stride, keys, a->head)
+                                     a->stride, keys, a->head_stride)
             }
         }
     }
@@ -7583,7 +7541,7 @@ GV_KERNEL void GV(attend)(grf_attention *a) {
     for (q = a->query; q < last; q++) {
         q->inverse = GV(attend_softmax)(q->score + q->first, q->end - q->first);
         q->sum = q->q;                      /* the query has done its work: its place is free */
-        memset(q->sum, 0, (size_t)a->head * 4);
+        memset(q->sum, 0, (size_t)a->head_stride * 4);
         from = grf_max64(from, q->first);
         to = grf_min64(to, q->end);
     }
@@ -7593,7 +7551,7 @@ GV_KERNEL void GV(attend)(grf_attention *a) {
     GV(attend_range)(a, a->query, a->queries, from, to);
     for (q = a->query; q < last; q++) {
         GV(attend_range)(a, q, 1, grf_max64(to, q->first), q->end);
-        for (int64_t d = 0; d < a->head; d += 16)
+        for (int64_t d = 0; d < a->head_stride; d += 16)
             gv_store(q->sum + d, gv_mul(gv_load(q->sum + d), gv_set(q->inverse)));
         memcpy(q->out, q->sum, (size_t)a->head_dim * 4);
     }
@@ -7680,7 +7638,7 @@ GV_INLINE const uint8_t *GV(int_group)(const int rows, const int type, float *ou
             }
         }
         gv dl = gv_f16(w), dh = gv_f16(w + 32);
-        w += type == GRF_Q8_0 ? GRF_BLOCK_BYTES_Q8_0 : GRF_BLOCK_BYTES_Q4_0;
+        w += grf_tilings[type].bytes;
         ahead.at += 8 * ahead.step;
         GRF_FETCH(ahead.at - 1);
         GRF_UNROLL for (int m = 0; m < rows; m++) {
@@ -7711,8 +7669,7 @@ GV_INLINE void GV(int_rows)(const int rows, const int type, float *out, const ui
 /* All rows of x, in groups. */
 GV_INLINE void GV(int_part)(const int type, float *out, const uint8_t *w, const grf_q8 *x,
                             int64_t stride, int64_t blocks, int rows) {
-    const int bytes = type == GRF_Q8_0 ? GRF_BLOCK_BYTES_Q8_0 : GRF_BLOCK_BYTES_Q4_0;
-    const int most = GV_INT_ROWS;
+    const int bytes = grf_tilings[type].bytes, most = GV_INT_ROWS;
     grf_ahead ahead = grf_look_ahead(w, blocks * bytes, bytes / 8, (rows + most - 1) / most);
     for (int m; rows > 0; rows -= m, x += m, out += m * GRF_TILE) {
         m = grf_next_rows(rows, most);
@@ -7730,7 +7687,7 @@ GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, c
         int64_t n = grf_min64(step, blocks);
         if (l->type == GRF_Q8_0) GV(int_part)(GRF_Q8_0, out, w, x, stride, n, rows);
         else                     GV(int_part)(GRF_Q4_0, out, w, x, stride, n, rows);
-        w += n * (l->type == GRF_Q8_0 ? GRF_BLOCK_BYTES_Q8_0 : GRF_BLOCK_BYTES_Q4_0);
+        w += n * grf_tilings[l->type].bytes;
     }
 }
 

@@ -75,6 +75,8 @@ static void read_rules(vocabulary *v, const griffin_model *f) {
     v->remove_extra_whitespaces = flag_of(f, "tokenizer.ggml.remove_extra_whitespaces", 0);
     v->escape_whitespaces = flag_of(f, "griffin.tokenizer.escape_whitespaces", 1);
     v->whitespace_suffix = flag_of(f, "griffin.tokenizer.treat_whitespace_as_suffix", 0);
+    v->prefix_everywhere = flag_of(f, "griffin.tokenizer.space_prefix_everywhere", 0);
+    v->verbatim = flag_of(f, "griffin.tokenizer.verbatim_pieces", 0);
     if (find(f, "griffin.tokenizer.unk_surface", GRIFFIN_VALUE_STRING, 0, &m))
         v->unk_surface = vocabulary_keep(v, m.text, m.length);
     if (find(f, "tokenizer.ggml.precompiled_charsmap", GRIFFIN_VALUE_U8, 1, &m))
