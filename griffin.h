@@ -5758,8 +5758,8 @@ static const grf_linear *grf_load_matrix(grf_builder *b, const char *name, int r
                           has_bias ? grf_load_vector(b, bias.text, rows, 0, 0) : NULL);
 }
 
-/* The RG-LRU's block-diagonal gates: B matrices [out, in], bias [B, out]. They may not be quantised:
- * it would spoil the decay, and the int8 kernels read a whole row. */
+/* The RG-LRU's block-diagonal gates: B matrices [out, in], bias [B, out]. They may not be
+ * quantised: it would spoil the decay, and the int8 kernels read a whole row. */
 static const grf_linear *grf_load_gates(grf_builder *b, const char *weight, const char *bias) {
     int B = b->config->gate_blocks, n = b->config->lru_width / B;
     const grf_tensor *t = b->error ? NULL : grf_tensor_lookup_tiles(b, weight);
