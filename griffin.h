@@ -822,9 +822,15 @@ GRIFFIN_API int     griffin_load(const griffin_model *model, griffin_state *stat
  *     GRF_WASM           kernels for WebAssembly
  *     GRF_BIG_ENDIAN     0 or 1 */
 
-#if defined(__FAST_MATH__) || (defined(_MSC_VER) && defined(_M_FP_FAST))
+/* Parts of fast-math that a compiler does not tell of are found when a model is opened. */
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) \
+    || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ > 0) \
+    || (defined(_MSC_VER) && defined(_M_FP_FAST))
   #error "griffin.h: build without fast-math, it changes sums (see NUMBERS in the manual)"
 #endif
+
+/* -fsingle-precision-constant makes them floats. */
+typedef char grf_constants_must_be_doubles[sizeof(0.1) == sizeof(double) ? 1 : -1];
 
 /* The 387, and gcc's -std=c99 for s390x, keep floats with more than their 24 bits. The compiler
  * then chooses where it rounds, and results differ. 16 means that only _Float16 is widened. */
@@ -1351,6 +1357,24 @@ static uint16_t grf_bf16_from_float(float x) {
     uint32_t bits = grf_bits_from_float(x);
     if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+/* ---- what becomes of arithmetic in this build, on this thread -------------------------
+ * Computes what comes out otherwise if the compiler or the host has changed the rules of IEEE
+ * floats. The inputs are volatile, so that it is done at run time. Fused multiply-adds need no
+ * check: they change no result of the library (see above). Returns what is wrong, or null. */
+static const char *grf_arithmetic_fault(void) {
+    static const volatile float in[] = { 1, 16777216, 1.17549435e-38f, 5.96046448e-8f, 9 };
+    float one = in[0], large = in[1], least = in[2], half_step = in[3], nine = in[4];
+    volatile float flushed = least * 0.5f, grown;           /* the smallest normal number / 2 */
+    volatile float up = one + half_step * 1.5f, even = one + half_step;
+    if (up <= one || even > one) return "results are not rounded to nearest";
+    if ((one + large) - large > 0) return "sums are reordered (-fassociative-math)";
+    if (grf_bits_from_float(nine / 127) != 0x3d912245u)
+        return "quotients are products (-freciprocal-math)";
+    grown = flushed * 2;
+    if (flushed <= 0 || grown < least) return "small numbers become zero (flush-to-zero is on)";
+    return NULL;
 }
 
 /* ================================================================= >>network
@@ -3086,8 +3110,8 @@ static int grf_save_check(const griffin_model *m, const uint8_t *p, size_t size)
     if (size < GRF_SAVE_HEADER + 8 || memcmp(p, "GRIFSTAT", 8) != 0)
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: not a saved state");
     if (grf_get_u32(p + 8) != GRF_SAVE_VERSION)
-        return grf_fail(&m->host, GRIFFIN_E_VERSION, "load: saved by %s griffin.h, in version %u of "
-                        "the format, expected %d",
+        return grf_fail(&m->host, GRIFFIN_E_VERSION, "load: saved by %s griffin.h, in version %u "
+                        "of the format, expected %d",
                         grf_get_u32(p + 8) < GRF_SAVE_VERSION ? "an older" : "a newer",
                         (uint64_t)grf_get_u32(p + 8), GRF_SAVE_VERSION);
     if (grf_get_u64(p + size - 8) != grf_hash(GRF_HASH_START, p, size - 8))
@@ -5756,8 +5780,8 @@ static const grf_linear *grf_load_matrix(grf_builder *b, const char *name, int r
                           has_bias ? grf_load_vector(b, bias.text, rows, 0, 0) : NULL);
 }
 
-/* The RG-LRU's block-diagonal gates: B matrices [out, in], bias [B, out]. They are not quantised: it
- * would spoil the decay, and the columns of a block are not those of an int8 row. */
+/* The RG-LRU's block-diagonal gates: B matrices [out, in], bias [B, out]. They may not be
+ * quantised: it would spoil the decay, and the int8 kernels read a whole row. */
 static const grf_linear *grf_load_gates(grf_builder *b, const char *weight, const char *bias) {
     int B = b->config->gate_blocks, n = b->config->lru_width / B;
     const grf_tensor *t = b->error ? NULL : grf_tensor_lookup_tiles(b, weight);
@@ -5939,6 +5963,10 @@ static int grf_model_look(griffin_model *m) {
 static int grf_model_open(griffin_model *m, const void *data, uint64_t size,
                           const griffin_options *options) {
     int error, looking = options && options->directory_only;
+    const char *fault = looking ? NULL : grf_arithmetic_fault();
+    if (fault)
+        return grf_fail(&m->host, GRIFFIN_E_UNSUPPORTED, "%s: results would differ, see NUMBERS in "
+                        "the manual", fault);
     m->kernels = grf_kernels_find(options ? options->cpu : GRIFFIN_CPU_BEST);
     if (!m->kernels)
         return grf_fail(&m->host, GRIFFIN_E_UNSUPPORTED,

@@ -46,12 +46,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     grf_host host;
     grf_gguf g;
     griffin_model *model = NULL;
+    griffin_options options;
+    griffin_tensor tensor;
     memset(&host, 0, sizeof host);
     if (grf_gguf_open(&g, data, size, 0, &host) == GRIFFIN_OK) {
         use(&g, &host);
         grf_gguf_close(&g, &host);
     }
     griffin_open_memory(&model, data, size, NULL);
+    griffin_close(model);
+    memset(&options, 0, sizeof options);
+    options.directory_only = 1;
+    if (griffin_open_memory(&model, data, size, &options) == GRIFFIN_OK)
+        for (int i = 0; i < griffin_get_info(model)->tensors; i++)
+            if (griffin_get_tensor(model, i, &tensor) || tensor.offset + tensor.bytes > size) abort();
     griffin_close(model);
     return 0;
 }

@@ -27,7 +27,7 @@ export WINEDEBUG=-all WINEPREFIX=$PWD/build/platforms/wine
 few="test_bits inside_formats"
 kernels="$few test_state inside_files inside_same_bits"
 emulated="$few test_rewind test_sampler test_state inside_files inside_kv"
-text="inside_tokenizer"
+text="test_tokenizer"
 native="$emulated $text test_arguments test_memory inside_math"
 threads="inside_same_bits test_threads"
 
@@ -37,7 +37,7 @@ armv7    | $armv7              | qemu-arm     | griffin | $emulated $text
 riscv64  | $riscv64            | qemu-riscv64 | griffin | $emulated $text
 s390x    | $s390x              | qemu-s390x   | griffin | $emulated $text
 i686     | $i686               |              | griffin | $native
-musl     | musl-gcc -static    |              | griffin | $native $threads
+musl     | musl-gcc -static    |              | griffin | $native $threads test_stack
 wasm     | $wasm               | $node        | griffin | $emulated inside_math inside_same_bits
 windows  | $mingw              | wine         | griffin | $native $threads inside_reference
 clang-cl | $clang_cl           | wine         | hello   | $few

@@ -3,6 +3,11 @@
 
 #include "model.h"
 
+#include <fenv.h>
+#ifdef __SSE__
+  #include <xmmintrin.h>
+#endif
+
 /* ---- messages: the last one, as the logger and the caller's buffer got it ------------------- */
 
 static char heard[400], noted[400];
@@ -231,6 +236,33 @@ static void test_opening(void) {
     griffin_close(NULL);
 }
 
+/* A thread whose floats are not those of IEEE cannot open a model, but it can look into a file. */
+static void test_arithmetic(void) {
+    griffin_options options = listening();
+    griffin_model *m = NULL;
+    int tried = 0;
+#ifdef FE_UPWARD
+    if (fesetround(FE_UPWARD) == 0) {
+        REFUSED(griffin_open_memory(&m, "", 0, &options), GRIFFIN_E_UNSUPPORTED, "rounded");
+        tried++;
+    }
+    fesetround(FE_TONEAREST);
+#endif
+#ifdef __SSE__
+    _mm_setcsr(_mm_getcsr() | 0x8000);
+    REFUSED(griffin_open_memory(&m, "", 0, &options), GRIFFIN_E_UNSUPPORTED, "flush-to-zero");
+    options.directory_only = 1;
+    REFUSED(griffin_open_memory(&m, "", 0, &options), GRIFFIN_E_FORMAT, "GGUF");
+    options.directory_only = 0;
+    _mm_setcsr((_mm_getcsr() & ~0x8000u) | 0x40);       /* what comes in is flushed */
+    REFUSED(griffin_open_memory(&m, "", 0, &options), GRIFFIN_E_UNSUPPORTED, "flush-to-zero");
+    _mm_setcsr(_mm_getcsr() & ~0x40u);
+    tried++;
+#endif
+    REFUSED(griffin_open_memory(&m, "", 0, &options), GRIFFIN_E_FORMAT, "GGUF");
+    CHECK(tried || !m, "nothing");
+}
+
 /* ---- directories ---------------------------------------------------------------------------- */
 
 /* The file without a network; the caller frees the bytes. */
@@ -271,7 +303,7 @@ static void test_directories(void) {
     unsigned char *file;
     griffin_tensor t;
     griffin_metadata pair;
-    griffin_model *m = look_into("tests/data/gguf/candle_like_v2.gguf", &file);     /* no metadata */
+    griffin_model *m = look_into("tests/data/gguf/candle_like_v2.gguf", &file);   /* no metadata */
     CHECK(griffin_get_info(m)->tensors > 10 && griffin_get_info(m)->config.layers == 0
           && !griffin_get_info(m)->has_vocabulary && !noted[0], "%s", noted);
     CHECK(griffin_get_tensor(m, 0, &t) == GRIFFIN_OK && t.bytes > 0, "%s", t.name);
@@ -358,12 +390,15 @@ static void test_for_writers(void) {
     CHECK(griffin_config_number(&config, 0, NULL) == GRIFFIN_E_ARGUMENT, "no room");
     CHECK(!strcmp(griffin_tiling_name(0), "f32") && !strcmp(griffin_tiling_name(4), "q4_0")
           && !griffin_tiling_name(5) && !griffin_tiling_name(-1), "tilings");
-    for (const char *name; (name = griffin_activation_name((griffin_activation)activations)) != NULL;
-         activations++)
+    for (;; activations++) {
+        const char *name = griffin_activation_name((griffin_activation)activations);
+        if (!name) break;
         CHECK(griffin_find_activation(name, strlen(name)) == activations, "%s", name);
+    }
     CHECK(activations == 4, "%d activations", activations);
     CHECK(griffin_find_activation("swish", 5) == GRIFFIN_SILU, "another name");
-    CHECK(griffin_find_activation("swis", 4) == -1 && griffin_find_activation(NULL, 0) == -1, "none");
+    CHECK(griffin_find_activation("swis", 4) == -1, "none");
+    CHECK(griffin_find_activation(NULL, 0) == -1, "none");
 }
 
 /* ---- calls ---------------------------------------------------------------------------------- */
@@ -577,6 +612,7 @@ int main(void) {
     RUN(test_no_metadata);
     RUN(test_versions);
     RUN(test_opening);
+    RUN(test_arithmetic);
     RUN(test_directories);
     RUN(test_directory_of_a_network);
     RUN(test_messages);

@@ -33,7 +33,7 @@ static char text[50000], scratch[8000000];
 static int32_t tokens[60000], prompt[128];
 static int result;                          /* of the call; negative: it failed */
 
-/* ---- calls: each in its turn, since later ones use what earlier ones have made ---------------- */
+/* ---- calls, in this order: later ones use what earlier ones have made ------------------------ */
 
 static griffin_options options_of(int directory_only) {
     griffin_options o;
@@ -67,7 +67,8 @@ static void look(void) {
     result = griffin_tiling_name(0) && griffin_state_position(state) == 0 ? 0 : -1;
 }
 static void size_context(void) {
-    result = griffin_state_size(m) && griffin_mark_size(m) && griffin_context_size(m, NULL) ? 0 : -1;
+    result = -1;
+    if (griffin_state_size(m) && griffin_mark_size(m) && griffin_context_size(m, NULL)) result = 0;
 }
 static void init_context(void) {
     griffin_context_options o;
@@ -162,8 +163,8 @@ static void close_grammar(void) {
 }
 static void open_schema(void) {
     static const char schema[] = "{ \"type\": \"object\", \"properties\": { \"name\": { \"type\": "
-        "\"string\", \"maxLength\": 9 }, \"list\": { \"type\": \"array\", \"items\": { \"enum\": [1, "
-        "null, \"x\"] } } }, \"required\": [\"name\"] }";
+        "\"string\", \"maxLength\": 9 }, \"list\": { \"type\": \"array\", \"items\": { \"enum\": "
+        "[1, null, \"x\"] } } }, \"required\": [\"name\"] }";
     result = griffin_grammar_open_schema(&grammar, words, schema, sizeof schema - 1, NULL);
 }
 
@@ -185,7 +186,7 @@ static const struct { const char *name; void (*call)(void); } calls[] = {
 
 static size_t most[COUNT(calls)];           /* of the stack, over all rounds */
 
-/* ---- a thread --------------------------------------------------------------------------------- */
+/* ---- a thread -------------------------------------------------------------------------------- */
 
 static void *start(void *call) {
     (*(void (*const *)(void))call)();

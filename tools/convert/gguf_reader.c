@@ -1,7 +1,7 @@
 /* gguf_reader.c - see gguf_reader.h; the layout stands in gguf_writer.c.
  *
- * The library opens the file without a network (directory_only): it checks the directory and refuses
- * whatever is wrong with it. From then on counts, lengths and offsets can be trusted. */
+ * The library opens the file without a network (directory_only): it checks the directory and
+ * refuses whatever is wrong with it. From then on counts, lengths and offsets can be trusted. */
 
 #include "gguf_reader.h"
 #include "tiles.h"
@@ -15,7 +15,8 @@
 /* 0: there is no such key, or it has another type. */
 static int find(const griffin_model *f, const char *key, griffin_value_type type, int is_array,
                 griffin_metadata *found) {
-    return griffin_get_metadata(f, key, 0, found) && found->type == type && found->is_array == is_array;
+    return griffin_get_metadata(f, key, 0, found) == 1 && found->type == type
+        && found->is_array == is_array;
 }
 
 static int flag_of(const griffin_model *f, const char *key, int standard) {
@@ -212,7 +213,7 @@ static int add_tiles(weights *w, const griffin_tensor *t, const tensor *e, const
 static int add_rows(weights *w, const griffin_tensor *t, const unsigned char *file, report *r) {
     const quant_type *type = quant_find(t->type);
     const char *name = without_prefix(t->name);
-    char full[80];
+    char full[136];
     weight *to;
     snprintf(full, sizeof full, "%s%s", strcmp(name, "lm_head.weight") ? "model." : "", name);
     to = weights_add(w, full, strlen(full), "model", r);
