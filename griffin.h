@@ -6001,7 +6001,7 @@ GRIFFIN_API const char *griffin_error_string(int error) {
  * done, in the same order for all. Each set then includes this file once more, and that pass
  * compiles the chapter >>kernels, at the end of the file, with the vectors of the set.
  *
- * Since a vector has the same size everywhere, kernels depend on no register width and have no tails.
+ * Since a vector has the same size everywhere, kernels need no register width and have no tails.
  * Two rules keep the bits the same everywhere. The sum of a vector is taken by the fixed tree of
  * gv_sum. The result of gv_mul is never added to anything, since a compiler may fuse the two
  * operations; gv_fma does that. */
