@@ -1,16 +1,20 @@
-/* griffin.h - v0.1.0 - run Griffin, Hawk and RecurrentGemma language models, from one header
+/* griffin.h - v0.2.0 - a C library that runs recurrent language models, in one header
  *
- * Recurrent language models whose memory of a text, however long, has a fixed size: exactly the
- * reference's numbers, the same bits on every machine, and a guest in your program. C99 or C++11,
- * libc and libm, nothing else. In one source file write
+ * griffin.h runs Griffin, Hawk and RecurrentGemma models on the processor, inside your program.
+ * Such a model remembers a text, however long, in a state of fixed size. A state is plain bytes:
+ * you can copy, save, fork and rewind it. The library takes memory, threads, time and files only
+ * from you. It needs libc and libm, and compiles as C99 and as C++11.
+ *
+ * In one source file write
  *
  *     #define GRIFFIN_IMPLEMENTATION
  *     #include "griffin.h"
  *
  * and in all others just the second line. MIT or public domain, see the end.
  *
- *     CONTENTS             manual: QUICK START, OBJECTS, SEQUENCES, THREADS, CONTROL, PROMISES,
- *                          NUMBERS, FILES, ERRORS, BUILD OPTIONS, LIMITS
+ *     CONTENTS             manual: QUICK START, FUNCTIONS, OBJECTS, SEQUENCES, THREADS, CONTROL,
+ *                          PROMISES, NUMBERS, FILES, ERRORS, MEMORY AND STACK, BUILD OPTIONS,
+ *                          LIMITS, VERSIONS, HISTORY
  *     >>api                declarations
  *     >>platform >>basics >>numbers      compilers, errors, memory, bytes, our own exp and log
  *   ONE, the network
@@ -20,6 +24,7 @@
  *     >>gguf >>config                    what is in a file
  *     >>vocabulary >>text                text to tokens and back
  *     >>model                            opening
+ *     >>public                           the functions of the API
  *   THREE, silicon
  *     >>vectors >>dispatch >>kernels     instruction sets; the inner loops, once for all of them
  *
@@ -33,11 +38,41 @@
  *     griffin_context_init(&c, m, NULL, malloc(size), size);
  *     n = griffin_encode(m, NULL, "Once upon a time", 16, tokens, 64);
  *     griffin_prefill(c, s, tokens, n, logits);
- *     for (i = 0; i < 100; i++) {
+ *     for (int i = 0; i < 100; i++) {
  *         token = griffin_sample(m, &sampler, logits);
  *         griffin_decode(m, &decoder, token, text, sizeof text); fputs(text, stdout);
  *         griffin_step(c, s, token, logits);
  *     }
+ *
+ *
+ * FUNCTIONS
+ *
+ *     griffin_open_file, griffin_open_memory   open a model
+ *     griffin_close                            closes it
+ *     griffin_get_info                         sizes, names and special tokens of a model
+ *     griffin_get_tensor, griffin_get_metadata, griffin_next_element   what its file holds
+ *     griffin_get_operation                    what it computes, one operation after the other
+ *
+ *     griffin_state_size, griffin_state_position   how big a state is; how many tokens it has seen
+ *     griffin_mark, griffin_mark_size          copy what later tokens change of a state
+ *     griffin_rewind                           takes tokens back, to a mark
+ *     griffin_save, griffin_load               a state as portable bytes
+ *
+ *     griffin_context_size, griffin_context_init   scratch memory for one caller
+ *     griffin_step                             one token into one state
+ *     griffin_prefill                          many tokens into one state
+ *     griffin_run                              many tokens into many states
+ *     griffin_begin, griffin_advance           the same in slices, for a frame budget
+ *     griffin_unit_name                        what the next slice does
+ *
+ *     griffin_sample                           draws a token from logits
+ *     griffin_accept                           tells the sampler about a token that it did not draw
+ *     griffin_encode, griffin_encode_size      text to tokens
+ *     griffin_decode                           tokens to text, as a stream
+ *     griffin_stop_feed                        finds texts to stop at in a stream
+ *     griffin_token_text, griffin_token_type, griffin_find_token   single tokens
+ *
+ *     griffin_error_string, griffin_version    words for an error; the version that is linked
  *
  *
  * OBJECTS
@@ -49,137 +84,167 @@
  *     griffin_sampler,    yours, plain structs        their functions      one call at a time
  *     ..._decoder, ..._stop
  *
- * A model is the weights. A state is one text so far: for RecurrentGemma 2B 33 MiB, or 17 with keys
- * and values in bf16, whether the text has ten tokens or ten million. A context is scratch memory
- * that remembers no text, so any context of a model continues any of its states. A crowd is one
- * model, a context for each thread that calls, and as many states as there are minds.
+ * A model is the weights. A state is one text so far. For RecurrentGemma 2B it has 33 MiB, or 17
+ * MiB with keys and values in bf16, whether the text has ten tokens or ten million. A context is
+ * scratch memory. It remembers no text, so any context of a model can continue any of its states.
+ * For many characters you need one model, a state for each, and a context for each thread that
+ * calls.
  *
  *
  * SEQUENCES
  *
- * A state is bytes: all zero is a fresh one, memcpy is save, restore and fork, at any moment,
- * because it is only written when a call is complete. griffin_save and griffin_load are for disks
- * and networks: portable, checksummed, tied to the model, and with the sampler and the decoder in
- * them, so that a resumed run says what it would have said.
+ * A state is bytes. All zero is a fresh state. Between calls, memcpy saves, restores and forks
+ * it. griffin_save and griffin_load are for disks and networks. Their bytes are the same on every
+ * machine, have a checksum, and belong to one model. They can hold the sampler and the decoder
+ * too, so that a resumed run says what it would have said.
  *
- * To take back a few tokens, a copy of the state is not needed: griffin_mark keeps what a later
- * token overwrites, 0.7 MB for RecurrentGemma 2B, and griffin_rewind brings the state back from up
- * to griffin_options.rewind tokens beyond, to the bit. Marks also fit the forks of a state.
+ * To take back a few tokens you do not need a copy of the state. griffin_mark copies only what
+ * later tokens overwrite: 0.7 MB for RecurrentGemma 2B. griffin_rewind brings the state back, to
+ * the bit, from up to griffin_options.rewind tokens beyond the mark. A mark fits the forks of a
+ * state too.
  *
- * griffin_step takes a token, griffin_prefill many at once, and griffin_run any mixture for any
- * number of states, reading each weight once for all of them. Logits cost the largest matrix of
- * the model, so they are only computed where a pointer asks for them.
+ * griffin_step takes one token and griffin_prefill takes many. griffin_run takes any number of
+ * tokens for any number of states, and reads each weight once for all of them. Logits need the
+ * largest matrix of the model, so they are computed only where you pass a pointer for them.
  *
- * To spend a frame budget, put the tokens in flight with griffin_begin and call
- * griffin_advance(context, 1) while there is time; a unit costs about as much as reading half a
- * megabyte of weights. Until it returns 0 no state has changed, so dropping the job is free.
+ * To keep a frame budget, start a job with griffin_begin. Then call griffin_advance(context, 1)
+ * while there is time. A unit costs about as much as reading half a megabyte of weights. No state
+ * changes until griffin_advance returns 0, so a job can be dropped at any moment.
  *
  *
  * THREADS
  *
- * The library makes none. Built with OpenMP it uses OpenMP's; with griffin_jobs it calls your job
- * system; else it stays on the caller's thread. Work is cut into pieces of about half a megabyte
- * of weights; what is smaller than that, and with OpenMP a call of fewer than 16 such pieces, never
- * leaves the calling thread.
+ * The library makes no threads. If it is built with OpenMP, it uses those of OpenMP. If you give
+ * it griffin_jobs, it calls your job system. Otherwise it stays on the thread that calls. Work is
+ * cut into chunks of about half a megabyte of weights. A smaller operation stays on the calling
+ * thread; with OpenMP, so does a call with fewer than 16 chunks.
  *
  *
  * CONTROL
  *
- * Who writes the text has the last word on every token. griffin_sampler takes biases, of which
- * -INFINITY is a ban, and a mask, your function that changes the logits before a token is drawn.
- * griffin_grammar.h, a second header, has a mask that lets only texts of a grammar or of a JSON
- * schema pass. griffin_stop looks for texts to stop at in what was decoded, and never shows the
- * start of one. Where everything is forbidden, the error is GRIFFIN_E_NO_TOKEN.
+ * Your program decides what may be written. griffin_sampler has biases; a bias of -INFINITY bans
+ * a token. It also has a mask: your function, which may change the logits before a token is
+ * drawn. If every token is forbidden, the error is GRIFFIN_E_NO_TOKEN. griffin_stop looks for
+ * texts to stop at in what was decoded, and never shows the start of one. tools/griffin_grammar.h
+ * is a second header beside this one: its masks let only the texts of a grammar or of a JSON
+ * schema pass.
  *
  *
- * PROMISES, each with its file in tests/
+ * PROMISES
  *
- * Exact. The results are those of the reference implementation (google-deepmind/recurrentgemma in
- *     float32) at any length, past the window and across chunk borders, within 1e-5 of the size of
- *     the logits. A token sees itself and W earlier ones, as there; most ports see one less,
- *     which griffin_options.attn_keys = W reproduces.
+ * Exact. Results are those of the reference implementation (google-deepmind/recurrentgemma in
+ *     float32), within 1e-5 of the size of the logits. That holds at any length, past the window
+ *     and across chunk borders. A token sees itself and W earlier ones, as there; most ports see
+ *     one less, which griffin_options.attn_keys = W reproduces. tests/inside_reference.c
  * Same bits. Logits and states do not depend on the number of threads, on how tokens are cut into
- *     calls, on who shares a call, or on the instruction set: NUMBERS says why.
- * A guest. No globals, no threads, no clock, no locale, no environment, no exit. Nothing is
- *     allocated after opening, except by griffin_encode if you give it no scratch.
- * Safe. Files are hostile until proved otherwise: every offset, size and name is checked when a
- *     model or a saved state is opened, and whatever fails leaves nothing behind.
+ *     calls, on who shares a call, or on the instruction set. NUMBERS says why.
+ *     tests/test_bits.c, inside_same_bits.c, test_threads.c, test_rewind.c, test_state.c
+ * A guest. There are no globals, no threads, no clock, no locale, no environment and no exit.
+ *     After opening, nothing is allocated, except by griffin_encode if you give it no scratch.
+ *     tests/test_guest.c, test_memory.c
+ * Safe. Files are taken for hostile. Every offset, size and name is checked when a model or a
+ *     saved state is opened. A failed call leaves everything as it was. tests/inside_files.c,
+ *     test_arguments.c, fuzz_gguf.c, fuzz_state.c, fuzz_text.c
  *
  *
  * NUMBERS
  *
- * The value of a linear layer is defined by the plainest program there is,
+ * The plainest program there is defines the value of a linear layer:
  *
  *     acc = 0;  for k = 0 .. K-1:  acc = fma(w[r][k], x[k], acc);   y[r] = acc + b[r]
  *
- * with 16-bit weights widened first; and for q8_0 and q4_0 weights, in blocks j of 32, whose inputs
- * are rounded to int8 in groups of 256 with a scale dx of their own,
+ * Weights of 16 bits are widened first. Weights in q8_0 and q4_0 lie in blocks j of 32, and their
+ * inputs are rounded to int8 in groups of 256 with a scale dx of their own:
  *
  *     acc = 0;  for each group:  part = 0;  for each j in it:
  *                                    part = fma(dw[r][j], (float)isum, part);
  *                                acc = fma(dx, part, acc);
  *     y[r] = acc + b[r]
  *
- * where isum is an exact integer. Each vector lane owns an output row, so nobody needs another
- * order. Sums over one vector (norm, attention scores, softmax) use 16 partial sums, element i in
- * sum i mod 16, and a fixed tree. exp, tanh, sigmoid, sin and cos are ours, at most 2 ulp off; the
- * angle of a rotary embedding is a fraction of a turn in 64-bit integers, so that distances between
- * tokens are as exact after 10^12 of them as at the start. All of it assumes IEEE floats, rounding
- * to nearest, without flush-to-zero; -ffast-math is refused.
- *
- * How many int8 inputs share a scale was measured: on a model of 5 million parameters perplexity is
- * 28.495 with a scale for 32, 28.502 for 256 (28.489 in f32), and the products of a prompt are a
- * sixth faster with 256, since the float work for each block halves. Types of 6 and 4 bits with
- * nested scales were measured too: q4_k has the bytes of q4_0 and 28.66 for its 28.71, q6_k three
- * quarters of the bytes of q8_0 and 28.49. They are read, but have no tiles: q4_k would gain 0.2 %
- * for an eighth more arithmetic.
+ * where isum is an exact integer. Each vector lane owns an output row, so no instruction set
+ * needs another order. Sums over one vector (norm, attention scores, softmax) use 16 partial
+ * sums, element i in sum i mod 16, and a fixed tree. exp, tanh, sigmoid, sin and cos are ours,
+ * and at most 2 ulp off. The angle of a rotary embedding is a fraction of a turn in 64-bit
+ * integers, so distances between tokens are as exact after 10^12 tokens as at the start. All of
+ * it assumes IEEE floats, rounding to nearest, without flush-to-zero. -ffast-math is refused.
  *
  *
  * FILES
  *
- * A model is a GGUF file (version 2 or 3) of architecture "griffin" with Hugging Face's tensor
- * names and the vocabulary inside; tools/ has the converter. The bytes are described where they
- * are read: >>formats, >>gguf, >>config, >>vocabulary, and >>state for saved states. Weights of
- * types f32, f16, bf16, q8_0 and q4_0 may be stored in the tiles the kernels read, as the converter
- * does it: they are then used where they are, and opening copies nothing. Row-major ones are packed
- * into tiles when opened; q4_1, q5_0, q5_1, q4_k, q5_k and q6_k are also widened to f32. A file
- * without metadata needs griffin_options.config.
+ * A model is a GGUF file of architecture "griffin" that the converter in tools/ wrote, with the
+ * vocabulary inside. A matrix is a tensor NAME.TILING, where TILING is f32, f16, bf16, q8_0 or
+ * q4_0. It lies in tiles of 32 rows, which the kernels read where they are: opening copies
+ * nothing, unless copy_weights is set or the machine is big-endian. Vectors are f32.
+ * griffin.format_version is 2. Anything else is refused by name, with the command that converts
+ * it: griffin convert OLD NEW. The bytes are described where they are read: >>network (tilings),
+ * >>gguf, >>config, >>vocabulary, and >>state for saved states.
  *
  *
  * ERRORS
  *
- * Functions that can fail return an int: negative is a griffin_error, anything else success. The
- * logger of griffin_options hears a line about each, with file, offset or name, and what was
- * expected; a failed open also writes it to griffin_options.error. Nothing has changed then.
+ * Functions that can fail return an int. A negative one is a griffin_error, anything else is
+ * success. The logger of griffin_options receives a line of text about each error, with file,
+ * offset or name, and what was expected. A failed open also writes it to griffin_options.error.
+ * After an error nothing has changed.
+ *
+ *
+ * MEMORY AND STACK
+ *
+ * For RecurrentGemma 2B, an opened model takes 5 MB beside its mapped file.
+ * tools/bench/NUMBERS.md has sizes of states, marks, saves and contexts. The library's code has
+ * about 230 KB.
+ *
+ * Every function works on a thread with a stack of 64 KB. @@STACK@@
  *
  *
  * BUILD OPTIONS, defined before the implementation
  *
- *     GRIFFIN_STATIC        all functions static: a private copy in one source file
- *     GRIFFIN_PREFIX        put before every function's name, but only for the linker, so that two
- *                           copies can live in one program; say it wherever its copy is included
- *     GRIFFIN_API           what stands before every declaration, say for a DLL
+ *     GRIFFIN_STATIC        all functions are static: a private copy in one source file
+ *     GRIFFIN_PREFIX        is put before every function's name, but only for the linker, so that
+ *                           two copies can live in one program; define it wherever its copy is
+ *                           included
+ *     GRIFFIN_API           stands before every declaration, for example for a DLL
  *     GRIFFIN_NO_STDIO      no griffin_open_file, no file access at all
- *     GRIFFIN_NO_MMAP       files are read rather than mapped
+ *     GRIFFIN_NO_MMAP       files are read instead of mapped
  *     GRIFFIN_NO_STDLIB     no malloc: griffin_options.allocator is then needed; with NO_STDIO what
  *                           is left of libc is mem..., str..., frexp, ldexp and sqrtf
  *     GRIFFIN_SCALAR_ONLY   only the plain C kernels
  *     GRIFFIN_FILE          the quoted name of this file, if you renamed it: it includes itself
  *
- * No -march or -m flag is needed: kernels for AVX2, AVX-VNNI and AVX-512 (with VNNI), or for NEON
+ * No -march or -m flag is needed. Kernels for AVX2, AVX-VNNI and AVX-512 (with VNNI), or for NEON
  * with and without dot products, are compiled in and chosen when a model is opened. WebAssembly
- * needs -msimd128, since it cannot ask; gcc for 32-bit x86 needs -msse2 -mfpmath=sse, since the 387
- * keeps more bits than a float has. -O2 matters; -fopenmp is welcome.
+ * needs -msimd128, since it cannot choose at run time. gcc for 32-bit x86 needs -msse2
+ * -mfpmath=sse, since the 387 keeps more bits than a float has. Build with -O2; -fopenmp brings
+ * threads.
  *
  *
  * LIMITS
  *
  * Inference only. Vector kernels exist for x86-64, aarch64 and WebAssembly with gcc (for Windows
  * since its version 12) and clang, and for x86-64 with Visual C++ 2022, tested with clang in its
- * place; elsewhere plain C runs, with the same bits and slowly, as do float weights in WebAssembly,
- * which has no fused multiply-add. Files with tiles are for little-endian machines. A context
- * cannot grow. Chat templates are not interpreted: tools/commands/chat.c assembles RecurrentGemma's turns
- * itself.
+ * place. Elsewhere plain C runs, with the same bits, and slowly. So do float weights in
+ * WebAssembly, which has no fused multiply-add. A context cannot grow. Chat templates are not
+ * interpreted: tools/commands/chat.c writes RecurrentGemma's turns itself.
+ *
+ *
+ * VERSIONS
+ *
+ * Until 1.0 the second number grows when the API, the file format or the saves change, and the
+ * third when nothing of that does. A program that compiled with 0.2.0 compiles with every 0.2.x,
+ * and 0.2.x opens files and saves of 0.2.0. Files and saves of another format are refused by
+ * their version number, and the message names the command that converts a file. Structs may grow
+ * at their end: fill them with zeros, and zero will mean what it means today.
+ *
+ *
+ * HISTORY
+ *
+ *     0.2.0  2026-11-28  The library reads only what the converter writes; files of 0.1 are refused
+ *                        with the command that converts them, to the same bits. Grammars moved to
+ *                        tools/griffin_grammar.h. griffin_get_metadata, griffin_get_operation,
+ *                        GRIFFIN_TOKEN_MARKER. Calls that cannot be dropped write recurrent states
+ *                        in place. griffin_tile_*, griffin_preset and griffin_options.config are
+ *                        gone. Saves of 0.1 are refused.
+ *     0.1.0  2026-11-22  The first version.
  */
 
 /* ================================================================= >>api
@@ -193,7 +258,7 @@
 #include <stdint.h>
 
 #define GRIFFIN_VERSION_MAJOR 0
-#define GRIFFIN_VERSION_MINOR 1
+#define GRIFFIN_VERSION_MINOR 2
 #define GRIFFIN_VERSION_PATCH 0
 #define GRIFFIN_VERSION (GRIFFIN_VERSION_MAJOR * 10000 + GRIFFIN_VERSION_MINOR * 100 \
                          + GRIFFIN_VERSION_PATCH)
@@ -220,6 +285,10 @@
   #define griffin_get_operation  GRF_PREFIXED(griffin_get_operation)
   #define griffin_get_metadata   GRF_PREFIXED(griffin_get_metadata)
   #define griffin_next_element   GRF_PREFIXED(griffin_next_element)
+  #define griffin_config_number  GRF_PREFIXED(griffin_config_number)
+  #define griffin_tiling_name    GRF_PREFIXED(griffin_tiling_name)
+  #define griffin_activation_name GRF_PREFIXED(griffin_activation_name)
+  #define griffin_find_activation GRF_PREFIXED(griffin_find_activation)
   #define griffin_state_size     GRF_PREFIXED(griffin_state_size)
   #define griffin_state_position GRF_PREFIXED(griffin_state_position)
   #define griffin_mark_size      GRF_PREFIXED(griffin_mark_size)
@@ -282,22 +351,23 @@ typedef struct griffin_allocator {
     void *user;
 } griffin_allocator;
 
-/* Told one line of text about every error, and (with GRIFFIN_OK) about things
- * worth knowing, such as an ignored tensor. May be called from any thread that
- * calls the library. Default: silence. */
+/* `message` receives one line of text about every error. With GRIFFIN_OK it
+ * receives things worth knowing, such as a tensor that is ignored. It may be called
+ * from any thread that calls the library. Default: nothing is reported. */
 typedef struct griffin_logger {
     void (*message)(int error, const char *text, void *user);
     void *user;
 } griffin_logger;
 
-/* Your job system. `run` calls job(data, 0) ... job(data, count - 1), in any
- * order and on any threads, and returns when all of them have returned.
- * Default: OpenMP if the implementation was built with it, else this thread.
+/* Your job system. `run` must call job(data, 0) ... job(data, count - 1), in any
+ * order and on any threads, and return when all of them have returned. It must not
+ * leave by an exception or by longjmp: a state may be half written then.
+ * Default: OpenMP if the implementation was built with it, else the calling thread.
  * Results do not depend on `width`, on the order, or on the threads. */
 typedef struct griffin_jobs {
     void (*run)(void (*job)(void *data, int index), void *data, int count, void *user);
     void *user;
-    int   width;                            /* threads worth feeding; 0: let the default decide */
+    int   width;                            /* how many threads to use; 0: all there are */
 } griffin_jobs;
 
 /* ---- model: opened once, never written again, shared by all threads ------ */
@@ -329,7 +399,7 @@ typedef enum griffin_kv_type {              /* how a state keeps keys and values
 
 #define GRIFFIN_MAX_LAYERS 1024
 
-/* The sizes of a network. Letters are those of the manual's network section. */
+/* The sizes of a network. The letters are those of >>network. */
 typedef struct griffin_config {
     int   vocab;                            /* V, rows of the embedding */
     int   width;                            /* D, of the residual stream */
@@ -367,15 +437,18 @@ typedef struct griffin_options {
                                              * for RecurrentGemma 2B */
     char             *error;                /* null, or receives the message of a failed open */
     size_t            error_size;
+    int               directory_only;       /* 1: no network. Any GGUF file can be opened, to look
+                                             * into it, to count tokens, or to convert it: see
+                                             * griffin_open_file */
 } griffin_options;
 
 typedef struct griffin_info {
     griffin_config config;
     const char *name;                       /* as stored in the file, "" if not */
-    const char *kernels;                    /* "scalar", "avx2", "avx512" */
+    const char *kernels;                    /* the set in use: "scalar", "avx2", "avx512" ... */
     const char *type;                       /* of most weights: "q8_0", "f32", ... */
-    int         attn_keys, rewind;          /* in force, */
-    griffin_kv_type kv_type;                /* as is this */
+    int         attn_keys, rewind;          /* as they apply, after defaults */
+    griffin_kv_type kv_type;
     int         has_vocabulary;
     int         tokens;                     /* of the vocabulary, at most config.vocab; 0: none */
     int32_t     bos, eos, end_of_turn, pad; /* -1: the model has none */
@@ -393,16 +466,23 @@ typedef struct griffin_info {
     griffin_logger    logger;
 } griffin_info;
 
-/* Maps the file (or reads it where mapping is missing) and packs the weights.
+/* Maps the file, or reads it where files cannot be mapped, and checks all of it.
  * options may be null. On failure *model is null and options->error says why.
- * Windows: the path is fopen's, in the system's code page, which is UTF-8 if the
- * program's manifest says so; else read the file and use griffin_open_memory. */
+ * Windows: the path goes to fopen, in the code page of the system. That is UTF-8 if
+ * the manifest of the program says so; else read the file and use
+ * griffin_open_memory.
+ *
+ * With directory_only, a file of any architecture and with any types of weights is opened. Its
+ * tensors, metadata and, if the library knows its kind, the vocabulary are there for all functions
+ * that take no state or context. info->config is filled in if the network is of Griffin's family. A
+ * vocabulary or configuration that cannot be read is left out: the logger, and options->error,
+ * receive why. */
 #ifndef GRIFFIN_NO_STDIO
 GRIFFIN_API int griffin_open_file(griffin_model **model, const char *path,
                                   const griffin_options *options);
 #endif
 
-/* The same from memory. Borrows the buffer: keep it alive and unchanged until
+/* The same from memory. The buffer must live and stay unchanged until
  * griffin_close. Untrusted bytes are safe: every offset is checked here. */
 GRIFFIN_API int griffin_open_memory(griffin_model **model, const void *data, size_t size,
                                     const griffin_options *options);
@@ -416,7 +496,9 @@ GRIFFIN_API const griffin_info *griffin_get_info(const griffin_model *model);
  * dimension runs fastest. */
 typedef struct griffin_tensor {
     char     name[64];
-    const char *type;                       /* "f32", "q4_k", ... */
+    const char *type;                       /* "f32", "i8" for tiles of q8_0 and q4_0, ...; with
+                                             * directory_only also "q4_k" and the like, or
+                                             * "unknown"; bytes are 0 if they are not known */
     int      rank;                          /* 1 to 4 */
     uint64_t shape[4];
     uint64_t offset, bytes;                 /* in the file */
@@ -480,31 +562,48 @@ typedef struct griffin_metadata {
     const unsigned char *data;              /* its bytes: little-endian, anywhere */
 } griffin_metadata;
 
-/* The pair with this key, or with key null the pair of this number, from 0. Returns 1, or 0 if there
- * is none. Of an array it gives the first element, and griffin_next_element moves on to the next:
- * 1, or 0 after the last. */
+/* The pair with this key, or with key null the pair of this number, from 0. Returns 1, or 0 if
+ * there is none. Of an array it gives the first element. griffin_next_element moves on to the next,
+ * and returns 1, or 0 after the last. */
 GRIFFIN_API int griffin_get_metadata(const griffin_model *model, const char *key, int index,
                                      griffin_metadata *metadata);
 GRIFFIN_API int griffin_next_element(griffin_metadata *metadata);
 
+/* For programs that write model files. A file has "griffin.format_version", the numbers of the
+ * configuration under "griffin." and their key, "griffin.hidden_activation" with the name of the
+ * activation, and matrices as tensors NAME.TILING. */
+#define GRIFFIN_FORMAT_VERSION 2            /* 1: matrices in rows, or in tiles named .t32 */
+
+typedef struct griffin_number {
+    const char *key;                        /* behind "griffin." */
+    griffin_value_type type;                /* U32, F32 or BOOL */
+    double      value;
+} griffin_number;
+
+/* By number from 0. Returns 1, or 0 if there are no more. */
+GRIFFIN_API int griffin_config_number(const griffin_config *config, int index,
+                                      griffin_number *number);
+GRIFFIN_API const char *griffin_tiling_name(int index);                 /* null: no more */
+GRIFFIN_API const char *griffin_activation_name(griffin_activation activation);    /* or null */
+GRIFFIN_API int griffin_find_activation(const char *name, size_t length);          /* -1: none */
+
 /* ---- state: everything a sequence remembers, as plain bytes --------------
  * A state has a fixed size, holds no pointers, and lives in your memory, as
  * malloc aligns it (64 bytes is a little faster). All-zero bytes are a fresh
- * state. memcpy is save, restore and fork, at any moment: states are written
- * only when a step is complete. */
+ * state. Between calls, memcpy saves, restores and forks it. */
 
 typedef struct griffin_state griffin_state;
 
 GRIFFIN_API size_t  griffin_state_size(const griffin_model *model);
 GRIFFIN_API int64_t griffin_state_position(const griffin_state *state);    /* tokens consumed */
 
-/* A mark is what a state needs to come back from tokens that should not have been: its recurrent
- * part, a small share of it. Plain bytes in your memory, griffin_mark_size of them, for this
- * process. griffin_rewind takes a state that has gone on for at most griffin_options.rewind tokens
- * back to where the mark was made, exactly: whatever follows has the same bits as if the state had
- * never been further. E_MISMATCH, and nothing changed: a mark of another model, of a text that the
- * state did not continue, or of a position that it has not reached, can no longer reach, or has
- * forgotten, as griffin_load forgets all before the saved one. */
+/* A mark is what a state needs to go back from tokens that should not have been: its recurrent
+ * part, which is a small share of it. It is griffin_mark_size plain bytes in your memory, for use
+ * in this process. griffin_rewind takes a state that has gone on for at most griffin_options.rewind
+ * tokens back to where the mark was made, exactly: whatever follows has the same bits as if the
+ * state had never been further. E_MISMATCH, and nothing changed: the mark is of another model, of a
+ * text that the state did not continue, or of a position that it has not reached, can no longer
+ * reach, or has forgotten. griffin_load forgets all before the saved position. */
 GRIFFIN_API size_t griffin_mark_size(const griffin_model *model);
 GRIFFIN_API int    griffin_mark  (const griffin_model *model, const griffin_state *state,
                                   void *mark);
@@ -512,9 +611,8 @@ GRIFFIN_API int    griffin_rewind(const griffin_model *model, griffin_state *sta
                                   const void *mark);
 
 /* ---- context: scratch memory for one caller at a time --------------------
- * Remembers no sequence: any context of a model can continue any of its states.
- * options may be null. Nothing needs to be undone: free the memory when no call
- * uses the context. */
+ * It remembers no sequence: any context of a model can continue any of its states.
+ * options may be null. To end it, free its memory when no call uses it. */
 
 typedef struct griffin_context griffin_context;
 
@@ -556,16 +654,16 @@ GRIFFIN_API int griffin_prefill(griffin_context *context, griffin_state *state,
 GRIFFIN_API int griffin_run(griffin_context *context, const griffin_span *spans, int count);
 
 /* The same in slices, for hosts with a frame budget. griffin_begin takes at most
- * as many tokens and spans as the context has rows and states, and copies what it
- * needs of them (not the logits, which are written along the way). griffin_advance
- * runs at most `units` slices. Both return how many units remain: with 0 the states
- * have moved on. To cancel, just begin something else. */
+ * as many tokens and spans as the context has rows and states. It copies the tokens;
+ * logits are written into your memory along the way. griffin_advance runs at most
+ * `units` slices. Both return how many units are left; at 0 the states have moved
+ * on. To cancel, begin something else. */
 GRIFFIN_API int griffin_begin  (griffin_context *context, const griffin_span *spans, int count);
 GRIFFIN_API int griffin_advance(griffin_context *context, int units);
 
 /* What the next unit does, for profiles: "embed", "angles" (of rotary embeddings), "norm",
- * "quantise" (a row to int8), "linear", "gated" (the inner half of an MLP), "conv", "rglru", "rope",
- * "keep" (keys and values) or "attend"; null when nothing is in flight. */
+ * "quantise" (a row to int8), "linear", "gated" (the inner half of an MLP), "conv", "rglru",
+ * "rope", "keep" (keys and values) or "attend"; null when there is no job. */
 GRIFFIN_API const char *griffin_unit_name(const griffin_context *context);
 
 /* ---- sampling --------------------------------------------------------------
@@ -610,7 +708,7 @@ typedef struct griffin_sampler {
 GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *sampler,
                                    float *logits);
 
-/* Lets the penalty know of a token that was not sampled, such as those of the prompt. */
+/* Tells the repetition penalty of a token that was not sampled, such as one of the prompt. */
 GRIFFIN_API void griffin_accept(griffin_sampler *sampler, int32_t token);
 
 /* ---- text ------------------------------------------------------------------
@@ -863,7 +961,11 @@ GRIFFIN_API int     griffin_load(const griffin_model *model, griffin_state *stat
   #define GRF_UNUSED
   #define GRF_RESTRICT __restrict
 #else
-  #define GRF_INLINE   static inline __attribute__((always_inline, unused))
+  #ifdef __OPTIMIZE__
+    #define GRF_INLINE static inline __attribute__((always_inline, unused))
+  #else                                     /* every inlined call would add to the caller's stack */
+    #define GRF_INLINE static inline __attribute__((unused))
+  #endif
   #define GRF_UNUSED   __attribute__((unused))
   #define GRF_RESTRICT __restrict__
 #endif
@@ -881,14 +983,23 @@ static int64_t grf_max64(int64_t a, int64_t b) { return a > b ? a : b; }
  *     %s  const char *        %t  const char *, size_t (a text from a file)
  *     %d  int                 %u  uint64_t            %x  uint64_t in hex
  * Messages quote names from hostile files and may go to a terminal. Control characters therefore
- * become '?'. */
+ * become '?', and so does every byte that is not part of valid UTF-8. */
 
 typedef struct grf_line { char text[320]; size_t length; } grf_line;
 
+static int grf_utf8_length(const char *text, uint64_t left);   /* >>vocabulary */
+
 static void grf_line_put(grf_line *line, const char *text, size_t length) {
-    for (size_t i = 0; i < length && line->length + 1 < sizeof line->text; i++) {
-        unsigned char c = (unsigned char)text[i];
-        line->text[line->length++] = (c < 32 || c == 127) ? '?' : (char)c;
+    while (length) {
+        unsigned char first = (unsigned char)text[0];
+        int bytes = grf_utf8_length(text, length), taken = bytes > 0 ? bytes : 1;
+        int control = bytes == 1 ? first < 32 || first == 127           /* U+0080 to U+009F, too */
+                                 : first == 0xC2 && (unsigned char)text[1] < 0xA0;
+        if (line->length + (size_t)taken >= sizeof line->text) break;
+        if (bytes < 1 || control) line->text[line->length++] = '?';
+        else for (int i = 0; i < taken; i++) line->text[line->length++] = text[i];
+        text += taken;
+        length -= (size_t)taken;
     }
     line->text[line->length] = 0;
 }
@@ -949,6 +1060,7 @@ static int grf_report(const grf_host *host, int error, const char *format, va_li
     if (host->logger.message) host->logger.message(error, line.text, host->logger.user);
     if (error < 0 && host->error && host->error_size) {
         size_t n = line.length < host->error_size ? line.length : host->error_size - 1;
+        while (n && (line.text[n] & 0xC0) == 0x80) n--;     /* no part of a character */
         memcpy(host->error, line.text, n);
         host->error[n] = 0;
     }
@@ -1595,7 +1707,7 @@ static const grf_tensor *grf_tensor_lookup_tiles(const grf_builder *b, const cha
 static float *grf_load_vector(grf_builder *b, const char *name, int d0, int d1, int d2);
 static float *grf_load_taps(grf_builder *b);
 static const grf_linear *grf_load_matrix(grf_builder *b, const char *name, int rows, int cols,
-                                   int has_bias);
+                                         int has_bias);
 static const grf_linear *grf_load_gates(grf_builder *b, const char *weight, const char *bias);
 
 /* ---- memory in a state: given to operations as weights are, in the order of the layers ---- */
@@ -1674,10 +1786,6 @@ static grf_op *grf_add_linear(grf_builder *b, grf_op_kind kind, grf_buffer from,
     for (int i = 0; i < count && !grf_measuring(b); i++) {
         const grf_linear *w = outputs[i].w;
         if (grf_is_quantised(w)) bytes = 1; else floats = 1;
-        if (grf_is_quantised(w) && w->blocks > 1)
-            b->error = grf_fail(&b->model->host, GRIFFIN_E_UNSUPPORTED,
-                                "layer %d: '%s' is quantised, expected f32, f16 or bf16",
-                                b->layer, outputs[i].name);
         grf_widen(b, outputs[i].buffer, w->rows);
     }
     if (bytes) grf_add_quantise(b, from, cols);
@@ -1762,9 +1870,9 @@ static void grf_recurrent_block(grf_builder *b) {
 }
 
 /* T = cosines and sines of the angles of position p. A rotary embedding turns pair i of the
- * dimensions of a head by p base^(-2i / rope_dims) radians, so that the product of two heads depends
- * on the distance of their tokens. The angle of one token is kept as a fraction of a turn in 2^-64:
- * p times it, modulo one turn, is exact at any position. All layers that rotate share the angles,
+ * dimensions of a head by p base^(-2i / rope_dims) radians, so that the product of two heads
+ * depends on the distance of their tokens. The angle of one token is kept as a fraction of a turn
+ * in 2^-64: p times it, modulo one turn, is exact at any position. All layers that rotate share the angles,
  * which the first of them adds to the program. */
 static void grf_angles(grf_builder *b) {
     int half = b->config->rope_dims / 2;
@@ -2260,8 +2368,8 @@ static void grf_run_rglru(griffin_context *c, const grf_op *op, int64_t from, in
  * the state, those of this pass in c->kv, until the commit copies them into the ring. */
 
 /* The row of keys (which = 0) or values (1) of a position in a ring. */
-static uint8_t *grf_ring(const griffin_model *m, griffin_state *state, int64_t ring, int which,
-                         int64_t position) {
+static uint8_t *grf_state_ring(const griffin_model *m, griffin_state *state, int64_t ring,
+                               int which, int64_t position) {
     const grf_layout *l = &m->layout;
     return (uint8_t *)((float *)(state + 1) + l->recurrent_floats) + ring
          + (which * l->slots + position % l->slots) * l->kv_row;
@@ -2318,9 +2426,9 @@ static int64_t grf_visible_kv(const griffin_context *c, int64_t ring, int64_t ro
         if (i < 2) end = grf_min64(end, at - at % m->layout.slots + m->layout.slots);
         a->run[i].count = (int)grf_max64(0, end - at);
         a->run[i].k = offset
-            + (i < 2 ? grf_ring(m, s->state, ring, 0, at) : grf_new_kv(c, ring, 0, new_row));
+            + (i < 2 ? grf_state_ring(m, s->state, ring, 0, at) : grf_new_kv(c, ring, 0, new_row));
         a->run[i].v = offset
-            + (i < 2 ? grf_ring(m, s->state, ring, 1, at) : grf_new_kv(c, ring, 1, new_row));
+            + (i < 2 ? grf_state_ring(m, s->state, ring, 1, at) : grf_new_kv(c, ring, 1, new_row));
         at = grf_max64(at, end);
     }
     return first;
@@ -2412,7 +2520,7 @@ static const grf_op_type grf_op_types[GRF_OP_KINDS] = {     /* in the order of g
  * when, has no influence on any bit of the result. */
 
 /* Cuts all operations for the rows of the pass, and stands before the first. */
-static void grf_cut_program(griffin_context *c) {
+static void grf_pass_cut(griffin_context *c) {
     c->op = 0;
     c->chunk = c->chunks_left = 0;
     for (int i = 0; i < c->model->n_ops; i++) {
@@ -2587,10 +2695,10 @@ static void grf_run_team(griffin_context *c, int units, int width) {
 }
 #endif
 
-static void grf_commit(griffin_context *c);
+static void grf_state_commit(griffin_context *c);
 
 /* At most `units` chunks on all threads that are worth it. The last one changes the states. */
-static void grf_run_pass(griffin_context *c, int units) {
+static void grf_pass_run(griffin_context *c, int units) {
 #ifdef GRF_OPENMP
     int width = c->jobs.width > 0 ? c->jobs.width : omp_get_max_threads();
     if (!c->jobs.run && width > 1 && grf_shared_chunks(c, units) >= GRF_WORTH_WAKING)
@@ -2598,17 +2706,17 @@ static void grf_run_pass(griffin_context *c, int units) {
     else
 #endif
     grf_run_program(c, units, NULL);
-    if (c->op == c->model->n_ops) grf_commit(c);
+    if (c->op == c->model->n_ops) grf_state_commit(c);
 }
 
 /* ---- states ---- */
 
 /* Where a state keeps what its history was at an earlier position. */
-static uint64_t *grf_past(const griffin_model *m, griffin_state *s, int64_t position) {
+static uint64_t *grf_state_past(const griffin_model *m, griffin_state *s, int64_t position) {
     return (uint64_t *)(void *)((unsigned char *)s + m->layout.past) + position % m->layout.rewind;
 }
 
-static uint64_t grf_next_history(uint64_t history, int32_t token) {
+static uint64_t grf_state_next_history(uint64_t history, int32_t token) {
     history = (history ^ (uint64_t)(uint32_t)token) + 0x9e3779b97f4a7c15u;
     history = (history ^ history >> 30) * 0xbf58476d1ce4e5b9u;
     return history ^ history >> 27;
@@ -2616,7 +2724,7 @@ static uint64_t grf_next_history(uint64_t history, int32_t token) {
 
 /* The pass is complete. Only now do states change, but for the recurrent parts of a pass that
  * cannot be dropped: they have changed in place. */
-static void grf_commit(griffin_context *c) {
+static void grf_state_commit(griffin_context *c) {
     const griffin_model *m = c->model;
     const grf_layout *l = &m->layout;
     for (int span = 0; span < c->spans; span++) {
@@ -2628,13 +2736,13 @@ static void grf_commit(griffin_context *c) {
         for (int64_t layer = 0; layer < l->attention_layers; layer++)
             for (int which = 0; which < 2; which++)
                 for (int t = 0; t < in->count; t++)
-                    memcpy(grf_ring(m, s, layer * l->ring_bytes, which, in->position + t),
+                    memcpy(grf_state_ring(m, s, layer * l->ring_bytes, which, in->position + t),
                            grf_new_kv(c, layer * l->ring_bytes, which, in->first + t),
                            (size_t)l->kv_row);
         s->tag = l->tag;
         for (int t = 0; t < in->count; t++) {
-            *grf_past(m, s, s->position++) = s->history;
-            s->history = grf_next_history(s->history, c->token[in->first + t]);
+            *grf_state_past(m, s, s->position++) = s->history;
+            s->history = grf_state_next_history(s->history, c->token[in->first + t]);
         }
         s->oldest = grf_max64(s->oldest, s->position - l->rewind);
     }
@@ -2643,7 +2751,16 @@ static void grf_commit(griffin_context *c) {
 
 /* ---- checking arguments, once, before anything happens ----------------------------------- */
 
-static int grf_check_state(const griffin_model *m, const griffin_state *s) {
+/* What has no operations was opened as a directory. */
+static int grf_network_check(const griffin_model *m) {
+    if (m->n_ops) return GRIFFIN_OK;
+    return grf_fail(&m->host, GRIFFIN_E_ARGUMENT,
+                    "there is no network: the file was opened with directory_only");
+}
+
+static int grf_state_check(const griffin_model *m, const griffin_state *s) {
+    int error = grf_network_check(m);
+    if (error) return error;
     if (!s) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the state is null");
     if (s->tag == 0 && s->position == 0) return GRIFFIN_OK;
     if (s->tag != m->layout.tag || s->position <= 0)
@@ -2652,8 +2769,8 @@ static int grf_check_state(const griffin_model *m, const griffin_state *s) {
     return GRIFFIN_OK;
 }
 
-static int grf_check_span(const griffin_model *m, const griffin_span *span) {
-    int i, error = grf_check_state(m, span->state);
+static int grf_span_check(const griffin_model *m, const griffin_span *span) {
+    int i, error = grf_state_check(m, span->state);
     if (error) return error;
     if (!span->tokens || span->count < 1)
         return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "a span needs at least one token");
@@ -2664,12 +2781,12 @@ static int grf_check_span(const griffin_model *m, const griffin_span *span) {
     return GRIFFIN_OK;
 }
 
-static int grf_check_spans(const griffin_context *c, const griffin_span *spans, int count) {
+static int grf_spans_check(const griffin_context *c, const griffin_span *spans, int count) {
     int i, j, error;
     if (!c) return GRIFFIN_E_ARGUMENT;
     if (!spans || count < 1) return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT, "no spans");
     for (i = 0; i < count; i++) {
-        error = grf_check_span(c->model, spans + i);
+        error = grf_span_check(c->model, spans + i);
         if (error) return error;
         for (j = 0; j < i; j++)
             if (spans[j].state == spans[i].state)
@@ -2681,7 +2798,7 @@ static int grf_check_spans(const griffin_context *c, const griffin_span *spans, 
 
 /* If the caller changed a state after griffin_begin (by memcpy, a rewind or another step), the
  * commit would mix two texts. Its position and its history show it. */
-static int grf_check_pass(const griffin_context *c) {
+static int grf_pass_check(const griffin_context *c) {
     for (int i = 0; i < c->spans; i++) {
         const grf_span_in_pass *s = c->span + i;
         if (s->state->position != s->position || s->state->history != s->history)
@@ -2693,13 +2810,13 @@ static int grf_check_pass(const griffin_context *c) {
 
 /* ---- a pass ---- */
 
-static void grf_clear_pass(griffin_context *c, int in_place) {
+static void grf_pass_clear(griffin_context *c, int in_place) {
     c->spans = c->rows = c->wanted_rows = 0;
     c->in_place = in_place;
 }
 
 /* Adds tokens [done, done + count) of a span to the pass. */
-static void grf_add_span(griffin_context *c, const griffin_span *span, int done, int count) {
+static void grf_pass_add_span(griffin_context *c, const griffin_span *span, int done, int count) {
     grf_span_in_pass *s = c->span + c->spans;
     s->state = span->state;
     s->position = span->state->position;
@@ -2720,20 +2837,20 @@ static void grf_add_span(griffin_context *c, const griffin_span *span, int done,
 
 /* As many passes as it takes. Each fills the rows of the context from the spans in order. Nothing
  * can fail or stop it now, so recurrent parts are written in place. */
-static void grf_run_spans(griffin_context *c, const griffin_span *spans, int count) {
+static void grf_pass_run_spans(griffin_context *c, const griffin_span *spans, int count) {
     int at = 0, done = 0;
     while (at < count) {
-        grf_clear_pass(c, 1);
+        grf_pass_clear(c, 1);
         while (at < count && c->spans < c->max_spans && c->rows < c->max_rows) {
             int now = (int)grf_min64(spans[at].count - done, c->max_rows - c->rows);
-            grf_add_span(c, spans + at, done, now);
+            grf_pass_add_span(c, spans + at, done, now);
             done += now;
             if (done < spans[at].count) break;
             done = 0;
             at++;
         }
-        grf_cut_program(c);
-        grf_run_pass(c, INT_MAX);
+        grf_pass_cut(c);
+        grf_pass_run(c, INT_MAX);
     }
 }
 
@@ -2743,7 +2860,7 @@ GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
                                         const griffin_context_options *options) {
     griffin_context c;
     grf_arena count = { NULL, 0 };
-    if (!model || !grf_context_limits(model, options, &c)) return 0;
+    if (!model || !model->n_ops || !grf_context_limits(model, options, &c)) return 0;
     grf_arena_take(&count, sizeof c);
     grf_context_lay_out(&c, &count);
     count.used += 64;                       /* to align what the host gives */
@@ -2758,6 +2875,8 @@ GRIFFIN_API int griffin_context_init(griffin_context **context, const griffin_mo
     size_t needed = griffin_context_size(model, options);
     if (context) *context = NULL;
     if (!model) return GRIFFIN_E_ARGUMENT;
+    int error = grf_network_check(model);
+    if (error) return error;
     if (!context || !memory || needed == 0)
         return grf_fail(&model->host, GRIFFIN_E_ARGUMENT,
                         "context: a pointer is null, or rows or states are out of range");
@@ -2774,7 +2893,7 @@ GRIFFIN_API int griffin_context_init(griffin_context **context, const griffin_mo
 }
 
 GRIFFIN_API int griffin_begin(griffin_context *c, const griffin_span *spans, int count) {
-    int error = grf_check_spans(c, spans, count);
+    int error = grf_spans_check(c, spans, count);
     if (error) return error;
     int64_t rows = 0;
     for (int i = 0; i < count; i++) rows += spans[i].count;
@@ -2782,9 +2901,9 @@ GRIFFIN_API int griffin_begin(griffin_context *c, const griffin_span *spans, int
         return grf_fail(&c->model->host, GRIFFIN_E_SPACE,
                         "%u tokens in %d spans; the context has room for %d in %d",
                         (uint64_t)rows, count, c->max_rows, c->max_spans);
-    grf_clear_pass(c, 0);
-    for (int i = 0; i < count; i++) grf_add_span(c, spans + i, 0, spans[i].count);
-    grf_cut_program(c);
+    grf_pass_clear(c, 0);
+    for (int i = 0; i < count; i++) grf_pass_add_span(c, spans + i, 0, spans[i].count);
+    grf_pass_cut(c);
     return (int)grf_min64(c->chunks_left, INT_MAX);
 }
 
@@ -2792,9 +2911,9 @@ GRIFFIN_API int griffin_advance(griffin_context *c, int units) {
     if (!c) return GRIFFIN_E_ARGUMENT;
     if (units < 0) return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT, "%d units", units);
     if (c->spans == 0) return 0;
-    int error = grf_check_pass(c);
+    int error = grf_pass_check(c);
     if (error) { c->spans = 0; return error; }
-    grf_run_pass(c, units);
+    grf_pass_run(c, units);
     return (int)grf_min64(c->chunks_left, INT_MAX);
 }
 
@@ -2803,8 +2922,8 @@ GRIFFIN_API const char *griffin_unit_name(const griffin_context *c) {
 }
 
 GRIFFIN_API int griffin_run(griffin_context *c, const griffin_span *spans, int count) {
-    int error = grf_check_spans(c, spans, count);
-    if (!error) grf_run_spans(c, spans, count);
+    int error = grf_spans_check(c, spans, count);
+    if (!error) grf_pass_run_spans(c, spans, count);
     return error;
 }
 
@@ -2845,7 +2964,7 @@ static int grf_mark_check(const griffin_model *m, griffin_state *s, const griffi
     else if (mark->position > s->position) why = "the state has not been there";
     else if (mark->position < s->oldest) why = "that is too long ago";
     else if (mark->history != (mark->position == s->position
-                                   ? s->history : *grf_past(m, s, mark->position)))
+                                   ? s->history : *grf_state_past(m, s, mark->position)))
         why = "the state continues another text";
     if (!why) return GRIFFIN_OK;
     return grf_fail(&m->host, GRIFFIN_E_MISMATCH, "a mark at %u does not fit a state at %u: %s",
@@ -2871,7 +2990,7 @@ static int grf_state_rewind(const griffin_model *m, griffin_state *state, const 
  * state that was rewound has the same bytes as one that never had the tokens taken back.
  *
  *     0   8 bytes  "GRIFSTAT"
- *     8   u32      version, 2
+ *     8   u32      version, 3 (2 had the same bytes, but other fingerprints in the tag)
  *     12  u32      parts: 1 a sampler, 2 a decoder
  *     16  u64      tag: fingerprint of the model, mixed with attn_keys and kv_type; 0: fresh
  *     24  u64      position
@@ -2884,7 +3003,7 @@ static int grf_state_rewind(const griffin_model *m, griffin_state *state, const 
  *     ..  8 bytes  the decoder if there is one, as it is declared
  *     ..  u64      checksum (FNV-1a variant of grf_hash) of all bytes before it */
 
-#define GRF_SAVE_VERSION 2
+#define GRF_SAVE_VERSION 3
 #define GRF_SAVE_HEADER 48
 #define GRF_SAVED_SAMPLER (36 + 4 * GRIFFIN_RECENT)
 #define GRF_SAVED_DECODER 8
@@ -2925,7 +3044,7 @@ static uint8_t *grf_save_copy_state(const griffin_model *m, griffin_state *s, ui
     if (s->position) p = grf_save_copy(s + 1, p, 4 * l->recurrent_floats, 4, load);
     for (int ring = 0; ring < 2 * l->attention_layers; ring++) {
         for (int64_t at = s->position - rows; at < s->position; at++) {
-            p = grf_save_copy(grf_ring(m, s, ring / 2 * l->ring_bytes, ring % 2, at), p,
+            p = grf_save_copy(grf_state_ring(m, s, ring / 2 * l->ring_bytes, ring % 2, at), p,
                               l->kv_row, l->kv_size, load);
         }
     }
@@ -2967,7 +3086,9 @@ static int grf_save_check(const griffin_model *m, const uint8_t *p, size_t size)
     if (size < GRF_SAVE_HEADER + 8 || memcmp(p, "GRIFSTAT", 8) != 0)
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: not a saved state");
     if (grf_get_u32(p + 8) != GRF_SAVE_VERSION)
-        return grf_fail(&m->host, GRIFFIN_E_VERSION, "load: version %u of the format, expected %d",
+        return grf_fail(&m->host, GRIFFIN_E_VERSION, "load: saved by %s griffin.h, in version %u of "
+                        "the format, expected %d",
+                        grf_get_u32(p + 8) < GRF_SAVE_VERSION ? "an older" : "a newer",
                         (uint64_t)grf_get_u32(p + 8), GRF_SAVE_VERSION);
     if (grf_get_u64(p + size - 8) != grf_hash(GRF_HASH_START, p, size - 8))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT,
@@ -3024,7 +3145,7 @@ GRIFFIN_API size_t griffin_mark_size(const griffin_model *model) {
 GRIFFIN_API int griffin_mark(const griffin_model *m, const griffin_state *state, void *mark) {
     if (!m) return GRIFFIN_E_ARGUMENT;
     if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "mark: there is no room for it");
-    int error = grf_check_state(m, state);
+    int error = grf_state_check(m, state);
     if (error) return error;
     memcpy(mark, state, grf_mark_size(m));
     memcpy(mark, &m->layout.tag, sizeof m->layout.tag);
@@ -3034,7 +3155,7 @@ GRIFFIN_API int griffin_mark(const griffin_model *m, const griffin_state *state,
 GRIFFIN_API int griffin_rewind(const griffin_model *m, griffin_state *state, const void *mark) {
     if (!m) return GRIFFIN_E_ARGUMENT;
     if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "rewind: the mark is null");
-    int error = grf_check_state(m, state);
+    int error = grf_state_check(m, state);
     return error ? error : grf_state_rewind(m, state, mark);
 }
 
@@ -3042,7 +3163,7 @@ GRIFFIN_API int64_t griffin_save(const griffin_model *m, const griffin_state *st
                                  const griffin_sampler *sampler, const griffin_decoder *decoder,
                                  void *data, size_t capacity) {
     if (!m) return GRIFFIN_E_ARGUMENT;
-    int error = grf_check_state(m, state);
+    int error = grf_state_check(m, state);
     if (error) return error;
     return grf_state_save(m, (griffin_state *)(uintptr_t)state,
                           (griffin_sampler *)(uintptr_t)sampler, decoder, (uint8_t *)data,
@@ -3053,6 +3174,8 @@ GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state,
                              griffin_sampler *sampler, griffin_decoder *decoder,
                              const void *data, size_t size) {
     if (!m) return GRIFFIN_E_ARGUMENT;
+    int error = grf_network_check(m);
+    if (error) return error;
     if (!state || !data) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "load: a pointer is null");
     return grf_state_load(m, state, sampler, decoder, (uint8_t *)(uintptr_t)data, size);
 }
@@ -3224,7 +3347,8 @@ GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *
         return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_sample: a field of the sampler "
                         "is out of range, or a pointer null");
     }
-    int error = grf_sampler_check_biases(model, sampler, n);
+    int error = grf_network_check(model);
+    if (!error) error = grf_sampler_check_biases(model, sampler, n);
     if (error) return error;
     grf_sampler_apply_biases(sampler, logits);
     if (sampler->mask) error = sampler->mask(logits, n, sampler->mask_user);
@@ -3340,6 +3464,7 @@ struct grf_gguf {
     const uint8_t *data;                    /* the file; names and texts point into it */
     uint64_t       size;
     uint32_t       version;
+    int            any_type;                /* 1: tensors may be of types that cannot be weights */
     uint64_t       n_kv, n_tensors;
     grf_kv        *kv;                      /* both in the order of the file */
     grf_tensor    *tensors;
@@ -3517,12 +3642,16 @@ static int grf_tensor_may_be_bytes(const grf_tensor *t) {
     return grf_tensor_tiling(t) >= 0 || grf_tensor_ends_in(t, ".t32");
 }
 
-/* Number format and shape; works out elements and bytes, which cannot wrap below 2^48. */
-static int grf_gguf_check_shape(grf_tensor *t, const grf_host *host) {
+/* Number format and shape; works out elements and bytes, which cannot wrap below 2^48. The bytes
+ * of a format without a known size are 0. */
+static int grf_gguf_check_shape(const grf_gguf *g, grf_tensor *t, const grf_host *host) {
+    static const grf_format unknown = { 0, "unknown", 1, 0 };
     const grf_format *format = grf_format_find(t->type);
-    if (!format || !format->bytes || (format->id == GRF_FORMAT_I8 && !grf_tensor_may_be_bytes(t)))
+    int sized = format && format->bytes;
+    if (!g->any_type && (!sized || (format->id == GRF_FORMAT_I8 && !grf_tensor_may_be_bytes(t))))
         return grf_tensor_fail(host, GRIFFIN_E_UNSUPPORTED, t, "number format %u (%s) cannot be "
                                "read", (uint64_t)t->type, format ? format->name : "unknown");
+    if (!sized) format = &unknown;
     t->elements = 1;
     for (int i = 0; i < 4; i++)
         if (t->ne[i] < 1 || t->ne[i] > GRF_GGUF_SIZE
@@ -3594,7 +3723,7 @@ static int grf_gguf_read_tensors(grf_gguf *g, grf_cursor *c, const grf_host *hos
     for (uint64_t i = 0; i < g->n_tensors && !error; i++) {
         grf_tensor *t = &g->tensors[i];
         error = grf_gguf_read_tensor(c, t, host);
-        if (!error) error = grf_gguf_check_shape(t, host);
+        if (!error) error = grf_gguf_check_shape(g, t, host);
         if (!error)
             error = grf_table_add_name(&g->tensor_names, g->tensors, sizeof *t, (int)i, host);
         if (error == GRF_TWICE)
@@ -3618,12 +3747,14 @@ static void grf_gguf_close(grf_gguf *g, const grf_host *host) {
 }
 
 /* Borrows the data until grf_gguf_close. After a failure there is nothing to close. */
-static int grf_gguf_open(grf_gguf *g, const void *data, uint64_t size, const grf_host *host) {
+static int grf_gguf_open(grf_gguf *g, const void *data, uint64_t size, int any_type,
+                         const grf_host *host) {
     grf_cursor cursor = { (const uint8_t *)data, 0, size, 0 };
     int error;
     memset(g, 0, sizeof *g);
     g->data = cursor.data;
     g->size = size;
+    g->any_type = any_type;
     error = grf_gguf_read_header(g, &cursor, host);
     if (!error) error = grf_gguf_allocate(g, host);
     if (!error) error = grf_gguf_read_metadata(g, &cursor, host);
@@ -3787,9 +3918,10 @@ static int grf_metadata_get(const grf_gguf *g, const char *key, int index, griff
 
 static void grf_tensor_get(const grf_gguf *g, int index, griffin_tensor *tensor) {
     const grf_tensor *t = g->tensors + index;
+    const grf_format *format = grf_format_find(t->type);
     memset(tensor, 0, sizeof *tensor);
     memcpy(tensor->name, t->name.text, (size_t)t->name.length);
-    tensor->type = grf_format_find(t->type)->name;
+    tensor->type = format ? format->name : "unknown";
     tensor->rank = t->rank;
     for (int i = 0; i < t->rank; i++) tensor->shape[i] = t->ne[t->rank - 1 - i];
     tensor->offset = t->offset;
@@ -3989,8 +4121,6 @@ static int grf_config_read(const grf_gguf *file, const char *prefix, griffin_con
 
 /* ---- which files are read ------------------------------------------------------------ */
 
-/* 1: matrices in rows, or in tiles named .t32. 2: in tiles named by their tiling. */
-#define GRF_FILE_VERSION 2
 
 #define GRF_CONVERT "'griffin convert OLD NEW' makes a file that can be opened"
 
@@ -4013,10 +4143,10 @@ static int grf_check_version(const grf_gguf *file, const grf_host *host) {
     uint64_t version = 1;
     int found = grf_gguf_get_uint(file, "griffin.format_version", UINT32_MAX, &version, host);
     if (found < 0) return found;
-    if (version == GRF_FILE_VERSION) return GRIFFIN_OK;
-    if (version > GRF_FILE_VERSION)
+    if (version == GRIFFIN_FORMAT_VERSION) return GRIFFIN_OK;
+    if (version > GRIFFIN_FORMAT_VERSION)
         return grf_fail(host, GRIFFIN_E_VERSION, "griffin.format_version is %u, this library reads "
-                        "%d", version, GRF_FILE_VERSION);
+                        "%d", version, GRIFFIN_FORMAT_VERSION);
     for (uint64_t i = 0; i < file->n_tensors; i++) {
         const grf_tensor *t = &file->tensors[i];
         if (grf_tensor_ends_in(t, ".t32"))
@@ -4027,6 +4157,21 @@ static int grf_check_version(const grf_gguf *file, const grf_host *host) {
                                    GRF_CONVERT, grf_format_find(t->type)->name);
     }
     return grf_fail(host, GRIFFIN_E_VERSION, "no griffin.format_version; " GRF_CONVERT);
+}
+
+/* For files that are only looked into: keys may begin as in any architecture of the family. All
+ * zero if the network is another one. */
+static int grf_config_look(const grf_gguf *file, griffin_config *g, const grf_host *host) {
+    static const char *const family[] = { "griffin.", "recurrentgemma.", "recurrent_gemma.",
+                                          "recurrent-gemma." };
+    const char *text = NULL;
+    uint64_t length = 0;
+    int found = grf_gguf_get_string(file, "general.architecture", &text, &length, host);
+    for (int i = 0; found > 0 && i < GRF_COUNT(family); i++)
+        if (strlen(family[i]) == length + 1 && memcmp(family[i], text, (size_t)length) == 0)
+            found = grf_config_read(file, family[i], g, host);
+    if (found < 0) memset(g, 0, sizeof *g);
+    return found < 0 ? found : GRIFFIN_OK;
 }
 
 static int grf_config_load(const grf_gguf *file, griffin_config *g, const grf_host *host) {
@@ -4091,7 +4236,9 @@ struct grf_vocab {
     int32_t      bos, eos, eot, pad, unknown;   /* -1: none */
     int          add_bos, add_eos;
     int          dummy_prefix;              /* text starts with a space of its own, */
-    int          as_suffix;                 /* or ends with it */
+    int          as_suffix;                 /* or ends with it; */
+    int          each_stretch;              /* so does the text after a special piece, by rank */
+    int          verbatim;                  /* plain spaces of user-defined pieces are meant so */
     int          trim;                      /* runs of spaces shrink to one, none at the ends */
     int          escape;                    /* space becomes U+2581 */
     int          byte_fallback;             /* unknown characters become byte tokens */
@@ -4368,7 +4515,8 @@ static int grf_vocab_load_types(grf_vocab *v, const grf_gguf *g, const grf_host 
 
 static int grf_vocab_load_scores(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
     const uint8_t *scores;
-    int error = grf_vocab_get_column(v, g, "tokenizer.ggml.scores", GRIFFIN_VALUE_F32, &scores, host);
+    int error = grf_vocab_get_column(v, g, "tokenizer.ggml.scores", GRIFFIN_VALUE_F32, &scores,
+                                     host);
     if (error) return error;
     if (!scores && v->kind == GRF_BY_SCORE) v->kind = GRF_BY_RANK;
     for (int id = 0; scores && id < v->count; id++) {
@@ -4390,7 +4538,9 @@ static int grf_vocab_load_flags(grf_vocab *v, const grf_gguf *g, const grf_host 
         { "tokenizer.ggml.add_space_prefix",              &v->dummy_prefix, pieces },
         { "tokenizer.ggml.remove_extra_whitespaces",      &v->trim,         0 },
         { "griffin.tokenizer.escape_whitespaces",         &v->escape,       1 },
-        { "griffin.tokenizer.treat_whitespace_as_suffix", &v->as_suffix,    0 }
+        { "griffin.tokenizer.treat_whitespace_as_suffix", &v->as_suffix,    0 },
+        { "griffin.tokenizer.space_prefix_everywhere",    &v->each_stretch, 0 },
+        { "griffin.tokenizer.verbatim_pieces",            &v->verbatim,     0 }
     };
     for (int i = 0; i < GRF_COUNT(flags); i++) {
         *flags[i].value = flags[i].absent;
@@ -4444,8 +4594,8 @@ static int grf_vocab_load_map(grf_vocab *v, const grf_gguf *g, const grf_host *h
     if (!kv || kv->count == 0 || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
     const uint8_t *data = g->data + kv->offset;
     uint32_t bytes = kv->count > 4 && kv->count <= INT32_MAX ? grf_get_u32(data) : 0;
-    if (kv->type != GRIFFIN_VALUE_ARRAY || kv->element_type > GRIFFIN_VALUE_I8 || bytes < 4 || bytes % 4
-        || bytes >= kv->count - 4 || data[kv->count - 1]
+    if (kv->type != GRIFFIN_VALUE_ARRAY || kv->element_type > GRIFFIN_VALUE_I8
+        || bytes < 4 || bytes % 4 || bytes >= kv->count - 4 || data[kv->count - 1]
         || !grf_utf8_valid((const char *)data + 4 + bytes, kv->count - 4 - bytes)) {
         return grf_fail(host, GRIFFIN_E_FORMAT, "%s at byte %u is not a character map", key,
                         kv->offset);
@@ -4462,10 +4612,11 @@ static int grf_vocab_load_map(grf_vocab *v, const grf_gguf *g, const grf_host *h
 }
 
 /* Some writers put plain spaces into user-defined pieces where U+2581 is meant. Their texts are
- * written anew: the first round only counts the bytes. */
+ * written anew: the first round only counts the bytes. In a model of SentencePiece a plain space is
+ * meant, and then the piece never matches, because the text has none when it is cut. */
 static int grf_vocab_repair_texts(grf_vocab *v, const grf_host *host) {
     grf_text text = { NULL, 0, 0 };
-    if (!v->escape || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
+    if (!v->escape || v->verbatim || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
     for (int round = 0; round < 2; round++) {
         text.capacity = text.length;
         text.length = 0;
@@ -4958,6 +5109,11 @@ static void grf_encoder_prepare_stretch(grf_encoder *e, const char *text, uint64
     else grf_encoder_split_characters(e, from);
 }
 
+/* Whether the stretch that starts at `from` gets a space of its own. */
+static int grf_encoder_is_first(const grf_encoder *e, uint64_t from) {
+    return from == 0 ? !e->continues : e->v->each_stretch;
+}
+
 /* Rewrites the text and, if there is memory for symbols, cuts it into them. With merges, special
  * pieces are cut out of the raw text before. Each leaves one byte in the rewritten text, so that
  * there are never more symbols than bytes. */
@@ -4968,17 +5124,18 @@ static void grf_encoder_prepare(grf_encoder *e, const char *text, uint64_t lengt
     while (e->v->kind != GRF_BY_SCORE && at < length) {
         int32_t id = grf_special_match(e->v, text + at, length - at, e->no_special);
         if (id < 0) { at++; continue; }
-        grf_encoder_prepare_stretch(e, text + from, at - from, from == 0 && !e->continues);
+        grf_encoder_prepare_stretch(e, text + from, at - from, grf_encoder_is_first(e, from));
         if (e->symbols) grf_encoder_add_special(e, e->text.length, 1, id);
         grf_text_append(&e->text, text + at, 1);
         at += e->v->pieces[id].length;
         from = at;
     }
-    grf_encoder_prepare_stretch(e, text + from, length - from, from == 0 && !e->continues);
+    grf_encoder_prepare_stretch(e, text + from, length - from, grf_encoder_is_first(e, from));
 }
 
-/* A binary heap: no pair has a lower order than its parent at (place - 1) / 2. A pair enters it at a
- * free place that has no children, and changes places with its parent while its order is lower. */
+/* A binary heap: no pair has a lower order than its parent at (place - 1) / 2. A pair enters it at
+ * a free place that has no children, and changes places with its parent while its order is
+ * lower. */
 static void grf_heap_enter(grf_pair *heap, uint64_t at, grf_pair pair) {
     for (; at && pair.order < heap[(at - 1) / 2].order; at = (at - 1) / 2) {
         heap[at] = heap[(at - 1) / 2];
@@ -5577,9 +5734,14 @@ static const grf_linear *grf_load_matrix(grf_builder *b, const char *name, int r
                           has_bias ? grf_load_vector(b, bias.text, rows, 0, 0) : NULL);
 }
 
-/* The RG-LRU's block-diagonal gates: B matrices [out, in], bias [B, out]. */
+/* The RG-LRU's block-diagonal gates: B matrices [out, in], bias [B, out]. They are not quantised: it
+ * would spoil the decay, and the columns of a block are not those of an int8 row. */
 static const grf_linear *grf_load_gates(grf_builder *b, const char *weight, const char *bias) {
     int B = b->config->gate_blocks, n = b->config->lru_width / B;
+    const grf_tensor *t = b->error ? NULL : grf_tensor_lookup_tiles(b, weight);
+    if (t && grf_tilings[grf_tensor_tiling(t)].quantised)
+        b->error = grf_tensor_fail(&b->model->host, GRIFFIN_E_UNSUPPORTED, t,
+                                   "gates are quantised, expected f32, f16 or bf16");
     return grf_load_tiles(b, weight, n * B, n, B, grf_load_vector(b, bias, B, n, 0));
 }
 
@@ -5684,7 +5846,8 @@ static int grf_build(griffin_model *m, int copy) {
 /* ---- facts for griffin_get_info ------------------------------------------------------- */
 
 /* A metadata string as a C string in memory of the model's; "" if the file has none. */
-static int grf_model_copy_text(griffin_model *m, const char *key, char **memory, const char **text) {
+static int grf_model_copy_text(griffin_model *m, const char *key, char **memory,
+                               const char **text) {
     const char *found = NULL;
     uint64_t length = 0;
     int error = grf_gguf_get_string(m->file, key, &found, &length, &m->host);
@@ -5743,15 +5906,24 @@ static int grf_model_check_options(griffin_model *m, const griffin_options *opti
     return GRIFFIN_OK;
 }
 
+/* With directory_only: what can be read is. */
+static int grf_model_look(griffin_model *m) {
+    m->info.type = "";
+    int error = grf_config_look(m->file, &m->info.config, &m->host);
+    if (error != GRIFFIN_E_MEMORY) error = grf_vocab_load(m->vocab, m->file, &m->host);
+    return error == GRIFFIN_E_MEMORY ? error : grf_model_describe(m);
+}
+
 static int grf_model_open(griffin_model *m, const void *data, uint64_t size,
-                    const griffin_options *options) {
-    int error;
+                          const griffin_options *options) {
+    int error, looking = options && options->directory_only;
     m->kernels = grf_kernels_find(options ? options->cpu : GRIFFIN_CPU_BEST);
     if (!m->kernels)
         return grf_fail(&m->host, GRIFFIN_E_UNSUPPORTED,
                         "this machine or build lacks the kernels asked for");
     error = grf_model_check_options(m, options);
-    if (!error) error = grf_gguf_open(m->file, data, size, &m->host);
+    if (!error) error = grf_gguf_open(m->file, data, size, looking, &m->host);
+    if (!error && looking) return grf_model_look(m);
     if (!error) error = grf_config_load(m->file, &m->info.config, &m->host);
     if (!error) error = grf_vocab_load(m->vocab, m->file, &m->host);
     if (!error && m->vocab->count > m->info.config.vocab)
@@ -5973,6 +6145,33 @@ GRIFFIN_API int griffin_get_metadata(const griffin_model *model, const char *key
 
 GRIFFIN_API int griffin_next_element(griffin_metadata *metadata) {
     return metadata ? grf_metadata_next(metadata) : GRIFFIN_E_ARGUMENT;
+}
+
+GRIFFIN_API int griffin_config_number(const griffin_config *config, int index,
+                                      griffin_number *number) {
+    if (!config || !number) return GRIFFIN_E_ARGUMENT;
+    if (index < 0 || index >= GRF_COUNT(grf_config_rows)) return 0;
+    const grf_config_row *row = &grf_config_rows[index];
+    number->key = row->key;
+    number->type = row->kind == 'i' ? GRIFFIN_VALUE_U32
+                 : row->kind == 'f' ? GRIFFIN_VALUE_F32 : GRIFFIN_VALUE_BOOL;
+    number->value = grf_config_number(config, row);
+    return 1;
+}
+
+GRIFFIN_API const char *griffin_tiling_name(int index) {
+    return index >= 0 && index < GRF_TILINGS ? grf_tilings[index].name : NULL;
+}
+
+GRIFFIN_API const char *griffin_activation_name(griffin_activation activation) {
+    for (int i = 0; i < GRF_COUNT(grf_activations); i++)
+        if (grf_activations[i].value == activation) return grf_activations[i].name;
+    return NULL;
+}
+
+GRIFFIN_API int griffin_find_activation(const char *name, size_t length) {
+    int row = name ? grf_activation_find(name, length) : -1;
+    return row < 0 ? -1 : (int)grf_activations[row].value;
 }
 
 GRIFFIN_API int griffin_version(void) { return GRIFFIN_VERSION; }

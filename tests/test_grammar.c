@@ -1,5 +1,6 @@
-/* test_grammar.c - a grammar lets exactly those tokens pass whose bytes it can derive next, at
- * every place of a text, in every vocabulary; wrong grammars are refused where they are wrong.
+/* test_grammar.c - a grammar lets exactly those tokens pass whose bytes it can derive next and
+ * which a tokenizer could have written, at every place of a text, in every vocabulary; wrong
+ * grammars are refused where they are wrong.
  *
  * The judge is a matcher that shares nothing with the library: it reads GBNF into a tree and
  * computes, for each part of the tree, the set of places where a match can end. */
@@ -275,8 +276,11 @@ static float *logits;
 static char message[400];
 static int ambiguous;                       /* the grammars may be */
 
+static void learn_pieces(void);
+
 static void new_logits_for_all(void) {
     logits = (float *)malloc((size_t)v.info->config.vocab * sizeof(float));
+    learn_pieces();
 }
 
 static void open_vocabulary(const char *name) {
@@ -328,7 +332,7 @@ static griffin_grammar *grammar_of(const char *text) {
 typedef struct writing {                    /* a text on its way */
     griffin_grammar_state state;
     char text[MOST_BYTES + 300];
-    int  length;
+    int  length, last;                      /* last: the last token; counts once length > 0 */
 } writing;
 
 static int is_end(int32_t token) { return token == v.info->eos || token == v.info->end_of_turn; }
@@ -349,17 +353,79 @@ static int append(writing *w, int32_t token) {
     return n > 0 ? w->length + n : 0;
 }
 
+/* The texts of all tokens, and which of them a tokenizer can write. */
+static char piece_text[4000][32];
+static int piece_type[4000];
+
+static void learn_pieces(void) {
+    int i;
+    memset(piece_text, 0, sizeof piece_text);
+    for (i = 0; i < v.info->tokens; i++) {
+        piece_type[i] = griffin_token_type(v.model, i);
+        griffin_token_text(v.model, i, piece_text[i], 31);
+    }
+}
+
+/* Is this text a piece, rather than only the token of a byte? */
+static int is_piece(const char *text, int n) {
+    int i;
+    for (i = 0; i < v.info->tokens; i++) {
+        if (piece_text[i][0] == text[0] && piece_text[i][n] == 0 && !memcmp(piece_text[i], text,
+            (size_t)n) && (piece_type[i] == GRIFFIN_TOKEN_NORMAL
+                           || piece_type[i] == GRIFFIN_TOKEN_USER_DEFINED)) return 1;
+    }
+    return 0;
+}
+
+static int would_have_merged(int32_t left, int32_t right) {
+    char both[65];
+    if (piece_type[left] != GRIFFIN_TOKEN_NORMAL) return 0;
+    if (piece_type[right] != GRIFFIN_TOKEN_NORMAL || !piece_text[right][0]) return 0;
+    strcpy(both, piece_text[left]);
+    strcat(both, piece_text[right]);
+    return strlen(both) < 32 && is_piece(both, (int)strlen(both));
+}
+
+/* Of the tokens that fit, takes away those that a tokenizer would not have written, as long as
+ * others remain. For bytes from 0x80 on the library is trusted here: see test_bytes. */
+static int prefer(const writing *w, char *fits, int remaining) {
+    static char bad[4000];
+    int round, i, count;
+    for (round = 0; round < 3; round++) {
+        for (i = 0, count = 0; i < v.info->tokens; i++) {
+            int byte = (unsigned char)piece_text[i][0];
+            int is_byte = piece_type[i] == GRIFFIN_TOKEN_BYTE;
+            bad[i] = 0;
+            if (!fits[i]) continue;
+            if (round == 0) bad[i] = is_byte && byte >= 0x80 && logits[i] == -INFINITY;
+            if (round == 1) bad[i] = is_byte && byte < 0x80 && is_piece(piece_text[i], 1);
+            if (round == 2) bad[i] = w->length && would_have_merged(w->last, i);
+            count += bad[i];
+        }
+        if (count == remaining) continue;
+        for (i = 0; i < v.info->tokens; i++) fits[i] = (char)(fits[i] && !bad[i]);
+        remaining -= count;
+    }
+    return remaining;
+}
+
 /* What the library allows against the judge, for all tokens. Returns what mask did. */
 static int check_mask(const griffin_grammar *g, writing *w, const char *what) {
+    static char fits[4003];
     int remaining = mask(g, &w->state), i, more, wrong = 0, count = 0;
     int complete = judge(w->text, w->length, &more) == COMPLETE;
     if (remaining == GRIFFIN_E_SPACE && ambiguous) return remaining;
     for (i = 0; i < v.info->config.vocab; i++) {
-        int length = i < v.info->tokens ? append(w, i) : 0, expected = 0;
-        if (i < v.info->tokens && is_end(i)) expected = complete;
-        else if (length > MOST_BYTES) expected = logits[i] != -INFINITY;
-        else if (length) expected = judge(w->text, length, &more) != DEAD;
-        count += expected;
+        int length = i < v.info->tokens ? append(w, i) : 0;
+        fits[i] = 0;
+        if (i < v.info->tokens && is_end(i)) fits[i] = (char)complete;
+        else if (length > MOST_BYTES) fits[i] = (char)(logits[i] != -INFINITY);
+        else if (length) fits[i] = judge(w->text, length, &more) != DEAD;
+        count += fits[i];
+    }
+    count = prefer(w, fits, count);
+    for (i = 0; i < v.info->config.vocab; i++) {
+        int expected = fits[i];
         if ((logits[i] != -INFINITY) == expected && (!expected || logits[i] == (float)i)) continue;
         if (wrong++ < 3) {
             CHECK(0, "%s: after '%.*s' token %d should %sbe allowed", what, w->length, w->text, i,
@@ -387,16 +453,20 @@ static int32_t choose(void) {
 static int check_accept(const griffin_grammar *g, writing *w, int32_t token) {
     griffin_grammar_state before = w->state;
     int length = append(w, token), ended, more, i;
-    for (i = 0; i < 20; i++) {              /* what was masked is refused */
+    for (i = 0; i < 20; i++) {              /* what does not fit is refused */
         int32_t other = (int32_t)(dice() % (uint32_t)v.info->tokens);
-        if (logits[other] != -INFINITY) continue;
+        int n = append(w, other);
+        if (logits[other] != -INFINITY || n > MOST_BYTES) continue;
+        if (n && judge(w->text, n, &more) != DEAD) continue;
         CHECK(griffin_grammar_accept(g, &w->state, other) == GRIFFIN_E_ARGUMENT, "%d", other);
         CHECK(memcmp(&before, &w->state, sizeof before) == 0, "a refused token changed the state");
     }
+    append(w, token);
     ended = griffin_grammar_accept(g, &w->state, token);
     if (ended == GRIFFIN_E_SPACE && ambiguous) return 0;
     if (is_end(token)) { CHECK(ended == 1, "%d", ended); return 0; }
     w->length = length;
+    w->last = token;
     if (length > MOST_BYTES) return 0;
     CHECK(ended == (judge(w->text, length, &more) == COMPLETE), "'%.*s': %d", length, w->text,
           ended);
@@ -577,7 +647,7 @@ static void test_damaged_states(void) {
     CHECK(mask(other, &good) == GRIFFIN_E_MISMATCH, "another grammar");
     CHECK(griffin_grammar_accept(other, &good, 9) == GRIFFIN_E_MISMATCH, "another grammar");
     for (round = 0; round < 20000; round++) {
-        int flips = 1 + (int)(dice() % 4), used = 16 + 4 * (good.frames + good.places);
+        int flips = 1 + (int)(dice() % 4), used = 24 + 4 * (good.frames + good.places);
         s = good;
         while (flips--) {
             ((unsigned char *)&s)[8 + dice() % (uint32_t)(used - 8)] = (unsigned char)dice();
@@ -852,14 +922,19 @@ static void test_model(void) {
 
 /* ---- JSON ------------------------------------------------------------------------------------ */
 
+/* A token of this character that may be written, or -1. */
+static int32_t allowed(char c) {
+    int i;
+    for (i = 0; i < v.info->tokens; i++)
+        if (piece_text[i][0] == c && !piece_text[i][1] && logits[i] != -INFINITY) return i;
+    return -1;
+}
+
 /* A token that helps to come to an end: where q fits we are inside a string. */
 static int32_t closing(void) {
-    const char *c = logits[v.bytes['q']] != -INFINITY ? "\"" : "}]\"0:n";
+    const char *c = allowed('q') >= 0 ? "\"" : "}]\"0:n";
     if (logits[v.info->eos] != -INFINITY) return v.info->eos;
-    for (; *c; c++) {
-        int32_t token = v.bytes[(unsigned char)*c];
-        if (logits[token] != -INFINITY) return token;
-    }
+    for (; *c; c++) if (allowed(*c) >= 0) return allowed(*c);
     return choose();
 }
 

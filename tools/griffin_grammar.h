@@ -96,8 +96,8 @@
  *     GRIFFIN_NO_STDLIB        no malloc, as in griffin.h: an allocator is then needed
  *
  *
- * CONTENTS   >>api   >>basics   >>program   >>compiler   >>trie   >>threads   >>walk   >>cache
- *            >>schema   >>public
+ * CONTENTS   >>api   >>basics   >>program   >>compiler   >>trie   >>threads   >>walk   >>choice
+ *            >>cache   >>schema   >>public
  */
 
 /* ================================================================= >>api */
@@ -145,6 +145,8 @@ typedef struct griffin_grammar_frame { uint16_t position, below; } griffin_gramm
 typedef struct griffin_grammar_state {
     uint64_t grammar;                       /* a hash of its text; 0: nothing was accepted yet */
     uint16_t frames, places, ended, zero;
+    int32_t  last;                          /* 1 + the token that was written last; 0: none yet */
+    uint32_t unfinished;                    /* the bytes of a character that is not complete */
     griffin_grammar_frame frame[GRIFFIN_GRAMMAR_FRAMES];
 } griffin_grammar_state;
 
@@ -271,11 +273,16 @@ static void grg_release(const griffin_options *hooks, void *memory) {
 #endif
 }
 
-/* FNV-1a; 0 stands for no text. */
-static uint64_t grg_hash(const char *text, size_t length) {
-    uint64_t hash = 0xcbf29ce484222325u;
+#define GRG_HASH_START 0xcbf29ce484222325u
+
+/* FNV-1a: the hash of a text and of what follows it. */
+static uint64_t grg_hash_more(uint64_t hash, const char *text, size_t length) {
     for (; length; text++, length--) hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
-    return hash | 1;
+    return hash;
+}
+
+static uint64_t grg_hash(const char *text, size_t length) {     /* 0 stands for no text */
+    return grg_hash_more(GRG_HASH_START, text, length) | 1;
 }
 
 /* ---- characters ----------------------------------------------------------------------------- */
@@ -928,6 +935,12 @@ struct griffin_grammar {
     int32_t       *order;                   /* [info->tokens] by number; those without text last */
     uint32_t       n_numbered;
 
+    uint32_t      *partners;                /* [info->tokens + 1] where the list of a token starts */
+    int32_t       *merging;                 /* the tokens that it would have merged with */
+    int32_t        byte_token[256];         /* or -1 */
+    int32_t        spare[256];              /* byte tokens whose characters all have pieces */
+    uint32_t       n_spare;
+
     uint16_t      *set_of;                  /* [n_codes + n_rows] 1 + the position's set, or 0 */
     grg_cached_set sets[GRG_MOST_SETS];
     int            n_sets;
@@ -1064,6 +1077,112 @@ static int grg_number_tokens(griffin_grammar *g, grg_sorter *s) {
     return GRIFFIN_OK;
 }
 
+/* ---- what a tokenizer would not have written ------------------------------------------------
+ * A tokenizer merges two tokens whenever their texts together are a piece. So it never writes the
+ * one behind the other, and a model has not seen it: see >>choice. */
+
+typedef struct grg_texts {                  /* a hash table of the normal pieces */
+    const grg_sorter *s;
+    int32_t *slots;                         /* 1 + a token, or 0 */
+    uint32_t mask;
+} grg_texts;
+
+static int32_t *grg_text_slot(const grg_texts *t, const char *text, uint32_t n, uint64_t hash) {
+    uint32_t i = (uint32_t)(hash ^ hash >> 32) & t->mask;
+    for (; t->slots[i]; i = (i + 1) & t->mask) {
+        const char *bytes;
+        if (grg_token_bytes(t->s, t->slots[i] - 1, &bytes) == n && !memcmp(bytes, text, n)) break;
+    }
+    return &t->slots[i];
+}
+
+/* Counts the pairs of normal pieces that are a piece together: starts[left]. With `merging` it
+ * writes the right ones there, each list from its end down. */
+static void grg_find_pairs(const griffin_grammar *g, const grg_texts *t, uint32_t *starts,
+                           int32_t *merging) {
+    for (uint32_t i = 0; i < g->n_numbered; i++) {
+        int type = griffin_token_type(g->model, g->order[i]);
+        const char *text;
+        uint32_t n = grg_token_bytes(t->s, g->order[i], &text);
+        uint64_t hash = GRG_HASH_START;
+        if (type != GRIFFIN_TOKEN_NORMAL && type != GRIFFIN_TOKEN_USER_DEFINED) continue;
+        for (uint32_t k = 1; k < n; k++) {
+            hash = grg_hash_more(hash, text + k - 1, 1);
+            int32_t left = *grg_text_slot(t, text, k, hash), right = 0;
+            if (left) right = *grg_text_slot(t, text + k, n - k,
+                                             grg_hash_more(GRG_HASH_START, text + k, n - k));
+            if (!right) continue;
+            if (!merging) starts[left - 1]++;
+            else merging[--starts[left - 1]] = right - 1;
+        }
+    }
+}
+
+static int grg_build_pairs(griffin_grammar *g, const grg_sorter *s) {
+    uint64_t count = (uint64_t)g->info->tokens, size = 4, total = 0;
+    grg_texts t;
+    while (size < 2 * count) size *= 2;
+    t.s = s;
+    t.mask = (uint32_t)size - 1;
+    g->partners = (uint32_t *)grg_grammar_allocate(g, count + 1, sizeof *g->partners);
+    if (!g->partners) return GRIFFIN_E_MEMORY;
+    t.slots = (int32_t *)grg_allocate(&g->hooks, size * sizeof *t.slots);
+    if (!t.slots) return GRIFFIN_E_MEMORY;
+    memset(t.slots, 0, (size_t)size * sizeof *t.slots);
+    memset(g->partners, 0, (size_t)(count + 1) * sizeof *g->partners);
+    for (uint32_t i = 0; i < g->n_numbered; i++) {
+        const char *text;
+        uint32_t n = grg_token_bytes(s, g->order[i], &text);
+        if (griffin_token_type(g->model, g->order[i]) != GRIFFIN_TOKEN_NORMAL) continue;
+        *grg_text_slot(&t, text, n, grg_hash_more(GRG_HASH_START, text, n)) = g->order[i] + 1;
+    }
+    grg_find_pairs(g, &t, g->partners, NULL);
+    for (uint64_t i = 0; i <= count; i++) {
+        total += g->partners[i];
+        g->partners[i] = (uint32_t)total;
+    }
+    g->merging = (int32_t *)grg_grammar_allocate(g, total, sizeof *g->merging);
+    if (g->merging) grg_find_pairs(g, &t, g->partners, g->merging);
+    grg_release(&g->hooks, t.slots);
+    return g->merging ? GRIFFIN_OK : GRIFFIN_E_MEMORY;
+}
+
+/* The node below this one that a byte leads to; 0: none. */
+static uint32_t grg_child(const griffin_grammar *g, uint32_t node, uint8_t byte) {
+    uint32_t end = g->trie[node].next_byte >> 8;
+    for (uint32_t i = node + 1; i < end; i = g->trie[i].next_byte >> 8)
+        if ((uint8_t)g->trie[i].next_byte == byte) return i;
+    return 0;
+}
+
+/* Does a piece end here, rather than only the token of a byte? */
+static int grg_has_piece(const griffin_grammar *g, uint32_t node) {
+    for (uint32_t i = g->trie[node].first; node && i < g->trie[node + 1].first; i++)
+        if (griffin_token_type(g->model, g->order[i]) != GRIFFIN_TOKEN_BYTE) return 1;
+    return 0;
+}
+
+/* Bytes of characters with pieces of their own: those below 0x80, and the first bytes of characters
+ * of two bytes, where all 64 have pieces. */
+static void grg_find_spare_bytes(griffin_grammar *g) {
+    for (int i = 0; i < 256; i++) g->byte_token[i] = -1;
+    for (uint32_t i = 0; i < g->n_numbered; i++) {
+        char byte;
+        if (griffin_token_type(g->model, g->order[i]) != GRIFFIN_TOKEN_BYTE) continue;
+        if (griffin_token_text(g->model, g->order[i], &byte, 1) != 1) continue;
+        g->byte_token[(unsigned char)byte] = g->order[i];
+    }
+    for (int b = 0; b < 0xE0; b++) {
+        uint32_t node = g->byte_token[b] < 0 ? 0 : grg_child(g, 0, (uint8_t)b), more;
+        int spare = b < 0x80 ? grg_has_piece(g, node) : b >= 0xC2 && node;
+        for (int c = 0x80; c < 0xC0 && spare && b >= 0x80; c++) {
+            more = grg_child(g, node, (uint8_t)c);
+            spare = more && grg_has_piece(g, more);
+        }
+        if (spare) g->spare[g->n_spare++] = g->byte_token[b];
+    }
+}
+
 static int grg_build_trie(griffin_grammar *g) {
     uint64_t count = (uint64_t)g->info->tokens;
     uint32_t *scratch = (uint32_t *)grg_allocate(&g->hooks, count * 12 + 4);
@@ -1076,6 +1195,8 @@ static int grg_build_trie(griffin_grammar *g) {
     s.to = s.from + count;
     g->order = (int32_t *)grg_grammar_allocate(g, count, sizeof *g->order);
     if (g->order) error = grg_number_tokens(g, &s);
+    if (!error) error = grg_build_pairs(g, &s);
+    if (!error) grg_find_spare_bytes(g);
     grg_release(&g->hooks, s.bytes);
     grg_release(&g->hooks, scratch);
     return error;
@@ -1091,19 +1212,35 @@ static int grg_build_trie(griffin_grammar *g) {
 
 typedef griffin_grammar_frame grg_thread;   /* a position and 1 + its innermost frame, or 0 */
 
-typedef struct grg_threads {                /* 24 KB */
+#define GRG_CHAINS       512
+
+typedef struct grg_threads {                /* 29 KB */
     const griffin_grammar *g;
     int        n_threads, n_frames;
-    int        fresh;                       /* frames from here on are new in this step */
     int        returned;                    /* the last closure left the outermost rule */
     int        full;                        /* there were too many; the results are wrong */
     grg_thread thread[GRG_MOST_THREADS];
     griffin_grammar_frame frame[GRG_MOST_FRAMES];
+    uint16_t   chain[GRG_CHAINS];           /* by hash: 1 + the newest frame, or 0 */
+    uint16_t   older[GRG_MOST_FRAMES];      /* 1 + the next older frame of the same hash, or 0 */
 } grg_threads;
 
 static void grg_threads_start(grg_threads *t, const griffin_grammar *g) {
     t->g = g;
-    t->n_threads = t->n_frames = t->fresh = t->returned = t->full = 0;
+    t->n_threads = t->n_frames = t->returned = t->full = 0;
+    memset(t->chain, 0, sizeof t->chain);
+}
+
+static uint16_t *grg_chain(grg_threads *t, uint32_t position, uint32_t below) {
+    return &t->chain[(position * 37 + below * 101) % GRG_CHAINS];
+}
+
+/* Forgets the frames from `frames` on. */
+static void grg_drop_frames(grg_threads *t, int frames) {
+    while (t->n_frames > frames) {
+        const griffin_grammar_frame *f = &t->frame[--t->n_frames];
+        *grg_chain(t, f->position, f->below) = t->older[t->n_frames];
+    }
 }
 
 /* Adds a thread unless it is there already, from `from` on. */
@@ -1115,13 +1252,17 @@ static void grg_add_thread(grg_threads *t, int from, uint32_t position, uint32_t
     t->thread[t->n_threads++].below  = (uint16_t)below;
 }
 
+/* Equal frames are one frame, so that equal threads are found to be equal, however they arose. */
 static uint32_t grg_push_frame(grg_threads *t, uint32_t position, uint32_t below) {
-    for (int i = t->fresh; i < t->n_frames; i++)
-        if (t->frame[i].position == position && t->frame[i].below == below) return (uint32_t)i + 1;
+    uint16_t *chain = grg_chain(t, position, below);
+    for (uint32_t i = *chain; i; i = t->older[i - 1])
+        if (t->frame[i - 1].position == position && t->frame[i - 1].below == below) return i;
     if (t->n_frames == GRG_MOST_FRAMES) { t->full = 1; return below; }
     t->frame[t->n_frames].position = (uint16_t)position;
     t->frame[t->n_frames].below    = (uint16_t)below;
-    return (uint32_t)++t->n_frames;
+    t->older[t->n_frames] = *chain;
+    *chain = (uint16_t)++t->n_frames;
+    return *chain;
 }
 
 /* Adds a thread that has read something. It goes on as far as there is only one way, so that
@@ -1169,7 +1310,6 @@ static void grg_expand(grg_threads *t, int from, grg_thread p) {
 static int grg_closure(grg_threads *t, int arrived, int count) {
     int from = t->n_threads, n = from;
     t->returned = 0;
-    t->fresh = t->n_frames;
     for (int i = 0; i < count; i++)
         grg_add_thread(t, from, t->thread[arrived + i].position, t->thread[arrived + i].below);
     for (int i = from; i < t->n_threads; i++) grg_expand(t, from, t->thread[i]);
@@ -1203,7 +1343,6 @@ static void grg_advance_thread(grg_threads *t, int from, grg_thread p, uint8_t b
 /* Appends what `count` threads of a closure, from `open` on, become by a byte. Returns how many. */
 static int grg_advance(grg_threads *t, int open, int count, uint8_t byte) {
     int from = t->n_threads;
-    t->fresh = t->n_frames;
     for (int i = 0; i < count; i++) grg_advance_thread(t, from, t->thread[open + i], byte);
     return t->n_threads - from;
 }
@@ -1218,7 +1357,8 @@ static int grg_frame_ok(const griffin_grammar *g, griffin_grammar_frame f, int f
 /* Whatever a state contains, nothing outside of it is read, and every walk ends. */
 static int grg_check_state(const griffin_grammar *g, const griffin_grammar_state *s,
                            const char *function) {
-    int n = s->frames + s->places, ok = n <= GRIFFIN_GRAMMAR_FRAMES;
+    int n = s->frames + s->places, ok = n <= GRIFFIN_GRAMMAR_FRAMES && s->last >= 0
+                                     && s->last <= g->info->tokens;
     if (s->grammar == 0 && n + s->ended == 0) return GRIFFIN_OK;
     for (int i = 0; ok && i < n; i++)
         ok = grg_frame_ok(g, s->frame[i], i < s->frames ? i : s->frames);
@@ -1233,33 +1373,33 @@ static int grg_resume(grg_threads *t, const griffin_grammar *g, const griffin_gr
     if (s->grammar == 0) {
         grg_arrive(t, 0, (uint32_t)g->root, 0);
     } else {
-        memcpy(t->frame, s->frame, s->frames * sizeof *t->frame);
+        for (int i = 0; i < s->frames; i++) {
+            t->frame[i] = s->frame[i];
+            uint16_t *chain = grg_chain(t, t->frame[i].position, t->frame[i].below);
+            t->older[i] = *chain;
+            *chain = (uint16_t)++t->n_frames;
+        }
         memcpy(t->thread, s->frame + s->frames, s->places * sizeof *t->thread);
-        t->n_frames  = s->frames;
         t->n_threads = s->places;
     }
     return t->n_threads;
 }
 
-/* Keeps in the state the threads from `from` on and the frames that they need, equal ones once.
- * Those that the state had are not equal. */
+/* Keeps in the state the threads from `from` on and the frames that they need. */
 static int grg_suspend(const grg_threads *t, int from, griffin_grammar_state *s) {
     uint16_t moved[GRG_MOST_FRAMES + 1];    /* of 1 + a frame: is it needed; then 1 + its index */
-    int old = s->frames, n = 0;
+    int n = 0;
     memset(moved, 0, sizeof moved);
     for (int i = from; i < t->n_threads; i++) moved[t->thread[i].below] = 1;
     for (int i = t->n_frames; i > 0; i--) if (moved[i]) moved[t->frame[i - 1].below] = 1;
     moved[0] = 0;
     for (int i = 1; i <= t->n_frames; i++) {
         griffin_grammar_frame f = t->frame[i - 1];
-        int j = i <= old ? n : 0;
         if (!moved[i]) continue;
+        if (n == GRIFFIN_GRAMMAR_FRAMES) return GRIFFIN_E_SPACE;
         f.below = moved[f.below];
-        while (j < n && (s->frame[j].position != f.position || s->frame[j].below != f.below)) j++;
-        if (j == GRIFFIN_GRAMMAR_FRAMES) return GRIFFIN_E_SPACE;
-        s->frame[j] = f;
-        if (j == n) n++;
-        moved[i] = (uint16_t)(j + 1);
+        s->frame[n++] = f;
+        moved[i] = (uint16_t)n;
     }
     if (n + t->n_threads - from > GRIFFIN_GRAMMAR_FRAMES) return GRIFFIN_E_SPACE;
     s->frames = (uint16_t)n;
@@ -1277,7 +1417,7 @@ static int grg_may_end(grg_threads *t, const griffin_grammar *g, const griffin_g
     int threads = grg_resume(t, g, s), frames = t->n_frames;
     grg_closure(t, 0, threads);
     t->n_threads = threads;
-    t->n_frames  = frames;
+    grg_drop_frames(t, frames);
     return t->returned;
 }
 
@@ -1290,6 +1430,15 @@ static int grg_accept_byte(grg_threads *t, const griffin_grammar *g, griffin_gra
     if (!alive) return 0;
     s->grammar = g->id;
     return grg_suspend(t, from, s) < 0 ? GRIFFIN_E_SPACE : 1;
+}
+
+/* The bytes of an unfinished character, after one more; 0: it is complete. The text is UTF-8, since
+ * grammars are. */
+static uint32_t grg_unfinished(uint32_t bytes, uint8_t byte) {
+    if (!bytes) return byte < 0xC2 ? 0 : byte;
+    bytes = bytes << 8 | byte;
+    if (bytes < 0x10000) return bytes < 0xE000 ? 0 : bytes;
+    return bytes < 0xF00000 ? 0 : bytes < 0x1000000 ? bytes : 0;
 }
 
 static int grg_accept_token(grg_threads *t, const griffin_grammar *g, griffin_grammar_state *s,
@@ -1306,8 +1455,10 @@ static int grg_accept_token(grg_threads *t, const griffin_grammar *g, griffin_gr
     int n = grg_has_text(g, token) ? griffin_token_text(g->model, token, bytes, sizeof bytes) : 0;
     for (int i = 0; i < n; i++) {
         moved = grg_accept_byte(t, g, s, (uint8_t)bytes[i]);
-        if (moved <= 0) break;
+        if (moved <= 0) return moved;
+        s->unfinished = grg_unfinished(s->unfinished, (uint8_t)bytes[i]);
     }
+    s->last = token + 1;
     return moved;
 }
 
@@ -1471,7 +1622,7 @@ static void grg_walk_trie(grg_walk *w) {
     for (uint32_t i = 1; i < end && !t->full; i = next) {
         while (i >= l->end) l--;
         t->n_threads = l->n_threads;
-        t->n_frames  = l->n_frames;
+        grg_drop_frames(t, l->n_frames);
         next = trie[i].next_byte >> 8;
         if (grg_advance(t, l->open, l->n_open, (uint8_t)trie[i].next_byte)) {
             grg_allow(w, trie[i].first, trie[i + 1].first);
@@ -1518,6 +1669,87 @@ static int grg_mask_text(grg_walk *w) {
     grg_walk_trie(w);
     grg_forbid_until(w, g->n_numbered);
     return (int)g->n_numbered - w->forbidden;
+}
+
+/* ================================================================= >>choice
+ * Of the tokens that fit, those are preferred that a tokenizer could have written, because a model
+ * was trained on these alone. Forbidden are, unless nothing else is left,
+ *
+ *     the tokens of bytes, for a character that has a piece
+ *     a token that together with the last one is a piece
+ *
+ * Every text of the grammar can still be written, since its own tokens are never forbidden. */
+
+#define GRG_FEW_TOKENS 64                   /* so few fit: the text is almost determined */
+#define GRG_MOST_TRIES 1024                 /* bytes that are read to find out */
+
+typedef struct grg_search {                 /* for a character that fits and has no piece */
+    grg_threads *t;
+    int tries;
+} grg_search;
+
+/* Is there one that goes on with this byte? `count` threads, from `arrived` on, and the node stand
+ * where its bytes so far led to. Calls itself for the next byte, three times at most. */
+static int grg_rare_character(grg_search *s, int arrived, int count, uint32_t node,
+                              uint32_t unfinished, uint8_t byte) {
+    grg_threads *t = s->t;
+    int threads = t->n_threads, frames = t->n_frames, found = 0;
+    if (--s->tries < 0) return 1;
+    int open = grg_closure(t, arrived, count), next = t->n_threads;
+    int alive = grg_advance(t, threads, open, byte);
+    node = grg_child(t->g, node, byte);
+    unfinished = grg_unfinished(unfinished, byte);
+    if (t->full || (alive && !node)) found = 1;
+    else if (alive && !unfinished) found = !grg_has_piece(t->g, node);
+    for (int b = 0x80; b < 0xC0 && alive && unfinished && !found; b++)
+        found = grg_rare_character(s, next, alive, node, unfinished, (uint8_t)b);
+    t->n_threads = threads;
+    grg_drop_frames(t, frames);
+    return found;
+}
+
+/* Lists the bytes from 0x80 on that fit, but only for characters with pieces. */
+static uint32_t grg_find_needless(grg_threads *t, const griffin_grammar *g,
+                                  const griffin_grammar_state *state, const float *logits,
+                                  int32_t list[128]) {
+    int threads = grg_resume(t, g, state), shift = 24;
+    uint32_t node = 0, n = 0, known = 1;
+    for (; shift >= 0 && known; shift -= 8) {
+        if (!(state->unfinished >> shift)) continue;
+        node = grg_child(g, node, (uint8_t)(state->unfinished >> shift));
+        known = node != 0;
+    }
+    for (int b = 0x80; b < 0x100 && known; b++) {
+        grg_search s = { t, GRG_MOST_TRIES };
+        int32_t token = g->byte_token[b];
+        if (token < 0 || logits[token] == -INFINITY) continue;
+        if (!grg_rare_character(&s, 0, threads, node, state->unfinished, (uint8_t)b))
+            list[n++] = token;
+    }
+    return n;
+}
+
+/* Forbids these tokens if others remain. Returns how many remain. */
+static int grg_forbid(const int32_t *tokens, uint32_t count, float *logits, int remaining) {
+    int fit = 0;
+    for (uint32_t i = 0; i < count; i++) fit += logits[tokens[i]] != -INFINITY;
+    if (!fit || fit >= remaining) return remaining;
+    for (uint32_t i = 0; i < count; i++) logits[tokens[i]] = -INFINITY;
+    return remaining - fit;
+}
+
+/* Of the `remaining` tokens forbids those that a tokenizer would not have written. */
+static int grg_prefer(grg_threads *t, const griffin_grammar *g, const griffin_grammar_state *state,
+                      float *logits, int remaining) {
+    if ((state->unfinished || remaining <= GRG_FEW_TOKENS)) {
+        int32_t list[128];
+        uint32_t n = grg_find_needless(t, g, state, logits, list);
+        remaining = grg_forbid(list, n, logits, remaining);
+    }
+    remaining = grg_forbid(g->spare, g->n_spare, logits, remaining);
+    if (!state->last) return remaining;
+    const uint32_t *list = g->partners + state->last - 1;
+    return grg_forbid(g->merging + list[0], list[1] - list[0], logits, remaining);
 }
 
 /* ================================================================= >>cache
@@ -2337,6 +2569,8 @@ GRIFFIN_GRAMMAR_API void griffin_grammar_close(griffin_grammar *g) {
     grg_release(&hooks, g->set_of);
     grg_release(&hooks, g->trie);
     grg_release(&hooks, g->order);
+    grg_release(&hooks, g->partners);
+    grg_release(&hooks, g->merging);
     grg_release(&hooks, g);
 }
 
@@ -2348,6 +2582,7 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
                                              const griffin_grammar_state *state, float *logits) {
     grg_walk w;
     float kept[2] = { 0, 0 };
+    int banned = 0;
     if (!g) return GRIFFIN_E_ARGUMENT;
     if (!state || !logits) return grg_fail(&g->hooks, GRIFFIN_E_ARGUMENT, "grammar: null pointer");
     int error = grg_check_state(g, state, "griffin_grammar_mask");
@@ -2363,8 +2598,11 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
     for (int i = 0; i < 2; i++) {
         if (!may_end || ends[i] < 0) continue;
         logits[ends[i]] = kept[i];
-        remaining++;
+        if (kept[i] != -INFINITY) remaining++;
+        else banned++;                      /* by the caller: it is no way out */
     }
+    if (remaining > 1 && !w.t.full) remaining = grg_prefer(&w.t, g, state, logits, remaining);
+    remaining += banned;
     if (w.t.full)
         return grg_fail(&g->hooks, GRIFFIN_E_SPACE, "griffin_grammar_mask: the grammar leaves too "
                         "many ways open here");
