@@ -1390,7 +1390,7 @@ static const char *grf_arithmetic_fault(void) {
 
 #define GRF_TILE  32                        /* output rows in a weight tile: two vectors of 16 */
 #define GRF_GROUP 256                       /* int8 activations with a scale in common */
-#define GRF_PANEL 96                        /* activation rows that meet one tile at once */
+#define GRF_PANEL 96                        /* most activation rows of a call with one tile */
 #define GRF_HEAD_BLOCK 8                    /* most heads in one item of attention ... */
 #define GRF_ATTEND_ROWS 4                   /* ... and most rows */
 #define GRF_CHUNK (512 * 1024)              /* what one thread takes at once, in bytes of weights */
@@ -6250,7 +6250,7 @@ GRIFFIN_API const char *griffin_error_string(int error) {
  * done, in the same order for all. Each set then includes this file once more, and that pass
  * compiles the chapter >>kernels, at the end of the file, with the vectors of the set.
  *
- * Since a vector has the same size everywhere, kernels know nothing of registers and have no tails.
+ * Since a vector has the same size everywhere, kernels need no register width and have no tails.
  * Two rules keep the bits the same everywhere. The sum of a vector is taken by the fixed tree of
  * gv_sum. The result of gv_mul is never added to anything, since a compiler may fuse the two
  * operations; gv_fma does that. */
@@ -6312,7 +6312,7 @@ GRIFFIN_API const char *griffin_error_string(int error) {
  *     GV_PAIRS         1 where products of nibbles are first added as int16, in GV(add_pairs)
  *     GV_SUM4          1 where four sums at once, GV(sum4), are faster than gv_sum four times
  *     GV_UNROLL_BLOCK  GRF_UNROLL if the loop over a block of quantised weights is to be unrolled
- *     GV_FETCH_BLOCK   1 if GV_INT_ROWS rows prefetch a block before that loop, not in its steps
+ *     GV_FETCH_BLOCK   1 if GV_INT_ROWS rows prefetch a block after that loop, not in its steps
  *     GV_FMAF          a fused multiply-add of three floats */
 
 /* ---- what the kernels of all sets share ------------------------------------------------------ */
@@ -6356,8 +6356,8 @@ static int grf_next_queries(int queries, int most) {
 
 /* What a pass over a part of a tile prefetches: `step` bytes from `at` on in each step. A step is a
  * column of floats or an eighth of a block. If the rows need one pass, it prefetches 8 KiB ahead of
- * itself, since a processor's own prefetching falls behind. If they need several, the part stays
- * in the first cache, and each pass prefetches its share of the part after the next. */
+ * itself, since the hardware prefetcher alone is too slow. If they need several, the part stays in
+ * the first cache, and each pass prefetches its share of the part after the next. */
 typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
 
 static grf_ahead grf_look_ahead(const uint8_t *part, int64_t part_bytes, int step_bytes,
@@ -6374,8 +6374,8 @@ static grf_ahead grf_look_ahead(const uint8_t *part, int64_t part_bytes, int ste
 
 #define GRF_BYTES_OF_16(type) (grf_tilings[type].bytes / 2)     /* of floats or halves */
 
-/* Attention prefetches keys and values so many rows before their turn. A row is a few lines of
- * cache, too short for a processor's own prefetching. */
+/* Attention prefetches keys and values so many rows before it reads them. A row is a few lines of
+ * cache, too short for the hardware prefetcher to follow. */
 #define GRF_ROWS_AHEAD 16
 
 /* For vectors of two or four registers: `value` for each of them, with i as a constant. */
@@ -7438,7 +7438,7 @@ GV_INLINE void GV(sum4)(float *to, gv a, gv b, gv c, gv d) {
  * that all queries see are added for all of them together, the keys before and after those for
  * each query alone. */
 
-/* score[at + 0 .. 3] = q k for four keys and n queries */
+/* score[at + 0 .. 3] = q k for four keys, `stride` apart, and n queries */
 GV_INLINE void GV(attend_four)(const int n, const int type, const grf_query *query, int64_t at,
                                const uint8_t *k, int64_t stride, int64_t head_stride) {
     const int size = GRF_BYTES_OF_16(type);
@@ -7460,29 +7460,23 @@ GV_INLINE void GV(attend_four)(const int n, const int type, const grf_query *que
         GV(sum4)(query[i].score + at, s[i][0], s[i][1], s[i][2], s[i][3]);
 }
 
-GV_INLINE float GV(attend_one)(const int type, const float *q, const uint8_t *k,
-                               int64_t head_stride) {
-    gv sum = gv_set(0);
-    for (int64_t d = 0; d < head_stride; d += 16, k += GRF_BYTES_OF_16(type))
-        sum = gv_fma(gv_load(q + d), GV(load_as)(type, k), sum);
-    return gv_sum(sum);
-}
-
-/* The scores of all keys at hand, for all queries. */
+/* The scores of all keys, for all queries: four keys at a time. The last one to three keys of a run
+ * go one at a time, with a stride of 0, which gives the score of the same key four times. The next
+ * keys overwrite the three scores too many. Behind the last key there is room for them. */
 GV_INLINE void GV(attend_scores)(const int type, const grf_attention *a) {
     int64_t at = 0;
     for (int run = 0; run < 3; run++) {
         const uint8_t *k = a->run[run].k;
-        int64_t left = a->run[run].count;
-        for (; left >= 4; left -= 4, at += 4, k += 4 * a->stride)
+        for (int64_t left = a->run[run].count, keys; left > 0; left -= keys) {
+            keys = left >= 4 ? 4 : 1;
             for (int i = 0, m; i < a->queries; i += m) {
                 m = grf_next_queries(a->queries - i, GV_QUERIES);
                 GRF_CALL_QUERIES(m, GV_QUERIES, GV(attend_four), type, a->query + i, at, k,
-                                 a->stride, a->head_stride)
+                                 left >= 4 ? a->stride : 0, a->head_stride)
             }
-        for (; left > 0; left--, at++, k += a->stride)
-            for (int i = 0; i < a->queries; i++)
-                a->query[i].score[at] = GV(attend_one)(type, a->query[i].q, k, a->head_stride);
+            at += keys;
+            k += keys * a->stride;
+        }
     }
 }
 
@@ -7533,7 +7527,7 @@ GV_INLINE void GV(attend_values)(const int n, const int type, const grf_query *q
 }
 
 /* Adds the keys [from, to) of those at hand to the sums of n queries: a few values at a time, which
- * stay in the first cache until all queries have met them. */
+ * stay in the first cache until all queries have used them. */
 GV_KERNEL void GV(attend_range)(const grf_attention *a, const grf_query *query, int n,
                                 int64_t from, int64_t to) {
     int64_t start = 0, keys;                /* start: of the part, among the keys at hand */
@@ -7562,7 +7556,7 @@ GV_KERNEL void GV(attend)(grf_attention *a) {
     else                    GV(attend_scores)(GRF_BF16, a);
     for (q = a->query; q < last; q++) {
         q->inverse = GV(attend_softmax)(q->score + q->first, q->end - q->first);
-        q->sum = q->q;                      /* the query has done its work: its place is free */
+        q->sum = q->q;                      /* the scores are done: q is not read again */
         memset(q->sum, 0, (size_t)a->head_stride * 4);
         from = grf_max64(from, q->first);
         to = grf_min64(to, q->end);
@@ -7647,7 +7641,6 @@ GV_INLINE const uint8_t *GV(int_group)(const int rows, const int type, float *ou
         gi ilow[GV_INT_ROWS], ihigh[GV_INT_ROWS];
         GRF_UNROLL for (int m = 0; m < rows; m++)
             ilow[m] = ihigh[m] = GV_IN_PAIRS ? gi_set(0) : GV(int_start)(type, x + m, b);
-        if (!fetch) GV(fetch_bytes)(ahead.at, 8 * ahead.step);
         GV_UNROLL_BLOCK for (int j = 0; j < steps; j++) {
             const uint8_t *at = w + 64 + 128 * j;
             const int8_t *q = x->q + 32 * b + 4 * j;
@@ -7659,6 +7652,7 @@ GV_INLINE const uint8_t *GV(int_group)(const int rows, const int type, float *ou
                 GV(int_step)(rows, type, ilow, ihigh, at, 1, q + 16, fetch, line + ahead.step);
             }
         }
+        if (!fetch) GV(fetch_bytes)(ahead.at, 8 * ahead.step);
         gv dl = gv_f16(w), dh = gv_f16(w + 32);
         w += grf_tilings[type].bytes;
         ahead.at += 8 * ahead.step;
