@@ -1,5 +1,6 @@
 /* train.h - what the parts of griffin train share: train.c sets it up from the command line,
- * train_loop.c runs it, train_file.c saves and loads it, train_task.c has the synthetic tasks.
+ * train_loop.c runs it, train_file.c saves and loads it, train_round.c rounds its weights, and
+ * train_task.c has the synthetic tasks.
  *
  * Functions that can fail print a line, "griffin: ...", and return 1. */
 
