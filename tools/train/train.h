@@ -1,5 +1,6 @@
 /* train.h - what the parts of griffin train share: train.c sets it up from the command line,
- * loop.c runs it, file.c saves and loads it, task.c has the synthetic tasks.
+ * loop.c runs it, file.c saves and loads it, round.c rounds its weights, and task.c has the
+ * synthetic tasks.
  *
  * Functions that can fail print a line, "griffin: ...", and return 1. */
 
