@@ -1896,8 +1896,8 @@ static void grf_recurrent_block(grf_builder *b) {
 /* T = cosines and sines of the angles of position p. A rotary embedding turns pair i of the
  * dimensions of a head by p base^(-2i / rope_dims) radians, so that the product of two heads
  * depends on the distance of their tokens. The angle of one token is kept as a fraction of a turn
- * in 2^-64: p times it, modulo one turn, is exact at any position. All layers that rotate share the angles,
- * which the first of them adds to the program. */
+ * in 2^-64: p times it, modulo one turn, is exact at any position. All layers that rotate share the
+ * angles, which the first of them adds to the program. */
 static void grf_angles(grf_builder *b) {
     int half = b->config->rope_dims / 2;
     if (half == 0 || b->model->layout.columns[GRF_T]) return;
