@@ -1364,7 +1364,7 @@ static uint16_t grf_bf16_from_float(float x) {
  * floats. The inputs are volatile, so that it is done at run time. Fused multiply-adds need no
  * check: they change no result of the library (see above). Returns what is wrong, or null. */
 static const char *grf_arithmetic_fault(void) {
-    static const volatile float in[] = { 1, 16777216, 1.17549435e-38f, 5.96046448e-8f, 9 };
+    volatile float in[] = { 1, 16777216, 1.17549435e-38f, 5.96046448e-8f, 9 };
     float one = in[0], large = in[1], least = in[2], half_step = in[3], nine = in[4];
     volatile float flushed = least * 0.5f, grown;           /* the smallest normal number / 2 */
     volatile float up = one + half_step * 1.5f, even = one + half_step;
