@@ -6250,7 +6250,7 @@ GRIFFIN_API const char *griffin_error_string(int error) {
  * done, in the same order for all. Each set then includes this file once more, and that pass
  * compiles the chapter >>kernels, at the end of the file, with the vectors of the set.
  *
- * Since a vector has the same size everywhere, kernels need no register width and have no tails.
+ * A vector has the same size everywhere, so kernels depend on no register size and have no tails.
  * Two rules keep the bits the same everywhere. The sum of a vector is taken by the fixed tree of
  * gv_sum. The result of gv_mul is never added to anything, since a compiler may fuse the two
  * operations; gv_fma does that. */
@@ -6357,7 +6357,8 @@ static int grf_next_queries(int queries, int most) {
 /* What a pass over a part of a tile prefetches: `step` bytes from `at` on in each step. A step is a
  * column of floats or an eighth of a block. If the rows need one pass, it prefetches 8 KiB ahead of
  * itself, since the hardware prefetcher alone is too slow. If they need several, the part stays in
- * the first cache, and each pass prefetches its share of the part after the next. */
+ * the first cache, and each pass prefetches its share of the part after the next. (6 KiB instead of
+ * 8 would be 3 % faster for a tile in the second cache, and up to 7 % slower from memory.) */
 typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
 
 static grf_ahead grf_look_ahead(const uint8_t *part, int64_t part_bytes, int step_bytes,
