@@ -53,8 +53,8 @@
  * Control tokens and turn markers never fit. eos and end_of_turn fit where the text may end.
  *
  * Of the tokens that fit, a mask allows those that the tokenizer could have written there, since a
- * model knows only these: see >>choice. Where only others fit, they are allowed. griffin_grammar_accept
- * takes every token that fits.
+ * model knows only these: see >>choice. Where only others fit, they are allowed.
+ * griffin_grammar_accept takes every token that fits.
  *
  *
  * SCHEMAS are JSON texts, of which this is understood
@@ -80,12 +80,12 @@
  *
  * COST AND MEMORY
  *
- * A mask for JSON takes 0.15 to 0.4 ms in a vocabulary of 256000 tokens, whose models take 50 ms and
- * more for a step, and 0.003 ms in one of 2000. It takes the same where a text can be read in many
- * ways: equal readings are merged, and what one of them allows is not looked at again. A grammar
+ * A mask for JSON takes 0.15 to 0.4 ms in a vocabulary of 256000 tokens, whose models take 50 ms
+ * and more for a step, and 0.003 ms in one of 2000. It takes the same where a text can be read
+ * in many ways: equal readings are merged, and what one of them allows is not looked at again. A grammar
  * keeps about 30 bytes for each token (7.5 MB for 256000) and needs as much again while it opens.
  * Opening takes 0.4 s then, or 1 s with long bounded repetitions. Nothing is allocated after
- * opening. No function uses more than GRG_STACK KB of stack.
+ * opening. No function uses more than 52 KB of stack.
  *
  *
  * THREADS
@@ -97,8 +97,8 @@
  * ERRORS
  *
  * The functions return the error codes of griffin.h. The logger receives a line about each: in a
- * grammar with line and column, in a schema with the byte and the JSON pointer. A failed open also writes it to
- * griffin_options.error.
+ * grammar with line and column, in a schema with the byte and the JSON pointer. A failed open also
+ * writes it to griffin_options.error.
  *
  *
  * BUILD OPTIONS, defined before the implementation
@@ -924,7 +924,8 @@ static void grg_link(grg_compiler *c) {
  * stay apart, since they are different.
  *
  * That may need far more states than the rule has positions. Such a rule keeps its positions as
- * they are: each is a state (`apart`). Where even that does not fit, the program stays as it was. */
+ * they are: each is a state (`apart`). Where even that does not fit, the program stays as it
+ * was. */
 
 #define GRG_LEAVE 0xFFFF                    /* stands for all RETURNs in a set */
 
@@ -1227,7 +1228,7 @@ struct griffin_grammar {
     int32_t       *order;                   /* [info->tokens] by number; those without text last */
     uint32_t       n_numbered;
 
-    uint32_t      *partners;                /* [info->tokens + 1] where the list of a token starts */
+    uint32_t      *partners;                /* [info->tokens + 1] where a token's list starts */
     int32_t       *merging;                 /* the tokens that it would have merged with */
     int32_t        byte_token[256];         /* or -1 */
     int32_t        spare[256];              /* byte tokens whose characters all have pieces */
