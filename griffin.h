@@ -1,16 +1,20 @@
-/* griffin.h - v0.1.0 - run Griffin, Hawk and RecurrentGemma language models, from one header
+/* griffin.h - v0.2.0 - a C library that runs recurrent language models, in one header
  *
- * Recurrent language models whose memory of a text, however long, has a fixed size: exactly the
- * reference's numbers, the same bits on every machine, and a guest in your program. C99 or C++11,
- * libc and libm, nothing else. In one source file write
+ * griffin.h runs Griffin, Hawk and RecurrentGemma models on the processor, inside your program.
+ * Such a model remembers a text, however long, in a state of fixed size. A state is plain bytes:
+ * you can copy, save, fork and rewind it. The library takes memory, threads, time and files only
+ * from you. It needs libc and libm, and compiles as C99 and as C++11.
+ *
+ * In one source file write
  *
  *     #define GRIFFIN_IMPLEMENTATION
  *     #include "griffin.h"
  *
  * and in all others just the second line. MIT or public domain, see the end.
  *
- *     CONTENTS             manual: QUICK START, OBJECTS, SEQUENCES, THREADS, CONTROL, PROMISES,
- *                          NUMBERS, FILES, ERRORS, BUILD OPTIONS, LIMITS
+ *     CONTENTS             manual: QUICK START, FUNCTIONS, OBJECTS, SEQUENCES, THREADS, CONTROL,
+ *                          PROMISES, NUMBERS, FILES, ERRORS, MEMORY AND STACK, BUILD OPTIONS,
+ *                          LIMITS, VERSIONS, HISTORY
  *     >>api                declarations
  *     >>platform >>basics >>numbers      compilers, errors, memory, bytes, our own exp and log
  *   ONE, the network
@@ -20,6 +24,7 @@
  *     >>gguf >>config                    what is in a file
  *     >>vocabulary >>text                text to tokens and back
  *     >>model                            opening
+ *     >>public                           the functions of the API
  *   THREE, silicon
  *     >>vectors >>dispatch >>kernels     instruction sets; the inner loops, once for all of them
  *
@@ -33,11 +38,41 @@
  *     griffin_context_init(&c, m, NULL, malloc(size), size);
  *     n = griffin_encode(m, NULL, "Once upon a time", 16, tokens, 64);
  *     griffin_prefill(c, s, tokens, n, logits);
- *     for (i = 0; i < 100; i++) {
+ *     for (int i = 0; i < 100; i++) {
  *         token = griffin_sample(m, &sampler, logits);
  *         griffin_decode(m, &decoder, token, text, sizeof text); fputs(text, stdout);
  *         griffin_step(c, s, token, logits);
  *     }
+ *
+ *
+ * FUNCTIONS
+ *
+ *     griffin_open_file, griffin_open_memory   open a model
+ *     griffin_close                            closes it
+ *     griffin_get_info                         sizes, names and special tokens of a model
+ *     griffin_get_tensor, griffin_get_metadata, griffin_next_element   what its file holds
+ *     griffin_get_operation                    what it computes, one operation after the other
+ *
+ *     griffin_state_size, griffin_state_position   how big a state is; how many tokens it has seen
+ *     griffin_mark, griffin_mark_size          copy what later tokens change of a state
+ *     griffin_rewind                           takes tokens back, to a mark
+ *     griffin_save, griffin_load               a state as portable bytes
+ *
+ *     griffin_context_size, griffin_context_init   scratch memory for one caller
+ *     griffin_step                             one token into one state
+ *     griffin_prefill                          many tokens into one state
+ *     griffin_run                              many tokens into many states
+ *     griffin_begin, griffin_advance           the same in slices, for a frame budget
+ *     griffin_unit_name                        what the next slice does
+ *
+ *     griffin_sample                           draws a token from logits
+ *     griffin_accept                           tells the sampler about a token that it did not draw
+ *     griffin_encode, griffin_encode_size      text to tokens
+ *     griffin_decode                           tokens to text, as a stream
+ *     griffin_stop_feed                        finds texts to stop at in a stream
+ *     griffin_token_text, griffin_token_type, griffin_find_token   single tokens
+ *
+ *     griffin_error_string, griffin_version    words for an error; the version that is linked
  *
  *
  * OBJECTS
@@ -49,137 +84,167 @@
  *     griffin_sampler,    yours, plain structs        their functions      one call at a time
  *     ..._decoder, ..._stop
  *
- * A model is the weights. A state is one text so far: for RecurrentGemma 2B 33 MiB, or 17 with keys
- * and values in bf16, whether the text has ten tokens or ten million. A context is scratch memory
- * that remembers no text, so any context of a model continues any of its states. A crowd is one
- * model, a context for each thread that calls, and as many states as there are minds.
+ * A model is the weights. A state is one text so far. For RecurrentGemma 2B it has 33 MiB, or 17
+ * MiB with keys and values in bf16, whether the text has ten tokens or ten million. A context is
+ * scratch memory. It remembers no text, so any context of a model can continue any of its states.
+ * For many characters you need one model, a state for each, and a context for each thread that
+ * calls.
  *
  *
  * SEQUENCES
  *
- * A state is bytes: all zero is a fresh one, memcpy is save, restore and fork, at any moment,
- * because it is only written when a call is complete. griffin_save and griffin_load are for disks
- * and networks: portable, checksummed, tied to the model, and with the sampler and the decoder in
- * them, so that a resumed run says what it would have said.
+ * A state is bytes. All zero is a fresh state. Between calls, memcpy saves, restores and forks
+ * it. griffin_save and griffin_load are for disks and networks. Their bytes are the same on every
+ * machine, have a checksum, and belong to one model. They can hold the sampler and the decoder
+ * too, so that a resumed run says what it would have said.
  *
- * To take back a few tokens, a copy of the state is not needed: griffin_mark keeps what a later
- * token overwrites, 0.7 MB for RecurrentGemma 2B, and griffin_rewind brings the state back from up
- * to griffin_options.rewind tokens beyond, to the bit. Marks also fit the forks of a state.
+ * To take back a few tokens you do not need a copy of the state. griffin_mark copies only what
+ * later tokens overwrite: 0.7 MB for RecurrentGemma 2B. griffin_rewind brings the state back, to
+ * the bit, from up to griffin_options.rewind tokens beyond the mark. A mark fits the forks of a
+ * state too.
  *
- * griffin_step takes a token, griffin_prefill many at once, and griffin_run any mixture for any
- * number of states, reading each weight once for all of them. Logits cost the largest matrix of
- * the model, so they are only computed where a pointer asks for them.
+ * griffin_step takes one token and griffin_prefill takes many. griffin_run takes any number of
+ * tokens for any number of states, and reads each weight once for all of them. Logits need the
+ * largest matrix of the model, so they are computed only where you pass a pointer for them.
  *
- * To spend a frame budget, put the tokens in flight with griffin_begin and call
- * griffin_advance(context, 1) while there is time; a unit costs about as much as reading half a
- * megabyte of weights. Until it returns 0 no state has changed, so dropping the job is free.
+ * To keep a frame budget, start a job with griffin_begin. Then call griffin_advance(context, 1)
+ * while there is time. A unit costs about as much as reading half a megabyte of weights. No state
+ * changes until griffin_advance returns 0, so a job can be dropped at any moment.
  *
  *
  * THREADS
  *
- * The library makes none. Built with OpenMP it uses OpenMP's; with griffin_jobs it calls your job
- * system; else it stays on the caller's thread. Work is cut into pieces of about half a megabyte
- * of weights; what is smaller than that, and with OpenMP a call of fewer than 16 such pieces, never
- * leaves the calling thread.
+ * The library makes no threads. If it is built with OpenMP, it uses those of OpenMP. If you give
+ * it griffin_jobs, it calls your job system. Otherwise it stays on the thread that calls. Work is
+ * cut into chunks of about half a megabyte of weights. A smaller operation stays on the calling
+ * thread; with OpenMP, so does a call with fewer than 16 chunks.
  *
  *
  * CONTROL
  *
- * Who writes the text has the last word on every token. griffin_sampler takes biases, of which
- * -INFINITY is a ban, and a mask, your function that changes the logits before a token is drawn.
- * griffin_grammar.h, a second header, has a mask that lets only texts of a grammar or of a JSON
- * schema pass. griffin_stop looks for texts to stop at in what was decoded, and never shows the
- * start of one. Where everything is forbidden, the error is GRIFFIN_E_NO_TOKEN.
+ * Your program decides what may be written. griffin_sampler has biases; a bias of -INFINITY bans
+ * a token. It also has a mask: your function, which may change the logits before a token is
+ * drawn. If every token is forbidden, the error is GRIFFIN_E_NO_TOKEN. griffin_stop looks for
+ * texts to stop at in what was decoded, and never shows the start of one. tools/griffin_grammar.h
+ * is a second header beside this one: its masks let only the texts of a grammar or of a JSON
+ * schema pass.
  *
  *
- * PROMISES, each with its file in tests/
+ * PROMISES
  *
- * Exact. The results are those of the reference implementation (google-deepmind/recurrentgemma in
- *     float32) at any length, past the window and across chunk borders, within 1e-5 of the size of
- *     the logits. A token sees itself and W earlier ones, as there; most ports see one less,
- *     which griffin_options.attn_keys = W reproduces.
+ * Exact. Results are those of the reference implementation (google-deepmind/recurrentgemma in
+ *     float32), within 1e-5 of the size of the logits. That holds at any length, past the window
+ *     and across chunk borders. A token sees itself and W earlier ones, as there; most ports see
+ *     one less, which griffin_options.attn_keys = W reproduces. tests/inside_reference.c
  * Same bits. Logits and states do not depend on the number of threads, on how tokens are cut into
- *     calls, on who shares a call, or on the instruction set: NUMBERS says why.
- * A guest. No globals, no threads, no clock, no locale, no environment, no exit. Nothing is
- *     allocated after opening, except by griffin_encode if you give it no scratch.
- * Safe. Files are hostile until proved otherwise: every offset, size and name is checked when a
- *     model or a saved state is opened, and whatever fails leaves nothing behind.
+ *     calls, on who shares a call, or on the instruction set. NUMBERS says why.
+ *     tests/test_bits.c, inside_same_bits.c, test_threads.c, test_rewind.c, test_state.c
+ * A guest. There are no globals, no threads, no clock, no locale, no environment and no exit.
+ *     After opening, nothing is allocated, except by griffin_encode if you give it no scratch.
+ *     tests/test_guest.c, test_memory.c
+ * Safe. Files are taken for hostile. Every offset, size and name is checked when a model or a
+ *     saved state is opened. A failed call leaves everything as it was. tests/inside_files.c,
+ *     test_arguments.c, fuzz_gguf.c, fuzz_state.c, fuzz_text.c
  *
  *
  * NUMBERS
  *
- * The value of a linear layer is defined by the plainest program there is,
+ * The plainest program there is defines the value of a linear layer:
  *
  *     acc = 0;  for k = 0 .. K-1:  acc = fma(w[r][k], x[k], acc);   y[r] = acc + b[r]
  *
- * with 16-bit weights widened first; and for q8_0 and q4_0 weights, in blocks j of 32, whose inputs
- * are rounded to int8 in groups of 256 with a scale dx of their own,
+ * Weights of 16 bits are widened first. Weights in q8_0 and q4_0 lie in blocks j of 32, and their
+ * inputs are rounded to int8 in groups of 256 with a scale dx of their own:
  *
  *     acc = 0;  for each group:  part = 0;  for each j in it:
  *                                    part = fma(dw[r][j], (float)isum, part);
  *                                acc = fma(dx, part, acc);
  *     y[r] = acc + b[r]
  *
- * where isum is an exact integer. Each vector lane owns an output row, so nobody needs another
- * order. Sums over one vector (norm, attention scores, softmax) use 16 partial sums, element i in
- * sum i mod 16, and a fixed tree. exp, tanh, sigmoid, sin and cos are ours, at most 2 ulp off; the
- * angle of a rotary embedding is a fraction of a turn in 64-bit integers, so that distances between
- * tokens are as exact after 10^12 of them as at the start. All of it assumes IEEE floats, rounding
- * to nearest, without flush-to-zero; -ffast-math is refused.
- *
- * How many int8 inputs share a scale was measured: on a model of 5 million parameters perplexity is
- * 28.495 with a scale for 32, 28.502 for 256 (28.489 in f32), and the products of a prompt are a
- * sixth faster with 256, since the float work for each block halves. Types of 6 and 4 bits with
- * nested scales were measured too: q4_k has the bytes of q4_0 and 28.66 for its 28.71, q6_k three
- * quarters of the bytes of q8_0 and 28.49. They are read, but have no tiles: q4_k would gain 0.2 %
- * for an eighth more arithmetic.
+ * where isum is an exact integer. Each vector lane owns an output row, so no instruction set
+ * needs another order. Sums over one vector (norm, attention scores, softmax) use 16 partial
+ * sums, element i in sum i mod 16, and a fixed tree. exp, tanh, sigmoid, sin and cos are ours,
+ * and at most 2 ulp off. The angle of a rotary embedding is a fraction of a turn in 64-bit
+ * integers, so distances between tokens are as exact after 10^12 tokens as at the start. All of
+ * it assumes IEEE floats, rounding to nearest, without flush-to-zero. -ffast-math is refused.
  *
  *
  * FILES
  *
- * A model is a GGUF file (version 2 or 3) of architecture "griffin" with Hugging Face's tensor
- * names and the vocabulary inside; tools/ has the converter. The bytes are described where they
- * are read: >>formats, >>gguf, >>config, >>vocabulary, and >>state for saved states. Weights of
- * types f32, f16, bf16, q8_0 and q4_0 may be stored in the tiles the kernels read, as the converter
- * does it: they are then used where they are, and opening copies nothing. Row-major ones are packed
- * into tiles when opened; q4_1, q5_0, q5_1, q4_k, q5_k and q6_k are also widened to f32. A file
- * without metadata needs griffin_options.config.
+ * A model is a GGUF file of architecture "griffin" that the converter in tools/ wrote, with the
+ * vocabulary inside. A matrix is a tensor NAME.TILING, where TILING is f32, f16, bf16, q8_0 or
+ * q4_0. It lies in tiles of 32 rows, which the kernels read where they are: opening copies
+ * nothing, unless copy_weights is set or the machine is big-endian. Vectors are f32.
+ * griffin.format_version is 2. Anything else is refused by name, with the command that converts
+ * it: griffin convert OLD NEW. The bytes are described where they are read: >>network (tilings),
+ * >>gguf, >>config, >>vocabulary, and >>state for saved states.
  *
  *
  * ERRORS
  *
- * Functions that can fail return an int: negative is a griffin_error, anything else success. The
- * logger of griffin_options hears a line about each, with file, offset or name, and what was
- * expected; a failed open also writes it to griffin_options.error. Nothing has changed then.
+ * Functions that can fail return an int. A negative one is a griffin_error, anything else is
+ * success. The logger of griffin_options receives a line of text about each error, with file,
+ * offset or name, and what was expected. A failed open also writes it to griffin_options.error.
+ * After an error nothing has changed.
+ *
+ *
+ * MEMORY AND STACK
+ *
+ * For RecurrentGemma 2B, an opened model takes 5 MB beside its mapped file.
+ * tools/bench/NUMBERS.md has sizes of states, marks, saves and contexts. The library's code has
+ * about 230 KB.
+ *
+ * Every function works on a thread with a stack of 64 KB. @@STACK@@
  *
  *
  * BUILD OPTIONS, defined before the implementation
  *
- *     GRIFFIN_STATIC        all functions static: a private copy in one source file
- *     GRIFFIN_PREFIX        put before every function's name, but only for the linker, so that two
- *                           copies can live in one program; say it wherever its copy is included
- *     GRIFFIN_API           what stands before every declaration, say for a DLL
+ *     GRIFFIN_STATIC        all functions are static: a private copy in one source file
+ *     GRIFFIN_PREFIX        is put before every function's name, but only for the linker, so that
+ *                           two copies can live in one program; define it wherever its copy is
+ *                           included
+ *     GRIFFIN_API           stands before every declaration, for example for a DLL
  *     GRIFFIN_NO_STDIO      no griffin_open_file, no file access at all
- *     GRIFFIN_NO_MMAP       files are read rather than mapped
+ *     GRIFFIN_NO_MMAP       files are read instead of mapped
  *     GRIFFIN_NO_STDLIB     no malloc: griffin_options.allocator is then needed; with NO_STDIO what
  *                           is left of libc is mem..., str..., frexp, ldexp and sqrtf
  *     GRIFFIN_SCALAR_ONLY   only the plain C kernels
  *     GRIFFIN_FILE          the quoted name of this file, if you renamed it: it includes itself
  *
- * No -march or -m flag is needed: kernels for AVX2, AVX-VNNI and AVX-512 (with VNNI), or for NEON
+ * No -march or -m flag is needed. Kernels for AVX2, AVX-VNNI and AVX-512 (with VNNI), or for NEON
  * with and without dot products, are compiled in and chosen when a model is opened. WebAssembly
- * needs -msimd128, since it cannot ask; gcc for 32-bit x86 needs -msse2 -mfpmath=sse, since the 387
- * keeps more bits than a float has. -O2 matters; -fopenmp is welcome.
+ * needs -msimd128, since it cannot choose at run time. gcc for 32-bit x86 needs -msse2
+ * -mfpmath=sse, since the 387 keeps more bits than a float has. Build with -O2; -fopenmp brings
+ * threads.
  *
  *
  * LIMITS
  *
  * Inference only. Vector kernels exist for x86-64, aarch64 and WebAssembly with gcc (for Windows
  * since its version 12) and clang, and for x86-64 with Visual C++ 2022, tested with clang in its
- * place; elsewhere plain C runs, with the same bits and slowly, as do float weights in WebAssembly,
- * which has no fused multiply-add. Files with tiles are for little-endian machines. A context
- * cannot grow. Chat templates are not interpreted: tools/commands/chat.c assembles RecurrentGemma's turns
- * itself.
+ * place. Elsewhere plain C runs, with the same bits, and slowly. So do float weights in
+ * WebAssembly, which has no fused multiply-add. A context cannot grow. Chat templates are not
+ * interpreted: tools/commands/chat.c writes RecurrentGemma's turns itself.
+ *
+ *
+ * VERSIONS
+ *
+ * Until 1.0 the second number grows when the API, the file format or the saves change, and the
+ * third when nothing of that does. A program that compiled with 0.2.0 compiles with every 0.2.x,
+ * and 0.2.x opens files and saves of 0.2.0. Files and saves of another format are refused by
+ * their version number, and the message names the command that converts a file. Structs may grow
+ * at their end: fill them with zeros, and zero will mean what it means today.
+ *
+ *
+ * HISTORY
+ *
+ *     0.2.0  2026-11-28  The library reads only what the converter writes; files of 0.1 are refused
+ *                        with the command that converts them, to the same bits. Grammars moved to
+ *                        tools/griffin_grammar.h. griffin_get_metadata, griffin_get_operation,
+ *                        GRIFFIN_TOKEN_MARKER. Calls that cannot be dropped write recurrent states
+ *                        in place. griffin_tile_*, griffin_preset and griffin_options.config are
+ *                        gone. Saves of 0.1 are refused.
+ *     0.1.0  2026-11-22  The first version.
  */
 
 /* ================================================================= >>api
@@ -193,7 +258,7 @@
 #include <stdint.h>
 
 #define GRIFFIN_VERSION_MAJOR 0
-#define GRIFFIN_VERSION_MINOR 1
+#define GRIFFIN_VERSION_MINOR 2
 #define GRIFFIN_VERSION_PATCH 0
 #define GRIFFIN_VERSION (GRIFFIN_VERSION_MAJOR * 10000 + GRIFFIN_VERSION_MINOR * 100 \
                          + GRIFFIN_VERSION_PATCH)
@@ -220,6 +285,10 @@
   #define griffin_get_operation  GRF_PREFIXED(griffin_get_operation)
   #define griffin_get_metadata   GRF_PREFIXED(griffin_get_metadata)
   #define griffin_next_element   GRF_PREFIXED(griffin_next_element)
+  #define griffin_config_number  GRF_PREFIXED(griffin_config_number)
+  #define griffin_tiling_name    GRF_PREFIXED(griffin_tiling_name)
+  #define griffin_activation_name GRF_PREFIXED(griffin_activation_name)
+  #define griffin_find_activation GRF_PREFIXED(griffin_find_activation)
   #define griffin_state_size     GRF_PREFIXED(griffin_state_size)
   #define griffin_state_position GRF_PREFIXED(griffin_state_position)
   #define griffin_mark_size      GRF_PREFIXED(griffin_mark_size)
@@ -282,22 +351,23 @@ typedef struct griffin_allocator {
     void *user;
 } griffin_allocator;
 
-/* Told one line of text about every error, and (with GRIFFIN_OK) about things
- * worth knowing, such as an ignored tensor. May be called from any thread that
- * calls the library. Default: silence. */
+/* `message` receives one line of text about every error. With GRIFFIN_OK it
+ * receives things worth knowing, such as a tensor that is ignored. It may be called
+ * from any thread that calls the library. Default: nothing is reported. */
 typedef struct griffin_logger {
     void (*message)(int error, const char *text, void *user);
     void *user;
 } griffin_logger;
 
-/* Your job system. `run` calls job(data, 0) ... job(data, count - 1), in any
- * order and on any threads, and returns when all of them have returned.
- * Default: OpenMP if the implementation was built with it, else this thread.
+/* Your job system. `run` must call job(data, 0) ... job(data, count - 1), in any
+ * order and on any threads, and return when all of them have returned. It must not
+ * leave by an exception or by longjmp: a state may be half written then.
+ * Default: OpenMP if the implementation was built with it, else the calling thread.
  * Results do not depend on `width`, on the order, or on the threads. */
 typedef struct griffin_jobs {
     void (*run)(void (*job)(void *data, int index), void *data, int count, void *user);
     void *user;
-    int   width;                            /* threads worth feeding; 0: let the default decide */
+    int   width;                            /* how many threads to use; 0: all there are */
 } griffin_jobs;
 
 /* ---- model: opened once, never written again, shared by all threads ------ */
@@ -329,7 +399,7 @@ typedef enum griffin_kv_type {              /* how a state keeps keys and values
 
 #define GRIFFIN_MAX_LAYERS 1024
 
-/* The sizes of a network. Letters are those of the manual's network section. */
+/* The sizes of a network. The letters are those of >>network. */
 typedef struct griffin_config {
     int   vocab;                            /* V, rows of the embedding */
     int   width;                            /* D, of the residual stream */
@@ -367,15 +437,18 @@ typedef struct griffin_options {
                                              * for RecurrentGemma 2B */
     char             *error;                /* null, or receives the message of a failed open */
     size_t            error_size;
+    int               directory_only;       /* 1: no network. Any GGUF file can be opened, to look
+                                             * into it, to count tokens, or to convert it: see
+                                             * griffin_open_file */
 } griffin_options;
 
 typedef struct griffin_info {
     griffin_config config;
     const char *name;                       /* as stored in the file, "" if not */
-    const char *kernels;                    /* "scalar", "avx2", "avx512" */
+    const char *kernels;                    /* the set in use: "scalar", "avx2", "avx512" ... */
     const char *type;                       /* of most weights: "q8_0", "f32", ... */
-    int         attn_keys, rewind;          /* in force, */
-    griffin_kv_type kv_type;                /* as is this */
+    int         attn_keys, rewind;          /* as they apply, after defaults */
+    griffin_kv_type kv_type;
     int         has_vocabulary;
     int         tokens;                     /* of the vocabulary, at most config.vocab; 0: none */
     int32_t     bos, eos, end_of_turn, pad; /* -1: the model has none */
@@ -393,16 +466,23 @@ typedef struct griffin_info {
     griffin_logger    logger;
 } griffin_info;
 
-/* Maps the file (or reads it where mapping is missing) and packs the weights.
+/* Maps the file, or reads it where files cannot be mapped, and checks all of it.
  * options may be null. On failure *model is null and options->error says why.
- * Windows: the path is fopen's, in the system's code page, which is UTF-8 if the
- * program's manifest says so; else read the file and use griffin_open_memory. */
+ * Windows: the path goes to fopen, in the code page of the system. That is UTF-8 if
+ * the manifest of the program says so; else read the file and use
+ * griffin_open_memory.
+ *
+ * With directory_only, a file of any architecture and with any types of weights is opened. Its
+ * tensors, metadata and, if the library knows its kind, the vocabulary are there for all functions
+ * that take no state or context. info->config is filled in if the network is of Griffin's family. A
+ * vocabulary or configuration that cannot be read is left out: the logger, and options->error,
+ * receive why. */
 #ifndef GRIFFIN_NO_STDIO
 GRIFFIN_API int griffin_open_file(griffin_model **model, const char *path,
                                   const griffin_options *options);
 #endif
 
-/* The same from memory. Borrows the buffer: keep it alive and unchanged until
+/* The same from memory. The buffer must live and stay unchanged until
  * griffin_close. Untrusted bytes are safe: every offset is checked here. */
 GRIFFIN_API int griffin_open_memory(griffin_model **model, const void *data, size_t size,
                                     const griffin_options *options);
@@ -416,7 +496,9 @@ GRIFFIN_API const griffin_info *griffin_get_info(const griffin_model *model);
  * dimension runs fastest. */
 typedef struct griffin_tensor {
     char     name[64];
-    const char *type;                       /* "f32", "q4_k", ... */
+    const char *type;                       /* "f32", "i8" for tiles of q8_0 and q4_0, ...; with
+                                             * directory_only also "q4_k" and the like, or
+                                             * "unknown"; bytes are 0 if they are not known */
     int      rank;                          /* 1 to 4 */
     uint64_t shape[4];
     uint64_t offset, bytes;                 /* in the file */
@@ -480,31 +562,48 @@ typedef struct griffin_metadata {
     const unsigned char *data;              /* its bytes: little-endian, anywhere */
 } griffin_metadata;
 
-/* The pair with this key, or with key null the pair of this number, from 0. Returns 1, or 0 if there
- * is none. Of an array it gives the first element, and griffin_next_element moves on to the next:
- * 1, or 0 after the last. */
+/* The pair with this key, or with key null the pair of this number, from 0. Returns 1, or 0 if
+ * there is none. Of an array it gives the first element. griffin_next_element moves on to the next,
+ * and returns 1, or 0 after the last. */
 GRIFFIN_API int griffin_get_metadata(const griffin_model *model, const char *key, int index,
                                      griffin_metadata *metadata);
 GRIFFIN_API int griffin_next_element(griffin_metadata *metadata);
 
+/* For programs that write model files. A file has "griffin.format_version", the numbers of the
+ * configuration under "griffin." and their key, "griffin.hidden_activation" with the name of the
+ * activation, and matrices as tensors NAME.TILING. */
+#define GRIFFIN_FORMAT_VERSION 2            /* 1: matrices in rows, or in tiles named .t32 */
+
+typedef struct griffin_number {
+    const char *key;                        /* behind "griffin." */
+    griffin_value_type type;                /* U32, F32 or BOOL */
+    double      value;
+} griffin_number;
+
+/* By number from 0. Returns 1, or 0 if there are no more. */
+GRIFFIN_API int griffin_config_number(const griffin_config *config, int index,
+                                      griffin_number *number);
+GRIFFIN_API const char *griffin_tiling_name(int index);                 /* null: no more */
+GRIFFIN_API const char *griffin_activation_name(griffin_activation activation);    /* or null */
+GRIFFIN_API int griffin_find_activation(const char *name, size_t length);          /* -1: none */
+
 /* ---- state: everything a sequence remembers, as plain bytes --------------
  * A state has a fixed size, holds no pointers, and lives in your memory, as
  * malloc aligns it (64 bytes is a little faster). All-zero bytes are a fresh
- * state. memcpy is save, restore and fork, at any moment: states are written
- * only when a step is complete. */
+ * state. Between calls, memcpy saves, restores and forks it. */
 
 typedef struct griffin_state griffin_state;
 
 GRIFFIN_API size_t  griffin_state_size(const griffin_model *model);
 GRIFFIN_API int64_t griffin_state_position(const griffin_state *state);    /* tokens consumed */
 
-/* A mark is what a state needs to come back from tokens that should not have been: its recurrent
- * part, a small share of it. Plain bytes in your memory, griffin_mark_size of them, for this
- * process. griffin_rewind takes a state that has gone on for at most griffin_options.rewind tokens
- * back to where the mark was made, exactly: whatever follows has the same bits as if the state had
- * never been further. E_MISMATCH, and nothing changed: a mark of another model, of a text that the
- * state did not continue, or of a position that it has not reached, can no longer reach, or has
- * forgotten, as griffin_load forgets all before the saved one. */
+/* A mark is what a state needs to go back from tokens that should not have been: its recurrent
+ * part, which is a small share of it. It is griffin_mark_size plain bytes in your memory, for use
+ * in this process. griffin_rewind takes a state that has gone on for at most griffin_options.rewind
+ * tokens back to where the mark was made, exactly: whatever follows has the same bits as if the
+ * state had never been further. E_MISMATCH, and nothing changed: the mark is of another model, of a
+ * text that the state did not continue, or of a position that it has not reached, can no longer
+ * reach, or has forgotten. griffin_load forgets all before the saved position. */
 GRIFFIN_API size_t griffin_mark_size(const griffin_model *model);
 GRIFFIN_API int    griffin_mark  (const griffin_model *model, const griffin_state *state,
                                   void *mark);
@@ -512,9 +611,8 @@ GRIFFIN_API int    griffin_rewind(const griffin_model *model, griffin_state *sta
                                   const void *mark);
 
 /* ---- context: scratch memory for one caller at a time --------------------
- * Remembers no sequence: any context of a model can continue any of its states.
- * options may be null. Nothing needs to be undone: free the memory when no call
- * uses the context. */
+ * It remembers no sequence: any context of a model can continue any of its states.
+ * options may be null. To end it, free its memory when no call uses it. */
 
 typedef struct griffin_context griffin_context;
 
@@ -556,16 +654,16 @@ GRIFFIN_API int griffin_prefill(griffin_context *context, griffin_state *state,
 GRIFFIN_API int griffin_run(griffin_context *context, const griffin_span *spans, int count);
 
 /* The same in slices, for hosts with a frame budget. griffin_begin takes at most
- * as many tokens and spans as the context has rows and states, and copies what it
- * needs of them (not the logits, which are written along the way). griffin_advance
- * runs at most `units` slices. Both return how many units remain: with 0 the states
- * have moved on. To cancel, just begin something else. */
+ * as many tokens and spans as the context has rows and states. It copies the tokens;
+ * logits are written into your memory along the way. griffin_advance runs at most
+ * `units` slices. Both return how many units are left; at 0 the states have moved
+ * on. To cancel, begin something else. */
 GRIFFIN_API int griffin_begin  (griffin_context *context, const griffin_span *spans, int count);
 GRIFFIN_API int griffin_advance(griffin_context *context, int units);
 
 /* What the next unit does, for profiles: "embed", "angles" (of rotary embeddings), "norm",
- * "quantise" (a row to int8), "linear", "gated" (the inner half of an MLP), "conv", "rglru", "rope",
- * "keep" (keys and values) or "attend"; null when nothing is in flight. */
+ * "quantise" (a row to int8), "linear", "gated" (the inner half of an MLP), "conv", "rglru",
+ * "rope", "keep" (keys and values) or "attend"; null when there is no job. */
 GRIFFIN_API const char *griffin_unit_name(const griffin_context *context);
 
 /* ---- sampling --------------------------------------------------------------
@@ -610,7 +708,7 @@ typedef struct griffin_sampler {
 GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *sampler,
                                    float *logits);
 
-/* Lets the penalty know of a token that was not sampled, such as those of the prompt. */
+/* Tells the repetition penalty of a token that was not sampled, such as one of the prompt. */
 GRIFFIN_API void griffin_accept(griffin_sampler *sampler, int32_t token);
 
 /* ---- text ------------------------------------------------------------------
@@ -863,7 +961,11 @@ GRIFFIN_API int     griffin_load(const griffin_model *model, griffin_state *stat
   #define GRF_UNUSED
   #define GRF_RESTRICT __restrict
 #else
-  #define GRF_INLINE   static inline __attribute__((always_inline, unused))
+  #ifdef __OPTIMIZE__
+    #define GRF_INLINE static inline __attribute__((always_inline, unused))
+  #else                                     /* every inlined call would add to the caller's stack */
+    #define GRF_INLINE static inline __attribute__((unused))
+  #endif
   #define GRF_UNUSED   __attribute__((unused))
   #define GRF_RESTRICT __restrict__
 #endif
@@ -881,14 +983,23 @@ static int64_t grf_max64(int64_t a, int64_t b) { return a > b ? a : b; }
  *     %s  const char *        %t  const char *, size_t (a text from a file)
  *     %d  int                 %u  uint64_t            %x  uint64_t in hex
  * Messages quote names from hostile files and may go to a terminal. Control characters therefore
- * become '?'. */
+ * become '?', and so does every byte that is not part of valid UTF-8. */
 
 typedef struct grf_line { char text[320]; size_t length; } grf_line;
 
+static int grf_utf8_length(const char *text, uint64_t left);   /* >>vocabulary */
+
 static void grf_line_put(grf_line *line, const char *text, size_t length) {
-    for (size_t i = 0; i < length && line->length + 1 < sizeof line->text; i++) {
-        unsigned char c = (unsigned char)text[i];
-        line->text[line->length++] = (c < 32 || c == 127) ? '?' : (char)c;
+    while (length) {
+        unsigned char first = (unsigned char)text[0];
+        int bytes = grf_utf8_length(text, length), taken = bytes > 0 ? bytes : 1;
+        int control = bytes == 1 ? first < 32 || first == 127           /* U+0080 to U+009F, too */
+                                 : first == 0xC2 && (unsigned char)text[1] < 0xA0;
+        if (line->length + (size_t)taken >= sizeof line->text) break;
+        if (bytes < 1 || control) line->text[line->length++] = '?';
+        else for (int i = 0; i < taken; i++) line->text[line->length++] = text[i];
+        text += taken;
+        length -= (size_t)taken;
     }
     line->text[line->length] = 0;
 }
@@ -949,6 +1060,7 @@ static int grf_report(const grf_host *host, int error, const char *format, va_li
     if (host->logger.message) host->logger.message(error, line.text, host->logger.user);
     if (error < 0 && host->error && host->error_size) {
         size_t n = line.length < host->error_size ? line.length : host->error_size - 1;
+        while (n && (line.text[n] & 0xC0) == 0x80) n--;     /* no part of a character */
         memcpy(host->error, line.text, n);
         host->error[n] = 0;
     }
@@ -1276,8 +1388,6 @@ static int64_t grf_pad(int64_t n) { return (n + GRF_TILE - 1) / GRF_TILE * GRF_T
  * A tile whose matrix has fewer rows is filled up with zeros. Elements are in the machine's byte
  * order; in files they are little-endian. A new tiling is a row of grf_tilings, one function for
  * the embedding, and the kernels. */
-#define GRF_BLOCK_BYTES_Q8_0 1088           /* of 32 columns in a tile */
-#define GRF_BLOCK_BYTES_Q4_0 576
 
 typedef enum grf_type { GRF_F32, GRF_F16, GRF_BF16, GRF_Q8_0, GRF_Q4_0, GRF_TILINGS } grf_type;
 
@@ -1324,15 +1434,12 @@ static float grf_weight_q4_0(const uint8_t *block, int row, int column) {
            * (float)((column < 16 ? pair & 15 : pair >> 4) - 8);
 }
 
-#define GRF_BLOCK_BYTES_Q8_0 1088           /* of 32 rows */
-#define GRF_BLOCK_BYTES_Q4_0 576
-
 static const grf_tiling grf_tilings[GRF_TILINGS] = {            /* index: grf_type */
     { "f32",   1,  128,   0, 0, grf_weight_f32 },
     { "f16",   1,   64,   0, 0, grf_weight_f16 },
     { "bf16",  1,   64,   0, 0, grf_weight_bf16 },
-    { "q8_0", 32, GRF_BLOCK_BYTES_Q8_0, 128, 1, grf_weight_q8_0 },
-    { "q4_0", 32, GRF_BLOCK_BYTES_Q4_0, 8, 1, grf_weight_q4_0 }
+    { "q8_0", 32, 1088, 128, 1, grf_weight_q8_0 },
+    { "q4_0", 32,  576,   8, 1, grf_weight_q4_0 }
 };
 
 /* Of a tile with so many columns, a multiple of the tiling's. */
@@ -1353,67 +1460,82 @@ typedef struct grf_linear {
 
 static int grf_is_quantised(const grf_linear *w) { return w && grf_tilings[w->type].quantised; }
 
-/* Activations for int8 and int4 weights. Weights are stored with an offset: + 128 in q8_0, + 8 in
- * q4_0. start8 and start4 cancel it: they are -128 and -8 times the sum of a block's q, and the
- * integer sum begins there. The groups of all rows lie side by side, [cols][rows]: what a block of
- * columns is multiplied with is read in one stream. */
+/* One group of a row of activations, in int8, for quantised weights. A row of `cols` columns has
+ * ceil(cols / GRF_GROUP) groups; the last one may be shorter, by a multiple of 32. The groups of
+ * all rows of a pass lie as [group][row]: the groups that meet the same weights are neighbours.
+ *
+ * Tilings store quantised weights with a number added: 128 in q8_0, 8 in q4_0. A sum of products
+ * with stored weights is too large by that number times the sum of q. start8 and start4 cancel
+ * it: they are -128 and -8 times the sum of q over each block of 32 columns. */
 typedef struct grf_q8 {
     float   scale;                          /* value = scale * q */
     int32_t start8[GRF_GROUP / 32], start4[GRF_GROUP / 32];
-    int8_t  q[GRF_GROUP];
+    int8_t  q[GRF_GROUP];                   /* -127 .. 127 */
 } grf_q8;
 
-/* Keys and values of consecutive positions, one row each. */
-typedef struct grf_keys { const uint8_t *k, *v; int count; } grf_keys;
+/* Keys and values of `count` consecutive positions. Row i of the keys is at k + i * stride, and row
+ * i of the values at v + i * stride, with the stride of grf_attention. */
+typedef struct grf_kv_run { const uint8_t *k, *v; int count; } grf_kv_run;
 
-/* One head of one row. Of the keys that are at hand it sees those from first on, before end. */
+/* One query head of one row. It sees the keys [first, end), counted over the three runs. The caller
+ * owns all memory. */
 typedef struct grf_query {
-    float  *q;                              /* [head] rotated and scaled; its place serves sum */
-    float  *score;                          /* [keys, with room for 16 more] scratch */
-    float  *out;                            /* [head_dim] */
+    float  *q;                              /* [head_stride] rotated and scaled; overwritten */
+    float  *score;                          /* [all keys, and 16 more] scratch */
+    float  *out;                            /* [head_dim] the result */
     int64_t first, end;
-    float  *sum;                            /* [head] set by the kernel: sum of weighted values */
-    float   inverse;                        /* 1 / sum of e^(score - largest) */
+    float  *sum;                            /* [head_stride] used by the kernel, = q */
+    float   inverse;                        /* used by the kernel: 1 / sum of p, see >>kernels */
 } grf_query;
 
-/* Queries of consecutive rows and of heads that share keys and values. */
+/* Queries that share their keys: consecutive rows of one text, heads of one group. */
 typedef struct grf_attention {
     grf_query    query[GRF_ATTEND_ROWS * GRF_HEAD_BLOCK];
-    grf_keys     part[3];                   /* in order of position */
-    int          queries, head_dim, head;   /* head: head_dim padded to 16 */
+    grf_kv_run   run[3];                    /* ascending positions; any of them may be empty */
+    int          queries, head_dim;
+    int          head_stride;               /* head_dim, padded to a multiple of 16 with zeros */
     int          type;                      /* of keys and values: GRF_F32 or GRF_BF16 */
-    int64_t      stride;                    /* bytes from one key row to the next */
+    int64_t      stride;                    /* bytes from one key or value to the next */
 } grf_attention;
 
-/* The kernels of one instruction set. All sets give the same bits. n is a multiple of 16 unless
- * noted; x and y may be the same. The mathematics stands beside the code, at >>kernels. */
+/* The kernels of one instruction set. All sets give the same bits. The caller owns all memory, and
+ * no address needs to be aligned for vectors. n is a number of floats: a multiple of 16 where a
+ * comment says nothing else. y may be the same as x. >>kernels has the equations. */
 typedef struct grf_kernels {
     const char *name;
-    /* out[rows][32] = tile of W times rows of x. stride: from a row to the next, or from the
-     * groups of some columns to those of the next */
+    /* out[rows][32] = products of the rows of x with one tile of W, without bias. Row m of x begins
+     * at x + m * stride. rows <= GRF_PANEL */
     void (*float_tile)(float *out, const grf_linear *w, const uint8_t *tile, const float *x,
                        int64_t stride, int rows);
+    /* The same for quantised weights. Group g of row m is x[g * stride + m]. */
     void (*int_tile)(float *out, const grf_linear *w, const uint8_t *tile, const grf_q8 *x,
                      int64_t stride, int rows);
-    /* the groups of a row lie `stride` apart; n % 32 == 0 */
+    /* One row: group g goes to y[g * stride]. n % 32 == 0 */
     void (*quantise)(grf_q8 *y, int64_t stride, const float *x, int64_t n);
+    /* One row of n floats, the first `width` of which count for the mean; the rest are 0. */
     void (*norm)(float *y, const float *x, const float *gain, int64_t n, int width, float eps);
+    /* One row: z[k] is its input at one of `taps` positions, the oldest first, and w + k * w_stride
+     * are the weights of that tap. */
     void (*conv)(float *y, const float *const *z, const float *w, int64_t w_stride, const float *b,
                  int taps, int64_t n);
-    /* one token: h [n] in and out, y [n] *= h */
+    /* One row: h is the state, in and out; y *= h. fresh: the text begins here, h is not read. */
     void (*rglru)(float *h, float *y, const float *i, const float *r, const float *c,
                   const float *log_decay, int fresh, int64_t n);
+    /* n angles: turns[j] is what a position adds to angle j, in 2^-64 of a full turn. Any n. */
     void (*rope_angles)(float *cosine, float *sine, const uint64_t *turns, int64_t position, int n);
+    /* One head of head_dim floats, of which 2 * half are rotated. Any sizes; to may be from. */
     void (*rope)(float *to, const float *from, const float *cosine, const float *sine, float scale,
-                 int half, int head_dim);                                          /* any sizes */
+                 int half, int head_dim);
     void (*attend)(grf_attention *a);
     void (*activate)(float *y, griffin_activation activation, int64_t n);
     void (*multiply)(float *y, const float *x, int64_t n);                       /* y *= x */
-    /* tile by tile: to[rows] = out[rows][32] + b, or plus what was there; n <= 32, b may be null */
+    /* Moves the result of a tile: to[m * stride + j] = out[m][j] + b[j], or plus what was there if
+     * `add` is 1. b may be null. Any n <= 32 */
     void (*finish)(float *to, int64_t stride, const float *out, const float *b, int add, int rows,
                    int n);
-    void (*soft_cap)(float *y, float cap, int64_t n);
-    void (*exp_shifted)(float *y, const float *x, float shift, int n);             /* any n */
+    void (*soft_cap)(float *y, float cap, int64_t n);              /* y = cap tanh(y / cap) */
+    /* y = e^(x - shift). Any n */
+    void (*exp_shifted)(float *y, const float *x, float shift, int n);
 } grf_kernels;
 
 static const grf_kernels *grf_kernels_find(griffin_cpu cpu);   /* null: not on this machine */
@@ -1585,7 +1707,7 @@ static const grf_tensor *grf_tensor_lookup_tiles(const grf_builder *b, const cha
 static float *grf_load_vector(grf_builder *b, const char *name, int d0, int d1, int d2);
 static float *grf_load_taps(grf_builder *b);
 static const grf_linear *grf_load_matrix(grf_builder *b, const char *name, int rows, int cols,
-                                   int has_bias);
+                                         int has_bias);
 static const grf_linear *grf_load_gates(grf_builder *b, const char *weight, const char *bias);
 
 /* ---- memory in a state: given to operations as weights are, in the order of the layers ---- */
@@ -1664,10 +1786,6 @@ static grf_op *grf_add_linear(grf_builder *b, grf_op_kind kind, grf_buffer from,
     for (int i = 0; i < count && !grf_measuring(b); i++) {
         const grf_linear *w = outputs[i].w;
         if (grf_is_quantised(w)) bytes = 1; else floats = 1;
-        if (grf_is_quantised(w) && w->blocks > 1)
-            b->error = grf_fail(&b->model->host, GRIFFIN_E_UNSUPPORTED,
-                                "layer %d: '%s' is quantised, expected f32, f16 or bf16",
-                                b->layer, outputs[i].name);
         grf_widen(b, outputs[i].buffer, w->rows);
     }
     if (bytes) grf_add_quantise(b, from, cols);
@@ -1752,9 +1870,9 @@ static void grf_recurrent_block(grf_builder *b) {
 }
 
 /* T = cosines and sines of the angles of position p. A rotary embedding turns pair i of the
- * dimensions of a head by p base^(-2i / rope_dims) radians, so that the product of two heads depends
- * on the distance of their tokens. The angle of one token is kept as a fraction of a turn in 2^-64:
- * p times it, modulo one turn, is exact at any position. All layers that rotate share the angles,
+ * dimensions of a head by p base^(-2i / rope_dims) radians, so that the product of two heads
+ * depends on the distance of their tokens. The angle of one token is kept as a fraction of a turn
+ * in 2^-64: p times it, modulo one turn, is exact at any position. All layers that rotate share the angles,
  * which the first of them adds to the program. */
 static void grf_angles(grf_builder *b) {
     int half = b->config->rope_dims / 2;
@@ -2250,8 +2368,8 @@ static void grf_run_rglru(griffin_context *c, const grf_op *op, int64_t from, in
  * the state, those of this pass in c->kv, until the commit copies them into the ring. */
 
 /* The row of keys (which = 0) or values (1) of a position in a ring. */
-static uint8_t *grf_ring(const griffin_model *m, griffin_state *state, int64_t ring, int which,
-                         int64_t position) {
+static uint8_t *grf_state_ring(const griffin_model *m, griffin_state *state, int64_t ring,
+                               int which, int64_t position) {
     const grf_layout *l = &m->layout;
     return (uint8_t *)((float *)(state + 1) + l->recurrent_floats) + ring
          + (which * l->slots + position % l->slots) * l->kv_row;
@@ -2306,11 +2424,11 @@ static int64_t grf_visible_kv(const griffin_context *c, int64_t ring, int64_t ro
     for (int i = 0; i < 3; i++) {
         int64_t end = i == 2 ? p + count : s->position, new_row = s->first + (at - s->position);
         if (i < 2) end = grf_min64(end, at - at % m->layout.slots + m->layout.slots);
-        a->part[i].count = (int)grf_max64(0, end - at);
-        a->part[i].k = offset
-            + (i < 2 ? grf_ring(m, s->state, ring, 0, at) : grf_new_kv(c, ring, 0, new_row));
-        a->part[i].v = offset
-            + (i < 2 ? grf_ring(m, s->state, ring, 1, at) : grf_new_kv(c, ring, 1, new_row));
+        a->run[i].count = (int)grf_max64(0, end - at);
+        a->run[i].k = offset
+            + (i < 2 ? grf_state_ring(m, s->state, ring, 0, at) : grf_new_kv(c, ring, 0, new_row));
+        a->run[i].v = offset
+            + (i < 2 ? grf_state_ring(m, s->state, ring, 1, at) : grf_new_kv(c, ring, 1, new_row));
         at = grf_max64(at, end);
     }
     return first;
@@ -2326,7 +2444,7 @@ static void grf_attend_together(griffin_context *c, const grf_op *op, int64_t ro
     int64_t to = from + grf_min64(l->head_block, l->heads_per_kv - in_group);
     grf_attention a;
     a.head_dim = m->info.config.head_dim;
-    a.head = l->head_stride;
+    a.head_stride = l->head_stride;
     a.type = l->kv_type;
     a.stride = l->kv_row;
     a.queries = 0;
@@ -2402,7 +2520,7 @@ static const grf_op_type grf_op_types[GRF_OP_KINDS] = {     /* in the order of g
  * when, has no influence on any bit of the result. */
 
 /* Cuts all operations for the rows of the pass, and stands before the first. */
-static void grf_cut_program(griffin_context *c) {
+static void grf_pass_cut(griffin_context *c) {
     c->op = 0;
     c->chunk = c->chunks_left = 0;
     for (int i = 0; i < c->model->n_ops; i++) {
@@ -2577,10 +2695,10 @@ static void grf_run_team(griffin_context *c, int units, int width) {
 }
 #endif
 
-static void grf_commit(griffin_context *c);
+static void grf_state_commit(griffin_context *c);
 
 /* At most `units` chunks on all threads that are worth it. The last one changes the states. */
-static void grf_run_pass(griffin_context *c, int units) {
+static void grf_pass_run(griffin_context *c, int units) {
 #ifdef GRF_OPENMP
     int width = c->jobs.width > 0 ? c->jobs.width : omp_get_max_threads();
     if (!c->jobs.run && width > 1 && grf_shared_chunks(c, units) >= GRF_WORTH_WAKING)
@@ -2588,17 +2706,17 @@ static void grf_run_pass(griffin_context *c, int units) {
     else
 #endif
     grf_run_program(c, units, NULL);
-    if (c->op == c->model->n_ops) grf_commit(c);
+    if (c->op == c->model->n_ops) grf_state_commit(c);
 }
 
 /* ---- states ---- */
 
 /* Where a state keeps what its history was at an earlier position. */
-static uint64_t *grf_past(const griffin_model *m, griffin_state *s, int64_t position) {
+static uint64_t *grf_state_past(const griffin_model *m, griffin_state *s, int64_t position) {
     return (uint64_t *)(void *)((unsigned char *)s + m->layout.past) + position % m->layout.rewind;
 }
 
-static uint64_t grf_next_history(uint64_t history, int32_t token) {
+static uint64_t grf_state_next_history(uint64_t history, int32_t token) {
     history = (history ^ (uint64_t)(uint32_t)token) + 0x9e3779b97f4a7c15u;
     history = (history ^ history >> 30) * 0xbf58476d1ce4e5b9u;
     return history ^ history >> 27;
@@ -2606,7 +2724,7 @@ static uint64_t grf_next_history(uint64_t history, int32_t token) {
 
 /* The pass is complete. Only now do states change, but for the recurrent parts of a pass that
  * cannot be dropped: they have changed in place. */
-static void grf_commit(griffin_context *c) {
+static void grf_state_commit(griffin_context *c) {
     const griffin_model *m = c->model;
     const grf_layout *l = &m->layout;
     for (int span = 0; span < c->spans; span++) {
@@ -2618,13 +2736,13 @@ static void grf_commit(griffin_context *c) {
         for (int64_t layer = 0; layer < l->attention_layers; layer++)
             for (int which = 0; which < 2; which++)
                 for (int t = 0; t < in->count; t++)
-                    memcpy(grf_ring(m, s, layer * l->ring_bytes, which, in->position + t),
+                    memcpy(grf_state_ring(m, s, layer * l->ring_bytes, which, in->position + t),
                            grf_new_kv(c, layer * l->ring_bytes, which, in->first + t),
                            (size_t)l->kv_row);
         s->tag = l->tag;
         for (int t = 0; t < in->count; t++) {
-            *grf_past(m, s, s->position++) = s->history;
-            s->history = grf_next_history(s->history, c->token[in->first + t]);
+            *grf_state_past(m, s, s->position++) = s->history;
+            s->history = grf_state_next_history(s->history, c->token[in->first + t]);
         }
         s->oldest = grf_max64(s->oldest, s->position - l->rewind);
     }
@@ -2633,7 +2751,16 @@ static void grf_commit(griffin_context *c) {
 
 /* ---- checking arguments, once, before anything happens ----------------------------------- */
 
-static int grf_check_state(const griffin_model *m, const griffin_state *s) {
+/* What has no operations was opened as a directory. */
+static int grf_network_check(const griffin_model *m) {
+    if (m->n_ops) return GRIFFIN_OK;
+    return grf_fail(&m->host, GRIFFIN_E_ARGUMENT,
+                    "there is no network: the file was opened with directory_only");
+}
+
+static int grf_state_check(const griffin_model *m, const griffin_state *s) {
+    int error = grf_network_check(m);
+    if (error) return error;
     if (!s) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the state is null");
     if (s->tag == 0 && s->position == 0) return GRIFFIN_OK;
     if (s->tag != m->layout.tag || s->position <= 0)
@@ -2642,8 +2769,8 @@ static int grf_check_state(const griffin_model *m, const griffin_state *s) {
     return GRIFFIN_OK;
 }
 
-static int grf_check_span(const griffin_model *m, const griffin_span *span) {
-    int i, error = grf_check_state(m, span->state);
+static int grf_span_check(const griffin_model *m, const griffin_span *span) {
+    int i, error = grf_state_check(m, span->state);
     if (error) return error;
     if (!span->tokens || span->count < 1)
         return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "a span needs at least one token");
@@ -2654,12 +2781,12 @@ static int grf_check_span(const griffin_model *m, const griffin_span *span) {
     return GRIFFIN_OK;
 }
 
-static int grf_check_spans(const griffin_context *c, const griffin_span *spans, int count) {
+static int grf_spans_check(const griffin_context *c, const griffin_span *spans, int count) {
     int i, j, error;
     if (!c) return GRIFFIN_E_ARGUMENT;
     if (!spans || count < 1) return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT, "no spans");
     for (i = 0; i < count; i++) {
-        error = grf_check_span(c->model, spans + i);
+        error = grf_span_check(c->model, spans + i);
         if (error) return error;
         for (j = 0; j < i; j++)
             if (spans[j].state == spans[i].state)
@@ -2671,7 +2798,7 @@ static int grf_check_spans(const griffin_context *c, const griffin_span *spans, 
 
 /* If the caller changed a state after griffin_begin (by memcpy, a rewind or another step), the
  * commit would mix two texts. Its position and its history show it. */
-static int grf_check_pass(const griffin_context *c) {
+static int grf_pass_check(const griffin_context *c) {
     for (int i = 0; i < c->spans; i++) {
         const grf_span_in_pass *s = c->span + i;
         if (s->state->position != s->position || s->state->history != s->history)
@@ -2683,13 +2810,13 @@ static int grf_check_pass(const griffin_context *c) {
 
 /* ---- a pass ---- */
 
-static void grf_clear_pass(griffin_context *c, int in_place) {
+static void grf_pass_clear(griffin_context *c, int in_place) {
     c->spans = c->rows = c->wanted_rows = 0;
     c->in_place = in_place;
 }
 
 /* Adds tokens [done, done + count) of a span to the pass. */
-static void grf_add_span(griffin_context *c, const griffin_span *span, int done, int count) {
+static void grf_pass_add_span(griffin_context *c, const griffin_span *span, int done, int count) {
     grf_span_in_pass *s = c->span + c->spans;
     s->state = span->state;
     s->position = span->state->position;
@@ -2710,20 +2837,20 @@ static void grf_add_span(griffin_context *c, const griffin_span *span, int done,
 
 /* As many passes as it takes. Each fills the rows of the context from the spans in order. Nothing
  * can fail or stop it now, so recurrent parts are written in place. */
-static void grf_run_spans(griffin_context *c, const griffin_span *spans, int count) {
+static void grf_pass_run_spans(griffin_context *c, const griffin_span *spans, int count) {
     int at = 0, done = 0;
     while (at < count) {
-        grf_clear_pass(c, 1);
+        grf_pass_clear(c, 1);
         while (at < count && c->spans < c->max_spans && c->rows < c->max_rows) {
             int now = (int)grf_min64(spans[at].count - done, c->max_rows - c->rows);
-            grf_add_span(c, spans + at, done, now);
+            grf_pass_add_span(c, spans + at, done, now);
             done += now;
             if (done < spans[at].count) break;
             done = 0;
             at++;
         }
-        grf_cut_program(c);
-        grf_run_pass(c, INT_MAX);
+        grf_pass_cut(c);
+        grf_pass_run(c, INT_MAX);
     }
 }
 
@@ -2733,7 +2860,7 @@ GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
                                         const griffin_context_options *options) {
     griffin_context c;
     grf_arena count = { NULL, 0 };
-    if (!model || !grf_context_limits(model, options, &c)) return 0;
+    if (!model || !model->n_ops || !grf_context_limits(model, options, &c)) return 0;
     grf_arena_take(&count, sizeof c);
     grf_context_lay_out(&c, &count);
     count.used += 64;                       /* to align what the host gives */
@@ -2748,6 +2875,8 @@ GRIFFIN_API int griffin_context_init(griffin_context **context, const griffin_mo
     size_t needed = griffin_context_size(model, options);
     if (context) *context = NULL;
     if (!model) return GRIFFIN_E_ARGUMENT;
+    int error = grf_network_check(model);
+    if (error) return error;
     if (!context || !memory || needed == 0)
         return grf_fail(&model->host, GRIFFIN_E_ARGUMENT,
                         "context: a pointer is null, or rows or states are out of range");
@@ -2764,7 +2893,7 @@ GRIFFIN_API int griffin_context_init(griffin_context **context, const griffin_mo
 }
 
 GRIFFIN_API int griffin_begin(griffin_context *c, const griffin_span *spans, int count) {
-    int error = grf_check_spans(c, spans, count);
+    int error = grf_spans_check(c, spans, count);
     if (error) return error;
     int64_t rows = 0;
     for (int i = 0; i < count; i++) rows += spans[i].count;
@@ -2772,9 +2901,9 @@ GRIFFIN_API int griffin_begin(griffin_context *c, const griffin_span *spans, int
         return grf_fail(&c->model->host, GRIFFIN_E_SPACE,
                         "%u tokens in %d spans; the context has room for %d in %d",
                         (uint64_t)rows, count, c->max_rows, c->max_spans);
-    grf_clear_pass(c, 0);
-    for (int i = 0; i < count; i++) grf_add_span(c, spans + i, 0, spans[i].count);
-    grf_cut_program(c);
+    grf_pass_clear(c, 0);
+    for (int i = 0; i < count; i++) grf_pass_add_span(c, spans + i, 0, spans[i].count);
+    grf_pass_cut(c);
     return (int)grf_min64(c->chunks_left, INT_MAX);
 }
 
@@ -2782,9 +2911,9 @@ GRIFFIN_API int griffin_advance(griffin_context *c, int units) {
     if (!c) return GRIFFIN_E_ARGUMENT;
     if (units < 0) return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT, "%d units", units);
     if (c->spans == 0) return 0;
-    int error = grf_check_pass(c);
+    int error = grf_pass_check(c);
     if (error) { c->spans = 0; return error; }
-    grf_run_pass(c, units);
+    grf_pass_run(c, units);
     return (int)grf_min64(c->chunks_left, INT_MAX);
 }
 
@@ -2793,8 +2922,8 @@ GRIFFIN_API const char *griffin_unit_name(const griffin_context *c) {
 }
 
 GRIFFIN_API int griffin_run(griffin_context *c, const griffin_span *spans, int count) {
-    int error = grf_check_spans(c, spans, count);
-    if (!error) grf_run_spans(c, spans, count);
+    int error = grf_spans_check(c, spans, count);
+    if (!error) grf_pass_run_spans(c, spans, count);
     return error;
 }
 
@@ -2835,7 +2964,7 @@ static int grf_mark_check(const griffin_model *m, griffin_state *s, const griffi
     else if (mark->position > s->position) why = "the state has not been there";
     else if (mark->position < s->oldest) why = "that is too long ago";
     else if (mark->history != (mark->position == s->position
-                                   ? s->history : *grf_past(m, s, mark->position)))
+                                   ? s->history : *grf_state_past(m, s, mark->position)))
         why = "the state continues another text";
     if (!why) return GRIFFIN_OK;
     return grf_fail(&m->host, GRIFFIN_E_MISMATCH, "a mark at %u does not fit a state at %u: %s",
@@ -2861,7 +2990,7 @@ static int grf_state_rewind(const griffin_model *m, griffin_state *state, const 
  * state that was rewound has the same bytes as one that never had the tokens taken back.
  *
  *     0   8 bytes  "GRIFSTAT"
- *     8   u32      version, 2
+ *     8   u32      version, 3 (2 had the same bytes, but other fingerprints in the tag)
  *     12  u32      parts: 1 a sampler, 2 a decoder
  *     16  u64      tag: fingerprint of the model, mixed with attn_keys and kv_type; 0: fresh
  *     24  u64      position
@@ -2874,7 +3003,7 @@ static int grf_state_rewind(const griffin_model *m, griffin_state *state, const 
  *     ..  8 bytes  the decoder if there is one, as it is declared
  *     ..  u64      checksum (FNV-1a variant of grf_hash) of all bytes before it */
 
-#define GRF_SAVE_VERSION 2
+#define GRF_SAVE_VERSION 3
 #define GRF_SAVE_HEADER 48
 #define GRF_SAVED_SAMPLER (36 + 4 * GRIFFIN_RECENT)
 #define GRF_SAVED_DECODER 8
@@ -2915,7 +3044,7 @@ static uint8_t *grf_save_copy_state(const griffin_model *m, griffin_state *s, ui
     if (s->position) p = grf_save_copy(s + 1, p, 4 * l->recurrent_floats, 4, load);
     for (int ring = 0; ring < 2 * l->attention_layers; ring++) {
         for (int64_t at = s->position - rows; at < s->position; at++) {
-            p = grf_save_copy(grf_ring(m, s, ring / 2 * l->ring_bytes, ring % 2, at), p,
+            p = grf_save_copy(grf_state_ring(m, s, ring / 2 * l->ring_bytes, ring % 2, at), p,
                               l->kv_row, l->kv_size, load);
         }
     }
@@ -2957,7 +3086,9 @@ static int grf_save_check(const griffin_model *m, const uint8_t *p, size_t size)
     if (size < GRF_SAVE_HEADER + 8 || memcmp(p, "GRIFSTAT", 8) != 0)
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: not a saved state");
     if (grf_get_u32(p + 8) != GRF_SAVE_VERSION)
-        return grf_fail(&m->host, GRIFFIN_E_VERSION, "load: version %u of the format, expected %d",
+        return grf_fail(&m->host, GRIFFIN_E_VERSION, "load: saved by %s griffin.h, in version %u of "
+                        "the format, expected %d",
+                        grf_get_u32(p + 8) < GRF_SAVE_VERSION ? "an older" : "a newer",
                         (uint64_t)grf_get_u32(p + 8), GRF_SAVE_VERSION);
     if (grf_get_u64(p + size - 8) != grf_hash(GRF_HASH_START, p, size - 8))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT,
@@ -3014,7 +3145,7 @@ GRIFFIN_API size_t griffin_mark_size(const griffin_model *model) {
 GRIFFIN_API int griffin_mark(const griffin_model *m, const griffin_state *state, void *mark) {
     if (!m) return GRIFFIN_E_ARGUMENT;
     if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "mark: there is no room for it");
-    int error = grf_check_state(m, state);
+    int error = grf_state_check(m, state);
     if (error) return error;
     memcpy(mark, state, grf_mark_size(m));
     memcpy(mark, &m->layout.tag, sizeof m->layout.tag);
@@ -3024,7 +3155,7 @@ GRIFFIN_API int griffin_mark(const griffin_model *m, const griffin_state *state,
 GRIFFIN_API int griffin_rewind(const griffin_model *m, griffin_state *state, const void *mark) {
     if (!m) return GRIFFIN_E_ARGUMENT;
     if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "rewind: the mark is null");
-    int error = grf_check_state(m, state);
+    int error = grf_state_check(m, state);
     return error ? error : grf_state_rewind(m, state, mark);
 }
 
@@ -3032,7 +3163,7 @@ GRIFFIN_API int64_t griffin_save(const griffin_model *m, const griffin_state *st
                                  const griffin_sampler *sampler, const griffin_decoder *decoder,
                                  void *data, size_t capacity) {
     if (!m) return GRIFFIN_E_ARGUMENT;
-    int error = grf_check_state(m, state);
+    int error = grf_state_check(m, state);
     if (error) return error;
     return grf_state_save(m, (griffin_state *)(uintptr_t)state,
                           (griffin_sampler *)(uintptr_t)sampler, decoder, (uint8_t *)data,
@@ -3043,6 +3174,8 @@ GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state,
                              griffin_sampler *sampler, griffin_decoder *decoder,
                              const void *data, size_t size) {
     if (!m) return GRIFFIN_E_ARGUMENT;
+    int error = grf_network_check(m);
+    if (error) return error;
     if (!state || !data) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "load: a pointer is null");
     return grf_state_load(m, state, sampler, decoder, (uint8_t *)(uintptr_t)data, size);
 }
@@ -3214,7 +3347,8 @@ GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *
         return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_sample: a field of the sampler "
                         "is out of range, or a pointer null");
     }
-    int error = grf_sampler_check_biases(model, sampler, n);
+    int error = grf_network_check(model);
+    if (!error) error = grf_sampler_check_biases(model, sampler, n);
     if (error) return error;
     grf_sampler_apply_biases(sampler, logits);
     if (sampler->mask) error = sampler->mask(logits, n, sampler->mask_user);
@@ -3330,6 +3464,7 @@ struct grf_gguf {
     const uint8_t *data;                    /* the file; names and texts point into it */
     uint64_t       size;
     uint32_t       version;
+    int            any_type;                /* 1: tensors may be of types that cannot be weights */
     uint64_t       n_kv, n_tensors;
     grf_kv        *kv;                      /* both in the order of the file */
     grf_tensor    *tensors;
@@ -3507,12 +3642,16 @@ static int grf_tensor_may_be_bytes(const grf_tensor *t) {
     return grf_tensor_tiling(t) >= 0 || grf_tensor_ends_in(t, ".t32");
 }
 
-/* Number format and shape; works out elements and bytes, which cannot wrap below 2^48. */
-static int grf_gguf_check_shape(grf_tensor *t, const grf_host *host) {
+/* Number format and shape; works out elements and bytes, which cannot wrap below 2^48. The bytes
+ * of a format without a known size are 0. */
+static int grf_gguf_check_shape(const grf_gguf *g, grf_tensor *t, const grf_host *host) {
+    static const grf_format unknown = { 0, "unknown", 1, 0 };
     const grf_format *format = grf_format_find(t->type);
-    if (!format || !format->bytes || (format->id == GRF_FORMAT_I8 && !grf_tensor_may_be_bytes(t)))
+    int sized = format && format->bytes;
+    if (!g->any_type && (!sized || (format->id == GRF_FORMAT_I8 && !grf_tensor_may_be_bytes(t))))
         return grf_tensor_fail(host, GRIFFIN_E_UNSUPPORTED, t, "number format %u (%s) cannot be "
                                "read", (uint64_t)t->type, format ? format->name : "unknown");
+    if (!sized) format = &unknown;
     t->elements = 1;
     for (int i = 0; i < 4; i++)
         if (t->ne[i] < 1 || t->ne[i] > GRF_GGUF_SIZE
@@ -3584,7 +3723,7 @@ static int grf_gguf_read_tensors(grf_gguf *g, grf_cursor *c, const grf_host *hos
     for (uint64_t i = 0; i < g->n_tensors && !error; i++) {
         grf_tensor *t = &g->tensors[i];
         error = grf_gguf_read_tensor(c, t, host);
-        if (!error) error = grf_gguf_check_shape(t, host);
+        if (!error) error = grf_gguf_check_shape(g, t, host);
         if (!error)
             error = grf_table_add_name(&g->tensor_names, g->tensors, sizeof *t, (int)i, host);
         if (error == GRF_TWICE)
@@ -3608,12 +3747,14 @@ static void grf_gguf_close(grf_gguf *g, const grf_host *host) {
 }
 
 /* Borrows the data until grf_gguf_close. After a failure there is nothing to close. */
-static int grf_gguf_open(grf_gguf *g, const void *data, uint64_t size, const grf_host *host) {
+static int grf_gguf_open(grf_gguf *g, const void *data, uint64_t size, int any_type,
+                         const grf_host *host) {
     grf_cursor cursor = { (const uint8_t *)data, 0, size, 0 };
     int error;
     memset(g, 0, sizeof *g);
     g->data = cursor.data;
     g->size = size;
+    g->any_type = any_type;
     error = grf_gguf_read_header(g, &cursor, host);
     if (!error) error = grf_gguf_allocate(g, host);
     if (!error) error = grf_gguf_read_metadata(g, &cursor, host);
@@ -3777,9 +3918,10 @@ static int grf_metadata_get(const grf_gguf *g, const char *key, int index, griff
 
 static void grf_tensor_get(const grf_gguf *g, int index, griffin_tensor *tensor) {
     const grf_tensor *t = g->tensors + index;
+    const grf_format *format = grf_format_find(t->type);
     memset(tensor, 0, sizeof *tensor);
     memcpy(tensor->name, t->name.text, (size_t)t->name.length);
-    tensor->type = grf_format_find(t->type)->name;
+    tensor->type = format ? format->name : "unknown";
     tensor->rank = t->rank;
     for (int i = 0; i < t->rank; i++) tensor->shape[i] = t->ne[t->rank - 1 - i];
     tensor->offset = t->offset;
@@ -3979,8 +4121,6 @@ static int grf_config_read(const grf_gguf *file, const char *prefix, griffin_con
 
 /* ---- which files are read ------------------------------------------------------------ */
 
-/* 1: matrices in rows, or in tiles named .t32. 2: in tiles named by their tiling. */
-#define GRF_FILE_VERSION 2
 
 #define GRF_CONVERT "'griffin convert OLD NEW' makes a file that can be opened"
 
@@ -4003,10 +4143,10 @@ static int grf_check_version(const grf_gguf *file, const grf_host *host) {
     uint64_t version = 1;
     int found = grf_gguf_get_uint(file, "griffin.format_version", UINT32_MAX, &version, host);
     if (found < 0) return found;
-    if (version == GRF_FILE_VERSION) return GRIFFIN_OK;
-    if (version > GRF_FILE_VERSION)
+    if (version == GRIFFIN_FORMAT_VERSION) return GRIFFIN_OK;
+    if (version > GRIFFIN_FORMAT_VERSION)
         return grf_fail(host, GRIFFIN_E_VERSION, "griffin.format_version is %u, this library reads "
-                        "%d", version, GRF_FILE_VERSION);
+                        "%d", version, GRIFFIN_FORMAT_VERSION);
     for (uint64_t i = 0; i < file->n_tensors; i++) {
         const grf_tensor *t = &file->tensors[i];
         if (grf_tensor_ends_in(t, ".t32"))
@@ -4017,6 +4157,21 @@ static int grf_check_version(const grf_gguf *file, const grf_host *host) {
                                    GRF_CONVERT, grf_format_find(t->type)->name);
     }
     return grf_fail(host, GRIFFIN_E_VERSION, "no griffin.format_version; " GRF_CONVERT);
+}
+
+/* For files that are only looked into: keys may begin as in any architecture of the family. All
+ * zero if the network is another one. */
+static int grf_config_look(const grf_gguf *file, griffin_config *g, const grf_host *host) {
+    static const char *const family[] = { "griffin.", "recurrentgemma.", "recurrent_gemma.",
+                                          "recurrent-gemma." };
+    const char *text = NULL;
+    uint64_t length = 0;
+    int found = grf_gguf_get_string(file, "general.architecture", &text, &length, host);
+    for (int i = 0; found > 0 && i < GRF_COUNT(family); i++)
+        if (strlen(family[i]) == length + 1 && memcmp(family[i], text, (size_t)length) == 0)
+            found = grf_config_read(file, family[i], g, host);
+    if (found < 0) memset(g, 0, sizeof *g);
+    return found < 0 ? found : GRIFFIN_OK;
 }
 
 static int grf_config_load(const grf_gguf *file, griffin_config *g, const grf_host *host) {
@@ -4081,7 +4236,9 @@ struct grf_vocab {
     int32_t      bos, eos, eot, pad, unknown;   /* -1: none */
     int          add_bos, add_eos;
     int          dummy_prefix;              /* text starts with a space of its own, */
-    int          as_suffix;                 /* or ends with it */
+    int          as_suffix;                 /* or ends with it; */
+    int          each_stretch;              /* so does the text after a special piece, by rank */
+    int          verbatim;                  /* plain spaces of user-defined pieces are meant so */
     int          trim;                      /* runs of spaces shrink to one, none at the ends */
     int          escape;                    /* space becomes U+2581 */
     int          byte_fallback;             /* unknown characters become byte tokens */
@@ -4358,7 +4515,8 @@ static int grf_vocab_load_types(grf_vocab *v, const grf_gguf *g, const grf_host 
 
 static int grf_vocab_load_scores(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
     const uint8_t *scores;
-    int error = grf_vocab_get_column(v, g, "tokenizer.ggml.scores", GRIFFIN_VALUE_F32, &scores, host);
+    int error = grf_vocab_get_column(v, g, "tokenizer.ggml.scores", GRIFFIN_VALUE_F32, &scores,
+                                     host);
     if (error) return error;
     if (!scores && v->kind == GRF_BY_SCORE) v->kind = GRF_BY_RANK;
     for (int id = 0; scores && id < v->count; id++) {
@@ -4380,7 +4538,9 @@ static int grf_vocab_load_flags(grf_vocab *v, const grf_gguf *g, const grf_host 
         { "tokenizer.ggml.add_space_prefix",              &v->dummy_prefix, pieces },
         { "tokenizer.ggml.remove_extra_whitespaces",      &v->trim,         0 },
         { "griffin.tokenizer.escape_whitespaces",         &v->escape,       1 },
-        { "griffin.tokenizer.treat_whitespace_as_suffix", &v->as_suffix,    0 }
+        { "griffin.tokenizer.treat_whitespace_as_suffix", &v->as_suffix,    0 },
+        { "griffin.tokenizer.space_prefix_everywhere",    &v->each_stretch, 0 },
+        { "griffin.tokenizer.verbatim_pieces",            &v->verbatim,     0 }
     };
     for (int i = 0; i < GRF_COUNT(flags); i++) {
         *flags[i].value = flags[i].absent;
@@ -4434,8 +4594,8 @@ static int grf_vocab_load_map(grf_vocab *v, const grf_gguf *g, const grf_host *h
     if (!kv || kv->count == 0 || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
     const uint8_t *data = g->data + kv->offset;
     uint32_t bytes = kv->count > 4 && kv->count <= INT32_MAX ? grf_get_u32(data) : 0;
-    if (kv->type != GRIFFIN_VALUE_ARRAY || kv->element_type > GRIFFIN_VALUE_I8 || bytes < 4 || bytes % 4
-        || bytes >= kv->count - 4 || data[kv->count - 1]
+    if (kv->type != GRIFFIN_VALUE_ARRAY || kv->element_type > GRIFFIN_VALUE_I8
+        || bytes < 4 || bytes % 4 || bytes >= kv->count - 4 || data[kv->count - 1]
         || !grf_utf8_valid((const char *)data + 4 + bytes, kv->count - 4 - bytes)) {
         return grf_fail(host, GRIFFIN_E_FORMAT, "%s at byte %u is not a character map", key,
                         kv->offset);
@@ -4452,10 +4612,11 @@ static int grf_vocab_load_map(grf_vocab *v, const grf_gguf *g, const grf_host *h
 }
 
 /* Some writers put plain spaces into user-defined pieces where U+2581 is meant. Their texts are
- * written anew: the first round only counts the bytes. */
+ * written anew: the first round only counts the bytes. In a model of SentencePiece a plain space is
+ * meant, and then the piece never matches, because the text has none when it is cut. */
 static int grf_vocab_repair_texts(grf_vocab *v, const grf_host *host) {
     grf_text text = { NULL, 0, 0 };
-    if (!v->escape || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
+    if (!v->escape || v->verbatim || v->kind != GRF_BY_SCORE) return GRIFFIN_OK;
     for (int round = 0; round < 2; round++) {
         text.capacity = text.length;
         text.length = 0;
@@ -4948,6 +5109,11 @@ static void grf_encoder_prepare_stretch(grf_encoder *e, const char *text, uint64
     else grf_encoder_split_characters(e, from);
 }
 
+/* Whether the stretch that starts at `from` gets a space of its own. */
+static int grf_encoder_is_first(const grf_encoder *e, uint64_t from) {
+    return from == 0 ? !e->continues : e->v->each_stretch;
+}
+
 /* Rewrites the text and, if there is memory for symbols, cuts it into them. With merges, special
  * pieces are cut out of the raw text before. Each leaves one byte in the rewritten text, so that
  * there are never more symbols than bytes. */
@@ -4958,17 +5124,18 @@ static void grf_encoder_prepare(grf_encoder *e, const char *text, uint64_t lengt
     while (e->v->kind != GRF_BY_SCORE && at < length) {
         int32_t id = grf_special_match(e->v, text + at, length - at, e->no_special);
         if (id < 0) { at++; continue; }
-        grf_encoder_prepare_stretch(e, text + from, at - from, from == 0 && !e->continues);
+        grf_encoder_prepare_stretch(e, text + from, at - from, grf_encoder_is_first(e, from));
         if (e->symbols) grf_encoder_add_special(e, e->text.length, 1, id);
         grf_text_append(&e->text, text + at, 1);
         at += e->v->pieces[id].length;
         from = at;
     }
-    grf_encoder_prepare_stretch(e, text + from, length - from, from == 0 && !e->continues);
+    grf_encoder_prepare_stretch(e, text + from, length - from, grf_encoder_is_first(e, from));
 }
 
-/* A binary heap: no pair has a lower order than its parent at (place - 1) / 2. A pair enters it at a
- * free place that has no children, and changes places with its parent while its order is lower. */
+/* A binary heap: no pair has a lower order than its parent at (place - 1) / 2. A pair enters it at
+ * a free place that has no children, and changes places with its parent while its order is
+ * lower. */
 static void grf_heap_enter(grf_pair *heap, uint64_t at, grf_pair pair) {
     for (; at && pair.order < heap[(at - 1) / 2].order; at = (at - 1) / 2) {
         heap[at] = heap[(at - 1) / 2];
@@ -5567,9 +5734,14 @@ static const grf_linear *grf_load_matrix(grf_builder *b, const char *name, int r
                           has_bias ? grf_load_vector(b, bias.text, rows, 0, 0) : NULL);
 }
 
-/* The RG-LRU's block-diagonal gates: B matrices [out, in], bias [B, out]. */
+/* The RG-LRU's block-diagonal gates: B matrices [out, in], bias [B, out]. They are not quantised: it
+ * would spoil the decay, and the columns of a block are not those of an int8 row. */
 static const grf_linear *grf_load_gates(grf_builder *b, const char *weight, const char *bias) {
     int B = b->config->gate_blocks, n = b->config->lru_width / B;
+    const grf_tensor *t = b->error ? NULL : grf_tensor_lookup_tiles(b, weight);
+    if (t && grf_tilings[grf_tensor_tiling(t)].quantised)
+        b->error = grf_tensor_fail(&b->model->host, GRIFFIN_E_UNSUPPORTED, t,
+                                   "gates are quantised, expected f32, f16 or bf16");
     return grf_load_tiles(b, weight, n * B, n, B, grf_load_vector(b, bias, B, n, 0));
 }
 
@@ -5674,7 +5846,8 @@ static int grf_build(griffin_model *m, int copy) {
 /* ---- facts for griffin_get_info ------------------------------------------------------- */
 
 /* A metadata string as a C string in memory of the model's; "" if the file has none. */
-static int grf_model_copy_text(griffin_model *m, const char *key, char **memory, const char **text) {
+static int grf_model_copy_text(griffin_model *m, const char *key, char **memory,
+                               const char **text) {
     const char *found = NULL;
     uint64_t length = 0;
     int error = grf_gguf_get_string(m->file, key, &found, &length, &m->host);
@@ -5733,15 +5906,24 @@ static int grf_model_check_options(griffin_model *m, const griffin_options *opti
     return GRIFFIN_OK;
 }
 
+/* With directory_only: what can be read is. */
+static int grf_model_look(griffin_model *m) {
+    m->info.type = "";
+    int error = grf_config_look(m->file, &m->info.config, &m->host);
+    if (error != GRIFFIN_E_MEMORY) error = grf_vocab_load(m->vocab, m->file, &m->host);
+    return error == GRIFFIN_E_MEMORY ? error : grf_model_describe(m);
+}
+
 static int grf_model_open(griffin_model *m, const void *data, uint64_t size,
-                    const griffin_options *options) {
-    int error;
+                          const griffin_options *options) {
+    int error, looking = options && options->directory_only;
     m->kernels = grf_kernels_find(options ? options->cpu : GRIFFIN_CPU_BEST);
     if (!m->kernels)
         return grf_fail(&m->host, GRIFFIN_E_UNSUPPORTED,
                         "this machine or build lacks the kernels asked for");
     error = grf_model_check_options(m, options);
-    if (!error) error = grf_gguf_open(m->file, data, size, &m->host);
+    if (!error) error = grf_gguf_open(m->file, data, size, looking, &m->host);
+    if (!error && looking) return grf_model_look(m);
     if (!error) error = grf_config_load(m->file, &m->info.config, &m->host);
     if (!error) error = grf_vocab_load(m->vocab, m->file, &m->host);
     if (!error && m->vocab->count > m->info.config.vocab)
@@ -5965,6 +6147,33 @@ GRIFFIN_API int griffin_next_element(griffin_metadata *metadata) {
     return metadata ? grf_metadata_next(metadata) : GRIFFIN_E_ARGUMENT;
 }
 
+GRIFFIN_API int griffin_config_number(const griffin_config *config, int index,
+                                      griffin_number *number) {
+    if (!config || !number) return GRIFFIN_E_ARGUMENT;
+    if (index < 0 || index >= GRF_COUNT(grf_config_rows)) return 0;
+    const grf_config_row *row = &grf_config_rows[index];
+    number->key = row->key;
+    number->type = row->kind == 'i' ? GRIFFIN_VALUE_U32
+                 : row->kind == 'f' ? GRIFFIN_VALUE_F32 : GRIFFIN_VALUE_BOOL;
+    number->value = grf_config_number(config, row);
+    return 1;
+}
+
+GRIFFIN_API const char *griffin_tiling_name(int index) {
+    return index >= 0 && index < GRF_TILINGS ? grf_tilings[index].name : NULL;
+}
+
+GRIFFIN_API const char *griffin_activation_name(griffin_activation activation) {
+    for (int i = 0; i < GRF_COUNT(grf_activations); i++)
+        if (grf_activations[i].value == activation) return grf_activations[i].name;
+    return NULL;
+}
+
+GRIFFIN_API int griffin_find_activation(const char *name, size_t length) {
+    int row = name ? grf_activation_find(name, length) : -1;
+    return row < 0 ? -1 : (int)grf_activations[row].value;
+}
+
 GRIFFIN_API int griffin_version(void) { return GRIFFIN_VERSION; }
 
 GRIFFIN_API const char *griffin_error_string(int error) {
@@ -6033,12 +6242,9 @@ GRIFFIN_API const char *griffin_error_string(int error) {
 #define gi_load      GV_BASE(gi_load)
 #define gi_set       GV_BASE(gi_set)
 #define gi_add       GV_BASE(gi_add)
-#define gi_sub       GV_BASE(gi_sub)
-#define gi_and       GV_BASE(gi_and)
 #define gi_exponent  GV_BASE(gi_exponent)
 #define gi_nibble    GV_BASE(gi_nibble)
 #define gi_store8    GV_BASE(gi_store8)
-#define gi_sum       GV_BASE(gi_sum)
 #define gi_byte      GV(gi_byte)
 #define gi_dot4      GV(gi_dot4)
 
@@ -6116,16 +6322,17 @@ static grf_ahead grf_look_ahead(const uint8_t *part, int64_t part_bytes, int ste
 #define GRF_FETCH_LINES(at, two) \
     do { GRF_FETCH(at); if (two) GRF_FETCH((at) + 64); } while (0)
 
+#define GRF_BYTES_OF_16(type) (grf_tilings[type].bytes / 2)     /* of floats or halves */
+
 /* Attention prefetches keys and values so many rows before their turn. A row is a few lines of
  * cache, too short for a processor's own prefetching. */
 #define GRF_ROWS_AHEAD 16
 
-/* For vectors of four registers: the value of each, with i as a constant. */
-#define GV_FOUR(type, value) \
-    type r; \
-    { enum { i = 0 }; r.at[i] = value; } { enum { i = 1 }; r.at[i] = value; } \
-    { enum { i = 2 }; r.at[i] = value; } { enum { i = 3 }; r.at[i] = value; } \
-    return r
+/* For vectors of two or four registers: `value` for each of them, with i as a constant. */
+#define GV_PART(part, value) { enum { i = part }; r.at[i] = value; }
+#define GV_TWO(type, value)  type r; GV_PART(0, value) GV_PART(1, value) return r
+#define GV_FOUR(type, value) type r; GV_PART(0, value) GV_PART(1, value) \
+                                     GV_PART(2, value) GV_PART(3, value) return r
 
 /* ---- plain C: the reference ----------------------------------------------------------------- */
 
@@ -6187,8 +6394,6 @@ GV_INLINE float gv_largest(gv a) {
 GV_INLINE gi   gi_load(const void *p) { gi r; memcpy(&r, p, sizeof r); return r; }
 GV_INLINE gi   gi_set(int32_t a) { GV_EACH(gi, a); }
 GV_INLINE gi   gi_add(gi a, gi b) { GV_EACH(gi, GV_WRAP(a.at[i], +, b.at[i])); }
-GV_INLINE gi   gi_sub(gi a, gi b) { GV_EACH(gi, GV_WRAP(a.at[i], -, b.at[i])); }
-GV_INLINE gi   gi_and(gi a, gi b) { GV_EACH(gi, a.at[i] & b.at[i]); }
 GV_INLINE gi   gi_exponent(gi a) { GV_EACH(gi, GV_WRAP(a.at[i], <<, 23)); }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
     GV_EACH(gi, GV_WRAP(a.at[i], >>, upper ? 4 : 0) & 0x0f0f0f0f);
@@ -6202,11 +6407,6 @@ GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
 }
 GV_INLINE void gi_store8(int8_t *p, gi a) {
     for (int i = 0; i < 16; i++) p[i] = (int8_t)(uint8_t)((uint32_t)a.at[i] & 255);
-}
-GV_INLINE int32_t gi_sum(gi a) {
-    int32_t sum = 0;
-    for (int i = 0; i < 16; i++) sum = GV_WRAP(sum, +, a.at[i]);
-    return sum;
 }
 
 #include GRIFFIN_FILE
@@ -6238,76 +6438,61 @@ GV_INLINE int32_t gi_sum(gi a) {
 #define GV_UNROLL_BLOCK                   /* unrolled, q4_0 is up to a fifth slower (gcc 12) */
 #define GV_FETCH_BLOCK   0
 #define GV_FMAF          GRF_FMAF
-#define GV_BOTH(type, f_lo, f_hi) type r; r.lo = f_lo; r.hi = f_hi; return r
-#define GV_BOTH2(type, f) GV_BOTH(type, f(a.lo, b.lo), f(a.hi, b.hi))
 
-typedef struct { __m256  lo, hi; } gv;
-typedef struct { __m256i lo, hi; } gi;
-GV_INLINE gv   gv_load(const float *p) { GV_BOTH(gv, _mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }
+typedef struct { __m256  at[2]; } gv;
+typedef struct { __m256i at[2]; } gi;
+GV_INLINE gv   gv_load(const float *p) { GV_TWO(gv, _mm256_loadu_ps(p + 8 * i)); }
 GV_INLINE void gv_store(float *p, gv a) {
-    _mm256_storeu_ps(p, a.lo); _mm256_storeu_ps(p + 8, a.hi);
+    _mm256_storeu_ps(p, a.at[0]); _mm256_storeu_ps(p + 8, a.at[1]);
 }
-GV_INLINE gv   gv_set(float a) { GV_BOTH(gv, _mm256_set1_ps(a), r.lo); }
-GV_INLINE gv   gv_add(gv a, gv b) { GV_BOTH2(gv, _mm256_add_ps); }
-GV_INLINE gv   gv_sub(gv a, gv b) { GV_BOTH2(gv, _mm256_sub_ps); }
-GV_INLINE gv   gv_mul(gv a, gv b) { GV_BOTH2(gv, _mm256_mul_ps); }
-GV_INLINE gv   gv_div(gv a, gv b) { GV_BOTH2(gv, _mm256_div_ps); }
-GV_INLINE gv   gv_sqrt(gv a) { GV_BOTH(gv, _mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)); }
+GV_INLINE gv   gv_set(float a) { GV_TWO(gv, _mm256_set1_ps(a)); }
+GV_INLINE gv   gv_add(gv a, gv b) { GV_TWO(gv, _mm256_add_ps(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_sub(gv a, gv b) { GV_TWO(gv, _mm256_sub_ps(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_mul(gv a, gv b) { GV_TWO(gv, _mm256_mul_ps(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_div(gv a, gv b) { GV_TWO(gv, _mm256_div_ps(a.at[i], b.at[i])); }
+GV_INLINE gv   gv_sqrt(gv a) { GV_TWO(gv, _mm256_sqrt_ps(a.at[i])); }
 GV_INLINE gv   gv_fma(gv a, gv b, gv c) {
-    GV_BOTH(gv, _mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi));
+    GV_TWO(gv, _mm256_fmadd_ps(a.at[i], b.at[i], c.at[i]));
 }
-GV_INLINE gv   gv_max(gv a, gv b) { GV_BOTH2(gv, _mm256_max_ps); }
+GV_INLINE gv   gv_max(gv a, gv b) { GV_TWO(gv, _mm256_max_ps(a.at[i], b.at[i])); }
 GV_INLINE gv   gv_less(gv a, gv b, gv yes, gv no) {
-    GV_BOTH(gv, _mm256_blendv_ps(no.lo, yes.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
-                 _mm256_blendv_ps(no.hi, yes.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ)));
+    GV_TWO(gv, _mm256_blendv_ps(no.at[i], yes.at[i],
+                                _mm256_cmp_ps(a.at[i], b.at[i], _CMP_LT_OQ)));
 }
-GV_INLINE gi   gv_bits(gv a) { GV_BOTH(gi, _mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)); }
-GV_INLINE gv   gv_from_bits(gi a) {
-    GV_BOTH(gv, _mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi));
+GV_INLINE gi   gv_bits(gv a) { GV_TWO(gi, _mm256_castps_si256(a.at[i])); }
+GV_INLINE gv   gv_from_bits(gi a) { GV_TWO(gv, _mm256_castsi256_ps(a.at[i])); }
+GV_INLINE gv   gv_from_int(gi a) { GV_TWO(gv, _mm256_cvtepi32_ps(a.at[i])); }
+GV_INLINE __m128i GV(half)(const void *p, int i) {              /* 8 of 16 bits */
+    return _mm_loadu_si128((const __m128i *)p + i);
 }
-GV_INLINE gv   gv_from_int(gi a) {
-    GV_BOTH(gv, _mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi));
-}
-GV_INLINE gv   gv_f16(const void *p) {
-    GV_BOTH(gv, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)),
-                 _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p + 1)));
-}
-GV_INLINE __m256 GV(half)(const void *p) {        /* 8 bf16 */
-    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
-}
+GV_INLINE gv   gv_f16(const void *p) { GV_TWO(gv, _mm256_cvtph_ps(GV(half)(p, i))); }
 GV_INLINE gv   gv_bf16(const void *p) {
-    GV_BOTH(gv, GV(half)(p), GV(half)((const __m128i *)p + 1));
+    GV_TWO(gv, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(GV(half)(p, i)), 16)));
 }
 GV_INLINE float gv_sum(gv a) {
-    __m256 b = _mm256_add_ps(a.lo, a.hi);
+    __m256 b = _mm256_add_ps(a.at[0], a.at[1]);
     __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
     c = _mm_add_ps(c, _mm_movehl_ps(c, c));
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
 }
 GV_INLINE float gv_largest(gv a) {
-    __m256 b = _mm256_max_ps(a.lo, a.hi);
+    __m256 b = _mm256_max_ps(a.at[0], a.at[1]);
     __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
     c = _mm_max_ps(c, _mm_movehl_ps(c, c));
     return _mm_cvtss_f32(_mm_max_ss(c, _mm_shuffle_ps(c, c, 1)));
 }
 GV_INLINE gi   gi_load(const void *p) {
-    GV_BOTH(gi, _mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)p + 1));
+    GV_TWO(gi, _mm256_loadu_si256((const __m256i *)p + i));
 }
-GV_INLINE gi   gi_set(int32_t a) { GV_BOTH(gi, _mm256_set1_epi32(a), r.lo); }
-GV_INLINE gi   gi_add(gi a, gi b) { GV_BOTH2(gi, _mm256_add_epi32); }
-GV_INLINE gi   gi_sub(gi a, gi b) { GV_BOTH2(gi, _mm256_sub_epi32); }
-GV_INLINE gi   gi_and(gi a, gi b) { GV_BOTH2(gi, _mm256_and_si256); }
-GV_INLINE gi   gi_exponent(gi a) {
-    GV_BOTH(gi, _mm256_slli_epi32(a.lo, 23), _mm256_slli_epi32(a.hi, 23));
-}
+GV_INLINE gi   gi_set(int32_t a) { GV_TWO(gi, _mm256_set1_epi32(a)); }
+GV_INLINE gi   gi_add(gi a, gi b) { GV_TWO(gi, _mm256_add_epi32(a.at[i], b.at[i])); }
+GV_INLINE gi   gi_exponent(gi a) { GV_TWO(gi, _mm256_slli_epi32(a.at[i], 23)); }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
-    if (upper) { a.lo = _mm256_srli_epi16(a.lo, 4); a.hi = _mm256_srli_epi16(a.hi, 4); }
-    return gi_and(a, gi_set(0x0f0f0f0f));
+    const __m256i low = _mm256_set1_epi8(15);
+    GV_TWO(gi, _mm256_and_si256(upper ? _mm256_srli_epi16(a.at[i], 4) : a.at[i], low));
 }
 GV_INLINE gi   gi_byte(gi a) {
-    const __m256i bit = _mm256_set1_epi8(-128);
-    GV_BOTH(gi, _mm256_xor_si256(a.lo, bit), _mm256_xor_si256(a.hi, bit));
+    GV_TWO(gi, _mm256_xor_si256(a.at[i], _mm256_set1_epi8(-128)));
 }
 /* vpmaddubsw multiplies unsigned with signed bytes: |u| with s that has the sign of u. A pair of
  * products is at most 2 128 127, which fits 16 bits. */
@@ -6316,27 +6501,19 @@ GV_INLINE __m256i GV(dot4_half)(__m256i sum, __m256i u, __m256i s) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
-    GV_BOTH(gi, GV(dot4_half)(sum.lo, u.lo, s.lo), GV(dot4_half)(sum.hi, u.hi, s.hi));
+    GV_TWO(gi, GV(dot4_half)(sum.at[i], u.at[i], s.at[i]));
 }
 /* Nibbles are unsigned, and the 8 pairs of a block fit 16 bits: at most 8 2 15 128. */
 GV_INLINE gi GV(add_pairs)(gi pairs, gi u, gi s) {
-    GV_BOTH(gi, _mm256_add_epi16(pairs.lo, _mm256_maddubs_epi16(u.lo, s.lo)),
-                _mm256_add_epi16(pairs.hi, _mm256_maddubs_epi16(u.hi, s.hi)));
+    GV_TWO(gi, _mm256_add_epi16(pairs.at[i], _mm256_maddubs_epi16(u.at[i], s.at[i])));
 }
 GV_INLINE gi GV(sum_pairs)(gi pairs) {
-    const __m256i one = _mm256_set1_epi16(1);
-    GV_BOTH(gi, _mm256_madd_epi16(pairs.lo, one), _mm256_madd_epi16(pairs.hi, one));
+    GV_TWO(gi, _mm256_madd_epi16(pairs.at[i], _mm256_set1_epi16(1)));
 }
 GV_INLINE void gi_store8(int8_t *p, gi a) {
-    __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.lo, a.hi), 0xd8);
+    __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.at[0], a.at[1]), 0xd8);
     __m128i low = _mm256_castsi256_si128(both), high = _mm256_extracti128_si256(both, 1);
     _mm_storeu_si128((__m128i *)p, _mm_packs_epi16(low, high));
-}
-GV_INLINE int32_t gi_sum(gi a) {
-    __m256i b = _mm256_add_epi32(a.lo, a.hi);
-    __m128i c = _mm_add_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
-    c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(c, _mm_shuffle_epi32(c, 0xb1)));
 }
 
 #include GRIFFIN_FILE
@@ -6357,8 +6534,7 @@ GV_INLINE int32_t gi_sum(gi a) {
 
 GV_INLINE gi   gi_byte(gi a) { return a; }
 GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
-    GV_BOTH(gi, _mm256_dpbusd_avx_epi32(sum.lo, u.lo, s.lo),
-                _mm256_dpbusd_avx_epi32(sum.hi, u.hi, s.hi));
+    GV_TWO(gi, _mm256_dpbusd_avx_epi32(sum.at[i], u.at[i], s.at[i]));
 }
 
 #include GRIFFIN_FILE
@@ -6405,21 +6581,14 @@ GV_INLINE gv   gv_f16(const void *p) { return _mm512_cvtph_ps(GV(load16)(p)); }
 GV_INLINE gv   gv_bf16(const void *p) {
     return gv_from_bits(_mm512_slli_epi32(_mm512_cvtepu16_epi32(GV(load16)(p)), 16));
 }
-GV_INLINE __m256 GV(half)(gv a, int upper) {
-    return _mm512_castps512_ps256(upper ? _mm512_shuffle_f32x4(a, a, 0x0e) : a);
+GV_INLINE grf_gv_avx2 GV(halves)(gv a) {
+    grf_gv_avx2 r;
+    r.at[0] = _mm512_castps512_ps256(a);
+    r.at[1] = _mm512_castps512_ps256(_mm512_shuffle_f32x4(a, a, 0x0e));
+    return r;
 }
-GV_INLINE float gv_sum(gv a) {
-    __m256 b = _mm256_add_ps(GV(half)(a, 0), GV(half)(a, 1));
-    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
-}
-GV_INLINE float gv_largest(gv a) {
-    __m256 b = _mm256_max_ps(GV(half)(a, 0), GV(half)(a, 1));
-    __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    c = _mm_max_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_max_ss(c, _mm_shuffle_ps(c, c, 1)));
-}
+GV_INLINE float gv_sum(gv a) { return grf_gv_sum_avx2(GV(halves)(a)); }
+GV_INLINE float gv_largest(gv a) { return grf_gv_largest_avx2(GV(halves)(a)); }
 /* four sums by the tree of gv_sum, two and then four vectors at a time */
 GV_INLINE void GV(sum4)(float *to, gv a, gv b, gv c, gv d) {
     gv ab = gv_add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
@@ -6432,18 +6601,15 @@ GV_INLINE void GV(sum4)(float *to, gv a, gv b, gv c, gv d) {
 GV_INLINE gi   gi_load(const void *p) { return _mm512_loadu_si512(p); }
 GV_INLINE gi   gi_set(int32_t a) { return _mm512_set1_epi32(a); }
 GV_INLINE gi   gi_add(gi a, gi b) { return _mm512_add_epi32(a, b); }
-GV_INLINE gi   gi_sub(gi a, gi b) { return _mm512_sub_epi32(a, b); }
-GV_INLINE gi   gi_and(gi a, gi b) { return _mm512_and_si512(a, b); }
 GV_INLINE gi   gi_exponent(gi a) { return _mm512_slli_epi32(a, 23); }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
-    return gi_and(upper ? _mm512_srli_epi16(a, 4) : a, _mm512_set1_epi8(15));
+    return _mm512_and_si512(upper ? _mm512_srli_epi16(a, 4) : a, _mm512_set1_epi8(15));
 }
 GV_INLINE gi   gi_byte(gi a) { return a; }
 GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) { return _mm512_dpbusd_epi32(sum, u, s); }
 GV_INLINE void gi_store8(int8_t *p, gi a) {
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a));
 }
-GV_INLINE int32_t gi_sum(gi a) { return _mm512_reduce_add_epi32(a); }
 
 #include GRIFFIN_FILE
 
@@ -6526,15 +6692,13 @@ GV_INLINE gi   gi_load(const void *p) {
 }
 GV_INLINE gi   gi_set(int32_t a) { GV_FOUR(gi, vdupq_n_s32(a)); }
 GV_INLINE gi   gi_add(gi a, gi b) { GV_FOUR(gi, vaddq_s32(a.at[i], b.at[i])); }
-GV_INLINE gi   gi_sub(gi a, gi b) { GV_FOUR(gi, vsubq_s32(a.at[i], b.at[i])); }
-GV_INLINE gi   gi_and(gi a, gi b) { GV_FOUR(gi, vandq_s32(a.at[i], b.at[i])); }
 GV_INLINE gi   gi_exponent(gi a) { GV_FOUR(gi, vshlq_n_s32(a.at[i], 23)); }
 GV_INLINE int32x4_t GV(upper_nibbles)(int32x4_t a) {
     return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(a), 4));
 }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
     if (upper) { GV_FOUR(gi, GV(upper_nibbles)(a.at[i])); }
-    return gi_and(a, gi_set(0x0f0f0f0f));
+    GV_FOUR(gi, vandq_s32(a.at[i], vdupq_n_s32(0x0f0f0f0f)));
 }
 /* the dot products here are of signed bytes, and turning the top bit takes 128 off */
 GV_INLINE gi   gi_byte(gi a) {
@@ -6566,9 +6730,6 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
     int16x8_t low  = vcombine_s16(vmovn_s32(a.at[0]), vmovn_s32(a.at[1]));
     int16x8_t high = vcombine_s16(vmovn_s32(a.at[2]), vmovn_s32(a.at[3]));
     vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
-}
-GV_INLINE int32_t gi_sum(gi a) {
-    return vaddvq_s32(vaddq_s32(vaddq_s32(a.at[0], a.at[1]), vaddq_s32(a.at[2], a.at[3])));
 }
 
 #include GRIFFIN_FILE
@@ -6701,12 +6862,10 @@ GV_INLINE float gv_largest(gv a) {
 GV_INLINE gi   gi_load(const void *p) { GV_FOUR(gi, wasm_v128_load((const uint8_t *)p + 16 * i)); }
 GV_INLINE gi   gi_set(int32_t a) { GV_FOUR(gi, wasm_i32x4_splat(a)); }
 GV_INLINE gi   gi_add(gi a, gi b) { GV_FOUR(gi, wasm_i32x4_add(a.at[i], b.at[i])); }
-GV_INLINE gi   gi_sub(gi a, gi b) { GV_FOUR(gi, wasm_i32x4_sub(a.at[i], b.at[i])); }
-GV_INLINE gi   gi_and(gi a, gi b) { GV_FOUR(gi, wasm_v128_and(a.at[i], b.at[i])); }
 GV_INLINE gi   gi_exponent(gi a) { GV_FOUR(gi, wasm_i32x4_shl(a.at[i], 23)); }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
     if (upper) { GV_FOUR(gi, wasm_u8x16_shr(a.at[i], 4)); }
-    return gi_and(a, gi_set(0x0f0f0f0f));
+    GV_FOUR(gi, wasm_v128_and(a.at[i], wasm_i32x4_splat(0x0f0f0f0f)));
 }
 GV_INLINE gi   gi_byte(gi a) { return a; }
 /* bytes 0 and 2 of each four, then 1 and 3, as 16-bit pairs */
@@ -6723,11 +6882,6 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
     v128_t low = wasm_i16x8_narrow_i32x4(a.at[0], a.at[1]);
     v128_t high = wasm_i16x8_narrow_i32x4(a.at[2], a.at[3]);
     wasm_v128_store(p, wasm_i8x16_narrow_i16x8(low, high));
-}
-GV_INLINE int32_t gi_sum(gi a) {
-    v128_t b = wasm_i32x4_add(wasm_i32x4_add(a.at[0], a.at[1]), wasm_i32x4_add(a.at[2], a.at[3]));
-    b = wasm_i32x4_add(b, wasm_i64x2_shuffle(b, b, 1, 1));
-    return wasm_i32x4_extract_lane(wasm_i32x4_add(b, wasm_i32x4_shuffle(b, b, 1, 1, 1, 1)), 0);
 }
 
 #include GRIFFIN_FILE
@@ -6757,17 +6911,14 @@ GV_INLINE int32_t gi_sum(gi a) {
 #undef gi_load
 #undef gi_set
 #undef gi_add
-#undef gi_sub
-#undef gi_and
 #undef gi_exponent
 #undef gi_nibble
 #undef gi_store8
-#undef gi_sum
 #undef gi_byte
 #undef gi_dot4
 #undef GV_FOUR
-#undef GV_BOTH
-#undef GV_BOTH2
+#undef GV_TWO
+#undef GV_PART
 #undef GV_EACH
 #undef GV_WRAP
 
@@ -6829,16 +6980,14 @@ static unsigned grf_x86_sets(void) {
     const uint32_t avx2 = 1u << 12 | 1u << 27 | 1u << 29,
                    avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
     uint32_t top[4], one[4], seven[4], more[4] = { 0, 0, 0, 0 };
-    unsigned sets = 0;
-    uint64_t saved;
     grf_cpuid(top, 0, 0);
-    if (top[0] < 7) return sets;
+    if (top[0] < 7) return 0;
     grf_cpuid(one, 1, 0);
     grf_cpuid(seven, 7, 0);
-    if ((one[2] & avx2) != avx2 || !(seven[1] >> 5 & 1)) return sets;
-    saved = grf_saved_registers();
-    if ((saved & 0x06) != 0x06) return sets;
-    sets |= 1u << GRIFFIN_CPU_AVX2;
+    if ((one[2] & avx2) != avx2 || !(seven[1] >> 5 & 1)) return 0;
+    uint64_t saved = grf_saved_registers();
+    if ((saved & 0x06) != 0x06) return 0;
+    unsigned sets = 1u << GRIFFIN_CPU_AVX2;
     if (seven[0] >= 1) grf_cpuid(more, 7, 1);
     if (more[0] >> 4 & 1) sets |= 1u << GRIFFIN_CPU_AVX_VNNI;
     if ((saved & 0xe6) == 0xe6 && (seven[1] & avx512) == avx512 && seven[2] >> 11 & 1)
@@ -6890,7 +7039,7 @@ GV_INLINE gv GV(neg)(gv x) { return gv_sub(gv_set(-0.0f), x); }
 GV_INLINE gv GV(reduce)(gv x, gi *n) {
     gv shift = gv_set(12582912.0f), t = gv_fma(x, gv_set(1.44269504f), shift);
     gv whole = gv_sub(t, shift);
-    *n = gi_sub(gv_bits(t), gi_set(0x4b400000));
+    *n = gi_add(gv_bits(t), gi_set(-0x4b400000));
     x = gv_fma(whole, gv_set(-0.693359375f), x);
     return gv_fma(whole, gv_set(2.12194440e-4f), x);
 }
@@ -6915,9 +7064,8 @@ GV_INLINE gv GV(exp)(gv x) {
 /* e^x - 1 for x <= 0, exact in relative terms near 0: e^x - 1 = 2^n (e^r - 1) + (2^n - 1). */
 GV_INLINE gv GV(expm1)(gv x) {
     gi n;
-    gv r, p = gv_set(1.0f / 40320), scale;
     x = gv_max(gv_set(-80.0f), x);
-    r = GV(reduce)(x, &n);
+    gv r = GV(reduce)(x, &n), p = gv_set(1.0f / 40320);
     p = gv_fma(p, r, gv_set(1.0f / 5040));
     p = gv_fma(p, r, gv_set(1.0f / 720));
     p = gv_fma(p, r, gv_set(1.0f / 120));
@@ -6925,7 +7073,7 @@ GV_INLINE gv GV(expm1)(gv x) {
     p = gv_fma(p, r, gv_set(1.0f / 6));
     p = gv_fma(p, r, gv_set(0.5f));
     p = gv_fma(p, gv_mul(r, r), r);
-    scale = gv_from_bits(gi_exponent(gi_add(n, gi_set(127))));
+    gv scale = gv_from_bits(gi_exponent(gi_add(n, gi_set(127))));
     return gv_fma(scale, p, gv_sub(scale, gv_set(1)));
 }
 
@@ -6940,18 +7088,18 @@ GV_INLINE gv GV(sigmoid)(gv x) {
 
 /* x + x^3 P(x^2) for |x| < 0.625, with the polynomial of Moshier's Cephes. */
 GV_INLINE gv GV(tanh_near)(gv x) {
-    gv square = gv_mul(x, x), p;
-    p = gv_fma(gv_set(-5.70498872745e-3f), square, gv_set(2.06390887954e-2f));
+    gv square = gv_mul(x, x);
+    gv p = gv_fma(gv_set(-5.70498872745e-3f), square, gv_set(2.06390887954e-2f));
     p = gv_fma(p, square, gv_set(-5.37397155531e-2f));
     p = gv_fma(p, square, gv_set(1.33314422036e-1f));
     p = gv_fma(p, square, gv_set(-3.33332819422e-1f));
     return gv_fma(gv_mul(p, square), x, x);
 }
 
-/* tanh |x| = 1 - 2 / (1 + e^(2|x|)), which cancels near 0. */
+/* tanh |x| = 1 - 2 / (1 + e^(2|x|)). Near 0 the difference loses digits. */
 GV_INLINE gv GV(tanh)(gv x) {
-    gv size = gv_less(x, gv_set(0), GV(neg)(x), x), large;
-    large = gv_div(gv_set(-2), gv_add(gv_set(1), GV(exp)(gv_add(size, size))));
+    gv size = gv_less(x, gv_set(0), GV(neg)(x), x);
+    gv large = gv_div(gv_set(-2), gv_add(gv_set(1), GV(exp)(gv_add(size, size))));
     large = gv_add(gv_set(1), large);
     large = gv_less(x, gv_set(0), GV(neg)(large), large);
     return gv_less(size, gv_set(0.625f), GV(tanh_near)(x), large);
@@ -6971,17 +7119,15 @@ GV_INLINE gv GV(gelu_erf)(gv x) {
     static const float P[] = { 0.17087277f, -0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f,
                                -0.18628806f, 0.09678418f, 0.37409196f, 1.00002368f, -1.26551223f };
     gv size = gv_less(x, gv_set(0), GV(neg)(x), x), z = gv_mul(size, gv_set(0.707106781f));
-    gv t = gv_div(gv_set(1), gv_fma(z, gv_set(0.5f), gv_set(1))), p = gv_set(P[0]), tail;
-    int i;
-    for (i = 1; i < GRF_COUNT(P); i++) p = gv_fma(p, t, gv_set(P[i]));
+    gv t = gv_div(gv_set(1), gv_fma(z, gv_set(0.5f), gv_set(1))), p = gv_set(P[0]);
+    for (int i = 1; i < GRF_COUNT(P); i++) p = gv_fma(p, t, gv_set(P[i]));
     /* the share of the normal distribution beyond |x| */
-    tail = gv_mul(gv_mul(gv_set(0.5f), t), GV(exp)(gv_fma(GV(neg)(z), z, p)));
+    gv tail = gv_mul(gv_mul(gv_set(0.5f), t), GV(exp)(gv_fma(GV(neg)(z), z, p)));
     return gv_mul(x, gv_less(x, gv_set(0), tail, gv_fma(gv_set(-1), tail, gv_set(1))));
 }
 
 GV_KERNEL void GV(activate)(float *y, griffin_activation activation, int64_t n) {
-    int64_t j;
-    for (j = 0; j < n; j += 16) {
+    for (int64_t j = 0; j < n; j += 16) {
         gv x = gv_load(y + j);
         switch (activation) {
         case GRIFFIN_GELU_TANH: x = GV(gelu_tanh)(x); break;
@@ -6994,16 +7140,16 @@ GV_KERNEL void GV(activate)(float *y, griffin_activation activation, int64_t n) 
 }
 
 GV_KERNEL void GV(multiply)(float *y, const float *x, int64_t n) {
-    int64_t j;
-    for (j = 0; j < n; j += 16) gv_store(y + j, gv_mul(gv_load(y + j), gv_load(x + j)));
+    for (int64_t j = 0; j < n; j += 16) gv_store(y + j, gv_mul(gv_load(y + j), gv_load(x + j)));
 }
 
-/* to[m][j] = out[m][j] + b[j], or plus what was there; out has rows of a tile, n is any number */
+/* to[m][j] = out[m][j] + bias[j], or to[m][j] += out[m][j] + bias[j] if `add` is 1. The last tile
+ * of a matrix may have any number of output rows, so n need not be a multiple of 16. */
 GV_KERNEL void GV(finish)(float *to, int64_t stride, const float *out, const float *bias, int add,
                           int rows, int n) {
-    int j;
     for (; rows > 0; rows--, to += stride, out += GRF_TILE) {
-        for (j = 0; j + 16 <= n; j += 16) {
+        int j = 0;
+        for (; j + 16 <= n; j += 16) {
             gv y = gv_load(out + j);
             if (bias) y = gv_add(y, gv_load(bias + j));
             gv_store(to + j, add ? gv_add(gv_load(to + j), y) : y);
@@ -7015,33 +7161,33 @@ GV_KERNEL void GV(finish)(float *to, int64_t stride, const float *out, const flo
     }
 }
 
-/* y = cap tanh(y / cap), 64 logits at a time. If none of them comes near the cap, GV(tanh) would
- * select the result of GV(tanh_near) everywhere, and its exponential is left out. */
+/* y = cap tanh(y / cap), 64 logits at a time. If all 64 are small, GV(tanh) would take the result
+ * of GV(tanh_near) for each of them. Then only that is computed, without an exponential. */
 GV_KERNEL void GV(soft_cap)(float *y, float cap, int64_t n) {
     for (; n > 0; n -= 64, y += 64) {
-        int64_t count = grf_min64(n, 64), j;
+        int64_t count = grf_min64(n, 64);
         gv size = gv_set(0);
-        for (j = 0; j < count; j += 16) {
+        for (int64_t j = 0; j < count; j += 16) {
             gv x = gv_div(gv_load(y + j), gv_set(cap));
             size = gv_max(gv_max(x, GV(neg)(x)), size);
             gv_store(y + j, x);
         }
         if (gv_largest(size) < 0.625f)
-            for (j = 0; j < count; j += 16)
+            for (int64_t j = 0; j < count; j += 16)
                 gv_store(y + j, gv_mul(gv_set(cap), GV(tanh_near)(gv_load(y + j))));
         else
-            for (j = 0; j < count; j += 16)
+            for (int64_t j = 0; j < count; j += 16)
                 gv_store(y + j, gv_mul(gv_set(cap), GV(tanh)(gv_load(y + j))));
     }
 }
 
 GV_KERNEL void GV(exp_shifted)(float *y, const float *x, float shift, int n) {
-    float last[16];
-    int j, left;
-    for (j = 0; j + 16 <= n; j += 16)
+    int j = 0;
+    for (; j + 16 <= n; j += 16)
         gv_store(y + j, GV(exp)(gv_sub(gv_load(x + j), gv_set(shift))));
-    left = n - j;
+    int left = n - j;
     if (left == 0) return;
+    float last[16];
     memset(last, 0, sizeof last);
     memcpy(last, x + j, (size_t)left * 4);
     gv_store(last, GV(exp)(gv_sub(gv_load(last), gv_set(shift))));
@@ -7052,37 +7198,37 @@ GV_KERNEL void GV(exp_shifted)(float *y, const float *x, float shift, int n) {
 
 GV_KERNEL void GV(norm_row)(float *y, const float *x, const float *gain, int64_t n, int width,
                             float eps) {
-    gv sum = gv_set(0), r;
-    float mean;
-    int64_t j;
-    for (j = 0; j < n; j += 16) { gv a = gv_load(x + j); sum = gv_fma(a, a, sum); }
-    mean = gv_sum(sum) / (float)width;      /* apart: C may keep more digits in an expression */
-    r = gv_set(1 / sqrtf(mean + eps));
-    for (j = 0; j < n; j += 16)
+    gv sum = gv_set(0);
+    for (int64_t j = 0; j < n; j += 16) { gv a = gv_load(x + j); sum = gv_fma(a, a, sum); }
+    float mean = gv_sum(sum) / (float)width;
+    gv r = gv_set(1 / sqrtf(mean + eps));
+    for (int64_t j = 0; j < n; j += 16)
         gv_store(y + j, gv_mul(gv_mul(gv_load(x + j), r), gv_load(gain + j)));
 }
 
-/* ---- quantising activations: scale = max|x| / 127, q = x / scale rounded to even ------------ */
+/* ---- quantising activations ------------------------------------------------------------------
+ * For each group: scale = max|x| / 127, q = x / scale rounded to the nearest integer, and to the
+ * even one of two. As in GV(reduce), adding 1.5 2^23 does the rounding. */
 
 GV_KERNEL void GV(quantise)(grf_q8 *y, int64_t stride, const float *x, int64_t n) {
-    gv shift = gv_set(12582912.0f), sign = gv_set(-0.0f);
+    gv shift = gv_set(12582912.0f);
     for (; n > 0; n -= GRF_GROUP, y += stride) {
-        int64_t group = n < GRF_GROUP ? n : GRF_GROUP, j;
-        gv size = gv_set(0), inverse;
-        float scale;
-        for (j = 0; j < group; j += 16) {
+        int64_t group = n < GRF_GROUP ? n : GRF_GROUP;
+        gv size = gv_set(0);
+        for (int64_t j = 0; j < group; j += 16) {
             gv a = gv_load(x + j);
-            size = gv_max(gv_max(a, gv_sub(sign, a)), size);
+            size = gv_max(gv_max(a, GV(neg)(a)), size);
         }
-        scale = gv_largest(size) / 127;
-        inverse = gv_set(scale < 1e-37f ? 0 : 1 / scale);
+        float scale = gv_largest(size) / 127;
+        gv inverse = gv_set(scale < 1e-37f ? 0 : 1 / scale);    /* 1 / scale must be finite */
         y->scale = scale;
-        for (j = 0; j < group; j += 32, x += 32) {
-            gi a = gi_sub(gv_bits(gv_fma(gv_load(x), inverse, shift)), gv_bits(shift));
-            gi b = gi_sub(gv_bits(gv_fma(gv_load(x + 16), inverse, shift)), gv_bits(shift));
-            gi_store8(y->q + j, a);
-            gi_store8(y->q + j + 16, b);
-            y->start4[j / 32] = -8 * gi_sum(gi_add(a, b));
+        for (int64_t j = 0; j < group; j += 32, x += 32) {
+            gv a = gv_fma(gv_load(x), inverse, shift), b = gv_fma(gv_load(x + 16), inverse, shift);
+            gi_store8(y->q + j,      gi_add(gv_bits(a), gi_set(-0x4b400000)));
+            gi_store8(y->q + j + 16, gi_add(gv_bits(b), gi_set(-0x4b400000)));
+            /* Exact, since these are 32 integers of at most 127; not in range if some x was NaN. */
+            float sum = gv_sum(gv_add(gv_sub(a, shift), gv_sub(b, shift)));
+            y->start4[j / 32] = sum > -4096 && sum < 4096 ? -8 * (int32_t)sum : 0;
             y->start8[j / 32] = 16 * y->start4[j / 32];
         }
     }
@@ -7104,7 +7250,7 @@ GV_INLINE gv GV(load_as)(const int type, const uint8_t *p) {
  * constants at every call: the loops over rows unroll and the sums stay in registers. */
 GV_INLINE void GV(float_rows)(const int rows, const int type, float *out, const uint8_t *w,
                               const float *x, int64_t stride, int64_t count, grf_ahead ahead) {
-    const int size = type == GRF_F32 ? 64 : 32;             /* bytes of 16 weights */
+    const int size = GRF_BYTES_OF_16(type);
     const int two = type == GRF_F32 && rows < GV_FLOAT_ROWS;
     const float *x4 = x + 4 * stride, *x8 = x + 8 * stride;
     gv low[GV_FLOAT_ROWS], high[GV_FLOAT_ROWS];             /* output rows 0 to 15, 16 to 31 */
@@ -7130,7 +7276,7 @@ GV_INLINE void GV(float_rows)(const int rows, const int type, float *out, const 
 /* All rows of x, in groups. */
 GV_INLINE void GV(float_part)(const int type, float *out, const uint8_t *w, const float *x,
                               int64_t stride, int64_t count, int rows) {
-    const int column = type == GRF_F32 ? 128 : 64, most = GV_FLOAT_ROWS;
+    const int column = grf_tilings[type].bytes, most = GV_FLOAT_ROWS;
     grf_ahead ahead = grf_look_ahead(w, count * column, column, (rows + most - 1) / most);
     for (int m; rows > 0; rows -= m, x += m * stride, out += m * GRF_TILE) {
         m = grf_next_rows(rows, most);
@@ -7152,7 +7298,7 @@ GV_KERNEL void GV(float_tile)(float *out, const grf_linear *l, const uint8_t *w,
         case GRF_F16: GV(float_part)(GRF_F16,  out, w, x + k, stride, n, rows); break;
         default:      GV(float_part)(GRF_BF16, out, w, x + k, stride, n, rows); break;
         }
-        w += n * (l->type == GRF_F32 ? 128 : 64);
+        w += n * grf_tilings[l->type].bytes;
     }
 }
 
@@ -7161,11 +7307,9 @@ GV_KERNEL void GV(float_tile)(float *out, const grf_linear *l, const uint8_t *w,
 /* y = b + sum_k w[k] z[k], oldest tap first */
 GV_KERNEL void GV(conv_row)(float *y, const float *const *z, const float *w, int64_t w_stride,
                             const float *b, int taps, int64_t n) {
-    int64_t j;
-    int k;
-    for (j = 0; j < n; j += 16) {
+    for (int64_t j = 0; j < n; j += 16) {
         gv sum = gv_load(b + j);
-        for (k = 0; k < taps; k++)
+        for (int k = 0; k < taps; k++)
             sum = gv_fma(gv_load(w + k * w_stride + j), gv_load(z[k] + j), sum);
         gv_store(y + j, sum);
     }
@@ -7175,8 +7319,7 @@ GV_KERNEL void GV(conv_row)(float *y, const float *const *z, const float *w, int
  * starts with h = sigmoid(i) c. 1 - a^2 = -expm1(2 log a) keeps its digits when a is close to 1. */
 GV_KERNEL void GV(rglru_row)(float *h, float *y, const float *i, const float *r, const float *c,
                              const float *log_decay, int fresh, int64_t n) {
-    int64_t j;
-    for (j = 0; j < n; j += 16) {
+    for (int64_t j = 0; j < n; j += 16) {
         gv x = gv_mul(GV(sigmoid)(gv_load(i + j)), gv_load(c + j));
         if (!fresh) {
             gv log_a = gv_mul(gv_load(log_decay + j), GV(sigmoid)(gv_load(r + j)));
@@ -7190,12 +7333,12 @@ GV_KERNEL void GV(rglru_row)(float *h, float *y, const float *i, const float *r,
 
 /* ---- attention ------------------------------------------------------------------------------ */
 
-/* sin and cos of position * turns: the fraction of a turn is exact in 64 bits, is reduced to the
- * nearest quarter, and the rest |x| <= pi/4 goes through the Taylor series. */
+/* cos and sin of 2 pi position turns[j] / 2^64. The product wraps at 2^64, a full turn, so the
+ * fraction of a turn is exact at every position. It is split into the nearest quarter of a turn and
+ * an angle |x| <= pi/4, of which Taylor series give sine s and cosine c. */
 GV_KERNEL void GV(rope_angles)(float *cosine, float *sine, const uint64_t *turns, int64_t position,
                                int n) {
-    int j;
-    for (j = 0; j < n; j++) {
+    for (int j = 0; j < n; j++) {
         uint64_t phase = (uint64_t)position * turns[j];
         uint64_t quarter = (phase + ((uint64_t)1 << 61)) >> 62;
         uint64_t rest = phase - (quarter << 62);
@@ -7215,16 +7358,16 @@ GV_KERNEL void GV(rope_angles)(float *cosine, float *sine, const uint64_t *turns
     }
 }
 
-/* One head: element j < half turns with element j + half; those from 2 half on stay; all scaled. */
+/* Element j < half of a head and element j + half are a point in the plane; angle j rotates it.
+ * Elements from 2 half on are not rotated. All elements are multiplied by scale. */
 GV_KERNEL void GV(rope_head)(float *to, const float *from, const float *cosine, const float *sine,
                              float scale, int half, int head_dim) {
-    int j;
-    for (j = 0; j < half; j++) {
+    for (int j = 0; j < half; j++) {
         float a = from[j], b = from[j + half];
         to[j]        = GV_FMAF(a, cosine[j], -(b * sine[j])) * scale;
         to[j + half] = GV_FMAF(b, cosine[j],   a * sine[j])  * scale;
     }
-    for (j = 2 * half; j < head_dim; j++) to[j] = from[j] * scale;
+    for (int j = 2 * half; j < head_dim; j++) to[j] = from[j] * scale;
 }
 
 #if !GV_SUM4
@@ -7247,11 +7390,11 @@ GV_INLINE void GV(sum4)(float *to, gv a, gv b, gv c, gv d) {
 
 /* score[at + 0 .. 3] = q k for four keys and n queries */
 GV_INLINE void GV(attend_four)(const int n, const int type, const grf_query *query, int64_t at,
-                               const uint8_t *k, int64_t stride, int64_t head) {
-    const int size = type == GRF_F32 ? 64 : 32;             /* bytes of 16 numbers */
+                               const uint8_t *k, int64_t stride, int64_t head_stride) {
+    const int size = GRF_BYTES_OF_16(type);
     gv s[GV_QUERIES][4];
     GRF_UNROLL for (int i = 0; i < n; i++) s[i][0] = s[i][1] = s[i][2] = s[i][3] = gv_set(0);
-    for (int64_t d = 0; d < head; d += 16, k += size) {
+    for (int64_t d = 0; d < head_stride; d += 16, k += size) {
         gv k0 = GV(load_as)(type, k), k1 = GV(load_as)(type, k + stride);
         gv k2 = GV(load_as)(type, k + 2 * stride), k3 = GV(load_as)(type, k + 3 * stride);
         GRF_UNROLL for (int i = 0; i < n; i++) {
@@ -7267,9 +7410,10 @@ GV_INLINE void GV(attend_four)(const int n, const int type, const grf_query *que
         GV(sum4)(query[i].score + at, s[i][0], s[i][1], s[i][2], s[i][3]);
 }
 
-GV_INLINE float GV(attend_one)(const int type, const float *q, const uint8_t *k, int64_t head) {
+GV_INLINE float GV(attend_one)(const int type, const float *q, const uint8_t *k,
+                               int64_t head_stride) {
     gv sum = gv_set(0);
-    for (int64_t d = 0; d < head; d += 16, k += type == GRF_F32 ? 64 : 32)
+    for (int64_t d = 0; d < head_stride; d += 16, k += GRF_BYTES_OF_16(type))
         sum = gv_fma(gv_load(q + d), GV(load_as)(type, k), sum);
     return gv_sum(sum);
 }
@@ -7277,18 +7421,18 @@ GV_INLINE float GV(attend_one)(const int type, const float *q, const uint8_t *k,
 /* The scores of all keys at hand, for all queries. */
 GV_INLINE void GV(attend_scores)(const int type, const grf_attention *a) {
     int64_t at = 0;
-    for (int part = 0; part < 3; part++) {
-        const uint8_t *k = a->part[part].k;
-        int64_t left = a->part[part].count;
+    for (int run = 0; run < 3; run++) {
+        const uint8_t *k = a->run[run].k;
+        int64_t left = a->run[run].count;
         for (; left >= 4; left -= 4, at += 4, k += 4 * a->stride)
             for (int i = 0, m; i < a->queries; i += m) {
                 m = grf_next_queries(a->queries - i, GV_QUERIES);
                 GRF_CALL_QUERIES(m, GV_QUERIES, GV(attend_four), type, a->query + i, at, k,
-                                 a->stride, a->head)
+                                 a->stride, a->head_stride)
             }
         for (; left > 0; left--, at++, k += a->stride)
             for (int i = 0; i < a->queries; i++)
-                a->query[i].score[at] = GV(attend_one)(type, a->query[i].q, k, a->head);
+                a->query[i].score[at] = GV(attend_one)(type, a->query[i].q, k, a->head_stride);
     }
 }
 
@@ -7311,7 +7455,7 @@ GV_INLINE float GV(attend_softmax)(float *score, int64_t keys) {
 GV_INLINE void GV(attend_vectors)(const int n, const int type, const int vectors,
                                   const grf_query *query, int64_t d, int64_t at, const uint8_t *v,
                                   int64_t stride, int64_t keys) {
-    const int size = type == GRF_F32 ? 64 : 32;
+    const int size = GRF_BYTES_OF_16(type);
     gv s[GV_QUERIES][GV_VALUE_VECTORS];
     GRF_UNROLL for (int i = 0; i < n; i++)
         GRF_UNROLL for (int c = 0; c < vectors; c++) s[i][c] = gv_load(query[i].sum + d + 16 * c);
@@ -7329,12 +7473,13 @@ GV_INLINE void GV(attend_vectors)(const int n, const int type, const int vectors
 
 /* The same for all dimensions. One or two queries leave registers for twice as many vectors. */
 GV_INLINE void GV(attend_values)(const int n, const int type, const grf_query *query, int64_t at,
-                                 const uint8_t *v, int64_t stride, int64_t keys, int64_t head) {
+                                 const uint8_t *v, int64_t stride, int64_t keys,
+                                 int64_t head_stride) {
     const int vectors = n <= 2 ? GV_VALUE_VECTORS : GV_VALUE_VECTORS / 2;
     int64_t d = 0;
-    for (; d + 16 * vectors <= head; d += 16 * vectors)
+    for (; d + 16 * vectors <= head_stride; d += 16 * vectors)
         GV(attend_vectors)(n, type, vectors, query, d, at, v, stride, keys);
-    for (; d < head; d += 16) GV(attend_vectors)(n, type, 1, query, d, at, v, stride, keys);
+    for (; d < head_stride; d += 16) GV(attend_vectors)(n, type, 1, query, d, at, v, stride, keys);
 }
 
 /* Adds the keys [from, to) of those at hand to the sums of n queries: a few values at a time, which
@@ -7342,19 +7487,19 @@ GV_INLINE void GV(attend_values)(const int n, const int type, const grf_query *q
 GV_KERNEL void GV(attend_range)(const grf_attention *a, const grf_query *query, int n,
                                 int64_t from, int64_t to) {
     int64_t start = 0, keys;                /* start: of the part, among the keys at hand */
-    for (int part = 0; part < 3; start += a->part[part].count, part++) {
-        int64_t end = grf_min64(to, start + a->part[part].count);
+    for (int run = 0; run < 3; start += a->run[run].count, run++) {
+        int64_t end = grf_min64(to, start + a->run[run].count);
         for (int64_t j = grf_max64(from, start); j < end; j += keys) {
-            const uint8_t *v = a->part[part].v + (j - start) * a->stride;
+            const uint8_t *v = a->run[run].v + (j - start) * a->stride;
             keys = grf_min64(GRF_ROWS_AHEAD, end - j);
             for (int i = 0, m; i < n; i += m) {
                 m = grf_next_queries(n - i, GV_QUERIES);
                 if (a->type == GRF_F32)
                     GRF_CALL_QUERIES(m, GV_QUERIES, GV(attend_values), GRF_F32, query + i, j, v,
-                                     a->stride, keys, a->head)
+                                     a->stride, keys, a->head_stride)
                 else
                     GRF_CALL_QUERIES(m, GV_QUERIES, GV(attend_values), GRF_BF16, query + i, j, v,
-                                     a->stride, keys, a->head)
+                                     a->stride, keys, a->head_stride)
             }
         }
     }
@@ -7368,7 +7513,7 @@ GV_KERNEL void GV(attend)(grf_attention *a) {
     for (q = a->query; q < last; q++) {
         q->inverse = GV(attend_softmax)(q->score + q->first, q->end - q->first);
         q->sum = q->q;                      /* the query has done its work: its place is free */
-        memset(q->sum, 0, (size_t)a->head * 4);
+        memset(q->sum, 0, (size_t)a->head_stride * 4);
         from = grf_max64(from, q->first);
         to = grf_min64(to, q->end);
     }
@@ -7378,7 +7523,7 @@ GV_KERNEL void GV(attend)(grf_attention *a) {
     GV(attend_range)(a, a->query, a->queries, from, to);
     for (q = a->query; q < last; q++) {
         GV(attend_range)(a, q, 1, grf_max64(to, q->first), q->end);
-        for (int64_t d = 0; d < a->head; d += 16)
+        for (int64_t d = 0; d < a->head_stride; d += 16)
             gv_store(q->sum + d, gv_mul(gv_load(q->sum + d), gv_set(q->inverse)));
         memcpy(q->out, q->sum, (size_t)a->head_dim * 4);
     }
@@ -7465,7 +7610,7 @@ GV_INLINE const uint8_t *GV(int_group)(const int rows, const int type, float *ou
             }
         }
         gv dl = gv_f16(w), dh = gv_f16(w + 32);
-        w += type == GRF_Q8_0 ? GRF_BLOCK_BYTES_Q8_0 : GRF_BLOCK_BYTES_Q4_0;
+        w += grf_tilings[type].bytes;
         ahead.at += 8 * ahead.step;
         GRF_FETCH(ahead.at - 1);
         GRF_UNROLL for (int m = 0; m < rows; m++) {
@@ -7496,8 +7641,7 @@ GV_INLINE void GV(int_rows)(const int rows, const int type, float *out, const ui
 /* All rows of x, in groups. */
 GV_INLINE void GV(int_part)(const int type, float *out, const uint8_t *w, const grf_q8 *x,
                             int64_t stride, int64_t blocks, int rows) {
-    const int bytes = type == GRF_Q8_0 ? GRF_BLOCK_BYTES_Q8_0 : GRF_BLOCK_BYTES_Q4_0;
-    const int most = GV_INT_ROWS;
+    const int bytes = grf_tilings[type].bytes, most = GV_INT_ROWS;
     grf_ahead ahead = grf_look_ahead(w, blocks * bytes, bytes / 8, (rows + most - 1) / most);
     for (int m; rows > 0; rows -= m, x += m, out += m * GRF_TILE) {
         m = grf_next_rows(rows, most);
@@ -7515,7 +7659,7 @@ GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, c
         int64_t n = grf_min64(step, blocks);
         if (l->type == GRF_Q8_0) GV(int_part)(GRF_Q8_0, out, w, x, stride, n, rows);
         else                     GV(int_part)(GRF_Q4_0, out, w, x, stride, n, rows);
-        w += n * (l->type == GRF_Q8_0 ? GRF_BLOCK_BYTES_Q8_0 : GRF_BLOCK_BYTES_Q4_0);
+        w += n * grf_tilings[l->type].bytes;
     }
 }
 

@@ -140,7 +140,7 @@ test-tsan: all $(MODELS)
 # Uninitialised memory, which the sanitizers do not see.
 VALGRIND = valgrind -q --error-exitcode=9 --leak-check=full --suppressions=tests/valgrind.supp
 
-VALGRIND_TESTS = inside_files test_weights inside_tokenizer test_state inside_reference
+VALGRIND_TESTS = inside_files test_weights test_tokenizer test_state inside_reference
 
 valgrind: $(VALGRIND_TESTS:%=build/tests/%.valgrind)
 	@sh tests/sum.sh $^

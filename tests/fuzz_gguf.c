@@ -47,7 +47,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     grf_gguf g;
     griffin_model *model = NULL;
     memset(&host, 0, sizeof host);
-    if (grf_gguf_open(&g, data, size, &host) == GRIFFIN_OK) {
+    if (grf_gguf_open(&g, data, size, 0, &host) == GRIFFIN_OK) {
         use(&g, &host);
         grf_gguf_close(&g, &host);
     }

@@ -38,7 +38,7 @@ static uint8_t *well_formed(const uint8_t *data, size_t *size) {
     uint8_t *p;
     *size = (size_t)grf_save_size(length, parts) + (data[8] == 1);
     p = (uint8_t *)calloc(1, *size);
-    memcpy(p, "GRIFSTAT\2\0\0\0", 12);
+    memcpy(p, "GRIFSTAT\3\0\0\0", 12);
     grf_put_u32(p + 12, (uint32_t)parts + (data[8] == 4));
     grf_put_u64(p + 16, position && data[8] != 2 ? model->layout.saved_tag : 0);
     grf_put_u64(p + 24, position);

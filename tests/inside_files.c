@@ -77,7 +77,7 @@ static unsigned touch(const grf_gguf *g) {
 /* Opens bytes, touches all they claim, closes. */
 static int try_open(const void *data, size_t size) {
     grf_gguf g;
-    int result = grf_gguf_open(&g, data, size, &host);
+    int result = grf_gguf_open(&g, data, size, 0, &host);
     if (result == GRIFFIN_OK) {
         touched += touch(&g);
         grf_gguf_close(&g, &host);
@@ -154,7 +154,7 @@ static void test_sound_files_agree_with_the_manifest(void) {
         free(data);
         snprintf(path, sizeof path, DATA "%s", field[1]);
         data = test_read(path, &size);
-        CHECK(data && grf_gguf_open(&g, data, size, &host) == GRIFFIN_OK, "%s: %s", path, message);
+        CHECK(data && grf_gguf_open(&g, data, size, 0, &host) == GRIFFIN_OK, "%s: %s", path, message);
         CHECK(g.version == (uint32_t)atoi(field[2]), "%s: version %u", path, (unsigned)g.version);
         CHECK(g.n_kv == (uint64_t)atoi(field[3]), "%s: %u pairs", path, (unsigned)g.n_kv);
         CHECK(g.n_tensors == (uint64_t)atoi(field[4]), "%s: %u", path, (unsigned)g.n_tensors);
@@ -271,7 +271,7 @@ static void test_getters(void) {
     unsigned char *data = test_read(DATA "alltypes.gguf", &size);
     grf_gguf g;
     reset_host();
-    CHECK(data && grf_gguf_open(&g, data, size, &host) == GRIFFIN_OK, "%s", message);
+    CHECK(data && grf_gguf_open(&g, data, size, 0, &host) == GRIFFIN_OK, "%s", message);
     check_getters(&g);
     check_strings(&g);
     CHECK(grf_gguf_tensor(&g, "x3d") && grf_gguf_tensor(&g, "x3d")->rank == 3, "x3d");
@@ -303,7 +303,7 @@ static void test_numbers_must_be_finite(void) {
         file[32] = 'k';
         file[33] = bad[i].type;
         grf_put_u64(file + 37, bad[i].bits);
-        CHECK(grf_gguf_open(&g, file, size, &host) == GRIFFIN_OK, "%d: %s", i, message);
+        CHECK(grf_gguf_open(&g, file, size, 0, &host) == GRIFFIN_OK, "%d: %s", i, message);
         check_float(&g, "k", GRIFFIN_E_FORMAT, 77);
         grf_gguf_close(&g, &host);
     }

@@ -66,8 +66,8 @@ static void test_rings(void) {
             for (i = 0; i < 16; i++) {
                 float x;
                 uint16_t got;
-                memcpy(&x, grf_ring(m, s, 0, which, p) + 4 * i, 4);
-                memcpy(&got, grf_ring(half, h, 0, which, p) + 2 * i, 2);
+                memcpy(&x, grf_state_ring(m, s, 0, which, p) + 4 * i, 4);
+                memcpy(&got, grf_state_ring(half, h, 0, which, p) + 2 * i, 2);
                 wrong += got != grf_bf16_from_float(x);
             }
     CHECK(wrong == 0, "%d of %d", wrong, 2 * 11 * 16);

@@ -161,7 +161,7 @@ static double check_ring(const archive *a, griffin_state *s, const griffin_model
     double worst = 0, d;
     CHECK(tokens.count == 1 && (int64_t)tokens.at[0] == s->position, "layer %d", layer);
     for (p = grf_max64(0, s->position - W); p < s->position; p++) {
-        const float *row = (const float *)(void *)grf_ring(m, s, ring, which, p);
+        const float *row = (const float *)(void *)grf_state_ring(m, s, ring, which, p);
         d = worst_of(row, want.at + p % W * hd, hd);
         CHECK(d <= LIMIT, "layer %d, position %d: off by %g", layer, (int)p, d);
         if (d > worst) worst = d;

@@ -262,12 +262,12 @@ static void attend(const grf_kernels *k, int type, const attend_case *t, int fir
         if (type == GRF_BF16) memcpy((unsigned char *)both + 2 * i, &half, 2);
         else both[i] = grf_float_from_bf16(half);
     }
-    a.head_dim = t->head_dim; a.head = head; a.stride = 2 * (head + 16) * size; a.type = type;
+    a.head_dim = t->head_dim; a.head_stride = head; a.stride = 2 * (head + 16) * size; a.type = type;
     for (i = 0; i < 3; i++) {
         int before = (i > 0 ? t->counts[0] : 0) + (i > 1 ? t->counts[1] : 0);
-        a.part[i].k = (unsigned char *)both + before * a.stride;
-        a.part[i].v = a.part[i].k + (head + 16) * size;
-        a.part[i].count = t->counts[i];
+        a.run[i].k = (unsigned char *)both + before * a.stride;
+        a.run[i].v = a.run[i].k + (head + 16) * size;
+        a.run[i].count = t->counts[i];
     }
     for (i = first; i < last; i++) {
         grf_query *query = a.query + a.queries++;

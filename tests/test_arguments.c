@@ -231,6 +231,141 @@ static void test_opening(void) {
     griffin_close(NULL);
 }
 
+/* ---- directories ---------------------------------------------------------------------------- */
+
+/* The file without a network; the caller frees the bytes. */
+static griffin_model *look_into(const char *path, unsigned char **file) {
+    griffin_options options = listening();
+    griffin_model *m;
+    size_t size;
+    *file = test_read(path, &size);
+    options.directory_only = 1;
+    CHECK(*file && griffin_open_memory(&m, *file, size, &options) == GRIFFIN_OK, "%s: %s", path,
+          noted);
+    return m;
+}
+
+static void check_no_network(griffin_model *m) {
+    static char memory[1 << 16];
+    griffin_state *s = (griffin_state *)(void *)memory;
+    griffin_context *c;
+    griffin_sampler sampler;
+    griffin_operation operation;
+    float logits[1] = { 0 };
+    memset(&sampler, 0, sizeof sampler);
+    memset(memory, 0, sizeof memory);
+    CHECK(griffin_state_size(m) == 0 && griffin_mark_size(m) == 0
+          && griffin_context_size(m, NULL) == 0, "sizes");
+    REFUSED(griffin_context_init(&c, m, NULL, memory, sizeof memory), GRIFFIN_E_ARGUMENT,
+            "directory_only");
+    REFUSED(griffin_mark(m, s, memory + 1024), GRIFFIN_E_ARGUMENT, "directory_only");
+    REFUSED(griffin_rewind(m, s, memory + 1024), GRIFFIN_E_ARGUMENT, "directory_only");
+    REFUSED(griffin_save(m, s, NULL, NULL, NULL, 0), GRIFFIN_E_ARGUMENT, "directory_only");
+    REFUSED(griffin_load(m, s, NULL, NULL, memory, 1024), GRIFFIN_E_ARGUMENT, "directory_only");
+    REFUSED(griffin_sample(m, &sampler, logits), GRIFFIN_E_ARGUMENT, "directory_only");
+    REFUSED(griffin_get_operation(m, 0, &operation), GRIFFIN_E_ARGUMENT, "operation 0 of 0");
+}
+
+/* Whatever is sound can be looked into, and has no states or contexts. */
+static void test_directories(void) {
+    unsigned char *file;
+    griffin_tensor t;
+    griffin_metadata pair;
+    griffin_model *m = look_into("tests/data/gguf/candle_like_v2.gguf", &file);     /* no metadata */
+    CHECK(griffin_get_info(m)->tensors > 10 && griffin_get_info(m)->config.layers == 0
+          && !griffin_get_info(m)->has_vocabulary && !noted[0], "%s", noted);
+    CHECK(griffin_get_tensor(m, 0, &t) == GRIFFIN_OK && t.bytes > 0, "%s", t.name);
+    check_no_network(m);
+    griffin_close(m);
+    free(file);
+    m = look_into("tests/data/gguf/malformed/t_type_63.gguf", &file);
+    CHECK(griffin_get_tensor(m, 0, &t) == GRIFFIN_OK && !strcmp(t.type, "unknown") && !t.bytes
+          && t.rank > 0 && t.shape[0] > 0, "'%s': %s", t.name, t.type);
+    griffin_close(m);
+    free(file);
+    m = look_into("tests/data/gguf/vocab_only.gguf", &file);
+    CHECK(griffin_get_info(m)->has_vocabulary && griffin_get_info(m)->tokens > 0
+          && griffin_get_metadata(m, "tokenizer.ggml.tokens", 0, &pair) == 1, "%s", noted);
+    check_no_network(m);
+    griffin_close(m);
+    free(file);
+}
+
+/* The configuration is there; if it is broken the file opens without, and the reason is said. */
+static void test_directory_of_a_network(void) {
+    griffin_config config = small_config();
+    static const char *const without[] = { NULL, "griffin.embedding_scale" };
+    for (int i = 0; i < 2; i++) {
+        network *n = network_make(&config);
+        griffin_options options = listening();
+        griffin_model *m;
+        gguf g;
+        size_t size;
+        memset(&g, 0, sizeof g);
+        g.without = without[i];
+        network_write(n, &g);
+        unsigned char *file = gguf_finish(&g, &size);
+        options.directory_only = 1;
+        CHECK(griffin_open_memory(&m, file, size, &options) == GRIFFIN_OK, "%s", noted);
+        CHECK(griffin_get_info(m)->config.layers == (i ? 0 : 4), "the configuration");
+        CHECK(i ? strstr(noted, without[i]) != NULL : !noted[0], "'%s'", noted);
+        CHECK(griffin_get_info(m)->tensors == n->count, "%d", griffin_get_info(m)->tensors);
+        check_no_network(m);
+        griffin_close(m);
+        network_free(n);
+        free(file);
+    }
+}
+
+/* Of what a file says nothing but characters that can be seen reaches a message. */
+static void raw_architecture(gguf *g) {
+    gguf_text(g, "general.architecture", "a\x1b[2J\xff\xc2\x9b\xe2\x82\xe2\x82\xac");
+}
+static void raw_key(gguf *g) { gguf_text(g, "k\xff\x9bm", "x"); }
+
+static void test_messages(void) {
+    check_model("general.architecture", raw_architecture, GRIFFIN_E_UNSUPPORTED,
+                "'a?[2J?" "?" "?" "?\xe2\x82\xac'");
+    check_model(NULL, raw_key, GRIFFIN_E_FORMAT, "'k?" "?m'");
+    for (size_t room = 1; room < 60; room++) {          /* a cut message has no half a character */
+        griffin_options options = listening();
+        griffin_model *m;
+        options.error_size = room;
+        griffin_open_file(&m, "\xe2\x82\xac\xe2\x82\xac\xe2\x82\xac", &options);
+        size_t n = strlen(noted);
+        CHECK(n < room && (n >= 9 ? n == room - 1 || room > 20 : n % 3 == 0), "%d of %d", (int)n,
+              (int)room);
+    }
+}
+
+/* ---- what a writer of files needs ----------------------------------------------------------- */
+
+static void test_for_writers(void) {
+    griffin_config config = small_config();
+    griffin_number row;
+    int count = 0, activations = 0;
+    for (; griffin_config_number(&config, count, &row) == 1; count++) {
+        if (!strcmp(row.key, "embedding_length"))
+            CHECK(row.value == 24 && row.type == GRIFFIN_VALUE_U32, "%g", row.value);
+        if (!strcmp(row.key, "attention.qkv_bias"))
+            CHECK(row.value == 0 && row.type == GRIFFIN_VALUE_BOOL, "%g", row.value);
+        if (!strcmp(row.key, "embedding_scale"))
+            CHECK(row.value == 4.90625 && row.type == GRIFFIN_VALUE_F32, "%g", row.value);
+    }
+    CHECK(count == 19, "%d numbers", count);
+    CHECK(griffin_config_number(&config, -1, &row) == 0, "-1");
+    CHECK(griffin_config_number(NULL, 0, &row) == GRIFFIN_E_ARGUMENT, "no configuration");
+    CHECK(griffin_config_number(&config, 0, NULL) == GRIFFIN_E_ARGUMENT, "no room");
+    CHECK(!strcmp(griffin_tiling_name(0), "f32") && !strcmp(griffin_tiling_name(4), "q4_0")
+          && !griffin_tiling_name(5) && !griffin_tiling_name(-1), "tilings");
+    for (const char *name; (name = griffin_activation_name((griffin_activation)activations)) != NULL;
+         activations++)
+        CHECK(griffin_find_activation(name, strlen(name)) == activations, "%s", name);
+    CHECK(activations == 4, "%d activations", activations);
+    CHECK(griffin_find_activation("swish", 5) == GRIFFIN_SILU, "another name");
+    CHECK(griffin_find_activation("swis", 4) == -1 && griffin_find_activation(NULL, 0) == -1, "none");
+}
+
 /* ---- calls ---------------------------------------------------------------------------------- */
 
 typedef struct scene { network *n; griffin_model *m; griffin_context *c; griffin_state *s; } scene;
@@ -442,6 +577,10 @@ int main(void) {
     RUN(test_no_metadata);
     RUN(test_versions);
     RUN(test_opening);
+    RUN(test_directories);
+    RUN(test_directory_of_a_network);
+    RUN(test_messages);
+    RUN(test_for_writers);
     RUN(test_contexts);
     RUN(test_steps);
     RUN(test_states);

@@ -192,8 +192,9 @@ static void test_refusals(void) {
     }
     check_refused(foreign, data, size, GRIFFIN_E_MISMATCH, "foreign model");
     check_refused(narrow, data, size, GRIFFIN_E_MISMATCH, "other attn_keys");
-    check_sealed(w, data, size, 8, 1, GRIFFIN_E_VERSION, "older version");
-    check_sealed(w, data, size, 8, 3, GRIFFIN_E_VERSION, "newer version");
+    check_sealed(w, data, size, 8, 1, GRIFFIN_E_VERSION, "version 1");
+    check_sealed(w, data, size, 8, 2, GRIFFIN_E_VERSION, "version 2, of griffin.h 0.1");
+    check_sealed(w, data, size, 8, 4, GRIFFIN_E_VERSION, "newer version");
     check_sealed(w, data, size, 12, 1, GRIFFIN_E_FORMAT, "a sampler that is not there");
     check_sealed(w, data, size, 12, 4, GRIFFIN_E_FORMAT, "an unknown part");
     check_sealed(w, data, size, 16, 12345, GRIFFIN_E_MISMATCH, "tag");
@@ -287,7 +288,7 @@ static int holds_floats(const scene *w, const unsigned char *saved, int count) {
     return found == 1;
 }
 
-/* The format of version 2, byte for byte: what is saved today can be loaded tomorrow. */
+/* The format of version 3, byte for byte: what is saved today can be loaded tomorrow. */
 static void test_bytes_of_save(void) {
     scene *w = scene_new(0, 1);
     size_t size;
@@ -296,7 +297,7 @@ static void test_bytes_of_save(void) {
     run_chunks(w->m, w->c, w->s, w->tokens, 3, 0, NULL);
     data = saved(w, w->s, &size);
     CHECK(size == (size_t)(48 + 4 * floats + 8), "%lu bytes", (unsigned long)size);
-    CHECK(memcmp(data, "GRIFSTAT\2\0\0\0\0\0\0", 16) == 0, "start");
+    CHECK(memcmp(data, "GRIFSTAT\3\0\0\0\0\0\0", 16) == 0, "start");
     CHECK(get_u64(data + 24) == 3 && get_u64(data + 40) == 4 * (uint64_t)floats, "numbers");
     CHECK(holds_floats(w, data + 48, 3 * 4 * 64), "floats");
     CHECK(get_u64(data + size - 8) == checksum(data, size - 8), "checksum");
@@ -316,7 +317,7 @@ static void test_portable(void) {
     run_chunks(w->m, w->c, w->s, w->tokens, MOST, 0, NULL);
     size = griffin_save(w->m, w->s, &sampler, &decoder, data, sizeof data);
     CHECK(size == 48 + 4 * (3 * 4 * 64 + 2 * 4 * 16) + 292 + 8 + 8, "%d bytes", (int)size);
-    CHECK(size > 8 && get_u64(data + size - 8) == 0x2e86aaf672efc5f4u, "checksum %08lx%08lx",
+    CHECK(size > 8 && get_u64(data + size - 8) == 0x5e2590adee84364du, "checksum %08lx%08lx",
           (unsigned long)(get_u64(data + size - 8) >> 32),
           (unsigned long)(get_u64(data + size - 8) & 0xffffffffu));
     scene_free(w);

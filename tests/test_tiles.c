@@ -323,6 +323,37 @@ static void test_damaged_blocks(void) {
     free(file);
 }
 
+/* Gates of one block or of several as tiles of blocks, whose sizes are all right. */
+static void test_quantised_gates(void) {
+    static const char *const gates[] = {
+        "layers.0.temporal_block.rg_lru.input_gate_weight.q8_0",
+        "layers.1.temporal_block.rg_lru.recurrent_gate_weight.q4_0"
+    };
+    for (int i = 0; i < 4; i++) {
+        const char *name = gates[i % 2];
+        griffin_config config = small_config();
+        config.gate_blocks = 1 + i / 2;
+        config.lru_width = 32 * config.gate_blocks;
+        network *n = network_make(&config);
+        size_t size, plain = strlen(name) - 5;          /* without ".q8_0" */
+        for (int k = 0; k < n->count; k++) {
+            tensor *t = &n->tensors[k];
+            if (strncmp(t->stored, name, plain)) continue;
+            snprintf(t->stored, sizeof t->stored, "%s", name);
+            t->tiled = 0;
+            t->rank = 2;
+            t->sizes[0] = config.gate_blocks;           /* tiles, of so many bytes */
+            t->sizes[1] = i % 2 ? 576 : 1088;
+            t->values = (float *)realloc(t->values, 4 * 2 * 1088);
+            memset(t->values, 0, 4 * 2 * 1088);
+        }
+        unsigned char *file = network_file(n, &size);
+        check_change(file, size, name, 20, 24, "gates are quantised");              /* to i8 */
+        free(file);
+        network_free(n);
+    }
+}
+
 /* ---- both ------------------------------------------------------------------------------------ */
 
 static void remember(int error, const char *text, void *user) {
@@ -374,6 +405,7 @@ int main(void) {
     if (!is_big_endian()) RUN(test_no_copy);
     RUN(test_damaged_floats);
     RUN(test_damaged_blocks);
+    RUN(test_quantised_gates);
     RUN(test_tiles_win);
     return test_end();
 }

@@ -321,42 +321,108 @@ static void test_vocabularies_repeat(void) {
 
 /* ---- batches --------------------------------------------------------------------------------- */
 
-/* Two documents, 2 is bos and 1 is eos; every other token occurs once. */
-static void test_an_epoch_is_every_token_once(void) {
-    enum { COUNT = 103, LENGTH = 8, ROWS = 3, SEQUENCES = COUNT / LENGTH };
-    int32_t stream[COUNT];
-    int seen[200] = { 0 }, repeated = 0, missed = 0, order_differs = 0;
-    corpus c;
+/* A corpus of 9 documents of 3 to 11 tokens; every token occurs once. 2 is bos, 1 eos, 3 the
+ * gap. */
+enum { DOCUMENTS = 9, TOKENS = 63 };
+
+static void make_corpus(corpus *c, float run_on) {
+    static int32_t tokens[TOKENS], gap[1] = { 3 };
+    static int first[DOCUMENTS + 1];
+    memset(c, 0, sizeof *c);
+    for (int i = 0; i < TOKENS; i++) tokens[i] = 10 + i;
+    for (int d = 0; d < DOCUMENTS; d++) first[d + 1] = first[d] + 3 + d;
+    c->tokens.data = tokens;
+    c->tokens.count = TOKENS;
+    c->gap.data = gap;
+    c->gap.count = 1;
+    c->first = first;
+    c->documents = DOCUMENTS;
+    c->bos = 2;
+    c->eos = 1;
+    c->epoch = -1;
+    c->run_on = run_on;
+}
+
+static void free_epoch(corpus *c) {
+    free(c->inputs);
+    free(c->targets);
+    free(c->fresh);
+}
+
+static int is_last(int32_t token) {         /* of its document */
+    for (int d = 0, end = 10; d < DOCUMENTS; d++) if (token == (end += 3 + d) - 1) return 1;
+    return 0;
+}
+
+/* Rows are streams: each token is followed by the next of its document, across batches too. */
+static void check_epoch(float run_on, uint64_t seed, int *begun) {
+    enum { LENGTH = 4, ROWS = 2, STEPS = (TOKENS + DOCUMENTS) / (LENGTH * ROWS) };
+    int seen[100] = { 0 }, repeated = 0, missed = 0, order_differs = 0;
+    int32_t before[ROWS] = { 0 };
+    corpus c, other;
     batch b[2];
-    for (int i = 0; i < COUNT; i++) stream[i] = 10 + i;
-    stream[0] = stream[50] = 2;
-    stream[49] = stream[102] = 1;
-    memset(&c, 0, sizeof c);
-    c.tokens.data = stream;
-    c.tokens.count = COUNT;
-    c.bos = 2;
-    c.eos = 1;
-    c.epoch = -1;
+    make_corpus(&c, run_on);
+    make_corpus(&other, run_on);
     for (int i = 0; i < 2; i++) CHECK(batch_new(&b[i], ROWS, LENGTH) == 0, "memory");
-    for (int n = 0; n < SEQUENCES / ROWS; n++) {
-        corpus_batch(&c, 5, n, &b[0]);
-        corpus_batch(&c, 6, n, &b[1]);
+    for (int n = 0; n < STEPS; n++) {
+        corpus_batch(&c, seed, n, &b[0]);
+        corpus_batch(&other, seed + 1, n, &b[1]);
         order_differs |= memcmp(b[0].targets, b[1].targets, sizeof(int32_t) * ROWS * LENGTH) != 0;
         for (int i = 0; i < ROWS * LENGTH; i++) {
-            int32_t token = b[0].tokens[i], target = b[0].targets[i];
-            if (target > 2 && seen[target]++) repeated++;
-            CHECK(target != 2, "bos is not to be predicted");
-            CHECK(b[0].fresh[i] == (token == 2), "a document begins with bos");
-            CHECK(i % LENGTH ? token == 2 || target < 10 || token < 10 || target == token + 1
-                             : token == 2, "token %d before %d", token, target);
+            int32_t token = b[0].tokens[i], target = b[0].targets[i], *last = &before[i / LENGTH];
+            int starts = token == 2 || token == 3;
+            if (target > 3 && seen[target]++) repeated++;
+            CHECK(target != 2, "bos is not predicted");
+            CHECK(b[0].fresh[i] == (token == 2), "bos, and only bos, begins afresh");
+            if (n || i % LENGTH)
+                CHECK(token == *last || (starts && *last == 1), "%d follows %d", token, *last);
+            if (!starts) CHECK(is_last(token) ? target == 1 || target == 3 : target == token + 1,
+                               "%d before %d", token, target);
+            *last = target;
+            begun[token == 3] += starts;
+            begun[2] += target == 3;
         }
     }
-    for (int i = 10; i < 10 + COUNT; i++) missed += seen[i] == 0;
-    CHECK(repeated == 0 && missed <= 4 + COUNT % LENGTH, "%d twice, %d never", repeated, missed);
+    for (int i = 10; i < 10 + TOKENS; i++) missed += seen[i] == 0;
+    CHECK(repeated == 0 && missed <= ROWS, "%d twice, %d never", repeated, missed);
     CHECK(order_differs, "another seed has another order");
     batch_free(&b[0]);
     batch_free(&b[1]);
-    free(c.order);
+    free_epoch(&c);
+    free_epoch(&other);
+}
+
+static void test_an_epoch_is_every_document_once(void) {
+    int begun[3] = { 0, 0, 0 };             /* afresh, after a blank line, after a foreseen one */
+    check_epoch(0, 5, begun);
+    CHECK(begun[0] >= DOCUMENTS && begun[1] == 0, "all afresh, not %d and %d", begun[0], begun[1]);
+    memset(begun, 0, sizeof begun);
+    check_epoch(1, 5, begun);
+    CHECK(begun[0] <= 2 && begun[1] >= DOCUMENTS - 2, "all run on, not %d and %d", begun[0],
+          begun[1]);
+    memset(begun, 0, sizeof begun);
+    for (uint64_t seed = 0; seed < 20; seed++) check_epoch(0.5f, 2 * seed, begun);
+    CHECK(begun[0] > 60 && begun[1] > 60, "both, not %d and %d", begun[0], begun[1]);
+    CHECK(begun[2] > 20 && begun[2] < begun[1] - 20, "%d of %d foreseen", begun[2], begun[1]);
+}
+
+static void test_documents_end_where_they_should(void) {
+    static const struct { const char *text, *documents; text_split split; } texts[] = {
+        { "a\nb\n<|endoftext|>\nc", "[a\nb][c]", SPLIT_GAPS },
+        { "<|endoftext|>\na<|endoftext|>b\n<|endoftext|>\n<|endoftext|>\n", "[a][b]", SPLIT_GAPS },
+        { "a\n\nb\n\n\nc\fd\n", "[a\n\nb][c][d\n]", SPLIT_GAPS },
+        { "a\nb\n<|endoftext|>\nc\n\n", "[a][b][c]", SPLIT_LINES },
+        { "a\n\n\nb<|endoftext|>", "[a\n\n\nb<|endoftext|>]", SPLIT_NONE },
+        { "<|endoftext", "[<|endoftext]", SPLIT_GAPS }
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        char got[100] = "";
+        const unsigned char *text = (const unsigned char *)texts[i].text, *document;
+        size_t at = 0, size = strlen(texts[i].text), length;
+        while ((document = document_next(text, size, texts[i].split, &at, &length)))
+            snprintf(got + strlen(got), sizeof got - strlen(got), "[%.*s]", (int)length, document);
+        CHECK(!strcmp(got, texts[i].documents), "%s, not %s", got, texts[i].documents);
+    }
 }
 
 static void test_answers_of_tasks_are_right(void) {
@@ -413,22 +479,59 @@ static void test_the_best_model_is_kept_or_the_last(void) {
 #undef RASH
 }
 
-/* Both in the same stretches, so that both see the same before a token. */
-static void test_the_loss_is_the_librarys(void) {
-    static const char held_out[] = "The cat said: \"a mill has no flour\", and was gone.";
+/* What train says of the held-out text, and perplexity of the model. */
+static void check_same_loss(const char *options, const char *measured) {
+    char words[512];
     double loss, bits;
-    write_file(WORK "valid.txt", held_out, sizeof held_out - 1);
-    CHECK(train(TEXT " -o " WORK "m.gguf --valid " WORK "valid.txt --steps 20 --length 8"
-                " --reports 1")
-          == 0, "trains");
+    snprintf(words, sizeof words, TEXT " -o " WORK "m.gguf --valid " WORK "valid.txt --steps 20"
+             " --length 8 --reports 1 %s", options);
+    CHECK(train(words) == 0, "trains");
     loss = logged("held out ");
     bits = logged("(");
-    CHECK(call(command_perplexity,
-               "perplexity -m " WORK "m.gguf -f " WORK "valid.txt --length 8 -c 3") == 0,
-          "measures");
-    CHECK(fabs(loss - logged("nats per token")) < 1e-4, "%g, not %g", logged("nats per token"),
-          loss);
-    CHECK(fabs(bits - logged("bits per byte")) < 1e-4, "%g, not %g", logged("bits per byte"), bits);
+    snprintf(words, sizeof words, "perplexity -m " WORK "m.gguf -f " WORK "valid.txt -c 3 %s",
+             measured);
+    CHECK(call(command_perplexity, words) == 0, "measures");
+    CHECK(fabs(loss - logged("nats per token")) < 1e-4, "%s: %g, not %g", options,
+          logged("nats per token"), loss);
+    CHECK(fabs(bits - logged("bits per byte")) < 1e-4, "%s: %g, not %g", options,
+          logged("bits per byte"), bits);
+}
+
+/* Documents with nothing before them, or stretches of one document. */
+static void test_the_loss_is_the_librarys(void) {
+    static const char held_out[] = "The cat said: \"a mill has no flour\", and was gone.";
+    static const char documents[] = "The cat said: \"a mill has no flour\".\n<|endoftext|>\n"
+                                    "The sons shared boots.\n\n\nThe cat ground the corn.\n";
+    double afresh;
+    write_file(WORK "valid.txt", held_out, sizeof held_out - 1);
+    check_same_loss("--afresh", "--length 8");
+    check_same_loss("", "");
+    write_file(WORK "valid.txt", documents, sizeof documents - 1);
+    check_same_loss("", "--split gaps");
+    check_same_loss("--run-on 1", "--split gaps");
+    afresh = logged("nats per token");
+    CHECK(call(command_perplexity, "perplexity -m " WORK "m.gguf -f " WORK "valid.txt --split gaps"
+               " --run-on") == 0 && logged("bytes") == 83, "%g bytes", logged("bytes"));
+    CHECK(logged("nats per token") > 0 && fabs(logged("nats per token") - afresh) > 1e-4,
+          "what came before changes nothing: %g", afresh);
+}
+
+/* In the last fifth the held-out loss is that of the rounded network, and the file is exact. */
+static void test_steps_for_rounded_weights(void) {
+    static const struct { const char *type; double apart; } types[] = {
+        { "q8_0", 0.01 }, { "q4_0", 0.05 }                  /* activations are rounded there too */
+    };
+    for (int i = 0; i < 2; i++) {
+        char words[512];
+        double loss;
+        snprintf(words, sizeof words, TEXT " -o " WORK "r.gguf --steps 150 --rate 0.02 --reports 1"
+                 " --valid " TEXT " --quantise %s --type %s", types[i].type, types[i].type);
+        CHECK(train(words) == 0, "trains");
+        loss = logged("held out ");
+        CHECK(call(command_perplexity, "perplexity -m " WORK "r.gguf -f " TEXT) == 0, "measures");
+        CHECK(fabs(loss - logged("nats per token")) < types[i].apart, "%s: %g, not %g",
+              types[i].type, logged("nats per token"), loss);
+    }
 }
 
 static void test_models_move_to_other_layouts_and_back(void) {
@@ -452,23 +555,30 @@ static void test_models_move_to_other_layouts_and_back(void) {
 
 #define LONG TEXT " --steps 60 --reports 30 --hold-out 0.1 --name m "
 
+static void check_killed(const char *options, int sent) {
+    char words[512];
+    pid_t child;
+    int end;
+    snprintf(words, sizeof words, LONG "%s -o " WORK "whole.gguf", options);
+    CHECK(train(words) == 0, "trains");
+    remove(WORK "ck");
+    snprintf(words, sizeof words, LONG "%s -o " WORK "killed.gguf --resume --checkpoint " WORK "ck",
+             options);
+    child = start(words, 0);
+    await_file(WORK "ck", child);
+    kill(child, sent);
+    end = end_of(child);
+    CHECK(end == 0 || end == 130 || end == -SIGKILL || end == -SIGINT, "ended with %d", end);
+    CHECK(train(words) == 0, "goes on");
+    CHECK(same_files(WORK "whole.gguf", WORK "killed.gguf"), "%s: not the same after signal %d",
+          options, sent);
+}
+
 static void test_a_killed_run_goes_on_exactly(void) {
-    static const int signals[] = { SIGKILL, SIGKILL, SIGINT };
-    CHECK(train(LONG "-o " WORK "whole.gguf") == 0, "trains");
-    for (int i = 0; i < 3; i++) {
-        pid_t child;
-        int end;
-        remove(WORK "ck");
-        child = start(LONG "-o " WORK "killed.gguf --checkpoint " WORK "ck", 0);
-        await_file(WORK "ck", child);
-        kill(child, signals[i]);
-        end = end_of(child);
-        CHECK(end == 0 || end == 130 || end == -SIGKILL || end == -SIGINT, "ended with %d", end);
-        CHECK(train(LONG "-o " WORK "killed.gguf --checkpoint " WORK "ck --resume") == 0,
-              "goes on");
-        CHECK(same_files(WORK "whole.gguf", WORK "killed.gguf"), "not the same after signal %d",
-              signals[i]);
-    }
+    check_killed("", SIGKILL);
+    check_killed("--run-on 0.5 --muon 0.9 --quantise q4_0", SIGKILL);
+    check_killed("--afresh", SIGKILL);
+    check_killed("", SIGINT);
 }
 
 /* The limit lets nothing through, or the model, which is written first, but not the checkpoint. */
@@ -567,6 +677,8 @@ static void test_wrong_use_is_explained(void) {
         { WORK "none.txt -o " WORK "x.gguf", "cannot be opened", 1 },
         { WORK " -o " WORK "x.gguf", "is a directory", 1 },
         { TEXT " -o " WORK "x.gguf --type q9", "no such type", 2 },
+        { TEXT " -o " WORK "x.gguf --quantise q5_0", "q8_0 or q4_0", 2 },
+        { TEXT " -o " WORK "x.gguf --muon 1", "less than 1", 2 },
         { TEXT " -o " WORK "x.gguf --time soon", "not like 90m", 2 },
         { TEXT " -o " WORK "x.gguf --blocks rax", "not made of r and a", 2 },
         { TEXT " -o " WORK "x.gguf --heads 3", "multiple of 4", 2 },
@@ -591,11 +703,13 @@ int main(int argc, char **argv) {
     RUN(test_tokens_come_back_as_text);
     RUN(test_tokens_are_the_encoders);
     RUN(test_vocabularies_repeat);
-    RUN(test_an_epoch_is_every_token_once);
+    RUN(test_an_epoch_is_every_document_once);
+    RUN(test_documents_end_where_they_should);
     RUN(test_answers_of_tasks_are_right);
     RUN(test_a_paragraph_is_learned_by_heart);
     RUN(test_the_best_model_is_kept_or_the_last);
     RUN(test_the_loss_is_the_librarys);
+    RUN(test_steps_for_rounded_weights);
     RUN(test_models_move_to_other_layouts_and_back);
     RUN(test_a_killed_run_goes_on_exactly);
     RUN(test_a_full_disk_leaves_what_is_there);

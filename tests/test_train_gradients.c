@@ -1,7 +1,7 @@
 /* Promise: training uses the exact gradients. The source of the net, compiled here with doubles,
  * agrees with central differences in every tensor, so in every component: Griffin, Hawk and
- * attention alone, with documents that begin in the middle, sizes that fill no vector, and batches
- * larger than any block of the computation. */
+ * attention alone, with documents that begin in the middle, states from an earlier text, sizes that
+ * fill no vector, and batches larger than any block of the computation. */
 
 #define NET_REAL double
 #ifndef GRIFFIN_SCALAR_ONLY
@@ -28,16 +28,17 @@ static griffin_config shape(const char *blocks) {
     return c;
 }
 
-/* A net whose every weight matters, and a batch for it. */
+/* A net whose every weight matters, and a batch for it, perhaps with states. */
 typedef struct scene {
     net      *n;
     int       sequences, length;
     int32_t  *tokens, *targets;
     uint8_t  *fresh;
+    double   *state;
 } scene;
 
 static scene scene_new(const griffin_config *config, int sequences, int length) {
-    scene s = { net_new(config, length), sequences, length, NULL, NULL, NULL };
+    scene s = { net_new(config, length), sequences, length, NULL, NULL, NULL, NULL };
     int count = sequences * length;
     for (int i = 0; i < s.n->weight_count; i++) {
         net_weight *w = &s.n->weights[i];
@@ -57,11 +58,32 @@ static scene scene_new(const griffin_config *config, int sequences, int length) 
 
 static void scene_free(scene *s) {
     net_free(s->n);
-    free(s->tokens); free(s->targets); free(s->fresh);
+    free(s->tokens); free(s->targets); free(s->fresh); free(s->state);
+}
+
+static net_batch batch_of(const scene *s) {
+    net_batch b = { s->sequences, s->length, s->tokens, s->targets, s->fresh, s->state, NULL };
+    return b;
 }
 
 static double loss(const scene *s) {
-    return net_loss(s->n, s->tokens, s->targets, s->fresh, s->sequences, s->length, NULL);
+    net_batch b = batch_of(s);
+    return net_loss(s->n, &b, NULL);
+}
+
+static double backward(const scene *s, float scale) {
+    net_batch b = batch_of(s);
+    return net_backward(s->n, &b, scale, NULL);
+}
+
+/* The states that the batch leaves, before new ones. */
+static void read_before(scene *s) {
+    net_batch b = batch_of(s);
+    double *state = (double *)malloc((size_t)s->sequences * net_state_size(s->n) * sizeof *state);
+    b.next = state;
+    net_loss(s->n, &b, NULL);
+    free(s->state);
+    s->state = state;
 }
 
 /* The loss some way along the direction, of weights from first to last. */
@@ -101,15 +123,23 @@ static void check_direction(const scene *s, int first, int last, double step) {
 }
 
 /* Each tensor by itself. Gradients are for twice the loss, and halved again. */
-static void check_tensors(const griffin_config *config) {
-    scene s = scene_new(config, 3, 17);
+static void check_scene(const griffin_config *config, int length, int before) {
+    scene s = scene_new(config, 3, length);
     double whole, again;
-    whole = net_backward(s.n, s.tokens, s.targets, s.fresh, s.sequences, s.length, 0.5f, NULL);
-    again = net_backward(s.n, s.tokens, s.targets, s.fresh, s.sequences, s.length, 0.5f, NULL);
+    for (int i = 0; i < before; i++) read_before(&s);
+    whole = backward(&s, 0.5f);
+    again = backward(&s, 0.5f);
     CHECK(whole == again && whole == loss(&s), "%g, %g and %g", whole, again, loss(&s));
     for (int i = 0; i < s.n->weight_count; i++)
         for (int round = 0; round < 3; round++) check_direction(&s, i, i + 1, 1e-4);
     scene_free(&s);
+}
+
+/* From nothing; and from states, of two sequences where one is shorter than the window. */
+static void check_tensors(const griffin_config *config) {
+    check_scene(config, 17, 0);
+    check_scene(config, 17, 1);
+    check_scene(config, 3, 2);
 }
 
 static void test_griffin(void) {
@@ -148,7 +178,9 @@ static void test_large(void) {
     c.window = 70;
     s = scene_new(&c, 8, 300);
     for (int i = 0; i < s.sequences * s.length; i++) s.fresh[i] = roll(150) == 0;
-    net_backward(s.n, s.tokens, s.targets, s.fresh, s.sequences, s.length, 1, NULL);
+    for (int i = 0; i < s.sequences; i++) s.fresh[i * s.length] = (uint8_t)(i % 2);
+    read_before(&s);
+    backward(&s, 1);
     check_direction(&s, 0, s.n->weight_count, 1e-6);
     scene_free(&s);
 }
@@ -161,10 +193,41 @@ static void test_documents(void) {
     memset(s.fresh, 0, 20);
     s.fresh[8] = 1;
     both = loss(&s);
-    first = net_loss(s.n, s.tokens, s.targets, NULL, 1, 8, NULL);
-    second = net_loss(s.n, s.tokens + 8, s.targets + 8, NULL, 1, 12, NULL);
+    first = net_loss(s.n, &(net_batch){ 1, 8, s.tokens, s.targets, NULL, NULL, NULL }, NULL);
+    second = net_loss(s.n, &(net_batch){ 1, 12, s.tokens + 8, s.targets + 8, NULL, NULL, NULL },
+                      NULL);
     CHECK(fabs(both - first - second) < 1e-12 * both, "%.17g and %.17g", both, first + second);
     scene_free(&s);
+}
+
+/* A text reads the same in one sequence, and in pieces that carry the state. */
+static void check_pieces(const char *blocks, int length) {
+    enum { ALL_OF_IT = 24 };
+    griffin_config c = shape(blocks);
+    scene s = scene_new(&c, 1, ALL_OF_IT);
+    size_t size = net_state_size(s.n);
+    double whole, pieces = 0, *state = (double *)calloc(2 * size, sizeof *state);
+    memset(s.fresh, 0, ALL_OF_IT);
+    s.fresh[10] = 1;
+    whole = loss(&s);
+    for (int at = 0, turn = 0; at < ALL_OF_IT; at += length, turn = !turn) {
+        net_batch b = { 1, length, s.tokens + at, s.targets + at, s.fresh + at,
+                        state + (turn ? size : 0), state + (turn ? 0 : size) };
+        pieces += net_loss(s.n, &b, NULL);
+    }
+    CHECK(fabs(whole - pieces) < 1e-12 * whole, "%s in pieces of %d: %.17g and %.17g", blocks,
+          length, whole, pieces);
+    free(state);
+    scene_free(&s);
+}
+
+static void test_state(void) {
+    for (int length = 1; length <= 12; length++) {
+        if (24 % length) continue;
+        check_pieces("rr", length);
+        check_pieces("aa", length);
+        check_pieces("rra", length);
+    }
 }
 
 /* sqrt(1 - a^2) has no slope at a = 1; the reference's largest one is 1000. */
@@ -183,11 +246,11 @@ static void test_bounded_root(void) {
 static void test_update(void) {
     griffin_config c = shape("r");
     scene s = scene_new(&c, 2, 9);
-    net_adam adam = { 0.01f, 0.9f, 0.99f, 1e-8f, 0.1f, 0.5f, 0 };
+    net_adam adam = { 0.01f, 0.9f, 0.99f, 1e-8f, 0.1f, 0.5f, 0, 0 };
     double squares = 0, norm, value[2], d[2];
     const int at = 7;
     net_weight *w[2] = { s.n->embedding.weight, s.n->final_norm };
-    net_backward(s.n, s.tokens, s.targets, s.fresh, s.sequences, s.length, 1, NULL);
+    backward(&s, 1);
     for (int i = 0; i < s.n->weight_count; i++)
         for (size_t j = 0; j < s.n->weights[i].count; j++)
             squares += s.n->weights[i].gradient[j] * s.n->weights[i].gradient[j];
@@ -209,13 +272,51 @@ static void test_update(void) {
     scene_free(&s);
 }
 
+/* A matrix that keeps the length of all vectors, about: its singular values are near 1. */
+static void check_orthogonal(int rows, int cols) {
+    double x[40 * 40], scratch[5 * 64 * 64], v[40], w[40];
+    for (int i = 0; i < rows * cols; i++) x[i] = 1e3 * (2 * uniform(&dice_seed) - 1);
+    orthogonalise(rows, cols, x, scratch);
+    for (int round = 0; round < 20; round++) {
+        double before = 0, after = 0;
+        for (int i = 0; i < rows; i++) v[i] = 2 * uniform(&dice_seed) - 1;
+        for (int j = 0; j < cols; j++) w[j] = 0;
+        for (int i = 0; i < rows; i++) {
+            before += v[i] * v[i];
+            for (int j = 0; j < cols; j++) w[j] += v[i] * x[i * cols + j];
+        }
+        for (int j = 0; j < cols; j++) after += w[j] * w[j];
+        CHECK(after > 0.4 * before && after < 1.6 * before, "%d x %d: %g times as long", rows, cols,
+              sqrt(after / before));
+    }
+}
+
+static void test_muon(void) {
+    griffin_config c = shape("ra");
+    scene s = scene_new(&c, 2, 9);
+    net_adam adam = { 0.01f, 0.9f, 0.99f, 1e-8f, 0, 0, 0.9f, 0 };
+    const net_weight *w[2] = { s.n->layers[1].up.weight, s.n->embedding.weight };
+    double before[2];
+    check_orthogonal(8, 28);
+    check_orthogonal(1, 5);
+    backward(&s, 1);
+    for (int i = 0; i < 2; i++) before[i] = w[i]->value[0];
+    net_update(s.n, &adam);
+    for (int i = 0; i < 2; i++) CHECK(w[i]->value[0] != before[i], "%s stays", w[i]->name);
+    CHECK(w[0]->square[0] == 0 && w[1]->square[0] > 0, "only AdamW has squares");
+    CHECK(w[0]->gradient[0] == 0, "not zeroed");
+    scene_free(&s);
+}
+
 int main(void) {
     RUN(test_griffin);
     RUN(test_hawk);
     RUN(test_attention);
     RUN(test_large);
     RUN(test_documents);
+    RUN(test_state);
     RUN(test_bounded_root);
     RUN(test_update);
+    RUN(test_muon);
     return test_end();
 }

@@ -9,7 +9,7 @@ compare() {
     kind=$1 model=build/training/$1.gguf
     shift
     build/griffin train "$train" -o "$model" --kind "$kind" --width 128 --layers 6 --vocab 2048 \
-        --length 256 --steps 3000 --checkpoint "$model.ck" --resume "$@" > "$model.log"
+        --length 256 --afresh --steps 3000 --checkpoint "$model.ck" --resume "$@" > "$model.log"
     printf '| %s' "$kind"
     for length in 256 1024 4096; do
         build/griffin perplexity -m "$model" -f "$valid" --length $length 2> /dev/null |

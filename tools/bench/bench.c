@@ -3,7 +3,7 @@
 
 #include "run.h"
 #include "../convert/config.h"
-#include "../shared/engine.h"
+#include "../convert/tiles.h"
 #include "../shared/host.h"
 #include "../shared/plot.h"
 #include "../shared/session.h"
@@ -554,7 +554,7 @@ static int check(const command *c, settings *s) {
             return options_wrong(c, "--%s: '%s' is not a list of numbers from %g to %g",
                                  lists[i].name, lists[i].list->text, lists[i].least, lists[i].most);
     while (next_word(&types, type, sizeof type))
-        if (!engine_has_tiling(type))
+        if (!tile_exists(type))
             return options_wrong(c, "--type: '%s' is not f32, f16, bf16, q8_0 or q4_0", type);
     if (*types) return options_wrong(c, "--type: '%s' is not a list of types", s->types);
     if (!!s->path + !!s->preset + !!s->compare != 1)

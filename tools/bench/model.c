@@ -4,7 +4,6 @@
 #include "../convert/config.h"
 #include "../convert/tensors.h"
 #include "../convert/tiles.h"
-#include "../shared/engine.h"
 #include "../shared/host.h"
 
 #include <math.h>
@@ -136,7 +135,7 @@ static int draw_all(drawing *d, const griffin_config *c) {
     tensors_free(&list);
     gguf_string(&d->file, "general.architecture", "griffin");
     gguf_u32(&d->file, "general.alignment", GGUF_ALIGNMENT);
-    gguf_u32(&d->file, "griffin.format_version", ENGINE_FILE_VERSION);
+    gguf_u32(&d->file, "griffin.format_version", GRIFFIN_FORMAT_VERSION);
     config_write(c, &d->file);
     return d->tensors && !d->file.keys.failed && !d->file.infos.failed ? 0 : -1;
 }
@@ -222,7 +221,7 @@ static void find_weights(bench_model *b) {
     for (int i = 0; i < b->info->tensors; i++) {
         if (griffin_get_tensor(b->model, i, &t) != GRIFFIN_OK) break;
         const char *ending = strrchr(t.name, '.');
-        if (!b->copy && ending && engine_has_tiling(ending + 1)) tiles += t.bytes;
+        if (!b->copy && ending && tile_exists(ending + 1)) tiles += t.bytes;
         has_head |= !strncmp(t.name, "lm_head.weight", 14);
     }
     b->head_parameters = (double)c->vocab * c->width;

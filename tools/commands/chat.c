@@ -57,19 +57,14 @@ static int answer(chat *c, const char *words, size_t size) {
     token_list list = { NULL, 0, 0 };
     int status = add_prompt(c, &list, words, size);
     if (!status && list.count > 0) status = session_feed(&c->s, &list, &c->sampler, 0);
-    if (!status) status = session_generate(&c->s, &c->sampler, c->limit, 0);
+    if (!status) status = session_generate(&c->s, &c->sampler, c->limit, ENDS_END);
     tokens_free(&list);
-    if (!status) printf("\n");
-    return status || output_flush();
+    status = status || session_end_line();
+    if (!status && c->s.is_cut) note(CUT_MESSAGE, c->limit);
+    return status;
 }
 
 /* ---- commands: after a message about a failure the conversation goes on --------------------- */
-
-static void reset(chat *c) {
-    memset(c->s.state, 0, griffin_state_size(c->s.model));
-    memset(&c->s.decoder, 0, sizeof c->s.decoder);
-    c->sampler.accepted = 0;
-}
 
 static void save(chat *c, const char *path) {
     const session *s = &c->s;
@@ -85,9 +80,10 @@ static void save(chat *c, const char *path) {
 
 static void load(chat *c, const char *path) {
     file_bytes file;
-    int error;
-    if (text_open(&file, NULL, path) == 0) {
-        error = griffin_load(c->s.model, c->s.state, &c->sampler, &c->s.decoder, file.data,
+    report r;
+    if (file_open(&file, path, &r)) complain("%s", r.text);
+    else {
+        int error = griffin_load(c->s.model, c->s.state, &c->sampler, &c->s.decoder, file.data,
                              (size_t)file.size);
         if (error < 0) session_error(&c->s, error);
         else printf("the conversation of %s goes on\n", path);
@@ -108,7 +104,7 @@ static int run_command(chat *c, const char *line) {
     size_t length = (size_t)(word - line);
     const char *name = word + strspn(word, " ");
     if (!strncmp(line, "/quit", 6) || !strncmp(line, "/exit", 6)) return 0;
-    if (!strcmp(line, "/reset")) reset(c);
+    if (!strcmp(line, "/reset")) session_reset(&c->s, &c->sampler);
     else if (length == 5 && !memcmp(line, "/save", 5) && *name) save(c, name);
     else if (length == 5 && !memcmp(line, "/load", 5) && *name) load(c, name);
     else if (!strcmp(line, "/help")) fputs(chat_help, stdout);
@@ -118,26 +114,32 @@ static int run_command(chat *c, const char *line) {
 
 /* ---- the conversation ----------------------------------------------------------------------- */
 
-static char *trim(char *line) {
-    while (isspace((unsigned char)*line)) line++;
-    size_t n = strlen(line);
-    while (n > 0 && isspace((unsigned char)line[n - 1])) n--;
-    line[n] = 0;
+static char *trim(char *line, size_t *size) {
+    for (; isspace((unsigned char)*line); line++) --*size;
+    while (*size > 0 && isspace((unsigned char)line[*size - 1])) --*size;
+    line[*size] = 0;
     return line;
+}
+
+/* A line that holds a NUL is no command. Returns 0 to leave the conversation. */
+static int hear(chat *c, char *line, size_t size, int *status) {
+    const char *words = *line == '/' || !c->raw ? trim(line, &size) : line;
+    if (*words == '/' && strlen(words) == size) return run_command(c, words);
+    if (size > 0) *status = answer(c, words, size);
+    return 1;
 }
 
 static int converse(chat *c) {
     int terminal = is_terminal(stdin), status = 0, going = 1;
-    interrupt_catch();
+    interrupt_catch(1);
     while (going && !status) {
         if (terminal) printf("> ");
         if ((status = output_flush()) != 0) break;
         interrupt_clear();
-        char *line = input_line();
+        size_t size;
+        char *line = input_line(&size);
         if (!line) break;
-        const char *words = *line == '/' || !c->raw ? trim(line) : line;
-        if (*words == '/') going = run_command(c, words);
-        else if (*words) status = answer(c, words, strlen(words));
+        going = hear(c, line, size, &status);
         free(line);
     }
     if (terminal && going) printf("\n");
@@ -152,8 +154,7 @@ static int check_turns(chat *c, const char *path) {
         return complain("%s: the vocabulary has no turn markers, so this model was not made for "
                         "conversation; with --raw it continues what you write", path);
     if (!c->s.info->chat_template[0])
-        fprintf(stderr, "griffin: note: the file has no chat template; if the answers make no "
-                        "sense, try --raw\n");
+        note("the file has no chat template; if the answers make no sense, try --raw");
     return 0;
 }
 

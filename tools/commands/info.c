@@ -1,6 +1,5 @@
 /* info.c - griffin info: what a model file holds, for people and as JSON. */
 
-#include "../shared/engine.h"
 #include "../shared/session.h"
 
 #include <stdio.h>
@@ -32,7 +31,7 @@ static void print_network(const griffin_info *i) {
            "attention", c->heads, c->head_dim, c->kv_heads, kv_type_name(i->kv_type),
            c->qkv_bias ? ", biases" : "", c->window, i->attn_keys);
     printf("%-12s %d dimensions, base %g\n", "rope", c->rope_dims, c->rope_base);
-    printf("%-12s %s, norm eps %g, offset %g\n", "functions", engine_activation_name(c->activation),
+    printf("%-12s %s, norm eps %g, offset %g\n", "functions", griffin_activation_name(c->activation),
            c->eps, c->norm_offset);
     printf("%-12s scaled by %g, logits capped at %g%s\n", "embedding", c->embedding_scale,
            c->soft_cap, c->soft_cap > 0 ? "" : " (not at all)");
@@ -48,7 +47,11 @@ static void print_vocabulary(const griffin_info *i) {
 }
 
 static void print_info(const griffin_info *i) {
-    if (i->name[0]) printf("%-12s %s\n", "name", i->name);
+    if (i->name[0]) {
+        printf("%-12s ", "name");
+        report_print(i->name, strlen(i->name));
+        printf("\n");
+    }
     print_network(i);
     print_vocabulary(i);
     printf("%-12s %llu, mostly %s, in %d tensors\n", "parameters", (ull)i->parameters, i->type,
@@ -61,19 +64,29 @@ static void print_info(const griffin_info *i) {
 }
 
 static void print_tensor(const griffin_tensor *t) {
-    int n = printf("%-52s %-5s [", t->name, t->type);
+    int n = report_print(t->name, strlen(t->name));
+    n += printf("%*s %-5s [", n < 52 ? 52 - n : 0, "", t->type);
     for (int k = 0; k < t->rank; k++) n += printf(k ? ", %llu" : "%llu", (ull)t->shape[k]);
     printf("]%*s at %llu, %llu bytes\n", n < 74 ? 74 - n : 1, "", (ull)t->offset, (ull)t->bytes);
+}
+
+/* At most `longest` bytes of a text; characters stay whole. */
+static void print_cut(const char *words, size_t length, size_t longest) {
+    size_t shown = length < longest ? length : longest;
+    for (int i = 0; i < 3 && shown < length && ((unsigned char)words[shown] & 0xc0) == 0x80; i++)
+        shown--;
+    report_print(words, shown);
+    if (shown < length) printf("...");
 }
 
 /* A key and its value, or the first values of an array. */
 static void print_metadata(griffin_metadata *m) {
     enum { SHOWN = 4, LONGEST = 60 };
-    printf("%-48.*s ", (int)m->key_length, m->key);
+    int n = report_print(m->key, m->key_length);
+    printf("%*s ", n < 48 ? 48 - n : 0, "");
     if (m->is_array) printf("[%llu] ", (ull)m->count);
     if (m->count) do {
-        const char *more = m->length > LONGEST ? "..." : "";
-        if (m->text) printf("%.*s%s", (int)(*more ? LONGEST : m->length), m->text, more);
+        if (m->text) print_cut(m->text, m->length, LONGEST);
         else printf("%.9g", m->number);
         printf(m->index + 1 < m->count ? ", " : "");
     } while (m->index + 1 < SHOWN && griffin_next_element(m));
@@ -133,13 +146,15 @@ static void json_operation(const griffin_operation *o, int is_last) {
 
 /* ---- for programs ------------------------------------------------------------------------- */
 
+/* JSON is UTF-8. Bytes that are not stand as the replacement character. */
 static void json_text(const char *words) {
     putchar('"');
-    for (; *words; words++) {
+    for (size_t n; *words; words += n ? n : 1) {
         unsigned char byte = (unsigned char)*words;
+        n = report_printable(words, 4);     /* the NUL is part of no character */
         if (byte == '"' || byte == '\\') printf("\\%c", byte);
-        else if (byte < 32) printf("\\u%04x", byte);
-        else putchar(byte);
+        else if (n > 0) printf("%.*s", (int)n, words);
+        else printf("\\u%04x", byte < 128 ? byte : 0xfffdu);
     }
     putchar('"');
 }
@@ -154,7 +169,7 @@ static void json_config(const griffin_config *c) {
     printf("    \"rope_dims\": %d, \"rope_base\": %.9g, \"eps\": %.9g, \"norm_offset\": %.9g,\n",
            c->rope_dims, c->rope_base, c->eps, c->norm_offset);
     printf("    \"embedding_scale\": %.9g, \"soft_cap\": %.9g, \"activation\": \"%s\",\n",
-           c->embedding_scale, c->soft_cap, engine_activation_name(c->activation));
+           c->embedding_scale, c->soft_cap, griffin_activation_name(c->activation));
     printf("    \"qkv_bias\": %s, \"blocks\": \"%s\"\n  },\n", c->qkv_bias ? "true" : "false",
            c->blocks);
 }

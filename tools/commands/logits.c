@@ -7,7 +7,6 @@
 #include "../shared/json.h"
 #include "../shared/session.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,7 +75,7 @@ static int pass_length(const token_list *positions, int count, int i, int chunk)
     return n;
 }
 
-static int write_floats(FILE *out, const float *values, size_t count) {
+static int write_floats(file_output *out, const float *values, size_t count, report *r) {
     unsigned char bytes[4];
     uint32_t bits;
     for (size_t i = 0; i < count; i++) {
@@ -85,7 +84,7 @@ static int write_floats(FILE *out, const float *values, size_t count) {
         bytes[1] = (unsigned char)(bits >> 8);
         bytes[2] = (unsigned char)(bits >> 16);
         bytes[3] = (unsigned char)(bits >> 24);
-        if (fwrite(bytes, 1, 4, out) != 4) return 1;
+        if (file_write(out, bytes, 4, r)) return -1;
     }
     return 0;
 }
@@ -104,9 +103,10 @@ static int pass(session *s, const int32_t *tokens, int n, int chunk, float *logi
 }
 
 static int run_all(session *s, const token_list *tokens, const token_list *positions, int chunk,
-                   FILE *out, const char *path) {
+                   file_output *out) {
     size_t vocab = (size_t)s->info->config.vocab;
     int n, error = 0, status = 0;
+    report r;
     for (int i = 0; i < tokens->count && !status; i += n) {
         float *logits;
         n = pass_length(positions, tokens->count, i, chunk);
@@ -116,8 +116,7 @@ static int run_all(session *s, const token_list *tokens, const token_list *posit
             memset(s->state, 0, griffin_state_size(s->model));
         error = pass(s, tokens->data + i, n, chunk, logits);
         if (error < 0) status = session_error(s, error);
-        else if (write_floats(out, logits, (size_t)n * vocab))
-            status = complain("%s: %s", path, strerror(errno));
+        else if (write_floats(out, logits, (size_t)n * vocab, &r)) status = complain("%s", r.text);
         free(logits);
     }
     return status;
@@ -125,12 +124,16 @@ static int run_all(session *s, const token_list *tokens, const token_list *posit
 
 static int write_logits(session *s, const char *in, const char *path, int chunk) {
     token_list tokens = { NULL, 0, 0 }, positions = { NULL, 0, 0 };
+    file_output out;
+    report r;
     int status = read_json(in, &tokens, &positions)
               || check_tokens(&tokens, &positions, s->info->config.vocab);
-    FILE *out = status ? NULL : file_stream(path, "wb");
-    if (!status && !out) status = complain("%s: %s", path, strerror(errno));
-    if (!status) status = run_all(s, &tokens, &positions, chunk, out, path);
-    if (out && fclose(out) && !status) status = complain("%s: %s", path, strerror(errno));
+    if (!status && file_create(&out, path, &r)) status = complain("%s", r.text);
+    else if (!status) {
+        status = run_all(s, &tokens, &positions, chunk, &out);
+        if (status) file_abandon(&out);
+        else if (file_finish(&out, &r)) status = complain("%s", r.text);
+    }
     tokens_free(&tokens);
     tokens_free(&positions);
     return status;

@@ -19,18 +19,14 @@ static const char *kind_name(int kind) {
     }
 }
 
-static int is_continuation(char c) { return ((unsigned char)c & 0xc0) == 0x80; }
-
 /* Prints whole characters as they are, control bytes and parts of characters in hexadecimal. */
 static void print_quoted(const char *bytes, int n) {
-    int whole = !(n > 0 && (is_continuation(bytes[0]) || (n == 1 && bytes[0] & 0x80)));
     putchar('\'');
-    for (int i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)bytes[i];
-        if (c == '\n') printf("\\n");
-        else if (c == '\'' || c == '\\') printf("\\%c", c);
-        else if (c < 32 || c == 127 || (c >= 128 && !whole)) printf("\\x%02x", c);
-        else putchar(c);
+    for (int i = 0, size; i < n; i += size ? size : 1) {
+        size = (int)report_printable(bytes + i, (size_t)(n - i));
+        if (bytes[i] == '\n') printf("\\n");
+        else if (bytes[i] == '\'' || bytes[i] == '\\') printf("\\%c", bytes[i]);
+        else report_print(bytes + i, size ? (size_t)size : 1);
     }
     putchar('\'');
 }
@@ -119,6 +115,8 @@ int command_tokenize(int argc, char **argv) {
                         table };
     int status = options_parse(&c, argc, argv);
     if (status >= 0) return status;
+    if ((prompt != NULL) + (file != NULL) + (ids != NULL) > 1)
+        return options_wrong(&c, "-p, -f and --decode exclude each other");
     if (!prompt && !file && !ids && is_terminal(stdin))
         return options_wrong(&c, "no text: give -p TEXT, -f FILE, or standard input");
     if ((status = session_open(&s, &c, &o, NEEDS_TEXT)) != 0) return status;

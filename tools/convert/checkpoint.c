@@ -50,6 +50,22 @@ int weights_open(weights *w, const char *source, report *r) {
 
 /* ---- tokenizers ------------------------------------------------------------------------------ */
 
+static uint64_t skip_blanks(const file_bytes *file, uint64_t at) {
+    while (at < file->size && memchr(" \t\r\n", file->data[at], 4)) at++;
+    return at;
+}
+
+/* JSON may begin with a byte order mark and with white space. A SentencePiece model begins with a
+ * line feed too, which is the key of its first piece. The '{' after it may be a length of 123
+ * bytes, but then no '"' follows. */
+static int is_json(const file_bytes *file) {
+    uint64_t mark = file->size >= 3 && memcmp(file->data, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+    uint64_t at = skip_blanks(file, mark);
+    if (at == file->size || file->data[at] != '{') return 0;
+    at = skip_blanks(file, at + 1);
+    return at == file->size || file->data[at] == '"' || file->data[at] == '}';
+}
+
 int vocabulary_read(vocabulary *v, const char *path, report *r) {
     file_bytes file;
     int status;
@@ -57,7 +73,7 @@ int vocabulary_read(vocabulary *v, const char *path, report *r) {
     v->bos = v->eos = v->unknown = v->pad = v->end_of_turn = -1;
     v->escape_whitespaces = 1;
     if (file_open(&file, path, r) != 0) return -1;
-    if (file.size && file.data[0] == '{')
+    if (is_json(&file))
         status = vocabulary_from_json(v, file.data, (size_t)file.size, path, r);
     else
         status = vocabulary_from_sentencepiece(v, file.data, (size_t)file.size, path, r);

@@ -7,14 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../shared/engine.h"
 #include "../shared/json.h"
 #include "quantise.h"
 
 /* ---- numbers: one row each ---------------------------------------------------------
  * What stands for an absent one, what null means, and what is allowed. NONE depends on other
- * numbers or means "not said". The rows from BOS on are also looked for in the companions of
- * config.json. */
+ * numbers or means "not said", which some files write as a pad of -1. The rows from BOS on are also
+ * looked for in the companions of config.json. */
 
 enum { VOCAB, WIDTH, MLP, LAYERS, HEADS, KV_HEADS, HEAD_DIM, LRU, WINDOW, TAPS, CONTEXT,
        SOFT_CAP, EPS, ROPE_BASE, ROTARY, SCALE, QKV_BIAS, BOS, EOS, PAD, ADD_BOS, ADD_EOS, FIELDS };
@@ -46,13 +45,13 @@ static const field fields[FIELDS] = {
     {"max_position_embeddings",      WHOLE, 8192,   FORBIDDEN, 1,     2147483647},
     {"logits_soft_cap",              REAL,  30,     0,         0,     1e6},
     {"rms_norm_eps",                 REAL,  1e-6,   FORBIDDEN, 1e-30, 0.999999},
-    {"rope_theta",                   REAL,  10000,  FORBIDDEN, 1,     1e12},
-    {"partial_rotary_factor",        REAL,  0.5,    FORBIDDEN, 0,     1},
+    {"rope_theta",                   REAL,  NONE,   FORBIDDEN, 1,     1e12},
+    {"partial_rotary_factor",        REAL,  NONE,   FORBIDDEN, 0,     1},
     {"embeddings_scale_by_sqrt_dim", TRUTH, 1,      FORBIDDEN, 0,     1},
     {"attention_bias",               TRUTH, 0,      FORBIDDEN, 0,     1},
     {"bos_token_id",                 WHOLE, NONE,   NONE,      0,     MOST_V - 1},
     {"eos_token_id",                 WHOLE, NONE,   NONE,      0,     MOST_V - 1},
-    {"pad_token_id",                 WHOLE, NONE,   NONE,      0,     MOST_V - 1},
+    {"pad_token_id",                 WHOLE, NONE,   NONE,      NONE,  MOST_V - 1},
     {"add_bos_token",                TRUTH, NONE,   NONE,      0,     1},
     {"add_eos_token",                TRUTH, NONE,   NONE,      0,     1}
 };
@@ -64,7 +63,8 @@ typedef struct reader {
     report     *r;
     int         first;                      /* fields before this one are of no interest */
     double      value[FIELDS];
-    double      turn_end;                   /* the second of a list of eos ids */
+    double      rope[2];                    /* base and rotated part, of rope_parameters */
+    int         ends[CONFIG_ENDS], end_count;       /* eos_token_id may be a list */
     char        blocks[2][GRIFFIN_MAX_LAYERS + 1];      /* block_types, _block_types */
     griffin_activation activation;
     char       *chat_template;
@@ -76,6 +76,8 @@ static int wrong(reader *in, const char *name, const char *expected) {
 }
 
 /* ---- values: the current token is the first of the value --------------------------- */
+
+static int is_number(const json *j) { return j->kind == JSON_INT || j->kind == JSON_FLOAT; }
 
 static int take_number(reader *in, const field *f, double *value) {
     const json *j = &in->j;
@@ -90,7 +92,7 @@ static int take_number(reader *in, const field *f, double *value) {
         *value = j->kind == JSON_TRUE;
         return 0;
     }
-    if ((j->kind == JSON_INT || j->kind == JSON_FLOAT) && j->number >= f->lowest
+    if (is_number(j) && j->number >= f->lowest
         && j->number <= f->highest && (f->kind == REAL || j->number == floor(j->number))) {
         *value = j->number;
         return 0;
@@ -100,16 +102,20 @@ static int take_number(reader *in, const field *f, double *value) {
     return wrong(in, f->name, expected);
 }
 
-/* A number or a list of them: the first ends a text, the second a turn. */
+static int take_end(reader *in) {
+    double id;
+    if (take_number(in, &fields[EOS], &id) != 0) return -1;
+    if (id == NONE) return 0;
+    if (in->end_count == CONFIG_ENDS) return wrong(in, "eos_token_id", "at most 8 ids");
+    in->ends[in->end_count++] = (int)id;
+    return 0;
+}
+
+/* A number or a list of them. */
 static int take_eos(reader *in) {
-    double ignored;
     int count = 0;
-    if (in->j.kind != JSON_ARRAY) return take_number(in, &fields[EOS], &in->value[EOS]);
-    while (json_next(&in->j) == JSON_INT) {
-        double *to = count == 0 ? &in->value[EOS] : count == 1 ? &in->turn_end : &ignored;
-        if (take_number(in, &fields[EOS], to) != 0) return -1;
-        count++;
-    }
+    if (in->j.kind != JSON_ARRAY) return take_end(in);
+    for (; json_next(&in->j) == JSON_INT; count++) if (take_end(in) != 0) return -1;
     if (in->j.kind == JSON_ARRAY_END && count) return 0;
     return wrong(in, "eos_token_id", "an id or a list of ids");
 }
@@ -133,27 +139,57 @@ static int take_old_blocks(reader *in) {
     return take_block_list(in, "_block_types", in->blocks[1]);
 }
 
+/* Sets a number that more than one place of the file may give; all must give the same. */
+static int set_once(reader *in, int row, double *to, double value) {
+    if (*to != NONE && *to != value)
+        return report_fail(in->r, "%s: %s is given twice, and differs", in->path, fields[row].name);
+    *to = value;
+    return 0;
+}
+
+static int take_rope_number(reader *in, int row) {
+    double value;
+    if (take_number(in, &fields[row], &value) != 0) return -1;
+    return set_once(in, row, &in->rope[row == ROTARY], value);
+}
+
+/* Only the plain rotation is known. What would stretch or change it is refused by its name. */
+static int take_rope_member(reader *in) {
+    char name[80];
+    const char *key = report_name(in->j.text, in->j.length, name);
+    if (json_next(&in->j) == JSON_NULL) return 0;
+    if (strcmp(key, "rope_theta") == 0) return take_rope_number(in, ROPE_BASE);
+    if (strcmp(key, "partial_rotary_factor") == 0) return take_rope_number(in, ROTARY);
+    if (strcmp(key, "original_max_position_embeddings") == 0) return json_skip(&in->j);
+    if (strcmp(key, "rope_type") == 0 || strcmp(key, "type") == 0)
+        return in->j.kind == JSON_STRING && json_text_is(&in->j, "default")
+             ? 0 : wrong(in, key, "\"default\"; other kinds of rotation are not supported");
+    if (strcmp(key, "factor") == 0 && is_number(&in->j) && in->j.number == 1) return 0;
+    return wrong(in, key, "a plain rotation; this would change it and is not supported");
+}
+
+/* rope_parameters, which older files call rope_scaling. */
 static int take_rope(reader *in) {
     if (in->j.kind == JSON_NULL) return 0;
     if (in->j.kind != JSON_OBJECT) return wrong(in, "rope_parameters", "an object");
-    while (json_next(&in->j) == JSON_KEY) {
-        int row = json_text_is(&in->j, "rope_theta") ? ROPE_BASE
-                : json_text_is(&in->j, "partial_rotary_factor") ? ROTARY : FIELDS;
-        int type = json_text_is(&in->j, "rope_type");
-        json_next(&in->j);
-        if (type && !(in->j.kind == JSON_STRING && json_text_is(&in->j, "default")))
-            return wrong(in, "rope_type", "\"default\"");
-        if (row < FIELDS) {
-            if (take_number(in, &fields[row], &in->value[row]) != 0) return -1;
-        } else if (json_skip(&in->j) != 0) break;
-    }
+    while (json_next(&in->j) == JSON_KEY) if (take_rope_member(in) != 0) return -1;
     return in->j.kind == JSON_OBJECT_END ? 0 : wrong(in, "rope_parameters", "an object");
+}
+
+static int settle_rope(reader *in) {
+    static const double standard[] = {10000, 0.5};
+    for (int i = 0; i < 2; i++) {
+        int row = i ? ROTARY : ROPE_BASE;
+        if (in->rope[i] != NONE && set_once(in, row, &in->value[row], in->rope[i])) return -1;
+        if (in->value[row] == NONE) in->value[row] = standard[i];
+    }
+    return 0;
 }
 
 static int take_activation(reader *in) {
     int found = -1;
     if (in->j.kind == JSON_NULL) return 0;
-    if (in->j.kind == JSON_STRING) found = engine_activation_find(in->j.text, in->j.length);
+    if (in->j.kind == JSON_STRING) found = griffin_find_activation(in->j.text, in->j.length);
     if (found < 0)
         return wrong(in, "hidden_activation",
                      "gelu_pytorch_tanh, gelu_new, gelu, silu, swish or relu");
@@ -213,6 +249,7 @@ static const struct { const char *name; int (*take)(reader *in); int companion; 
     {"block_types", take_blocks, 0},
     {"_block_types", take_old_blocks, 0},
     {"rope_parameters", take_rope, 0},
+    {"rope_scaling", take_rope, 0},
     {"hidden_activation", take_activation, 0},
     {"model_type", take_model_type, 0},
     {"quantization_config", refuse_quantised, 0}
@@ -238,13 +275,13 @@ static int read_object(reader *in, const char *path, int first, report *r) {
     int status = 0;
     memset(in, 0, sizeof *in);
     for (int i = 0; i < FIELDS; i++) in->value[i] = fields[i].standard;
-    in->turn_end = NONE;
+    in->rope[0] = in->rope[1] = NONE;
     in->activation = GRIFFIN_GELU_TANH;
     in->path = path;
     in->first = first;
     in->r = r;
     if (file_open(&file, path, r) != 0) return -1;
-    json_start(&in->j, file.data, (size_t)file.size);
+    json_start_file(&in->j, file.data, (size_t)file.size);
     if (json_next(&in->j) != JSON_OBJECT) status = wrong(in, "the file", "an object");
     while (status == 0 && json_next(&in->j) == JSON_KEY) status = take_member(in);
     if (status == 0 && (in->j.kind != JSON_OBJECT_END || json_next(&in->j) != JSON_END))
@@ -295,6 +332,7 @@ static int check_net(const reader *in, const griffin_config *net) {
 }
 
 static int build_net(reader *in, griffin_config *net) {
+    if (settle_rope(in) != 0) return -1;
     net->vocab = whole(in, VOCAB, 0);
     net->width = whole(in, WIDTH, 0);
     net->mlp_width = whole(in, MLP, 0) / 2;             /* the file counts both branches */
@@ -325,9 +363,11 @@ static void take_over(reader *in, model_config *c) {
     c->pad = whole(in, PAD, c->pad);
     c->add_bos = whole(in, ADD_BOS, c->add_bos);
     c->add_eos = whole(in, ADD_EOS, c->add_eos);
-    if (in->value[EOS] != NONE) {
-        c->eos = (int)in->value[EOS];
-        c->end_of_turn = (int)in->turn_end;
+    if (in->end_count) {
+        memcpy(c->ends, in->ends, sizeof c->ends);
+        c->end_count = in->end_count;
+        c->eos = c->ends[0];
+        c->end_of_turn = c->end_count > 1 ? c->ends[1] : -1;
     }
     if (!in->chat_template) return;
     free(c->chat_template);
@@ -401,15 +441,15 @@ void config_free(model_config *c) {
 /* ---- metadata ------------------------------------------------------------------------------ */
 
 void config_write(const griffin_config *net, gguf_writer *g) {
-    engine_number number;
+    griffin_number number;
     char key[80];
-    for (int i = 0; engine_number_of(net, i, &number); i++) {
+    for (int i = 0; griffin_config_number(net, i, &number) > 0; i++) {
         snprintf(key, sizeof key, "griffin.%s", number.key);
-        if (number.kind == 'f') gguf_f32(g, key, (float)number.value);
-        else if (number.kind == 'b') gguf_bool(g, key, number.value != 0);
+        if (number.type == GRIFFIN_VALUE_F32) gguf_f32(g, key, (float)number.value);
+        else if (number.type == GRIFFIN_VALUE_BOOL) gguf_bool(g, key, number.value != 0);
         else gguf_u32(g, key, (uint32_t)number.value);
     }
-    gguf_string(g, "griffin.hidden_activation", engine_activation_name(net->activation));
+    gguf_string(g, "griffin.hidden_activation", griffin_activation_name(net->activation));
     gguf_array(g, "griffin.block_types", GGUF_STRING, (uint64_t)net->layers);
     for (int i = 0; i < net->layers; i++)
         gguf_item_text(g, net->blocks[i] == 'a' ? "attention" : "recurrent", 9);

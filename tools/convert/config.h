@@ -7,10 +7,14 @@
 #include "gguf_writer.h"
 #include "../shared/host.h"
 
+enum { CONFIG_ENDS = 8 };                   /* most ids of eos_token_id */
+
 typedef struct model_config {
     griffin_config net;
     int   context_length;                   /* of the training, for information */
     int   bos, eos, end_of_turn, pad;       /* ids; -1: not said */
+    int   ends[CONFIG_ENDS], end_count;     /* eos_token_id: the first is eos, the second
+                                             * end_of_turn, unless the vocabulary knows better */
     int   add_bos, add_eos;                 /* 0 or 1; -1: not said */
     char *chat_template;                    /* null: none */
 } model_config;

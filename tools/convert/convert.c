@@ -7,13 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "added_tokens.h"
 #include "checkpoint.h"
 #include "deepmind.h"
 #include "gguf_reader.h"
 #include "gguf_writer.h"
 #include "quantise.h"
 #include "tiles.h"
-#include "../shared/engine.h"
+#include "trial.h"
 #include "../shared/host.h"
 #include "../shared/options.h"
 
@@ -82,9 +83,9 @@ static int read_config(job *j) {
     if (j->o->preset ? config_preset(c, j->o->preset, j->r) : read_config_file(j)) return -1;
     if (config_read_companions(c, j->directory, j->r) != 0) return -1;
     if (j->o->vocab) c->net.vocab = j->o->vocab;
-    if (check_id(j, "bos_token_id", c->bos) || check_id(j, "eos_token_id", c->eos)
-        || check_id(j, "eos_token_id", c->end_of_turn)) return -1;
-    return check_id(j, "pad_token_id", c->pad);
+    for (int i = 0; i < c->end_count; i++)
+        if (check_id(j, "eos_token_id", c->ends[i]) != 0) return -1;
+    return check_id(j, "bos_token_id", c->bos) || check_id(j, "pad_token_id", c->pad) ? -1 : 0;
 }
 
 /* A head equal to the embedding is a copy of it. */
@@ -121,8 +122,41 @@ static void prefer(int *value, int configured) {
     if (configured >= 0) *value = configured;
 }
 
+/* The pieces that end a turn of a chat, under their usual names; -1: there is none. */
+static int find_turn_marker(const vocabulary *v) {
+    static const char *const names[] = {"<end_of_turn>", "<|im_end|>", "<|eot_id|>"};
+    int id = -1;
+    for (int i = 0; i < 3 && id < 0; i++) id = vocabulary_find(v, names[i], strlen(names[i]), 0);
+    return id;
+}
+
+/* A turn marker among the ends is the end of a turn, wherever it stands in the list. Then the first
+ * of the others ends a text. */
+static void choose_ends(model_config *c, int marker) {
+    int is_listed = 0, other = -1;
+    for (int i = c->end_count - 1; i >= 0; i--) {
+        if (c->ends[i] == marker) is_listed = 1;
+        else other = c->ends[i];
+    }
+    if (!is_listed) return;
+    c->end_of_turn = marker;
+    c->eos = other;
+}
+
+/* An id that stays after --vocab has cut pieces off. */
+static int check_special(const job *j, const char *what, int id) {
+    if (id < (int)j->m->vocabulary.count) return 0;
+    return report_fail(j->r, "the %s piece has the id %d, but only %lu pieces are kept", what, id,
+                       (unsigned long)j->m->vocabulary.count);
+}
+
+static int check_specials(const job *j) {
+    const vocabulary *v = &j->m->vocabulary;
+    return check_special(j, "unknown", v->unknown) || check_special(j, "bos", v->bos)
+        || check_special(j, "eos", v->eos) || check_special(j, "pad", v->pad) ? -1 : 0;
+}
+
 static int read_vocabulary(job *j) {
-    static const char turn_end[] = "<end_of_turn>";
     vocabulary *v = &j->m->vocabulary;
     char *found = j->o->tokenizer ? NULL : find_tokenizer(j);
     const char *path = found ? found : j->o->tokenizer;
@@ -133,11 +167,15 @@ static int read_vocabulary(job *j) {
         return 0;
     }
     status = vocabulary_read(v, path, j->r);
+    if (status == 0) {
+        j->m->has_vocabulary = 1;
+        status = added_tokens_read(v, path, j->r);
+    }
     free(found);
     if (status != 0) return -1;
-    j->m->has_vocabulary = 1;
     if (vocabulary_fit(v, (size_t)j->m->config.net.vocab, j->o->vocab != 0, j->r) != 0) return -1;
-    v->end_of_turn = vocabulary_find(v, turn_end, sizeof turn_end - 1, 0);
+    v->end_of_turn = find_turn_marker(v);
+    choose_ends(&j->m->config, v->end_of_turn);
     prefer(&v->bos, j->m->config.bos);
     prefer(&v->eos, j->m->config.eos);
     prefer(&v->end_of_turn, j->m->config.end_of_turn);
@@ -146,7 +184,7 @@ static int read_vocabulary(job *j) {
     prefer(&v->add_eos, j->m->config.add_eos);
     v->add_bos &= v->bos >= 0;
     v->add_eos &= v->eos >= 0;
-    return 0;
+    return check_specials(j);
 }
 
 /* ---- what to write ----------------------------------------------------------------------- */
@@ -165,7 +203,7 @@ static const quant_type *type_of_source(const weight *w) {
 static const quant_type *type_kept(const job *j, const tensor *t) {
     const quant_type *type = type_of_source(t->source);
     if (t->kind == TENSOR_GATE && type->elements > 1) return quant_find("f32");
-    return j->o->rows || engine_has_tiling(type->name) ? type : quant_find("f32");
+    return j->o->rows || tile_exists(type->name) ? type : quant_find("f32");
 }
 
 static const quant_type *type_wanted(const job *j, const tensor *t) {
@@ -175,7 +213,7 @@ static const quant_type *type_wanted(const job *j, const tensor *t) {
     case TENSOR_TABLE:                      /* also the output head, so it gets more bits */
         if (!j->type) return type_kept(j, t);
         if (j->type->elements == 1) return j->type;
-        return quant_find(engine_has_tiling(j->type->name) ? "q8_0" : "q6_k");
+        return quant_find(tile_exists(j->type->name) ? "q8_0" : "q6_k");
     case TENSOR_SMALL: break;
     }
     return quant_find("f32");
@@ -222,7 +260,7 @@ static int write_general(job *j) {
 /* Other readers of GGUF look for the last two; the library does not. */
 static void write_network(job *j) {
     gguf_writer *g = &j->out;
-    if (!j->o->rows) gguf_u32(g, "griffin.format_version", ENGINE_FILE_VERSION);
+    if (!j->o->rows) gguf_u32(g, "griffin.format_version", GRIFFIN_FORMAT_VERSION);
     config_write(&j->m->config.net, g);
     gguf_u32(g, "griffin.context_length", (uint32_t)j->m->config.context_length);
     gguf_u32(g, "griffin.attention.value_length", (uint32_t)j->m->config.net.head_dim);
@@ -369,6 +407,20 @@ static int write_data(job *j) {
     for (size_t i = 0; i < j->m->tensors.count; i++) {
         if (write_tensor(j, &j->m->tensors.list[i]) != 0) return -1;
     }
+    return gguf_finish(&j->out, j->r);
+}
+
+/* The message of the library, after the name of the source. */
+static int no_success(const job *j) {
+    char text[400];
+    snprintf(text, sizeof text, "%.399s", j->r->text);
+    return report_fail(j->r, "%.100s: %s", j->o->source, text);
+}
+
+/* A file gets its name after the library has opened it and run a token. What is written to memory
+ * is opened by the caller, and what is written to a device cannot be read again. */
+static int try_output(job *j) {
+    if (j->out.file.part && trial_file(j->out.file.part, j->o->rows, j->r) != 0) return no_success(j);
     return gguf_close(&j->out, j->r);
 }
 
@@ -382,7 +434,7 @@ static int choose_types(job *j) {
     j->type = type ? quant_find(type) : NULL;
     j->gates = gates ? quant_find(gates) : NULL;
     if (type && !j->type) return report_fail(j->r, "--type %s: there is no such type", type);
-    if (type && !j->o->rows && !engine_has_tiling(type))
+    if (type && !j->o->rows && !tile_exists(type))
         return report_fail(j->r, "--type %s: griffin reads f32, f16, bf16, q8_0 and q4_0; --rows "
                            "writes a file of this type for other readers", type);
     if (!gates || (j->gates && j->gates->elements == 1)) return 0;
@@ -414,9 +466,11 @@ static int write_output(job *j) {
     write_network(j);
     if (j->m->has_vocabulary)
         vocabulary_write(&j->m->vocabulary, j->m->config.chat_template, &j->out);
+    if (trial_metadata(&j->out, j->r) != 0) return no_success(j);
     write_infos(j);
     tell_fallen(j);
-    return gguf_open(&j->out, j->o->output, j->r) != 0 ? -1 : write_data(j);
+    if (gguf_open(&j->out, j->o->output, j->r) != 0 || write_data(j) != 0) return -1;
+    return try_output(j);
 }
 
 static void start(job *j, model_parts *m, const convert_options *o, report *r) {

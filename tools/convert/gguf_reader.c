@@ -1,11 +1,10 @@
 /* gguf_reader.c - see gguf_reader.h; the layout stands in gguf_writer.c.
  *
- * The library's reader checks the directory and refuses whatever is wrong with it: from then on
- * counts, lengths and offsets can be trusted. */
+ * The library opens the file without a network (directory_only): it checks the directory and refuses
+ * whatever is wrong with it. From then on counts, lengths and offsets can be trusted. */
 
 #include "gguf_reader.h"
 #include "tiles.h"
-#include "../shared/engine.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -14,18 +13,18 @@
 /* ---- keys ------------------------------------------------------------------------------------ */
 
 /* 0: there is no such key, or it has another type. */
-static int find(const engine_file *f, const char *key, griffin_value_type type, int is_array,
+static int find(const griffin_model *f, const char *key, griffin_value_type type, int is_array,
                 griffin_metadata *found) {
-    return engine_metadata(f, key, 0, found) && found->type == type && found->is_array == is_array;
+    return griffin_get_metadata(f, key, 0, found) && found->type == type && found->is_array == is_array;
 }
 
-static int flag_of(const engine_file *f, const char *key, int standard) {
+static int flag_of(const griffin_model *f, const char *key, int standard) {
     griffin_metadata m;
     return find(f, key, GRIFFIN_VALUE_BOOL, 0, &m) ? m.integer != 0 : standard;
 }
 
 /* A copy of a text, to be freed; null if there is none. */
-static char *text_of(const engine_file *f, const char *key, report *r, int *status) {
+static char *text_of(const griffin_model *f, const char *key, report *r, int *status) {
     griffin_metadata m;
     char *text;
     if (!find(f, key, GRIFFIN_VALUE_STRING, 0, &m)) return NULL;
@@ -38,7 +37,7 @@ static char *text_of(const engine_file *f, const char *key, report *r, int *stat
 
 /* ---- the vocabulary -------------------------------------------------------------------------- */
 
-static void read_pieces(vocabulary *v, const engine_file *f) {
+static void read_pieces(vocabulary *v, const griffin_model *f) {
     griffin_metadata texts, scores, types;
     int typed = find(f, "tokenizer.ggml.token_type", GRIFFIN_VALUE_I32, 1, &types);
     v->has_scores = find(f, "tokenizer.ggml.scores", GRIFFIN_VALUE_F32, 1, &scores);
@@ -54,7 +53,7 @@ static void read_pieces(vocabulary *v, const engine_file *f) {
     } while (griffin_next_element(&texts));
 }
 
-static void read_merges(vocabulary *v, const engine_file *f) {
+static void read_merges(vocabulary *v, const griffin_model *f) {
     griffin_metadata merges;
     if (!find(f, "tokenizer.ggml.merges", GRIFFIN_VALUE_STRING, 1, &merges)) return;
     if (merges.count == 0) return;
@@ -63,7 +62,7 @@ static void read_merges(vocabulary *v, const engine_file *f) {
 }
 
 /* What is absent is what the library takes it for. */
-static void read_rules(vocabulary *v, const engine_file *f) {
+static void read_rules(vocabulary *v, const griffin_model *f) {
     griffin_metadata m;
     if (find(f, "tokenizer.ggml.model", GRIFFIN_VALUE_STRING, 0, &m))
         v->byte_level = m.length == 4 && !memcmp(m.text, "gpt2", 4);
@@ -75,25 +74,26 @@ static void read_rules(vocabulary *v, const engine_file *f) {
     v->remove_extra_whitespaces = flag_of(f, "tokenizer.ggml.remove_extra_whitespaces", 0);
     v->escape_whitespaces = flag_of(f, "griffin.tokenizer.escape_whitespaces", 1);
     v->whitespace_suffix = flag_of(f, "griffin.tokenizer.treat_whitespace_as_suffix", 0);
+    v->prefix_everywhere = flag_of(f, "griffin.tokenizer.space_prefix_everywhere", 0);
+    v->verbatim = flag_of(f, "griffin.tokenizer.verbatim_pieces", 0);
     if (find(f, "griffin.tokenizer.unk_surface", GRIFFIN_VALUE_STRING, 0, &m))
         v->unk_surface = vocabulary_keep(v, m.text, m.length);
     if (find(f, "tokenizer.ggml.precompiled_charsmap", GRIFFIN_VALUE_U8, 1, &m))
         v->charsmap = vocabulary_keep(v, (const char *)m.data, (size_t)m.count);
 }
 
-static int read_vocabulary(model_parts *m, const engine_file *f, report *r) {
+static int read_vocabulary(model_parts *m, const griffin_model *f, report *r) {
     vocabulary *v = &m->vocabulary;
-    griffin_info info;
-    int found = engine_vocabulary(f, &info, r);
-    if (found <= 0) return found;
+    const griffin_info *info = griffin_get_info(f);
+    if (!info->has_vocabulary) return 0;
     read_rules(v, f);
     read_pieces(v, f);
     read_merges(v, f);
-    v->bos = info.bos;
-    v->eos = info.eos;
-    v->pad = info.pad;
-    v->end_of_turn = info.end_of_turn;
-    v->add_bos = info.add_bos;
+    v->bos = info->bos;
+    v->eos = info->eos;
+    v->pad = info->pad;
+    v->end_of_turn = info->end_of_turn;
+    v->add_bos = info->add_bos;
     m->has_vocabulary = 1;
     if (v->out_of_memory) return report_fail(r, "out of memory for the vocabulary");
     if (v->count <= (size_t)m->config.net.vocab) return 0;
@@ -215,7 +215,7 @@ static int add_rows(weights *w, const griffin_tensor *t, const unsigned char *fi
     snprintf(full, sizeof full, "%s%s", strcmp(name, "lm_head.weight") ? "model." : "", name);
     to = weights_add(w, full, strlen(full), "model", r);
     if (!to) return -1;
-    to->type_name = type ? type->name : "i8";
+    to->type_name = t->type;
     set_shape(to, t->rank, t->shape);
     to->type = WEIGHT_OTHER;
     if (type) set_type(to, type);
@@ -223,17 +223,18 @@ static int add_rows(weights *w, const griffin_tensor *t, const unsigned char *fi
     return 0;
 }
 
-static int read_weights(model_parts *m, const engine_file *f, const file_bytes *file,
+static int read_weights(model_parts *m, const griffin_model *f, const file_bytes *file,
                         const char *path, report *r) {
     const unsigned char *data = file->data; /* reading tiles may move the list of files */
     tensors expected;
     griffin_tensor t;
-    int status = 0;
-    for (int i = 0; engine_tensor(f, i, &t); i++)
+    int count = griffin_get_info(f)->tensors, status = 0;
+    for (int i = 0; i < count && griffin_get_tensor(f, i, &t) == GRIFFIN_OK; i++)
         if (strstr(t.name, "temporal_block.q_proj.bias")) m->config.net.qkv_bias = 1;
     if (tensors_list(&expected, &m->config.net) != 0) return report_fail(r, "out of memory");
-    for (int i = 0; status == 0 && engine_tensor(f, i, &t); i++) {
+    for (int i = 0; i < count && status == 0; i++) {
         const quant_type *type = NULL;
+        griffin_get_tensor(f, i, &t);
         const tensor *e = untiled(&expected, &t, &type);
         status = e ? add_tiles(&m->w, &t, e, type, data, r) : add_rows(&m->w, &t, data, r);
     }
@@ -243,19 +244,21 @@ static int read_weights(model_parts *m, const engine_file *f, const file_bytes *
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
-static int read_config(model_parts *parts, const engine_file *f, report *r) {
+static int read_config(model_parts *parts, const griffin_model *f, report *r) {
     model_config *c = &parts->config;
     griffin_metadata m;
-    griffin_config net;
-    int found = engine_config(f, &net, r), status = 0;
-    if (found < 0) return -1;
+    const griffin_config *net = &griffin_get_info(f)->config;
+    int found = net->layers > 0, status = 0;
+    if (!found && find(f, "general.architecture", GRIFFIN_VALUE_STRING, 0, &m))
+        return report_fail(r, "architecture '%.*s', expected griffin or recurrentgemma",
+                           m.length < 80 ? (int)m.length : 80, m.text);
     if (!found && c->net.layers == 0)
         return report_fail(r, "no general.architecture in the metadata: say --config FILE or "
                            "--preset NAME");
     if (found) {
         free(c->chat_template);
         memset(c, 0, sizeof *c);
-        c->net = net;
+        c->net = *net;
         c->context_length = 8192;
     }
     if (find(f, "griffin.context_length", GRIFFIN_VALUE_U32, 0, &m))
@@ -267,14 +270,32 @@ static int read_config(model_parts *parts, const engine_file *f, report *r) {
     return status;
 }
 
+/* Keeps the first error: what the library cannot read of a configuration or a vocabulary it only
+ * reports. */
+static void keep_error(int error, const char *message, void *user) {
+    report *r = (report *)user;
+    if (error < 0 && !r->text[0]) snprintf(r->text, sizeof r->text, "%s", message);
+}
+
+static int open_directory(griffin_model **f, const file_bytes *file, report *r) {
+    griffin_options options;
+    memset(&options, 0, sizeof options);
+    options.directory_only = 1;
+    options.logger.message = keep_error;
+    options.logger.user = r;
+    r->text[0] = 0;
+    return griffin_open_memory(f, file->data, (size_t)file->size, &options) < 0 || r->text[0]
+        ? -1 : 0;
+}
+
 int gguf_read(model_parts *m, const char *path, report *r) {
     const file_bytes *added = weights_add_file(&m->w, path, r);
-    engine_file *f;
+    griffin_model *f;
     file_bytes file;
     int status;
     if (!added) return -1;
     file = *added;
-    status = engine_open(&f, file.data, (size_t)file.size, r);
+    status = open_directory(&f, &file, r);
     if (status == 0) status = read_config(m, f, r);
     if (status == 0) status = read_vocabulary(m, f, r);
     if (status == 0) status = read_weights(m, f, &file, path, r);
@@ -283,6 +304,6 @@ int gguf_read(model_parts *m, const char *path, report *r) {
         snprintf(text, sizeof text, "%.299s", r->text);
         report_fail(r, strncmp(text, path, strlen(path)) ? "%s: %s" : "%.0s%s", path, text);
     }
-    engine_close(f);
+    griffin_close(f);
     return status;
 }

@@ -8,10 +8,7 @@
  * all little-endian; a string is a u64 length and its bytes; ne[0] is the fastest dimension. */
 
 #include "gguf_writer.h"
-#include "../shared/host.h"
 
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* ---- the header in memory ---------------------------------------------------- */
@@ -90,20 +87,10 @@ uint64_t gguf_tensor(gguf_writer *g, const char *name, int rank, const uint64_t 
 
 /* ---- the file ------------------------------------------------------------------ */
 
-static char *joined(const char *a, const char *b) {
-    char *text = (char *)malloc(strlen(a) + strlen(b) + 1);
-    if (text) strcat(strcpy(text, a), b);
-    return text;
-}
-
-static int failed(const gguf_writer *g, const char *what, report *r) {
-    return report_fail(r, "%s: cannot %s: %s", g->path, what, strerror(errno));
-}
-
 static int write_bytes(gguf_writer *g, const void *data, size_t size, report *r) {
-    if (g->file) return fwrite(data, 1, size, g->file) == size ? 0 : failed(g, "write", r);
+    if (g->file.stream) return file_write(&g->file, data, size, r);
     buffer_add(&g->image, data, size);
-    return g->image.failed ? report_fail(r, "%s: out of memory", g->path) : 0;
+    return g->image.failed ? report_fail(r, "out of memory") : 0;
 }
 
 static int write_zeros(gguf_writer *g, uint64_t from, report *r) {
@@ -120,23 +107,15 @@ static int write_header(gguf_writer *g, report *r) {
     buffer_add(&head, g->keys.data, g->keys.size);
     buffer_add(&head, g->infos.data, g->infos.size);
     int result = head.failed || g->keys.failed || g->infos.failed
-               ? report_fail(r, "%s: out of memory", g->path)
+               ? report_fail(r, "out of memory")
                : write_bytes(g, head.data, head.size, r);
     if (result == 0) result = write_zeros(g, head.size, r);
     buffer_free(&head);
     return result;
 }
 
-/* Renaming a file over a device would replace the device. */
 int gguf_open(gguf_writer *g, const char *path, report *r) {
-    int in_place = !path || path_is_device(path);
-    g->path = joined(path ? path : "model", "");
-    g->part = in_place ? NULL : joined(path, ".part");
-    if (!g->path || (!in_place && !g->part)) return report_fail(r, "out of memory");
-    if (!path) return write_header(g, r);
-    if (path_is_directory(path)) return report_fail(r, "%s: is a directory", path);
-    g->file = file_stream(in_place ? path : g->part, "wb");
-    if (!g->file) return failed(g, "create", r);
+    if (path && file_create(&g->file, path, r)) return -1;
     return write_header(g, r);
 }
 
@@ -151,25 +130,17 @@ int gguf_pad(gguf_writer *g, report *r) {
     return write_zeros(g, from, r);
 }
 
+int gguf_finish(gguf_writer *g, report *r) {
+    if (g->written != g->data_size) return report_fail(r, "tensors are missing");
+    return g->file.stream ? file_flush(&g->file, r) : 0;
+}
+
 int gguf_close(gguf_writer *g, report *r) {
-    FILE *file = g->file;
-    if (g->written != g->data_size) return report_fail(r, "%s: tensors are missing", g->path);
-    if (!file) return 0;
-    if (fflush(file) != 0) return failed(g, "write", r);
-    g->file = NULL;
-    if (fclose(file) != 0) return failed(g, "write", r);
-    if (!g->part) return 0;
-    if (file_rename(g->part, g->path) != 0) return failed(g, "rename the finished file", r);
-    free(g->part);
-    g->part = NULL;
-    return 0;
+    return g->file.stream ? file_finish(&g->file, r) : 0;
 }
 
 void gguf_free(gguf_writer *g) {
-    if (g->file) fclose(g->file);
-    if (g->part) file_remove(g->part);
-    free(g->part);
-    free(g->path);
+    file_abandon(&g->file);
     buffer_free(&g->image);
     buffer_free(&g->keys);
     buffer_free(&g->infos);

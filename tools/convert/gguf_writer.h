@@ -6,21 +6,21 @@
  *     gguf_tensor(&g, name, rank, shape, type);                 ... every tensor
  *     gguf_open(&g, path, r);                                   the header is on the disk
  *     gguf_write(&g, data, size, r); gguf_pad(&g, r);           ... each tensor, in the same order
+ *     gguf_finish(&g, r);                                       all of it is on the disk
  *     gguf_close(&g, r);                                        the file gets its name
  *     gguf_free(&g);                                            always; removes an unfinished file
  *
- * The file grows under a temporary name beside the final one and is renamed when it is complete, so
- * that half a model never has a model's name. A device or pipe is written to directly. With a null
- * path the file is made in memory. */
+ * Half a model never has a model's name: see file_output. With a null path the file is made in
+ * memory. */
 
 #ifndef GGUF_WRITER_H
 #define GGUF_WRITER_H
 
 #include <stdint.h>
-#include <stdio.h>
 
 #include "quantise.h"
 #include "../shared/buffer.h"
+#include "../shared/host.h"
 #include "../shared/report.h"
 
 #define GGUF_ALIGNMENT 64                  /* a cache line, so that weights can be used in place */
@@ -33,8 +33,7 @@ typedef struct gguf_writer {
     byte_buffer image;                      /* with a null path: the file in memory */
     uint64_t    key_count, tensor_count;
     uint64_t    data_size, written;         /* of the data section: planned, done */
-    FILE       *file;
-    char       *path, *part;                /* part: the temporary name; null: write to path */
+    file_output file;
 } gguf_writer;
 
 void gguf_text  (gguf_writer *g, const char *key, const char *text, size_t length);
@@ -57,6 +56,7 @@ uint64_t gguf_tensor(gguf_writer *g, const char *name, int rank, const uint64_t 
 int  gguf_open (gguf_writer *g, const char *path, report *r);
 int  gguf_write(gguf_writer *g, const void *data, size_t size, report *r);
 int  gguf_pad  (gguf_writer *g, report *r);
+int  gguf_finish(gguf_writer *g, report *r);
 int  gguf_close(gguf_writer *g, report *r);
 void gguf_free (gguf_writer *g);
 

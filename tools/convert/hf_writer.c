@@ -3,7 +3,6 @@
 #include "hf_writer.h"
 #include "sentencepiece.h"
 #include "../shared/buffer.h"
-#include "../shared/engine.h"
 #include "../shared/host.h"
 
 #include <stdio.h>
@@ -44,7 +43,7 @@ static void print_constants(byte_buffer *out, const model_config *c) {
     buffer_print(out, "  \"embeddings_scale_by_sqrt_dim\": %s,\n",
                  net->embedding_scale == 1 ? "false" : "true");
     buffer_print(out, "  \"hidden_activation\": \"%s\",\n",
-                 engine_activation_name(net->activation));
+                 griffin_activation_name(net->activation));
     print_float(out, "logits_soft_cap", net->soft_cap);
     print_float(out, "rms_norm_eps", net->eps);
     print_float(out, "rope_theta", net->rope_base);

@@ -354,7 +354,7 @@ int weights_open_sharded(weights *w, const char *index_json_path, report *r) {
     json j;
     memset(w, 0, sizeof *w);
     if (file_open(&index, path, r)) return -1;
-    json_start(&j, index.data, (size_t)index.size);
+    json_start_file(&j, index.data, (size_t)index.size);
     int status = read_index(&j, &map, path, r);
     json_stop(&j);
     file_close(&index);

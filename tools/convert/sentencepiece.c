@@ -166,6 +166,15 @@ static int first_of_type(const vocabulary *v, int type) {
     return -1;
 }
 
+/* Texts are cut after their spaces have become U+2581, so that a user-defined piece with a plain
+ * space never matches. The library is told so, because other writers mean U+2581 by it. */
+static int has_plain_spaces(const vocabulary *v) {
+    for (size_t i = 0; i < v->count; i++)
+        if (v->pieces[i].type == GRIFFIN_TOKEN_USER_DEFINED && v->escape_whitespaces
+            && memchr(v->text + v->pieces[i].text.at, ' ', v->pieces[i].text.length)) return 1;
+    return 0;
+}
+
 static int check_model(const model *m, const char *path, report *r) {
     static const char *const kinds[] = {"unknown", "unigram", "BPE", "word", "char"};
     int kind = m->model_type >= 1 && m->model_type <= 4 ? m->model_type : 0;
@@ -195,6 +204,7 @@ int vocabulary_from_sentencepiece(vocabulary *v, const void *data, size_t size, 
     take_model(&m, c);
     if (check_model(&m, path, r) != 0) return -1;
     v->unknown = first_of_type(v, GRIFFIN_TOKEN_UNKNOWN);
+    v->verbatim = has_plain_spaces(v);
     v->bos = named(&m, BOS_NAME, "<s>", GRIFFIN_TOKEN_CONTROL);
     v->eos = named(&m, EOS_NAME, "</s>", GRIFFIN_TOKEN_CONTROL);
     v->pad = named(&m, PAD_NAME, "<pad>", GRIFFIN_TOKEN_CONTROL);

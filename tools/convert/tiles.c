@@ -1,12 +1,18 @@
 /* tiles.c - see tiles.h. */
 
 #include "tiles.h"
-#include "../shared/engine.h"
 
 #include <string.h>
 
+int tile_exists(const char *type) {
+    const char *name;
+    for (int i = 0; (name = griffin_tiling_name(i)) != NULL; i++)
+        if (strcmp(type, name) == 0) return 1;
+    return 0;
+}
+
 uint64_t tile_size(const quant_type *type, uint64_t cols) {
-    if (!engine_has_tiling(type->name) || cols % type->elements) return 0;
+    if (!tile_exists(type->name) || cols % type->elements) return 0;
     return TILE * quant_bytes(type, cols);
 }
 

@@ -1,12 +1,15 @@
 /* tiles.h - matrices as the library reads them: in tiles of 32 rows, described in griffin.h at
- * >>shapes. A tensor NAME in tiles is called NAME.TYPE. */
+ * >>network. A tensor NAME in tiles is called NAME.TYPE. */
 
 #ifndef TILES_H
 #define TILES_H
 
+#include "../../griffin.h"
 #include "quantise.h"
 
 enum { TILE = 32 };                         /* rows */
+
+int tile_exists(const char *type);          /* 1: the library has tiles of this type */
 
 /* Bytes of a tile; 0: the library has no tiles of this type, or not of so many columns. */
 uint64_t tile_size(const quant_type *type, uint64_t cols);

@@ -6,11 +6,20 @@
 #include "tokenizer_json.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "../shared/json.h"
 
 #define SPACE "\xE2\x96\x81"                /* U+2581 */
+
+enum { STEPS = 16 };
+
+/* A special token of a template, and its id as the template gives it. */
+typedef struct template_token { slice text; int id; } template_token;
+
+/* An entry of added_tokens. */
+typedef struct added_token { slice text; int is_normalized; } added_token;
 
 typedef struct reader {
     json        j;
@@ -18,7 +27,14 @@ typedef struct reader {
     const char *path, *part;                /* the file, and which part of it is being read */
     report     *r;
     slice       bos, eos, unknown;          /* their texts; empty: none */
-    int         byte_fallback;
+    int         byte_fallback, fuse_unknown;
+    char        steps[STEPS + 1];           /* of this part: a letter for each, see step_letters */
+    char        decoder[STEPS + 1];
+    int         splits;                     /* the pre_tokenizer splits at spaces */
+    template_token template_tokens[STEPS];
+    int         template_count;
+    added_token *added;
+    size_t      added_count, added_room;
 } reader;
 
 static int wrong(reader *in, const char *name, const char *what) {
@@ -50,13 +66,14 @@ static int word_number(const char *words, const char *word, size_t length) {
 static int take_allowed(reader *in, rule *of) {
     const char *text = in->j.text;
     size_t length = in->j.length;
-    char name[80];
+    char name[80], digits[32];
+    snprintf(digits, sizeof digits, "%.9g", in->j.number);
     switch (in->j.kind) {
     case JSON_STRING: break;
     case JSON_TRUE: text = "true"; break;
     case JSON_FALSE: text = "false"; break;
     case JSON_NULL: text = "null"; break;
-    case JSON_INT: case JSON_FLOAT: text = in->j.number == 0.0 ? "0" : "a number"; break;
+    case JSON_INT: case JSON_FLOAT: text = digits; break;
     default: return wrong(in, of->key, "unexpected value");
     }
     if (in->j.kind != JSON_STRING) length = strlen(text);
@@ -115,6 +132,19 @@ static int add_piece(reader *in, slice text, uint64_t id, int type) {
     return 0;
 }
 
+static int remember_added(reader *in, slice text, int is_normalized) {
+    if (in->added_count == in->added_room) {
+        size_t room = 2 * in->added_room + 64;
+        added_token *list = (added_token *)realloc(in->added, room * sizeof *list);
+        if (!list) return wrong(in, "an entry", "out of memory");
+        in->added = list;
+        in->added_room = room;
+    }
+    in->added[in->added_count].text = text;
+    in->added[in->added_count++].is_normalized = is_normalized;
+    return 0;
+}
+
 static int take_added_token(reader *in) {
     rule rules[] = {{"single_word", "false", 0, 0},  {"lstrip", "false", 0, 0},
                     {"rstrip", "false", 0, 0},       {"normalized", "false|true", 0, 0},
@@ -134,6 +164,7 @@ static int take_added_token(reader *in) {
             text = vocabulary_keep(in->v, in->j.text, in->j.length);
     }
     if (in->j.kind != JSON_OBJECT_END || !text.length) return wrong(in, "an entry", "no content");
+    if (remember_added(in, text, (rules[3].seen & 2) != 0) != 0) return -1;
     return add_piece(in, text, id,
                      rules[4].seen & 2 ? GRIFFIN_TOKEN_CONTROL : GRIFFIN_TOKEN_USER_DEFINED);
 }
@@ -158,7 +189,7 @@ static int take_vocab(reader *in) {
     return in->j.kind == JSON_OBJECT_END ? 0 : wrong(in, "vocab", "not an object");
 }
 
-/* A merge is "left right" or ["left", "right"]. check_merge refuses parts that hold a space. */
+/* A merge is "left right" or ["left", "right"]. The library refuses parts that hold a space. */
 static int take_merges(reader *in) {
     if (in->j.kind != JSON_ARRAY) return wrong(in, "merges", "not a list");
     for (json_next(&in->j); in->j.kind == JSON_STRING || in->j.kind == JSON_ARRAY;
@@ -181,58 +212,133 @@ static int take_merges(reader *in) {
     return in->j.kind == JSON_ARRAY_END ? 0 : wrong(in, "merges", "not a list of pairs");
 }
 
-/* ---- the parts ------------------------------------------------------------------------------ */
+/* ---- the parts ------------------------------------------------------------------------------
+ * Most parts are one step or a Sequence of them. A part is read into one letter for each step, and
+ * only the rows of letters that are listed are done as they ask. */
+
+static const struct { const char *type; char letter; } step_letters[] = {
+    {"Replace", 'R'}, {"Prepend", 'P'}, {"Split", 'S'}, {"ByteLevel", 'L'}, {"ByteFallback", 'B'},
+    {"Fuse", 'F'}, {"Strip", 'T'}, {"TemplateProcessing", 'M'}
+};
+
+static int take_step(reader *in) {
+    char name[80];
+    size_t n = strlen(in->steps);
+    if (in->j.kind != JSON_STRING) return wrong(in, "type", "not a text");
+    if (json_text_is(&in->j, "Sequence")) return 0;
+    for (size_t i = 0; i < sizeof step_letters / sizeof step_letters[0]; i++) {
+        if (!json_text_is(&in->j, step_letters[i].type)) continue;
+        if (n == STEPS) return wrong(in, "steps", "too many");
+        in->steps[n] = step_letters[i].letter;
+        in->steps[n + 1] = 0;
+        return 0;
+    }
+    report_name(in->j.text, in->j.length, name);
+    return report_fail(in->r, "%s: %s: type '%s' is not supported", in->path, in->part, name);
+}
+
+/* Refuses a row of steps that is not one of "RB|RF|...", by the names of the steps. */
+static int check_steps(reader *in, const char *steps, const char *allowed) {
+    char list[200] = "";
+    if (word_number(allowed, steps, strlen(steps)) >= 0) return 0;
+    for (const char *p = steps; *p; p++)
+        for (size_t i = 0; i < sizeof step_letters / sizeof step_letters[0]; i++)
+            if (*p == step_letters[i].letter && strlen(list) + 24 < sizeof list)
+                strcat(strcat(list, p == steps ? "" : ", "), step_letters[i].type);
+    return report_fail(in->r, "%s: %s: %s%s not supported here", in->path, in->part,
+                       *steps ? list : "no step", strlen(steps) > 1 ? " together are" : " is");
+}
+
+static int walk_part(reader *in, const char *part, rule *rules, const char *allowed) {
+    in->part = part;
+    in->steps[0] = 0;
+    return walk(in, rules) != 0 ? -1 : check_steps(in, in->steps, allowed);
+}
 
 static int take_normaliser(reader *in) {
-    rule rules[] = {{"type", "Sequence|Replace|Prepend", 0, 0}, {"String", " ", 0, 0},
+    rule rules[] = {{"type", 0, take_step, 0}, {"String", " ", 0, 0},
                     {"content", SPACE, 0, 0}, {"prepend", SPACE, 0, 0}, {0, 0, 0, 0}};
-    in->part = "normalizer";
-    if (walk(in, rules) != 0) return -1;
-    in->v->escape_whitespaces = (rules[0].seen & 2) != 0;
-    in->v->add_space_prefix |= (rules[0].seen & 4) != 0;
+    if (walk_part(in, "normalizer", rules, "|R|PR|RP") != 0) return -1;
+    in->v->escape_whitespaces = strchr(in->steps, 'R') != NULL;
+    in->v->add_space_prefix = in->v->prefix_everywhere = strchr(in->steps, 'P') != NULL;
     return 0;
 }
 
 static int take_pre_tokenizer(reader *in) {
-    rule rules[] = {{"type", "Split|ByteLevel|Sequence", 0, 0}, {"String", " ", 0, 0},
+    rule rules[] = {{"type", 0, take_step, 0}, {"String", " ", 0, 0},
                     {"behavior", "MergedWithPrevious", 0, 0}, {"invert", "false", 0, 0},
-                    {"add_prefix_space", "false|true", 0, 0}, {"trim_offsets", 0, 0, 0},
+                    {"add_prefix_space", "false", 0, 0}, {"trim_offsets", 0, 0, 0},
                     {"use_regex", "true", 0, 0}, {0, 0, 0, 0}};
-    in->part = "pre_tokenizer";
-    if (walk(in, rules) != 0) return -1;
-    in->v->byte_level = (rules[0].seen & 2) != 0;
-    if (in->v->byte_level && (rules[0].seen & 1))
-        return wrong(in, "Split", "not supported with ByteLevel");
-    in->v->add_space_prefix |= (rules[4].seen & 2) != 0;
+    if (walk_part(in, "pre_tokenizer", rules, "|S|L") != 0) return -1;
+    in->v->byte_level = in->steps[0] == 'L';
+    in->splits = in->steps[0] == 'S';
     return 0;
 }
 
-/* Reads a template: special tokens before the text "A" and after it. */
+static int take_decoder(reader *in) {
+    rule rules[] = {{"type", 0, take_step, 0}, {"String", SPACE, 0, 0}, {"content", " ", 0, 0},
+                    {"start", "1", 0, 0}, {"stop", "0", 0, 0}, {"add_prefix_space", 0, 0, 0},
+                    {"trim_offsets", 0, 0, 0}, {"use_regex", 0, 0, 0}, {0, 0, 0, 0}};
+    if (walk_part(in, "decoder", rules, "|L|R|RB|RF|RBF|RFT|RBFT|B|BF|F") != 0) return -1;
+    strcpy(in->decoder, in->steps);
+    return 0;
+}
+
+/* Reads a template: at most one special token before the text "A", and at most one after it. */
 static int take_single(reader *in) {
     slice *next = &in->bos;
+    int texts = 0;
     if (in->j.kind != JSON_ARRAY) return wrong(in, "single", "not a list");
     while (json_next(&in->j) != JSON_ARRAY_END) {
         if (in->j.kind == JSON_ERROR) return wrong(in, "single", "not a list of objects");
         if (in->j.kind != JSON_KEY) continue;
-        if (json_text_is(&in->j, "Sequence")) next = &in->eos;
+        if (json_text_is(&in->j, "Sequence")) { next = &in->eos; texts++; }
         if (!json_text_is(&in->j, "id")) continue;
-        if (json_next(&in->j) == JSON_STRING && !json_text_is(&in->j, "A"))
-            *next = vocabulary_keep(in->v, in->j.text, in->j.length);
+        if (json_next(&in->j) != JSON_STRING) return wrong(in, "single", "an id is no text");
+        if (next == &in->eos && json_text_is(&in->j, "A")) continue;
+        if (next->length)
+            return wrong(in, "single", "a template of several tokens is not supported");
+        *next = vocabulary_keep(in->v, in->j.text, in->j.length);
     }
-    return 0;
+    return texts == 1 ? 0 : wrong(in, "single", "not a template of one text");
+}
+
+/* {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}: one id for each. */
+static int take_template_token(reader *in) {
+    template_token *t = &in->template_tokens[in->template_count];
+    if (in->template_count++ == STEPS) return wrong(in, "special_tokens", "too many");
+    t->text = vocabulary_keep(in->v, in->j.text, in->j.length);
+    if (json_next(&in->j) != JSON_OBJECT) return wrong(in, "special_tokens", "not an object");
+    while (json_next(&in->j) == JSON_KEY) {
+        if (!json_text_is(&in->j, "ids")) {
+            if (json_skip(&in->j) != 0) break;
+            continue;
+        }
+        if (json_next(&in->j) != JSON_ARRAY || json_next(&in->j) != JSON_INT)
+            return wrong(in, "special_tokens", "no list of ids");
+        t->id = in->j.natural < VOCABULARY_LIMIT ? (int)in->j.natural : -1;
+        if (json_next(&in->j) != JSON_ARRAY_END)
+            return wrong(in, "special_tokens", "several ids for one token are not supported");
+    }
+    return in->j.kind == JSON_OBJECT_END ? 0 : wrong(in, "special_tokens", "not an object");
+}
+
+static int take_template_tokens(reader *in) {
+    if (in->j.kind != JSON_OBJECT) return wrong(in, "special_tokens", "not an object");
+    while (json_next(&in->j) == JSON_KEY) if (take_template_token(in) != 0) return -1;
+    return in->j.kind == JSON_OBJECT_END ? 0 : wrong(in, "special_tokens", "not an object");
 }
 
 static int take_post_processor(reader *in) {
-    rule rules[] = {{"type", "TemplateProcessing|ByteLevel|Sequence", 0, 0},
+    rule rules[] = {{"type", 0, take_step, 0},
                     {"single", 0, take_single, 0},
                     {"pair", 0, 0, 0},
-                    {"special_tokens", 0, 0, 0},
+                    {"special_tokens", 0, take_template_tokens, 0},
                     {"add_prefix_space", 0, 0, 0},
                     {"trim_offsets", 0, 0, 0},
                     {"use_regex", 0, 0, 0},
                     {0, 0, 0, 0}};
-    in->part = "post_processor";
-    return walk(in, rules);
+    return walk_part(in, "post_processor", rules, "|L|M|LM|ML");
 }
 
 static int take_unknown(reader *in) {
@@ -246,7 +352,7 @@ static int take_model(reader *in) {
                     {"unk_token", 0, take_unknown, 0},
                     {"continuing_subword_prefix", "null|", 0, 0},
                     {"end_of_word_suffix", "null|", 0, 0},
-                    {"fuse_unk", 0, 0, 0},
+                    {"fuse_unk", "false|true", 0, 0},
                     {"byte_fallback", "false|true", 0, 0},
                     {"ignore_merges", "false|null", 0, 0},
                     {"vocab", 0, take_vocab, 0},
@@ -254,6 +360,7 @@ static int take_model(reader *in) {
                     {0, 0, 0, 0}};
     in->part = "model";
     if (walk(in, rules) != 0) return -1;
+    in->fuse_unknown = (rules[5].seen & 2) != 0;
     in->byte_fallback = (rules[6].seen & 2) != 0;
     return 0;
 }
@@ -286,67 +393,160 @@ static void settle_types(reader *in) {
     }
 }
 
-/* Both halves of a merge and the whole must be pieces, and no pair may occur twice. */
-static int check_merge(const vocabulary *v, slice merge, names *pieces, names *pairs) {
-    const char *text = v->text + merge.at, *space = (const char *)memchr(text, ' ', merge.length);
-    size_t left = space ? (size_t)(space - text) : 0;
-    char whole[65536];
-    if (!left || left + 1 == merge.length || merge.length > sizeof whole) return -1;
-    size_t right = merge.length - left - 1;
-    if (memchr(space + 1, ' ', right)) return -1;
-    memcpy(whole, text, left);
-    memcpy(whole + left, space + 1, right);
-    if (names_add(pieces, text, left) != 0 || names_add(pieces, space + 1, right) != 0
-        || names_add(pieces, whole, left + right) != 0) return -1;
-    return names_add(pairs, text, merge.length) == 1 ? 0 : -1;
+/* ---- what the parts mean together ---------------------------------------------------------- */
+
+static int refuse(reader *in, const char *part, const char *what) {
+    return report_fail(in->r, "%s: %s: %s", in->path, part, what);
 }
 
-static int check_merges(reader *in) {
-    const vocabulary *v = in->v;
-    names pieces = {0}, pairs = {0};
-    int status = 0;
+static int refuse_text(reader *in, const char *part, slice text, const char *what) {
     char name[80];
-    for (size_t i = 0; i < v->count; i++) {
-        names_add(&pieces, v->text + v->pieces[i].text.at, v->pieces[i].text.length);
+    report_name(in->v->text + text.at, text.length, name);
+    return report_fail(in->r, "%s: %s: '%s' %s", in->path, part, name, what);
+}
+
+static int count_bytes(const vocabulary *v) {
+    int count = 0;
+    for (size_t i = 0; i < v->count; i++) count += v->pieces[i].type == GRIFFIN_TOKEN_BYTE;
+    return count;
+}
+
+/* The decoder must undo what the normalizer did, and nothing else. */
+static int check_decoder(reader *in) {
+    const vocabulary *v = in->v;
+    const char *allowed = v->byte_level ? "L"
+                        : v->add_space_prefix ? "RFT|RBFT"
+                        : v->escape_whitespaces ? "R|RB|RF|RBF" : "F|B|BF";
+    in->part = "decoder";
+    if (check_steps(in, in->decoder, allowed) != 0) return -1;
+    if (count_bytes(v) && !strchr(in->decoder, 'B'))
+        return refuse(in, "decoder", "no ByteFallback, although the model has byte_fallback");
+    return 0;
+}
+
+static int check_cutting(reader *in) {
+    const vocabulary *v = in->v;
+    if (v->byte_level && v->escape_whitespaces)
+        return refuse(in, "normalizer", "not supported together with ByteLevel");
+    if (in->splits && !v->escape_whitespaces)
+        return refuse(in, "pre_tokenizer", "Split at spaces is not supported without a normalizer "
+                      "that replaces them");
+    return 0;
+}
+
+/* Characters that are neither pieces nor bytes become one unknown token, which must exist. */
+static int check_unknown(reader *in) {
+    const vocabulary *v = in->v;
+    if (v->byte_level || count_bytes(v) == 256) return 0;
+    if (!in->unknown.length)
+        return refuse(in, "model", "unk_token: none; dropping characters is not supported");
+    if (v->unknown < 0) return refuse_text(in, "model", in->unknown, "is no piece, but unk_token");
+    if (!in->fuse_unknown)
+        return refuse(in, "model", "fuse_unk 'false' is not supported: neighbouring unknown "
+                      "characters become one token");
+    for (size_t i = 0; i < in->added_count; i++)
+        if (find(in, in->added[i].text, 0) == v->unknown) return 0;
+    return refuse_text(in, "model", in->unknown, "is unk_token, but no added token");
+}
+
+static int check_template(reader *in) {
+    static const char part[] = "post_processor";
+    if ((in->bos.length && in->v->bos < 0) || (in->eos.length && in->v->eos < 0))
+        return refuse(in, part, "a token of the template is no piece");
+    for (int i = 0; i < in->template_count; i++) {
+        const template_token *t = &in->template_tokens[i];
+        if (find(in, t->text, 0) != t->id)
+            return refuse_text(in, part, t->text, "has another id in special_tokens");
     }
-    for (size_t i = 0; status == 0 && i < v->merge_count; i++) {
-        slice merge = v->merges[i];
-        if (check_merge(v, merge, &pieces, &pairs) == 0) continue;
-        report_name(v->text + merge.at, merge.length, name);
-        status = report_fail(in->r, "%s: merge %lu '%s' is not two pieces, without spaces, that "
-                             "make a third and occur once", in->path, (unsigned long)i, name);
+    return 0;
+}
+
+/* Normalized tokens are cut out of the text after the others, so that the order decides between
+ * two that overlap. We cut out all at once. */
+static int check_overlaps(reader *in, const added_token *normalized) {
+    const char *text = in->v->text, *a = text + normalized->text.at;
+    size_t n = normalized->text.length;
+    for (size_t i = 0; i < in->added_count; i++) {
+        const added_token *other = &in->added[i];
+        const char *b = text + other->text.at;
+        size_t m = other->text.length;
+        if (!other->is_normalized
+            && (vocabulary_overlaps(a, n, b, m) || vocabulary_overlaps(b, m, a, n)))
+            return refuse_text(in, "added_tokens", normalized->text, "is normalized and overlaps "
+                               "with one that is not, which is not supported");
     }
-    names_free(&pieces);
-    names_free(&pairs);
+    return 0;
+}
+
+/* A normalizer leaves tokens without spaces as they are, unless it prepends something. */
+static int check_added(reader *in) {
+    const vocabulary *v = in->v;
+    for (size_t i = 0; i < in->added_count; i++) {
+        const added_token *t = &in->added[i];
+        const char *text = v->text + t->text.at;
+        size_t n = t->text.length;
+        if (!t->is_normalized) continue;
+        int spaces = memchr(text, ' ', n) || vocabulary_overlaps(text, n, SPACE, 3);
+        if (v->add_space_prefix || (v->escape_whitespaces && spaces))
+            return refuse_text(in, "added_tokens", t->text, "is normalized, which is not supported "
+                               "with this normalizer");
+        if (check_overlaps(in, t) != 0) return -1;
+    }
+    return 0;
+}
+
+/* The text of an id is the text of no other one, of whatever type. */
+static int check_twins(reader *in) {
+    const vocabulary *v = in->v;
+    names known = {0};
+    int status = 0;
+    for (size_t i = 0; status == 0 && i < v->count; i++)
+        if (names_add(&known, v->text + v->pieces[i].text.at, v->pieces[i].text.length) != 1)
+            status = refuse_text(in, "model", v->pieces[i].text, "has two ids");
+    names_free(&known);
     return status;
+}
+
+static int check_all(reader *in) {
+    return check_cutting(in) || check_decoder(in) || check_unknown(in) || check_template(in)
+        || check_added(in) || check_twins(in) ? -1 : 0;
+}
+
+static int read_parts(reader *in) {
+    rule rules[] = {{"version", 0, 0, 0}, {"truncation", 0, 0, 0}, {"padding", 0, 0, 0},
+                    {"added_tokens", 0, take_added, 0}, {"normalizer", 0, take_normaliser, 0},
+                    {"pre_tokenizer", 0, take_pre_tokenizer, 0},
+                    {"post_processor", 0, take_post_processor, 0},
+                    {"decoder", 0, take_decoder, 0}, {"model", 0, take_model, 0}, {0, 0, 0, 0}};
+    if (walk(in, rules) != 0) return -1;
+    return json_next(&in->j) == JSON_END ? 0 : wrong(in, "the file", "goes on");
+}
+
+/* What follows from the whole. */
+static int settle(reader *in) {
+    vocabulary *v = in->v;
+    settle_types(in);
+    v->bos = find(in, in->bos, 0);
+    v->eos = find(in, in->eos, 0);
+    v->add_bos = v->bos >= 0;
+    v->add_eos = v->eos >= 0;
+    return v->out_of_memory ? 0 : check_all(in);
 }
 
 int vocabulary_from_json(vocabulary *v, const void *data, size_t size, const char *path,
                          report *r) {
     reader in;
-    rule rules[] = {{"version", 0, 0, 0}, {"truncation", 0, 0, 0}, {"padding", 0, 0, 0},
-                    {"added_tokens", 0, take_added, 0}, {"normalizer", 0, take_normaliser, 0},
-                    {"pre_tokenizer", 0, take_pre_tokenizer, 0},
-                    {"post_processor", 0, take_post_processor, 0}, {"decoder", 0, 0, 0},
-                    {"model", 0, take_model, 0}, {0, 0, 0, 0}};
     memset(&in, 0, sizeof in);
     in.v = v;
     in.path = path;
     in.part = "the file";
     in.r = r;
     v->escape_whitespaces = 0;
-    json_start(&in.j, data, size);
+    json_start_file(&in.j, data, size);
     json_next(&in.j);
-    int status = walk(&in, rules);
-    if (status == 0 && json_next(&in.j) != JSON_END) status = wrong(&in, "the file", "goes on");
+    int status = read_parts(&in);
     json_stop(&in.j);
-    if (status != 0 || v->out_of_memory) return status;
-    if (v->byte_level && v->escape_whitespaces)
-        return report_fail(r, "%s: a normalizer together with ByteLevel is not supported", path);
-    settle_types(&in);
-    v->bos = find(&in, in.bos, 0);
-    v->eos = find(&in, in.eos, 0);
-    v->add_bos = v->bos >= 0;
-    v->add_eos = v->eos >= 0;
-    return v->out_of_memory ? 0 : check_merges(&in);
+    if (status == 0 && !v->out_of_memory) status = settle(&in);
+    free(in.added);
+    return status;
 }

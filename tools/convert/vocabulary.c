@@ -2,7 +2,6 @@
 
 #include "vocabulary.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,6 +71,14 @@ int vocabulary_find(const vocabulary *v, const char *text, size_t length, int ty
     return -1;
 }
 
+int vocabulary_overlaps(const char *a, size_t n, const char *b, size_t m) {
+    for (size_t at = 0; at < n; at++) {
+        size_t common = n - at < m ? n - at : m;
+        if (memcmp(a + at, b, common) == 0) return 1;
+    }
+    return 0;
+}
+
 static int is_upper_hex(char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'F'); }
 
 int vocabulary_is_byte(const char *text, size_t length) {
@@ -79,53 +86,30 @@ int vocabulary_is_byte(const char *text, size_t length) {
         && is_upper_hex(text[3]) && is_upper_hex(text[4]);
 }
 
-static int is_utf8(const char *text, size_t length) {
-    const unsigned char *p = (const unsigned char *)text;
-    while (length) {
-        size_t n = utf8_length(p, length);
-        if (n == 0) return 0;
-        p += n;
-        length -= n;
-    }
-    return 1;
+/* Both halves of a merge and the whole are pieces. */
+static int merge_is_known(const vocabulary *v, slice merge, names *pieces) {
+    const char *text = v->text + merge.at, *space = (const char *)memchr(text, ' ', merge.length);
+    size_t left = space ? (size_t)(space - text) : 0, right = merge.length - left - 1;
+    char whole[65536];
+    if (!space || left + right > sizeof whole) return 0;
+    memcpy(whole, text, left);
+    memcpy(whole + left, space + 1, right);
+    return names_has(pieces, text, left) && names_has(pieces, space + 1, right)
+        && names_has(pieces, whole, left + right);
 }
 
-/* Checks what every reader of the finished file requires. */
-static int check_piece(const vocabulary *v, size_t id, names *known, report *r) {
-    const piece *p = &v->pieces[id];
-    const char *text = v->text + p->text.at, *what = NULL;
-    char name[80];
-    known->scope = p->type == GRIFFIN_TOKEN_UNKNOWN || p->type == GRIFFIN_TOKEN_CONTROL
-                || p->type == GRIFFIN_TOKEN_BYTE;
-    int added = names_add(known, text, p->text.length);
-    if (p->text.length < 1 || p->text.length > 65535) what = "a text has 1 to 65535 bytes";
-    else if (p->type < GRIFFIN_TOKEN_NORMAL || p->type > GRIFFIN_TOKEN_BYTE) what = "unknown type";
-    else if (!is_utf8(text, p->text.length)) what = "not valid UTF-8";
-    else if (!isfinite(p->score)) what = "the score is not finite";
-    else if (p->type == GRIFFIN_TOKEN_BYTE && !vocabulary_is_byte(text, p->text.length))
-        what = "a byte is spelled <0x00> to <0xFF>";
-    else if (added == 0) what = "occurs twice";
-    else if (added < 0) what = "out of memory";
-    if (!what) return 0;
-    return report_fail(r, "vocabulary: piece %lu '%s': %s", (unsigned long)id,
-                       report_name(text, p->text.length, name), what);
-}
-
-static int check_pieces(const vocabulary *v, report *r) {
-    names known = {0};
-    size_t bytes = 0, unknowns = 0;
-    int status = 0;
-    for (size_t i = 0; status == 0 && i < v->count; i++) {
-        status = check_piece(v, i, &known, r);
-        bytes += v->pieces[i].type == GRIFFIN_TOKEN_BYTE;
-        unknowns += v->pieces[i].type == GRIFFIN_TOKEN_UNKNOWN;
-    }
-    names_free(&known);
-    if (status != 0) return status;
-    if (unknowns > 1) return report_fail(r, "vocabulary: more than one unknown piece");
-    if (bytes != 0 && bytes != 256)
-        return report_fail(r, "vocabulary: %lu byte pieces instead of 256", (unsigned long)bytes);
-    return 0;
+/* Cuts off the pieces from `size` on, and the merges that need one of them. */
+static void crop_pieces(vocabulary *v, size_t size) {
+    names pieces = {0};
+    size_t kept = 0;
+    v->count = size;
+    for (size_t i = 0; i < size; i++)
+        if (names_add(&pieces, v->text + v->pieces[i].text.at, v->pieces[i].text.length) < 0)
+            v->out_of_memory = 1;
+    for (size_t i = 0; i < v->merge_count; i++)
+        if (merge_is_known(v, v->merges[i], &pieces)) v->merges[kept++] = v->merges[i];
+    v->merge_count = kept;
+    names_free(&pieces);
 }
 
 int vocabulary_fit(vocabulary *v, size_t size, int crop, report *r) {
@@ -133,10 +117,9 @@ int vocabulary_fit(vocabulary *v, size_t size, int crop, report *r) {
         return report_fail(r,
                            "the vocabulary has %lu pieces, more than the %lu rows of the embedding",
                            (unsigned long)v->count, (unsigned long)size);
-    if (v->count > size) v->count = size;
+    if (v->count > size) crop_pieces(v, size);
     while (v->count < size && !v->out_of_memory) vocabulary_pad(v, v->count);
-    if (v->out_of_memory) return report_fail(r, "out of memory");
-    return check_pieces(v, r);
+    return v->out_of_memory ? report_fail(r, "out of memory") : 0;
 }
 
 /* ---- writing ----------------------------------------------------------------------------- */
@@ -189,6 +172,8 @@ void vocabulary_write(const vocabulary *v, const char *chat_template, gguf_write
     if (v->byte_level) return;
     gguf_bool(g, "griffin.tokenizer.escape_whitespaces", v->escape_whitespaces);
     gguf_bool(g, "griffin.tokenizer.treat_whitespace_as_suffix", v->whitespace_suffix);
+    if (v->prefix_everywhere) gguf_bool(g, "griffin.tokenizer.space_prefix_everywhere", 1);
+    if (v->verbatim) gguf_bool(g, "griffin.tokenizer.verbatim_pieces", 1);
     if (!v->unk_surface.length) return;
     gguf_text(g, "griffin.tokenizer.unk_surface", v->text + v->unk_surface.at,
               v->unk_surface.length);

@@ -26,17 +26,23 @@ typedef struct vocabulary {
     int    bos, eos, unknown, pad, end_of_turn;             /* ids; -1: none */
     int    add_bos, add_eos, add_space_prefix, remove_extra_whitespaces;
     int    escape_whitespaces, whitespace_suffix;
+    int    prefix_everywhere;               /* add_space_prefix counts after special pieces too */
+    int    verbatim;                        /* plain spaces of user-defined pieces are meant so */
     slice  unk_surface, charsmap;           /* empty: none */
     int    out_of_memory;                   /* remembered until the file is read */
 } vocabulary;
 
 /* ---- using ----------------------------------------------------------------------------------- */
 
-/* Makes it as large as the model's: fills up with unused pieces; cuts the end off if `crop`. */
+/* Makes it as large as the model's: fills up with unused pieces; cuts the end off if `crop`, and
+ * with it the merges of what is cut off. */
 int  vocabulary_fit(vocabulary *v, size_t size, int crop, report *r);
 
 /* The id of a piece with this text, of a type if not 0; -1: none. */
 int  vocabulary_find(const vocabulary *v, const char *text, size_t length, int type);
+
+/* 1 if an end of the first text is a beginning of the second, or the second is inside the first. */
+int  vocabulary_overlaps(const char *a, size_t n, const char *b, size_t m);
 
 void vocabulary_write(const vocabulary *v, const char *chat_template, gguf_writer *g);
 void vocabulary_free(vocabulary *v);

@@ -18,11 +18,19 @@
 #include <time.h>
 
 /* Each system defines these too, beside its functions of host.h. */
-static int   map_file(file_bytes *f, const char *path);         /* 0: it cannot be mapped */
+static int   is_standard_input(const char *path);               /* as "/dev/stdin" is */
+static int   map_file(file_bytes *f, const char *path, FILE **stream);  /* 0: read the stream */
 static void  unmap_file(file_bytes *f);
+static int   open_output(file_output *o, const char *path);     /* 0, or -1 */
+static void  output_over(file_output *o);                       /* it is closed */
+static int   file_rename(const char *from, const char *to);     /* also over a file; 0 or -1 */
+static void  file_remove(const char *path);
 static int   sync_file(FILE *f);                                /* 0, or -1 */
 static long  process_number(void);
-static char *console_line(void);            /* where getchar cannot read UTF-8 from a terminal */
+static long  input_bytes(void *to, size_t size);                /* 0: the end; -1: an error */
+static long  output_bytes(const char *data, size_t size);       /* 0: Ctrl-C; -1: an error */
+static int   flush_whole(FILE *f);                              /* whatever signals come */
+static char *console_line(size_t *size);    /* where a terminal does not give UTF-8 bytes */
 static int   has_console_lines(void);
 
 /* Called with every name in a directory. */
@@ -31,13 +39,17 @@ static int list_directory(const char *directory, each_name *see, void *user);   
 
 /* ---- files -------------------------------------------------------------------------------- */
 
-/* Reads to the end of the stream, whose size need not be known. */
+/* Reads to the end of the stream, whose size need not be known; null: of standard input. */
 static int read_file(file_bytes *f, FILE *stream, const char *path, report *r) {
     byte_buffer b = { NULL, 0, 0, 0 };
     unsigned char part[16384];
-    for (size_t got; (got = fread(part, 1, sizeof part, stream)) > 0;) buffer_add(&b, part, got);
+    long got = 1;
+    while (got > 0) {
+        got = stream ? (long)fread(part, 1, sizeof part, stream) : input_bytes(part, sizeof part);
+        if (got > 0) buffer_add(&b, part, (size_t)got);
+    }
     buffer_number(&b, 0, 1);                /* not part of the file: makes `data` never null */
-    if (ferror(stream) || b.failed) {
+    if (got < 0 || (stream && ferror(stream)) || b.failed) {
         report_fail(r, "%s: %s", path, b.failed ? "out of memory" : "cannot be read");
         buffer_free(&b);
         return -1;
@@ -49,11 +61,12 @@ static int read_file(file_bytes *f, FILE *stream, const char *path, report *r) {
 }
 
 int file_open(file_bytes *f, const char *path, report *r) {
+    FILE *stream = NULL;
     memset(f, 0, sizeof *f);
+    if (is_standard_input(path)) return read_file(f, NULL, path, r);
     if (path_is_directory(path)) return report_fail(r, "%s: is a directory", path);
-    if (map_file(f, path)) return 0;
-    FILE *stream = file_stream(path, "rb");
-    if (!stream) return report_fail(r, "%s: cannot be opened", path);
+    if (map_file(f, path, &stream)) return 0;
+    if (!stream) return report_fail(r, "%s: cannot be opened: %s", path, strerror(errno));
     int status = read_file(f, stream, path, r);
     fclose(stream);
     return status;
@@ -65,6 +78,24 @@ void file_close(file_bytes *f) {
     memset(f, 0, sizeof *f);
 }
 
+/* Editors on Windows put a byte order mark before a text, and "\r\n" at the ends of its lines. */
+static int make_plain(file_bytes *t, report *r) {
+    static const unsigned char mark[] = { 0xef, 0xbb, 0xbf };
+    size_t size = (size_t)t->size, from = size >= 3 && !memcmp(t->data, mark, 3) ? 3 : 0, to = 0;
+    if (from == 0 && !memchr(t->data, '\r', size)) return 0;
+    unsigned char *plain = (unsigned char *)malloc(size + 1);
+    if (!plain) return report_fail(r, "out of memory");
+    for (; from < size; from++) {
+        int is_end = t->data[from] == '\r' && from + 1 < size && t->data[from + 1] == '\n';
+        if (!is_end) plain[to++] = t->data[from];
+    }
+    file_close(t);
+    t->data = plain;
+    t->owned = plain;
+    t->size = to;
+    return 0;
+}
+
 int text_open(file_bytes *t, const char *words, const char *file) {
     report r = { "" };
     memset(t, 0, sizeof *t);
@@ -73,29 +104,73 @@ int text_open(file_bytes *t, const char *words, const char *file) {
         t->size = strlen(words);
         return 0;
     }
-    int status = file ? file_open(t, file, &r) : read_file(t, stdin, "standard input", &r);
+    int is_input = !file || !strcmp(file, "-");
+    int status = is_input ? read_file(t, NULL, "standard input", &r) : file_open(t, file, &r);
+    if (!status && (status = make_plain(t, &r)) != 0) file_close(t);
     return status ? complain("%s", r.text) : 0;
 }
 
-static int write_whole(const char *path, const void *data, size_t size) {
-    FILE *f = file_stream(path, "wb");
-    if (!f) return 0;
-    int good = fwrite(data, 1, size, f) == size && !fflush(f) && !sync_file(f);
-    return !fclose(f) && good;
+/* ---- files that are written ---------------------------------------------------------------- */
+
+static char *copy_text(const char *text) {
+    size_t size = strlen(text) + 1;
+    char *copy = (char *)malloc(size);
+    if (copy) memcpy(copy, text, size);
+    return copy;
+}
+
+void file_abandon(file_output *o) {
+    if (o->stream) fclose(o->stream);
+    if (o->part) file_remove(o->part);
+    output_over(o);
+    free(o->part);
+    free(o->target);
+    free(o->path);
+    memset(o, 0, sizeof *o);
+}
+
+static int output_failed(file_output *o, const char *what, report *r) {
+    const char *why = errno == ENXIO ? "nothing reads from it" : strerror(errno);
+    report_fail(r, "%s: cannot %s: %s", o->path ? o->path : "file", what, why);
+    file_abandon(o);
+    return -1;
+}
+
+int file_create(file_output *o, const char *path, report *r) {
+    memset(o, 0, sizeof *o);
+    if (path_is_directory(path)) return report_fail(r, "%s: is a directory", path);
+    o->path = copy_text(path);
+    return o->path && !open_output(o, path) ? 0 : output_failed(o, "create", r);
+}
+
+int file_write(file_output *o, const void *data, size_t size, report *r) {
+    return fwrite(data, 1, size, o->stream) == size ? 0 : output_failed(o, "write", r);
+}
+
+int file_flush(file_output *o, report *r) {
+    return fflush(o->stream) ? output_failed(o, "write", r) : 0;
+}
+
+int file_finish(file_output *o, report *r) {
+    int failed = fflush(o->stream) || (o->part && sync_file(o->stream));
+    if (!failed) {
+        failed = fclose(o->stream);
+        o->stream = NULL;
+    }
+    if (failed) return output_failed(o, "write", r);
+    if (o->part && file_rename(o->part, o->target)) return output_failed(o, "rename", r);
+    free(o->part);
+    o->part = NULL;
+    file_abandon(o);
+    return 0;
 }
 
 int file_replace(const char *path, const void *data, size_t size) {
-    size_t room = strlen(path) + 32;
-    char *temporary = (char *)malloc(room);
-    if (!temporary) return complain("out of memory");
-    snprintf(temporary, room, "%s.%ld.tmp", path, process_number());
-    int status = !write_whole(temporary, data, size) || file_rename(temporary, path);
-    if (status) {
-        complain("%s: %s", path, strerror(errno));
-        file_remove(temporary);
-    }
-    free(temporary);
-    return status;
+    report r = { "" };
+    file_output o;
+    int status = file_create(&o, path, &r) || file_write(&o, data, size, &r)
+              || file_finish(&o, &r);
+    return status ? complain("%s", r.text) : 0;
 }
 
 /* ---- paths -------------------------------------------------------------------------------- */
@@ -177,30 +252,65 @@ void progress_clear(void) {
     progress.time = 0;
 }
 
-int output_flush(void) {
-    if (!fflush(stdout) && !ferror(stdout)) return 0;
-    clearerr(stdout);
+static int output_lost(void) {
     return complain("cannot write the output: %s", strerror(errno));
 }
 
-/* Lines may end in \n or in \r\n, on every system. */
-char *input_line(void) {
-    if (has_console_lines()) return console_line();
-    byte_buffer line = { NULL, 0, 0, 0 };
-    int c;
-    while ((c = getchar()) != EOF && c != '\n') buffer_number(&line, (unsigned)c, 1);
-    int is_end = c == EOF && line.size == 0;
-    if (line.size > 0 && line.data[line.size - 1] == '\r') line.size--;
-    buffer_number(&line, 0, 1);
-    if (is_end || line.failed) buffer_free(&line);
-    return (char *)line.data;
+int output_flush(void) {
+    if (!flush_whole(stdout) && !ferror(stdout)) return 0;
+    clearerr(stdout);
+    return output_lost();
 }
 
-static volatile sig_atomic_t interrupts;
+int output_write(const char *data, size_t size) {
+    if (output_flush()) return 1;
+    while (size > 0) {
+        long n = output_bytes(data, size);
+        if (n < 0) return output_lost();
+        if (n == 0) break;
+        data += n;
+        size -= (size_t)n;
+    }
+    return 0;
+}
+
+static volatile sig_atomic_t interrupts, is_patient;
 
 int interrupted(void) { return interrupts != 0; }
 
 void interrupt_clear(void) { interrupts = 0; }
+
+static struct { unsigned char data[4096]; long at, end; int is_begun; } input;
+
+/* The next byte of standard input, or -1. */
+static int input_byte(void) {
+    if (input.at == input.end) {
+        input.at = 0;
+        input.end = input_bytes(input.data, sizeof input.data);
+        if (input.end <= 0) input.end = 0;
+        if (input.end == 0) return -1;
+    }
+    return input.data[input.at++];
+}
+
+/* Lines may end in \n or in \r\n, on every system. A byte order mark begins only the first one. */
+char *input_line(size_t *size) {
+    if (has_console_lines()) return console_line(size);
+    byte_buffer line = { NULL, 0, 0, 0 };
+    int c;
+    while ((c = input_byte()) >= 0 && c != '\n') {
+        buffer_number(&line, (unsigned)c, 1);
+        if (!input.is_begun && line.size == 3 && !memcmp(line.data, "\xef\xbb\xbf", 3)) line.size = 0;
+        input.is_begun |= line.size >= 3;
+    }
+    input.is_begun = 1;
+    int is_end = c < 0 && (line.size == 0 || interrupted());
+    if (line.size > 0 && line.data[line.size - 1] == '\r') line.size--;
+    *size = line.size;
+    buffer_number(&line, 0, 1);
+    if (is_end || line.failed) buffer_free(&line);
+    return (char *)line.data;
+}
 
 uint32_t random_seed(void) {
     return (uint32_t)((uint64_t)time(NULL) << 16 ^ (uint64_t)process_number());
@@ -273,28 +383,7 @@ static HANDLE open_handle(const char *path, DWORD access) {
     return file;
 }
 
-static int map_file(file_bytes *f, const char *path) {
-    LARGE_INTEGER size;
-    HANDLE file = open_handle(path, GENERIC_READ), mapping = NULL;
-    if (file == INVALID_HANDLE_VALUE) return 0;
-    if (GetFileType(file) == FILE_TYPE_DISK && GetFileSizeEx(file, &size) && size.QuadPart > 0
-        && (uint64_t)size.QuadPart <= SIZE_MAX)
-        mapping = CreateFileMappingW(file, NULL, PAGE_READONLY, 0, 0, NULL);
-    CloseHandle(file);
-    if (!mapping) return 0;
-    f->owned = MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, 0);
-    CloseHandle(mapping);
-    f->data = (const unsigned char *)f->owned;
-    f->size = (uint64_t)size.QuadPart;
-    f->mapped = f->owned != NULL;
-    return f->mapped;
-}
-
-static void unmap_file(file_bytes *f) { UnmapViewOfFile(f->owned); }
-
-static int sync_file(FILE *f) { return _commit(_fileno(f)); }
-
-FILE *file_stream(const char *path, const char *mode) {
+static FILE *file_stream(const char *path, const char *mode) {
     wchar_t *wide_path = wide_text(path), *wide_mode = wide_text(mode);
     FILE *stream = wide_path && wide_mode ? _wfopen(wide_path, wide_mode) : NULL;
     free(wide_path);
@@ -302,7 +391,32 @@ FILE *file_stream(const char *path, const char *mode) {
     return stream;
 }
 
-int file_rename(const char *from, const char *to) {
+static int is_standard_input(const char *path) { (void)path; return 0; }
+
+static int map_file(file_bytes *f, const char *path, FILE **stream) {
+    LARGE_INTEGER size;
+    HANDLE file = open_handle(path, GENERIC_READ), mapping = NULL;
+    if (file != INVALID_HANDLE_VALUE && GetFileType(file) == FILE_TYPE_DISK
+        && GetFileSizeEx(file, &size) && size.QuadPart > 0 && (uint64_t)size.QuadPart <= SIZE_MAX)
+        mapping = CreateFileMappingW(file, NULL, PAGE_READONLY, 0, 0, NULL);
+    if (file != INVALID_HANDLE_VALUE) CloseHandle(file);
+    if (mapping) f->owned = MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, 0);
+    if (mapping) CloseHandle(mapping);
+    f->mapped = f->owned != NULL;
+    if (!f->mapped) {
+        *stream = file_stream(path, "rb");
+        return 0;
+    }
+    f->data = (const unsigned char *)f->owned;
+    f->size = (uint64_t)size.QuadPart;
+    return 1;
+}
+
+static void unmap_file(file_bytes *f) { UnmapViewOfFile(f->owned); }
+
+static int sync_file(FILE *f) { return _commit(_fileno(f)); }
+
+static int file_rename(const char *from, const char *to) {
     wchar_t *wide_from = wide_text(from), *wide_to = wide_text(to);
     int good = wide_from && wide_to && MoveFileExW(wide_from, wide_to, MOVEFILE_REPLACE_EXISTING);
     if (!good) errno = EACCES;
@@ -311,7 +425,7 @@ int file_rename(const char *from, const char *to) {
     return good ? 0 : -1;
 }
 
-void file_remove(const char *path) {
+static void file_remove(const char *path) {
     wchar_t *wide = wide_text(path);
     if (wide) _wremove(wide);
     free(wide);
@@ -343,6 +457,18 @@ int path_is_device(const char *path) {
     if (file != INVALID_HANDLE_VALUE) CloseHandle(file);
     return is_device;
 }
+
+static int open_output(file_output *o, const char *path) {
+    size_t room = strlen(path) + 32;
+    o->target = copy_text(path);
+    if (!path_is_device(path)) o->part = (char *)malloc(room);
+    if (o->part) snprintf(o->part, room, "%s.%ld.tmp", path, process_number());
+    if (!o->target || (!o->part && !path_is_device(path))) return -1;
+    o->stream = file_stream(o->part ? o->part : path, "wb");
+    return o->stream ? 0 : -1;
+}
+
+static void output_over(file_output *o) { (void)o; }
 
 int directory_make(const char *path) {
     wchar_t *wide = wide_text(path);
@@ -380,24 +506,40 @@ int is_terminal(FILE *stream) {
 static int has_console_lines(void) { return is_terminal(stdin); }
 
 /* Ctrl-Z at the start of a line is the end of the input. */
-static char *console_line(void) {
+static char *console_line(size_t *size) {
     wchar_t line[8192];
     DWORD n = 0;
     if (!ReadConsoleW(handle_of(stdin), line, 8191, &n, NULL) || n == 0 || line[0] == 26)
         return NULL;
     while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r')) n--;
     line[n] = 0;
-    return utf8_text(line);
+    char *text = utf8_text(line);
+    if (text) *size = strlen(text);
+    return text;
 }
+
+static long input_bytes(void *to, size_t size) {
+    return _read(_fileno(stdin), to, (unsigned)size);
+}
+
+static long output_bytes(const char *data, size_t size) {
+    size_t n = fwrite(data, 1, size, stdout);
+    return n == size && !fflush(stdout) ? (long)n : -1;
+}
+
+static int flush_whole(FILE *f) { return fflush(f); }
 
 /* Windows calls it in a thread of its own. */
 static BOOL WINAPI on_interrupt(DWORD event) {
     if (event != CTRL_C_EVENT) return FALSE;
-    if (interrupts++) ExitProcess(130);
+    if (interrupts++ && !is_patient) ExitProcess(130);
     return TRUE;
 }
 
-void interrupt_catch(void) { SetConsoleCtrlHandler(on_interrupt, TRUE); }
+void interrupt_catch(int patient) {
+    is_patient = patient;
+    SetConsoleCtrlHandler(on_interrupt, TRUE);
+}
 
 /* ---- time and memory ------------------------------------------------------------------------- */
 
@@ -436,25 +578,57 @@ void big_release(void *memory) {
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-void host_start(int *argc, char ***argv) { (void)argc; (void)argv; }
+/* A file that may not grow further is then an error of write, which has a message. */
+void host_start(int *argc, char ***argv) {
+    (void)argc;
+    (void)argv;
+#ifdef SIGXFSZ
+    signal(SIGXFSZ, SIG_IGN);
+#endif
+}
 
 /* ---- files and paths ------------------------------------------------------------------------- */
 
-static int map_file(file_bytes *f, const char *path) {
+/* The number of an open descriptor that a path stands for, or -1. To open such a name can fail or
+ * start at the beginning again: it may be a socket, be read in part, or belong to someone else. */
+static int descriptor_of(const char *path) {
+    static const char *const standard[] = { "/dev/stdin", "/dev/stdout", "/dev/stderr" };
+    for (int i = 0; i < 3; i++) if (!strcmp(path, standard[i])) return i;
+    size_t start = !strncmp(path, "/dev/fd/", 8) ? 8 : !strncmp(path, "/proc/self/fd/", 14) ? 14 : 0;
+    const char *digits = path + start;
+    size_t n = strspn(digits, "0123456789");
+    return start && n > 0 && n < 6 && !digits[n] ? atoi(digits) : -1;
+}
+
+static int is_standard_input(const char *path) { return descriptor_of(path) == 0; }
+
+#ifdef __wasi__
+static int copy_descriptor(int file) { (void)file; errno = ENOTSUP; return -1; }
+#else
+static int copy_descriptor(int file) { return dup(file); }
+#endif
+
+static int map_file(file_bytes *f, const char *path, FILE **stream) {
     struct stat about;
     void *data = MAP_FAILED;
-    int file = open(path, O_RDONLY);
+    int file = descriptor_of(path);
+    file = file < 0 ? open(path, O_RDONLY) : copy_descriptor(file);
     if (file < 0) return 0;
     if (fstat(file, &about) == 0 && S_ISREG(about.st_mode) && about.st_size > 0
-        && (uint64_t)about.st_size <= SIZE_MAX)
+        && (uint64_t)about.st_size <= SIZE_MAX && lseek(file, 0, SEEK_CUR) == 0)
         data = mmap(NULL, (size_t)about.st_size, PROT_READ, MAP_PRIVATE, file, 0);
+    if (data == MAP_FAILED) {
+        *stream = fdopen(file, "rb");
+        if (!*stream) close(file);
+        return 0;
+    }
     close(file);
-    if (data == MAP_FAILED) return 0;
     f->data = (const unsigned char *)data;
     f->owned = data;
     f->size = (uint64_t)about.st_size;
@@ -466,11 +640,9 @@ static void unmap_file(file_bytes *f) { munmap(f->owned, (size_t)f->size); }
 
 static int sync_file(FILE *f) { return fsync(fileno(f)); }
 
-FILE *file_stream(const char *path, const char *mode) { return fopen(path, mode); }
+static int file_rename(const char *from, const char *to) { return rename(from, to); }
 
-int file_rename(const char *from, const char *to) { return rename(from, to); }
-
-void file_remove(const char *path) { remove(path); }
+static void file_remove(const char *path) { remove(path); }
 
 const char *path_slash(const char *path) { return strrchr(path, '/'); }
 
@@ -485,7 +657,118 @@ int path_is_directory(const char *path) { return S_ISDIR(path_mode(path)); }
 
 int path_is_device(const char *path) {
     mode_t mode = path_mode(path);
-    return mode != 0 && !S_ISREG(mode) && !S_ISDIR(mode);
+    return descriptor_of(path) >= 0 || (mode != 0 && !S_ISREG(mode) && !S_ISDIR(mode));
+}
+
+/* The path of the file that a symbolic link leads to, which need not exist; to be freed, or null. */
+static char *behind_links(const char *path) {
+    char *at = copy_text(path), link[4096];
+    for (int i = 0; at && i < 40; i++) {
+        ssize_t n = readlink(at, link, sizeof link - 1);
+        if (n < 0) return at;               /* not a link, or nothing */
+        link[n] = 0;
+        char *next = *link == '/' ? copy_text(link) : path_beside(at, link);
+        free(at);
+        at = next;
+    }
+    if (at) errno = ELOOP;
+    free(at);
+    return NULL;
+}
+
+static int use_descriptor(file_output *o, int file) {
+    o->stream = file < 0 ? NULL : fdopen(file, "wb");
+    if (!o->stream && file >= 0) close(file);
+    return o->stream ? 0 : -1;
+}
+
+/* A FIFO without a reader is waited for, but not for ever. */
+static int open_device(const char *path, mode_t mode) {
+    int file = -1, tries = 50;
+    if (!S_ISFIFO(mode)) return open(path, O_WRONLY | O_NOCTTY);
+    while ((file = open(path, O_WRONLY | O_NONBLOCK)) < 0 && errno == ENXIO && tries-- > 0
+           && !interrupted()) poll(NULL, 0, 100);
+    if (file >= 0) fcntl(file, F_SETFL, fcntl(file, F_GETFL) & ~O_NONBLOCK);
+    return file;
+}
+
+#ifdef __wasi__                             /* neither owners, modes nor signals */
+static int  copy_owner(int file, const struct stat *old) { (void)file; (void)old; return 0; }
+static void output_over(file_output *o) { (void)o; }
+static void expect_signals(const file_output *o) { (void)o; }
+#else
+/* Where the owner cannot be kept, the file is not opened to another group. */
+static int copy_owner(int file, const struct stat *old) {
+    mode_t mode = old->st_mode & 07777;
+    if ((old->st_uid != geteuid() || old->st_gid != getegid())
+        && fchown(file, old->st_uid, old->st_gid)) mode &= 0707;
+    return fchmod(file, mode);
+}
+
+static const char *volatile unfinished;     /* is removed when a signal ends the program */
+static void (*pipe_action)(int);            /* before something was written that has no end */
+static int pipe_is_ignored;
+
+static void on_end(int number) {
+    if (unfinished) unlink(unfinished);
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
+/* Signals that are caught or ignored stay so. A reader that leaves is an error of write. */
+static void expect_signals(const file_output *o) {
+    static const int ends[] = { SIGINT, SIGTERM, SIGHUP };
+    struct sigaction action;
+    unfinished = o->part;
+    for (int i = 0; o->part && i < 3; i++) {
+        if (sigaction(ends[i], NULL, &action) || action.sa_handler != SIG_DFL) continue;
+        action.sa_handler = on_end;
+        sigaction(ends[i], &action, NULL);
+    }
+    if (!o->part) { pipe_action = signal(SIGPIPE, SIG_IGN); pipe_is_ignored = 1; }
+}
+
+static void output_over(file_output *o) {
+    (void)o;
+    unfinished = NULL;
+    if (pipe_is_ignored) signal(SIGPIPE, pipe_action);
+    pipe_is_ignored = 0;
+}
+#endif
+
+/* Creates a file of a new name in the same directory; `old` is the file it will replace, or null.
+ * Only what this process makes itself is written to. */
+static int create_part(file_output *o, const struct stat *old) {
+    const char *slash = path_slash(o->target), *name = slash ? slash + 1 : o->target;
+    size_t room = strlen(o->target) + 48;
+    int file = -1;
+    o->part = (char *)malloc(room);
+    for (int i = 0; o->part && file < 0 && i < 100; i++) {
+        snprintf(o->part, room, "%.*s%.200s.%ld-%d.tmp", (int)(name - o->target), o->target, name,
+                 process_number(), i);
+        file = open(o->part, O_WRONLY | O_CREAT | O_EXCL, old ? 0600 : 0666);
+        if (file < 0 && errno != EEXIST) break;
+    }
+    if (file < 0) {                         /* nothing to be removed */
+        free(o->part);
+        o->part = NULL;
+        return -1;
+    }
+    if (old) copy_owner(file, old);
+    return use_descriptor(o, file);
+}
+
+static int open_output(file_output *o, const char *path) {
+    struct stat old;
+    int file = descriptor_of(path), status, exists = stat(path, &old) == 0;
+    fflush(stdout);                         /* the path may stand for it */
+    if (file >= 0) status = use_descriptor(o, copy_descriptor(file));
+    else if (exists && !S_ISREG(old.st_mode))
+        status = use_descriptor(o, open_device(path, old.st_mode));
+    else if ((o->target = behind_links(path)) != NULL) status = create_part(o, exists ? &old : NULL);
+    else status = -1;
+    if (!status) expect_signals(o);
+    return status;
 }
 
 int directory_make(const char *path) { return mkdir(path, 0777); }
@@ -504,22 +787,72 @@ int is_terminal(FILE *stream) { return isatty(fileno(stream)); }
 
 static int has_console_lines(void) { return 0; }
 
-static char *console_line(void) { return NULL; }
+static char *console_line(size_t *size) { *size = 0; return NULL; }
 
 #ifdef __wasi__                             /* there are no signals */
-void interrupt_catch(void) { }
+void interrupt_catch(int patient) { is_patient = patient; }
+static long output_bytes(const char *data, size_t size) { return (long)write(1, data, size); }
+static int  flush_whole(FILE *f) { return fflush(f); }
+static long input_bytes(void *to, size_t size) { return (long)read(0, to, size); }
 #else
 static void on_interrupt(int number) {
     (void)number;
-    if (interrupts++) _exit(130);
+    if (interrupts++ && !is_patient) _exit(130);
 }
 
-/* Without SA_RESTART, so that Ctrl-C also ends the reading of a line. */
-void interrupt_catch(void) {
+/* Without SA_RESTART, so that Ctrl-C ends a write that waits for a reader. A signal that the program
+ * was started without, as by nohup, stays ignored. */
+void interrupt_catch(int patient) {
     struct sigaction action;
+    is_patient = patient;
+    if (sigaction(SIGINT, NULL, &action) || action.sa_handler == SIG_IGN) return;
     memset(&action, 0, sizeof action);
     action.sa_handler = on_interrupt;
     sigaction(SIGINT, &action, NULL);
+}
+
+/* Waits until the descriptor is ready, has failed, or Ctrl-C is pressed: then 0. The signal may
+ * come just before poll does, so poll returns from time to time. */
+static int wait_for(int file, short event) {
+    for (;;) {
+        struct pollfd one = { file, event, 0 };
+        int stop = interrupted(), n = poll(&one, 1, stop ? 0 : 500);
+        if (n > 0 || (n < 0 && errno != EINTR && errno != EAGAIN)) return 1;
+        if (stop) return 0;
+    }
+}
+
+static int may_try_again(void) { return errno == EINTR || errno == EAGAIN; }
+
+static long input_bytes(void *to, size_t size) {
+    while (wait_for(STDIN_FILENO, POLLIN)) {
+        ssize_t got = read(STDIN_FILENO, to, size);
+        if (got >= 0 || !may_try_again()) return (long)got;
+    }
+    return 0;
+}
+
+/* A pipe can have room for a few bytes although poll does not say so: hence write comes first. After
+ * Ctrl-C it comes second, since it could wait for ever. */
+static long output_bytes(const char *data, size_t size) {
+    while (!interrupted() || wait_for(STDOUT_FILENO, POLLOUT)) {
+        ssize_t n = write(STDOUT_FILENO, data, size);
+        if (n > 0 || (n < 0 && !may_try_again())) return (long)n;
+        if (n < 0 && errno == EAGAIN) wait_for(STDOUT_FILENO, POLLOUT);
+    }
+    return 0;
+}
+
+/* The C library drops what a signal kept it from writing. */
+static int flush_whole(FILE *f) {
+    sigset_t interrupt, before;
+    sigemptyset(&interrupt);
+    sigaddset(&interrupt, SIGINT);
+    sigprocmask(SIG_BLOCK, &interrupt, &before);
+    int status = fflush(f), error = errno;
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    errno = error;
+    return status;
 }
 #endif
 

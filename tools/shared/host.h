@@ -27,17 +27,27 @@ typedef struct file_bytes {
 int  file_open(file_bytes *f, const char *path, report *r);     /* after -1 nothing is open */
 void file_close(file_bytes *f);
 
-/* Opens the words themselves, or else the file, or else all of standard input. 0, or 1 after a
- * message. */
+/* Opens the words themselves as they are; or else the text of the file, or of standard input for
+ * null and "-", without a byte order mark and with lines that end in \n. 0, or 1 after a message. */
 int text_open(file_bytes *t, const char *words, const char *file);
 
-/* Writes the whole file under a temporary name first, so that a failure leaves the old one. 0, or 1
- * after a message. */
-int file_replace(const char *path, const void *data, size_t size);
+/* A file that is being written. It grows under a temporary name in the same directory and gets its
+ * name when it is complete: a failure leaves the old file whole. A new file keeps the mode of the
+ * old one, and stands where a symbolic link leads. Devices, FIFOs and open descriptors are written
+ * to directly. After a failure nothing is left, and nothing need be called. */
+typedef struct file_output {
+    FILE *stream;                           /* null: not open */
+    char *path;                             /* for messages */
+    char *target, *part;                    /* behind links; the temporary name, or null */
+} file_output;
 
-FILE *file_stream(const char *path, const char *mode);          /* as fopen */
-int   file_rename(const char *from, const char *to);            /* also over a file; 0 or -1 */
-void  file_remove(const char *path);
+int  file_create (file_output *o, const char *path, report *r);
+int  file_write  (file_output *o, const void *data, size_t size, report *r);
+int  file_flush  (file_output *o, report *r);   /* who opens `part` can read all of it now */
+int  file_finish (file_output *o, report *r);
+void file_abandon(file_output *o);          /* the old file stays; does nothing after file_finish */
+
+int file_replace(const char *path, const void *data, size_t size);  /* 0, or 1 after a message */
 
 /* ---- paths -------------------------------------------------------------------------------- */
 
@@ -72,11 +82,16 @@ void progress_clear(void);
 /* 0, or 1 and a message if what was printed has not arrived: a full disk, a closed pipe. */
 int output_flush(void);
 
-/* The next line of standard input without its end, to be freed; null at the end of the input. */
-char *input_line(void);
+/* Writes to standard output at once. Where this has to wait for a reader, Ctrl-C ends it and the
+ * rest is dropped. 0, or 1 after a message. */
+int output_write(const char *data, size_t size);
 
-/* Ctrl-C sets a flag. A second one before it is cleared ends the program. */
-void interrupt_catch(void);
+/* The next line of standard input without its end, to be freed. It may hold NULs; one more follows.
+ * Null at the end of the input and after Ctrl-C. */
+char *input_line(size_t *size);
+
+/* Ctrl-C sets a flag. A second one before it is cleared ends the program, unless it is patient. */
+void interrupt_catch(int patient);
 int  interrupted(void);
 void interrupt_clear(void);
 

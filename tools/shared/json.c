@@ -64,22 +64,33 @@ static int names_grow_bytes(names *n, size_t size) {
     return 0;
 }
 
-int names_add(names *n, const char *text, size_t length) {
+/* The slot of a name; its record is written where the next one belongs. Null: out of memory. */
+static size_t *names_seek(names *n, const char *text, size_t length) {
     uint32_t length32 = (uint32_t)length;
     size_t size = NAME_HEAD + length;
-    if (length32 != length) return -1;
-    if (n->room - n->used < size && names_grow_bytes(n, size)) return -1;
-    if (2 * n->count >= n->capacity && names_grow_slots(n)) return -1;
+    if (length32 != length) return NULL;
+    if (n->room - n->used < size && names_grow_bytes(n, size)) return NULL;
+    if (2 * n->count >= n->capacity && names_grow_slots(n)) return NULL;
     unsigned char *record = n->bytes + n->used;
     memcpy(record, &n->scope, 4);
     memcpy(record + 4, &length32, 4);
     memcpy(record + NAME_HEAD, text, length);
-    size_t *slot = name_slot(n, record);
+    return name_slot(n, record);
+}
+
+int names_add(names *n, const char *text, size_t length) {
+    size_t *slot = names_seek(n, text, length);
+    if (!slot) return -1;
     if (*slot) return 0;
     *slot = n->used + 1;
-    n->used += size;
+    n->used += NAME_HEAD + length;
     n->count++;
     return 1;
+}
+
+int names_has(names *n, const char *text, size_t length) {
+    const size_t *slot = names_seek(n, text, length);
+    return slot && *slot;
 }
 
 void names_free(names *n) {
@@ -299,6 +310,11 @@ void json_start(json *j, const void *data, size_t size) {
     j->kind = JSON_END;
     j->expects = EXPECT_VALUE;
     if (size > UINT32_MAX - 1) fail(j, 0, "JSON text is larger than 4 GiB");
+}
+
+void json_start_file(json *j, const void *data, size_t size) {
+    size_t mark = size >= 3 && memcmp(data, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+    json_start(j, (const unsigned char *)data + mark, size - mark);
 }
 
 void json_stop(json *j) {

@@ -43,6 +43,7 @@ typedef struct names {
 } names;
 
 int  names_add(names *n, const char *text, size_t length); /* 1 new, 0 known, -1 out of memory */
+int  names_has(names *n, const char *text, size_t length);
 void names_free(names *n);
 
 typedef struct json {
@@ -70,6 +71,7 @@ typedef struct json {
 } json;
 
 void json_start(json *j, const void *data, size_t size);
+void json_start_file(json *j, const void *data, size_t size);   /* skips a byte order mark */
 json_kind json_next(json *j);
 void json_stop(json *j);
 

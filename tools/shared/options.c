@@ -1,6 +1,7 @@
 /* options.c - parses a command line by its table; see options.h. */
 
 #include "options.h"
+#include "report.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -11,11 +12,17 @@
 
 /* ---- values: each parser takes the whole text or nothing, and says if it did -------------- */
 
+/* The functions of C skip white space before a number, and take "-5" for a huge one. */
+static int begins_number(const char *text) {
+    return *text == '-' || *text == '+' || *text == '.' || (*text >= '0' && *text <= '9');
+}
+
 static int parse_integer(const char *text, int least, int *value) {
     char *end;
     errno = 0;
     long number = strtol(text, &end, 10);
-    if (end == text || *end || errno || number < least || number > 0x7fffffff) return 0;
+    if (!begins_number(text) || end == text || *end || errno) return 0;
+    if (number < least || number > 0x7fffffff) return 0;
     *value = (int)number;
     return 1;
 }
@@ -23,7 +30,8 @@ static int parse_integer(const char *text, int least, int *value) {
 static int parse_real(const char *text, double most, float *value) {
     char *end;
     double number = strtod(text, &end);
-    if (end == text || *end || !(number >= 0 && number <= most)) return 0;      /* NaN too */
+    if (!begins_number(text) || end == text || *end) return 0;
+    if (!(number >= 0 && number <= most)) return 0;         /* NaN too */
     *value = (float)number;
     return 1;
 }
@@ -32,7 +40,8 @@ static int parse_seed(const char *text, uint64_t *value) {
     char *end;
     errno = 0;
     *value = strtoull(text, &end, 10);
-    return end != text && !*end && !errno && (text[0] != '-' || !strcmp(text, "-1"));
+    if (!begins_number(text) || end == text || *end || errno) return 0;
+    return *text != '-' || !strcmp(text, "-1");
 }
 
 static int parse_choice(const char *text, const char *words, int *value) {
@@ -114,12 +123,12 @@ static void print_help(const command *c) {
 }
 
 int options_wrong(const command *c, const char *format, ...) {
+    char where[64];
     va_list values;
-    fprintf(stderr, "griffin: ");
+    snprintf(where, sizeof where, "; see: griffin %s --help", c->name);
     va_start(values, format);
-    vfprintf(stderr, format, values);
+    report_line("", format, values, where);
     va_end(values);
-    fprintf(stderr, "; see: griffin %s --help\n", c->name);
     return 2;
 }
 
@@ -156,11 +165,24 @@ static int parse_option(const command *c, int argc, char **argv, int *at) {
     return -1;
 }
 
+/* The value of an option may be "-h". */
+static int asks_for_help(const command *c, int argc, char **argv) {
+    const char *value;
+    for (int i = 1; i < argc; i++) {
+        if (argv[i][0] != '-' || !argv[i][1]) continue;
+        if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) return 1;
+        const option *o = find(c, argv[i], &value);
+        if (o && o->kind != OPTION_FLAG && !value) i++;
+    }
+    return 0;
+}
+
 int options_parse(const command *c, int argc, char **argv) {
     const option *word = c->options;                        /* the row of the next word */
     int status;
-    for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) { print_help(c); return 0; }
+    if (asks_for_help(c, argc, argv)) {                     /* before the defaults change */
+        print_help(c);
+        return 0;
     }
     for (int i = 1; i < argc; i++) {
         if (argv[i][0] == '-' && argv[i][1]) {

@@ -15,7 +15,7 @@ enum { FEED = 64 };                         /* tokens of a prompt between two ch
 /* Prints notes at once, and keeps an error for session_error. */
 static void on_message(int error, const char *message, void *user) {
     session *s = (session *)user;
-    if (error == GRIFFIN_OK) fprintf(stderr, "griffin: note: %s\n", message);
+    if (error == GRIFFIN_OK) note("%s", message);
     else snprintf(s->message, sizeof s->message, "%s", message);
 }
 
@@ -163,11 +163,19 @@ int sampler_prepare(const command *c, griffin_sampler *sampler) {
 
 enum { PIECE = 2048 };
 
+/* A terminal receives whole characters, and of those that control it only newline and tab. */
 static int print(const char *piece, int n) {
-    if (n == 0) return 0;
-    fwrite(piece, 1, (size_t)n, stdout);
-    return output_flush();
+    char plain[PIECE + GRIFFIN_STOP_BYTES];
+    if (!is_terminal(stdout)) return output_write(piece, (size_t)n);
+    memcpy(plain, piece, (size_t)n);
+    for (int i = 0, size; i < n; i += size ? size : 1) {
+        size = (int)report_printable(piece + i, (size_t)(n - i));
+        if (!size && plain[i] != '\n' && plain[i] != '\t') plain[i] = '?';
+    }
+    return output_write(plain, (size_t)n);
 }
+
+int session_end_line(void) { return print("\n", 1); }
 
 int session_show(session *s, int32_t token, int show) {
     char piece[PIECE];
@@ -195,17 +203,16 @@ int session_feed(session *s, const token_list *tokens, griffin_sampler *sampler,
     double start = seconds_now();
     int n, error;
     if (s->start == 0) s->start = start;
-    for (int i = 0; i < tokens->count; i++) {
+    for (int i = 0; i < tokens->count; i++)
         if (session_show(s, tokens->data[i], echo)) return 1;
-        griffin_accept(sampler, tokens->data[i]);
-    }
     for (int i = 0; i < tokens->count && !interrupted(); i += n) {
         n = tokens->count - i < FEED ? tokens->count - i : FEED;
         error = griffin_prefill(s->context, s->state, tokens->data + i, n,
                                 i + n == tokens->count ? s->logits : NULL);
         if (error < 0) return session_error(s, error);
+        for (int k = 0; k < n; k++) griffin_accept(sampler, tokens->data[i + k]);
+        s->prompt_tokens += n;
     }
-    s->prompt_tokens += tokens->count;
     s->prompt_seconds += seconds_now() - start;
     return 0;
 }
@@ -241,13 +248,32 @@ static void start_grammar(session *s, griffin_sampler *sampler) {
     sampler->mask_user = s;
 }
 
-/* Samples, prints and feeds one token. Returns 0 to go on, 1 after an error, 2 at the end. */
-static int generate_one(session *s, griffin_sampler *sampler) {
+void session_reset(session *s, griffin_sampler *sampler) {
+    memset(s->state, 0, griffin_state_size(s->model));
+    memset(&s->decoder, 0, sizeof s->decoder);
+    sampler->accepted = 0;
+}
+
+/* A text of the training set begins at position 0 with bos, and knows nothing of the one before. */
+static int begin_new_text(session *s, griffin_sampler *sampler) {
+    int32_t first = s->info->bos;
+    if (say(s, -1) == 1 || print("\n\n", 2)) return 1;
+    session_reset(s, sampler);
+    griffin_accept(sampler, first);
+    if (session_show(s, first, 0)) return 1;
+    int error = griffin_step(s->context, s->state, first, s->logits);
+    return error < 0 ? session_error(s, error) : 0;
+}
+
+/* Samples, prints and feeds one token. Returns 0 to go on, 1 after an error, 2 at the end, where a
+ * new text may begin. */
+static int generate_one(session *s, griffin_sampler *sampler, int ends) {
     int status;
     int32_t token = griffin_sample(s->model, sampler, s->logits);
     if (token == GRIFFIN_E_NO_TOKEN && s->may_end) return 2;
     if (token < 0) return session_error(s, token);
-    if (token == s->info->eos || token == s->info->end_of_turn) return 2;
+    if (token == s->info->eos || token == s->info->end_of_turn)
+        return ends == ENDS_BEGIN ? begin_new_text(s, sampler) : 2;
     if (s->grammar) {
         s->may_end = griffin_grammar_accept(s->grammar, &s->grammar_state, token);
         if (s->may_end < 0) return session_error(s, s->may_end);
@@ -260,18 +286,20 @@ static int generate_one(session *s, griffin_sampler *sampler) {
     return 0;
 }
 
-int session_generate(session *s, griffin_sampler *sampler, int limit, int ignore_ends) {
+int session_generate(session *s, griffin_sampler *sampler, int limit, int ends) {
     double start = seconds_now();
-    int status = 0;
+    int status = 0, i = 0;
     start_grammar(s, sampler);
     sampler->bias_count = 0;
-    if (ignore_ends) {
+    if (ends == ENDS_BEGIN && (s->grammar || s->info->bos < 0)) ends = ENDS_IGNORED;
+    if (ends == ENDS_IGNORED) {
         forbid(s, sampler, s->info->eos);
         forbid(s, sampler, s->info->end_of_turn);
     }
-    for (int i = 0; i != limit && status == 0 && !interrupted(); i++)
-        status = generate_one(s, sampler);
+    for (; i != limit && status == 0 && !interrupted(); i++)
+        status = generate_one(s, sampler, ends);
     s->generated_seconds += seconds_now() - start;
+    s->is_cut = s->grammar && status == 0 && i > 0 && !s->may_end && !interrupted();
     return status == 1 || say(s, -1) == 1;
 }
 

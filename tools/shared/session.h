@@ -81,6 +81,7 @@ typedef struct session {
     griffin_grammar    *grammar;            /* of an answer, or null */
     griffin_grammar_state grammar_state;
     int                 may_end;            /* the grammar allows the answer to end */
+    int                 is_cut;             /* the last answer had to end before that */
     int                 masks;
     double              mask_seconds, longest_mask;
     char                message[400];       /* the library's last error */
@@ -112,8 +113,21 @@ int session_show(session *s, int32_t token, int show);
 /* Feeds a prompt. With `echo` it is printed, too. */
 int session_feed(session *s, const token_list *tokens, griffin_sampler *sampler, int echo);
 
+/* What happens where the model would end: the answer ends; or it goes on as if nothing were; or a
+ * new text begins, with a fresh state. With a grammar, or without bos, it goes on instead. */
+enum { ENDS_END, ENDS_IGNORED, ENDS_BEGIN };
+
 /* Writes an answer to standard output, token by token, until the model ends it, a stop text occurs,
  * Ctrl-C is pressed, or it has `limit` tokens (-1: no limit). */
-int session_generate(session *s, griffin_sampler *sampler, int limit, int ignore_ends);
+int session_generate(session *s, griffin_sampler *sampler, int limit, int ends);
+
+/* Ends the line after an answer. 0, or 1 after a message. */
+int session_end_line(void);
+
+/* Forgets all that was read and said. The sampler's random numbers go on. */
+void session_reset(session *s, griffin_sampler *sampler);
+
+/* For a limit that cut what a grammar had not finished. */
+#define CUT_MESSAGE "the answer was cut after %d tokens, before it was complete; see -n"
 
 #endif

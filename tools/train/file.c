@@ -129,7 +129,8 @@ int train_copy_weights(training *t, const model_parts *source) {
  * In the byte order of the machine:
  *
  *     "griffin training 1"  u64 hash of what must be the same  train_progress
- *     for each weight: values, means, squares                  u64 hash of everything before */
+ *     for each weight: values, means, squares
+ *     the state that is carried                                u64 hash of everything before */
 
 static const char magic[] = "griffin training 1";
 
@@ -143,17 +144,21 @@ static uint64_t hash_bytes(uint64_t h, const void *data, size_t size) {
 
 /* What decides where a training goes; rates and budgets may change on the way. */
 static uint64_t identity_of(const training *t) {
-    const int numbers[] = { t->o.length, t->o.batch, t->o.seed, t->o.task };
+    const int numbers[] = { t->o.length, t->o.batch, t->o.seed, t->o.task, t->o.afresh };
     uint64_t h = hash_bytes(14695981039346656037u, numbers, sizeof numbers);
     h = hash_bytes(h, &t->config.net, sizeof t->config.net);
     h = hash_bytes(h, t->text.tokens.data, (size_t)t->text.tokens.count * sizeof(int32_t));
     return hash_bytes(h, t->vocabulary.text, t->vocabulary.text_size);
 }
 
+static size_t state_bytes(const training *t) {
+    return t->state ? (size_t)t->o.batch * net_state_size(t->net) * sizeof *t->state : 0;
+}
+
 static size_t checkpoint_size(const training *t) {
     size_t size = sizeof magic + sizeof(uint64_t) + sizeof t->progress + sizeof(uint64_t);
     for (int i = 0; i < t->weight_count; i++) size += 3 * t->weights[i].count * sizeof(float);
-    return size;
+    return size + state_bytes(t);
 }
 
 /* Between memory and file: one list of what is in a checkpoint, for both directions. */
@@ -177,6 +182,7 @@ static void move_all(const training *t, train_progress *progress, buffer *b, mov
         move(b, w->mean, w->count * sizeof *w->mean);
         move(b, w->square, w->count * sizeof *w->square);
     }
+    if (t->state) move(b, t->state, state_bytes(t));
 }
 
 int train_checkpoint(const training *t) {

@@ -159,15 +159,21 @@ static void gated_backward(size_t count, real *restrict g, const real *restrict 
 }
 
 /* ---- causal convolution: c[t] = bias + sum over s of w[s] z[t - s] ------------------------------
- * taps: [K][width], the current token's first. Rows of z and c are `row` numbers apart; position
- * says how many earlier tokens the document has. */
+ * taps: [K][width], the current token's first. Rows of z and c are `row` numbers apart, and so are
+ * the K - 1 rows `earlier` from before the sequence; position says how many earlier tokens the
+ * document has. */
+
+static const real *conv_input(int t, int K, const real *earlier, const real *z, size_t row) {
+    return t >= 0 ? z + (size_t)t * row : earlier + (size_t)(K - 1 + t) * row;
+}
 
 static void conv(int rows, int width, int K, const real *taps, const real *bias,
-                 const int32_t *position, const real *z, real *restrict c, size_t row) {
-    for (int t = 0; t < rows; t++, z += row, c += row) {
+                 const int32_t *position, const real *earlier, const real *z, real *restrict c,
+                 size_t row) {
+    for (int t = 0; t < rows; t++, c += row) {
         memcpy(c, bias, (size_t)width * sizeof *c);
         for (int s = 0; s < K && s <= position[t]; s++) {
-            const real *w = taps + s * width, *from = z - (size_t)s * row;
+            const real *w = taps + s * width, *from = conv_input(t - s, K, earlier, z, row);
             for (int j = 0; j < width; j++) c[j] += w[j] * from[j];
         }
     }
@@ -175,13 +181,13 @@ static void conv(int rows, int width, int K, const real *taps, const real *bias,
 
 /* dtaps: [K + 1][width], the bias after the taps; dz over z. */
 static void conv_backward(int rows, int width, int K, const real *taps, const int32_t *position,
-                          real *z, const real *dc, size_t row, real *dtaps) {
+                          const real *earlier, real *z, const real *dc, size_t row, real *dtaps) {
     for (int t = 0; t < rows; t++) {
         const real *d = dc + (size_t)t * row;
         real *bias = dtaps + K * width;
         for (int s = 0; s < K && s <= position[t]; s++) {
             real *restrict sum = dtaps + s * width;
-            const real *from = z + (size_t)(t - s) * row;
+            const real *from = conv_input(t - s, K, earlier, z, row);
             for (int j = 0; j < width; j++) sum[j] += d[j] * from[j];
         }
         for (int j = 0; j < width; j++) bias[j] += d[j];

@@ -66,17 +66,34 @@ static void count_step(train_progress *p, int64_t scored, double nats, int64_t t
     p->point_nats = p->point_scored = 0;
 }
 
+/* Whether the network is to see its weights as a quantised file has them. */
+static int is_rounded(const training *t) {
+    return t->o.quantise && share_after(t, t->progress.steps) >= 0.8;
+}
+
+/* What the sequences left is what the next ones begin with. */
+static void carry(training *t) {
+    float *left = t->next;
+    t->next = t->state;
+    t->state = left;
+}
+
 static int step(training *t) {
     const train_options *o = &t->o;
     batch *b = &t->batch;
-    net_adam adam = { 0, o->beta1, o->beta2, o->eps, o->decay, o->clip, t->progress.updates };
+    net_batch learned = { b->sequences, b->length, b->tokens, b->targets, b->fresh, t->state,
+                          t->next };
+    net_adam adam = { 0, o->beta1, o->beta2, o->eps, o->decay, o->clip, o->momentum,
+                      t->progress.updates };
     int64_t scored;
     double nats, norm;
     adam.rate = rate_of(t);
     if (next_batch(t)) return 1;
     if ((scored = batch_scored(b)) == 0) return complain("there is nothing to learn in the text");
-    nats = net_backward(t->net, b->tokens, b->targets, b->fresh, b->sequences, b->length,
-                        1.0f / (float)scored, NULL);
+    if (is_rounded(t) && train_round(t)) return 1;
+    nats = net_backward(t->net, &learned, 1.0f / (float)scored, NULL);
+    if (is_rounded(t)) train_unround(t);
+    carry(t);
     norm = net_update(t->net, &adam);
     if (!(fabs(nats) < INFINITY && fabs(norm) < INFINITY))
         return complain("the loss is infinite after %lld steps: try a smaller --rate",
@@ -134,19 +151,34 @@ static int draw_curve(const training *t) {
 
 /* ---- reports --------------------------------------------------------------------------------- */
 
-/* Mean loss of the held-out text, in sequences of the training length; ends of documents are not
- * counted, so that the bytes are those of the text. */
-static void validate(run *r) {
+/* Mean loss of the held-out text; ends of documents are not counted, so that the bytes are those of
+ * the text. */
+static int validate(run *r) {
     training *t = r->t;
-    batch *b = &t->batch;
-    double nats = 0, bytes, all = t->held_out.tokens.count - 2.0 * t->held_out.documents;
+    const batch *b = &t->slice;
+    size_t size = t->state ? net_state_size(t->net) : 0;
+    float *state = (float *)calloc(2 * size + 1, sizeof *state), *before = state;
+    float *after = state ? state + size : NULL;
+    double nats = 0, bytes;
     int64_t sum = 0, scored = 0, limit = t->o.valid_limit ? t->o.valid_limit : INT64_MAX;
-    for (int64_t i = 0; sum < limit && corpus_slice(&t->held_out, i, b); i++, sum += scored)
-        nats += net_loss(t->net, b->tokens, b->targets, b->fresh, b->sequences, b->length, &scored);
-    bytes = (double)t->held_out.bytes * (double)sum / all;
+    int more = 1;
+    if (!state) return complain("out of memory");
+    if (is_rounded(t) && train_round(t)) { free(state); return 1; }
+    for (int64_t i = 0; sum < limit; i++, sum += scored) {
+        net_batch held_out = { b->sequences, b->length, b->tokens, b->targets, b->fresh,
+                               size ? before : NULL, size ? after : NULL };
+        if ((more = corpus_slice(&t->held_out, i, &t->slice)) <= 0) break;
+        nats += net_loss(t->net, &held_out, &scored);
+        after = before;
+        before = held_out.next;
+    }
+    if (is_rounded(t)) train_unround(t);
+    free(state);
+    bytes = (double)t->held_out.bytes * (double)sum / (double)t->held_out.tokens.count;
     r->loss = nats / (double)sum;
     r->bits = nats / log(2.0) / bytes;
     add_point(&t->progress.validated, t->progress.steps, r->loss);
+    return more < 0;
 }
 
 static int sample(training *t) {
@@ -172,7 +204,7 @@ static int report_state(run *r) {
     train_progress *p = &t->progress;
     int better = 1, status;
     if (t->held_out.tokens.count > 0) {
-        validate(r);
+        if (validate(r)) return 1;
         better = p->best == 0 || r->loss < p->best;
         if (better) p->best = r->loss;
         better |= t->o.keep_last;
@@ -205,7 +237,7 @@ int train_run(training *t) {
     r.first_tokens = t->progress.tokens;
     if (share_after(t, t->progress.steps) >= 1)
         printf("nothing is left to do: give it more --steps or --time\n");
-    interrupt_catch();
+    interrupt_catch(0);
     while (!status && !interrupted() && share_after(t, t->progress.steps) < 1) {
         double before = share_after(t, t->progress.steps), begun = seconds_now();
         status = step(t);

@@ -53,6 +53,11 @@ typedef struct layer {
     real *mixed;                            /* [M][E] h, or [M][D] the heads side by side */
     real *g, *u;                            /* [M][F] the two MLP branches, before GELU */
     real *output;                           /* the next layer's input */
+
+    /* Where this layer's part of a state begins: [K - 1][E] rows before the convolution, then
+     * [E] of h; or keys and values, [window][G hd] each. Keys are rotated as if the next sequence
+     * began at position 0. */
+    size_t state_at;
 } layer;
 
 /* Gradients and inputs of one layer's matrices, for all rows of a group. */
@@ -71,6 +76,9 @@ typedef struct work {
     double *losses;                         /* [M] */
 } work;
 
+/* What Muon updates together: a matrix [rows][cols] in a weight, from number `start` on. */
+typedef struct muon_part { net_weight *weight; size_t start; int rows, cols; } muon_part;
+
 struct net {
     griffin_config config;
     net_weight *weights;
@@ -80,20 +88,26 @@ struct net {
     layer      *layers;
     real       *output;                     /* [M][D] after the last layer */
     work        work;
-    real       *turns;                      /* [longest][rope_dims] cosines, then sines */
+    real       *turns;                      /* [longest + 1][rope_dims] cosines, then sines */
     double     *chunk_sums;                 /* of squared gradients, by chunks */
     int        *chunk_weight;               /* the weight and the place in it where one begins */
     size_t     *chunk_start;
     int         chunks;
+    muon_part  *muon;
+    int         muon_count;
     real       *scratch;                    /* [threads][scratch_size] */
     size_t      scratch_size;
     int         threads, longest, capacity; /* capacity: most tokens of a group */
     void       *memory;
-    const struct net_math *math;
+    const struct net_math *math, *exact;    /* to learn with, and to measure losses with */
+
+    size_t      state_size;                 /* numbers; the first: tokens of the document so far */
 
     /* the group at hand */
     const int32_t *tokens, *targets;        /* [M] */
     int32_t       *position;                /* [M] in its document */
+    const real    *state;                   /* [sequences][state_size], or null */
+    real          *next;                    /* the same */
     int            length, rows;
     double         scale;
 };
@@ -108,7 +122,7 @@ typedef struct net_math {
 extern const net_math net_plain;
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(GRIFFIN_SCALAR_ONLY)
   #define NET_X86 1
-  extern const net_math net_avx2, net_avx512;
+  extern const net_math net_avx2, net_avx512, net_bf16;
 #endif
 
 /* Calls job(data, 0..count-1, scratch) on all threads; scratch is the thread's own. */

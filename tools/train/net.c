@@ -144,7 +144,14 @@ static void find_mixer(net *n, int i, layer *l) {
     l->out = find_matrix(n, i, "temporal_block.linear_out");
 }
 
+/* A layer's part of a state, see layer.state_at. */
+static size_t state_part(const griffin_config *g, int recurrent) {
+    return recurrent ? (size_t)g->conv_width * (size_t)g->lru_width
+                     : 2 * (size_t)g->window * (size_t)(g->kv_heads * g->head_dim);
+}
+
 static int find_layers(net *n) {
+    size_t state = 1;
     n->layers = (layer *)calloc((size_t)n->config.layers, sizeof *n->layers);
     if (!n->layers) return -1;
     n->embedding = find_matrix(n, -1, "embed_tokens");
@@ -158,7 +165,10 @@ static int find_layers(net *n) {
         l->up = find_matrix(n, i, "mlp_block.up_proj");
         l->down = find_matrix(n, i, "mlp_block.down_proj");
         find_mixer(n, i, l);
+        l->state_at = state;
+        state += state_part(&n->config, l->recurrent);
     }
+    n->state_size = state;
     return 0;
 }
 
@@ -250,22 +260,54 @@ static void lay_out_work(net *n, arena *a) {
     w->channel_sums = reals(a, M * (size_t)(K + 2), E);
     w->losses = (double *)give(a, M, sizeof *w->losses);
     n->position = (int32_t *)give(a, M, sizeof *n->position);
-    n->turns = reals(a, (size_t)n->longest, g->rope_dims);
+    n->turns = reals(a, (size_t)n->longest + 1, g->rope_dims);
     n->output = reals(a, M, D);
+}
+
+/* A matrix, its panels, and two squares of its shorter side. */
+static size_t muon_scratch(const net *n) {
+    const griffin_config *g = &n->config;
+    size_t most = 0;
+    const int sides[][2] = { { g->width, g->mlp_width }, { g->width, g->lru_width } };
+    for (int i = 0; i < 2; i++) {
+        size_t a = (size_t)net_rounded(sides[i][0], WIDEST);
+        size_t b = (size_t)net_rounded(sides[i][1], WIDEST), least = a < b ? a : b;
+        if (2 * a * b + 2 * least * least > most) most = 2 * a * b + 2 * least * least;
+    }
+    return most;
 }
 
 /* The most that a job takes, see pass.h; 16 numbers each for alignment. */
 static size_t scratch_needed(const net *n) {
     const griffin_config *g = &n->config;
-    int T = net_rounded(n->longest, WIDEST), dim = net_rounded(g->head_dim, WIDEST);
+    int span = net_rounded(n->longest + g->window, WIDEST);
+    int dim = net_rounded(g->head_dim, WIDEST);
     size_t rows = (size_t)BLOCK * (size_t)(g->width + g->mlp_width + g->lru_width);
-    size_t attention = (size_t)T * (size_t)(3 * dim + 2 * QUERY);
+    size_t attention = (size_t)span * (size_t)(7 * dim + 2 * QUERY);
     size_t recurrent = (size_t)(2 * g->conv_width + 8) * (size_t)g->lru_width;
-    return rows + attention + recurrent + GRADIENT_SCRATCH + 256;
+    return rows + attention + recurrent + GRADIENT_SCRATCH + muon_scratch(n) + 256;
+}
+
+/* All matrices of the layers; each block of a gate by itself. */
+static void list_muon(net *n, muon_part *list) {
+    n->muon_count = 0;
+    for (int i = 0; i < n->config.layers; i++) {
+        matrix *matrices[LAYER_MATRICES];
+        for (int k = net_matrices(&n->layers[i], matrices); k-- > 0;)
+            for (int b = 0; b < matrices[k]->blocks; b++, n->muon_count++) {
+                const matrix *m = matrices[k];
+                int rows = m->gate ? m->in : m->out, cols = m->gate ? m->out : m->in;
+                muon_part part = { m->weight, (size_t)b * (size_t)rows * (size_t)cols, rows, cols };
+                if (list) list[n->muon_count] = part;
+            }
+    }
 }
 
 static void lay_out_update(net *n, arena *a) {
     int count = 0;
+    list_muon(n, NULL);
+    n->muon = (muon_part *)give(a, (size_t)n->muon_count, sizeof *n->muon);
+    list_muon(n, n->muon);
     n->chunks = 0;
     for (int i = 0; i < n->weight_count; i++)
         n->chunks += (int)((n->weights[i].count + CHUNK - 1) / CHUNK);
@@ -296,7 +338,7 @@ static void lay_out(net *n, arena *a) {
 static void fill_turns(net *n) {
     int half = n->config.rope_dims / 2;
     real *turn = n->turns;
-    for (int p = 0; p < n->longest; p++, turn += 2 * half)
+    for (int p = 0; p <= n->longest; p++, turn += 2 * half)
         for (int j = 0; j < half; j++) {
             double angle = p * pow((double)n->config.rope_base, -1.0 * j / half);
             turn[j] = (real)cos(angle);
@@ -304,11 +346,14 @@ static void fill_turns(net *n) {
         }
 }
 
-static const net_math *best_math(void) {
+/* rounded: products may be of numbers rounded to bf16. */
+static const net_math *best_math(int rounded) {
 #ifdef NET_X86
+    if (rounded && __builtin_cpu_supports("avx512bf16")) return &net_bf16;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return &net_avx512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &net_avx2;
 #endif
+    (void)rounded;
     return &net_plain;
 }
 
@@ -333,7 +378,8 @@ net *net_new(const griffin_config *config, int longest) {
     n->longest = longest;
     n->capacity = longest > GROUP ? longest : GROUP;
     n->threads = threads_wanted();
-    n->math = best_math();
+    n->math = best_math(1);
+    n->exact = best_math(0);
     if (list_weights(n) != 0 || find_layers(n) != 0 || allocate(n) != 0) {
         complain("no memory for this net");
         net_free(n);
@@ -351,6 +397,8 @@ void net_free(net *n) {
     free(n->weights);
     free(n);
 }
+
+size_t net_state_size(const net *n) { return n->state_size; }
 
 int net_weights(net *n, net_weight **list) {
     *list = n->weights;
@@ -430,8 +478,12 @@ void net_initialise(net *n, uint64_t seed) {
 
 /* How many tokens of its document come before each. */
 static void find_positions(net *n, const uint8_t *fresh) {
-    for (int t = 0; t < n->rows; t++)
-        n->position[t] = t % n->length == 0 || (fresh && fresh[t]) ? 0 : n->position[t - 1] + 1;
+    for (int t = 0; t < n->rows; t++) {
+        const real *state = n->state ? n->state + (size_t)(t / n->length) * n->state_size : NULL;
+        if (fresh && fresh[t]) n->position[t] = 0;
+        else if (t % n->length) n->position[t] = n->position[t - 1] + 1;
+        else n->position[t] = state ? (int32_t)state[0] : 0;
+    }
 }
 
 static int64_t count_scored(const int32_t *targets, int64_t count) {
@@ -440,43 +492,36 @@ static int64_t count_scored(const int32_t *targets, int64_t count) {
     return scored;
 }
 
-typedef struct batch {
-    const int32_t *tokens, *targets;
-    const uint8_t *fresh;
-    int            sequences, length;
-} batch;
-
 /* Group by group, whatever the batch. */
-static double run_batch(net *n, const batch *b, int backward) {
+static double run_batch(net *n, const net_batch *b, int backward) {
+    const net_math *math = backward ? n->math : n->exact;
     int most = b->length < GROUP ? GROUP / b->length : 1;
     double sum = 0;
-    n->math->prepare(n);
+    math->prepare(n);
     n->length = b->length;
     for (int first = 0; first < b->sequences; first += most) {
         size_t at = (size_t)first * (size_t)b->length;
         n->rows = net_least(most, b->sequences - first) * b->length;
         n->tokens = b->tokens + at;
         n->targets = b->targets + at;
+        n->state = b->state ? b->state + (size_t)first * n->state_size : NULL;
+        n->next = b->next ? b->next + (size_t)first * n->state_size : NULL;
         find_positions(n, b->fresh ? b->fresh + at : NULL);
-        sum += n->math->run(n, backward);
+        sum += math->run(n, backward);
     }
     return sum;
 }
 
-double net_backward(net *n, const int32_t *tokens, const int32_t *targets, const uint8_t *fresh,
-                    int sequences, int length, float scale, int64_t *scored) {
-    batch b = { tokens, targets, fresh, sequences, length };
+double net_backward(net *n, const net_batch *b, float scale, int64_t *scored) {
     n->scale = (double)scale;
-    if (scored) *scored = count_scored(targets, (int64_t)sequences * length);
-    return run_batch(n, &b, 1);
+    if (scored) *scored = count_scored(b->targets, (int64_t)b->sequences * b->length);
+    return run_batch(n, b, 1);
 }
 
-double net_loss(net *n, const int32_t *tokens, const int32_t *targets, const uint8_t *fresh,
-                int sequences, int length, int64_t *scored) {
-    batch b = { tokens, targets, fresh, sequences, length };
+double net_loss(net *n, const net_batch *b, int64_t *scored) {
     n->scale = 1;
-    if (scored) *scored = count_scored(targets, (int64_t)sequences * length);
-    return run_batch(n, &b, 0);
+    if (scored) *scored = count_scored(b->targets, (int64_t)b->sequences * b->length);
+    return run_batch(n, b, 0);
 }
 
 double net_update(net *n, net_adam *adam) {

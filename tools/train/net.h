@@ -1,9 +1,9 @@
-/* net.h - a network of the family while it is trained: weights, exact gradients, AdamW.
+/* net.h - a network of the family while it is trained: weights, exact gradients, AdamW and Muon.
  *
  *     n = net_new(&config, 256);                                the longest sequence
  *     net_initialise(n, seed);                                  or fill its weights from a file
  *     while (...) {
- *         loss = net_backward(n, tokens, targets, NULL, 16, 256, 1 / 4096.0f, &scored);
+ *         loss = net_backward(n, &batch, 1 / 4096.0f, &scored);
  *         net_update(n, &adam);
  *     }
  *     net_free(n);
@@ -31,7 +31,8 @@ typedef struct net_weight {
     size_t    count;                        /* numbers */
     int       decays;                       /* matrices do; norms, biases, taps, a_param do not */
     NET_REAL *value, *gradient;             /* [count] */
-    NET_REAL *mean, *square;                /* [count] AdamW's first and second moments */
+    NET_REAL *mean, *square;                /* [count] AdamW's first and second moments; or Muon's
+                                               momentum, and nothing */
 } net_weight;
 
 typedef struct net net;
@@ -48,26 +49,39 @@ void net_initialise(net *n, uint64_t seed);
 /* All of them, in the order of a forward pass; returns how many. */
 int net_weights(net *n, net_weight **list);
 
-/* A batch. tokens, targets and fresh: [sequences][length]. Target -1 is not scored. fresh[i] != 0:
- * a document begins at token i, and nothing before it is seen; each sequence begins one; null: no
- * others do. Tokens and targets must be below the vocabulary's size.
+/* A batch. Tokens and targets must be below the vocabulary's size.
  *
- * net_backward adds scale * d(sum of losses)/d(weight) to the gradients. Both return the sum of the
- * cross entropies in nats, and how many targets were scored, unless scored is null. */
-double net_backward(net *n, const int32_t *tokens, const int32_t *targets, const uint8_t *fresh,
-                    int sequences, int length, float scale, int64_t *scored);
-double net_loss(net *n, const int32_t *tokens, const int32_t *targets, const uint8_t *fresh,
-                int sequences, int length, int64_t *scored);
+ * A state is what a sequence leaves to the one that continues it: of a recurrent layer the last
+ * rows before the convolution and the last h, of an attention layer the keys and values of a
+ * window. All zeros: nothing came before. Gradients do not go back through it. */
+typedef struct net_batch {
+    int             sequences, length;
+    const int32_t  *tokens, *targets;       /* [sequences][length]; target -1 is not scored */
+    const uint8_t  *fresh;                  /* the same; 1: a document begins here, and nothing
+                                               before it is seen; null: none does */
+    const NET_REAL *state;                  /* [sequences][net_state_size] before each sequence;
+                                               null: each begins a document */
+    NET_REAL       *next;                   /* and after it; other memory, or null */
+} net_batch;
+
+size_t net_state_size(const net *n);                        /* numbers, for one sequence */
+
+/* net_backward adds scale * d(sum of losses)/d(weight) to the gradients. Both return the sum of the
+ * cross entropies in nats, and how many targets were scored, unless scored is null. Where the
+ * processor multiplies bf16, net_backward rounds what its products take, net_loss never. */
+double net_backward(net *n, const net_batch *b, float scale, int64_t *scored);
+double net_loss(net *n, const net_batch *b, int64_t *scored);
 
 typedef struct net_adam {
     float   rate, beta1, beta2, eps;
     float   decay;                          /* times the rate is taken off weights that decay */
     float   clip;                           /* largest norm of all gradients together; 0: any */
+    float   momentum;                       /* of Muon, for the matrices of layers; 0: AdamW too */
     int64_t step;                           /* updates made so far; net_update counts on */
 } net_adam;
 
-/* Clips the gradients, takes a step of AdamW with decoupled decay, and zeroes the gradients.
- * Returns their norm before clipping. If that is not finite, no weight has changed. */
+/* Clips the gradients, takes a step of AdamW or Muon with decoupled decay, and zeroes the
+ * gradients. Returns their norm before clipping. If that is not finite, no weight has changed. */
 double net_update(net *n, net_adam *adam);
 
 #endif

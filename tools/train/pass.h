@@ -1,5 +1,5 @@
-/* pass.h - a group of sequences through the net and back, and the step of AdamW. Included by
- * one file for each instruction set, which says how wide vectors are.
+/* pass.h - a group of sequences through the net and back, and the steps of AdamW and Muon.
+ * Included by one file for each instruction set, which says how wide vectors are.
  *
  * A pass is a row of jobs over all threads: over blocks of rows where every token is for itself;
  * over sequences and heads, or gate blocks, in the mixers; over stripes of the weights for their
@@ -34,6 +34,17 @@ static int mixed_width(const net *n, const layer *l) {
     return l->recurrent ? n->config.lru_width : n->config.width;
 }
 
+static real *take_zeros(real **scratch, int count) {
+    real *memory = take(scratch, (size_t)count);
+    memset(memory, 0, (size_t)count * sizeof *memory);
+    return memory;
+}
+
+/* What a layer has from before a sequence, or null. */
+static const real *state_of(const net *n, const layer *l, int sequence) {
+    return n->state ? n->state + (size_t)sequence * n->state_size + l->state_at : NULL;
+}
+
 /* ---- panels ---------------------------------------------------------------------------------- */
 
 static void pack_job(void *data, int index, real *scratch) {
@@ -54,7 +65,8 @@ typedef struct lane {                       /* the channels of a block in one se
     size_t start;                           /* its first number in an [M][E] matrix */
     const int32_t *position;                /* of the sequence's tokens */
     const real *taps_bias;
-    real *taps, *rate, *zeros;              /* [K][width], [width], [width] */
+    real *taps, *rate;                      /* [K][width], [width] */
+    const real *earlier, *h;                /* [K - 1][E] and [E] from before the sequence */
 } lane;
 
 static lane lane_of(const pass *p, int index, real **scratch) {
@@ -70,8 +82,12 @@ static lane lane_of(const pass *p, int index, real **scratch) {
     a.taps_bias = p->l->taps_bias->value + first;
     a.taps = take(scratch, at_row(K, a.width));
     a.rate = take(scratch, (size_t)a.width);
-    a.zeros = take(scratch, (size_t)a.width);
-    memset(a.zeros, 0, (size_t)a.width * sizeof *a.zeros);
+    a.earlier = state_of(n, p->l, sequence);
+    a.h = take_zeros(scratch, a.width);
+    if (a.earlier) {
+        a.h = a.earlier + at_row(K - 1, g->lru_width) + first;
+        a.earlier += first;
+    }
     for (int j = 0; j < a.width; j++) {
         const real *w = p->l->taps->value + at_row(first + j, K);
         double v = (double)p->l->a_param->value[first + j];
@@ -87,14 +103,14 @@ static void recurrent_job(void *data, int index, real *scratch) {
     int T = p->n->length, E = p->n->config.lru_width;
     lane a = lane_of(p, index, &scratch);
     real *c = p->n->work.c + a.start;
-    conv(T, a.width, p->n->config.conv_width, a.taps, a.taps_bias, a.position, l->z + a.start, c,
-         (size_t)E);
+    conv(T, a.width, p->n->config.conv_width, a.taps, a.taps_bias, a.position, a.earlier,
+         l->z + a.start, c, (size_t)E);
     linear(&l->gate_x, a.block, T, c, (size_t)E, l->gx + a.start, (size_t)E, 0);
     linear(&l->gate_a, a.block, T, c, (size_t)E, l->ga + a.start, (size_t)E, 0);
     for (int t = 0; t < T; t++) {
         size_t at = a.start + at_row(t, E);
         rglru_row(a.width, a.position[t] ? 0 : ALL, a.rate, p->n->work.c + at, l->gx + at,
-                  l->ga + at, t ? l->mixed + at - E : a.zeros, l->mixed + at);
+                  l->ga + at, t ? l->mixed + at - E : a.h, l->mixed + at);
     }
 }
 
@@ -123,25 +139,27 @@ static void recurrent_backward_job(void *data, int index, real *scratch) {
     memset(carry, 0, w * sizeof *carry);
     memset(d_rate, 0, w * sizeof *d_rate);
     memset(dtaps, 0, (size_t)(K + 1) * w * sizeof *dtaps);
-    conv(T, a.width, K, a.taps, a.taps_bias, a.position, l->z + a.start, c, row);
+    conv(T, a.width, K, a.taps, a.taps_bias, a.position, a.earlier, l->z + a.start, c, row);
     for (int t = T - 1; t >= 0; t--) {
         size_t at = a.start + at_row(t, E);
         rglru_row_backward(a.width, a.position[t] ? 0 : ALL, a.rate, p->n->work.c + at,
-                           p->n->work.d_mixed + at, t ? l->mixed + at - E : a.zeros, carry,
+                           p->n->work.d_mixed + at, t ? l->mixed + at - E : a.h, carry,
                            l->gx + at, l->ga + at, dc + at_row(t, E), d_rate);
     }
     linear_backward(&l->gate_x, a.block, T, l->gx + a.start, row, dc, row, 1);
     linear_backward(&l->gate_a, a.block, T, l->ga + a.start, row, dc, row, 1);
-    conv_backward(T, a.width, K, a.taps, a.position, l->z + a.start, dc, row, dtaps);
+    conv_backward(T, a.width, K, a.taps, a.position, a.earlier, l->z + a.start, dc, row, dtaps);
     keep_channel_sums(p, &a, index / p->n->config.gate_blocks, dtaps, d_rate);
 }
 
-/* ---- attention mixer: a job is one key/value head of one sequence ---------------------------- */
+/* ---- attention mixer: a job is one key/value head of one sequence -------------------------------
+ * Keys and values are counted from the first that is carried from before the sequence, if any. */
 
 typedef struct view {                       /* of a key/value head in one sequence */
     int    sequence, head, heads;           /* the first query head that uses it, how many */
     int    T, D, dim, keys_row;
-    size_t start, kv_start;                 /* first numbers in [M][D] and [M][G hd] */
+    int    before, span;                    /* carried keys; all of them */
+    size_t start, kv_start, kv_first;       /* first numbers in [M][D], [M][G hd], [G hd] */
     const int32_t *position;
 } view;
 
@@ -155,8 +173,11 @@ static view view_of(const net *n, int index) {
     a.D = g->width;
     a.dim = g->head_dim;
     a.keys_row = kv_width(n);
+    a.before = n->state ? g->window : 0;
+    a.span = a.before + a.T;
     a.start = at_row(a.sequence * a.T, a.D);
-    a.kv_start = at_row(a.sequence * a.T, a.keys_row) + (size_t)(index % g->kv_heads * a.dim);
+    a.kv_first = (size_t)(index % g->kv_heads * a.dim);
+    a.kv_start = at_row(a.sequence * a.T, a.keys_row) + a.kv_first;
     a.position = n->position + a.sequence * a.T;
     return a;
 }
@@ -165,16 +186,16 @@ static view view_of(const net *n, int index) {
 typedef struct sight { int first, rows, low, high; } sight;
 
 static int first_seen(const net *n, const view *a, int t) {
-    return t - net_least(a->position[t], n->config.window);
+    return a->before + t - net_least(a->position[t], n->config.window);
 }
 
 static sight sight_of(const net *n, const view *a, int first) {
     sight s;
     s.first = first;
     s.rows = net_least(QUERY, a->T - first);
-    s.high = first + s.rows;
-    s.low = first;
-    for (int t = first; t < s.high; t++) s.low = net_least(s.low, first_seen(n, a, t));
+    s.high = a->before + first + s.rows;
+    s.low = a->before + first;
+    for (int t = first; t < first + s.rows; t++) s.low = net_least(s.low, first_seen(n, a, t));
     s.low = s.low / COLS * COLS;
     return s;
 }
@@ -184,8 +205,8 @@ static void score(const view *a, const sight *s, const real *q, const real *key_
                   real *scores) {
     product p = { s->rows, s->high - s->low, a->dim, q, (size_t)a->D, 0, NULL, 0, NULL, 0,
                   scores, 0 };
-    p.b = key_panels + at_row(s->low, a->dim);
-    p.b_panel = (size_t)(a->dim * COLS);
+    p.b = key_panels + at_row(s->low, terms(a->dim));
+    p.b_panel = (size_t)(terms(a->dim) * COLS);
     p.c_row = (size_t)p.cols;
     multiply(&p);
 }
@@ -195,8 +216,8 @@ static void gather(const view *a, const sight *s, const real *factors, const rea
                    real *out) {
     product p = { s->rows, a->dim, s->high - s->low, factors, 0, 0, NULL, 0, NULL, 0, out, 0 };
     p.a_row = (size_t)p.depth;
-    p.b = panels + at_row(s->low, COLS);
-    p.b_panel = at_row(a->T, COLS);
+    p.b = panels + at_row(s->low / TERM, COLS);
+    p.b_panel = at_row(terms(a->span), COLS);
     p.c_row = (size_t)a->D;
     multiply(&p);
 }
@@ -206,23 +227,36 @@ static void spread(const view *a, const sight *s, const real *factors, const rea
                    real *scratch) {
     outer o = { s->high - s->low, a->dim, factors, rows, 0, (size_t)a->D, NULL, 0 };
     o.a_row = (size_t)o.a_cols;
-    o.c = out + at_row(s->low, a->keys_row);
-    o.c_row = (size_t)a->keys_row;
+    o.c = out + at_row(s->low, a->dim);
+    o.c_row = (size_t)a->dim;
     for (int row = 0; row < o.a_cols; row += STRIPE_ROWS)
         for (int col = 0; col < o.b_cols; col += STRIPE_COLS)
             add_outer(&o, s->rows, row, col, scratch);
 }
 
+/* [span][dim] keys of a head, or its values: those carried, then those of the sequence. */
+static const real *join(const net *n, const view *a, const layer *l, int values, real **scratch) {
+    real *rows = take(scratch, at_row(a->span, a->dim));
+    const real *carried = state_of(n, l, a->sequence), *own = values ? l->values : l->keys;
+    if (carried) {
+        carried += (values ? at_row(a->before, a->keys_row) : 0) + a->kv_first;
+        copy_block(a->before, a->dim, carried, (size_t)a->keys_row, rows, (size_t)a->dim);
+    }
+    copy_block(a->T, a->dim, own + a->kv_start, (size_t)a->keys_row,
+               rows + at_row(a->before, a->dim), (size_t)a->dim);
+    return rows;
+}
+
 /* A panel column for each key, or for each number of a head. */
 static real *pack_by_key(const view *a, const real *rows, real **scratch) {
-    real *panels = take(scratch, panels_size(a->T, a->dim));
-    pack_columns(COLS, a->T, a->dim, rows, (size_t)a->keys_row, panels);
+    real *panels = take(scratch, panels_size(a->span, a->dim));
+    pack_columns(COLS, a->span, a->dim, rows, (size_t)a->dim, panels);
     return panels;
 }
 
 static real *pack_by_number(const view *a, const real *rows, real **scratch) {
-    real *panels = take(scratch, panels_size(a->dim, a->T));
-    pack_rows(COLS, a->dim, a->T, rows, (size_t)a->keys_row, panels, at_row(a->T, COLS));
+    real *panels = take(scratch, panels_size(a->dim, a->span));
+    pack_rows(COLS, a->dim, a->span, rows, (size_t)a->dim, panels, at_row(terms(a->span), COLS));
     return panels;
 }
 
@@ -233,7 +267,8 @@ static void weigh_rows(const pass *p, const view *a, const sight *s, int head, i
     int keys = s->high - s->low;
     real scale = 1 / (real)sqrt((real)a->dim);
     for (int i = 0; i < s->rows; i++, scores += keys) {
-        int t = s->first + i, from = first_seen(p->n, a, t) - s->low, to = t + 1 - s->low;
+        int t = s->first + i, from = first_seen(p->n, a, t) - s->low;
+        int to = a->before + t + 1 - s->low;
         real *sum = p->l->weighing + at_row(a->sequence * a->T + t, g->heads) + head;
         if (fresh) *sum = log_sum_exp(scores + from, to - from, scale);
         weigh(keys, from, to, scale, *sum, scores);
@@ -243,9 +278,9 @@ static void weigh_rows(const pass *p, const view *a, const sight *s, int head, i
 static void attention_job(void *data, int index, real *scratch) {
     pass *p = (pass *)data;
     view a = view_of(p->n, index);
-    const real *keys = pack_by_key(&a, p->l->keys + a.kv_start, &scratch);
-    const real *values = pack_by_number(&a, p->l->values + a.kv_start, &scratch);
-    real *scores = take(&scratch, at_row(QUERY, net_rounded(a.T, WIDEST)));
+    const real *keys = pack_by_key(&a, join(p->n, &a, p->l, 0, &scratch), &scratch);
+    const real *values = pack_by_number(&a, join(p->n, &a, p->l, 1, &scratch), &scratch);
+    real *scores = take(&scratch, at_row(QUERY, net_rounded(a.span, WIDEST)));
     for (int h = a.head; h < a.head + a.heads; h++)
         for (int t = 0; t < a.T; t += QUERY) {
             sight s = sight_of(p->n, &a, t);
@@ -256,21 +291,18 @@ static void attention_job(void *data, int index, real *scratch) {
         }
 }
 
-/* From work.d_mixed to work.d_q, d_k, d_v. */
+/* From work.d_mixed to work.d_q, d_k, d_v; the gradients of what is carried are dropped. */
 static void attention_backward_job(void *data, int index, real *scratch) {
     pass *p = (pass *)data;
     const work *w = &p->n->work;
     view a = view_of(p->n, index);
-    real *d_k = w->d_k + a.kv_start, *d_v = w->d_v + a.kv_start;
-    const real *keys = pack_by_key(&a, p->l->keys + a.kv_start, &scratch);
-    const real *turned_keys = pack_by_number(&a, p->l->keys + a.kv_start, &scratch);
-    const real *values = pack_by_key(&a, p->l->values + a.kv_start, &scratch);
-    real *scores = take(&scratch, at_row(QUERY, net_rounded(a.T, WIDEST)));
-    real *d_scores = take(&scratch, at_row(QUERY, net_rounded(a.T, WIDEST)));
-    for (int t = 0; t < a.T; t++) {
-        memset(d_k + at_row(t, a.keys_row), 0, (size_t)a.dim * sizeof *d_k);
-        memset(d_v + at_row(t, a.keys_row), 0, (size_t)a.dim * sizeof *d_v);
-    }
+    const real *key_rows = join(p->n, &a, p->l, 0, &scratch);
+    const real *keys = pack_by_key(&a, key_rows, &scratch);
+    const real *turned_keys = pack_by_number(&a, key_rows, &scratch);
+    const real *values = pack_by_key(&a, join(p->n, &a, p->l, 1, &scratch), &scratch);
+    real *d_k = take_zeros(&scratch, a.span * a.dim), *d_v = take_zeros(&scratch, a.span * a.dim);
+    real *scores = take(&scratch, at_row(QUERY, net_rounded(a.span, WIDEST)));
+    real *d_scores = take(&scratch, at_row(QUERY, net_rounded(a.span, WIDEST)));
     for (int h = a.head; h < a.head + a.heads; h++)
         for (int t = 0; t < a.T; t += QUERY) {
             sight s = sight_of(p->n, &a, t);
@@ -286,15 +318,20 @@ static void attention_backward_job(void *data, int index, real *scratch) {
             gather(&a, &s, d_scores, turned_keys, w->d_q + at);
             spread(&a, &s, d_scores, p->l->queries + at, d_k, scratch);
         }
+    copy_block(a.T, a.dim, d_k + at_row(a.before, a.dim), (size_t)a.dim, w->d_k + a.kv_start,
+               (size_t)a.keys_row);
+    copy_block(a.T, a.dim, d_v + at_row(a.before, a.dim), (size_t)a.dim, w->d_v + a.kv_start,
+               (size_t)a.keys_row);
 }
 
 /* ---- a layer, forward: before the mixer, after it; a job is a block of rows ------------------ */
 
+/* Only differences of positions matter, so they are counted from the sequence's first. */
 static void rotate_rows(const net *n, int first, int rows, int heads, real way, real *x) {
     const griffin_config *g = &n->config;
     int half = g->rope_dims / 2;
     for (int t = first; t < first + rows; t++)
-        rotate(heads, g->head_dim, half, n->turns + at_row(n->position[t], 2 * half), way,
+        rotate(heads, g->head_dim, half, n->turns + at_row(t % n->length, 2 * half), way,
                x + at_row(t, heads * g->head_dim));
 }
 
@@ -547,8 +584,8 @@ static void logits_job(void *data, int index, real *scratch) {
     (void)scratch;
     p.cols = net_least(LOGITS, V - first);
     p.a = n->work.n1 + at_row(h->first, D);
-    p.b = n->embedding.forward + at_row(first, D);
-    p.b_panel = (size_t)(D * COLS);
+    p.b = n->embedding.forward + at_row(first, terms(D));
+    p.b_panel = (size_t)(terms(D) * COLS);
     p.c = n->work.logits + first;
     p.c_row = n->work.logits_row;
     multiply(&p);
@@ -606,6 +643,50 @@ static void run_head(net *n, int backward) {
     add_norm_sums(n, 0, n->final_norm);
 }
 
+/* ---- what a sequence leaves: a job is one sequence ------------------------------------------- */
+
+/* The last `count` of the rows carried and the T own ones. */
+static void keep_rows(int count, int T, int width, const real *carried, const real *own, real *to) {
+    for (int i = 0; i < count; i++, to += width) {
+        const real *from = T + i >= count ? own + at_row(T + i - count, width)
+                         : carried ? carried + at_row(T + i, width) : NULL;
+        if (from) memcpy(to, from, (size_t)width * sizeof *to);
+        else memset(to, 0, (size_t)width * sizeof *to);
+    }
+}
+
+static void keep_recurrent(const net *n, const layer *l, int sequence, real *to) {
+    int T = n->length, E = n->config.lru_width, count = n->config.conv_width - 1;
+    keep_rows(count, T, E, state_of(n, l, sequence), l->z + at_row(sequence * T, E), to);
+    copy_block(1, E, l->mixed + at_row(sequence * T + T - 1, E), 0, to + at_row(count, E), 0);
+}
+
+/* Keys are turned back by the length of the sequence. */
+static void keep_attention(const net *n, const layer *l, int sequence, real *to) {
+    const griffin_config *g = &n->config;
+    int T = n->length, W = g->window, kv = kv_width(n), half = g->rope_dims / 2;
+    const real *carried = state_of(n, l, sequence);
+    size_t own = at_row(sequence * T, kv), values = at_row(W, kv);
+    keep_rows(W, T, kv, carried, l->keys + own, to);
+    keep_rows(W, T, kv, carried ? carried + values : NULL, l->values + own, to + values);
+    for (int t = 0; t < W; t++)
+        rotate(g->kv_heads, g->head_dim, half, n->turns + at_row(T, 2 * half), -1,
+               to + at_row(t, kv));
+}
+
+static void keep_job(void *data, int index, real *scratch) {
+    enum { MOST = 1 << 21 };                /* no window is longer */
+    const net *n = (const net *)data;
+    real *to = n->next + (size_t)index * n->state_size;
+    int position = n->position[index * n->length + n->length - 1];
+    (void)scratch;
+    to[0] = (real)net_least(position + 1, MOST);
+    for (int i = 0; i < n->config.layers; i++) {
+        const layer *l = &n->layers[i];
+        (l->recurrent ? keep_recurrent : keep_attention)(n, l, index, to + l->state_at);
+    }
+}
+
 /* ---- all of it ------------------------------------------------------------------------------- */
 
 static int mixer_jobs(const net *n, const layer *l) {
@@ -640,6 +721,7 @@ static double run(net *n, int backward) {
     double sum = 0;
     net_each(n, net_pieces(n->rows, BLOCK), embed_job, n);
     for (int i = 0; i < n->config.layers; i++) run_layer(n, &n->layers[i]);
+    if (n->next) net_each(n, n->rows / n->length, keep_job, n);
     run_head(n, backward);
     for (int t = 0; t < n->rows; t++) sum += n->work.losses[t];
     if (!backward) return sum;
@@ -664,6 +746,11 @@ static piece piece_of(const net *n, int index) {
     return c;
 }
 
+static int is_for_muon(const net *n, const net_weight *w) {
+    for (int i = 0; i < n->muon_count; i++) if (n->muon[i].weight == w) return 1;
+    return 0;
+}
+
 static void square_job(void *data, int index, real *scratch) {
     const adam_step *s = (const adam_step *)data;
     piece c = piece_of(s->n, index);
@@ -684,6 +771,7 @@ static void adam_job(void *data, int index, real *scratch) {
     real *restrict value = c.w->value, *restrict gradient = c.w->gradient;
     real *restrict mean = c.w->mean, *restrict square = c.w->square;
     (void)scratch;
+    if (s->adam->momentum > 0 && is_for_muon(s->n, c.w)) return;
     for (size_t i = c.start; i < c.end; i++) {
         real d = gradient[i] * s->clip;
         mean[i] = b1 * mean[i] + (1 - b1) * d;
@@ -692,6 +780,72 @@ static void adam_job(void *data, int index, real *scratch) {
                  - rate * mean[i] * s->first / (root(square[i] * s->second) + eps);
         gradient[i] = 0;
     }
+}
+
+/* ---- Muon ---------------------------------------------------------------------------------------
+ * The step is the momentum, made a matrix whose singular values are all near 1 (K. Jordan, 2024) by
+ * Newton and Schulz's iteration with his numbers:
+ *
+ *     X <- a X + (b S + c S S) X      S = X X', X [rows][cols] with no more rows than columns
+ *
+ * times 0.2 sqrt(the longer side): so large is a step of AdamW (Liu et al., arXiv 2502.16982), and
+ * rate and decay may be the same. */
+
+static void orthogonalise(int rows, int cols, real *restrict x, real *scratch) {
+    size_t square = at_row(rows, rows);
+    real *restrict s = take(&scratch, square), *restrict ss = take(&scratch, square);
+    real *panels = take(&scratch, at_row(net_rounded(rows, WIDEST), net_rounded(cols, WIDEST)));
+    real size = (real)sqrt(dot(x, x, rows * cols)) + (real)1e-7;
+    for (int i = 0; i < rows * cols; i++) x[i] /= size;
+    for (int round = 0; round < 5; round++) {
+        product p = { rows, rows, cols, x, (size_t)cols, 0, panels, 0, NULL, 0, s, (size_t)rows };
+        p.b_panel = (size_t)(terms(cols) * COLS);
+        pack_columns(COLS, rows, cols, x, (size_t)cols, panels);
+        multiply(&p);
+        p.depth = rows;
+        p.a = s;
+        p.a_row = (size_t)rows;
+        p.b_panel = (size_t)(terms(rows) * COLS);
+        p.c = ss;
+        pack_rows(COLS, rows, rows, s, (size_t)rows, panels, p.b_panel);
+        multiply(&p);
+        for (size_t i = 0; i < square; i++)
+            ss[i] = (real)-4.7750 * s[i] + (real)2.0315 * ss[i];
+        p.cols = cols;
+        p.a = ss;
+        p.add = 1;
+        p.c = x;
+        p.c_row = (size_t)cols;
+        pack_rows(COLS, cols, rows, x, (size_t)cols, panels, p.b_panel);
+        for (int i = 0; i < rows * cols; i++) x[i] *= (real)3.4445;
+        multiply(&p);
+    }
+}
+
+static void muon_job(void *data, int index, real *scratch) {
+    const adam_step *s = (const adam_step *)data;
+    const muon_part *part = &s->n->muon[index];
+    const net_weight *w = part->weight;
+    int turned = part->rows > part->cols;
+    size_t rows = (size_t)part->rows, cols = (size_t)part->cols;
+    real rate = (real)s->adam->rate, keep = 1 - rate * (real)s->adam->decay;
+    real old = (real)s->adam->momentum, *x = take(&scratch, rows * cols);
+    real *restrict value = w->value + part->start, *restrict gradient = w->gradient + part->start;
+    real *restrict mean = w->mean + part->start;
+    size_t down = turned ? 1 : cols, right = turned ? rows : 1;         /* steps in x */
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < cols; j++) {
+            size_t at = i * cols + j;
+            real d = gradient[at] * s->clip;
+            mean[at] = old * mean[at] + (1 - old) * d;
+            x[i * down + j * right] = old * mean[at] + (1 - old) * d;   /* Nesterov's */
+            gradient[at] = 0;
+        }
+    orthogonalise((int)(turned ? cols : rows), (int)(turned ? rows : cols), x, scratch);
+    rate *= (real)0.2 * (real)sqrt((real)(turned ? rows : cols));
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < cols; j++)
+            value[i * cols + j] = keep * value[i * cols + j] - rate * x[i * down + j * right];
 }
 
 static double update(net *n, const net_adam *adam) {
@@ -705,6 +859,7 @@ static double update(net *n, const net_adam *adam) {
     s.first = (real)(1 / (1 - pow((double)adam->beta1, (double)adam->step)));
     s.second = (real)(1 / (1 - pow((double)adam->beta2, (double)adam->step)));
     net_each(n, n->chunks, adam_job, &s);
+    if (adam->momentum > 0) net_each(n, n->muon_count, muon_job, &s);
     return norm;
 }
 

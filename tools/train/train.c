@@ -22,7 +22,6 @@ int command_train(int argc, char **argv);
 #define PRESETS "tiny|small|medium|large"
 #define KINDS   "griffin|hawk|attention"
 #define TASKS   "none|copying|induction"
-#define SPLITS  "gaps|lines|none"
 
 enum { TINY, SMALL };
 enum { GRIFFIN, HAWK, ATTENTION };
@@ -142,6 +141,8 @@ static int read_texts(training *t, session *s, const texts *x) {
     text_split split = (text_split)t->o.split;
     const unsigned char *rest = x->corpus.data + x->learned;
     if (corpus_read(&t->text, s, x->corpus.data, x->learned, split)) return 1;
+    t->text.run_on = t->o.run_on;
+    t->text.afresh = t->o.afresh;
     if (t->text.documents == 0) return complain("%s: there is no text to learn", t->o.corpus);
     if (t->o.valid)
         return corpus_read(&t->held_out, s, x->valid.data, (size_t)x->valid.size, split);
@@ -156,15 +157,29 @@ static int encode_texts(training *t, const texts *x) {
     if (train_open(t, &s, &image)) return 1;
     status = read_texts(t, &s, x);
     train_close(&s, image);
+    t->held_out.afresh = t->o.afresh;
     return status;
 }
 
 /* ---- the network ----------------------------------------------------------------------------- */
 
+/* Of the documents, without what parts them. */
 static int make_vocabulary(training *t, const texts *x) {
     report r = { "" };
-    if (bpe_train(&t->vocabulary, x->corpus.data, x->learned, t->o.vocab, &r) != 0)
-        return complain("%s", r.text);
+    const unsigned char *document;
+    unsigned char *joined = (unsigned char *)malloc(x->learned + 1);
+    size_t at = 0, length, size = 0;
+    int status;
+    if (!joined) return complain("out of memory");
+    while ((document = document_next(x->corpus.data, x->learned, (text_split)t->o.split, &at,
+                                     &length))) {
+        if (size) joined[size++] = '\n';
+        memcpy(joined + size, document, length);
+        size += length;
+    }
+    status = bpe_train(&t->vocabulary, joined, size, t->o.vocab, &r);
+    free(joined);
+    if (status != 0) return complain("%s", r.text);
     t->o.vocab = (int)t->vocabulary.count;
     return 0;
 }
@@ -212,13 +227,24 @@ static int take_up(training *t) {
     return 0;
 }
 
+/* What is held out is one stream, unless each sequence begins afresh. */
+static int make_batches(training *t) {
+    size_t count = (size_t)t->o.batch * net_state_size(t->net);
+    if (batch_new(&t->batch, t->o.batch, t->o.length)
+        || batch_new(&t->slice, t->o.afresh ? t->o.batch : 1, t->o.length)) return 1;
+    if (t->o.task || t->o.afresh) return 0;
+    t->state = (float *)calloc(count, sizeof *t->state);
+    t->next = (float *)calloc(count, sizeof *t->next);
+    return t->state && t->next ? 0 : complain("out of memory");
+}
+
 static int train(training *t) {
     texts x;
     int status = t->o.task ? 0 : open_texts(&x, &t->o);
     if (!status) status = t->o.from ? begin_from(t) : begin_anew(t, &x);
     if (!status && !t->o.task) status = encode_texts(t, &x);
     if (!t->o.task) close_texts(&x);
-    if (status || batch_new(&t->batch, t->o.batch, t->o.length) || take_up(t)) return 1;
+    if (status || make_batches(t) || take_up(t)) return 1;
     if (t->o.rate == 0) t->o.rate = 0.5f / (float)t->config.net.width;
     print_summary(t);
     return output_flush() ? 1 : train_run(t);
@@ -229,6 +255,10 @@ static void release(training *t) {
     corpus_free(&t->text);
     corpus_free(&t->held_out);
     batch_free(&t->batch);
+    batch_free(&t->slice);
+    free(t->state);
+    free(t->next);
+    free(t->exact);
     vocabulary_free(&t->vocabulary);
     config_free(&t->config);
 }
@@ -253,10 +283,12 @@ static int check_files(const command *c, const train_options *o) {
     if (o->resume && !o->checkpoint) return options_wrong(c, "--resume needs --checkpoint");
     if (!quant_find(o->type))
         return options_wrong(c, "--type %s: there is no such type", o->type);
+    if (o->quantise && !train_can_round_to(quant_find(o->quantise)))
+        return options_wrong(c, "--quantise %s: q8_0 or q4_0", o->quantise);
     if (o->checkpoint && !o->resume && path_exists(o->checkpoint))
         return complain("%s: exists already; go on with --resume, or remove it", o->checkpoint);
     memset(&g, 0, sizeof g);                /* whether a model could be written */
-    if (o->output) status = gguf_open(&g, o->output, &r);
+    if (o->output && !path_is_device(o->output)) status = gguf_open(&g, o->output, &r);
     gguf_free(&g);
     return status ? complain("%s", r.text) : -1;
 }
@@ -268,7 +300,8 @@ static int check_numbers(const command *c, const train_options *o) {
     if (o->task && o->length && o->length < 32) return options_wrong(c, "--length: at least 32");
     if (o->batch > 1 << 16) return options_wrong(c, "--batch: at most %d", 1 << 16);
     if (o->hold_out > 0.5f) return options_wrong(c, "--hold-out: at most 0.5");
-    if (o->beta1 >= 1 || o->beta2 >= 1) return options_wrong(c, "--beta1, --beta2: less than 1");
+    if (o->beta1 >= 1 || o->beta2 >= 1 || o->momentum >= 1)
+        return options_wrong(c, "--beta1, --beta2, --muon: less than 1");
     return -1;
 }
 
@@ -289,6 +322,8 @@ static int prepare(const command *c, training *t) {
     { "output", "o", OPTION_TEXT, &(o).output, "FILE", "the model, a GGUF file" }, \
     { "type", NULL, OPTION_TEXT, &(o).type, "TYPE", \
       "of its weights, as in convert (default: f32)" }, \
+    { "quantise", NULL, OPTION_TEXT, &(o).quantise, "TYPE", \
+      "train the last fifth for weights of q8_0 or q4_0" }, \
     { "name", NULL, OPTION_TEXT, &(o).name, "TEXT", "what the model is called" }, \
     { "save-hf", NULL, OPTION_TEXT, &(o).save_hf, "DIR", "write Hugging Face's layout too" }, \
     { "from", NULL, OPTION_TEXT, &(o).from, "PATH", \
@@ -326,7 +361,11 @@ static int prepare(const command *c, training *t) {
 
 #define TEXT_OPTIONS(o) \
     { "split", NULL, OPTION_CHOICE, &(o).split, SPLITS, \
-      "documents end at two blank lines or a form feed, a line, never" }, \
+      "documents end at two blank lines, a form feed or <|endoftext|>; each line; never" }, \
+    { "run-on", NULL, OPTION_FRACTION, &(o).run_on, "P", \
+      "share of documents that begin in the state the one before left" }, \
+    { "afresh", NULL, OPTION_FLAG, &(o).afresh, NULL, \
+      "carry no state from a sequence to the next" }, \
     { "valid", NULL, OPTION_TEXT, &(o).valid, "FILE", "the text to measure the loss of" }, \
     { "hold-out", NULL, OPTION_FRACTION, &(o).hold_out, "P", \
       "or so much of the end of the text" }, \
@@ -340,7 +379,9 @@ static int prepare(const command *c, training *t) {
     { "beta2", NULL, OPTION_FRACTION, &(o).beta2, "P", "and of the squares" }, \
     { "eps", NULL, OPTION_REAL, &(o).eps, "X", "beside their root" }, \
     { "decay", NULL, OPTION_REAL, &(o).decay, "X", "of weights, times the rate" }, \
-    { "clip", NULL, OPTION_REAL, &(o).clip, "X", "largest norm of the gradient; 0: any" }
+    { "clip", NULL, OPTION_REAL, &(o).clip, "X", "largest norm of the gradient; 0: any" }, \
+    { "muon", NULL, OPTION_FRACTION, &(o).momentum, "P", \
+      "momentum of Muon for the layers' matrices; 0: AdamW for them too" }
 
 int command_train(int argc, char **argv) {
     training *t = (training *)calloc(1, sizeof *t);

@@ -7,6 +7,7 @@
 #define TRAIN_H
 
 #include "../convert/parts.h"
+#include "../convert/quantise.h"
 #include "../shared/session.h"
 #include "data.h"
 #include "net.h"
@@ -15,14 +16,15 @@ typedef enum train_task { TASK_NONE, TASK_COPYING, TASK_INDUCTION } train_task;
 
 typedef struct train_options {
     const char *corpus, *output, *save_hf, *valid, *from, *checkpoint, *plot, *prompt, *type, *name;
-    const char *blocks, *time;
+    const char *blocks, *time, *quantise;
     int   preset, kind, task, split;
     int   width, layers, heads, kv_heads, mlp, lru, window, vocab;
     int   length, batch;                    /* these and the sizes above, 0: as the preset has it */
-    int   steps, reports, sample, valid_limit, seed, threads, resume, keep_last;
+    int   steps, reports, sample, valid_limit, seed, threads, resume, keep_last, afresh;
     float rate;                             /* 0: by the width */
-    float end_rate, warmup, hold_out;       /* shares: of the rate, of the run, of the text */
-    float beta1, beta2, eps, decay, clip;
+    float end_rate, warmup, hold_out, run_on;   /* shares: of the rate, the run, the text, and
+                                                   its documents */
+    float beta1, beta2, eps, decay, clip, momentum;
 } train_options;
 
 /* A curve with a point whenever there are some percent more steps: straight to a plot. */
@@ -51,7 +53,9 @@ typedef struct training {
     net_weight    *weights;
     int            weight_count;
     corpus         text, held_out;
-    batch          batch;
+    batch          batch, slice;            /* to learn from, and of what is held out */
+    float         *state, *next;            /* [batch.sequences][net_state_size] */
+    float         *exact;                   /* weights while they are rounded */
     double         budget;                  /* seconds; 0: none */
     train_progress progress;
 } training;
@@ -78,6 +82,13 @@ int train_copy_weights(training *t, const model_parts *source);
  * the same network, text, batches and seed. */
 int train_checkpoint(const training *t);
 int train_resume(training *t);
+
+/* ---- round.c --------------------------------------------------------------------------- */
+
+/* Rounds the matrices as a file of --quantise would have them, and puts the exact ones back. */
+int  train_can_round_to(const quant_type *type);
+int  train_round(training *t);              /* 0, or 1 after a message */
+void train_unround(training *t);
 
 /* ---- task.c ---------------------------------------------------------------------------- */
 
