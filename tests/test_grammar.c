@@ -1031,7 +1031,25 @@ static void test_schemas(void) {
         { "{'$ref': '#/definitions/tree', 'definitions': {'tree': {'title': 't', 'properties': "
           "{'left': {'$ref': '#/definitions/tree'}, 'n': {'type': 'number'}}, "
           "'required': ['n']}}}",
-          "{'n':1}\n{'left': {'left':{'n':2},'n':3}, 'n':1}", "{'left':{},'n':1}" }
+          "{'n':1}\n{'left': {'left':{'n':2},'n':3}, 'n':1}", "{'left':{},'n':1}" },
+        { "{'properties':{'l':{'anyOf':[{'type':'null'},{'$ref':'#/properties/l/anyOf/0'}]}}}",
+          "{'l':null}", "{'l':1}" },
+        { "{'$ref': '#/%24defs/a%20b', '$defs': {'a b': {'const': 1}}}", "1", "2" },
+        { "{'type': 'integer', 'minimum': -12, 'maximum': 345}",
+          "-12\n-9\n0\n7\n99\n100\n299\n345", "-13\n-20\n346\n1000\n-0\n05\n350" },
+        { "{'type': 'integer', 'exclusiveMinimum': 99}", "100\n250\n123456789", "99\n5\n-100" },
+        { "{'type': 'integer', 'exclusiveMaximum': -5, 'minimum': -1000}",
+          "-6\n-10\n-1000", "-5\n-1001\n0" },
+        { "{'type': ['integer', 'null'], 'minimum': 0, 'maximum': 0}", "0\nnull", "1\n-0" },
+        { "{'format': 'date'}", "'2024-02-29'\n'1999-12-31'", "'2023-02-29'\n'2024-04-31'" },
+        { "{'type': 'string', 'format': 'date-time'}",
+          "'2024-01-01T23:59:00Z'\n'2024-10-20T00:00:00.5+01:30'", "'2024-01-01'" },
+        { "{'format': 'time'}", "'12:00:00Z'", "'24:00:00Z'\n'12:00'" },
+        { "{'format': 'uuid'}", "'123e4567-e89b-12d3-a456-426614174000'", "'123e4567'" },
+        { "{'allOf': [{'$ref': '#/$defs/n'}, {'properties': {'b': {'type': 'null'}}}], "
+          "'required': ['b'], '$defs': {'n': {'type': 'object', 'properties': {'a': {'const': 1}}, "
+          "'required': ['a']}}}", "{'a':1,'b':null}", "{'a':1}\n{'b':null}" },
+        { "{'enum': ['\\u00e9a', 'x\\/y']}", "'\xC3\xA9" "a'\n'\\u00e9a'\n'x/y'\n'x\\/y'", "'a'" }
     };
     int i, good, more;
     open_vocabulary("llama_like");
@@ -1056,6 +1074,128 @@ static void test_schemas(void) {
     close_vocabulary();
 }
 
+static const char *many(char *text, const char *begin, const char *format, int count,
+                        const char *end) {
+    char *at = text + sprintf(text, "%s", begin);
+    int i;
+    for (i = 0; i < count; i++) {
+        at += sprintf(at, i ? "," : "");
+        at += sprintf(at, format, i, i);
+    }
+    strcpy(at, end);
+    return text;
+}
+
+/* Values and objects that begin alike are one reading until they differ; what is too much is
+ * refused when it is opened. */
+static void test_many(void) {
+    static char text[200000];
+    griffin_grammar *g;
+    griffin_grammar_state s;
+    griffin_options options;
+    int largest;
+    open_vocabulary("llama_like");
+    many(text, "{\"enum\":[", "\"i%d\"", 900, "]}");
+    CHECK(griffin_grammar_open_schema(&g, v.model, text, strlen(text), NULL) == 0, "an enum");
+    memset(&s, 0, sizeof s);
+    CHECK(mask(g, &s) > 0 && write_bytes(g, &s, "\"i") == 0 && s.places == 1, "%d", s.places);
+    CHECK(mask(g, &s) >= 10 && write_bytes(g, &s, "899\"") == 1, "%s", message);
+    griffin_grammar_close(g);
+    many(text, "{\"anyOf\":[", "{\"type\":\"object\",\"properties\":{\"kind\":{\"const\":\"k%d\"},"
+         "\"v%d\":{\"type\":\"integer\"}},\"required\":[\"kind\"]}", 600, "]}");
+    CHECK(griffin_grammar_open_schema(&g, v.model, text, strlen(text), NULL) == 0, "objects");
+    memset(&s, 0, sizeof s);
+    CHECK(mask(g, &s) > 0 && write_bytes(g, &s, "{ \"kind\": \"k5") == 0, "%s", message);
+    largest = s.places + s.frames;
+    CHECK(largest < 8, "%d", largest);
+    CHECK(write_bytes(g, &s, "9\", \"v59\": 7 }") == 1, "%s", message);
+    griffin_grammar_close(g);
+    memset(&options, 0, sizeof options);
+    options.error = message;
+    options.error_size = sizeof message;
+    many(text, "{\"items\":{\"enum\":[", "\"a long word %d\"", 5000, "]}}");
+    CHECK(griffin_grammar_open_schema(&g, v.model, text, strlen(text), &options) < 0
+          && strstr(message, "at #/items/enum: ") && strstr(message, "60000"), "%s", message);
+    close_vocabulary();
+}
+
+/* A tokenizer would write none of these. */
+static void test_bytes(void) {
+    griffin_grammar *g;
+    griffin_grammar_state s;
+    int i, n;
+    open_vocabulary("llama_like");
+    g = grammar_of("root ::= [^\"]* \"\\\"\"");
+    memset(&s, 0, sizeof s);
+    CHECK(mask(g, &s) > 0, "%s", message);
+    for (i = 0; i < 128; i++) {
+        char c = (char)i;
+        if (i && is_piece(&c, 1)) CHECK(logits[v.bytes[i]] == -INFINITY, "byte %d", i);
+        else if (i != '"') CHECK(logits[v.bytes[i]] != -INFINITY, "byte %d", i);
+    }
+    CHECK(logits[v.bytes[0xF0]] != -INFINITY, "characters without a piece");
+    CHECK(write_bytes(g, &s, "\xF0\x9F") == 0 && mask(g, &s) == 64, "the third byte");
+    griffin_grammar_close(g);
+    g = grammar_of("root ::= \"\\U0001F600\"");
+    memset(&s, 0, sizeof s);
+    for (n = 0; n < 4; n++) {               /* nothing else is left */
+        static const char *const parts[] = { "\xF0", "\x9F", "\x98", "\x80" };
+        CHECK(mask(g, &s) == 1 && write_bytes(g, &s, parts[n]) == (n == 3), "byte %d", n);
+    }
+    griffin_grammar_close(g);
+    close_vocabulary();
+}
+
+/* Text that must come is written as the tokenizer writes it. */
+static void test_words(void) {
+    static const char text[] = "the old woman and her children went home";
+    griffin_grammar *g;
+    griffin_grammar_state s;
+    griffin_encoding how;
+    int32_t tokens[64];
+    char line[100];
+    int i, k, n, count = 0;
+    few_tokens = 64;
+    open_vocabulary("llama_like");
+    memset(&how, 0, sizeof how);
+    how.continues = 1;
+    n = griffin_encode(v.model, &how, text, strlen(text), tokens, 64);
+    sprintf(line, "root ::= \"%s\"", text);
+    g = grammar_of(line);
+    memset(&s, 0, sizeof s);
+    for (i = 0; i < n; i++) {
+        int remaining = mask(g, &s);
+        for (k = 0, count = 0; k < v.info->tokens; k++) count += logits[k] != -INFINITY;
+        CHECK(count == remaining && count >= 1 && logits[tokens[i]] != -INFINITY, "%d", i);
+        CHECK(count == 1, "token %d of %d: %d are left", i, n, count);
+        CHECK(griffin_grammar_accept(g, &s, tokens[i]) == (i + 1 == n), "%d", i);
+    }
+    griffin_grammar_close(g);
+    close_vocabulary();
+    few_tokens = 0;
+}
+
+/* Blanks and line ends where white space is, and marks of byte order. */
+static void test_blanks(void) {
+    static const char *const same[] = {
+        "root ::= \"a\"{2, 3}", "root ::= \"a\"{ 2 ,3 }", "root ::= \"a\"{2,\n3}",
+        "\xEF\xBB\xBFroot ::= \"a\"{2,3}", "root\r\n ::= # some\r \"a\"{2,3}\r\n"
+    };
+    griffin_grammar *g;
+    griffin_grammar_state s;
+    int i;
+    open_vocabulary("llama_like");
+    for (i = 0; i < (int)(sizeof same / sizeof same[0]); i++) {
+        g = grammar_of(same[i]);
+        memset(&s, 0, sizeof s);
+        CHECK(g && write_bytes(g, &s, "aaa") == 1, "%s: %s", same[i], message);
+        griffin_grammar_close(g);
+    }
+    CHECK(griffin_grammar_open_schema(&g, v.model, "\xEF\xBB\xBF{}", 5, NULL) == 0, "a schema");
+    griffin_grammar_close(g);
+    close_vocabulary();
+}
+
 static void test_wrong_schemas(void) {
     static const struct { const char *schema, *words; } wrong[] = {
         { "", "byte 0" },
@@ -1072,9 +1212,19 @@ static void test_wrong_schemas(void) {
           "too deeply" },
         { "[]", "expected a schema" },
         { "false", "expected a schema" },
-        { "{'type': 'string', 'pattern': 'a'}", "byte 19, at #/pattern: this keyword is not supported: pattern" },
+        { "{'type': 'string', 'pattern': 'a'}",
+          "byte 19, at #/pattern: this keyword is not supported: pattern" },
         { "{'type': 'number', 'minimum': 1}", "minimum" },
-        { "{'items': {'format': 'date'}}", "format" },
+        { "{'items': {'format': 'email'}}", "at #/items/format: format: only date" },
+        { "{'properties': {'a': {'items': [{'type': 'null'}]}}}",
+          "at #/properties/a/items: items: a list of schemas (a tuple) is not supported" },
+        { "{'properties': {'a': {'$ref': '#'}}, 'required': ['a']}",
+          "at #: this schema requires itself" },
+        { "{'type': 'number', 'minimum': 3}", "at #/minimum: bounds are only supported for type" },
+        { "{'type': 'integer', 'minimum': 3, 'exclusiveMaximum': 3}", "no whole number" },
+        { "{'type': 'integer', 'maximum': 2.5}", "only whole numbers" },
+        { "{'allOf': [{'type': 'string'}]}", "at #/allOf/0/type: allOf is only supported for" },
+        { "{'allOf': [{'properties': {'a': {}}}, {'properties': {'a': true}}]}", "two parts" },
         { "{'allOf': []}", "allOf" },
         { "{'not': {}}", "not" },
         { "{'uniqueItems': true}", "uniqueItems" },
@@ -1126,5 +1276,9 @@ int main(void) {
     RUN(test_json);
     RUN(test_schemas);
     RUN(test_wrong_schemas);
+    RUN(test_many);
+    RUN(test_bytes);
+    RUN(test_words);
+    RUN(test_blanks);
     return test_end();
 }

@@ -52,28 +52,40 @@
  * The mask is exact for every token, whatever literals or parts of characters its bytes span.
  * Control tokens and turn markers never fit. eos and end_of_turn fit where the text may end.
  *
+ * Of the tokens that fit, a mask allows those that the tokenizer could have written there, since a
+ * model knows only these: see >>choice. Where only others fit, they are allowed.
+ * griffin_grammar_accept takes every token that fits.
+ *
  *
  * SCHEMAS are JSON texts, of which this is understood
  *
  *     type                   one name or several
- *     enum, const            values are written as the schema spells them
+ *     enum, const            values are written as the schema spells them; for an escape, the
+ *                            character itself fits too
  *     properties, required, additionalProperties
  *                            properties are written in their order; additionalProperties is true or
  *                            false, but no others are written where properties are given
  *     items, minItems, maxItems, minLength, maxLength
+ *                            items is one schema for all; bounds up to about 29000
+ *     minimum, maximum, exclusiveMinimum, exclusiveMaximum
+ *                            whole numbers, for type integer
+ *     format                 date, time, date-time or uuid
  *     anyOf, oneOf           any of them fits
+ *     allOf                  of objects: all their properties
  *     $ref                   "#" and a place in the same schema, such as "#/$defs/name"
  *
- * What only describes, such as title, is skipped. Any other keyword is an error that names it.
+ * What only describes, such as title, is skipped. Any other keyword is an error that names it. So
+ * is a schema that requires itself, since no text of it would end.
  *
  *
  * COST AND MEMORY
  *
- * A mask for JSON takes about 0.15 ms in a vocabulary of 256000 tokens, whose models take 50 ms and
- * more for a step, and 0.003 ms in one of 2000. A grammar keeps about 20 bytes for each token (5 MB
- * for 256000) and needs as much again while it opens. Opening takes 0.2 s then, or 1 s with long
- * bounded repetitions. Nothing is allocated after opening. No function uses more than 33 KB of
- * stack.
+ * A mask for JSON takes 0.15 to 0.4 ms in a vocabulary of 256000 tokens, whose models take 50 ms
+ * and more for a step, and 0.003 ms in one of 2000. It takes the same where a text can be read
+ * in many ways: equal readings are merged, and what one of them allows is not looked at again. A grammar
+ * keeps about 30 bytes for each token (7.5 MB for 256000) and needs as much again while it opens.
+ * Opening takes 0.4 s then, or 1 s with long bounded repetitions. Nothing is allocated after
+ * opening. No function uses more than 52 KB of stack.
  *
  *
  * THREADS
@@ -85,8 +97,8 @@
  * ERRORS
  *
  * The functions return the error codes of griffin.h. The logger receives a line about each: in a
- * grammar with line and column, in a schema with the byte. A failed open also writes it to
- * griffin_options.error.
+ * grammar with line and column, in a schema with the byte and the JSON pointer. A failed open also
+ * writes it to griffin_options.error.
  *
  *
  * BUILD OPTIONS, defined before the implementation
@@ -912,7 +924,8 @@ static void grg_link(grg_compiler *c) {
  * stay apart, since they are different.
  *
  * That may need far more states than the rule has positions. Such a rule keeps its positions as
- * they are: each is a state (`apart`). Where even that does not fit, the program stays as it was. */
+ * they are: each is a state (`apart`). Where even that does not fit, the program stays as it
+ * was. */
 
 #define GRG_LEAVE 0xFFFF                    /* stands for all RETURNs in a set */
 
@@ -1215,7 +1228,7 @@ struct griffin_grammar {
     int32_t       *order;                   /* [info->tokens] by number; those without text last */
     uint32_t       n_numbered;
 
-    uint32_t      *partners;                /* [info->tokens + 1] where the list of a token starts */
+    uint32_t      *partners;                /* [info->tokens + 1] where a token's list starts */
     int32_t       *merging;                 /* the tokens that it would have merged with */
     int32_t        byte_token[256];         /* or -1 */
     int32_t        spare[256];              /* byte tokens whose characters all have pieces */
@@ -2229,13 +2242,15 @@ static int grg_build_cache(griffin_grammar *g) {
 
 enum grg_keyword {
     GRG_TYPE, GRG_ENUM, GRG_CONST, GRG_PROPERTIES, GRG_REQUIRED, GRG_ADDITIONAL, GRG_ITEMS,
-    GRG_MIN_ITEMS, GRG_MAX_ITEMS, GRG_MIN_LENGTH, GRG_MAX_LENGTH, GRG_ANY_OF, GRG_ONE_OF, GRG_REF,
+    GRG_MIN_ITEMS, GRG_MAX_ITEMS, GRG_MIN_LENGTH, GRG_MAX_LENGTH, GRG_MINIMUM, GRG_MAXIMUM,
+    GRG_ABOVE, GRG_BELOW, GRG_FORMAT, GRG_ALL_OF, GRG_ANY_OF, GRG_ONE_OF, GRG_REF,
     GRG_DEFS, GRG_DEFINITIONS, GRG_KEYWORDS
 };
 
 static const char *const grg_keyword_names[GRG_KEYWORDS] = {
     "type", "enum", "const", "properties", "required", "additionalProperties", "items", "minItems",
-    "maxItems", "minLength", "maxLength", "anyOf", "oneOf", "$ref", "$defs", "definitions"
+    "maxItems", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum",
+    "exclusiveMaximum", "format", "allOf", "anyOf", "oneOf", "$ref", "$defs", "definitions"
 };
 
 static const char *const grg_annotations[] = {
@@ -2702,9 +2717,10 @@ static unsigned grg_type_of_name(grg_schema *c, const char *value, const char *a
 static unsigned grg_types(grg_schema *c, const char *const *k) {
     unsigned types = 0;
     if (!k[GRG_TYPE]) {
-        if (k[GRG_PROPERTIES] || k[GRG_REQUIRED] || k[GRG_ADDITIONAL]) types |= GRG_OBJECT;
+        if (k[GRG_PROPERTIES] || k[GRG_REQUIRED] || k[GRG_ADDITIONAL]
+            || k[GRG_ALL_OF]) types |= GRG_OBJECT;
         if (k[GRG_ITEMS] || k[GRG_MIN_ITEMS] || k[GRG_MAX_ITEMS]) types |= GRG_ARRAY;
-        if (k[GRG_MIN_LENGTH] || k[GRG_MAX_LENGTH]) types |= GRG_STRING;
+        if (k[GRG_MIN_LENGTH] || k[GRG_MAX_LENGTH] || k[GRG_FORMAT]) types |= GRG_STRING;
         return types;
     }
     if (*k[GRG_TYPE] != '[') return grg_type_of_name(c, k[GRG_TYPE], k[GRG_TYPE]);
@@ -2753,8 +2769,60 @@ static void grg_read_required(grg_schema *c, const char *array) {
     }
 }
 
+static void grg_find_keywords(grg_schema *c, const char *schema, const char **k);
+
+/* The properties of an object and of its parts in allOf; then, with `required`, which of them are
+ * required. Calls itself for the parts. */
+static void grg_read_parts(grg_schema *c, const char *const *k, int depth, int required) {
+    for (int i = 0; i < GRG_DEFS; i++) {
+        if (!k[i] || i == GRG_TYPE || i == GRG_PROPERTIES || i == GRG_REQUIRED || i == GRG_ALL_OF)
+            continue;
+        if (i == GRG_ADDITIONAL && *k[i] == 't') continue;
+        grg_wrong_name(c, k[i], "allOf is only supported for objects, and without ",
+                       grg_keyword_names[i], strlen(grg_keyword_names[i]));
+    }
+    if (k[GRG_TYPE] && grg_types(c, k) != GRG_OBJECT)
+        grg_wrong_at(c, k[GRG_TYPE], "allOf is only supported for objects");
+    if (c->error) return;
+    if (!required && k[GRG_PROPERTIES]) {
+        int before = c->n_properties;
+        grg_read_properties(c, k[GRG_PROPERTIES]);
+        for (int i = before; i < c->n_properties; i++)
+            for (int j = 0; j < before; j++)
+                if (grg_same_strings(c->properties[i].name, c->properties[j].name))
+                    grg_wrong_string(c, c->properties[i].name, "in two parts of allOf: ",
+                                     c->properties[i].name);
+    }
+    if (required && k[GRG_REQUIRED]) grg_read_required(c, k[GRG_REQUIRED]);
+    if (!k[GRG_ALL_OF] || c->error) return;
+    if (*k[GRG_ALL_OF] != '[' || depth == 8) {
+        grg_wrong_at(c, k[GRG_ALL_OF], depth ? "allOf nests too deeply" : "expected an array");
+        return;
+    }
+    if (!grg_first(c, k[GRG_ALL_OF])) grg_wrong_at(c, k[GRG_ALL_OF], "allOf: expected objects");
+    for (const char *p = grg_first(c, k[GRG_ALL_OF]); p && !c->error; p = grg_next(c, p)) {
+        const char *inner[GRG_KEYWORDS], *schema = p;
+        memset(inner, 0, sizeof inner);
+        for (int hops = 0; hops < 8 && *schema == '{'; hops++) {
+            const char *ref = grg_find_keyword(c, schema, "$ref");
+            if (!ref) break;
+            schema = grg_resolve(c, ref);
+        }
+        if (*schema != '{') { grg_wrong_at(c, p, "allOf: expected objects"); return; }
+        grg_find_keywords(c, schema, inner);
+        if (!c->error) grg_read_parts(c, inner, depth + 1, required);
+    }
+}
+
 static void grg_put_object(grg_schema *c, int rule, const char *const *k) {
     const char *more = k[GRG_ADDITIONAL];
+    if (k[GRG_ALL_OF]) {
+        c->n_properties = 0;
+        grg_read_parts(c, k, 0, 0);
+        grg_read_parts(c, k, 0, 1);
+        grg_print(c, "\"{\" space s%d-0-f", rule);
+        return;
+    }
     if (more && grg_types_of_value(c, more) != GRG_BOOLEAN)
         grg_wrong_at(c, more, "additionalProperties is only supported as true or false");
     if (!k[GRG_PROPERTIES] && !k[GRG_REQUIRED] && (!more || *more == 't')) {
@@ -2764,7 +2832,7 @@ static void grg_put_object(grg_schema *c, int rule, const char *const *k) {
     c->n_properties = 0;
     if (k[GRG_PROPERTIES]) grg_read_properties(c, k[GRG_PROPERTIES]);
     if (k[GRG_REQUIRED]) grg_read_required(c, k[GRG_REQUIRED]);
-    grg_print(c, "\"{\" space s%d-0-f \"}\"", rule);
+    grg_print(c, "\"{\" space s%d-0-f", rule);
 }
 
 static void grg_put_value(grg_schema *c, const char *value, unsigned types);
@@ -2794,7 +2862,7 @@ static void grg_put_properties(grg_schema *c, int rule) {
         grg_put_rule(c, p->rule);
         grg_print(c, p->required ? ") s%d-%d-m\n" : ")? s%d-%d-m\n", rule, i + 1);
     }
-    grg_print(c, "s%d-%d-f ::= \"\"\ns%d-%d-m ::= space\n", rule, i, rule, i);
+    grg_print(c, "s%d-%d-f ::= \"}\"\ns%d-%d-m ::= space \"}\"\n", rule, i, rule, i);
 }
 
 static void grg_put_repeat(grg_schema *c, int least, int most) {    /* most < 0: no limit */
@@ -2839,13 +2907,156 @@ static void grg_put_string(grg_schema *c, const char *const *k) {
     grg_print(c, " \"\\\"\"");
 }
 
+/* ---- integers between bounds ---------------------------------------------------------------- */
+
+#define GRG_LARGEST 999999999999999999      /* 18 digits, as `integer` has */
+
+/* The bound in a keyword, moved by `step`; `absent` without it. */
+static int64_t grg_integer_bound(grg_schema *c, const char *value, int64_t step, int64_t absent) {
+    int64_t n = 0;
+    if (!value) return absent;
+    if (!(grg_types_of_value(c, value) & GRG_INTEGER)) {
+        grg_wrong_at(c, value, "only whole numbers are supported here");
+        return absent;
+    }
+    for (const char *p = value + (*value == '-'); p < c->end && *p >= '0' && *p <= '9'; p++) {
+        if (n > GRG_LARGEST / 10) { grg_wrong_at(c, value, "more than 18 digits"); return absent; }
+        n = 10 * n + (*p - '0');
+    }
+    return (*value == '-' ? -n : n) + step;
+}
+
+static void grg_put_digit(grg_schema *c, int low, int high) {
+    if (low == high) grg_print(c, "\"%d\" ", low);
+    else grg_print(c, "[%d-%d] ", low, high);
+}
+
+/* Numbers of `digits` digits from low to high. `power` is 10 to the number of digits behind the
+ * first. Calls itself for these, and goes deep in two branches at most. */
+static void grg_put_digits(grg_schema *c, int64_t low, int64_t high, int digits, int64_t power) {
+    int first = (int)(low / power), last = (int)(high / power);
+    int64_t low_rest = low % power, high_rest = high % power;
+    if (digits == 1) { grg_put_digit(c, first, last); return; }
+    if (low_rest == 0 && high_rest == power - 1) {
+        grg_put_digit(c, first, last);
+        grg_print(c, "[0-9]{%d} ", digits - 1);
+        return;
+    }
+    if (first == last) {
+        grg_put_digit(c, first, first);
+        grg_put_digits(c, low_rest, high_rest, digits - 1, power / 10);
+        return;
+    }
+    grg_print(c, "(");
+    grg_put_digit(c, first, first);
+    grg_put_digits(c, low_rest, power - 1, digits - 1, power / 10);
+    if (first + 1 < last) {
+        grg_print(c, "| ");
+        grg_put_digit(c, first + 1, last - 1);
+        grg_print(c, "[0-9]{%d} ", digits - 1);
+    }
+    grg_print(c, "| ");
+    grg_put_digit(c, last, last);
+    grg_put_digits(c, 0, high_rest, digits - 1, power / 10);
+    grg_print(c, ") ");
+}
+
+/* Numbers from low >= 0 to high, by their number of digits. */
+static void grg_put_natural(grg_schema *c, int64_t low, int64_t high) {
+    const char *between = "";
+    int64_t power = 1;
+    grg_print(c, "(");
+    for (int digits = 1; power <= high && digits <= 18; digits++, power *= 10) {
+        int64_t least = digits == 1 ? 0 : power, most = 10 * power - 1;
+        if (low > most) continue;
+        grg_print(c, between);
+        grg_put_digits(c, low > least ? low : least, high < most ? high : most, digits, power);
+        between = "| ";
+    }
+    if (high == 0) grg_print(c, "\"0\"");
+    grg_print(c, ")");
+}
+
+static void grg_put_integer(grg_schema *c, const char *const *k) {
+    int64_t low = grg_integer_bound(c, k[GRG_MINIMUM], 0, -GRG_LARGEST);
+    int64_t above = grg_integer_bound(c, k[GRG_ABOVE], 1, -GRG_LARGEST);
+    int64_t high = grg_integer_bound(c, k[GRG_MAXIMUM], 0, GRG_LARGEST);
+    int64_t below = grg_integer_bound(c, k[GRG_BELOW], -1, GRG_LARGEST);
+    const char *at = k[GRG_BELOW] ? k[GRG_BELOW] : k[GRG_MAXIMUM] ? k[GRG_MAXIMUM]
+                   : k[GRG_ABOVE] ? k[GRG_ABOVE] : k[GRG_MINIMUM];
+    if (!at) { grg_print(c, "integer"); return; }
+    if (above > low) low = above;
+    if (below < high) high = below;
+    if (low > high) grg_wrong_at(c, at, "no whole number is between the bounds");
+    if (c->error) return;
+    grg_print(c, "(");
+    if (low < 0) {
+        grg_print(c, "\"-\" ");
+        grg_put_natural(c, high < 0 ? -high : 1, -low);
+    }
+    if (low < 0 && high >= 0) grg_print(c, " | ");
+    if (high >= 0) grg_put_natural(c, low > 0 ? low : 0, high);
+    grg_print(c, ")");
+}
+
+/* ---- formats of strings --------------------------------------------------------------------- */
+
+static void grg_put_format(grg_schema *c, const char *const *k) {
+    static const char *const formats[] = { "date", "time", "date-time", "uuid" };
+    if (k[GRG_MIN_LENGTH] || k[GRG_MAX_LENGTH])
+        grg_wrong_at(c, k[GRG_FORMAT], "format is not supported beside minLength and maxLength");
+    for (int i = 0; i < GRG_COUNT(formats); i++) {
+        if (*k[GRG_FORMAT] != '"' || !grg_string_is(k[GRG_FORMAT], formats[i])) continue;
+        grg_print(c, "\"\\\"\" ");
+        grg_print(c, formats[i]);
+        grg_print(c, " \"\\\"\"");
+        return;
+    }
+    grg_wrong_at(c, k[GRG_FORMAT], "format: only date, time, date-time and uuid are supported");
+}
+
+/* ---- values --------------------------------------------------------------------------------- */
+
+/* Writes a character of a string as one spells it who escapes nothing without need. */
+static void grg_put_character(grg_schema *c, const unsigned char *bytes, int n) {
+    static const char letters[] = "bfnrt", values[] = "\b\f\n\r\t";
+    const char *short_escape = *bytes ? strchr(values, *bytes) : NULL;
+    if (short_escape) {
+        grg_put_byte(c, '\\');
+        grg_put_byte(c, letters[short_escape - values]);
+    } else if (*bytes < ' ') {
+        grg_print(c, "\\\\u00%d", *bytes / 16);
+        grg_put(c, &"0123456789abcdef"[*bytes % 16], 1);
+    } else {
+        if (*bytes == '"' || *bytes == '\\') grg_put_byte(c, '\\');
+        for (int i = 0; i < n; i++) grg_put_byte(c, bytes[i]);
+    }
+}
+
+/* An escape of a schema may be written as there, or as the character that it means. Returns the
+ * end of the escape. */
+static const char *grg_put_escape(grg_schema *c, const char *at) {
+    grg_string s = grg_string_at(at - 1);
+    unsigned char bytes[4];
+    int n = 0;
+    do bytes[n++] = (unsigned char)grg_next_byte(&s); while (s.used < s.count && n < 4);
+    grg_print(c, "\" (\"");
+    grg_put_character(c, bytes, n);
+    grg_print(c, "\" | \"");
+    for (; at < s.at; at++) grg_put_byte(c, (unsigned char)*at);
+    grg_print(c, "\") \"");
+    return at;
+}
+
 /* A value of enum or const, as the schema spells it. */
 static void grg_put_value(grg_schema *c, const char *value, unsigned types) {
     if (types && !(types & grg_types_of_value(c, value)))
         grg_wrong_at(c, value, "a value not of the given type");
     grg_print(c, "\"");
-    for (const char *end = grg_skip_value(c, value); value < end; value++)
-        grg_put_byte(c, (unsigned char)*value);
+    for (const char *end = grg_skip_value(c, value); value < end; ) {
+        if (*value == '\\') value = grg_put_escape(c, value);
+        else grg_put_byte(c, (unsigned char)*value++);
+    }
     grg_print(c, "\"");
 }
 
@@ -2873,7 +3084,16 @@ static void grg_put_types(grg_schema *c, int rule, unsigned types, const char *c
         switch (1 << i) {
         case GRG_OBJECT: grg_put_object(c, rule, k); break;
         case GRG_ARRAY:  grg_put_array(c, k); break;
-        case GRG_STRING: grg_put_string(c, k); break;
+        case GRG_STRING:
+            if (k[GRG_FORMAT]) grg_put_format(c, k);
+            else grg_put_string(c, k);
+            break;
+        case GRG_INTEGER: grg_put_integer(c, k); break;
+        case GRG_NUMBER:
+            for (int b = GRG_MINIMUM; b <= GRG_BELOW; b++)
+                if (k[b]) grg_wrong_at(c, k[b], "bounds are only supported for type integer");
+            grg_print(c, "number");
+            break;
         default: grg_print(c, grg_type_names[i]); break;
         }
     }
@@ -2904,6 +3124,9 @@ static void grg_put_schema(grg_schema *c, int rule, const char *schema) {
         grg_wrong_at(c, schema, "expected a schema that allows something");
     if (c->error) return;
     unsigned types = grg_types(c, k);
+    for (int b = GRG_MINIMUM; b <= GRG_BELOW; b++)
+        if (k[b] && !(types & (GRG_INTEGER | GRG_NUMBER)))
+            grg_wrong_at(c, k[b], "bounds are only supported for type integer");
     grg_check_alone(c, k);
     if (c->error) return;
     if (k[GRG_REF]) grg_print(c, "s%d", grg_rule_of(c, grg_resolve(c, k[GRG_REF])));
@@ -2929,6 +3152,16 @@ static const char grg_common_rules[] =
     "hex ::= [0-9a-fA-F]\n"
     "integer ::= \"-\"? (\"0\" | [1-9] [0-9]{0,17})\n"
     "number ::= integer (\".\" [0-9]{1,17})? ([eE] [-+]? [0-9]{1,2})?\n"
+    "date ::= [0-9]{4} \"-\" ("
+        "(\"0\" [13578] | \"1\" [02]) \"-\" ([0-2] [1-9] | [1-3] \"0\" | \"31\") | "
+        "(\"0\" [469] | \"11\") \"-\" ([0-2] [1-9] | [1-3] \"0\") | "
+        "\"02-\" ([01] [1-9] | [12] \"0\" | \"2\" [1-8])) | leap \"-02-29\"\n"
+    "leap ::= [0-9]{2} (\"0\" [48] | [2468] [048] | [13579] [26]) | "
+        "([02468] [048] | [13579] [26]) \"00\"\n"
+    "time ::= ([01] [0-9] | \"2\" [0-3]) \":\" [0-5] [0-9] \":\" [0-5] [0-9] "
+        "(\".\" [0-9]{1,9})? (\"Z\" | [-+] ([01] [0-9] | \"2\" [0-3]) \":\" [0-5] [0-9])\n"
+    "date-time ::= date \"T\" time\n"
+    "uuid ::= hex{8} \"-\" hex{4} \"-\" hex{4} \"-\" hex{4} \"-\" hex{12}\n"
     "boolean ::= \"true\" | \"false\"\n"
     "null ::= \"null\"\n";
 
