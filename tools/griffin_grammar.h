@@ -70,6 +70,7 @@
  *     minimum, maximum, exclusiveMinimum, exclusiveMaximum
  *                            whole numbers, for type integer
  *     format                 date, time, date-time or uuid
+ *     pattern                characters, . [...] (...) | * + ? {m,n}, \d \w \s, and ^ $ at the ends
  *     anyOf, oneOf           any of them fits
  *     allOf                  of objects: all their properties
  *     $ref                   "#" and a place in the same schema, such as "#/$defs/name"
@@ -2243,14 +2244,14 @@ static int grg_build_cache(griffin_grammar *g) {
 enum grg_keyword {
     GRG_TYPE, GRG_ENUM, GRG_CONST, GRG_PROPERTIES, GRG_REQUIRED, GRG_ADDITIONAL, GRG_ITEMS,
     GRG_MIN_ITEMS, GRG_MAX_ITEMS, GRG_MIN_LENGTH, GRG_MAX_LENGTH, GRG_MINIMUM, GRG_MAXIMUM,
-    GRG_ABOVE, GRG_BELOW, GRG_FORMAT, GRG_ALL_OF, GRG_ANY_OF, GRG_ONE_OF, GRG_REF,
+    GRG_ABOVE, GRG_BELOW, GRG_FORMAT, GRG_PATTERN, GRG_ALL_OF, GRG_ANY_OF, GRG_ONE_OF, GRG_REF,
     GRG_DEFS, GRG_DEFINITIONS, GRG_KEYWORDS
 };
 
 static const char *const grg_keyword_names[GRG_KEYWORDS] = {
     "type", "enum", "const", "properties", "required", "additionalProperties", "items", "minItems",
     "maxItems", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum",
-    "exclusiveMaximum", "format", "allOf", "anyOf", "oneOf", "$ref", "$defs", "definitions"
+    "exclusiveMaximum", "format", "pattern", "allOf", "anyOf", "oneOf", "$ref", "$defs", "definitions"
 };
 
 static const char *const grg_annotations[] = {
@@ -2720,7 +2721,7 @@ static unsigned grg_types(grg_schema *c, const char *const *k) {
         if (k[GRG_PROPERTIES] || k[GRG_REQUIRED] || k[GRG_ADDITIONAL]
             || k[GRG_ALL_OF]) types |= GRG_OBJECT;
         if (k[GRG_ITEMS] || k[GRG_MIN_ITEMS] || k[GRG_MAX_ITEMS]) types |= GRG_ARRAY;
-        if (k[GRG_MIN_LENGTH] || k[GRG_MAX_LENGTH] || k[GRG_FORMAT]) types |= GRG_STRING;
+        if (k[GRG_MIN_LENGTH] || k[GRG_MAX_LENGTH] || k[GRG_FORMAT] || k[GRG_PATTERN]) types |= GRG_STRING;
         return types;
     }
     if (*k[GRG_TYPE] != '[') return grg_type_of_name(c, k[GRG_TYPE], k[GRG_TYPE]);
@@ -3072,6 +3073,172 @@ static void grg_put_choice(grg_schema *c, const char *array, int are_values, uns
     if (!*between) grg_wrong_at(c, array, "expected something to choose from");
 }
 
+/* ---- regular expressions --------------------------------------------------------------------
+ * Characters, . and classes of ASCII, \\d \\w \\s, groups, |, * + ? {m,n}; ^ and $ where the
+ * expression begins and ends. The characters " and \\ are escaped in the text, and control
+ * characters never match. */
+
+#define GRG_MOST_PATTERN 1024
+
+typedef struct grg_pattern { grg_schema *c; const char *quote, *at, *end; int depth; } grg_pattern;
+
+static void grg_wrong_pattern(grg_pattern *p, const char *what) {
+    grg_wrong_name(p->c, p->quote, "this regular expression is not supported: ", what,
+                   strlen(what));
+    p->at = p->end;
+}
+
+/* Adds what a letter behind a backslash means to a set of ASCII characters; 0: nothing. */
+static int grg_pattern_class(int letter, uint8_t set[128]) {
+    static const char *const members[] = {
+        "0123456789", "_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", " "
+    };
+    int k = letter == 'd' ? 0 : letter == 'w' ? 1 : letter == 's' ? 2 : -1;
+    if (k < 0) return 0;
+    for (const char *m = members[k]; *m; m++) set[(int)*m] = 1;
+    return 1;
+}
+
+/* Is this an escape that stands for the character itself? */
+static int grg_pattern_plain(int c) { return c && strchr("^$\\.*+?()[]{}|/-\"'`~!@#%&=:;,<> ", c); }
+
+/* Any of the set; and of what is not ASCII, if `others`. */
+static void grg_put_pattern_set(grg_pattern *p, const uint8_t set[128], int others) {
+    int any = others;
+    for (int i = ' '; i < 128; i++) any |= set[i] && i != '"' && i != '\\';
+    grg_print(p->c, "(");
+    if (any) {
+        grg_print(p->c, "[");
+        for (int i = ' '; i < 128; i++) {
+            char hex[5] = { '\\', 'x', "0123456789ABCDEF"[i / 16], "0123456789ABCDEF"[i % 16], 0 };
+            if (set[i] && i != '"' && i != '\\') grg_print(p->c, hex);
+        }
+        grg_print(p->c, others ? "\\u0080-\\U0010FFFF]" : "]");
+    }
+    if (set['"']) grg_print(p->c, any ? " | \"\\\\\\\"\"" : "\"\\\\\\\"\"");
+    if (set['\\']) grg_print(p->c, any || set['"'] ? " | \"\\\\\\\\\"" : "\"\\\\\\\\\"");
+    if (!any && !set['"'] && !set['\\']) grg_wrong_pattern(p, "a class of nothing");
+    grg_print(p->c, ")");
+}
+
+static void grg_pattern_brackets(grg_pattern *p) {      /* behind the [ */
+    uint8_t set[128];
+    int negated = p->at < p->end && *p->at == '^';
+    memset(set, 0, sizeof set);
+    for (p->at += negated; p->at < p->end && *p->at != ']'; ) {
+        int low = (unsigned char)*p->at++, high;
+        if (low == '\\' && p->at < p->end) {
+            low = (unsigned char)*p->at++;
+            if (grg_pattern_class(low, set)) continue;
+            if (!grg_pattern_plain(low)) { grg_wrong_pattern(p, "an escape in a class"); return; }
+        }
+        high = low;
+        if (p->end - p->at >= 2 && *p->at == '-' && p->at[1] != ']' && p->at[1] != '\\') {
+            high = (unsigned char)p->at[1];
+            p->at += 2;
+        }
+        if (low < ' ' || high > 127 || high < low) { grg_wrong_pattern(p, "a range"); return; }
+        for (; low <= high; low++) set[low] = 1;
+    }
+    if (p->at == p->end) { grg_wrong_pattern(p, "a class without an end"); return; }
+    p->at++;
+    for (int i = 0; i < 128 && negated; i++) set[i] = !set[i];
+    grg_put_pattern_set(p, set, negated);
+}
+
+static void grg_pattern_choice(grg_pattern *p);
+
+static void grg_pattern_group(grg_pattern *p) {         /* behind the ( */
+    if (p->end - p->at >= 2 && p->at[0] == '?') {
+        if (p->at[1] != ':') { grg_wrong_pattern(p, "(?"); return; }
+        p->at += 2;
+    }
+    if (++p->depth > 20) { grg_wrong_pattern(p, "deeper groups"); return; }
+    grg_print(p->c, "(");
+    grg_pattern_choice(p);
+    grg_print(p->c, ")");
+    p->depth--;
+    if (p->at == p->end) grg_wrong_pattern(p, "a group without an end");
+    else p->at++;
+}
+
+static void grg_pattern_atom(grg_pattern *p) {
+    uint8_t set[128];
+    int b = (unsigned char)*p->at++;
+    memset(set, 0, sizeof set);
+    if (b == '[') { grg_pattern_brackets(p); return; }
+    if (b == '(') { grg_pattern_group(p); return; }
+    if (b == '.') {
+        memset(set + ' ', 1, 128 - ' ');
+        grg_put_pattern_set(p, set, 1);
+        return;
+    }
+    if (strchr("*+?{}^$]", b) && b) { grg_wrong_pattern(p, "a sign in this place"); return; }
+    if (b == '\\') {
+        b = p->at < p->end ? (unsigned char)*p->at++ : 0;
+        if (grg_pattern_class(b, set)) { grg_put_pattern_set(p, set, 0); return; }
+        if (!grg_pattern_plain(b)) { grg_wrong_pattern(p, "this escape"); return; }
+    }
+    if (b < ' ') { grg_wrong_pattern(p, "a control character"); return; }
+    if (b < 0x80) { set[b] = 1; grg_put_pattern_set(p, set, 0); return; }
+    grg_print(p->c, "\"");
+    grg_put_byte(p->c, b);
+    while (p->at < p->end && (*p->at & 0xC0) == 0x80) grg_put_byte(p->c, (unsigned char)*p->at++);
+    grg_print(p->c, "\"");
+}
+
+static void grg_pattern_repeat(grg_pattern *p) {
+    const char *end = p->at + 1;
+    if (p->at == p->end || !*p->at || !strchr("*+?{", *p->at)) { grg_print(p->c, " "); return; }
+    if (*p->at == '{') {
+        while (end < p->end && ((*end >= '0' && *end <= '9') || *end == ',')) end++;
+        if (end == p->end || *end != '}') { grg_wrong_pattern(p, "these braces"); return; }
+        end++;
+    }
+    grg_put(p->c, p->at, (size_t)(end - p->at));
+    grg_print(p->c, " ");
+    p->at = end + (end < p->end && *end == '?');        /* what it prefers makes no difference */
+}
+
+/* Alternatives. At the outermost level each may start with ^ and end with $. */
+static void grg_pattern_choice(grg_pattern *p) {
+    for (;;) {
+        int starts = p->at < p->end && *p->at == '^' && !p->depth, ends = 0;
+        p->at += starts;
+        if (!starts && !p->depth) grg_print(p->c, "char* ");
+        grg_print(p->c, "\"\" ");
+        while (p->at < p->end && *p->at != '|' && *p->at != ')' && !ends) {
+            ends = *p->at == '$' && !p->depth && (p->at + 1 == p->end || p->at[1] == '|');
+            if (ends) { p->at++; break; }
+            grg_pattern_atom(p);
+            grg_pattern_repeat(p);
+        }
+        if (!ends && !p->depth) grg_print(p->c, "char* ");
+        if (p->at < p->end && *p->at == ')' && !p->depth) grg_wrong_pattern(p, "a lone )");
+        if (p->at == p->end || *p->at != '|') return;
+        grg_print(p->c, "| ");
+        p->at++;
+    }
+}
+
+static void grg_put_pattern(grg_schema *c, const char *const *k) {
+    char text[GRG_MOST_PATTERN];
+    grg_pattern p = { c, k[GRG_PATTERN], text, text, 0 };
+    int n = 0;
+    if (*p.quote != '"') { grg_wrong_at(c, p.quote, "pattern: expected a text"); return; }
+    if (k[GRG_MIN_LENGTH] || k[GRG_MAX_LENGTH] || k[GRG_FORMAT])
+        grg_wrong_at(c, p.quote, "pattern is not supported beside minLength, maxLength and format");
+    grg_string s = grg_string_at(p.quote);
+    for (int b = grg_next_byte(&s); b >= 0; b = grg_next_byte(&s)) {
+        if (n == GRG_MOST_PATTERN) { grg_wrong_at(c, p.quote, "pattern: too long"); return; }
+        text[n++] = (char)b;
+    }
+    p.end = text + n;
+    grg_print(c, "\"\\\"\" (");
+    grg_pattern_choice(&p);
+    grg_print(c, ") \"\\\"\"");
+}
+
 /* ---- schemas -------------------------------------------------------------------------------- */
 
 static void grg_put_types(grg_schema *c, int rule, unsigned types, const char *const *k) {
@@ -3085,7 +3252,8 @@ static void grg_put_types(grg_schema *c, int rule, unsigned types, const char *c
         case GRG_OBJECT: grg_put_object(c, rule, k); break;
         case GRG_ARRAY:  grg_put_array(c, k); break;
         case GRG_STRING:
-            if (k[GRG_FORMAT]) grg_put_format(c, k);
+            if (k[GRG_PATTERN]) grg_put_pattern(c, k);
+            else if (k[GRG_FORMAT]) grg_put_format(c, k);
             else grg_put_string(c, k);
             break;
         case GRG_INTEGER: grg_put_integer(c, k); break;
