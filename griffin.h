@@ -73,6 +73,8 @@
  *     griffin_token_text, griffin_token_type, griffin_find_token   single tokens
  *
  *     griffin_error_string, griffin_version    words for an error; the version that is linked
+ *     griffin_config_number, griffin_tiling_name, griffin_activation_name, griffin_find_activation
+ *                                              what a program needs that writes model files
  *
  *
  * OBJECTS
@@ -141,7 +143,7 @@
  *     tests/test_bits.c, inside_same_bits.c, test_threads.c, test_rewind.c, test_state.c
  * A guest. There are no globals, no threads, no clock, no locale, no environment and no exit.
  *     After opening, nothing is allocated, except by griffin_encode if you give it no scratch.
- *     tests/test_guest.c, test_memory.c
+ *     tests/test_guest.c, test_memory.c, test_stack.c
  * Safe. Files are taken for hostile. Every offset, size and name is checked when a model or a
  *     saved state is opened. A failed call leaves everything as it was. tests/inside_files.c,
  *     test_arguments.c, fuzz_gguf.c, fuzz_state.c, fuzz_text.c
@@ -166,7 +168,8 @@
  * sums, element i in sum i mod 16, and a fixed tree. exp, tanh, sigmoid, sin and cos are ours,
  * and at most 2 ulp off. The angle of a rotary embedding is a fraction of a turn in 64-bit
  * integers, so distances between tokens are as exact after 10^12 tokens as at the start. All of
- * it assumes IEEE floats, rounding to nearest, without flush-to-zero. -ffast-math is refused.
+ * it assumes IEEE floats, rounding to nearest, without flush-to-zero. Options that change floats
+ * are refused, by the compiler or when a model is opened.
  *
  *
  * FILES
@@ -194,7 +197,15 @@
  * tools/bench/NUMBERS.md has sizes of states, marks, saves and contexts. The library's code has
  * about 230 KB.
  *
- * Every function works on a thread with a stack of 64 KB. @@STACK@@
+ * Every function works on a thread with a stack of 64 KB, also unoptimised. Bytes of stack with
+ * gcc -O2, the most over all instruction sets (build/tests/test_stack x prints them):
+ *
+ *     griffin_run, griffin_prefill             31600
+ *     griffin_step, griffin_advance            29300
+ *     griffin_open_...                          5800
+ *     griffin_decode                            3800
+ *     griffin_sample                            2500
+ *     all others                                 700, or 950 with a message of an error
  *
  *
  * BUILD OPTIONS, defined before the implementation
@@ -241,9 +252,11 @@
  *     0.2.0  2026-11-28  The library reads only what the converter writes; files of 0.1 are refused
  *                        with the command that converts them, to the same bits. Grammars moved to
  *                        tools/griffin_grammar.h. griffin_get_metadata, griffin_get_operation,
- *                        GRIFFIN_TOKEN_MARKER. Calls that cannot be dropped write recurrent states
- *                        in place. griffin_tile_*, griffin_preset and griffin_options.config are
- *                        gone. Saves of 0.1 are refused.
+ *                        GRIFFIN_TOKEN_MARKER, griffin_options.directory_only. Calls that cannot be
+ *                        dropped write recurrent states in place. Every call works on a stack of
+ *                        64 KB. Compiler options that change floats are refused. griffin_tile_*,
+ *                        griffin_preset and griffin_options.config are gone. Saves are version 3;
+ *                        those of 0.1 are refused.
  *     0.1.0  2026-11-22  The first version.
  */
 
@@ -2794,11 +2807,11 @@ static int grf_state_check(const griffin_model *m, const griffin_state *s) {
 }
 
 static int grf_span_check(const griffin_model *m, const griffin_span *span) {
-    int i, error = grf_state_check(m, span->state);
+    int error = grf_state_check(m, span->state);
     if (error) return error;
     if (!span->tokens || span->count < 1)
         return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "a span needs at least one token");
-    for (i = 0; i < span->count; i++)
+    for (int i = 0; i < span->count; i++)
         if (span->tokens[i] < 0 || span->tokens[i] >= m->info.config.vocab)
             return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "token %d at %d is not in 0 .. %d",
                             span->tokens[i], i, m->info.config.vocab - 1);
@@ -2806,13 +2819,12 @@ static int grf_span_check(const griffin_model *m, const griffin_span *span) {
 }
 
 static int grf_spans_check(const griffin_context *c, const griffin_span *spans, int count) {
-    int i, j, error;
     if (!c) return GRIFFIN_E_ARGUMENT;
     if (!spans || count < 1) return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT, "no spans");
-    for (i = 0; i < count; i++) {
-        error = grf_span_check(c->model, spans + i);
+    for (int i = 0; i < count; i++) {
+        int error = grf_span_check(c->model, spans + i);
         if (error) return error;
-        for (j = 0; j < i; j++)
+        for (int j = 0; j < i; j++)
             if (spans[j].state == spans[i].state)
                 return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT,
                                 "spans %d and %d share a state", j, i);
@@ -2876,92 +2888,6 @@ static void grf_pass_run_spans(griffin_context *c, const griffin_span *spans, in
         grf_pass_cut(c);
         grf_pass_run(c, INT_MAX);
     }
-}
-
-/* ---- public ---- */
-
-GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
-                                        const griffin_context_options *options) {
-    griffin_context c;
-    grf_arena count = { NULL, 0 };
-    if (!model || !model->n_ops || !grf_context_limits(model, options, &c)) return 0;
-    grf_arena_take(&count, sizeof c);
-    grf_context_lay_out(&c, &count);
-    count.used += 64;                       /* to align what the host gives */
-    return count.used > (uint64_t)((size_t)-1) ? 0 : (size_t)count.used;
-}
-
-GRIFFIN_API int griffin_context_init(griffin_context **context, const griffin_model *model,
-                                     const griffin_context_options *options, void *memory,
-                                     size_t size) {
-    griffin_context limits;
-    grf_arena arena = { NULL, 0 };
-    size_t needed = griffin_context_size(model, options);
-    if (context) *context = NULL;
-    if (!model) return GRIFFIN_E_ARGUMENT;
-    int error = grf_network_check(model);
-    if (error) return error;
-    if (!context || !memory || needed == 0)
-        return grf_fail(&model->host, GRIFFIN_E_ARGUMENT,
-                        "context: a pointer is null, or rows or states are out of range");
-    if (size < needed)
-        return grf_fail(&model->host, GRIFFIN_E_SPACE, "context: %u bytes given, %u needed",
-                        (uint64_t)size, (uint64_t)needed);
-    memset(memory, 0, needed);              /* the padding of every row stays zero from here on */
-    grf_context_limits(model, options, &limits);
-    arena.base = (unsigned char *)grf_align64(memory);
-    *context = (griffin_context *)grf_arena_take(&arena, sizeof **context);
-    **context = limits;
-    grf_context_lay_out(*context, &arena);
-    return GRIFFIN_OK;
-}
-
-GRIFFIN_API int griffin_begin(griffin_context *c, const griffin_span *spans, int count) {
-    int error = grf_spans_check(c, spans, count);
-    if (error) return error;
-    int64_t rows = 0;
-    for (int i = 0; i < count; i++) rows += spans[i].count;
-    if (rows > c->max_rows || count > c->max_spans)
-        return grf_fail(&c->model->host, GRIFFIN_E_SPACE,
-                        "%u tokens in %d spans; the context has room for %d in %d",
-                        (uint64_t)rows, count, c->max_rows, c->max_spans);
-    grf_pass_clear(c, 0);
-    for (int i = 0; i < count; i++) grf_pass_add_span(c, spans + i, 0, spans[i].count);
-    grf_pass_cut(c);
-    return (int)grf_min64(c->chunks_left, INT_MAX);
-}
-
-GRIFFIN_API int griffin_advance(griffin_context *c, int units) {
-    if (!c) return GRIFFIN_E_ARGUMENT;
-    if (units < 0) return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT, "%d units", units);
-    if (c->spans == 0) return 0;
-    int error = grf_pass_check(c);
-    if (error) { c->spans = 0; return error; }
-    grf_pass_run(c, units);
-    return (int)grf_min64(c->chunks_left, INT_MAX);
-}
-
-GRIFFIN_API const char *griffin_unit_name(const griffin_context *c) {
-    return c && c->spans ? grf_op_types[c->model->ops[c->op].kind].name : NULL;
-}
-
-GRIFFIN_API int griffin_run(griffin_context *c, const griffin_span *spans, int count) {
-    int error = grf_spans_check(c, spans, count);
-    if (!error) grf_pass_run_spans(c, spans, count);
-    return error;
-}
-
-GRIFFIN_API int griffin_prefill(griffin_context *c, griffin_state *state,
-                                const int32_t *tokens, int count, float *logits) {
-    griffin_span span;
-    memset(&span, 0, sizeof span);
-    span.state = state; span.tokens = tokens; span.count = count; span.logits = logits;
-    return griffin_run(c, &span, 1);
-}
-
-GRIFFIN_API int griffin_step(griffin_context *c, griffin_state *state, int32_t token,
-                             float *logits) {
-    return griffin_prefill(c, state, &token, 1, logits);
 }
 
 /* ================================================================= >>state
@@ -3150,60 +3076,6 @@ static int grf_state_load(const griffin_model *m, griffin_state *s, griffin_samp
     return GRIFFIN_OK;
 }
 
-/* ---- public ----
- * Saving only reads its state and sampler, and loading its data: what loses its const here is the
- * side that grf_save_copy copies from. */
-
-GRIFFIN_API size_t griffin_state_size(const griffin_model *model) {
-    return model && model->info.state_bytes <= (size_t)-1 ? (size_t)model->info.state_bytes : 0;
-}
-
-GRIFFIN_API int64_t griffin_state_position(const griffin_state *state) {
-    return state ? state->position : 0;
-}
-
-GRIFFIN_API size_t griffin_mark_size(const griffin_model *model) {
-    return model ? grf_mark_size(model) : 0;
-}
-
-GRIFFIN_API int griffin_mark(const griffin_model *m, const griffin_state *state, void *mark) {
-    if (!m) return GRIFFIN_E_ARGUMENT;
-    if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "mark: there is no room for it");
-    int error = grf_state_check(m, state);
-    if (error) return error;
-    memcpy(mark, state, grf_mark_size(m));
-    memcpy(mark, &m->layout.tag, sizeof m->layout.tag);
-    return GRIFFIN_OK;
-}
-
-GRIFFIN_API int griffin_rewind(const griffin_model *m, griffin_state *state, const void *mark) {
-    if (!m) return GRIFFIN_E_ARGUMENT;
-    if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "rewind: the mark is null");
-    int error = grf_state_check(m, state);
-    return error ? error : grf_state_rewind(m, state, mark);
-}
-
-GRIFFIN_API int64_t griffin_save(const griffin_model *m, const griffin_state *state,
-                                 const griffin_sampler *sampler, const griffin_decoder *decoder,
-                                 void *data, size_t capacity) {
-    if (!m) return GRIFFIN_E_ARGUMENT;
-    int error = grf_state_check(m, state);
-    if (error) return error;
-    return grf_state_save(m, (griffin_state *)(uintptr_t)state,
-                          (griffin_sampler *)(uintptr_t)sampler, decoder, (uint8_t *)data,
-                          capacity);
-}
-
-GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state,
-                             griffin_sampler *sampler, griffin_decoder *decoder,
-                             const void *data, size_t size) {
-    if (!m) return GRIFFIN_E_ARGUMENT;
-    int error = grf_network_check(m);
-    if (error) return error;
-    if (!state || !data) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "load: a pointer is null");
-    return grf_state_load(m, state, sampler, decoder, (uint8_t *)(uintptr_t)data, size);
-}
-
 /* ================================================================= >>sampler
  * From logits to a token, in this order:
  *
@@ -3352,38 +3224,6 @@ static int grf_sampler_choose(const griffin_model *model, griffin_sampler *s, fl
         if (x[i] < least) x[i] = 0;
     }
     return grf_sampler_draw(x, n, &s->seed);
-}
-
-/* ---- public ---- */
-
-/* The count stays a whole number of turns of the ring when it overflows. */
-GRIFFIN_API void griffin_accept(griffin_sampler *sampler, int32_t token) {
-    if (!sampler) return;
-    sampler->recent[sampler->accepted++ % GRIFFIN_RECENT] = token;
-    if (sampler->accepted == 0) sampler->accepted = GRIFFIN_RECENT;
-}
-
-GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *sampler,
-                                   float *logits) {
-    if (!model) return GRIFFIN_E_ARGUMENT;
-    int n = model->info.config.vocab;
-    if (!sampler || !logits || !grf_sampler_valid(sampler)) {
-        return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_sample: a field of the sampler "
-                        "is out of range, or a pointer null");
-    }
-    int error = grf_network_check(model);
-    if (!error) error = grf_sampler_check_biases(model, sampler, n);
-    if (error) return error;
-    grf_sampler_apply_biases(sampler, logits);
-    if (sampler->mask) error = sampler->mask(logits, n, sampler->mask_user);
-    if (error < 0) return error;
-    int32_t token = grf_sampler_choose(model, sampler, logits, n);
-    if (token < 0) {
-        return grf_fail(&model->host, GRIFFIN_E_NO_TOKEN, "griffin_sample: every logit is minus "
-                        "infinity or not a number");
-    }
-    griffin_accept(sampler, token);
-    return token;
 }
 
 /* ================================================================= >>gguf
@@ -5534,68 +5374,6 @@ static int grf_token_exists(const griffin_model *model, int32_t token) {
     return model && token >= 0 && token < model->vocab->count;
 }
 
-/* ---- public ---- */
-
-GRIFFIN_API size_t griffin_encode_size(const griffin_model *model, size_t length) {
-    if (!model || model->vocab->count == 0) return 0;
-    return (size_t)grf_min64((int64_t)grf_encoder_bound(model->vocab, length),
-                             (int64_t)((size_t)-1 >> 1));
-}
-
-GRIFFIN_API int griffin_encode(const griffin_model *model, const griffin_encoding *encoding,
-                               const char *text, size_t length, int32_t *tokens, int capacity) {
-    griffin_encoding plain;
-    memset(&plain, 0, sizeof plain);
-    int error = grf_text_check(model, (text || !length) && capacity >= 0 && (tokens || !capacity),
-                               "griffin_encode");
-    if (error) return error;
-    return grf_encode(model, encoding ? encoding : &plain, text, length, tokens, capacity);
-}
-
-GRIFFIN_API int griffin_decode(const griffin_model *model, griffin_decoder *decoder,
-                               int32_t token, char *text, size_t capacity) {
-    int error = grf_text_check(model, decoder && text && decoder->count < 4
-                               && (token == -1 || grf_token_exists(model, token)),
-                               "griffin_decode");
-    return error ? error : grf_decode(model->vocab, decoder, token, text, capacity);
-}
-
-GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t length,
-                                  char *out, size_t capacity) {
-    if (!stop || !out || length > INT32_MAX / 2 || !grf_stop_valid(stop)) return GRIFFIN_E_ARGUMENT;
-    griffin_stop s = *stop;
-    grf_text shown = { out, capacity, 0 };
-    s.found = s.used = 0;
-    if (!text) grf_stop_release(&s, 0, &shown);
-    while (text && !s.found && s.used < (int)length) grf_stop_byte(&s, text[s.used++], &shown);
-    if (shown.length >= capacity) return GRIFFIN_E_SPACE;
-    out[shown.length] = 0;
-    *stop = s;
-    return (int)shown.length;
-}
-
-GRIFFIN_API int griffin_token_text(const griffin_model *model, int32_t token,
-                                   char *text, size_t capacity) {
-    grf_text out = { text, capacity, 0 };
-    int error = grf_text_check(model, grf_token_exists(model, token) && (text || !capacity),
-                               "griffin_token_text");
-    return error ? error : grf_token_text(model->vocab, token, &out);
-}
-
-GRIFFIN_API int griffin_token_type(const griffin_model *model, int32_t token) {
-    int error = grf_text_check(model, grf_token_exists(model, token), "griffin_token_type");
-    if (error) return error;
-    const grf_piece *piece = &model->vocab->pieces[token];
-    int marker = piece->type == GRIFFIN_TOKEN_USER_DEFINED && piece->marker;
-    return marker ? (int)GRIFFIN_TOKEN_MARKER : piece->type;
-}
-
-GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *piece,
-                                       size_t length) {
-    int error = grf_text_check(model, piece != NULL, "griffin_find_token");
-    return error ? error : grf_vocab_find_any(model->vocab, piece, length);
-}
-
 /* ================================================================= >>model
  * Opening: file bytes, directory, configuration, vocabulary, then the network's builder twice. */
 
@@ -6096,7 +5874,10 @@ static int grf_model_finish(griffin_model *m, int error, griffin_model **model) 
     return GRIFFIN_OK;
 }
 
-/* ---- public ---- */
+/* ================================================================= >>public
+ * The functions of the API. Each checks its arguments and calls what the chapters before have. */
+
+/* ---- models ---- */
 
 GRIFFIN_API int griffin_open_memory(griffin_model **model, const void *data, size_t size,
                                     const griffin_options *options) {
@@ -6241,6 +6022,240 @@ GRIFFIN_API const char *griffin_error_string(int error) {
     case GRIFFIN_E_NO_TOKEN:    return "every token is forbidden";
     }
     return error > 0 ? "no error" : "unknown error";
+}
+
+/* ---- states ----
+ * Saving only reads its state and sampler, and loading its data: what loses its const here is the
+ * side that grf_save_copy copies from. */
+
+GRIFFIN_API size_t griffin_state_size(const griffin_model *model) {
+    return model && model->info.state_bytes <= (size_t)-1 ? (size_t)model->info.state_bytes : 0;
+}
+
+GRIFFIN_API int64_t griffin_state_position(const griffin_state *state) {
+    return state ? state->position : 0;
+}
+
+GRIFFIN_API size_t griffin_mark_size(const griffin_model *model) {
+    return model ? grf_mark_size(model) : 0;
+}
+
+GRIFFIN_API int griffin_mark(const griffin_model *m, const griffin_state *state, void *mark) {
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "mark: there is no room for it");
+    int error = grf_state_check(m, state);
+    if (error) return error;
+    memcpy(mark, state, grf_mark_size(m));
+    memcpy(mark, &m->layout.tag, sizeof m->layout.tag);
+    return GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_rewind(const griffin_model *m, griffin_state *state, const void *mark) {
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    if (!mark) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "rewind: the mark is null");
+    int error = grf_state_check(m, state);
+    return error ? error : grf_state_rewind(m, state, mark);
+}
+
+GRIFFIN_API int64_t griffin_save(const griffin_model *m, const griffin_state *state,
+                                 const griffin_sampler *sampler, const griffin_decoder *decoder,
+                                 void *data, size_t capacity) {
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    int error = grf_state_check(m, state);
+    if (error) return error;
+    return grf_state_save(m, (griffin_state *)(uintptr_t)state,
+                          (griffin_sampler *)(uintptr_t)sampler, decoder, (uint8_t *)data,
+                          capacity);
+}
+
+GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state,
+                             griffin_sampler *sampler, griffin_decoder *decoder,
+                             const void *data, size_t size) {
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    int error = grf_network_check(m);
+    if (error) return error;
+    if (!state || !data) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "load: a pointer is null");
+    return grf_state_load(m, state, sampler, decoder, (uint8_t *)(uintptr_t)data, size);
+}
+
+/* ---- running ---- */
+
+GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
+                                        const griffin_context_options *options) {
+    griffin_context c;
+    grf_arena count = { NULL, 0 };
+    if (!model || !model->n_ops || !grf_context_limits(model, options, &c)) return 0;
+    grf_arena_take(&count, sizeof c);
+    grf_context_lay_out(&c, &count);
+    count.used += 64;                       /* to align what the host gives */
+    return count.used > (uint64_t)((size_t)-1) ? 0 : (size_t)count.used;
+}
+
+GRIFFIN_API int griffin_context_init(griffin_context **context, const griffin_model *model,
+                                     const griffin_context_options *options, void *memory,
+                                     size_t size) {
+    griffin_context limits;
+    grf_arena arena = { NULL, 0 };
+    size_t needed = griffin_context_size(model, options);
+    if (context) *context = NULL;
+    if (!model) return GRIFFIN_E_ARGUMENT;
+    int error = grf_network_check(model);
+    if (error) return error;
+    if (!context || !memory || needed == 0)
+        return grf_fail(&model->host, GRIFFIN_E_ARGUMENT,
+                        "context: a pointer is null, or rows or states are out of range");
+    if (size < needed)
+        return grf_fail(&model->host, GRIFFIN_E_SPACE, "context: %u bytes given, %u needed",
+                        (uint64_t)size, (uint64_t)needed);
+    memset(memory, 0, needed);              /* the padding of every row stays zero from here on */
+    grf_context_limits(model, options, &limits);
+    arena.base = (unsigned char *)grf_align64(memory);
+    *context = (griffin_context *)grf_arena_take(&arena, sizeof **context);
+    **context = limits;
+    grf_context_lay_out(*context, &arena);
+    return GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_begin(griffin_context *c, const griffin_span *spans, int count) {
+    int error = grf_spans_check(c, spans, count);
+    if (error) return error;
+    int64_t rows = 0;
+    for (int i = 0; i < count; i++) rows += spans[i].count;
+    if (rows > c->max_rows || count > c->max_spans)
+        return grf_fail(&c->model->host, GRIFFIN_E_SPACE,
+                        "%u tokens in %d spans; the context has room for %d in %d",
+                        (uint64_t)rows, count, c->max_rows, c->max_spans);
+    grf_pass_clear(c, 0);
+    for (int i = 0; i < count; i++) grf_pass_add_span(c, spans + i, 0, spans[i].count);
+    grf_pass_cut(c);
+    return (int)grf_min64(c->chunks_left, INT_MAX);
+}
+
+GRIFFIN_API int griffin_advance(griffin_context *c, int units) {
+    if (!c) return GRIFFIN_E_ARGUMENT;
+    if (units < 0) return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT, "%d units", units);
+    if (c->spans == 0) return 0;
+    int error = grf_pass_check(c);
+    if (error) { c->spans = 0; return error; }
+    grf_pass_run(c, units);
+    return (int)grf_min64(c->chunks_left, INT_MAX);
+}
+
+GRIFFIN_API const char *griffin_unit_name(const griffin_context *c) {
+    return c && c->spans ? grf_op_types[c->model->ops[c->op].kind].name : NULL;
+}
+
+GRIFFIN_API int griffin_run(griffin_context *c, const griffin_span *spans, int count) {
+    int error = grf_spans_check(c, spans, count);
+    if (!error) grf_pass_run_spans(c, spans, count);
+    return error;
+}
+
+GRIFFIN_API int griffin_prefill(griffin_context *c, griffin_state *state,
+                                const int32_t *tokens, int count, float *logits) {
+    griffin_span span;
+    memset(&span, 0, sizeof span);
+    span.state = state; span.tokens = tokens; span.count = count; span.logits = logits;
+    return griffin_run(c, &span, 1);
+}
+
+GRIFFIN_API int griffin_step(griffin_context *c, griffin_state *state, int32_t token,
+                             float *logits) {
+    return griffin_prefill(c, state, &token, 1, logits);
+}
+
+/* ---- sampling ---- */
+
+/* The count stays a whole number of turns of the ring when it overflows. */
+GRIFFIN_API void griffin_accept(griffin_sampler *sampler, int32_t token) {
+    if (!sampler) return;
+    sampler->recent[sampler->accepted++ % GRIFFIN_RECENT] = token;
+    if (sampler->accepted == 0) sampler->accepted = GRIFFIN_RECENT;
+}
+
+GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *sampler,
+                                   float *logits) {
+    if (!model) return GRIFFIN_E_ARGUMENT;
+    int n = model->info.config.vocab;
+    if (!sampler || !logits || !grf_sampler_valid(sampler)) {
+        return grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "griffin_sample: a field of the sampler "
+                        "is out of range, or a pointer null");
+    }
+    int error = grf_network_check(model);
+    if (!error) error = grf_sampler_check_biases(model, sampler, n);
+    if (error) return error;
+    grf_sampler_apply_biases(sampler, logits);
+    if (sampler->mask) error = sampler->mask(logits, n, sampler->mask_user);
+    if (error < 0) return error;
+    int32_t token = grf_sampler_choose(model, sampler, logits, n);
+    if (token < 0) {
+        return grf_fail(&model->host, GRIFFIN_E_NO_TOKEN, "griffin_sample: every logit is minus "
+                        "infinity or not a number");
+    }
+    griffin_accept(sampler, token);
+    return token;
+}
+
+/* ---- text ---- */
+
+GRIFFIN_API size_t griffin_encode_size(const griffin_model *model, size_t length) {
+    if (!model || model->vocab->count == 0) return 0;
+    return (size_t)grf_min64((int64_t)grf_encoder_bound(model->vocab, length),
+                             (int64_t)((size_t)-1 >> 1));
+}
+
+GRIFFIN_API int griffin_encode(const griffin_model *model, const griffin_encoding *encoding,
+                               const char *text, size_t length, int32_t *tokens, int capacity) {
+    griffin_encoding plain;
+    memset(&plain, 0, sizeof plain);
+    int error = grf_text_check(model, (text || !length) && capacity >= 0 && (tokens || !capacity),
+                               "griffin_encode");
+    if (error) return error;
+    return grf_encode(model, encoding ? encoding : &plain, text, length, tokens, capacity);
+}
+
+GRIFFIN_API int griffin_decode(const griffin_model *model, griffin_decoder *decoder,
+                               int32_t token, char *text, size_t capacity) {
+    int error = grf_text_check(model, decoder && text && decoder->count < 4
+                               && (token == -1 || grf_token_exists(model, token)),
+                               "griffin_decode");
+    return error ? error : grf_decode(model->vocab, decoder, token, text, capacity);
+}
+
+GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t length,
+                                  char *out, size_t capacity) {
+    if (!stop || !out || length > INT32_MAX / 2 || !grf_stop_valid(stop)) return GRIFFIN_E_ARGUMENT;
+    griffin_stop s = *stop;
+    grf_text shown = { out, capacity, 0 };
+    s.found = s.used = 0;
+    if (!text) grf_stop_release(&s, 0, &shown);
+    while (text && !s.found && s.used < (int)length) grf_stop_byte(&s, text[s.used++], &shown);
+    if (shown.length >= capacity) return GRIFFIN_E_SPACE;
+    out[shown.length] = 0;
+    *stop = s;
+    return (int)shown.length;
+}
+
+GRIFFIN_API int griffin_token_text(const griffin_model *model, int32_t token,
+                                   char *text, size_t capacity) {
+    grf_text out = { text, capacity, 0 };
+    int error = grf_text_check(model, grf_token_exists(model, token) && (text || !capacity),
+                               "griffin_token_text");
+    return error ? error : grf_token_text(model->vocab, token, &out);
+}
+
+GRIFFIN_API int griffin_token_type(const griffin_model *model, int32_t token) {
+    int error = grf_text_check(model, grf_token_exists(model, token), "griffin_token_type");
+    if (error) return error;
+    const grf_piece *piece = &model->vocab->pieces[token];
+    int marker = piece->type == GRIFFIN_TOKEN_USER_DEFINED && piece->marker;
+    return marker ? (int)GRIFFIN_TOKEN_MARKER : piece->type;
+}
+
+GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *piece,
+                                       size_t length) {
+    int error = grf_text_check(model, piece != NULL, "griffin_find_token");
+    return error ? error : grf_vocab_find_any(model->vocab, piece, length);
 }
 
 /* ================================================================= >>vectors
