@@ -1049,7 +1049,8 @@ static void test_schemas(void) {
         { "{'pattern': '^[a-c]+(-\\\\d{2}|x.y)?$'}", "'abc'\n'a-12'\n'cx\xC3\xA9y'",
           "''\n'd'\n'a-1'\n'axy'" },
         { "{'pattern': 'b+'}", "'b'\n'abba'", "''\n'ac'" },
-        { "{'type': 'string', 'pattern': '^(?:a|[^a-z])$'}", "'a'\n'Q'\n'\\\\'\n'\\''", "'b'\n'\\'" },
+        { "{'type': 'string', 'pattern': '^(?:a|[^a-z])$'}",
+          "'a'\n'Q'\n'\\\\'\n'\\''", "'b'\n'\\'" },
         { "{'allOf': [{'$ref': '#/$defs/n'}, {'properties': {'b': {'type': 'null'}}}], "
           "'required': ['b'], '$defs': {'n': {'type': 'object', 'properties': {'a': {'const': 1}}, "
           "'required': ['a']}}}", "{'a':1,'b':null}", "{'a':1}\n{'b':null}" },

@@ -83,8 +83,8 @@
  *
  * A mask for JSON takes 0.15 to 0.4 ms in a vocabulary of 256000 tokens, whose models take 50 ms
  * and more for a step, and 0.003 ms in one of 2000. It takes the same where a text can be read
- * in many ways: equal readings are merged, and what one of them allows is not looked at again. A grammar
- * keeps about 30 bytes for each token (7.5 MB for 256000) and needs as much again while it opens.
+ * in many ways: equal readings are merged, and what one of them allows is not looked at again. A
+ * grammar keeps about 30 bytes for each token (7.5 MB for 256000) and needs as much again while it opens.
  * Opening takes 0.4 s then, or 1 s with long bounded repetitions. Nothing is allocated after
  * opening. No function uses more than 52 KB of stack.
  *
@@ -2251,7 +2251,8 @@ enum grg_keyword {
 static const char *const grg_keyword_names[GRG_KEYWORDS] = {
     "type", "enum", "const", "properties", "required", "additionalProperties", "items", "minItems",
     "maxItems", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum",
-    "exclusiveMaximum", "format", "pattern", "allOf", "anyOf", "oneOf", "$ref", "$defs", "definitions"
+    "exclusiveMaximum", "format", "pattern", "allOf", "anyOf", "oneOf", "$ref", "$defs",
+    "definitions"
 };
 
 static const char *const grg_annotations[] = {
@@ -2721,7 +2722,8 @@ static unsigned grg_types(grg_schema *c, const char *const *k) {
         if (k[GRG_PROPERTIES] || k[GRG_REQUIRED] || k[GRG_ADDITIONAL]
             || k[GRG_ALL_OF]) types |= GRG_OBJECT;
         if (k[GRG_ITEMS] || k[GRG_MIN_ITEMS] || k[GRG_MAX_ITEMS]) types |= GRG_ARRAY;
-        if (k[GRG_MIN_LENGTH] || k[GRG_MAX_LENGTH] || k[GRG_FORMAT] || k[GRG_PATTERN]) types |= GRG_STRING;
+        if (k[GRG_MIN_LENGTH] || k[GRG_MAX_LENGTH] || k[GRG_FORMAT] || k[GRG_PATTERN])
+            types |= GRG_STRING;
         return types;
     }
     if (*k[GRG_TYPE] != '[') return grg_type_of_name(c, k[GRG_TYPE], k[GRG_TYPE]);
@@ -3074,8 +3076,8 @@ static void grg_put_choice(grg_schema *c, const char *array, int are_values, uns
 }
 
 /* ---- regular expressions --------------------------------------------------------------------
- * Characters, . and classes of ASCII, \\d \\w \\s, groups, |, * + ? {m,n}; ^ and $ where the
- * expression begins and ends. The characters " and \\ are escaped in the text, and control
+ * Characters, . and classes of ASCII, \d \w \s, groups, |, * + ? {m,n}; ^ and $ where the
+ * expression begins and ends. The characters " and \ are escaped in the text, and control
  * characters never match. */
 
 #define GRG_MOST_PATTERN 1024
