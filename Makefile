@@ -52,7 +52,7 @@ $(BUILD)/%.o: %.c
 # ---- using it ----------------------------------------------------------------------------------
 
 MODEL  = examples/models/storyteller.gguf
-PROMPT = Once upon a time there was a king who had three daughters,
+PROMPT = Once upon a time, there was a
 
 run: $(BUILD)/griffin
 	$(BUILD)/griffin run -m $(MODEL) -p "$(PROMPT)"

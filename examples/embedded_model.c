@@ -56,7 +56,7 @@ static void *take(size_t size, void *user) {
 static void keep(void *memory, void *user) { (void)memory; (void)user; }
 
 int main(void) {
-    static const char opening[] = "In the middle of a great forest";
+    static const char opening[] = "Once upon a time, in a big forest";
     griffin_options options = { .allocator = { take, keep, NULL } };
     griffin_context_options small = { .rows = 8 };
     griffin_sampler sampler = { .seed = 3, .temperature = 0.7f, .top_p = 0.9f };
@@ -81,6 +81,7 @@ int main(void) {
     griffin_prefill(context, state, tokens, count, logits);
     for (printf("%s", opening); count < 120; count++) {
         int32_t token = griffin_sample(model, &sampler, logits);
+        if (token == griffin_get_info(model)->eos) break;
         griffin_decode(model, &decoder, token, text, sizeof text);
         printf("%s", text);
         griffin_step(context, state, token, logits);

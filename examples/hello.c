@@ -37,6 +37,7 @@ int main(int argc, char **argv) {
     griffin_prefill(context, state, prompt, count, logits);
     for (printf("%s", opening); count < 200; count++) {
         token = griffin_sample(model, &sampler, logits);
+        if (token == griffin_get_info(model)->eos) break;           /* the tale ends here */
         griffin_decode(model, &decoder, token, text, sizeof text);
         fputs(text, stdout);
         fflush(stdout);

@@ -66,7 +66,7 @@ shared="-DGRIFFIN_IMPLEMENTED -DGRIFFIN_GRAMMAR_IMPLEMENTED"
 case $teller in
 griffin)
     main=tools/griffin.c here=build/griffin
-    tale="Once upon a time there was a king who had three daughters,"
+    tale="Once upon a time, there was a"
     tell() { "$@" run -m examples/models/storyteller.gguf -p "$tale" -n 8 --seed 1; }
     library=
     for source in tools/*/*.c; do

@@ -119,7 +119,7 @@ static void test_frame_budget(void) {
 
 static void test_embedded_model(void) {
     char *told = output_of("embedded_model", "");
-    check_told(told, 300, "In the middle of a great forest", "", 3);
+    check_told(told, 300, "Once upon a time, in a big forest", "", 3);
     free(told);
 }
 

@@ -713,6 +713,7 @@ static int open_device(const char *path, mode_t mode) {
 static int  keep_owner(int file, const struct stat *old) { (void)file; (void)old; return 0; }
 static void output_over(file_output *o) { (void)o; }
 static void expect_signals(const file_output *o) { (void)o; }
+static void hold_signals(int hold) { (void)hold; }
 #else
 /* Gives a new file the owner and mode of an old one. 0, or -1 if it cannot have them. */
 static int keep_owner(int file, const struct stat *old) {
@@ -733,9 +734,18 @@ static void on_end(int number) {
     raise(number);
 }
 
+static const int ends[] = { SIGINT, SIGTERM, SIGHUP };
+
+/* While they are held, a file can be made and noted as unfinished without a gap between the two. */
+static void hold_signals(int hold) {
+    sigset_t set;
+    sigemptyset(&set);
+    for (int i = 0; i < 3; i++) sigaddset(&set, ends[i]);
+    sigprocmask(hold ? SIG_BLOCK : SIG_UNBLOCK, &set, NULL);
+}
+
 /* Signals that are caught or ignored stay so. A reader that leaves is an error of write. */
 static void expect_signals(const file_output *o) {
-    static const int ends[] = { SIGINT, SIGTERM, SIGHUP };
     struct sigaction action;
     unfinished = o->part;
     for (int i = 0; o->part && i < 3; i++) {
@@ -822,9 +832,11 @@ static int open_output(file_output *o, const char *path) {
     else if (exists && access(path, W_OK)) status = -1;     /* to replace it would be possible */
     else {
         o->target = behind_links(path);
+        hold_signals(1);
         status = o->target ? create_part(o, exists ? &old : NULL) : -1;
     }
     if (!status) expect_signals(o);
+    hold_signals(0);
     return status;
 }
 
