@@ -3106,6 +3106,7 @@ static int grg_pattern_plain(int c) { return c && strchr("^$\\.*+?()[]{}|/-\"'`~
 
 /* Any of the set; and of what is not ASCII, if `others`. */
 static void grg_put_pattern_set(grg_pattern *p, const uint8_t set[128], int others) {
+    int quote = set[(int)'"'], backslash = set[(int)'\\'];
     int any = others;
     for (int i = ' '; i < 128; i++) any |= set[i] && i != '"' && i != '\\';
     grg_print(p->c, "(");
@@ -3117,9 +3118,9 @@ static void grg_put_pattern_set(grg_pattern *p, const uint8_t set[128], int othe
         }
         grg_print(p->c, others ? "\\u0080-\\U0010FFFF]" : "]");
     }
-    if (set['"']) grg_print(p->c, any ? " | \"\\\\\\\"\"" : "\"\\\\\\\"\"");
-    if (set['\\']) grg_print(p->c, any || set['"'] ? " | \"\\\\\\\\\"" : "\"\\\\\\\\\"");
-    if (!any && !set['"'] && !set['\\']) grg_wrong_pattern(p, "a class of nothing");
+    if (quote) grg_print(p->c, any ? " | \"\\\\\\\"\"" : "\"\\\\\\\"\"");
+    if (backslash) grg_print(p->c, any || quote ? " | \"\\\\\\\\\"" : "\"\\\\\\\\\"");
+    if (!any && !quote && !backslash) grg_wrong_pattern(p, "a class of nothing");
     grg_print(p->c, ")");
 }
 
@@ -3171,7 +3172,7 @@ static void grg_pattern_atom(grg_pattern *p) {
     if (b == '[') { grg_pattern_brackets(p); return; }
     if (b == '(') { grg_pattern_group(p); return; }
     if (b == '.') {
-        memset(set + ' ', 1, 128 - ' ');
+        memset(&set[(int)' '], 1, 128 - ' ');
         grg_put_pattern_set(p, set, 1);
         return;
     }
