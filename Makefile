@@ -3,7 +3,7 @@
 #     make            build/griffin, the command line program
 #     make run        the shipped model tells a tale
 #     make test       every test; gcc and make are all it takes (make test_state: one of them)
-#     make hello      the ten lines of the README; so for every other program in examples/
+#     make hello      the program of the README; so for every other program in examples/
 #     make web        build/web, a page to be put on any static file server; wants clang and lld
 #     make check-all  what CI runs after the tests: see tests/checks.mk
 #     make clean
@@ -57,7 +57,7 @@ PROMPT = Once upon a time, there was a
 run: $(BUILD)/griffin
 	$(BUILD)/griffin run -m $(MODEL) -p "$(PROMPT)"
 
-# Each example is a program by itself: cc -O2 examples/hello.c -lm. Here they skip their copy of the
+# Each example is a program by itself: cc -O2 -I. examples/hello.c -lm. Here they skip their copy of the
 # library and share the one that is compiled already, but for two whose point is how it is compiled.
 EXAMPLES = $(patsubst examples/%.c,%,$(wildcard examples/*.c)) \
            $(if $(shell command -v $(CXX)),cpp_host)

@@ -616,7 +616,8 @@ GRIFFIN_API int64_t griffin_state_position(const griffin_state *state);    /* to
  * tokens back to where the mark was made, exactly: whatever follows has the same bits as if the
  * state had never been further. E_MISMATCH, and nothing changed: the mark is of another model, of a
  * text that the state did not continue, or of a position that it has not reached, can no longer
- * reach, or has forgotten. griffin_load forgets all before the saved position. */
+ * reach, or has forgotten. griffin_load forgets all before the saved position. A mark does not hold
+ * logits, sampler, decoder or the state of a grammar: copy those yourself. */
 GRIFFIN_API size_t griffin_mark_size(const griffin_model *model);
 GRIFFIN_API int    griffin_mark  (const griffin_model *model, const griffin_state *state,
                                   void *mark);
@@ -630,7 +631,8 @@ GRIFFIN_API int    griffin_rewind(const griffin_model *model, griffin_state *sta
 typedef struct griffin_context griffin_context;
 
 typedef struct griffin_context_options {
-    int          rows;                      /* most tokens in one pass; 0: 64 */
+    int          rows;                      /* most tokens in one pass, up to 65536; 0: 64; at
+                                             * least `states` */
     int          states;                    /* most sequences in one pass; 0: 1 */
     griffin_jobs jobs;
 } griffin_context_options;
@@ -658,7 +660,7 @@ typedef struct griffin_span {
 GRIFFIN_API int griffin_step(griffin_context *context, griffin_state *state,
                              int32_t token, float *logits);
 
-/* Many tokens into one state; logits after the last of them, or null. */
+/* Many tokens into one state, at least one; logits after the last of them, or null. */
 GRIFFIN_API int griffin_prefill(griffin_context *context, griffin_state *state,
                                 const int32_t *tokens, int count, float *logits);
 
@@ -670,7 +672,8 @@ GRIFFIN_API int griffin_run(griffin_context *context, const griffin_span *spans,
  * as many tokens and spans as the context has rows and states. It copies the tokens;
  * logits are written into your memory along the way. griffin_advance runs at most
  * `units` slices. Both return how many units are left; at 0 the states have moved
- * on. To cancel, begin something else. */
+ * on. To cancel, begin something else. griffin_step, griffin_prefill and griffin_run
+ * with the same context drop the job, too. Without a job griffin_advance returns 0. */
 GRIFFIN_API int griffin_begin  (griffin_context *context, const griffin_span *spans, int count);
 GRIFFIN_API int griffin_advance(griffin_context *context, int units);
 
@@ -1420,7 +1423,8 @@ static int64_t grf_pad(int64_t n) { return (n + GRF_TILE - 1) / GRF_TILE * GRF_T
  *     q8_0             for each 32 k: 32 f16 scales, then for each 4 k: 32 rows x 4 bytes, stored
  *                      + 128 so that they are unsigned
  *     q4_0             for each 32 k: 32 f16 scales, then for j = 0, 4, 8, 12: 32 rows x 4 bytes;
- *                      low nibble k = j + i, high nibble k = j + i + 16, stored + 8
+ *                      byte i of a row has k = j + i in its low nibble and k = j + i + 16 in its
+ *                      high nibble, stored + 8
  *
  * A tile whose matrix has fewer rows is filled up with zeros. Elements are in the machine's byte
  * order; in files they are little-endian. A new tiling is a row of grf_tilings, one function for
@@ -1629,7 +1633,8 @@ typedef struct grf_output {
     griffin_activation activation;          /* of GRF_ACTIVATE */
 } grf_output;
 
-/* Part of a state, in bytes: `at` counts from the recurrent part or from the first ring. */
+/* Part of a state, in bytes. `at` counts from the start of the recurrent part, or, if is_ring is 1,
+ * from the first ring. */
 typedef struct grf_memory { int64_t at, bytes; int is_ring; } grf_memory;
 
 typedef struct grf_op {
@@ -1639,7 +1644,7 @@ typedef struct grf_op {
     grf_output   out[3];                    /* all that it writes, and by which matrices, */
     int          outputs;
     grf_memory   state;                     /* and what it reads and writes of a state */
-    int          wanted_rows_only;          /* only rows whose logits are wanted */
+    int          wanted_rows_only;          /* 1: its row i is the i-th whose logits are wanted */
     int          width;                     /* numbers in a row that it works on, without padding */
     const float *vector[2];                 /* norm: gain; conv: taps [K][pad(E)], bias;
                                              * rglru: -decay softplus(recurrent parameter) */
@@ -1713,8 +1718,9 @@ struct griffin_model {
  *         x += Wd (act(Wg v + bg) * (Wu v + bu)) + bd           v = norm(x), gated MLP
  *     logits = cap tanh(E norm(x) / cap)                        cap = soft_cap; 0: E norm(x)
  *
- * The builder runs twice. The first time it measures: it checks every tensor and counts memory.
- * The second time it lays out. Names of tensors stand without "layers.N." and ".weight". */
+ * The builder runs twice. The first time it measures: it checks every tensor and counts memory, and
+ * no operation is kept. The second time the same calls write. Names of tensors stand without
+ * "layers.N." and ".weight". */
 
 typedef struct grf_builder {
     griffin_model *model;
@@ -1733,8 +1739,8 @@ typedef struct grf_builder {
     int        error;                       /* the first one; later steps do nothing */
 } grf_builder;
 
-/* 1: nothing is written. Either the builder measures, or an error has stopped it. Whatever the
- * loaders return is null then, and at no other time. */
+/* 1: nothing is written. Either the builder measures, or an error has stopped it. The loaders
+ * return null then, and only then. */
 static int grf_measuring(const grf_builder *b) { return !b->arena.base || b->error; }
 
 /* Defined where files are opened (>>model): the weights of a file, by name. */
@@ -1871,7 +1877,9 @@ static void grf_norm(grf_builder *b, const char *name) {
  *     log a = -decay softplus(parameter) sigmoid(R)                   decay is the paper's c = 8
  *     h_t = a h_{t-1} + sqrt(1 - a^2) (sigmoid(I) C_t)      at p = 0: h = sigmoid(I) C
  *     Y   = h Y
- *     X  += Wo Y + bo */
+ *     X  += Wo Y + bo
+ *
+ * As in the reference, the first token of a text is taken without the root. */
 static void grf_recurrent_block(grf_builder *b) {
     int D = b->config->width, E = b->config->lru_width, K = b->config->conv_width;
     grf_memory h = grf_remember(b, 1, E), past = grf_remember(b, K - 1, E);
@@ -2055,8 +2063,8 @@ static void grf_lay_out_state(griffin_model *m) {
 }
 
 /* ================================================================= >>run
- * One pass: R rows of every buffer go through the program, then the states move on. The context is
- * its memory, the operations are its work, and the executor hands the work to threads. */
+ * One pass: R rows of every buffer go through the program, then the states move on. A context has
+ * the memory of a pass. The operations are its work. The executor gives the work to threads. */
 
 /* ---- the context ---- */
 
@@ -2164,7 +2172,8 @@ static int64_t grf_embed_cost(const griffin_context *c, const grf_op *op) {
     return grf_pad(op->width) * 32;
 }
 
-/* A row of a matrix in tiles: the embedding is also the head. Exact products only. */
+/* A row of a matrix in tiles: the embedding is also the head. A weight is exact in a float; only
+ * the product with `scale` rounds. */
 static void grf_unpack_row(float *to, const grf_linear *w, int64_t row, float scale) {
     const grf_tiling *tiling = &grf_tilings[w->type];
     const uint8_t *block = w->tile + (uint64_t)(row / GRF_TILE) * w->tile_bytes;
@@ -2809,7 +2818,8 @@ static int grf_state_check(const griffin_model *m, const griffin_state *s) {
 static int grf_span_check(const griffin_model *m, const griffin_span *span) {
     int error = grf_state_check(m, span->state);
     if (error) return error;
-    if (!span->tokens || span->count < 1)
+    if (!span->tokens) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the tokens are null");
+    if (span->count < 1)
         return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "a span needs at least one token");
     for (int i = 0; i < span->count; i++)
         if (span->tokens[i] < 0 || span->tokens[i] >= m->info.config.vocab)
@@ -2839,7 +2849,7 @@ static int grf_pass_check(const griffin_context *c) {
         const grf_span_in_pass *s = c->span + i;
         if (s->state->position != s->position || s->state->history != s->history)
             return grf_fail(&c->model->host, GRIFFIN_E_MISMATCH,
-                            "a state in flight was changed; begin again");
+                            "a state was changed after griffin_begin; begin again");
     }
     return GRIFFIN_OK;
 }
@@ -6017,7 +6027,7 @@ GRIFFIN_API const char *griffin_error_string(int error) {
     case GRIFFIN_E_UNSUPPORTED: return "uses a feature that is not built in";
     case GRIFFIN_E_MEMORY:      return "out of memory";
     case GRIFFIN_E_SPACE:       return "a buffer or context is too small";
-    case GRIFFIN_E_MISMATCH:    return "state, context and model do not belong together";
+    case GRIFFIN_E_MISMATCH:    return "state, context, model or grammar do not belong together";
     case GRIFFIN_E_VOCABULARY:  return "the model carries no vocabulary";
     case GRIFFIN_E_NO_TOKEN:    return "every token is forbidden";
     }
@@ -6208,7 +6218,8 @@ GRIFFIN_API int griffin_encode(const griffin_model *model, const griffin_encodin
                                const char *text, size_t length, int32_t *tokens, int capacity) {
     griffin_encoding plain;
     memset(&plain, 0, sizeof plain);
-    int error = grf_text_check(model, (text || !length) && capacity >= 0 && (tokens || !capacity),
+    int error = grf_text_check(model, (text || !length) && length <= (size_t)-1 >> 1
+                               && capacity >= 0 && (tokens || !capacity),
                                "griffin_encode");
     if (error) return error;
     return grf_encode(model, encoding ? encoding : &plain, text, length, tokens, capacity);

@@ -1,9 +1,9 @@
 /* hello.c - the shortest useful program with griffin.h: it tells a tale.
  *
- *     cc -O2 examples/hello.c -lm -o hello && ./hello examples/models/storyteller.gguf */
+ *     cc -O2 -I. examples/hello.c -lm -o hello && ./hello examples/models/storyteller.gguf */
 
 #define GRIFFIN_IMPLEMENTATION
-#include "../griffin.h"
+#include "griffin.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,17 +14,21 @@ int main(int argc, char **argv) {
     const char *opening = "Once upon a time";
     griffin_model *model;
     griffin_context *context;
-    griffin_sampler sampler = { 0 };                                /* zero is greedy */
+    griffin_sampler sampler;
     griffin_decoder decoder = { { 0 }, 0, 0, 0, 0 };
+    griffin_options options;
     int32_t token, prompt[64];
-    char text[512];
+    char text[512] = "";
 
-    int error = griffin_open_file(&model, path, NULL);
-    if (error) { fprintf(stderr, "%s: %s\n", path, griffin_error_string(error)); return 1; }
+    memset(&options, 0, sizeof options);
+    memset(&sampler, 0, sizeof sampler);                            /* zero is greedy */
+    options.error = text;                                           /* words, if it fails */
+    options.error_size = sizeof text;
+    if (griffin_open_file(&model, path, &options)) { fprintf(stderr, "%s\n", text); return 1; }
 
     size_t size = griffin_context_size(model, NULL);
-    void *state = calloc(1, griffin_state_size(model));             /* zero is fresh */
-    float *logits = malloc((size_t)griffin_get_info(model)->config.vocab * sizeof(float));
+    griffin_state *state = (griffin_state *)calloc(1, griffin_state_size(model)); /* zero: fresh */
+    float *logits = (float *)malloc((size_t)griffin_get_info(model)->config.vocab * sizeof(float));
     void *memory = malloc(size);
     if (!state || !logits || !memory) return 1;
 

@@ -17,7 +17,7 @@ WINDOW, STEP, PROMPT = 2000, 50, "Once upon a time"
 
 
 def told(griffin, model, seed, tokens):
-    command = [griffin, "run", "-m", model, "-p", PROMPT, "-n", str(tokens), "--ignore-eos",
+    command = [griffin, "run", "-m", model, "-p", PROMPT, "-n", str(tokens), "--carry-on",
                "--seed", str(seed), "--threads", "1"]
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                           check=True).stdout

@@ -150,7 +150,7 @@ int command_perplexity(int argc, char **argv) {
           "forget everything after so many tokens; 0: never" },
         { "limit", NULL, OPTION_COUNT, &p.limit, "N", "stop after so many tokens; 0: at the end" },
         { "split", NULL, OPTION_CHOICE, &p.split, SPLITS,
-          "into documents, as griffin train does (default: none)" },
+          "into documents, as griffin train does" },
         { "run-on", NULL, OPTION_FLAG, &p.run_on, NULL,
           "keep the state from one document to the next" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
