@@ -47,25 +47,32 @@ static float float_of_bits(uint32_t bits) {
 }
 
 /* binary16: sign 1, exponent 5 (bias 15), fraction 10. Every value is exact in a float. */
-float float_of_f16(uint16_t h) {
+/* As bits, since a 32-bit x86 that returns a float changes signalling NaN. */
+static uint32_t bits_of_f16(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 0x3FF;
-    if (exponent == 31) return float_of_bits(sign | 0x7F800000 | fraction << 13);
-    if (exponent) return float_of_bits(sign | (exponent + 112) << 23 | fraction << 13);
-    return (sign ? -1.0f : 1.0f) * (float)fraction * float_of_bits(0x33800000);     /* 2^-24 */
+    if (exponent == 31) return sign | 0x7F800000 | fraction << 13;
+    if (exponent) return sign | (exponent + 112) << 23 | fraction << 13;
+    float tiny = (float)fraction / 16777216;                        /* 2^-24 each */
+    memcpy(&exponent, &tiny, sizeof exponent);
+    return sign | exponent;
 }
+
+float float_of_f16(uint16_t h) { return float_of_bits(bits_of_f16(h)); }
+
+static void put_bits(float *to, uint32_t bits) { memcpy(to, &bits, sizeof bits); }
 
 /* ---- blocks: each function decodes n of them, one after the other --------------- */
 
 void decode_f32(const uint8_t *p, float *x, uint64_t n) {
-    for (; n; n--, p += 4) *x++ = float_of_bits(little_u32(p));
+    for (; n; n--, p += 4) put_bits(x++, little_u32(p));
 }
 
 void decode_f16(const uint8_t *p, float *x, uint64_t n) {
-    for (; n; n--, p += 2) *x++ = float_of_f16(little_u16(p));
+    for (; n; n--, p += 2) put_bits(x++, bits_of_f16(little_u16(p)));
 }
 
 void decode_bf16(const uint8_t *p, float *x, uint64_t n) {
-    for (; n; n--, p += 2) *x++ = float_of_bits((uint32_t)little_u16(p) << 16);
+    for (; n; n--, p += 2) put_bits(x++, (uint32_t)little_u16(p) << 16);
 }
 
 void decode_q8_0(const uint8_t *p, float *x, uint64_t n) {
