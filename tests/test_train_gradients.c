@@ -7,6 +7,7 @@
 #ifndef GRIFFIN_SCALAR_ONLY
   #define GRIFFIN_SCALAR_ONLY               /* the plain arithmetic is enough */
 #endif
+#include "../tools/train/model.c"
 #include "../tools/train/net.c"
 #include "../tools/train/plain.c"
 
