@@ -5253,7 +5253,7 @@ static int grf_token_next_bytes(const grf_vocab *v, int32_t id, const char *text
         byte = ' ';
     }
     if (byte >= 0) bytes[0] = (char)byte;
-    else memcpy(bytes, text + *at, (size_t)n);
+    else for (int i = 0; i < n; i++) bytes[i] = text[*at + (uint64_t)i];
     *at += (uint64_t)n;
     return byte >= 0 ? 1 : n;
 }

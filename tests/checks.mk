@@ -30,10 +30,10 @@ VARIANTS  = $(foreach c,$(COMPILERS),$(foreach s,$(STANDARDS),$(foreach o,O0 O3,
 same-bits: $(VARIANTS:%=build/bits/%.log)
 	@sh tests/sum.sh $^
 
-build/bits/%.log: build/bits/% FORCE | $(MODELS)
+$(VARIANTS:%=build/bits/%.log): build/bits/%.log: build/bits/% FORCE | $(MODELS)
 	@sh tests/run.sh $< $@
 
-build/bits/%: tests/test_bits.c tests/test.h griffin.h
+$(VARIANTS:%=build/bits/%): build/bits/%: tests/test_bits.c tests/test.h griffin.h
 	@mkdir -p $(@D)
 	$(word 1,$(subst -, ,$*)) -std=$(word 2,$(subst -, ,$*)) -$(word 3,$(subst -, ,$*)) \
 	    $(if $(findstring O3,$*),-march=native) $(if $(findstring +,$*),-x c++ -fno-exceptions) \
