@@ -6361,22 +6361,24 @@ static int grf_next_queries(int queries, int most) {
     return most >= 2 && queries >= 2 ? 2 : 1;
 }
 
-/* Calls f(n, ...) with n as a constant. Only the cases up to `most` are compiled. */
+/* Calls f(n, ...) with n as a constant. The cases above `most` are not compiled. They name a
+ * number that fits the arrays all the same, for checkers that do not see this. */
+#define GRF_UP_TO(n, most) ((most) >= (n) ? (n) : 1)
 #define GRF_CALL_ROWS(n, most, f, ...) \
     switch (n) { \
-    case 12: if ((most) >= 12) f(12, __VA_ARGS__); break; \
-    case 6:  if ((most) >= 6)  f(6, __VA_ARGS__);  break; \
-    case 4:  if ((most) >= 4)  f(4, __VA_ARGS__);  break; \
-    case 3:  if ((most) >= 3)  f(3, __VA_ARGS__);  break; \
-    case 2:  if ((most) >= 2)  f(2, __VA_ARGS__);  break; \
+    case 12: if ((most) >= 12) f(GRF_UP_TO(12, most), __VA_ARGS__); break; \
+    case 6:  if ((most) >= 6)  f(GRF_UP_TO(6, most), __VA_ARGS__);  break; \
+    case 4:  if ((most) >= 4)  f(GRF_UP_TO(4, most), __VA_ARGS__);  break; \
+    case 3:  if ((most) >= 3)  f(GRF_UP_TO(3, most), __VA_ARGS__);  break; \
+    case 2:  if ((most) >= 2)  f(GRF_UP_TO(2, most), __VA_ARGS__);  break; \
     default: f(1, __VA_ARGS__); break; \
     }
 
 #define GRF_CALL_QUERIES(n, most, f, ...) \
     switch (n) { \
-    case 5:  if ((most) >= 5) f(5, __VA_ARGS__); break; \
-    case 4:  if ((most) >= 4) f(4, __VA_ARGS__); break; \
-    case 2:  if ((most) >= 2) f(2, __VA_ARGS__); break; \
+    case 5:  if ((most) >= 5) f(GRF_UP_TO(5, most), __VA_ARGS__); break; \
+    case 4:  if ((most) >= 4) f((most) >= 4 ? 4 : 1, __VA_ARGS__); break; \
+    case 2:  if ((most) >= 2) f((most) >= 2 ? 2 : 1, __VA_ARGS__); break; \
     default: f(1, __VA_ARGS__); break; \
     }
 

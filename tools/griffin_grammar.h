@@ -1463,7 +1463,7 @@ static void grg_find_spare_bytes(griffin_grammar *g) {
     for (int i = 0; i < 256; i++) g->byte_token[i] = -1;
     g->encodes = griffin_encode_size(g->model, 2 * GRG_MOST_FORCED) <= GRG_ENCODER;
     for (uint32_t i = 0; i < g->n_numbered; i++) {
-        char byte;
+        char byte = 0;
         if (griffin_token_type(g->model, g->order[i]) != GRIFFIN_TOKEN_BYTE) continue;
         if (griffin_token_text(g->model, g->order[i], &byte, 1) != 1) continue;
         g->byte_token[(unsigned char)byte] = g->order[i];

@@ -81,7 +81,7 @@ static void save(chat *c, const char *path) {
 
 static void load(chat *c, const char *path) {
     file_bytes file;
-    report r;
+    report r = { "" };
     if (file_open(&file, path, &r)) complain("%s", r.text);
     else {
         int error = griffin_load(c->s.model, c->s.state, &c->sampler, &c->s.decoder, file.data,

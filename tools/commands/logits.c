@@ -106,7 +106,7 @@ static int run_all(session *s, const token_list *tokens, const token_list *posit
                    file_output *out) {
     size_t vocab = (size_t)s->info->config.vocab;
     int n, error = 0, status = 0;
-    report r;
+    report r = { "" };
     for (int i = 0; i < tokens->count && !status; i += n) {
         float *logits;
         n = pass_length(positions, tokens->count, i, chunk);
@@ -125,7 +125,7 @@ static int run_all(session *s, const token_list *tokens, const token_list *posit
 static int write_logits(session *s, const char *in, const char *path, int chunk) {
     token_list tokens = { NULL, 0, 0 }, positions = { NULL, 0, 0 };
     file_output out;
-    report r;
+    report r = { "" };
     int status = read_json(in, &tokens, &positions)
               || check_tokens(&tokens, &positions, s->info->config.vocab);
     if (!status && file_create(&out, path, &r)) status = complain("%s", r.text);

@@ -574,7 +574,7 @@ int command_convert(int argc, char **argv) {
         "tokenizer.json beside a tokenizer.model are read. What cannot be done as the source asks\n"
         "for it is refused by its name, and the file runs a token before it gets its own.",
         options};
-    report r;
+    report r = { "" };
     int status;
     if ((status = options_parse(&c, argc, argv)) >= 0) return status;
     if (!o.source || !o.output) return options_wrong(&c, "convert needs a source and an output");
