@@ -400,6 +400,7 @@ static FILE *file_stream(const char *path, const char *mode) {
 
 static int is_standard_input(const char *path) { (void)path; return 0; }
 
+/* The parentheses keep off a macro that wasi-libc has for lseek, which is no C99. */
 static int map_file(file_bytes *f, const char *path, FILE **stream) {
     LARGE_INTEGER size;
     HANDLE file = open_handle(path, GENERIC_READ), mapping = NULL;
@@ -631,6 +632,7 @@ static int copy_descriptor(int file) { (void)file; errno = ENOTSUP; return -1; }
 static int copy_descriptor(int file) { return dup(file); }
 #endif
 
+/* The parentheses keep off a macro that wasi-libc has for lseek, which is no C99. */
 static int map_file(file_bytes *f, const char *path, FILE **stream) {
     struct stat about;
     void *data = MAP_FAILED;
@@ -638,7 +640,7 @@ static int map_file(file_bytes *f, const char *path, FILE **stream) {
     file = file < 0 ? open(path, O_RDONLY) : copy_descriptor(file);
     if (file < 0) return 0;
     if (fstat(file, &about) == 0 && S_ISREG(about.st_mode) && about.st_size > 0
-        && (uint64_t)about.st_size <= SIZE_MAX && lseek(file, 0, SEEK_CUR) == 0)
+        && (uint64_t)about.st_size <= SIZE_MAX && (lseek)(file, 0, SEEK_CUR) == 0)
         data = mmap(NULL, (size_t)about.st_size, PROT_READ, MAP_PRIVATE, file, 0);
     if (data == MAP_FAILED) {
         *stream = fdopen(file, "rb");
