@@ -195,7 +195,7 @@
  *
  * For RecurrentGemma 2B, an opened model takes 5 MB beside its mapped file.
  * tools/bench/NUMBERS.md has sizes of states, marks, saves and contexts. The library's code has
- * about 230 KB.
+ * about 200 KB.
  *
  * Every function works on a thread with a stack of 64 KB, also unoptimised. Bytes of stack with
  * gcc -O2, the most over all instruction sets (build/tests/test_stack x prints them):
