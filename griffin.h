@@ -432,6 +432,9 @@ typedef struct griffin_config {
     float decay;                            /* c in a = exp(-c r softplus(parameter)) */
     griffin_activation activation;
     int   qkv_bias;                         /* 1: q, k and v have biases */
+    int   no_biases;                        /* 1: the other linear layers have none */
+    int   layer_norm;                       /* 1: norms subtract the mean first */
+    float mixer_eps;                        /* of the norm inside a mixer; 0: 1e-5 */
     char  blocks[GRIFFIN_MAX_LAYERS + 1];   /* per layer 'r' recurrent or 'a' attention; NUL ends */
 } griffin_config;
 
@@ -3857,7 +3860,10 @@ static const grf_config_row grf_config_rows[] = {
     { "rglru.c",              'f', GRF_MEMBER(decay), 8, 1e-30, 1e6,
       "0 < decay <= 10^6" },
     { "norm_weight_offset",   'f', GRF_MEMBER(norm_offset), 1, -1e6, 1e6,
-      "-10^6 <= norm offset <= 10^6" }
+      "-10^6 <= norm offset <= 10^6" },
+    { "no_biases",            'b', GRF_MEMBER(no_biases), 0, 0, 1, "false or true" },
+    { "layer_norm",           'b', GRF_MEMBER(layer_norm), 0, 0, 1, "false or true" },
+    { "mixer_norm_epsilon",   'f', GRF_MEMBER(mixer_eps), 0, 0, 0.9999999, "0 <= eps < 1" }
 };
 
 /* The first name of each activation is the one that is written. */
