@@ -440,6 +440,15 @@ void config_free(model_config *c) {
 
 /* ---- metadata ------------------------------------------------------------------------------ */
 
+const char *config_block_name(char letter) {
+    static const struct { char letter; const char *name; } names[] = {
+        {'a', "attention"}, {'h', "hgrn2"}, {'s', "supra"}, {'r', "recurrent"}
+    };
+    int i = 0;
+    while (names[i].letter != letter && names[i].letter != 'r') i++;
+    return names[i].name;
+}
+
 void config_write(const griffin_config *net, gguf_writer *g) {
     griffin_number number;
     char key[80];
@@ -451,6 +460,8 @@ void config_write(const griffin_config *net, gguf_writer *g) {
     }
     gguf_string(g, "griffin.hidden_activation", griffin_activation_name(net->activation));
     gguf_array(g, "griffin.block_types", GGUF_STRING, (uint64_t)net->layers);
-    for (int i = 0; i < net->layers; i++)
-        gguf_item_text(g, net->blocks[i] == 'a' ? "attention" : "recurrent", 9);
+    for (int i = 0; i < net->layers; i++) {
+        const char *name = config_block_name(net->blocks[i]);
+        gguf_item_text(g, name, strlen(name));
+    }
 }

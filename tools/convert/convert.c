@@ -211,6 +211,9 @@ static const quant_type *type_wanted(const job *j, const tensor *t) {
     switch (t->kind) {
     case TENSOR_GATE: return j->gates ? j->gates : type_kept(j, t);
     case TENSOR_MATRIX: return j->type ? j->type : type_kept(j, t);
+    case TENSOR_CAREFUL:
+        if (!j->type) return type_kept(j, t);
+        return j->type->bytes < j->type->elements ? quant_find("q8_0") : j->type;
     case TENSOR_TABLE:                      /* also the output head, so it gets more bits */
         if (!j->type) return type_kept(j, t);
         if (j->type->elements == 1) return j->type;

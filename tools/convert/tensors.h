@@ -10,7 +10,9 @@ typedef enum tensor_kind {
     TENSOR_SMALL,                           /* norms, biases, convolution, recurrent parameter */
     TENSOR_GATE,                            /* block-diagonal gate weights */
     TENSOR_MATRIX,                          /* the other linear layers */
-    TENSOR_TABLE                            /* embedding and output head */
+    TENSOR_TABLE,                           /* embedding and output head */
+    TENSOR_CAREFUL,                         /* a linear layer whose errors a state sums up */
+    TENSOR_KINDS
 } tensor_kind;
 
 typedef struct tensor {
