@@ -1,6 +1,7 @@
 /* tensors.c - the names and shapes of the family, see tensors.h. */
 
 #include "tensors.h"
+#include "rename.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -139,7 +140,8 @@ static int check_shape(const finder *f, const tensor *t) {
                                      (size_t)(t->rank - first) * sizeof t->shape[0]) == 0) return 0;
     shape_text(s->rank, s->shape, has, sizeof has);
     shape_text(t->rank, t->shape, expected, sizeof expected);
-    return report_fail(f->r, "tensor '%s': shape %s instead of %s", s->name, has, expected);
+    return report_fail(f->r, "tensor '%s': shape %s instead of %s", weight_origin(s), has,
+                       expected);
 }
 
 static tensor *grow(tensors *t) {
@@ -173,15 +175,17 @@ static tensor *list_one(tensors *list, const griffin_config *net, const char *mi
 /* Adds a tensor and what the file has for it, under the prefix of the file. */
 static int find_one(void *finding, const char *middle, const row *what) {
     finder *f = (finder *)finding;
-    char name[96];
+    char name[96], text[120];
     snprintf(name, sizeof name, "%s%s%s", prefix_of(what, f->prefix), middle, what->name);
     if (what->need == OPTIONAL && !weights_find(f->w, name)) return 0;
     tensor *t = list_one(f->t, f->net, middle, what);
     if (!t) return report_fail(f->r, "out of memory");
     t->source = weights_find(f->w, name);
-    if (!t->source) return report_fail(f->r, "tensor '%s' is missing", name);
+    if (!t->source)
+        return report_fail(f->r, "tensor '%s' is missing", rename_back(f->w, name, text));
     if (t->source->type == WEIGHT_OTHER)
-        return report_fail(f->r, "tensor '%s': type %s cannot be used", name, t->source->type_name);
+        return report_fail(f->r, "tensor '%s': type %s cannot be used", weight_origin(t->source),
+                           t->source->type_name);
     f->used[t->source - f->w->list] = 1;
     return check_shape(f, t);
 }
@@ -238,7 +242,7 @@ static int find_gate_blocks(const finder *f, griffin_config *net) {
 }
 
 static int is_ignored(const char *name) {
-    static const char ending[] = ".rotary_emb.inv_freq";
+    static const char ending[] = ".inv_freq";
     size_t n = strlen(name), m = sizeof ending - 1;
     if (strcmp(name, "normalizer") == 0 || strcmp(name, "model.normalizer") == 0) return 1;
     return n > m && strcmp(name + n - m, ending) == 0;
@@ -247,7 +251,8 @@ static int is_ignored(const char *name) {
 static int refuse_unknown(const finder *f) {
     for (size_t i = 0; i < f->w->count; i++) {
         if (!f->used[i] && !is_ignored(f->w->list[i].name))
-            return report_fail(f->r, "tensor '%s' is not part of this network", f->w->list[i].name);
+            return report_fail(f->r, "tensor '%s' is not part of this network",
+                               weight_origin(&f->w->list[i]));
     }
     return 0;
 }
@@ -265,8 +270,10 @@ int tensors_find(tensors *t, griffin_config *net, const weights *w, int crop, re
     int status;
     memset(t, 0, sizeof *t);
     if (!weights_find(w, "model.embed_tokens.weight")) {
+        char text[120];
         if (!weights_find(w, "embed_tokens.weight"))
-            return report_fail(r, "tensor 'model.embed_tokens.weight' is missing");
+            return report_fail(r, "tensor '%s' is missing",
+                               rename_back(w, "model.embed_tokens.weight", text));
         f.prefix = "";
     }
     f.used = (char *)calloc(w->count + 1, 1);

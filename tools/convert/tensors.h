@@ -11,9 +11,10 @@ typedef enum tensor_kind {
     TENSOR_GATE,                            /* block-diagonal gate weights */
     TENSOR_MATRIX,                          /* the other linear layers */
     TENSOR_TABLE,                           /* embedding and output head */
-    TENSOR_CAREFUL,                         /* a linear layer whose errors a state sums up */
-    TENSOR_KINDS
+    TENSOR_CAREFUL                          /* a linear layer whose errors a state sums up */
 } tensor_kind;
+
+enum { TENSOR_KINDS = TENSOR_CAREFUL + 1 };
 
 typedef struct tensor {
     char          name[64];
