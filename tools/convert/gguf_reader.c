@@ -151,18 +151,6 @@ static void set_type(weight *w, const quant_type *type) {
     w->bytes = quant_bytes(type, w->elements);
 }
 
-/* Memory that lives with the weights, as another of their files. */
-static unsigned char *own_memory(weights *w, size_t size) {
-    unsigned char *memory = (unsigned char *)malloc(size);
-    file_bytes *files = (file_bytes *)realloc(w->files, (w->file_count + 1) * sizeof *files);
-    if (files) w->files = files;
-    if (!files || !memory) { free(memory); return NULL; }
-    memset(&files[w->file_count], 0, sizeof *files);
-    files[w->file_count].data = memory;
-    files[w->file_count++].owned = memory;
-    return memory;
-}
-
 /* Rows [cols] of numbers to columns, as a gate [blocks, cols, rows] is kept. */
 static void turn(const uint8_t *from, uint8_t *to, uint64_t cols, uint64_t rows, uint64_t first,
                  uint64_t count, size_t size) {
@@ -176,7 +164,7 @@ static int unpack(weights *w, weight *to, const tensor *e, const quant_type *typ
     int gate = e->kind == TENSOR_GATE;
     uint64_t blocks = gate ? e->shape[0] : 1, rows = e->shape[gate ? 2 : 0], cols = e->shape[1];
     uint64_t size = tile_size(type, cols), row = quant_bytes(type, cols);
-    uint8_t *all = own_memory(w, (size_t)to->bytes), *part = (uint8_t *)malloc((size_t)size);
+    uint8_t *all = weights_own(w, (size_t)to->bytes), *part = (uint8_t *)malloc((size_t)size);
     to->data = all;
     for (uint64_t block = 0; all && part && block < blocks; block++)
         for (uint64_t first = 0; first < rows; first += TILE, tiles += size) {
