@@ -4637,10 +4637,16 @@ static int grf_vocab_byte(const grf_vocab *v, const grf_piece *piece) {
     return (int)grf_byte_of_character(grf_utf8_code_point(piece->text, n));
 }
 
-/* Byte tokens must be complete where they are needed: in a byte-level vocabulary always, by score
+/* A byte-level vocabulary may lack control characters other than tab and line ends, as SmolLM's
+ * does, and bytes that no text in Unicode has today. */
+static int grf_byte_is_needed(int b) {
+    return b == '\t' || b == '\n' || b == '\r' || (b >= ' ' && b != 0xC0 && b != 0xC1 && b < 0xF1);
+}
+
+/* Byte tokens must be complete where they are needed: in a byte-level vocabulary nearly so, by score
  * if there is one of them. By rank a text may do without some. */
 static int grf_vocab_index_bytes(grf_vocab *v, const grf_host *host) {
-    int bytes = 0;
+    int bytes = 0, lacks = 0;
     for (int b = 0; b < 256; b++) v->bytes[b] = -1;
     for (int id = 0; id < v->count; id++) {
         int b = grf_vocab_byte(v, &v->pieces[id]);
@@ -4649,7 +4655,11 @@ static int grf_vocab_index_bytes(grf_vocab *v, const grf_host *host) {
         v->bytes[b] = id;
     }
     v->byte_fallback = v->kind == GRF_BY_SCORE && bytes;
-    if (bytes == 256 || (!v->byte_fallback && v->kind != GRF_BYTE_LEVEL)) return GRIFFIN_OK;
+    for (int b = 0; b < 256; b++) {
+        lacks |= v->bytes[b] < 0 && (v->byte_fallback
+                                     || (v->kind == GRF_BYTE_LEVEL && grf_byte_is_needed(b)));
+    }
+    if (!lacks) return GRIFFIN_OK;
     return grf_fail(host, GRIFFIN_E_FORMAT, "the vocabulary has tokens for %d of 256 bytes", bytes);
 }
 
@@ -4775,8 +4785,9 @@ static int grf_vocab_load(grf_vocab *v, const grf_gguf *g, const grf_host *host)
  *
  * GRF_BYTE_LEVEL (GPT-2, SmolLM, Llama 3). The text is cut into words by one of two expressions,
  * and every byte of a word is a symbol. Pairs and their order are as by rank, but no pair reaches
- * from one word to the next. Every byte has a token, so nothing is unknown. Spaces stay at the
- * start of their word.
+ * from one word to the next. Nothing is unknown: a byte without a token, such as a control
+ * character in SmolLM, is left out, as the reference tokenizer does. Spaces stay at the start of
+ * their word.
  *
  * In all of them the leftmost of equal pairs comes first. Encoding takes three steps: the text is
  * rewritten and cut (grf_encoder_prepare), the symbols are joined (grf_encoder_merge), and the
@@ -5134,9 +5145,10 @@ static int32_t grf_encoder_word(const grf_encoder *e, uint64_t start, uint64_t e
     uint64_t length = 0;
     if (!e->v->whole_words || end - start > e->v->longest) return -1;
     for (; start < end; start++) {
-        const grf_piece *byte = &e->v->pieces[e->v->bytes[(uint8_t)e->text.at[start]]];
-        memcpy(spelled + length, byte->text, byte->length);
-        length += byte->length;
+        int32_t byte = e->v->bytes[(uint8_t)e->text.at[start]];
+        if (byte < 0) return -1;
+        memcpy(spelled + length, e->v->pieces[byte].text, e->v->pieces[byte].length);
+        length += e->v->pieces[byte].length;
     }
     uint32_t hash = grf_text_hash(spelled, length);
     int32_t id = grf_vocab_find(e->v, spelled, length, hash, GRF_MERGEABLE);
@@ -5155,7 +5167,8 @@ static void grf_encoder_split_words(grf_encoder *e, uint64_t from) {
         e->apart = 1;
         if (id >= 0) grf_encoder_add(e, at, end - at, id);
         else for (uint64_t i = at; i < end; i++) {
-            grf_encoder_add(e, i, 1, e->v->bytes[(uint8_t)e->text.at[i]]);
+            int32_t byte = e->v->bytes[(uint8_t)e->text.at[i]];
+            if (byte >= 0) grf_encoder_add(e, i, 1, byte);
         }
     }
     e->apart = 1;
