@@ -798,7 +798,7 @@ static void test_foreign_tokenizers(void) {
     static const char *const cases[][3] = {
         {"\"normalizer\":null", "\"normalizer\":{\"type\":\"NFC\"}", "type 'NFC' is not supported"},
         {"\"pre_tokenizer\":{\n\"type\":\"ByteLevel\"", "\"pre_tokenizer\":{\n\"type\":\"Digits\"",
-         "'Digits'"},
+         "Digits is not supported here"},
         {"\"use_regex\":true", "\"use_regex\":false", "use_regex 'false'"},
         {"\"type\":\"BPE\"", "\"type\":\"Unigram\"", "type 'Unigram' is not supported"},
         {"\"dropout\":null", "\"dropout\":0.1", "dropout"},

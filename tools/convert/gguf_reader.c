@@ -63,11 +63,40 @@ static void read_merges(vocabulary *v, const griffin_model *f) {
     while (griffin_next_element(&merges));
 }
 
-/* What is absent is what the library takes it for. */
+static void read_row(token_row *row, const griffin_model *f, const char *key) {
+    griffin_metadata m;
+    if (!find(f, key, GRIFFIN_VALUE_U32, 1, &m) || m.count == 0) return;
+    do row->ids[row->count++] = (int)m.integer;
+    while (row->count < VOCABULARY_AROUND && griffin_next_element(&m));
+}
+
+/* llama.cpp, whose files say "llama" here, puts the space before every stretch of text between
+ * special tokens. */
+static int is_llama(const griffin_model *f) {
+    griffin_metadata m;
+    return find(f, "general.architecture", GRIFFIN_VALUE_STRING, 0, &m) && m.length == 5
+        && !memcmp(m.text, "llama", 5);
+}
+
+/* What is absent is what the library takes it for; it has checked what is there. */
+static void read_split(vocabulary *v, const griffin_model *f) {
+    griffin_metadata m;
+    strcpy(v->pre, "gpt-2");
+    if (find(f, "tokenizer.ggml.pre", GRIFFIN_VALUE_STRING, 0, &m) && m.length < sizeof v->pre
+        && strncmp(m.text, "default", m.length)) {
+        memcpy(v->pre, m.text, m.length);
+        v->pre[m.length] = 0;
+    }
+    v->ignore_merges = flag_of(f, "griffin.tokenizer.ignore_merges", !strncmp(v->pre, "llama", 5));
+}
+
 static void read_rules(vocabulary *v, const griffin_model *f) {
     griffin_metadata m;
     if (find(f, "tokenizer.ggml.model", GRIFFIN_VALUE_STRING, 0, &m))
         v->byte_level = m.length == 4 && !memcmp(m.text, "gpt2", 4);
+    read_split(v, f);
+    read_row(&v->before, f, "griffin.tokenizer.tokens_before");
+    read_row(&v->after, f, "griffin.tokenizer.tokens_after");
     v->unknown = -1;
     if (find(f, "tokenizer.ggml.unknown_token_id", GRIFFIN_VALUE_U32, 0, &m))
         v->unknown = (int)m.integer;
@@ -76,7 +105,10 @@ static void read_rules(vocabulary *v, const griffin_model *f) {
     v->remove_extra_whitespaces = flag_of(f, "tokenizer.ggml.remove_extra_whitespaces", 0);
     v->escape_whitespaces = flag_of(f, "griffin.tokenizer.escape_whitespaces", 1);
     v->whitespace_suffix = flag_of(f, "griffin.tokenizer.treat_whitespace_as_suffix", 0);
-    v->prefix_everywhere = flag_of(f, "griffin.tokenizer.space_prefix_everywhere", 0);
+    v->prefix_everywhere = flag_of(f, "griffin.tokenizer.space_prefix_everywhere",
+                                   is_llama(f) && v->add_space_prefix);
+    v->prefix_once = flag_of(f, "griffin.tokenizer.space_prefix_once", 0);
+    v->split_at_spaces = flag_of(f, "griffin.tokenizer.split_at_spaces", 0);
     if (find(f, "griffin.tokenizer.first_added_id", GRIFFIN_VALUE_U32, 0, &m))
         v->first_added = (int)m.integer;
     v->verbatim = flag_of(f, "griffin.tokenizer.verbatim_pieces", 0);
