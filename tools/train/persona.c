@@ -61,21 +61,20 @@ static int copy_weights(net *n, const model_parts *source) {
     return 0;
 }
 
-/* The weights as floats, whatever their type in the file. */
-static int make_net(persona *p) {
+net *persona_net(const char *path, int longest) {
     convert_options o = { NULL, NULL, "f32", "f32", NULL, NULL, NULL, NULL, 0, 0, 1 };
     model_parts source;
     report r = { "" };
-    int status = 0;
-    o.source = p->o.model.path;
-    if (parts_read(&source, &o, &r) != 0) return complain("%s", r.text);
+    net *n = NULL;
+    o.source = path;
+    if (parts_read(&source, &o, &r) != 0) { complain("%s", r.text); return NULL; }
     if (source.tensors.count
         && strcmp(source.tensors.list[source.tensors.count - 1].name, "lm_head.weight") == 0)
-        status = complain("%s: cannot learn through an output head of its own", o.source);
-    if (!status) p->n = net_new_frozen(&source.config.net, p->o.length);
-    status = !p->n || copy_weights(p->n, &source);
+        complain("%s: cannot learn through an output head of its own", path);
+    else n = net_new_frozen(&source.config.net, longest);
+    if (n && copy_weights(n, &source)) { net_free(n); n = NULL; }
     parts_free(&source);
-    return status;
+    return n;
 }
 
 /* ---- the first state ------------------------------------------------------------------------- */
@@ -452,8 +451,8 @@ static int run(const command *c, persona *p) {
     uint64_t dice = (uint64_t)o->seed;
     int status;
     if (session_open(&p->s, c, &o->model, NEEDS_TEXT)) return 1;
-    status = make_net(p)
-          || persona_text_open(&p->text, &p->s, o->text, (text_split)o->split, o->hold_out,
+    if (!(p->n = persona_net(o->model.path, o->length))) return 1;
+    status = persona_text_open(&p->text, &p->s, o->text, (text_split)o->split, o->hold_out,
                                o->length)
           || allocate(p) || first_guess(p, &dice);
     if (status) return status;

@@ -14,6 +14,11 @@
 #include "data.h"
 #include "net.h"
 
+/* ---- persona.c --------------------------------------------------------------------------- */
+
+/* The net of a model file, its weights as floats, whatever their type there. Null after a message. */
+net *persona_net(const char *path, int longest);
+
 /* ---- persona_text.c ---------------------------------------------------------------------- */
 
 /* Stretches begin where lines and sentences of a text do. */
