@@ -108,8 +108,35 @@ int session_control(session *s, const control_options *o) {
     return error < 0 ? complain("%s: %s", o->grammar ? o->grammar : o->schema, s->message) : 0;
 }
 
+int session_persona(session *s, const char *path) {
+    file_bytes file;
+    report r = { "" };
+    int error;
+    if (!path) return 0;
+    if (file_open(&file, path, &r)) return complain("%s", r.text);
+    s->first = (griffin_state *)malloc(griffin_state_size(s->model));
+    error = s->first ? griffin_load(s->model, s->first, NULL, NULL, file.data, (size_t)file.size)
+                     : GRIFFIN_E_MEMORY;
+    file_close(&file);
+    if (error < 0)
+        return complain("%s: %s", path, s->message[0] ? s->message : griffin_error_string(error));
+    session_begin_text(s);
+    return 0;
+}
+
+void session_begin_text(session *s) {
+    if (s->first) memcpy(s->state, s->first, griffin_state_size(s->model));
+    else memset(s->state, 0, griffin_state_size(s->model));
+}
+
+int session_has_begun(const session *s) {
+    int64_t begin = s->first ? griffin_state_position(s->first) : 0;
+    return griffin_state_position(s->state) != begin;
+}
+
 void session_close(session *s) {
     free(s->logits);
+    free(s->first);
     free(s->state);
     free(s->context_memory);
     griffin_grammar_close(s->grammar);
@@ -156,6 +183,14 @@ int tokens_add_text(token_list *list, session *s, const griffin_encoding *encodi
 void tokens_free(token_list *list) {
     free(list->data);
     memset(list, 0, sizeof *list);
+}
+
+double logits_loss(const float *logits, int vocab, int32_t next) {
+    double sum = 1;                         /* the term of the largest logit */
+    int top = 0;
+    for (int v = 1; v < vocab; v++) if (logits[v] > logits[top]) top = v;
+    for (int v = 0; v < vocab; v++) if (v != top) sum += exp((double)logits[v] - logits[top]);
+    return log(sum) + logits[top] - logits[next];
 }
 
 /* ---- running ------------------------------------------------------------------------------ */
@@ -295,7 +330,7 @@ static int accept_masks(session *s, int32_t token) {
 }
 
 void session_reset(session *s, griffin_sampler *sampler) {
-    memset(s->state, 0, griffin_state_size(s->model));
+    session_begin_text(s);
     memset(&s->decoder, 0, sizeof s->decoder);
     s->ban.stop.held_count = 0;
     sampler->accepted = 0;

@@ -51,6 +51,10 @@ typedef struct model_options {
     { "repeat-last-n", 0, OPTION_COUNT, &(s).repeat_last, "N", "how far back it looks, to 64" }, \
     { "seed", "s", OPTION_SEED, &(s).seed, "N", "the same seed gives the same text" }
 
+#define PERSONA_OPTION(target) \
+    { "persona", 0, OPTION_TEXT, &(target), "FILE", \
+      "begin in this first state, which griffin persona has learned" }
+
 /* What limits an answer. */
 typedef struct control_options {
     const char *grammar, *schema;
@@ -79,6 +83,7 @@ typedef struct session {
     griffin_model      *model;
     const griffin_info *info;
     griffin_state      *state;
+    griffin_state      *first;              /* the persona that all texts begin in; null: none */
     griffin_context    *context;
     void               *context_memory;
     float              *logits;             /* [V], after the last token */
@@ -106,6 +111,7 @@ enum { NUMBERS_ONLY, NEEDS_TEXT };
 
 int  session_open(session *s, const command *c, const model_options *o, int needs);
 int  session_open_memory(session *s, const void *data, size_t size, int threads);   /* borrowed */
+int  session_persona(session *s, const char *path);     /* null: none */
 int  session_control(session *s, const control_options *o);     /* o outlives the session */
 void session_close(session *s);
 int  session_error(session *s, int error);              /* prints the last message; returns 1 */
@@ -137,6 +143,12 @@ int session_end_line(void);
 
 /* Forgets all that was read and said. The sampler's random numbers go on. */
 void session_reset(session *s, griffin_sampler *sampler);
+
+void session_begin_text(session *s);                    /* the state before the first token */
+int  session_has_begun(const session *s);               /* it has read some */
+
+/* What logits [vocab] say about the token that came: its cross entropy in nats. */
+double logits_loss(const float *logits, int vocab, int32_t next);
 
 /* For a limit that cut what a grammar had not finished. */
 #define CUT_MESSAGE "the answer was cut after %d tokens, before it was complete; see -n"
