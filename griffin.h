@@ -666,9 +666,9 @@ typedef struct griffin_context_options {
                                              * least `states` */
     int          states;                    /* most sequences in one pass; 0: 1 */
     griffin_jobs jobs;
-    int          no_slices;                 /* 1: griffin_begin returns E_SPACE. Without its room for
-                                             * what may be dropped the context is smaller, by about
-                                             * griffin_mark_size for each of `states` */
+    int          no_slices;                 /* 1: griffin_begin returns E_SPACE. The context is then
+                                             * smaller, by about griffin_mark_size for each of
+                                             * `states`: it has no room for what may be dropped */
 } griffin_context_options;
 
 GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
@@ -1771,8 +1771,8 @@ typedef struct grf_op {
  *                      supra       S
  *     rings            for each attention layer { keys [slots][kv_row], values [slots][kv_row] }
  *     past             [rewind] history at earlier positions, 64 bits each
- * S [H][tiles][head_dim][32] is a matrix for each head. It is cut into tiles of 32 value columns, the
- * last one filled up with zeros.
+ * S [H][tiles][head_dim][32] is a matrix for each head. It is cut into tiles of 32 value columns,
+ * the last one filled up with zeros.
  *
  * Position p lives in slot p % slots of a ring, and p % rewind of the past. kv_row = G heads of
  * head_dim padded to 16, floats or bf16. The next token sees attn_keys - 1 stored keys; a ring has
@@ -4403,7 +4403,7 @@ static int grf_check_architecture(const grf_gguf *file, const grf_host *host) {
                         "'griffin convert OLD NEW' with --config or --preset adds what is missing");
     if (length == 7 && memcmp(text, "griffin", 7) == 0) return GRIFFIN_OK;
     return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "architecture '%t': this library runs 'griffin'; "
-                    "if it is a recurrentgemma, " GRF_CONVERT, text, (size_t)length);
+                    "if it is a llama or a recurrentgemma, " GRF_CONVERT, text, (size_t)length);
 }
 
 /* Files of older versions and of other programs hold their matrices otherwise. They are refused by
@@ -8302,9 +8302,9 @@ GV_KERNEL void GV(gates)(float *q, float *f, float *k, const float *lower, const
     }
 }
 
-/* For each row, with d ascending: S[d][e] = f[d] S[d][e] + k[d] v[e] and o[e] += q[d] S[d][e]. S goes
- * by once for `rows` rows, a constant at every call, whose o is in registers. Two rows hide the
- * latency of their sums. More, or blocks of S in registers for all rows, were not faster: q, k and
+/* For each row, with d ascending: S[d][e] = f[d] S[d][e] + k[d] v[e] and o[e] += q[d] S[d][e]. S
+ * goes by once for `rows` rows, a constant at every call, whose o is in registers. Two rows hide
+ * the latency of their sums. More, or blocks of S in registers for all rows, were not faster: q, k and
  * f of rows that are a power of two apart meet in the same lines of the first cache. */
 #define GRF_OUTER_ROWS 2
 
