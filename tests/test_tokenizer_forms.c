@@ -3,8 +3,8 @@
  *
  * tests/data/forms has a byte-level tokenizer (words.json), one with U+2581 for spaces
  * (spaces.json) and the SentencePiece model that the latter was made from. Each is edited into the
- * forms in which such files come. chat.tsv has conversations as the chat templates of such models write them.
- * tests/tokenizer_cases.py wrote the data, and says what a line of cases is. */
+ * forms in which such files come. chat.tsv has conversations as the chat templates of such models
+ * write them. tests/tokenizer_cases.py wrote the data, and says what a line of cases is. */
 
 #include "griffin.h"
 #include "test.h"
