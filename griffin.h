@@ -70,6 +70,8 @@
  *     griffin_encode, griffin_encode_size      text to tokens
  *     griffin_decode                           tokens to text, as a stream
  *     griffin_stop_feed                        finds texts to stop at in a stream
+ *     griffin_ban_mask, griffin_ban_accept     texts that must not be written
+ *     griffin_heal_start, griffin_heal_mask, griffin_heal_accept   a prompt that ends inside a word
  *     griffin_token_text, griffin_token_type, griffin_find_token   single tokens
  *
  *     griffin_error_string, griffin_version    words for an error; the version that is linked
@@ -84,7 +86,7 @@
  *     griffin_state       yours, griffin_state_size   steps that name it   one call at a time
  *     griffin_context     yours, griffin_context_size every call with it   one call at a time
  *     griffin_sampler,    yours, plain structs        their functions      one call at a time
- *     ..._decoder, ..._stop
+ *     ..._decoder, ..._stop, ..._ban, ..._heal
  *
  * A model is the weights. A state is one text so far. For RecurrentGemma 2B it has 33 MiB, or 17
  * MiB with keys and values in bf16, whether the text has ten tokens or ten million. A context is
@@ -130,6 +132,23 @@
  * texts to stop at in what was decoded, and never shows the start of one. tools/griffin_grammar.h
  * is a second header beside this one: its masks let only the texts of a grammar or of a JSON
  * schema pass.
+ *
+ * To ban a text, do not ban its tokens: the model would spell it in others, down to single bytes.
+ * griffin_ban is a mask that forbids every token which would complete the text.
+ *
+ * A prompt may end inside a word, or with a blank. Its last tokens are then not those of the whole
+ * word, and models continue badly. griffin_heal takes these tokens back, and is a mask that lets
+ * the model choose again, among all tokens that write the same bytes. With one state and sampler:
+ *
+ *     griffin_heal heal;  memset(&heal, 0, sizeof heal);
+ *     n = griffin_heal_start(&heal, m, tokens, n);              so many tokens remain
+ *     griffin_prefill(c, s, tokens, n, logits);
+ *     sampler.mask = griffin_heal_mask;  sampler.mask_user = &heal;
+ *     ...
+ *         token = griffin_sample(m, &sampler, logits);
+ *         griffin_heal_accept(&heal, token);           bytes of it that the prompt has
+ *
+ * Masks can be chained: each of these asks the one in its field `mask` first.
  *
  *
  * PROMISES
@@ -202,6 +221,7 @@
  *
  *     griffin_run, griffin_prefill             31600
  *     griffin_step, griffin_advance            29300
+ *     griffin_heal_mask                         9500
  *     griffin_open_...                          5800
  *     griffin_decode                            3800
  *     griffin_sample                            2500
@@ -252,7 +272,8 @@
  *     0.2.0  2026-11-28  The library reads only what the converter writes; files of 0.1 are refused
  *                        with the command that converts them, to the same bits. Grammars moved to
  *                        tools/griffin_grammar.h. griffin_get_metadata, griffin_get_operation,
- *                        GRIFFIN_TOKEN_MARKER, griffin_options.directory_only. Calls that cannot be
+ *                        GRIFFIN_TOKEN_MARKER, griffin_options.directory_only, griffin_ban and
+ *                        griffin_heal. Calls that cannot be
  *                        dropped write recurrent states in place. Every call works on a stack of
  *                        64 KB. Compiler options that change floats are refused. griffin_tile_*,
  *                        griffin_preset and griffin_options.config are gone. Saves are version 3;
@@ -324,6 +345,11 @@
   #define griffin_token_type     GRF_PREFIXED(griffin_token_type)
   #define griffin_find_token     GRF_PREFIXED(griffin_find_token)
   #define griffin_stop_feed      GRF_PREFIXED(griffin_stop_feed)
+  #define griffin_ban_mask       GRF_PREFIXED(griffin_ban_mask)
+  #define griffin_ban_accept     GRF_PREFIXED(griffin_ban_accept)
+  #define griffin_heal_start     GRF_PREFIXED(griffin_heal_start)
+  #define griffin_heal_mask      GRF_PREFIXED(griffin_heal_mask)
+  #define griffin_heal_accept    GRF_PREFIXED(griffin_heal_accept)
   #define griffin_save           GRF_PREFIXED(griffin_save)
   #define griffin_load           GRF_PREFIXED(griffin_load)
 #endif
@@ -419,7 +445,7 @@ typedef struct griffin_config {
     int   mlp_width;                        /* F, of one of the two MLP branches */
     int   layers;                           /* N */
     int   heads, kv_heads, head_dim;        /* H, G, D / H; H % G == 0 */
-    int   lru_width;                        /* E, of the recurrence */
+    int   lru_width;                        /* E, of the RG-LRU */
     int   gate_blocks;                      /* B, diagonal blocks of its gates; E % B == 0 */
     int   conv_width;                       /* K, taps */
     int   window;                           /* W; a token sees itself and W earlier ones */
@@ -435,7 +461,9 @@ typedef struct griffin_config {
     int   no_biases;                        /* 1: the other linear layers have none */
     int   layer_norm;                       /* 1: norms subtract the mean first */
     float mixer_eps;                        /* of the norm inside a mixer; 0: 1e-5 */
-    char  blocks[GRIFFIN_MAX_LAYERS + 1];   /* per layer 'r' recurrent or 'a' attention; NUL ends */
+    char  blocks[GRIFFIN_MAX_LAYERS + 1];   /* how each layer mixes tokens: 'r' recurrent (RG-LRU),
+                                             * 'a' local attention, 'h' HGRN2, 's' SUPRA; NUL ends.
+                                             * What no block of a network uses may be 0 */
 } griffin_config;
 
 typedef struct griffin_options {
@@ -638,6 +666,9 @@ typedef struct griffin_context_options {
                                              * least `states` */
     int          states;                    /* most sequences in one pass; 0: 1 */
     griffin_jobs jobs;
+    int          no_slices;                 /* 1: griffin_begin returns E_SPACE. Without the room for
+                                             * states that it may drop, the context is smaller by
+                                             * griffin_mark_size for each of `states` */
 } griffin_context_options;
 
 GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
@@ -682,7 +713,8 @@ GRIFFIN_API int griffin_advance(griffin_context *context, int units);
 
 /* What the next unit does, for profiles: "embed", "angles" (of rotary embeddings), "norm",
  * "quantise" (a row to int8), "linear", "gated" (the inner half of an MLP), "conv", "rglru",
- * "rope", "keep" (keys and values) or "attend"; null when there is no job. */
+ * "rope", "keep" (keys and values), "attend", "gates" (of HGRN2) or "outer" (the outer-product
+ * state); null when there is no job. */
 GRIFFIN_API const char *griffin_unit_name(const griffin_context *context);
 
 /* ---- sampling --------------------------------------------------------------
@@ -788,6 +820,54 @@ typedef struct griffin_stop {
  * length + GRIFFIN_STOP_BYTES is always enough; E_SPACE, and nothing changed, tells if not. */
 GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t length,
                                   char *out, size_t capacity);
+
+/* Texts that must not be written, in whatever tokens. All zero bans nothing. A plain struct: copy
+ * it together with the state to rewind both. A mask looks at the text of every token: 4 ms in a
+ * vocabulary of 256000. */
+typedef struct griffin_ban {
+    const griffin_model   *model;
+    griffin_stop           stop;            /* texts and count: what is banned; the rest is ours */
+    int                    again;           /* bytes that the next tokens only repeat: see below */
+    griffin_mask_function *mask;            /* another mask, which is asked first, or null */
+    void                  *mask_user;
+} griffin_ban;
+
+/* For griffin_sampler.mask, with a griffin_ban as its user. E_NO_TOKEN: all are forbidden. */
+GRIFFIN_API int griffin_ban_mask(float *logits, int vocab, void *ban);
+
+/* Tells it which token was written. Tokens of the prompt too, if a banned text must not begin
+ * there and end in what follows. */
+GRIFFIN_API int griffin_ban_accept(griffin_ban *ban, int32_t token);
+
+/* Token healing: chooses the last tokens of a prompt again. All zero heals nothing. A plain struct:
+ * copy it together with the state to rewind both. */
+#define GRIFFIN_HEAL_BYTES 64
+
+typedef struct griffin_heal {
+    const griffin_model   *model;
+    int                    count;           /* bytes to be written again; 0: all were */
+    char                   text[GRIFFIN_HEAL_BYTES];    /* these bytes */
+    griffin_mask_function *mask;            /* another mask, which is asked first, or null */
+    void                  *mask_user;
+} griffin_heal;
+
+/* Returns how many of the prompt's tokens remain, at least the first. The others are taken back:
+ * from the earliest on whose text, with all that follows it, is the beginning of a longer piece.
+ * That is at most GRIFFIN_HEAL_BYTES bytes, and nothing behind a control token or turn marker.
+ * Sets all fields but the last two. */
+GRIFFIN_API int griffin_heal_start(griffin_heal *heal, const griffin_model *model,
+                                   const int32_t *tokens, int count);
+
+/* For griffin_sampler.mask, with a griffin_heal as its user. Only tokens pass that write what is to
+ * be written again, or a part of it, or more. Of these it prefers what the tokenizer could have
+ * written: tokens that reach the end of the prompt, and the ones with which griffin_encode would
+ * start the rest of it. The others pass where none of them is left. */
+GRIFFIN_API int griffin_heal_mask(float *logits, int vocab, void *heal);
+
+/* Tells it which token was drawn. Returns how many bytes of its text the prompt has already: a host
+ * that has shown the prompt leaves these out. Other masks must know of them too:
+ * griffin_ban.again = heal.count, or griffin_grammar_lead, once after griffin_heal_start. */
+GRIFFIN_API int griffin_heal_accept(griffin_heal *heal, int32_t token);
 
 typedef enum griffin_token_kind {
     GRIFFIN_TOKEN_NORMAL = 1, GRIFFIN_TOKEN_UNKNOWN, GRIFFIN_TOKEN_CONTROL,
@@ -1547,6 +1627,17 @@ typedef struct grf_attention {
     int64_t      stride;                    /* bytes from one key or value to the next */
 } grf_attention;
 
+/* Consecutive rows of one text, and of one head the state S of 32 value columns. The caller owns
+ * all memory. Row t of q, k and f begins at q + t * q_stride, and so on. */
+typedef struct grf_outer {
+    float       *state;                     /* S [keys][32], in and out */
+    const float *q, *k, *f;                 /* [keys] */
+    int64_t      q_stride, k_stride, f_stride;
+    const float *v;                         /* [rows][32] */
+    float       *o;                         /* [rows][32], 0 before; the result */
+    int          keys, rows;
+} grf_outer;
+
 /* The kernels of one instruction set. All sets give the same bits. The caller owns all memory, and
  * no address needs to be aligned for vectors. n is a number of floats: a multiple of 16 where a
  * comment says nothing else. y may be the same as x. >>kernels has the equations. */
@@ -1563,6 +1654,9 @@ typedef struct grf_kernels {
     void (*quantise)(grf_q8 *y, int64_t stride, const float *x, int64_t n);
     /* One row of n floats, the first `width` of which count for the mean; the rest are 0. */
     void (*norm)(float *y, const float *x, const float *gain, int64_t n, int width, float eps);
+    /* The same with the mean subtracted. No more than `width` floats are read or written, any
+     * number. gain may be null */
+    void (*layer_norm)(float *y, const float *x, const float *gain, int width, float eps);
     /* One row: z[k] is its input at one of `taps` positions, the oldest first, and w + k * w_stride
      * are the weights of that tap. */
     void (*conv)(float *y, const float *const *z, const float *w, int64_t w_stride, const float *b,
@@ -1576,6 +1670,10 @@ typedef struct grf_kernels {
     void (*rope)(float *to, const float *from, const float *cosine, const float *sine, float scale,
                  int half, int head_dim);
     void (*attend)(grf_attention *a);
+    /* One row of HGRN2's gates: q and f are zq and zf before, k is only written. */
+    void (*gates)(float *q, float *f, float *k, const float *lower, const float *range, float scale,
+                  int64_t n);
+    void (*outer)(const grf_outer *a);
     void (*activate)(float *y, griffin_activation activation, int64_t n);
     void (*multiply)(float *y, const float *x, int64_t n);                       /* y *= x */
     /* Moves the result of a tile: to[m * stride + j] = out[m][j] + b[j], or plus what was there if
@@ -1603,9 +1701,10 @@ typedef enum grf_buffer {                   /* rows of the pass, [R][pad(width)]
     GRF_C,                                  /* E  its output */
     GRF_I, GRF_R,                           /* E  input and recurrence gate before the sigmoid */
     GRF_Q, GRF_K, GRF_V,                    /* H, G, G heads of head_dim, from the projections */
+    GRF_F,                                  /* H heads of head_dim: HGRN2's forget gate */
     GRF_QR,                                 /* H heads of head_stride: Q, rotated and scaled */
     GRF_T,                                  /* rope_dims  cosines, then sines, of a row's angles */
-    GRF_A,                                  /* D  attention output */
+    GRF_A,                                  /* H heads of head_dim: what they read of the text */
     GRF_M,                                  /* F  MLP inner row */
     GRF_INT8,                               /* a row in int8, for int8 and int4 weights: grf_q8 */
     GRF_LOGITS,                             /* V  in memory of the caller */
@@ -1613,12 +1712,12 @@ typedef enum grf_buffer {                   /* rows of the pass, [R][pad(width)]
 } grf_buffer;
 
 static const char *const grf_buffer_names[GRF_BUFFERS] = {
-    "", "X", "U", "Y", "Z", "C", "I", "R", "Q", "K", "V", "QR", "T", "A", "M", "int8", "logits"
+    "", "X", "U", "Y", "Z", "C", "I", "R", "Q", "K", "V", "F", "QR", "T", "A", "M", "int8", "logits"
 };
 
 typedef enum grf_op_kind {                  /* a row of grf_op_types each (>>run) */
     GRF_OP_EMBED, GRF_OP_ANGLES, GRF_OP_NORM, GRF_OP_QUANTISE, GRF_OP_LINEAR, GRF_OP_GATED,
-    GRF_OP_CONV, GRF_OP_RGLRU, GRF_OP_ROPE, GRF_OP_KEEP, GRF_OP_ATTEND,
+    GRF_OP_CONV, GRF_OP_RGLRU, GRF_OP_ROPE, GRF_OP_KEEP, GRF_OP_ATTEND, GRF_OP_GATES, GRF_OP_OUTER,
     GRF_OP_KINDS
 } grf_op_kind;
 
@@ -1654,18 +1753,26 @@ typedef struct grf_op {
     grf_memory   state;                     /* and what it reads and writes of a state */
     int          wanted_rows_only;          /* 1: its row i is the i-th whose logits are wanted */
     int          width;                     /* numbers in a row that it works on, without padding */
-    const float *vector[2];                 /* norm: gain; conv: taps [K][pad(E)], bias;
-                                             * rglru: -decay softplus(recurrent parameter) */
-    float        eps, scale, soft_cap;      /* norm; embed and rope; linear */
-    int          heads, head_stride;        /* rope: how many, and from one to the next in out[0] */
+    const float *vector[2];                 /* norm: gain, bias, or null; conv: taps [K][pad(E)],
+                                             * bias; rglru: -decay softplus(recurrent parameter);
+                                             * gates: lower bound, range; outer: decay, or null */
+    float        eps, scale, soft_cap;      /* norm; embed, rope and gates; linear */
+    int          heads, head_stride;        /* rope: how many, and from one to the next in out[0];
+                                             * norm: each by itself; outer: how many */
+    int          heads_in, v_heads;         /* rope: of in[0]; outer: of K, of V. They serve several
+                                             * heads each if there are fewer */
+    int          mean;                      /* norm: 1: subtracts the mean first */
 } grf_op;
 
 /* ---- a state: struct griffin_state, then floats -----------------------------------
- *     recurrent part   for each recurrent layer { h [pad(E)], then K - 1 rows z [pad(E)], oldest
- *                      first }; other mixers may have other sizes
+ *     recurrent part   in the order of the layers, what their builders remember:
+ *                      recurrent   h [pad(E)], then K - 1 rows z [pad(E)], oldest first
+ *                      hgrn2       S, and with short convolutions K - 1 rows of zq, zf and v
+ *                      supra       S
  *     rings            for each attention layer { keys [slots][kv_row], values [slots][kv_row] }
  *     past             [rewind] history at earlier positions, 64 bits each
- * Position p lives in slot p % slots of a ring, and p % rewind of the past. kv_row = G heads of
+ * S [H][tiles][head_dim][32] is a matrix for each head, cut into tiles of 32 value columns, the last
+ * one filled up with zeros. Position p lives in slot p % slots of a ring, and p % rewind of the past. kv_row = G heads of
  * head_dim padded to 16, floats or bf16. The next token sees attn_keys - 1 stored keys; a ring has
  * `rewind` slots more, so that a state rewound by as many tokens still finds all that it saw. */
 
@@ -1756,7 +1863,10 @@ static const grf_tensor *grf_gguf_tensor(const grf_gguf *g, const char *name);
 static const grf_tensor *grf_tensor_lookup(const grf_builder *b, const char *name);
 static const grf_tensor *grf_tensor_lookup_tiles(const grf_builder *b, const char *name);
 static float *grf_load_vector(grf_builder *b, const char *name, int d0, int d1, int d2);
-static float *grf_load_taps(grf_builder *b);
+static float *grf_load_shares(grf_builder *b, const char *name, int n);
+static float *grf_load_decay(grf_builder *b, const char *name, int heads, int head_dim);
+static float *grf_load_zeros(grf_builder *b, int n);
+static float *grf_load_taps(grf_builder *b, const char *name, int d0, int d1);
 static const grf_linear *grf_load_matrix(grf_builder *b, const char *name, int rows, int cols,
                                          int has_bias);
 static const grf_linear *grf_load_gates(grf_builder *b, const char *weight, const char *bias);
@@ -1764,7 +1874,7 @@ static const grf_linear *grf_load_gates(grf_builder *b, const char *weight, cons
 /* ---- memory in a state: given to operations as weights are, in the order of the layers ---- */
 
 /* So many rows of floats in the recurrent part, each padded. A fresh state has zeros there. */
-static grf_memory grf_remember(grf_builder *b, int rows, int width) {
+static grf_memory grf_remember(grf_builder *b, int64_t rows, int width) {
     grf_layout *l = &b->model->layout;
     grf_memory memory = { l->recurrent_floats * 4, rows * grf_pad(width) * 4, 0 };
     l->recurrent_floats += rows * grf_pad(width);
@@ -1852,7 +1962,7 @@ static grf_op *grf_add_linear(grf_builder *b, grf_op_kind kind, grf_buffer from,
 /* X += W from + b, W [rows, cols] */
 static void grf_add_residual(grf_builder *b, grf_buffer from, const char *name, int rows,
                              int cols) {
-    grf_output out = grf_dense(b, GRF_X, GRF_ADD, name, rows, cols, 1);
+    grf_output out = grf_dense(b, GRF_X, GRF_ADD, name, rows, cols, !b->config->no_biases);
     grf_add_linear(b, GRF_OP_LINEAR, from, cols, &out, 1);
 }
 
@@ -1867,14 +1977,24 @@ static void grf_embedding(grf_builder *b) {
     b->embedding = op->out[0].w;
 }
 
-/* U_j = X_j / sqrt(mean(X^2) + eps) * (norm_offset + w_j) */
-static void grf_norm(grf_builder *b, const char *name) {
-    int D = b->config->width;
-    float *gain = grf_load_vector(b, name, D, 0, 0);
-    grf_op *op = grf_add(b, GRF_OP_NORM, GRF_X, GRF_U, D);
-    for (int j = 0; j < D && !grf_measuring(b); j++) gain[j] += b->config->norm_offset;
+/* Null if the file has no such vector. */
+static float *grf_load_optional(grf_builder *b, const char *name, int width) {
+    return grf_tensor_lookup(b, name) ? grf_load_vector(b, name, width, 0, 0) : NULL;
+}
+
+/* to_j = x_j / sqrt(mean(x^2) + eps) * (norm_offset + w_j), and plus b_j if the file has a bias. If
+ * the model has LayerNorm, its mean is first subtracted from x = from. */
+static grf_op *grf_norm(grf_builder *b, const char *weight, const char *bias, grf_buffer from,
+                        grf_buffer to, int width) {
+    float *gain = grf_load_vector(b, weight, width, 0, 0);
+    grf_op *op = grf_add(b, GRF_OP_NORM, from, to, width);
+    for (int j = 0; j < width && !grf_measuring(b); j++) gain[j] += b->config->norm_offset;
     op->vector[0] = gain;
+    op->vector[1] = grf_load_optional(b, bias, width);
+    op->heads = 1;
+    op->mean = b->config->layer_norm;
     op->eps = b->config->eps;
+    return op;
 }
 
 /* The recurrent block:
@@ -1890,16 +2010,17 @@ static void grf_norm(grf_builder *b, const char *name) {
  * As in the reference, the first token of a text is taken without the root. */
 static void grf_recurrent_block(grf_builder *b) {
     int D = b->config->width, E = b->config->lru_width, K = b->config->conv_width;
+    int bias = !b->config->no_biases;
     grf_memory h = grf_remember(b, 1, E), past = grf_remember(b, K - 1, E);
     grf_output out[2];
     grf_op *op;
 
-    out[0] = grf_dense(b, GRF_Y, GRF_ACTIVATE, "temporal_block.linear_y", E, D, 1);
-    out[1] = grf_dense(b, GRF_Z, GRF_STORE,    "temporal_block.linear_x", E, D, 1);
+    out[0] = grf_dense(b, GRF_Y, GRF_ACTIVATE, "temporal_block.linear_y", E, D, bias);
+    out[1] = grf_dense(b, GRF_Z, GRF_STORE,    "temporal_block.linear_x", E, D, bias);
     grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, out, 2);
 
     op = grf_add(b, GRF_OP_CONV, GRF_Z, GRF_C, E);
-    op->vector[0] = grf_load_taps(b);
+    op->vector[0] = grf_load_taps(b, "temporal_block.conv_1d.weight", E, 1);
     op->vector[1] = grf_load_vector(b, "temporal_block.conv_1d.bias", E, 0, 0);
     op->state = past;
 
@@ -1942,13 +2063,15 @@ static void grf_angles(grf_builder *b) {
 
 /* to = scale rotate(from): of each head the first rope_dims are rotated. Heads lie head_dim apart
  * in `from` and `stride` apart in `to`. */
-static void grf_add_rope(grf_builder *b, grf_buffer from, grf_buffer to, int heads, int stride,
-                         float scale) {
+static grf_op *grf_add_rope(grf_builder *b, grf_buffer from, grf_buffer to, int heads, int stride,
+                            float scale) {
     grf_op *op = grf_add(b, GRF_OP_ROPE, from, to, heads * stride);
-    op->in[1] = GRF_T;
+    op->in[1] = b->config->rope_dims ? GRF_T : GRF_NONE;
     op->heads = heads;
+    op->heads_in = heads;
     op->head_stride = stride;
     op->scale = scale;
+    return op;
 }
 
 /* Local attention, H heads of head_dim for queries, G for keys and values:
@@ -1983,12 +2106,154 @@ static void grf_attention_block(grf_builder *b) {
     grf_add_residual(b, GRF_A, "temporal_block.o_proj", D, H * hd);
 }
 
+/* ---- mixers whose state is a matrix ----
+ * Each head has a matrix S [K, V] with K = V = head_dim. Every token decays it, writes, then reads:
+ *
+ *     S = diag(f) S + k v'       A = S' q
+ *
+ * In this order: S[d][e] = fma(f[d], S[d][e], k[d] v[e]), and for d = 0 .. K - 1, from 0 on,
+ * A[e] = fma(q[d], S[d][e], A[e]). So S[d][e] is a chain over the tokens and A[e] a chain over d.
+ * All loops that keep both chains give the same bits. The formula for chunks of tokens, which has
+ * products of decays in the place of S, does not keep them. */
+
+static grf_op *grf_add_outer(grf_builder *b, grf_memory state, int k_heads, int v_heads) {
+    grf_op *op = grf_add(b, GRF_OP_OUTER, GRF_Q, GRF_A, b->config->heads * b->config->head_dim);
+    op->in[1] = GRF_K; op->in[2] = GRF_V;
+    op->heads = b->config->heads;
+    op->heads_in = k_heads;
+    op->v_heads = v_heads;
+    op->state = state;
+    return op;
+}
+
+static grf_memory grf_remember_outer(grf_builder *b) {
+    int64_t hd = b->config->head_dim;
+    return grf_remember(b, b->config->heads * (grf_pad(hd) / GRF_TILE) * hd, GRF_TILE);
+}
+
+static float grf_mixer_eps(const grf_builder *b) {
+    return b->config->mixer_eps > 0 ? b->config->mixer_eps : 1e-5f;
+}
+
+/* 1 / sqrt(head_dim), rounded once. */
+static float grf_head_scale(const grf_builder *b) {
+    return (float)grf_exp(grf_mul(-0.5, grf_log(b->config->head_dim)));
+}
+
+/* to_t = b + sum_k w[k] Z_{t - K + 1 + k}, Z = W U: a projection with a short convolution. */
+static void grf_add_short_conv(grf_builder *b, grf_buffer to, const char *matrix,
+                               const char *taps, const char *bias) {
+    int D = b->config->width, n = b->config->heads * b->config->head_dim;
+    grf_output out = grf_dense(b, GRF_Z, GRF_STORE, matrix, n, D, 0);
+    grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, &out, 1);
+    grf_op *op = grf_add(b, GRF_OP_CONV, GRF_Z, to, n);
+    op->vector[0] = grf_load_taps(b, taps, n, 0);
+    op->vector[1] = grf_load_optional(b, bias, n);
+    if (!op->vector[1]) op->vector[1] = grf_load_zeros(b, n);
+    if (!b->error) op->state = grf_remember(b, b->config->conv_width - 1, n);
+}
+
+/* HGRN2 (arXiv 2404.07904):
+ *
+ *     zq = Wq U,  zf = Wf U,  V = Wv U             each with a short convolution if it has taps
+ *     Q = silu(zq) / sqrt(head_dim)
+ *     F = lower + range sigmoid(zf)                range = 1 - lower; in layer 0, lower = 0
+ *     K = range sigmoid(-zf)                       = 1 - F, without losing digits
+ *     S = diag(F) S + K V',  A = S' Q              per head
+ *     X += Wo (A / sqrt(mean(A^2) + mixer_eps) * g)       over all heads together
+ *
+ * zq is in Q and zf in F until the gates are computed. */
+static void grf_hgrn2_block(grf_builder *b) {
+    static const struct { grf_buffer to; const char *matrix, *taps, *bias; } inputs[] = {
+        { GRF_Q, "temporal_block.q_proj", "temporal_block.q_conv.weight",
+                 "temporal_block.q_conv.bias" },
+        { GRF_F, "temporal_block.f_proj", "temporal_block.f_conv.weight",
+                 "temporal_block.f_conv.bias" },
+        { GRF_V, "temporal_block.v_proj", "temporal_block.v_conv.weight",
+                 "temporal_block.v_conv.bias" }
+    };
+    int D = b->config->width, H = b->config->heads, n = H * b->config->head_dim, count = 0;
+    grf_memory state = grf_remember_outer(b);
+    grf_output out[3];
+    grf_op *op;
+
+    for (int i = 0; i < GRF_COUNT(inputs); i++)
+        if (grf_tensor_lookup(b, inputs[i].taps))
+            grf_add_short_conv(b, inputs[i].to, inputs[i].matrix, inputs[i].taps, inputs[i].bias);
+        else
+            out[count++] = grf_dense(b, inputs[i].to, GRF_STORE, inputs[i].matrix, n, D, 0);
+    if (count) grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, out, count);
+
+    op = grf_add(b, GRF_OP_GATES, GRF_Q, GRF_Q, n);
+    op->in[1] = GRF_F;
+    op->out[1] = grf_output_of(b, GRF_F, GRF_STORE, NULL, NULL);
+    op->out[2] = grf_output_of(b, GRF_K, GRF_STORE, NULL, NULL);
+    op->outputs = 3;
+    grf_widen(b, GRF_K, n);
+    op->vector[0] = grf_load_shares(b, "temporal_block.lower_bound", n);
+    op->vector[1] = grf_load_shares(b, "temporal_block.gate_range", n);
+    op->scale = grf_head_scale(b);
+
+    grf_add_outer(b, state, H, H)->in[3] = GRF_F;
+    op = grf_norm(b, "temporal_block.group_norm.weight", "temporal_block.group_norm.bias", GRF_A,
+                  GRF_A, n);
+    op->mean = 0;
+    op->eps = grf_mixer_eps(b);
+    grf_add_residual(b, GRF_A, "temporal_block.o_proj", D, n);
+}
+
+/* SUPRA (arXiv 2405.06640). H heads of head_dim for queries, G for keys and values:
+ *
+ *     Q = relu(Wq U + bq),  K = relu(Wk U + bk),  V = Wv U
+ *     Q = norm(Q),  K = norm(K of its head, for H heads)         each only if it has weights
+ *     Q = rotate(Q),  K = rotate(K) / sqrt(head_dim)             by the angles T of p
+ *     S = decay S + K V',  A = S' Q                              per head, each with its own decay
+ *     A = (A - mean(A)) / sqrt(variance(A) + mixer_eps)          per head
+ *     X += Wo A + bo
+ *
+ * Wq and Wk are the projections of a Transformer times the paper's feature maps. */
+static void grf_supra_block(grf_builder *b) {
+    int D = b->config->width, hd = b->config->head_dim;
+    int H = b->config->heads, G = b->config->kv_heads, n = H * hd, k_heads = G;
+    grf_memory state = grf_remember_outer(b);
+    grf_output qkv[3];
+    grf_op *op;
+
+    qkv[0] = grf_dense(b, GRF_Q, GRF_ACTIVATE, "temporal_block.q_proj", n, D, 1);
+    qkv[1] = grf_dense(b, GRF_K, GRF_ACTIVATE, "temporal_block.k_proj", G * hd, D, 1);
+    qkv[2] = grf_dense(b, GRF_V, GRF_STORE,    "temporal_block.v_proj", G * hd, D, 0);
+    qkv[0].activation = qkv[1].activation = GRIFFIN_RELU;
+    grf_angles(b);
+    grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, qkv, 3);
+
+    if (grf_tensor_lookup(b, "temporal_block.q_norm.weight"))
+        grf_norm(b, "temporal_block.q_norm.weight", "temporal_block.q_norm.bias", GRF_Q, GRF_Q, n);
+    if (grf_tensor_lookup(b, "temporal_block.k_norm.weight")) {
+        op = grf_add_rope(b, GRF_K, GRF_F, H, hd, 1);           /* repeats heads */
+        op->in[1] = GRF_NONE;
+        op->heads_in = G;
+        grf_norm(b, "temporal_block.k_norm.weight", "temporal_block.k_norm.bias", GRF_F, GRF_K, n);
+        k_heads = H;
+    }
+    if (b->config->rope_dims) grf_add_rope(b, GRF_Q, GRF_Q, H, hd, 1);
+    grf_add_rope(b, GRF_K, GRF_K, k_heads, hd, grf_head_scale(b));
+
+    grf_add_outer(b, state, k_heads, G)->vector[0] =
+        grf_load_decay(b, "temporal_block.decay", H, hd);
+
+    op = grf_add(b, GRF_OP_NORM, GRF_A, GRF_A, n);
+    op->heads = H;
+    op->mean = 1;
+    op->eps = grf_mixer_eps(b);
+    grf_add_residual(b, GRF_A, "temporal_block.o_proj", D, n);
+}
+
 /* The gated MLP:  M = act(Wg U + bg) * (Wu U + bu),  X += Wd M + bd */
 static void grf_mlp_block(grf_builder *b) {
     int D = b->config->width, F = b->config->mlp_width;
     grf_output out[2];
-    out[0] = grf_dense(b, GRF_M, GRF_ACTIVATE, "mlp_block.gate_proj", F, D, 1);
-    out[1] = grf_dense(b, GRF_M, GRF_MULTIPLY, "mlp_block.up_proj",   F, D, 1);
+    out[0] = grf_dense(b, GRF_M, GRF_ACTIVATE, "mlp_block.gate_proj", F, D, !b->config->no_biases);
+    out[1] = grf_dense(b, GRF_M, GRF_MULTIPLY, "mlp_block.up_proj",   F, D, !b->config->no_biases);
     grf_add_linear(b, GRF_OP_GATED, GRF_U, D, out, 2);
     grf_add_residual(b, GRF_M, "mlp_block.down_proj", D, F);
 }
@@ -2012,7 +2277,9 @@ typedef struct grf_mixer {
 
 static const grf_mixer grf_mixers[] = {
     { 'r', "recurrent", grf_recurrent_block },
-    { 'a', "attention", grf_attention_block }
+    { 'a', "attention", grf_attention_block },
+    { 'h', "hgrn2",     grf_hgrn2_block },
+    { 's', "supra",     grf_supra_block }
 };
 
 /* Null if there is no such mixer. */
@@ -2032,25 +2299,29 @@ static const grf_mixer *grf_mixer_by_name(const char *name, uint64_t length) {
 /* ---- the network ---- */
 
 static void grf_network(grf_builder *b) {
+    int D = b->config->width;
     b->layer = -1;
     grf_embedding(b);
+    if (grf_tensor_lookup(b, "embed_norm.weight"))
+        grf_norm(b, "embed_norm.weight", "embed_norm.bias", GRF_X, GRF_X, D);
     for (b->layer = 0; b->layer < b->config->layers && !b->error; b->layer++) {
-        grf_norm(b, "temporal_pre_norm.weight");
+        grf_norm(b, "temporal_pre_norm.weight", "temporal_pre_norm.bias", GRF_X, GRF_U, D);
         grf_mixer_by_letter(b->config->blocks[b->layer])->build(b);
-        grf_norm(b, "channel_pre_norm.weight");
+        grf_norm(b, "channel_pre_norm.weight", "channel_pre_norm.bias", GRF_X, GRF_U, D);
         grf_mlp_block(b);
     }
     b->layer = -1;
     b->wanted_rows_only = 1;
-    grf_norm(b, "final_norm.weight");
+    grf_norm(b, "final_norm.weight", "final_norm.bias", GRF_X, GRF_U, D);
     grf_output_head(b);
 }
 
-/* Sizes of attention. The builder needs them. */
+/* Sizes of attention, if there is any. The builder needs them. */
 static void grf_lay_out_attention(griffin_model *m) {
     const griffin_config *g = &m->info.config;
     grf_layout *l = &m->layout;
     l->rewind = m->info.rewind;
+    if (!strchr(g->blocks, 'a')) return;
     l->slots = m->info.attn_keys - 1 + l->rewind;
     l->kv_type = m->info.kv_type == GRIFFIN_KV_BF16 ? GRF_BF16 : GRF_F32;
     l->kv_size = l->kv_type == GRF_BF16 ? 2 : 4;
@@ -2091,7 +2362,7 @@ typedef struct grf_cut { int64_t items, chunks; } grf_cut;
 struct griffin_context {
     const griffin_model *model;
     griffin_jobs jobs;
-    int          max_rows, max_spans;
+    int          max_rows, max_spans, no_slices;
     int          spans, rows, wanted_rows;  /* of the pass; spans is 0 when there is none */
     int          in_place;                  /* 1: the pass cannot be dropped, so it may write the
                                              * recurrent part of its states before it is complete */
@@ -2106,7 +2377,7 @@ struct griffin_context {
     float       *buffer[GRF_INT8];          /* [rows][width] */
     grf_q8      *int8;                      /* GRF_INT8: [q8_row][rows of the pass] */
     float       *score;                     /* [rows][H][keys] */
-    float       *recurrent;                 /* [spans][recurrent_floats] to be committed */
+    float       *recurrent;                 /* [spans][recurrent_floats] to be committed, or null */
     uint8_t     *kv;                        /* [attention layers][keys, values][max_rows][kv_row]
                                              * to be committed */
 };
@@ -2123,6 +2394,7 @@ static int grf_context_limits(const griffin_model *model, const griffin_context_
         c->max_rows = options->rows;
         c->max_spans = options->states;
         c->jobs = options->jobs;
+        c->no_slices = options->no_slices;
     }
     if (c->max_rows < 0 || c->max_spans < 0) return 0;
     if (c->max_rows == 0) c->max_rows = 64;
@@ -2146,7 +2418,8 @@ static void grf_context_lay_out(griffin_context *c, grf_arena *arena) {
         c->buffer[i] = (float *)grf_arena_take(arena, R * (uint64_t)l->width[i] * 4);
     c->int8      = (grf_q8 *)grf_arena_take(arena, R * (uint64_t)l->q8_row * sizeof *c->int8);
     c->score     = (float *)grf_arena_take(arena, scores * 4);
-    c->recurrent = (float *)grf_arena_take(arena, S * (uint64_t)l->recurrent_floats * 4);
+    if (!c->no_slices)
+        c->recurrent = (float *)grf_arena_take(arena, S * (uint64_t)l->recurrent_floats * 4);
     c->kv        = (uint8_t *)grf_arena_take(arena, R * 2 * (uint64_t)l->attention_layers
                                                     * (uint64_t)l->kv_row);
 }
@@ -2205,11 +2478,21 @@ static void grf_run_angles(griffin_context *c, const grf_op *op, int64_t from, i
     }
 }
 
+static void grf_norm_row(const grf_kernels *kernels, const grf_op *op, float *y, const float *x) {
+    const float *bias = op->vector[1];
+    int n = op->width / op->heads;
+    if (!op->mean) kernels->norm(y, x, op->vector[0], grf_pad(n), n, op->eps);
+    else for (int h = 0; h < op->heads; h++)
+        kernels->layer_norm(y + h * n, x + h * n, op->vector[0], n, op->eps);
+    for (int j = 0; bias && j < op->width; j += GRF_TILE)
+        kernels->finish(y + j, 0, y + j, bias + j, 0, 1, GRF_TILE);
+}
+
 static void grf_run_norm(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
     for (; from < to; from++) {
         int64_t row = op->wanted_rows_only ? c->wanted[from].row : from;
-        c->model->kernels->norm(grf_row(c, op->out[0].buffer, from), grf_row(c, op->in[0], row),
-                                op->vector[0], grf_pad(op->width), op->width, op->eps);
+        grf_norm_row(c->model->kernels, op, grf_row(c, op->out[0].buffer, from),
+                     grf_row(c, op->in[0], row));
     }
 }
 
@@ -2435,14 +2718,16 @@ static uint8_t *grf_new_kv(const griffin_context *c, int64_t ring, int which, in
     return c->kv + ring / l->slots * c->max_rows + (which * c->max_rows + row) * l->kv_row;
 }
 
+/* Without angles heads are only copied and multiplied by the scale. */
 static void grf_run_rope(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
-    int half = c->model->info.config.rope_dims / 2, hd = c->model->info.config.head_dim;
+    int half = op->in[1] ? c->model->info.config.rope_dims / 2 : 0;
+    int hd = c->model->info.config.head_dim, repeats = op->heads / op->heads_in;
     for (; from < to; from++) {
-        const float *cosine = grf_row(c, op->in[1], from), *x = grf_row(c, op->in[0], from);
+        const float *x = grf_row(c, op->in[0], from), *cosine = grf_row(c, op->in[1], from);
         float *y = grf_row(c, op->out[0].buffer, from);
         for (int h = 0; h < op->heads; h++)
-            c->model->kernels->rope(y + h * op->head_stride, x + h * hd, cosine, cosine + half,
-                                    op->scale, half, hd);
+            c->model->kernels->rope(y + h * op->head_stride, x + h / repeats * hd, cosine,
+                                    cosine + half, op->scale, half, hd);
     }
 }
 
@@ -2545,6 +2830,75 @@ static void grf_run_attend(griffin_context *c, const grf_op *op, int64_t from, i
     }
 }
 
+/* ---- states that are matrices: items are the tiles of S of all heads ---- */
+
+static int64_t grf_gates_cost(const griffin_context *c, const grf_op *op) {
+    (void)c;
+    return grf_pad(op->width) * 48;
+}
+
+static void grf_run_gates(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
+    for (; from < to; from++)
+        c->model->kernels->gates(grf_row(c, op->out[0].buffer, from),
+                                 grf_row(c, op->out[1].buffer, from),
+                                 grf_row(c, op->out[2].buffer, from), op->vector[0], op->vector[1],
+                                 op->scale, grf_pad(op->width));
+}
+
+static int64_t grf_outer_items(const griffin_context *c, const grf_op *op) {
+    return op->heads * (grf_pad(c->model->info.config.head_dim) / GRF_TILE);
+}
+
+/* A tile is read and written once for each span. */
+static int64_t grf_outer_cost(const griffin_context *c, const grf_op *op) {
+    int64_t keys = c->model->info.config.head_dim;
+    (void)op;
+    return keys * (c->spans * (2 * GRF_TILE * 4) + c->rows * 64);
+}
+
+/* Rows [row, row + count) of one span and one tile. `columns` of the tile are not padding. The
+ * kernel gets its values, and gives its results, as rows of 32. */
+static void grf_outer_rows(const griffin_context *c, const grf_op *op, int64_t tile, int64_t row,
+                           int count, float *state) {
+    float v[GRF_PANEL * GRF_TILE], o[GRF_PANEL * GRF_TILE];
+    int64_t hd = c->model->info.config.head_dim, tiles = grf_pad(hd) / GRF_TILE;
+    int64_t h = tile / tiles, first = tile % tiles * GRF_TILE;
+    int64_t k_head = h / (op->heads / op->heads_in), v_head = h / (op->heads / op->v_heads);
+    size_t size = (size_t)grf_min64(GRF_TILE, hd - first) * 4;
+    grf_outer a;
+    a.state = state;
+    a.q = grf_row(c, op->in[0], row) + h * hd;      a.q_stride = c->model->layout.width[op->in[0]];
+    a.k = grf_row(c, op->in[1], row) + k_head * hd; a.k_stride = c->model->layout.width[op->in[1]];
+    a.f = op->vector[0] + h * hd;                   a.f_stride = 0;
+    if (!op->vector[0]) {
+        a.f = grf_row(c, op->in[3], row) + h * hd;
+        a.f_stride = c->model->layout.width[op->in[3]];
+    }
+    a.v = v; a.o = o;
+    a.keys = (int)hd; a.rows = count;
+    memset(v, 0, (size_t)count * GRF_TILE * 4);
+    memset(o, 0, (size_t)count * GRF_TILE * 4);
+    for (int t = 0; t < count; t++)
+        memcpy(v + t * GRF_TILE, grf_row(c, op->in[2], row + t) + v_head * hd + first, size);
+    c->model->kernels->outer(&a);
+    for (int t = 0; t < count; t++)
+        memcpy(grf_row(c, op->out[0].buffer, row + t) + h * hd + first, o + t * GRF_TILE, size);
+}
+
+static void grf_run_outer(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
+    int64_t tile_floats = (int64_t)c->model->info.config.head_dim * GRF_TILE;
+    for (; from < to; from++)
+        for (int64_t span = 0; span < c->spans; span++) {
+            const grf_span_in_pass *s = c->span + span;
+            const float *before = grf_recurrent_before(c, op, span) + from * tile_floats;
+            float *state = grf_recurrent_after(c, op, span) + from * tile_floats;
+            if (state != before) memcpy(state, before, (size_t)tile_floats * 4);
+            for (int t = 0; t < s->count; t += GRF_PANEL)
+                grf_outer_rows(c, op, from, s->first + t, (int)grf_min64(GRF_PANEL, s->count - t),
+                               state);
+        }
+}
+
 /* ---- the table of operations ---- */
 
 typedef struct grf_op_type {
@@ -2565,7 +2919,9 @@ static const grf_op_type grf_op_types[GRF_OP_KINDS] = {     /* in the order of g
     { "rglru",    grf_channel_items, grf_rglru_cost,  grf_run_rglru },
     { "rope",     grf_op_rows,       grf_row_cost,    grf_run_rope },
     { "keep",     grf_op_rows,       grf_row_cost,    grf_run_keep },
-    { "attend",   grf_attend_items,  grf_attend_cost, grf_run_attend }
+    { "attend",   grf_attend_items,  grf_attend_cost, grf_run_attend },
+    { "gates",    grf_op_rows,       grf_gates_cost,  grf_run_gates },
+    { "outer",    grf_outer_items,   grf_outer_cost,  grf_run_outer }
 };
 
 /* ---- the executor ----
@@ -3821,6 +4177,8 @@ typedef struct grf_config_row {
     double      absent;                     /* what stands for a missing key, or GRF_NEEDED */
     double      least, most;
     const char *expected;
+    const char *blocks;                     /* letters of the mixers that use it; null: all. For
+                                             * others the number may be 0, or its key missing */
 } grf_config_row;
 
 /* Vocabulary, sizes, window, cap and scale have no default: a wrong one would change results
@@ -3828,47 +4186,51 @@ typedef struct grf_config_row {
 #define GRF_NEEDED (-2e30)
 #define GRF_MEMBER(name) offsetof(griffin_config, name)
 
+/* Later rows count for the fingerprint only if they are not 0: saves of 0.2.0 belong to the same
+ * models as before. */
+#define GRF_FIRST_ROWS 19
+
 static const grf_config_row grf_config_rows[] = {
     { "vocab_size",           'i', GRF_MEMBER(vocab),     GRF_NEEDED, 1, 1 << 21,
-      "1 <= vocabulary <= 2^21" },
+      "1 <= vocabulary <= 2^21", NULL },
     { "embedding_length",     'i', GRF_MEMBER(width),     GRF_NEEDED, 1, 1 << 20,
-      "1 <= width <= 2^20" },
+      "1 <= width <= 2^20", NULL },
     { "block_count",          'i', GRF_MEMBER(layers),    GRF_NEEDED, 1, GRIFFIN_MAX_LAYERS,
-      "1 <= layers <= 1024" },
+      "1 <= layers <= 1024", NULL },
     { "feed_forward_length",  'i', GRF_MEMBER(mlp_width), GRF_NEEDED, 1, 1 << 22,
-      "1 <= MLP width <= 2^22" },
+      "1 <= MLP width <= 2^22", NULL },
     { "attention.head_count", 'i', GRF_MEMBER(heads),     GRF_NEEDED, 1, 1 << 20,
-      "1 <= heads <= 2^20" },
+      "1 <= heads <= 2^20", "ahs" },
     { "attention.head_count_kv", 'i', GRF_MEMBER(kv_heads), 1, 1, 1 << 20,
-      "1 <= key/value heads <= 2^20" },
+      "1 <= key/value heads <= 2^20", "as" },
     { "attention.key_length", 'i', GRF_MEMBER(head_dim),  GRF_NEEDED, 1, 1 << 20,
-      "1 <= head_dim <= 2^20" },
+      "1 <= head_dim <= 2^20", "ahs" },
     { "attention.sliding_window", 'i', GRF_MEMBER(window), GRF_NEEDED, 1, 1 << 20,
-      "1 <= window <= 2^20" },
+      "1 <= window <= 2^20", "a" },
     { "attention.layer_norm_rms_epsilon", 'f', GRF_MEMBER(eps), 1e-6, 1e-37, 0.9999999,
-      "0 < eps < 1" },
-    { "attention.qkv_bias",   'b', GRF_MEMBER(qkv_bias), 0, 0, 1, "false or true" },
+      "0 < eps < 1", NULL },
+    { "attention.qkv_bias",   'b', GRF_MEMBER(qkv_bias), 0, 0, 1, "false or true", "a" },
     { "rope.dimension_count", 'i', GRF_MEMBER(rope_dims), GRF_NEEDED, 0, 1 << 20,
-      "0 <= rotated dimensions <= 2^20" },
+      "0 <= rotated dimensions <= 2^20", "as" },
     { "rope.freq_base",       'f', GRF_MEMBER(rope_base), 10000, 1, 1e12,
-      "1 <= rope base <= 10^12" },
+      "1 <= rope base <= 10^12", "as" },
     { "final_logit_softcapping", 'f', GRF_MEMBER(soft_cap), GRF_NEEDED, 0, 1e30,
-      "soft cap 0 or positive" },
+      "soft cap 0 or positive", NULL },
     { "embedding_scale",      'f', GRF_MEMBER(embedding_scale), GRF_NEEDED, 1e-30, 1e30,
-      "embedding scale positive" },
+      "embedding scale positive", NULL },
     { "ssm.conv_kernel",      'i', GRF_MEMBER(conv_width), 4, 1, 16,
-      "1 <= convolution width <= 16" },
+      "1 <= convolution width <= 16", "r" },
     { "ssm.inner_size",       'i', GRF_MEMBER(lru_width), GRF_NEEDED, 1, 1 << 20,
-      "1 <= recurrent width <= 2^20" },
+      "1 <= recurrent width <= 2^20", "r" },
     { "ssm.group_count",      'i', GRF_MEMBER(gate_blocks), GRF_NEEDED, 1, 1 << 20,
-      "1 <= gate blocks <= 2^20" },
+      "1 <= gate blocks <= 2^20", "r" },
     { "rglru.c",              'f', GRF_MEMBER(decay), 8, 1e-30, 1e6,
-      "0 < decay <= 10^6" },
+      "0 < decay <= 10^6", "r" },
     { "norm_weight_offset",   'f', GRF_MEMBER(norm_offset), 1, -1e6, 1e6,
-      "-10^6 <= norm offset <= 10^6" },
-    { "no_biases",            'b', GRF_MEMBER(no_biases), 0, 0, 1, "false or true" },
-    { "layer_norm",           'b', GRF_MEMBER(layer_norm), 0, 0, 1, "false or true" },
-    { "mixer_norm_epsilon",   'f', GRF_MEMBER(mixer_eps), 0, 0, 0.9999999, "0 <= eps < 1" }
+      "-10^6 <= norm offset <= 10^6", NULL },
+    { "no_biases",            'b', GRF_MEMBER(no_biases), 0, 0, 1, "false or true", NULL },
+    { "layer_norm",           'b', GRF_MEMBER(layer_norm), 0, 0, 1, "false or true", NULL },
+    { "mixer_norm_epsilon",   'f', GRF_MEMBER(mixer_eps), 0, 0, 0.9999999, "0 <= eps < 1", NULL }
 };
 
 /* The first name of each activation is the one that is written. */
@@ -3910,6 +4272,13 @@ static int grf_config_missing(const grf_line *key, const grf_host *host) {
     return grf_fail(host, GRIFFIN_E_FORMAT, "metadata key '%s' is missing", key->text);
 }
 
+/* 1: a block of the network uses the number. */
+static int grf_config_uses(const griffin_config *g, const grf_config_row *row) {
+    for (const char *letter = row->blocks; letter && *letter; letter++)
+        if (strchr(g->blocks, *letter)) return 1;
+    return !row->blocks;
+}
+
 static int grf_config_read_number(const grf_gguf *file, const char *prefix,
                                   const grf_config_row *row, griffin_config *g,
                                   const grf_host *host) {
@@ -3925,8 +4294,11 @@ static int grf_config_read_number(const grf_gguf *file, const char *prefix,
     default:  found = grf_gguf_get_bool(file, key.text, &truth, host); break;
     }
     if (found < 0) return found;
+    int used = grf_config_uses(g, row);
     if (found) number = row->kind == 'i' ? (double)whole : row->kind == 'f' ? (double)real : truth;
-    else if (row->absent == GRF_NEEDED) return grf_config_missing(&key, host);
+    else if (row->absent == GRF_NEEDED && used) return grf_config_missing(&key, host);
+    else if (row->absent == GRF_NEEDED) number = 0;
+    if (!used && number == 0) return GRIFFIN_OK;
     if (!(number >= row->least && number <= row->most))
         return grf_fail(host, GRIFFIN_E_FORMAT, "metadata '%s': expected %s", key.text,
                         row->expected);
@@ -3973,7 +4345,8 @@ static int grf_config_read_blocks(const grf_gguf *file, const char *prefix, grif
         const grf_mixer *mixer = grf_mixer_by_name(text, length);
         if (!mixer)
             return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "%s: layer %d is '%t', known are "
-                            "recurrent and attention", key.text, i, text, (size_t)length);
+                            "recurrent, attention, hgrn2 and supra", key.text, i, text,
+                            (size_t)length);
         g->blocks[i] = mixer->letter;
     }
     return GRIFFIN_OK;
@@ -3981,9 +4354,14 @@ static int grf_config_read_blocks(const grf_gguf *file, const char *prefix, grif
 
 /* The rules between numbers that everything after this relies on: null, or the broken one. */
 static const char *grf_config_broken_rule(const griffin_config *g) {
-    if (g->heads % g->kv_heads != 0) return "heads a multiple of key/value heads";
-    if ((int64_t)g->head_dim * g->heads != g->width) return "heads times head_dim equal to width";
-    if (g->lru_width % g->gate_blocks != 0) return "recurrent width a multiple of gate blocks";
+    int64_t heads_width = (int64_t)g->head_dim * g->heads;
+    int i = 0;
+    while (g->blocks[i] == 'a') i++;
+    if (g->kv_heads && g->heads % g->kv_heads != 0) return "heads a multiple of key/value heads";
+    if (i < g->layers ? g->heads && heads_width != g->width : heads_width > 1 << 22)
+        return "heads times head_dim equal to width, or with attention alone at most 2^22";
+    if (g->gate_blocks && g->lru_width % g->gate_blocks != 0)
+        return "recurrent width a multiple of gate blocks";
     if (g->rope_dims % 2 != 0 || g->rope_dims > g->head_dim)
         return "rotated dimensions even, at most head_dim";
     return NULL;
@@ -3995,9 +4373,13 @@ static int grf_config_read(const grf_gguf *file, const char *prefix, griffin_con
     int error = GRIFFIN_OK;
     memset(g, 0, sizeof *g);
     for (int i = 0; i < GRF_COUNT(grf_config_rows) && !error; i++)
-        error = grf_config_read_number(file, prefix, &grf_config_rows[i], g, host);
+        if (!grf_config_rows[i].blocks)
+            error = grf_config_read_number(file, prefix, &grf_config_rows[i], g, host);
     if (!error) error = grf_config_read_activation(file, prefix, g, host);
     if (!error) error = grf_config_read_blocks(file, prefix, g, host);
+    for (int i = 0; i < GRF_COUNT(grf_config_rows) && !error; i++)
+        if (grf_config_rows[i].blocks)
+            error = grf_config_read_number(file, prefix, &grf_config_rows[i], g, host);
     if (error) return error;
     broken = grf_config_broken_rule(g);
     if (!broken) return GRIFFIN_OK;
@@ -5569,7 +5951,165 @@ static int grf_stop_valid(const griffin_stop *s) {
     return 1;
 }
 
+/* ---- bans ------------------------------------------------------------------------------
+ * A token is forbidden if a stop text would be found in the bytes so far and its own. */
+
+/* Does the byte complete a stop text? Goes on with the longest start of one, as if none had been
+ * found. */
+static int grf_ban_byte(griffin_stop *s, char byte) {
+    grf_text nowhere = { NULL, 0, 0 };
+    s->held[s->held_count++] = byte;
+    int found = grf_stop_find(s, 1) >= 0;
+    while (s->held_count && grf_stop_find(s, 0) < 0) {
+        grf_stop_release(s, s->held_count - 1, &nowhere);
+    }
+    return found;
+}
+
+/* Feeds the text of a token. Returns 1 if it completes a stop text. `starts` says which bytes start
+ * one, since a mask must pass over the others quickly; null: do not ask. */
+static int grf_ban_feed(griffin_stop *s, const grf_vocab *v, int32_t id, int *again,
+                        const uint8_t *starts) {
+    uint64_t length, at = 0;
+    const char *surface = grf_token_surface(v, id, &length);
+    char bytes[4];
+    int found = 0;
+    while (at < length) {
+        int n = grf_token_next_bytes(v, id, surface, length, &at, bytes);
+        for (int i = 0; i < n; i++) {
+            if (*again) { --*again; continue; }
+            if (starts && !s->held_count && !starts[(uint8_t)bytes[i]]) continue;
+            found |= grf_ban_byte(s, bytes[i]);
+        }
+    }
+    return found;
+}
+
+static int grf_ban_mask(const griffin_ban *ban, float *logits, int vocab) {
+    const grf_vocab *v = ban->model->vocab;
+    uint8_t starts[256] = { 0 };
+    int remaining = 0;
+    griffin_stop s = ban->stop;
+    for (int i = 0; i < s.count; i++) starts[(uint8_t)s.texts[i][0]] = 1;
+    for (int32_t id = 0; id < vocab; id++) {
+        int again = ban->again;
+        if (!(logits[id] > -INFINITY)) continue;
+        s.held_count = ban->stop.held_count;
+        memcpy(s.held, ban->stop.held, (size_t)s.held_count);
+        if (id < v->count && grf_ban_feed(&s, v, id, &again, starts)) logits[id] = -INFINITY;
+        else remaining++;
+    }
+    return remaining;
+}
+
+/* ---- healing ---------------------------------------------------------------------------
+ * What a tokenizer makes of the end of a prompt depends on what follows. So the last tokens are
+ * taken back, as far as one longer piece could replace them, and the model chooses again. */
+
+#define GRF_HEAL_SCRATCH 8192               /* bytes for an encoder, on the stack */
+
+/* The first `most` bytes of a token's text; returns how many it has. 0 for tokens that no text
+ * becomes part of. */
+static uint64_t grf_heal_text(const grf_vocab *v, int32_t id, char bytes[GRIFFIN_HEAL_BYTES]) {
+    const grf_piece *piece = &v->pieces[id];
+    grf_text out = { bytes, GRIFFIN_HEAL_BYTES, 0 };
+    int plain = (GRF_MERGEABLE >> piece->type & 1) && !piece->marker;
+    return plain || piece->type == GRIFFIN_TOKEN_BYTE ? (uint64_t)grf_token_text(v, id, &out) : 0;
+}
+
+/* Does a tokenizer write it for text that has pieces? */
+static int grf_heal_is_piece(const grf_vocab *v, int32_t id) {
+    int type = v->pieces[id].type;
+    return type == GRIFFIN_TOKEN_NORMAL || type == GRIFFIN_TOKEN_USER_DEFINED;
+}
+
+/* Of the ends of a text that begin at starts[0] > starts[1] > ... the longest which is the
+ * beginning of a longer piece: 1 + its index, or 0. */
+static int grf_heal_longest(const grf_vocab *v, const char *text, const int *starts, int count) {
+    char bytes[GRIFFIN_HEAL_BYTES];
+    int best = 0;
+    for (int32_t id = 0; id < v->count && best < count; id++) {
+        uint64_t n = grf_heal_is_piece(v, id) ? grf_heal_text(v, id, bytes) : 0;
+        for (int i = count; i > best; i--) {
+            int length = GRIFFIN_HEAL_BYTES - starts[i - 1];
+            if (n > (uint64_t)length && memcmp(bytes, text + starts[i - 1], (size_t)length) == 0) {
+                best = i;
+            }
+        }
+    }
+    return best;
+}
+
+static int grf_heal_start(griffin_heal *h, const grf_vocab *v, const int32_t *tokens, int count) {
+    char text[GRIFFIN_HEAL_BYTES], bytes[GRIFFIN_HEAL_BYTES];
+    int starts[GRIFFIN_HEAL_BYTES], n = 0, from = GRIFFIN_HEAL_BYTES;
+    while (n + 1 < count) {
+        uint64_t length = grf_heal_text(v, tokens[count - n - 1], bytes);
+        if (length < 1 || length > (uint64_t)from) break;
+        from -= (int)length;
+        memcpy(text + from, bytes, (size_t)length);
+        starts[n++] = from;
+    }
+    n = grf_heal_longest(v, text, starts, n);
+    h->count = n ? GRIFFIN_HEAL_BYTES - starts[n - 1] : 0;
+    memset(h->text, 0, sizeof h->text);
+    if (n) memcpy(h->text, text + starts[n - 1], (size_t)h->count);
+    return count - n;
+}
+
+/* The token with which the tokenizer starts a text that follows other text; -1: it needs more
+ * scratch to know that. */
+static int32_t grf_heal_first_token(const griffin_model *model, const char *text, int length) {
+    unsigned char scratch[GRF_HEAL_SCRATCH];
+    griffin_encoding how;
+    int32_t token = -1;
+    memset(&how, 0, sizeof how);
+    how.continues = how.no_special = 1;
+    how.scratch = scratch;
+    how.scratch_size = sizeof scratch;
+    if (grf_encoder_bound(model->vocab, (uint64_t)length) > sizeof scratch) return -1;
+    return grf_encode(model, &how, text, (size_t)length, &token, 1) > 0 ? token : -1;
+}
+
+/* 0: the token does not write what must be written; 1: it does; 2: as a tokenizer could have.
+ * `first` has the tokens with which the tokenizer starts the text if it ends there, and if a letter
+ * follows. */
+static int grf_heal_fit(const griffin_heal *h, int32_t id, const int32_t first[2]) {
+    const grf_vocab *v = h->model->vocab;
+    char bytes[GRIFFIN_HEAL_BYTES];
+    uint64_t count = (uint64_t)h->count, n = grf_heal_text(v, id, bytes);
+    if (!n || memcmp(bytes, h->text, (size_t)(n < count ? n : count)) != 0) return 0;
+    if (id == first[0] || id == first[1]) return 2;
+    return 1 + (grf_heal_is_piece(v, id) && (n >= count || first[0] < 0));
+}
+
+/* Returns how many tokens remain. */
+static int grf_heal_mask(const griffin_heal *h, float *logits, int vocab) {
+    char text[GRIFFIN_HEAL_BYTES + 1];
+    int32_t first[2];
+    int fits[3] = { 0, 0, 0 };
+    memcpy(text, h->text, (size_t)h->count);
+    text[h->count] = 'a';
+    for (int i = 0; i < 2; i++) first[i] = grf_heal_first_token(h->model, text, h->count + i);
+    for (int pass = 0; pass < 2; pass++) {  /* the second forbids what only fits */
+        for (int32_t id = 0; id < vocab; id++) {
+            if (!(logits[id] > -INFINITY)) continue;
+            int fit = id < h->model->vocab->count ? grf_heal_fit(h, id, first) : 0;
+            if (!pass) fits[fit]++;
+            if (fit <= pass) logits[id] = -INFINITY;
+        }
+        if (!fits[2]) break;
+    }
+    return fits[2] ? fits[2] : fits[1];
+}
+
 /* ---- arguments ---- */
+
+/* Asks another mask first, and says how many tokens remain. */
+static int grf_mask_ask(griffin_mask_function *mask, float *logits, int vocab, void *user) {
+    int error = mask ? mask(logits, vocab, user) : 0;
+    return error < 0 ? error : GRIFFIN_OK;
+}
 
 static int grf_text_check(const griffin_model *model, int arguments_ok, const char *function) {
     if (!model) return GRIFFIN_E_ARGUMENT;
@@ -5679,15 +6219,49 @@ static float *grf_load_vector(grf_builder *b, const char *name, int d0, int d1, 
     return v;
 }
 
-/* conv_1d.weight [E, 1, K] as [K][pad(E)]; the last tap belongs to the current token. */
-static float *grf_load_taps(grf_builder *b) {
-    int E = b->config->lru_width, K = b->config->conv_width;
+/* Shares of something: numbers from 0 to 1, which NaN is not. */
+static float *grf_load_shares(grf_builder *b, const char *name, int n) {
+    const grf_tensor *t = grf_require_floats(b, name, n, 0, 0);
+    const uint8_t *from = t ? b->model->file->data + t->offset : NULL;
+    for (int i = 0; t && i < n; i++) {
+        float share = grf_get_f32(from + 4 * i);
+        if (share >= 0 && share <= 1) continue;
+        b->error = grf_tensor_fail(&b->model->host, GRIFFIN_E_FORMAT, t, "number %d of %d is out "
+                                   "of range, expected 0 to 1", i, n);
+        return NULL;
+    }
+    return grf_load_vector(b, name, n, 0, 0);
+}
+
+/* One number for each head, head_dim times. */
+static float *grf_load_decay(grf_builder *b, const char *name, int heads, int head_dim) {
+    const float *of_head = grf_load_shares(b, name, heads);
+    int n = heads * head_dim;
+    float *decay = (float *)grf_arena_take(&b->arena, 4 * (uint64_t)grf_pad(n));
+    for (int i = 0; i < n && !grf_measuring(b); i++) decay[i] = of_head[i / head_dim];
+    return decay;
+}
+
+static float *grf_load_zeros(grf_builder *b, int n) {
+    uint64_t bytes = 4 * (uint64_t)grf_pad(n);
+    float *zeros = (float *)grf_arena_take(&b->arena, bytes);
+    if (zeros) memset(zeros, 0, (size_t)bytes);
+    return zeros;
+}
+
+/* Of E channels, [E, K] or with `middle` 1 [E, 1, K], as [K][pad(E)]. The last tap belongs to the
+ * current token. */
+static float *grf_load_taps(grf_builder *b, const char *name, int E, int middle) {
+    int K = b->config->conv_width;
     int64_t stride = grf_pad(E);
-    const grf_tensor *t = grf_require_floats(b, "temporal_block.conv_1d.weight", E, 1, K);
+    if (K < 1 && !b->error)
+        b->error = grf_fail(&b->model->host, GRIFFIN_E_FORMAT, "metadata 'griffin.ssm.conv_kernel' "
+                            "is %d, expected the taps of '%s'", K, name);
+    const grf_tensor *t = grf_require_floats(b, name, E, middle ? 1 : K, middle ? K : 0);
+    if (!t) return NULL;
     float *taps = (float *)grf_arena_take(&b->arena, 4 * (uint64_t)(K * stride));
     const uint8_t *from;
-    if (t && !taps) b->parameters += t->elements;
-    if (!t || !taps) return NULL;
+    if (!taps) { b->parameters += t->elements; return NULL; }
     memset(taps, 0, (size_t)(K * stride) * 4);
     from = b->model->file->data + t->offset;
     for (int e = 0; e < E; e++)
@@ -5795,6 +6369,7 @@ static uint64_t grf_model_fingerprint(const griffin_model *m) {
     }
     for (int i = 0; i < GRF_COUNT(grf_config_rows); i++) {
         float number = (float)grf_config_number(g, &grf_config_rows[i]);    /* ints are < 2^24 */
+        if (i >= GRF_FIRST_ROWS && number == 0) continue;
         hash = grf_hash_number(hash, grf_bits_from_float(number));
     }
     hash = grf_hash_number(hash, (uint64_t)g->activation);
@@ -5914,8 +6489,10 @@ static int grf_model_describe(griffin_model *m) {
     m->info.pad         = m->vocab->count ? m->vocab->pad : -1;
     m->info.add_bos = m->vocab->add_bos;
     m->info.fingerprint = grf_model_fingerprint(m);
-    m->layout.saved_tag = 1 | grf_hash_number(m->info.fingerprint, (uint64_t)m->info.attn_keys
-                                                  | (uint64_t)m->info.kv_type << 32);
+    int attention = m->layout.attention_layers > 0;     /* without it these options change nothing */
+    uint64_t keys = (uint64_t)(attention ? m->info.attn_keys : m->info.config.window + 1);
+    m->layout.saved_tag = 1 | grf_hash_number(m->info.fingerprint, attention
+                                              ? keys | (uint64_t)m->info.kv_type << 32 : keys);
     m->layout.tag = grf_hash_number(m->layout.saved_tag, (uint64_t)m->layout.rewind) | 1;
     return error;
 }
@@ -6331,6 +6908,9 @@ GRIFFIN_API int griffin_begin(griffin_context *c, const griffin_span *spans, int
     int error = grf_spans_check(c, spans, count);
     if (error) return error;
     int64_t rows = 0;
+    if (c->no_slices)
+        return grf_fail(&c->model->host, GRIFFIN_E_SPACE, "griffin_begin: the context was made with "
+                        "no_slices, and has no room for states that may be dropped");
     for (int i = 0; i < count; i++) rows += spans[i].count;
     if (rows > c->max_rows || count > c->max_spans)
         return grf_fail(&c->model->host, GRIFFIN_E_SPACE,
@@ -6448,6 +7028,71 @@ GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t l
     return (int)shown.length;
 }
 
+static int grf_ban_check(const griffin_ban *ban, int others_ok, const char *function) {
+    if (!ban) return GRIFFIN_E_ARGUMENT;
+    return grf_text_check(ban->model, others_ok && ban->again >= 0 && grf_stop_valid(&ban->stop),
+                          function);
+}
+
+GRIFFIN_API int griffin_ban_mask(float *logits, int vocab, void *user) {
+    const griffin_ban *ban = (const griffin_ban *)user;
+    int error = grf_ban_check(ban, logits && vocab >= 0, "griffin_ban_mask");
+    if (!error) error = grf_mask_ask(ban->mask, logits, vocab, ban->mask_user);
+    if (error || ban->stop.count == 0 || grf_ban_mask(ban, logits, vocab)) return error;
+    return grf_fail(&ban->model->host, GRIFFIN_E_NO_TOKEN, "griffin_ban_mask: every token is "
+                    "forbidden");
+}
+
+GRIFFIN_API int griffin_ban_accept(griffin_ban *ban, int32_t token) {
+    int error = grf_ban_check(ban, ban && grf_token_exists(ban->model, token),
+                              "griffin_ban_accept");
+    if (!error) grf_ban_feed(&ban->stop, ban->model->vocab, token, &ban->again, NULL);
+    return error;
+}
+
+GRIFFIN_API int griffin_heal_start(griffin_heal *heal, const griffin_model *model,
+                                   const int32_t *tokens, int count) {
+    int ok = heal && count >= 0 && (tokens || !count);
+    for (int i = 0; i < count && ok; i++) ok = grf_token_exists(model, tokens[i]);
+    int error = grf_text_check(model, ok, "griffin_heal_start");
+    if (error) return error;
+    heal->model = model;
+    return grf_heal_start(heal, model->vocab, tokens, count);
+}
+
+static int grf_heal_check(const griffin_heal *heal, int others_ok, const char *function) {
+    if (!heal || (heal->count && !heal->model)) return GRIFFIN_E_ARGUMENT;
+    if (!heal->count && others_ok) return GRIFFIN_OK;
+    return grf_text_check(heal->model, others_ok && heal->count >= 0
+                          && heal->count <= GRIFFIN_HEAL_BYTES, function);
+}
+
+GRIFFIN_API int griffin_heal_mask(float *logits, int vocab, void *user) {
+    const griffin_heal *heal = (const griffin_heal *)user;
+    int error = grf_heal_check(heal, logits && vocab >= 0, "griffin_heal_mask");
+    if (!error) error = grf_mask_ask(heal->mask, logits, vocab, heal->mask_user);
+    if (error || heal->count == 0 || grf_heal_mask(heal, logits, vocab)) return error;
+    return grf_fail(&heal->model->host, GRIFFIN_E_NO_TOKEN, "griffin_heal_mask: no token that is "
+                    "left writes the end of the prompt");
+}
+
+GRIFFIN_API int griffin_heal_accept(griffin_heal *heal, int32_t token) {
+    static const int32_t unknown[2] = { -1, -1 };
+    char bytes[GRIFFIN_HEAL_BYTES];
+    int error = grf_heal_check(heal, token >= 0, "griffin_heal_accept");
+    if (error || heal->count == 0) return error;
+    if (!grf_token_exists(heal->model, token) || !grf_heal_fit(heal, token, unknown)) {
+        return grf_fail(&heal->model->host, GRIFFIN_E_ARGUMENT, "griffin_heal_accept: token %d "
+                        "does not write the end of the prompt", (int)token);
+    }
+    uint64_t n = grf_heal_text(heal->model->vocab, token, bytes);
+    int used = n < (uint64_t)heal->count ? (int)n : heal->count;
+    heal->count -= used;
+    memmove(heal->text, heal->text + used, (size_t)heal->count);
+    memset(heal->text + heal->count, 0, (size_t)(GRIFFIN_HEAL_BYTES - heal->count));
+    return used;
+}
+
 GRIFFIN_API int griffin_token_text(const griffin_model *model, int32_t token,
                                    char *text, size_t capacity) {
     grf_text out = { text, capacity, 0 };
@@ -6533,6 +7178,8 @@ GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *p
  *     GV_INT_ROWS      vectors of sums in registers, with quantised weights two more of integers
  *     GV_QUERIES       queries of attention that are multiplied at once with four keys
  *     GV_VALUE_VECTORS vectors of a value that attention adds up at once
+ *     GV_OUTER_KEYS    rows of a state S that the outer product keeps in registers, and how many
+ *     GV_OUTER_VECTORS vectors of each: 1 or 2
  *     GV_BYTE_ZERO     128 or 0: what a weight of q8_0 has added to it after gi_byte. Tiles hold
  *                      weights + 128, for sets whose gi_dot4 multiplies unsigned with signed bytes.
  *                      Where gi_dot4 multiplies signed bytes only, gi_byte takes the 128 off
@@ -6624,6 +7271,8 @@ static grf_ahead grf_look_ahead(const uint8_t *part, int64_t part_bytes, int ste
 #define GV_INT_ROWS      1
 #define GV_QUERIES       1
 #define GV_VALUE_VECTORS 1
+#define GV_OUTER_KEYS    1
+#define GV_OUTER_VECTORS 1
 #define GV_BYTE_ZERO     128
 #define GV_PAIRS         0
 #define GV_SUM4          0
@@ -6712,6 +7361,8 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
 #define GV_INT_ROWS      2
 #define GV_QUERIES       1
 #define GV_VALUE_VECTORS 4
+#define GV_OUTER_KEYS    4
+#define GV_OUTER_VECTORS 1
 #define GV_BYTE_ZERO     0
 #define GV_PAIRS         1
 #define GV_SUM4          0
@@ -6831,6 +7482,8 @@ GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
 #define GV_INT_ROWS      6
 #define GV_QUERIES       5
 #define GV_VALUE_VECTORS 8
+#define GV_OUTER_KEYS    8
+#define GV_OUTER_VECTORS 2
 #define GV_BYTE_ZERO     128
 #define GV_PAIRS         0
 #define GV_SUM4          1
@@ -6916,6 +7569,8 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
 #define GV_INT_ROWS      2
 #define GV_QUERIES       1
 #define GV_VALUE_VECTORS 4
+#define GV_OUTER_KEYS    4
+#define GV_OUTER_VECTORS 1
 #define GV_BYTE_ZERO     0
 #define GV_PAIRS         1
 #define GV_SUM4          0
@@ -7055,6 +7710,8 @@ GV_INLINE gi   gi_dot4(gi sum, gi w, gi x) {
 #define GV_INT_ROWS      2
 #define GV_QUERIES       1
 #define GV_VALUE_VECTORS 1
+#define GV_OUTER_KEYS    1
+#define GV_OUTER_VECTORS 1
 #define GV_BYTE_ZERO     128
 #define GV_PAIRS         0
 #define GV_SUM4          0
@@ -7210,8 +7867,8 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
  * that of the set `bytes`. */
 #define GRF_KERNELS(name, base, bytes) { name, \
     grf_float_tile_##base, grf_int_tile_##bytes, grf_quantise_##base, grf_norm_row_##base, \
-    grf_conv_row_##base, grf_rglru_row_##base, grf_rope_angles_##base, grf_rope_head_##base, \
-    grf_attend_##base, grf_activate_##base, grf_multiply_##base, grf_finish_##base, \
+    grf_layer_norm_##base, grf_conv_row_##base, grf_rglru_row_##base, grf_rope_angles_##base, grf_rope_head_##base, \
+    grf_attend_##base, grf_gates_##base, grf_outer_##base, grf_activate_##base, grf_multiply_##base, grf_finish_##base, \
     grf_soft_cap_##base, grf_exp_shifted_##base }
 
 /* The sets that are compiled, the best first. */
@@ -7486,6 +8143,32 @@ GV_KERNEL void GV(norm_row)(float *y, const float *x, const float *gain, int64_t
         gv_store(y + j, gv_mul(gv_mul(gv_load(x + j), r), gv_load(gain + j)));
 }
 
+/* y = (x - mean(x)) / sqrt(variance + eps) * gain. The variance is the mean square of x - mean(x).
+ * `width` need not be a multiple of 16; the rest of the last vector counts as 0. */
+GV_KERNEL void GV(layer_norm)(float *y, const float *x, const float *gain, int width, float eps) {
+    float last[16];
+    int whole = width / 16 * 16;
+    size_t rest = (size_t)(width - whole) * 4;
+    memset(last, 0, sizeof last);
+    if (rest) memcpy(last, x + whole, rest);
+    gv sum = gv_load(last), squares = gv_set(0);
+    for (int j = 0; j < whole; j += 16) sum = gv_add(gv_load(x + j), sum);
+    gv mean = gv_set(gv_sum(sum) / (float)width);
+    gv_store(last, gv_sub(gv_load(last), mean));
+    memset((char *)last + rest, 0, sizeof last - rest);
+    for (int j = 0; j < whole; j += 16) {
+        gv a = gv_sub(gv_load(x + j), mean);
+        squares = gv_fma(a, a, squares);
+        gv_store(y + j, a);
+    }
+    squares = gv_fma(gv_load(last), gv_load(last), squares);
+    gv r = gv_set(1 / sqrtf(gv_sum(squares) / (float)width + eps)), one = gv_set(1);
+    for (int j = 0; j < whole; j += 16)
+        gv_store(y + j, gv_mul(gv_mul(gv_load(y + j), r), gain ? gv_load(gain + j) : one));
+    gv_store(last, gv_mul(gv_mul(gv_load(last), r), gain ? gv_load(gain + whole) : one));
+    if (rest) memcpy(y + whole, last, rest);
+}
+
 /* ---- quantising activations ------------------------------------------------------------------
  * For each group: scale = max|x| / 127, q = x / scale rounded to the nearest integer, and to the
  * even one of two. As in GV(reduce), adding 1.5 2^23 does the rounding. */
@@ -7608,6 +8291,78 @@ GV_KERNEL void GV(rglru_row)(float *h, float *y, const float *i, const float *r,
         }
         gv_store(h + j, x);
         gv_store(y + j, gv_mul(gv_load(y + j), x));
+    }
+}
+
+/* ---- states that are matrices --------------------------------------------------------------- */
+
+/* HGRN2's gates: q = silu(zq) scale, f = lower + range sigmoid(zf), k = range sigmoid(-zf). Both
+ * sigmoids are of one e = e^-|zf|: 1 / (1 + e) and e / (1 + e). */
+GV_KERNEL void GV(gates)(float *q, float *f, float *k, const float *lower, const float *range,
+                         float scale, int64_t n) {
+    for (int64_t j = 0; j < n; j += 16) {
+        gv zq = gv_load(q + j), zf = gv_load(f + j), share = gv_load(range + j), zero = gv_set(0);
+        gv e = GV(exp)(gv_less(zf, zero, zf, GV(neg)(zf)));
+        gv large = gv_div(gv_set(1), gv_add(gv_set(1), e)), small = gv_mul(e, large);
+        gv_store(q + j, gv_mul(gv_mul(zq, GV(sigmoid)(zq)), gv_set(scale)));
+        gv_store(f + j, gv_fma(share, gv_less(zf, zero, small, large), gv_load(lower + j)));
+        gv_store(k + j, gv_mul(share, gv_less(zf, zero, large, small)));
+    }
+}
+
+/* S[d][e] = f[d] S[d][e] + k[d] v[e], then o[e] += q[d] S[d][e], for rows in order and d ascending.
+ * Here for all rows, so many d, and so many vectors of e, with this block of S in registers. */
+GV_INLINE void GV(outer_block)(const int keys, const int vectors, const grf_outer *a, int d,
+                               int column) {
+    const float *q = a->q + d, *k = a->k + d, *f = a->f + d, *v = a->v + column;
+    float *state = a->state + d * GRF_TILE + column, *o = a->o + column;
+    gv s[GV_OUTER_KEYS][GV_OUTER_VECTORS];
+    GRF_UNROLL for (int i = 0; i < keys; i++)
+        GRF_UNROLL for (int c = 0; c < vectors; c++)
+            s[i][c] = gv_load(state + i * GRF_TILE + 16 * c);
+    for (int t = 0; t < a->rows; t++) {
+        gv value[GV_OUTER_VECTORS], out[GV_OUTER_VECTORS];
+        GRF_UNROLL for (int c = 0; c < vectors; c++) {
+            value[c] = gv_load(v + 16 * c);
+            out[c] = gv_load(o + 16 * c);
+        }
+        GRF_UNROLL for (int i = 0; i < keys; i++)
+            GRF_UNROLL for (int c = 0; c < vectors; c++) {
+                s[i][c] = gv_fma(gv_set(f[i]), s[i][c], gv_mul(gv_set(k[i]), value[c]));
+                out[c] = gv_fma(gv_set(q[i]), s[i][c], out[c]);
+            }
+        GRF_UNROLL for (int c = 0; c < vectors; c++) gv_store(o + 16 * c, out[c]);
+        q += a->q_stride; k += a->k_stride; f += a->f_stride; v += GRF_TILE; o += GRF_TILE;
+    }
+    GRF_UNROLL for (int i = 0; i < keys; i++)
+        GRF_UNROLL for (int c = 0; c < vectors; c++)
+            gv_store(state + i * GRF_TILE + 16 * c, s[i][c]);
+}
+
+/* One row, all d: S goes by once, and o stays in registers. */
+GV_INLINE void GV(outer_row)(const grf_outer *a) {
+    gv v0 = gv_load(a->v), v1 = gv_load(a->v + 16), o0 = gv_load(a->o), o1 = gv_load(a->o + 16);
+    float *s = a->state;
+    for (int d = 0; d < a->keys; d++, s += GRF_TILE) {
+        gv f = gv_set(a->f[d]), k = gv_set(a->k[d]), q = gv_set(a->q[d]);
+        gv s0 = gv_fma(f, gv_load(s), gv_mul(k, v0));
+        gv s1 = gv_fma(f, gv_load(s + 16), gv_mul(k, v1));
+        gv_store(s, s0);
+        gv_store(s + 16, s1);
+        o0 = gv_fma(q, s0, o0);
+        o1 = gv_fma(q, s1, o1);
+    }
+    gv_store(a->o, o0);
+    gv_store(a->o + 16, o1);
+}
+
+GV_KERNEL void GV(outer)(const grf_outer *a) {
+    if (a->rows == 1) { GV(outer_row)(a); return; }
+    for (int column = 0; column < GRF_TILE; column += 16 * GV_OUTER_VECTORS) {
+        int d = 0;
+        for (; d + GV_OUTER_KEYS <= a->keys; d += GV_OUTER_KEYS)
+            GV(outer_block)(GV_OUTER_KEYS, GV_OUTER_VECTORS, a, d, column);
+        for (; d < a->keys; d++) GV(outer_block)(1, GV_OUTER_VECTORS, a, d, column);
     }
 }
 
@@ -7948,6 +8703,8 @@ GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, c
 #undef GV_INT_ROWS
 #undef GV_QUERIES
 #undef GV_VALUE_VECTORS
+#undef GV_OUTER_KEYS
+#undef GV_OUTER_VECTORS
 #undef GV_BYTE_ZERO
 #undef GV_PAIRS
 #undef GV_IN_PAIRS

@@ -541,7 +541,7 @@ static void test_broken_configurations(void) {
         {"\"attention_bias\": false", "\"attention_bias\": 0",
          "attention_bias: expected true or false"},
         {"gelu_pytorch_tanh", "mish", "hidden_activation: expected"},
-        {"\"model_type\": \"recurrent_gemma\"", "\"model_type\": \"llama\"",
+        {"\"model_type\": \"recurrent_gemma\"", "\"model_type\": \"mamba\"",
          "model_type: expected"},
         {"\"attention\"\n", "\"mamba\"\n", "block_types: expected"},
         {"\"lru_width\": 64", "\"_block_types\": [\"recurrent\"]",

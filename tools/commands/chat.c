@@ -12,6 +12,7 @@ typedef struct chat {
     session s;
     griffin_sampler sampler;
     turns turns;
+    const char *format, *system, *persona;  /* of the options */
     int limit, raw;
     double stopped;                         /* when Ctrl-C stopped an answer */
 } chat;
@@ -28,7 +29,7 @@ static int add_raw(chat *c, token_list *list, int begins, const char *words, siz
 
 static int answer(chat *c, const char *words, size_t size) {
     token_list list = { NULL, 0, 0 };
-    int begins = griffin_state_position(c->s.state) == 0;
+    int begins = !session_has_begun(&c->s);
     int status = c->raw ? add_raw(c, &list, begins, words, size)
                         : turns_add(&c->turns, &list, begins, words, size);
     if (!status && list.count > 0) status = session_feed(&c->s, &list, &c->sampler, 0);
@@ -129,20 +130,20 @@ static int converse(chat *c) {
     return status;
 }
 
-static int open_turns(chat *c, const char *path, const char *format, const char *system) {
+static int open_turns(chat *c, const char *path) {
     if (c->raw) return 0;
-    if (turns_open(&c->turns, &c->s, path, format, system)) return 1;
+    if (turns_open(&c->turns, &c->s, path, c->format, c->system)) return 1;
     if (c->turns.end >= 0) c->s.end_of_turn = c->turns.end;
     return 0;
 }
 
 static int open_and_converse(const command *how, chat *c, const model_options *o,
-                             const control_options *control, const char *format,
-                             const char *system) {
+                             const control_options *control) {
     int status = session_open(&c->s, how, o, NEEDS_TEXT);
     if (status) return status;
     c->s.seed = c->sampler.seed;
-    status = session_control(&c->s, control) || open_turns(c, o->path, format, system);
+    status = session_persona(&c->s, c->persona) || session_control(&c->s, control)
+          || open_turns(c, o->path);
     if (!status) {
         status = converse(c);
         session_statistics(&c->s);
@@ -156,12 +157,13 @@ int command_chat(int argc, char **argv) {
     model_options o = MODEL_DEFAULTS;
     griffin_sampler sampler = SAMPLER_DEFAULTS;
     control_options control = CONTROL_DEFAULTS;
-    const char *system = NULL, *format = NULL;
+    const char *system = NULL, *format = NULL, *persona = NULL;
     int limit = 512, raw = 0;
     const option table[] = {
         MODEL_OPTIONS(o),
         { "n-predict", "n", OPTION_LIMIT, &limit, "N", "longest answer in tokens; -1: no limit" },
         { "predict", NULL, OPTION_LIMIT, &limit, "N", NULL },
+        PERSONA_OPTION(persona),
         SAMPLER_OPTIONS(sampler),
         CONTROL_OPTIONS(control),
         { "raw", NULL, OPTION_FLAG, &raw, NULL, "no turns: the model continues what you write" },
@@ -178,6 +180,8 @@ int command_chat(int argc, char **argv) {
     chat c;
     if (status < 0 && raw && (system || format))
         return options_wrong(&how, "--raw knows no turns: neither --system nor --chat-format");
+    if (status < 0 && control.heal && !raw)
+        return options_wrong(&how, "--heal needs --raw: an answer begins a turn of its own");
     if (status < 0) status = sampler_prepare(&how, &sampler);
     if (status >= 0) return status;
     memset(&c, 0, sizeof c);
@@ -185,5 +189,8 @@ int command_chat(int argc, char **argv) {
     c.limit = limit;
     c.raw = raw;
     c.stopped = -1;
-    return open_and_converse(&how, &c, &o, &control, format, system);
+    c.format = format;
+    c.system = system;
+    c.persona = persona;
+    return open_and_converse(&how, &c, &o, &control);
 }
