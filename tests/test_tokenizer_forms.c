@@ -192,7 +192,10 @@ static void check_ids(const char *name, int line, const char *ids, const char *t
     size_t used = 0;
     memset(&plain, 0, sizeof plain);
     plain.no_bos = 1;
+    plain.scratch_size = griffin_encode_size(model, size);
+    plain.scratch = malloc(plain.scratch_size);
     int n = griffin_encode(model, &plain, text, size, tokens, ROOM);
+    free(plain.scratch);
     CHECK(n >= 0 && n <= ROOM, "%s line %d: %d tokens", name, line, n);
     for (int i = 0; i < n; i++)
         used += (size_t)sprintf(list + used, i ? ",%d" : "%d", (int)tokens[i]);
