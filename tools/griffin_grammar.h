@@ -1978,6 +1978,7 @@ static void grg_walk_trie(grg_walk *w, uint32_t root) {
         next = trie[i].next_byte >> 8;
         if (w->n_cached && grg_is_decided(w, trie[i].first, trie[next].first)) {
             grg_skip_undecided(w, next);    /* all tokens below are allowed already */
+            if (!l->n_open) next = w->undecided < l->end ? w->undecided : l->end;
             continue;
         }
         if (grg_advance(t, l->open, l->n_open, (uint8_t)trie[i].next_byte)) {
