@@ -1,9 +1,10 @@
 /* griffin.h - v0.2.0 - a C library that runs recurrent language models, in one header
  *
- * griffin.h runs Griffin, Hawk and RecurrentGemma models on the processor, inside your program.
- * Such a model remembers a text, however long, in a state of fixed size. A state is plain bytes:
- * you can copy, save, fork and rewind it. The library takes memory, threads, time and files only
- * from you. It needs libc and libm, and compiles as C99 and as C++11.
+ * griffin.h runs Griffin, Hawk and RecurrentGemma models on the processor, inside your program. It
+ * also runs their kin: HGRN2, SUPRA, networks that mix their layers, and Transformers of Llama's
+ * layout with a window. Such a model remembers a text, however long, in a state of fixed size. A
+ * state is plain bytes: you can copy, save, fork and rewind it. The library takes memory, threads,
+ * time and files only from you. It needs libc and libm, and compiles as C99 and as C++11.
  *
  * In one source file write
  *
@@ -89,7 +90,8 @@
  *     ..._decoder, ..._stop, ..._ban, ..._heal
  *
  * A model is the weights. A state is one text so far. For RecurrentGemma 2B it has 33 MiB, or 17
- * MiB with keys and values in bf16, whether the text has ten tokens or ten million. A context is
+ * MiB with keys and values in bf16, whether the text has ten tokens or ten million. HGRN2 has 24
+ * MiB at 1.3 billion parameters and 40 MiB at 2.7 billion, SUPRA 64 MiB at 7 billion. A context is
  * scratch memory. It remembers no text, so any context of a model can continue any of its states.
  * For many characters you need one model, a state for each, and a context for each thread that
  * calls.
@@ -105,7 +107,9 @@
  * To take back a few tokens you do not need a copy of the state. griffin_mark copies only what
  * later tokens overwrite: 0.7 MB for RecurrentGemma 2B. griffin_rewind brings the state back, to
  * the bit, from up to griffin_options.rewind tokens beyond the mark. A mark fits the forks of a
- * state too.
+ * state too. HGRN2 and SUPRA overwrite their whole state with every token, so a mark is as large as
+ * the state, and a save too. Where there is no attention, `rewind` may be thousands: each costs 8
+ * bytes.
  *
  * griffin_step takes one token and griffin_prefill takes many. griffin_run takes any number of
  * tokens for any number of states, and reads each weight once for all of them. Logits need the
@@ -113,7 +117,9 @@
  *
  * To keep a frame budget, start a job with griffin_begin. Then call griffin_advance(context, 1)
  * while there is time. A unit costs about as much as reading half a megabyte of weights. No state
- * changes until griffin_advance returns 0, so a job can be dropped at any moment.
+ * changes until griffin_advance returns 0, so a job can be dropped at any moment. The last unit
+ * copies the new recurrent part into the state: 24 MiB are some milliseconds. A program that needs
+ * no slices sets griffin_context_options.no_slices, and contexts are smaller by as much.
  *
  *
  * THREADS
@@ -157,6 +163,9 @@
  *     float32), within 1e-5 of the size of the logits. That holds at any length, past the window
  *     and across chunk borders. A token sees itself and W earlier ones, as there; most ports see
  *     one less, which griffin_options.attn_keys = W reproduces. tests/inside_reference.c
+ *     HGRN2 and SUPRA are within 2e-5 of float64 where logits have a deviation of 1.5, as their
+ *     published programs are. A Transformer is exact within its window. Beyond it, it forgets as
+ *     every windowed state does, and is no longer what was trained. tests/test_kin.c
  * Same bits. Logits and states do not depend on the number of threads, on how tokens are cut into
  *     calls, on who shares a call, or on the instruction set. NUMBERS says why.
  *     tests/test_bits.c, inside_same_bits.c, test_threads.c, test_rewind.c, test_state.c
@@ -251,11 +260,14 @@
  *
  * LIMITS
  *
- * Inference only. Vector kernels exist for x86-64, aarch64 and WebAssembly with gcc (for Windows
- * since its version 12) and clang, and for x86-64 with Visual C++ 2022, tested with clang in its
- * place. Elsewhere plain C runs, with the same bits, and slowly. So do float weights in
- * WebAssembly, which has no fused multiply-add. A context cannot grow. Chat templates are not
- * interpreted: tools/commands/chat.c writes RecurrentGemma's turns itself.
+ * Inference only. Of Llama's layout: no scaled rotary embeddings, no experts, no norms of queries
+ * and keys. A state holds the keys and values of the whole window. Where a file's window is its
+ * training length, griffin_options.attn_keys makes it smaller. Vector kernels exist for x86-64,
+ * aarch64 and WebAssembly with gcc (for Windows since its version 12) and clang, and for x86-64
+ * with Visual C++ 2022, tested with clang in its place. Elsewhere plain C runs, with the same bits,
+ * and slowly. So do float weights in WebAssembly, which has no fused multiply-add. A context cannot
+ * grow. Chat templates are not interpreted: tools/commands/chat.c writes RecurrentGemma's turns
+ * itself.
  *
  *
  * VERSIONS
@@ -269,7 +281,8 @@
  *
  * HISTORY
  *
- *     0.2.0  2026-11-28  The library reads only what the converter writes; files of 0.1 are refused
+ *     0.2.0  2026-11-28  HGRN2, SUPRA, Llama's layout, and networks that mix all kinds of layers.
+ *                        The library reads only what the converter writes; files of 0.1 are refused
  *                        with the command that converts them, to the same bits. Grammars moved to
  *                        tools/griffin_grammar.h. griffin_get_metadata, griffin_get_operation,
  *                        GRIFFIN_TOKEN_MARKER, griffin_options.directory_only, griffin_ban and
@@ -2269,7 +2282,14 @@ static void grf_output_head(grf_builder *b) {
     grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, &out, 1)->soft_cap = b->config->soft_cap;
 }
 
-/* ---- mixers: what a layer can mix tokens with ---- */
+/* ---- mixers: what a layer can mix tokens with ----
+ * Any layer of a network can have any of these. To add one, write its builder beside its equations
+ * and give it a row here. The builder loads its weights by name, takes memory in a state with
+ * grf_remember, and adds operations from U onto X. Most of what a mixer needs is there: linear
+ * layers with an activation, norms of rows and of heads, convolutions, rotary embeddings. A new
+ * operation is a row of grf_op_types (>>run), and perhaps a kernel. The rows of grf_config_rows
+ * (>>config) name the letters of the mixers that use a number; files without such a layer need not
+ * have it. Marks, saves, rewinds, threads and slices know nothing of mixers. */
 
 typedef struct grf_mixer {
     char        letter;                     /* in griffin_config.blocks */
@@ -8304,8 +8324,8 @@ GV_KERNEL void GV(gates)(float *q, float *f, float *k, const float *lower, const
 
 /* For each row, with d ascending: S[d][e] = f[d] S[d][e] + k[d] v[e] and o[e] += q[d] S[d][e]. S
  * goes by once for `rows` rows, a constant at every call, whose o is in registers. Two rows hide
- * the latency of their sums. More, or blocks of S in registers for all rows, were not faster: q, k and
- * f of rows that are a power of two apart meet in the same lines of the first cache. */
+ * the latency of their sums. More rows, or blocks of S in registers for all rows, were not faster:
+ * q, k and f of rows that are a power of two apart meet in the same lines of the first cache. */
 #define GRF_OUTER_ROWS 2
 
 GV_INLINE void GV(outer_rows)(const int rows, const grf_outer *a, int row) {
