@@ -339,8 +339,8 @@ static int read_values(const job *j, const tensor *t, uint64_t first, uint64_t c
     if (weight_read(t->source, first, count, x, j->r) != 0) return -1;
     for (uint64_t i = 0; i < count; i++) {
         if (!isfinite(x[i]))
-            return report_fail(j->r, "tensor '%s': element %llu is not finite", weight_origin(t->source),
-                               (unsigned long long)(first + i));
+            return report_fail(j->r, "tensor '%s': element %llu is not finite",
+                               weight_origin(t->source), (unsigned long long)(first + i));
     }
     return 0;
 }
@@ -533,6 +533,11 @@ static void finish(job *j) {
     free(j->tile);
 }
 
+/* A message that only names a tensor gets the file before it. */
+static void name_source(const job *j) {
+    if (strncmp(j->r->text, "tensor '", 8) == 0) no_success(j);
+}
+
 /* What a host should know of attention over everything. */
 static void tell_window(const job *j) {
     const griffin_config *net = &j->m->config.net;
@@ -549,6 +554,7 @@ int parts_read(model_parts *m, const convert_options *options, report *r) {
     memset(m, 0, sizeof *m);
     start(&j, m, options, r);
     status = read_source(&j);
+    if (status != 0) name_source(&j);
     finish(&j);
     if (status != 0) parts_free(m);
     return status;
@@ -561,6 +567,7 @@ int parts_write(model_parts *m, const convert_options *options, char **image, si
     int status;
     start(&j, m, options, r);
     status = choose_types(&j) != 0 ? -1 : write_output(&j);
+    if (status != 0) name_source(&j);
     if (status == 0 && !options->output) {
         *image = (char *)j.out.image.data;
         *size = j.out.image.size;

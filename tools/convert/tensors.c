@@ -265,6 +265,10 @@ int tensors_list(tensors *t, const griffin_config *net) {
     return -1;
 }
 
+int tensors_list_head(tensors *t, const griffin_config *net) {
+    return list_one(t, net, "", &last_rows[COUNT(last_rows) - 1]) ? 0 : -1;
+}
+
 int tensors_find(tensors *t, griffin_config *net, const weights *w, int crop, report *r) {
     finder f = {t, net, w, "model.", NULL, crop, r};
     int status;

@@ -62,7 +62,7 @@ static int copy_weights(net *n, const model_parts *source) {
 }
 
 net *persona_net(const char *path, int longest) {
-    convert_options o = { NULL, NULL, "f32", "f32", NULL, NULL, NULL, NULL, 0, 0, 1 };
+    convert_options o = { NULL, NULL, "f32", "f32", NULL, NULL, NULL, NULL, 0, 0, 1, 0 };
     model_parts source;
     report r = { "" };
     net *n = NULL;
