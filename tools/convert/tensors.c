@@ -258,8 +258,8 @@ static int refuse_unknown(const finder *f) {
 }
 
 int tensors_list(tensors *t, const griffin_config *net) {
-    finder f = {t, net, NULL, "model.", NULL, 0, NULL};
     memset(t, 0, sizeof *t);
+    finder f = {t, net, NULL, "model.", NULL, 0, NULL};
     if (visit_all(net, list_needed, &f) == 0) return 0;
     tensors_free(t);
     return -1;
