@@ -2740,12 +2740,13 @@ static uint8_t *grf_new_kv(const griffin_context *c, int64_t ring, int which, in
     return c->kv + ring / l->slots * c->max_rows + (which * c->max_rows + row) * l->kv_row;
 }
 
-/* Without angles heads are only copied and multiplied by the scale. */
+/* Without angles, heads are only copied and multiplied by the scale. */
 static void grf_run_rope(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
     int half = op->in[1] ? c->model->info.config.rope_dims / 2 : 0;
     int hd = c->model->info.config.head_dim, repeats = op->heads / op->heads_in;
     for (; from < to; from++) {
-        const float *x = grf_row(c, op->in[0], from), *cosine = grf_row(c, op->in[1], from);
+        const float *x = grf_row(c, op->in[0], from);
+        const float *cosine = half ? grf_row(c, op->in[1], from) : x;   /* x: not read */
         float *y = grf_row(c, op->out[0].buffer, from);
         for (int h = 0; h < op->heads; h++)
             c->model->kernels->rope(y + h * op->head_stride, x + h / repeats * hd, cosine,
@@ -2891,11 +2892,9 @@ static void grf_outer_rows(const griffin_context *c, const grf_op *op, int64_t t
     a.state = state;
     a.q = grf_row(c, op->in[0], row) + h * hd;      a.q_stride = c->model->layout.width[op->in[0]];
     a.k = grf_row(c, op->in[1], row) + k_head * hd; a.k_stride = c->model->layout.width[op->in[1]];
-    a.f = op->vector[0] + h * hd;                   a.f_stride = 0;
-    if (!op->vector[0]) {
-        a.f = grf_row(c, op->in[3], row) + h * hd;
-        a.f_stride = c->model->layout.width[op->in[3]];
-    }
+    a.f = op->vector[0] ? op->vector[0] : grf_row(c, op->in[3], row);
+    a.f += h * hd;
+    a.f_stride = op->vector[0] ? 0 : c->model->layout.width[op->in[3]];
     a.v = v; a.o = o;
     a.keys = (int)hd; a.rows = count;
     memset(v, 0, (size_t)count * GRF_TILE * 4);
