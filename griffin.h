@@ -285,8 +285,8 @@
  *                        The library reads only what the converter writes; files of 0.1 are refused
  *                        with the command that converts them, to the same bits. Grammars moved to
  *                        tools/griffin_grammar.h. griffin_get_metadata, griffin_get_operation,
- *                        GRIFFIN_TOKEN_MARKER, griffin_options.directory_only, griffin_ban and
- *                        griffin_heal. Calls that cannot be
+ *                        GRIFFIN_TOKEN_MARKER, griffin_options.directory_only, griffin_ban,
+ *                        griffin_heal, griffin_context_options.no_slices. Calls that cannot be
  *                        dropped write recurrent states in place. Every call works on a stack of
  *                        64 KB. Compiler options that change floats are refused. griffin_tile_*,
  *                        griffin_preset and griffin_options.config are gone. Saves are version 3;
