@@ -27,6 +27,39 @@ static int add_weight(weights *w, const net_weight *from, report *r) {
     return 0;
 }
 
+/* The two vectors of a layer that stand for lower_bounds in a file. */
+static int add_floor(const training *t, weights *w, int layer, float *room, double *values,
+                     report *r) {
+    static const char *const names[] = { "lower_bound", "gate_range" };
+    const griffin_config *shape = &t->config.net;
+    const net_weight *bounds = &t->weights[t->weight_count - 1];
+    uint64_t D = (uint64_t)shape->width;
+    net_floor(shape, bounds->value, layer, room, room + D);
+    for (int i = 0; i < 2; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "model.layers.%d.temporal_block.%s", layer, names[i]);
+        for (uint64_t j = 0; j < D; j++) values[j] = (double)room[i * (int)D + (int)j];
+        if (!weights_add_vector(w, name, values, D, "the network", r)) return -1;
+    }
+    return 0;
+}
+
+static int add_floors(const training *t, weights *w, report *r) {
+    size_t D = (size_t)t->config.net.width;
+    double *values = (double *)malloc(2 * D * sizeof *values);
+    float *room = (float *)malloc(2 * D * sizeof *room);
+    int status = values && room ? 0 : report_fail(r, "out of memory");
+    for (int i = 0; status == 0 && i < t->config.net.layers; i++)
+        if (t->config.net.blocks[i] == 'h') status = add_floor(t, w, i, room, values, r);
+    free(values);
+    free(room);
+    return status;
+}
+
+static int is_lower_bounds(const net_weight *w) {
+    return strcmp(w->name, "model.lower_bounds") == 0;
+}
+
 /* The network as the converter wants it; the weights stay where they are. */
 static int parts_of(training *t, model_parts *m, report *r) {
     int status = 0;
@@ -35,7 +68,8 @@ static int parts_of(training *t, model_parts *m, report *r) {
     m->vocabulary = t->vocabulary;
     m->has_vocabulary = t->vocabulary.count != 0;
     for (int i = 0; status == 0 && i < t->weight_count; i++)
-        status = add_weight(&m->w, &t->weights[i], r);
+        status = is_lower_bounds(&t->weights[i]) ? add_floors(t, &m->w, r)
+                                                 : add_weight(&m->w, &t->weights[i], r);
     if (weights_finish(&m->w, status, "the network", r) != 0) return -1;
     status = tensors_find(&m->tensors, &m->config.net, &m->w, 0, r);
     if (status != 0) weights_close(&m->w);

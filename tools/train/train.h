@@ -13,12 +13,12 @@
 #include "data.h"
 #include "net.h"
 
-typedef enum train_task { TASK_NONE, TASK_COPYING, TASK_INDUCTION } train_task;
+typedef enum train_task { TASK_NONE, TASK_COPYING, TASK_INDUCTION, TASK_RECALL } train_task;
 
 typedef struct train_options {
     const char *corpus, *output, *save_hf, *valid, *from, *checkpoint, *plot, *prompt, *type, *name;
     const char *blocks, *time, *quantise;
-    int   preset, kind, task, split;
+    int   preset, kind, task, split;        /* kind -1: a Griffin, or what --from has */
     int   width, layers, heads, kv_heads, mlp, lru, window, vocab;
     int   length, batch;                    /* these and the sizes above, 0: as the preset has it */
     int   steps, reports, sample, valid_limit, seed, threads, resume, keep_last, afresh;
@@ -93,7 +93,7 @@ void train_unround(training *t);
 
 /* ---- task.c ---------------------------------------------------------------------------- */
 
-enum { TASK_VOCABULARY = 18 };
+int task_vocabulary(train_task task);
 
 /* Sequences number * sequences and on of a task. */
 void task_batch(train_task task, uint64_t seed, int64_t number, batch *b);
