@@ -931,6 +931,7 @@ static void square_job(void *data, int index, real *scratch) {
     piece c = piece_of(s->n, index);
     double sum = 0;
     (void)scratch;
+    if (c.w->held) memset(c.w->gradient + c.start, 0, (c.end - c.start) * sizeof(real));
     for (size_t i = c.start; i < c.end; i += DEPTH) {
         int count = c.end - i < DEPTH ? (int)(c.end - i) : DEPTH;
         sum += (double)dot(c.w->gradient + i, c.w->gradient + i, count);
@@ -946,7 +947,7 @@ static void adam_job(void *data, int index, real *scratch) {
     real *restrict value = c.w->value, *restrict gradient = c.w->gradient;
     real *restrict mean = c.w->mean, *restrict square = c.w->square;
     (void)scratch;
-    if (s->adam->momentum > 0 && is_for_muon(s->n, c.w)) return;
+    if (c.w->held || (s->adam->momentum > 0 && is_for_muon(s->n, c.w))) return;
     for (size_t i = c.start; i < c.end; i++) {
         real d = gradient[i] * s->clip;
         mean[i] = b1 * mean[i] + (1 - b1) * d;
@@ -1008,6 +1009,7 @@ static void muon_job(void *data, int index, real *scratch) {
     real *restrict value = w->value + part->start, *restrict gradient = w->gradient + part->start;
     real *restrict mean = w->mean + part->start;
     size_t down = turned ? 1 : cols, right = turned ? rows : 1;         /* steps in x */
+    if (w->held) return;
     for (size_t i = 0; i < rows; i++)
         for (size_t j = 0; j < cols; j++) {
             size_t at = i * cols + j;

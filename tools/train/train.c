@@ -3,6 +3,7 @@
 
 #include "train.h"
 #include "bpe.h"
+#include "../convert/hf_writer.h"
 #include "../convert/quantise.h"
 
 #include <limits.h>
@@ -21,6 +22,7 @@ int command_train(int argc, char **argv);
 
 #define PRESETS "tiny|small|medium|large"
 #define KINDS   "griffin|hawk|attention|hgrn2|supra"
+#define FEATURES "kept|random"
 #define TASKS   "none|copying|induction|recall"
 
 enum { TINY, SMALL };
@@ -69,7 +71,7 @@ static void set_proportions(train_options *o) {
     set_default(&o->mlp, 3 * o->width);
     set_default(&o->lru, o->width);
     set_default(&o->batch, 16);
-    if (!o->blocks && !o->from) o->blocks = kinds[kind_of(o)].blocks;
+    if (!o->blocks && !(o->from && o->kind < 0)) o->blocks = kinds[kind_of(o)].blocks;
 }
 
 static int check_shape(const command *c, const train_options *o) {
@@ -99,7 +101,7 @@ static void make_plain(griffin_config *shape, int kind) {
     shape->soft_cap = 0;
     shape->no_biases = 1;
     shape->activation = GRIFFIN_SILU;
-    if (kind == SUPRA) shape->rope_dims = shape->head_dim;
+    shape->rope_dims = shape->head_dim;
 }
 
 static int build_config(model_config *c, const train_options *o) {
@@ -212,8 +214,12 @@ static int make_net(training *t) {
 }
 
 static int begin_anew(training *t, const texts *x) {
+    report r = { "" };
     if (!t->o.task && make_vocabulary(t, x)) return 1;
-    return build_config(&t->config, &t->o) || make_net(t);
+    if (build_config(&t->config, &t->o)) return 1;
+    if (t->o.save_hf && hf_can_write(&t->config.net, &t->vocabulary, &r) != 0)
+        return complain("--save-hf: %s", r.text);
+    return make_net(t);
 }
 
 static int begin_from(training *t) {
@@ -313,9 +319,12 @@ static int check_files(const command *c, const train_options *o) {
 }
 
 static int check_numbers(const command *c, const train_options *o) {
-    if (o->from && (o->width || o->heads || o->kv_heads || o->mlp || o->lru || o->vocab || o->window
-                    || o->blocks))
-        return options_wrong(c, "--from decides about the shape; only --layers can add to it");
+    if (o->from && (o->width || o->heads || o->kv_heads || o->mlp || o->lru || o->vocab
+                    || o->window))
+        return options_wrong(c, "--from decides about the shape; only --layers can add to it, and "
+                             "--kind or --blocks change mixers");
+    if (!o->from && (o->features || o->mixer_only))
+        return options_wrong(c, "--features and --mixer-only need --from");
     if (o->task && o->length && o->length < 32) return options_wrong(c, "--length: at least 32");
     if (o->batch > 1 << 16) return options_wrong(c, "--batch: at most %d", 1 << 16);
     if (o->hold_out > 0.5f) return options_wrong(c, "--hold-out: at most 0.5");
@@ -346,7 +355,12 @@ static int prepare(const command *c, training *t) {
     { "name", NULL, OPTION_TEXT, &(o).name, "TEXT", "what the model is called" }, \
     { "save-hf", NULL, OPTION_TEXT, &(o).save_hf, "DIR", "write Hugging Face's layout too" }, \
     { "from", NULL, OPTION_TEXT, &(o).from, "PATH", \
-      "go on from such a directory, or from an f32 GGUF file; --layers can add layers" }, \
+      "go on from such a directory, or from an f32 GGUF file; --layers can add layers, and --kind " \
+      "or --blocks change them to h or s" }, \
+    { "features", NULL, OPTION_CHOICE, &(o).features, FEATURES, \
+      "attention that becomes SUPRA: q and k as they were, or times random matrices" }, \
+    { "mixer-only", NULL, OPTION_FLAG, &(o).mixer_only, NULL, \
+      "train only what is new: changed mixers and added layers" }, \
     { "time", NULL, OPTION_TEXT, &(o).time, "T", "for so long: 90m, 2h, 45s (default: 10m)" }, \
     { "steps", NULL, OPTION_COUNT, &(o).steps, "N", "or for so many steps; 0: by time" }, \
     { "checkpoint", NULL, OPTION_TEXT, &(o).checkpoint, "FILE", \
