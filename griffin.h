@@ -740,11 +740,16 @@ GRIFFIN_API void griffin_accept(griffin_sampler *sampler, int32_t token);
  * All of it fails with E_VOCABULARY if the model came without a tokenizer. */
 
 typedef struct griffin_encoding {           /* zero: a whole prompt, as the model wants it */
-    int    no_bos;                          /* leave out the bos that the model asks for */
+    int    no_bos;                          /* leave out bos, or whatever the model asks for
+                                             * before a text */
     int    no_special;                      /* turn markers in the text are plain text */
-    int    continues;                       /* follows earlier text: no bos, no space before it */
+    int    continues;                       /* 1: follows earlier text, so no bos and no space
+                                             * before it; 2: follows a token such as a turn marker,
+                                             * so no bos, and a space if the model wants it there */
     void  *scratch;                         /* null: ask the model's allocator */
     size_t scratch_size;                    /* griffin_encode_size says how much is enough */
+    int    ends;                            /* the text is complete: the eos or whatever the model
+                                             * asks for after a text comes, too */
 } griffin_encoding;
 
 /* Returns how many tokens the text makes; writes at most capacity of them, so capacity 0 asks for
@@ -4379,13 +4384,14 @@ static int grf_config_load(const grf_gguf *file, griffin_config *g, const grf_ho
  *
  * There are three kinds of vocabulary. >>text tells how each of them cuts a text into pieces.
  *
- *     GRF_BY_SCORE    SentencePiece: every piece has a score
+ *     GRF_BY_SCORE    SentencePiece, as Gemma, Llama 2 and Mistral have it: every piece has a score
  *     GRF_BY_RANK     pieces of the same form, but with a list of merges instead of scores
- *     GRF_BYTE_LEVEL  GPT-2: pieces of bytes, with a list of merges
+ *     GRF_BYTE_LEVEL  GPT-2, SmolLM and Llama 3: pieces of bytes, with a list of merges
  *
  * The metadata keys are those of llama.cpp: "tokenizer.ggml.tokens" has the texts, ".token_type"
  * a griffin_token_kind for each, ".scores" or ".merges" what decides. A vocabulary without scores
- * is GRF_BY_RANK. Keys that start with "griffin." are ours.
+ * is GRF_BY_RANK. ".pre" tells how a byte-level vocabulary splits a text into words: grf_splits.
+ * Keys that start with "griffin." are ours.
  *
  * Two spellings are needed to read a piece. In the first two kinds U+2581 stands for a space, and
  * a piece <0x00> to <0xFF> of type byte stands for that byte. In byte-level pieces one printable
@@ -4394,8 +4400,34 @@ static int grf_config_load(const grf_gguf *file, griffin_config *g, const grf_ho
 #define GRF_MOST_TOKENS 2097152
 #define GRF_MOST_MERGES 16777216
 #define GRF_SPACE       "\xE2\x96\x81"      /* U+2581 stands for a space in pieces */
+#define GRF_MOST_AROUND 16                  /* tokens before a text, and after it */
 
 enum grf_bpe { GRF_BY_SCORE, GRF_BY_RANK, GRF_BYTE_LEVEL };
+
+/* How a text is split into words, by the name in ".pre"; see the words of >>text. whole_words and
+ * add_bos hold where no key says otherwise. */
+typedef struct grf_split {
+    const char *pre;
+    uint8_t     llama3;                     /* the expression of Llama 3, or else that of GPT-2 */
+    uint8_t     digits_apart;               /* before that, every number is a word of its own */
+    uint8_t     whole_words;                /* a word that is a piece needs no merges */
+    uint8_t     add_bos;
+} grf_split;
+
+static const grf_split grf_splits[] = {
+    { "default",   0, 0, 0, 0 },            /* the first also stands for a file without the key */
+    { "gpt-2",     0, 0, 0, 0 },
+    { "gpt2",      0, 0, 0, 0 },
+    { "phi-2",     0, 0, 0, 0 },
+    { "smollm",    0, 1, 0, 0 },
+    { "starcoder", 0, 1, 0, 0 },
+    { "refact",    0, 1, 0, 0 },
+    { "codeshell", 0, 1, 0, 0 },
+    { "llama-bpe", 1, 0, 1, 1 },
+    { "llama3",    1, 0, 1, 1 },
+    { "llama-v3",  1, 0, 1, 1 },
+    { "smaug-bpe", 1, 0, 0, 0 }
+};
 
 /* Two sets of griffin_token_kind: pieces that merges can make, and pieces that only rules make. One
  * text may be a piece in each of the two sets, but only once in each. */
@@ -4421,11 +4453,18 @@ typedef struct grf_special { uint32_t child, sibling; int32_t id; uint8_t byte; 
 struct grf_vocab {
     int          count;                     /* tokens; 0: no vocabulary */
     int          kind;                      /* enum grf_bpe */
+    const grf_split *split;                 /* of a byte-level vocabulary */
     int32_t      bos, eos, eot, pad, unknown;   /* -1: none */
     int          add_bos, add_eos;
+    int32_t      before[GRF_MOST_AROUND];   /* the tokens that a text gets before it, */
+    int32_t      after[GRF_MOST_AROUND];    /* and those after it */
+    int          before_count, after_count;
     int          dummy_prefix;              /* text starts with a space of its own, */
     int          as_suffix;                 /* or ends with it; */
-    int          each_stretch;              /* so does the text after a piece that was cut out */
+    int          each_stretch;              /* so does the text after a piece that was cut out; */
+    int          prefix_once;               /* but not if it starts with a space anyway */
+    int          split_at_spaces;           /* by rank: every space starts a word */
+    int          whole_words;               /* byte-level: a word that is a piece stays whole */
     int32_t      first_added;               /* by score: from here on, pieces are cut out of text */
     int          verbatim;                  /* plain spaces of user-defined pieces are meant so */
     int          trim;                      /* runs of spaces shrink to one, none at the ends */
@@ -4574,13 +4613,22 @@ static int32_t grf_special_match(const grf_vocab *v, const char *text, uint64_t 
     return best;
 }
 
+/* [INST], [/INST], [TOOL_CALLS]: capitals, _ and / in brackets. */
+static int grf_piece_is_bracketed(const grf_piece *piece) {
+    uint32_t n = piece->length - 1, i = 1;
+    if (n < 2 || piece->text[0] != '[' || piece->text[n] != ']') return 0;
+    while (i < n && memchr("ABCDEFGHIJKLMNOPQRSTUVWXYZ_/", piece->text[i], 28)) i++;
+    return i == n;
+}
+
 /* A user-defined piece counts as a turn marker if a key names it, or if it is spelled like
- * <start_of_turn> or <|im_end|>. HTML tags, which vocabularies also define, have no _ and no |. */
+ * <start_of_turn>, <|im_end|> or [INST]. HTML tags, which vocabularies also define, have no _ and
+ * no |. */
 static int grf_piece_is_marker(const grf_vocab *v, int32_t id) {
     const grf_piece *piece = &v->pieces[id];
     if (GRF_RESERVED >> piece->type & 1) return 1;
     if (piece->type != GRIFFIN_TOKEN_USER_DEFINED) return 0;
-    if (id == v->bos || id == v->eos || id == v->eot) return 1;
+    if (id == v->bos || id == v->eos || id == v->eot || grf_piece_is_bracketed(piece)) return 1;
     return piece->text[0] == '<' && piece->text[piece->length - 1] == '>'
         && (memchr(piece->text, '_', piece->length) || memchr(piece->text, '|', piece->length));
 }
@@ -4623,9 +4671,24 @@ static int grf_special_index(grf_vocab *v, const grf_host *host) {
 
 /* ---- loading ----------------------------------------------------------------------- */
 
+static int grf_vocab_load_split(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const char *key = "tokenizer.ggml.pre", *pre = grf_splits[0].pre;
+    uint64_t length = strlen(pre);
+    int found = grf_gguf_get_string(g, key, &pre, &length, host);
+    if (found < 0) return found;
+    for (int i = 0; i < GRF_COUNT(grf_splits); i++) {
+        v->split = &grf_splits[i];
+        if (strlen(v->split->pre) == length && memcmp(v->split->pre, pre, (size_t)length) == 0) {
+            return GRIFFIN_OK;
+        }
+    }
+    return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "%s '%t': only the splits of 'gpt-2', 'smollm' "
+                    "and 'llama-bpe' are supported", key, pre, (size_t)length);
+}
+
 static int grf_vocab_load_kind(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const char *model = "", *pre = "default";
-    uint64_t length = 0, pre_length = 7;
+    const char *model = "";
+    uint64_t length = 0;
     int found = grf_gguf_get_string(g, "tokenizer.ggml.model", &model, &length, host);
     if (found < 0) return found;
     if (length == 5 && memcmp(model, "llama", 5) == 0) return GRIFFIN_OK;
@@ -4634,13 +4697,7 @@ static int grf_vocab_load_kind(grf_vocab *v, const grf_gguf *g, const grf_host *
                         "'gpt2' are supported", model, (size_t)length);
     }
     v->kind = GRF_BYTE_LEVEL;
-    found = grf_gguf_get_string(g, "tokenizer.ggml.pre", &pre, &pre_length, host);
-    if (found < 0) return found;
-    if ((pre_length == 7 && memcmp(pre, "default", 7) == 0)
-        || (pre_length == 5 && memcmp(pre, "gpt-2", 5) == 0)
-        || (pre_length == 4 && memcmp(pre, "gpt2", 4) == 0)) return GRIFFIN_OK;
-    return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "tokenizer.ggml.pre '%t': only 'default' and "
-                    "'gpt-2' are supported", pre, (size_t)pre_length);
+    return grf_vocab_load_split(v, g, host);
 }
 
 static int grf_vocab_load_texts(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
@@ -4720,16 +4777,19 @@ static int grf_vocab_load_scores(grf_vocab *v, const grf_gguf *g, const grf_host
 }
 
 static int grf_vocab_load_flags(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    int pieces = v->kind != GRF_BYTE_LEVEL;
+    int pieces = v->kind != GRF_BYTE_LEVEL, bos = pieces || v->split->add_bos;
     const struct { const char *key; int *value, absent; } flags[] = {
-        { "tokenizer.ggml.add_bos_token",                 &v->add_bos,      pieces },
-        { "tokenizer.ggml.add_eos_token",                 &v->add_eos,      0 },
-        { "tokenizer.ggml.add_space_prefix",              &v->dummy_prefix, pieces },
-        { "tokenizer.ggml.remove_extra_whitespaces",      &v->trim,         0 },
-        { "griffin.tokenizer.escape_whitespaces",         &v->escape,       1 },
-        { "griffin.tokenizer.treat_whitespace_as_suffix", &v->as_suffix,    0 },
-        { "griffin.tokenizer.space_prefix_everywhere",    &v->each_stretch, 0 },
-        { "griffin.tokenizer.verbatim_pieces",            &v->verbatim,     0 }
+        { "tokenizer.ggml.add_bos_token",                 &v->add_bos,         bos },
+        { "tokenizer.ggml.add_eos_token",                 &v->add_eos,         0 },
+        { "tokenizer.ggml.add_space_prefix",              &v->dummy_prefix,    pieces },
+        { "tokenizer.ggml.remove_extra_whitespaces",      &v->trim,            0 },
+        { "griffin.tokenizer.escape_whitespaces",         &v->escape,          1 },
+        { "griffin.tokenizer.treat_whitespace_as_suffix", &v->as_suffix,       0 },
+        { "griffin.tokenizer.space_prefix_everywhere",    &v->each_stretch,    0 },
+        { "griffin.tokenizer.space_prefix_once",          &v->prefix_once,     0 },
+        { "griffin.tokenizer.split_at_spaces",            &v->split_at_spaces, 0 },
+        { "griffin.tokenizer.ignore_merges", &v->whole_words, !pieces && v->split->whole_words },
+        { "griffin.tokenizer.verbatim_pieces",            &v->verbatim,        0 }
     };
     for (int i = 0; i < GRF_COUNT(flags); i++) {
         *flags[i].value = flags[i].absent;
@@ -4765,7 +4825,34 @@ static int grf_vocab_load_ids(grf_vocab *v, const grf_gguf *g, const grf_host *h
     if (v->kind != GRF_BY_SCORE) v->first_added = 0;
     else if (v->first_added < 0) v->first_added = v->count;
     v->add_bos = v->add_bos && v->bos >= 0;
+    v->add_eos = v->add_eos && v->eos >= 0;
     return GRIFFIN_OK;
+}
+
+/* The tokens before or after a text: those of a list, or else one if a flag says so. */
+static int grf_vocab_load_around(const grf_vocab *v, const grf_gguf *g, const char *key, int add,
+                                 int32_t one, int32_t *ids, int *count, const grf_host *host) {
+    const grf_kv *array = NULL;
+    int found = grf_gguf_get_array(g, key, GRIFFIN_VALUE_U32, &array, host);
+    *count = found > 0 ? (int)(array->count & INT32_MAX) : add;
+    ids[0] = one;
+    if (found <= 0) return found;
+    int sound = array->count <= GRF_MOST_AROUND;
+    for (int i = 0; sound && i < *count; i++) {
+        uint32_t id = grf_get_u32(g->data + array->offset + 4 * (size_t)i);
+        sound  = id < (uint32_t)v->count;
+        ids[i] = (int32_t)id;
+    }
+    return sound ? GRIFFIN_OK : grf_fail(host, GRIFFIN_E_FORMAT, "%s: expected at most %d tokens "
+                                         "from 0 to %d", key, GRF_MOST_AROUND, v->count - 1);
+}
+
+static int grf_vocab_load_template(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    int error = grf_vocab_load_around(v, g, "griffin.tokenizer.tokens_before", v->add_bos, v->bos,
+                                      v->before, &v->before_count, host);
+    return error ? error
+                 : grf_vocab_load_around(v, g, "griffin.tokenizer.tokens_after", v->add_eos, v->eos,
+                                         v->after, &v->after_count, host);
 }
 
 static int grf_vocab_load_surface(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
@@ -4932,21 +5019,26 @@ static void grf_vocab_free(grf_vocab *v, const grf_host *host) {
     memset(v, 0, sizeof *v);
 }
 
+/* Pieces of these names end a turn, unless a key names another. */
 static int grf_vocab_fill(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
                           const grf_host *host) {
+    static const char *const ends[] = { "<end_of_turn>", "<|im_end|>", "<|eot_id|>" };
     int error = grf_vocab_load_kind(v, g, host);
     if (!error) error = grf_vocab_load_texts(v, g, tokens, host);
     if (!error) error = grf_vocab_load_types(v, g, host);
     if (!error) error = grf_vocab_load_scores(v, g, host);
     if (!error) error = grf_vocab_load_flags(v, g, host);
     if (!error) error = grf_vocab_load_ids(v, g, host);
+    if (!error) error = grf_vocab_load_template(v, g, host);
     if (!error) error = grf_vocab_load_surface(v, g, host);
     if (!error) error = grf_vocab_load_map(v, g, host);
     if (!error) error = grf_vocab_repair_texts(v, host);
     if (!error) error = grf_vocab_index_texts(v, host);
     if (!error) error = grf_vocab_index_bytes(v, host);
     if (error) return error;
-    if (v->eot < 0) v->eot = grf_vocab_find_any(v, "<end_of_turn>", 13);
+    for (int i = 0; v->eot < 0 && i < GRF_COUNT(ends); i++) {
+        v->eot = grf_vocab_find_any(v, ends[i], strlen(ends[i]));
+    }
     error = grf_special_index(v, host);
     return error ? error : grf_vocab_load_merges(v, g, host);
 }
@@ -4989,9 +5081,10 @@ static int grf_vocab_load(grf_vocab *v, const grf_gguf *g, const grf_host *host)
  * neighbours can be joined if the list of merges has the pair. The pair that stands first in the
  * list comes first. A character that is no piece is cut into the tokens of its bytes.
  *
- * GRF_BYTE_LEVEL (GPT-2). The text is cut into words by a fixed pattern, and every byte of a word
- * is a symbol. Pairs and their order are as by rank, but no pair reaches from one word to the
- * next. Every byte has a token, so nothing is unknown. Spaces stay at the start of their word.
+ * GRF_BYTE_LEVEL (GPT-2, SmolLM, Llama 3). The text is cut into words by one of two expressions,
+ * and every byte of a word is a symbol. Pairs and their order are as by rank, but no pair reaches
+ * from one word to the next. Every byte has a token, so nothing is unknown. Spaces stay at the
+ * start of their word.
  *
  * In all of them the leftmost of equal pairs comes first. Encoding takes three steps: the text is
  * rewritten and cut (grf_encoder_prepare), the symbols are joined (grf_encoder_merge), and the
@@ -5002,8 +5095,8 @@ static int grf_vocab_load(grf_vocab *v, const grf_gguf *g, const grf_host *host)
 #define GRF_BROKEN    "\xEF\xBF\xBD"        /* U+FFFD stands for a byte that is not UTF-8 */
 
 /* A stretch of rewritten text that becomes one token unless it is joined with a neighbour. prev and
- * next link only neighbours that may be joined: special pieces have none, and words of GPT-2 are
- * not linked to each other. */
+ * next link only neighbours that may be joined: special pieces have none, and words are not linked
+ * to each other. */
 typedef struct grf_symbol { uint32_t start, length; int32_t prev, next, id; } grf_symbol;
 
 /* A pair that can be joined into the piece `id`. `order` is its score or rank, and in the lower
@@ -5101,7 +5194,9 @@ static void grf_encoder_normalise(grf_encoder *e, const char *text, uint64_t len
         if (next.length != 1 || next.text[0] != ' ') break;
     }
     if (text == end) return;
-    if (first && v->dummy_prefix && !v->as_suffix) grf_encoder_append(e, " ", 1);
+    int spaced = v->prefix_once
+              && (*text == ' ' || (end - text >= 3 && memcmp(text, GRF_SPACE, 3) == 0));
+    if (first && v->dummy_prefix && !v->as_suffix && !spaced) grf_encoder_append(e, " ", 1);
     for (; text < end; text += next.used) {
         next = grf_encoder_rewrite(e, text, (uint64_t)(end - text));
         while (drop && next.length && next.text[0] == ' ') { next.text++; next.length--; }
@@ -5167,17 +5262,25 @@ static void grf_encoder_split_characters(grf_encoder *e, uint64_t from) {
             grf_encoder_add_special(e, at, length, id);
         } else {
             length = (uint64_t)grf_utf8_length(text, e->text.length - at);
+            if (e->v->split_at_spaces && length == 3 && !memcmp(text, GRF_SPACE, 3)) e->apart = 1;
             grf_encoder_add_character(e, at, length);
         }
     }
 }
 
-/* ---- words of GPT-2 --------------------------------------------------------------------
- *     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+           */
+/* ---- words -------------------------------------------------------------------------------
+ * GPT-2, and SmolLM with every number apart before that:
+ *
+ *     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+ *
+ * Llama 3:
+ *
+ *     (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|
+ *     \s*[\r\n]+|\s+(?!\S)|\s+                                                                */
 
 enum grf_class { GRF_OTHER, GRF_LETTER, GRF_NUMBER, GRF_BLANK };
 
-/* The code points of each class in Unicode 14, which no file brings along: how many are not of the
+/* The code points of each class in Unicode 16, which no file brings along: how many are not of the
  * class, how many are, how many are not, and so on. */
 static const uint16_t grf_blanks[] = {
     9,5,18,1,100,1,26,1,5599,1,2431,11,29,2,5,1,47,1,4000,1
@@ -5194,29 +5297,31 @@ static const uint16_t grf_letters[] = {
     4,13,12,1,17,38,1,1,5,1,2,43,1,333,1,4,2,7,1,1,1,4,2,41,1,4,2,33,1,4,2,7,1,1,1,4,2,15,1,57,1,4,
     2,67,37,16,16,86,2,6,3,620,2,17,1,26,5,75,6,8,7,18,13,19,14,18,14,13,1,3,15,52,35,1,4,1,67,89,7,
     5,2,34,1,1,5,70,10,31,49,30,2,5,11,44,4,26,54,23,9,53,82,1,93,47,17,8,54,30,13,2,10,44,26,36,41,
-    3,10,36,2,9,7,43,2,3,41,4,1,6,1,2,3,1,5,192,64,278,2,6,2,38,2,6,2,8,1,1,1,1,1,1,1,31,2,53,1,7,1,
-    1,3,3,1,7,3,4,2,6,4,13,5,3,1,7,116,1,13,1,16,13,101,1,4,1,2,10,1,1,3,5,6,1,1,1,1,1,1,4,1,11,2,4,
-    5,5,4,1,52,2,2683,229,6,4,3,2,12,38,1,1,5,1,2,56,7,1,16,23,9,7,1,7,1,7,1,7,1,7,1,7,1,7,1,7,80,1,
-    469,2,42,5,5,2,4,86,6,3,1,90,1,4,5,43,1,94,17,32,48,16,512,6592,64,22157,67,46,2,269,3,16,10,2,
-    20,47,16,31,2,70,49,9,2,103,2,64,5,2,1,1,1,5,24,16,1,3,1,4,1,23,29,52,14,50,62,6,3,1,1,2,11,28,
-    10,23,25,29,7,47,28,1,16,5,1,10,10,5,1,41,23,3,1,8,20,23,3,1,3,50,1,1,3,2,2,5,2,1,1,1,24,3,2,11,
-    7,3,12,6,2,6,2,6,9,7,1,7,1,43,1,14,6,115,29,11172,12,23,4,49,8452,366,2,106,38,7,12,5,5,1,1,10,
-    1,13,1,5,1,1,1,2,1,2,1,108,33,363,18,64,2,54,40,12,116,5,1,135,36,26,6,26,11,89,3,6,2,6,2,6,2,3,
-    35,12,1,26,1,19,1,2,1,15,2,14,34,123,389,29,3,49,47,32,13,20,1,8,6,38,10,30,2,36,4,8,48,158,18,
-    36,4,36,4,40,8,52,12,11,1,15,1,7,1,2,1,11,1,15,1,7,1,2,67,311,9,22,10,8,24,6,1,42,1,9,69,6,2,1,
-    1,44,1,2,3,1,2,23,10,23,9,31,65,19,1,2,10,22,10,26,70,56,6,2,64,1,15,4,1,3,1,29,42,29,3,29,35,8,
-    1,28,27,54,10,22,10,19,13,18,110,73,55,51,13,51,13,36,348,42,6,2,78,29,10,1,8,22,42,18,46,21,27,
-    23,12,53,57,2,2,1,13,45,32,25,26,36,29,1,2,1,8,35,3,1,12,48,14,4,21,1,1,1,35,18,1,25,84,7,1,1,1,
-    4,1,15,1,10,7,47,38,8,2,2,2,22,1,7,1,2,1,5,3,1,18,1,12,5,158,53,18,4,20,3,30,48,20,2,1,1,184,47,
-    41,4,36,48,20,1,59,43,13,1,71,27,37,7,185,44,116,64,31,8,2,1,2,8,1,2,1,24,15,1,1,1,94,8,2,39,16,
-    1,1,1,28,1,10,40,7,1,21,1,11,46,19,1,18,73,263,9,1,37,17,1,49,30,112,7,1,2,1,38,21,1,25,6,1,2,1,
-    32,14,1,327,19,189,1,79,922,230,196,2636,97,15,1071,4049,583,8633,569,7,31,17,79,17,30,18,48,16,
-    4,31,21,5,19,688,64,128,75,5,1,66,13,64,2,1,1,28,6136,8,1238,42,9,8935,4,1,7,1,2,1,291,45,3,17,
-    4,8,396,2308,107,5,13,3,9,7,10,5990,85,1,71,1,2,2,1,2,2,2,4,1,12,1,1,1,7,1,65,1,4,2,8,1,7,1,28,
-    1,4,1,5,1,1,3,7,1,340,2,25,1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,8,1844,31,481,45,10,7,
-    16,1,321,30,18,44,1268,7,1,4,1,2,1,15,1,197,59,68,7,1,1204,4,1,27,1,2,1,1,2,1,1,10,1,4,1,1,1,1,
-    6,1,4,1,1,1,1,1,1,3,1,2,1,1,2,1,1,1,1,1,1,1,1,1,1,2,1,1,2,4,1,7,1,4,1,4,1,1,1,10,1,17,5,3,1,5,1,
-    17,4420,42720,32,4153,7,222,2,5762,14,7473,3103,542,1506,4939
+    3,10,36,2,11,5,43,2,3,41,4,1,6,1,2,3,1,5,192,64,278,2,6,2,38,2,6,2,8,1,1,1,1,1,1,1,31,2,53,1,7,
+    1,1,3,3,1,7,3,4,2,6,4,13,5,3,1,7,116,1,13,1,16,13,101,1,4,1,2,10,1,1,3,5,6,1,1,1,1,1,1,4,1,11,2,
+    4,5,5,4,1,52,2,2683,229,6,4,3,2,12,38,1,1,5,1,2,56,7,1,16,23,9,7,1,7,1,7,1,7,1,7,1,7,1,7,1,7,80,
+    1,469,2,42,5,5,2,4,86,6,3,1,90,1,4,5,43,1,94,17,32,48,16,512,6592,64,22157,67,46,2,269,3,16,10,
+    2,20,47,16,31,2,70,49,9,2,103,2,67,2,2,1,1,1,8,21,16,1,3,1,4,1,23,29,52,14,50,62,6,3,1,1,2,11,
+    28,10,23,25,29,7,47,28,1,16,5,1,10,10,5,1,41,23,3,1,8,20,23,3,1,3,50,1,1,3,2,2,5,2,1,1,1,24,3,2,
+    11,7,3,12,6,2,6,2,6,9,7,1,7,1,43,1,14,6,115,29,11172,12,23,4,49,8452,366,2,106,38,7,12,5,5,1,1,
+    10,1,13,1,5,1,1,1,2,1,2,1,108,33,363,18,64,2,54,40,12,116,5,1,135,36,26,6,26,11,89,3,6,2,6,2,6,
+    2,3,35,12,1,26,1,19,1,2,1,15,2,14,34,123,389,29,3,49,47,32,13,20,1,8,6,38,10,30,2,36,4,8,48,158,
+    18,36,4,36,4,40,8,52,12,11,1,15,1,7,1,2,1,11,1,15,1,7,1,2,3,52,12,311,9,22,10,8,24,6,1,42,1,9,
+    69,6,2,1,1,44,1,2,3,1,2,23,10,23,9,31,65,19,1,2,10,22,10,26,70,56,6,2,64,1,15,4,1,3,1,29,42,29,
+    3,29,35,8,1,28,27,54,10,22,10,19,13,18,110,73,55,51,13,51,13,36,38,28,9,23,250,42,6,2,16,3,59,
+    29,10,1,8,22,42,18,46,21,27,23,12,53,57,2,2,1,13,45,32,25,26,36,29,1,2,1,8,35,3,1,12,48,14,4,21,
+    1,1,1,35,18,1,25,19,2,63,7,1,1,1,4,1,15,1,10,7,47,38,8,2,2,2,22,1,7,1,2,1,5,3,1,18,1,12,5,30,10,
+    1,1,2,1,1,38,1,1,25,1,1,1,44,53,18,4,20,3,30,48,20,2,1,1,184,47,41,4,36,48,20,1,59,43,13,1,71,
+    27,37,7,185,44,116,64,31,8,2,1,2,8,1,2,1,24,15,1,1,1,94,8,2,39,16,1,1,1,28,1,10,40,7,1,21,1,11,
+    46,19,1,18,73,199,33,31,9,1,37,17,1,49,30,112,7,1,2,1,38,21,1,25,6,1,2,1,32,14,1,327,19,15,1,1,
+    13,1,34,124,1,79,922,230,196,2636,97,15,1072,17,6,25,3995,5,583,6841,30,1762,569,7,31,17,79,17,
+    30,18,48,16,4,31,21,5,19,432,45,211,64,128,75,5,1,66,13,64,2,1,1,28,6136,8,1238,41,10,8935,4,1,
+    7,1,2,1,291,15,1,29,3,2,1,14,4,8,396,2308,107,5,13,3,9,7,10,5990,85,1,71,1,2,2,1,2,2,2,4,1,12,1,
+    1,1,7,1,65,1,4,2,8,1,7,1,28,1,4,1,5,1,1,3,7,1,340,2,25,1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,31,
+    1,25,1,8,1844,31,6,6,261,62,146,45,10,7,16,1,321,30,18,44,484,28,228,30,2,1,495,7,1,4,1,2,1,15,
+    1,197,59,68,7,1,1204,4,1,27,1,2,1,1,2,1,1,10,1,4,1,1,1,1,6,1,4,1,1,1,1,1,1,3,1,2,1,1,2,1,1,1,1,
+    1,1,1,1,1,1,2,1,1,2,4,1,7,1,4,1,4,1,1,1,10,1,17,5,3,1,5,1,17,4420,42720,32,4154,6,222,2,5762,14,
+    7473,15,622,2466,542,1506,4939,5,4192
 };
 static const uint16_t grf_numbers[] = {
     48,10,120,2,5,1,2,3,1441,10,134,10,198,10,412,10,118,10,4,6,108,10,118,10,118,10,2,6,110,13,115,
@@ -5224,10 +5329,11 @@ static const uint16_t grf_numbers[] = {
     300,10,128,11,165,10,6,10,182,10,86,10,134,10,6,10,1046,1,3,6,6,10,198,51,2,5,726,60,78,22,630,
     30,1385,1,777,1,25,9,14,3,343,4,138,10,30,8,1,15,32,10,39,15,29536,10,188,10,320,6,154,10,38,10,
     198,10,22,10,86,10,406,10,21270,10,493,45,12,57,17,2,341,27,36,4,29,1,8,1,134,5,202,10,942,8,25,
-    7,39,9,75,5,22,6,160,2,2,16,2,46,64,9,52,2,30,3,75,5,104,8,24,8,41,7,330,6,48,10,294,31,158,10,
-    42,4,112,7,134,30,128,10,60,10,144,10,7,20,251,10,342,10,118,10,374,10,102,10,102,12,420,19,93,
-    10,758,29,227,10,70,10,534,21,1067,111,17905,10,86,10,134,10,1,7,798,23,25673,20,108,25,1109,50,
-    2368,10,422,10,1485,9,128,10,791,59,1,3,1,4,76,45,1,15,962,13,2787,10
+    7,39,9,75,5,22,6,160,2,2,16,2,46,64,9,52,2,30,3,75,5,104,8,24,8,41,7,330,6,48,10,6,10,278,31,
+    158,10,42,4,112,7,134,30,128,10,60,10,144,10,7,20,251,10,342,10,118,10,374,10,102,10,6,20,76,12,
+    420,19,93,10,662,10,86,29,227,10,70,10,422,10,102,21,1067,111,15553,10,2342,10,86,10,134,10,1,7,
+    526,10,262,23,24153,10,1478,20,12,20,108,25,1109,50,2368,10,422,10,502,10,247,10,716,9,128,10,
+    791,59,1,3,1,4,76,45,1,15,962,13,2787,10
 };
 
 static int grf_class_in(const uint16_t *runs, int count, uint32_t c) {
@@ -5246,46 +5352,118 @@ static int grf_class_of(uint32_t c) {
     return GRF_OTHER;
 }
 
-/* The end of the characters of one class from `at` on; *last is where the last of them starts. */
-static uint64_t grf_word_run_end(const grf_text *text, uint64_t at, int kind, uint64_t *last) {
-    while (at < text->length) {
-        int n = grf_utf8_length(text->at + at, text->length - at);
-        if (grf_class_of(grf_utf8_code_point(text->at + at, n)) != kind) break;
+/* The class of the character at `at`; *bytes is its length. */
+static int grf_word_class(const grf_text *text, uint64_t at, int *bytes) {
+    *bytes = grf_utf8_length(text->at + at, text->length - at);
+    return grf_class_of(grf_utf8_code_point(text->at + at, *bytes));
+}
+
+/* The end of at most `most` characters of one class from `at` on; *last is where the last of them
+ * starts. */
+static uint64_t grf_word_run_end(const grf_text *text, uint64_t at, int kind, uint64_t most,
+                                 uint64_t *last) {
+    int n;
+    for (; most && at < text->length && grf_word_class(text, at, &n) == kind; most--) {
         *last = at;
         at += (uint64_t)n;
     }
     return at;
 }
 
-/* The length of 's, 't, 'm, 'd, 're, 've or 'll at the start of a text, or 0. */
-static uint64_t grf_word_contraction(const char *text, uint64_t left) {
+/* The length of 's, 't, 'm, 'd, 're, 've or 'll at the start of a text, or 0. With `fold` in
+ * capitals, too; and then the long s, U+017F, is an s. */
+static uint64_t grf_word_contraction(const char *text, uint64_t left, int fold) {
+    char c[2] = { 0, 0 };
     if (left < 2 || text[0] != '\'') return 0;
-    if (memchr("stmd", text[1], 4)) return 2;
-    return left > 2 && (memcmp(text, "'re", 3) == 0 || memcmp(text, "'ve", 3) == 0
-                        || memcmp(text, "'ll", 3) == 0) ? 3 : 0;
+    if (fold && left > 2 && memcmp(text + 1, "\xC5\xBF", 2) == 0) return 3;
+    for (int i = 0; i < 2 && (uint64_t)i + 1 < left; i++) {
+        c[i] = text[i + 1];
+        if (fold && c[i] >= 'A' && c[i] <= 'Z') c[i] = (char)(c[i] - 'A' + 'a');
+    }
+    if (memchr("stmd", c[0], 4)) return 2;
+    return memcmp(c, "re", 2) && memcmp(c, "ve", 2) && memcmp(c, "ll", 2) ? 0 : 3;
 }
 
-/* The word is a contraction, or a run of one class with one space before it, or a run of blanks.
- * Such a run leaves its last blank to the word after it. */
-static uint64_t grf_word_end(const grf_text *text, uint64_t start) {
-    uint64_t n = grf_word_contraction(text->at + start, text->length - start), last = start;
-    if (n) return start + n;
-    uint64_t at = start + (text->at[start] == ' ');
-    if (at < text->length) {
-        int bytes = grf_utf8_length(text->at + at, text->length - at);
-        int kind = grf_class_of(grf_utf8_code_point(text->at + at, bytes));
-        if (kind != GRF_BLANK) return grf_word_run_end(text, at, kind, &last);
-    }
-    uint64_t end = grf_word_run_end(text, start, GRF_BLANK, &last);
+/* A run of blanks leaves its last one to the word after it. */
+static uint64_t grf_word_blanks(const grf_text *text, uint64_t start) {
+    uint64_t last = start, end = grf_word_run_end(text, start, GRF_BLANK, UINT64_MAX, &last);
     return end < text->length && last > start ? last : end;
 }
 
+/* The word is a contraction, or a run of one class with one space before it, or a run of blanks. */
+static uint64_t grf_word_end_gpt2(const grf_text *text, uint64_t start) {
+    uint64_t n = grf_word_contraction(text->at + start, text->length - start, 0), last;
+    if (n) return start + n;
+    uint64_t at = start + (text->at[start] == ' ');
+    int bytes, kind = at < text->length ? grf_word_class(text, at, &bytes) : GRF_BLANK;
+    return kind == GRF_BLANK ? grf_word_blanks(text, start)
+                             : grf_word_run_end(text, at, kind, UINT64_MAX, &last);
+}
+
+static int grf_is_line_end(char c) { return c == '\r' || c == '\n'; }
+
+/* The word is a contraction, letters with one other character before them, up to three numbers,
+ * signs with one space before and line ends after them, blanks up to their last line end, or a run
+ * of blanks. */
+static uint64_t grf_word_end_llama3(const grf_text *text, uint64_t start) {
+    uint64_t n = grf_word_contraction(text->at + start, text->length - start, 1), last, end, at;
+    int bytes, next, kind = grf_word_class(text, start, &bytes);
+    if (n) return start + n;
+    if (kind == GRF_NUMBER) return grf_word_run_end(text, start, GRF_NUMBER, 3, &last);
+    at = kind == GRF_LETTER || grf_is_line_end(text->at[start]) ? start : start + (uint64_t)bytes;
+    end = grf_word_run_end(text, at, GRF_LETTER, UINT64_MAX, &last);
+    if (end > at) return end;
+    at = start + (text->at[start] == ' ');
+    if (at < text->length && grf_word_class(text, at, &next) == GRF_OTHER) {
+        end = grf_word_run_end(text, at, GRF_OTHER, UINT64_MAX, &last);
+        while (end < text->length && grf_is_line_end(text->at[end])) end++;
+        return end;
+    }
+    end = grf_word_run_end(text, start, GRF_BLANK, UINT64_MAX, &last);
+    while (end > start && !grf_is_line_end(text->at[end - 1])) end--;
+    return end > start ? end : grf_word_blanks(text, start);
+}
+
+/* The end of the stretch that starts at `at` and is split on its own: all of the text, or one
+ * number, or what comes before the next number. */
+static uint64_t grf_word_stretch(const grf_split *split, const grf_text *text, uint64_t at) {
+    if (!split->digits_apart) return text->length;
+    int n, number = grf_word_class(text, at, &n) == GRF_NUMBER;
+    for (at += (uint64_t)n; !number && at < text->length; at += (uint64_t)n) {
+        if (grf_word_class(text, at, &n) == GRF_NUMBER) break;
+    }
+    return at;
+}
+
+/* The piece that is a whole word, or -1. A word is spelled in the heap, which is still empty and
+ * has room for more than that. */
+static int32_t grf_encoder_word(const grf_encoder *e, uint64_t start, uint64_t end) {
+    char *spelled = (char *)e->heap;
+    uint64_t length = 0;
+    if (!e->v->whole_words || end - start > e->v->longest) return -1;
+    for (; start < end; start++) {
+        const grf_piece *byte = &e->v->pieces[e->v->bytes[(uint8_t)e->text.at[start]]];
+        memcpy(spelled + length, byte->text, byte->length);
+        length += byte->length;
+    }
+    uint32_t hash = grf_text_hash(spelled, length);
+    int32_t id = grf_vocab_find(e->v, spelled, length, hash, GRF_MERGEABLE);
+    return id >= 0 && e->no_special && e->v->pieces[id].marker ? -1 : id;
+}
+
 static void grf_encoder_split_words(grf_encoder *e, uint64_t from) {
-    for (uint64_t at = from; at < e->text.length; ) {
-        uint64_t end = grf_word_end(&e->text, at);
+    grf_text stretch = e->text;
+    uint64_t end;
+    stretch.length = from;
+    for (uint64_t at = from; at < e->text.length; at = end) {
+        if (at == stretch.length) stretch.length = grf_word_stretch(e->v->split, &e->text, at);
+        end = e->v->split->llama3 ? grf_word_end_llama3(&stretch, at)
+                                  : grf_word_end_gpt2(&stretch, at);
+        int32_t id = grf_encoder_word(e, at, end);
         e->apart = 1;
-        for (; at < end; at++) {
-            grf_encoder_add(e, at, 1, e->v->bytes[(uint8_t)e->text.at[at]]);
+        if (id >= 0) grf_encoder_add(e, at, end - at, id);
+        else for (uint64_t i = at; i < end; i++) {
+            grf_encoder_add(e, i, 1, e->v->bytes[(uint8_t)e->text.at[i]]);
         }
     }
     e->apart = 1;
@@ -5304,7 +5482,7 @@ static void grf_encoder_prepare_stretch(grf_encoder *e, const char *text, uint64
 
 /* Whether the stretch that starts at `from` gets a space of its own. */
 static int grf_encoder_is_first(const grf_encoder *e, uint64_t from) {
-    return from == 0 ? !e->continues : e->v->each_stretch;
+    return from || e->continues == 2 ? e->v->each_stretch : !e->continues;
 }
 
 /* The special piece to be cut out of the raw text here, or -1. */
@@ -5526,10 +5704,14 @@ static int grf_encode(const griffin_model *model, const griffin_encoding *encodi
     if (!memory) return grf_fail_memory(&model->host, size);
     grf_encoder_fit(&e, memory);
     memset(e.cuts, 0, (size_t)e.v->unused * sizeof(uint32_t));
-    if (e.v->add_bos && !encoding->no_bos && !encoding->continues) grf_encoder_emit(&e, e.v->bos);
+    int starts = !encoding->no_bos && !encoding->continues;
+    for (int i = 0; starts && i < e.v->before_count; i++) grf_encoder_emit(&e, e.v->before[i]);
     grf_encoder_prepare(&e, text, length);
     grf_encoder_merge(&e);
     grf_encoder_emit_all(&e);
+    for (int i = 0; encoding->ends && i < e.v->after_count; i++) {
+        grf_encoder_emit(&e, e.v->after[i]);
+    }
     if (!encoding->scratch) grf_host_release(&model->host, memory);
     return (int)e.written;
 }

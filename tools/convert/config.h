@@ -19,6 +19,7 @@ typedef struct model_config {
     griffin_config net;
     head_kind head;
     int   context_length;                   /* of the training, for information */
+    int   is_unbounded;                     /* 1: its attention has no window; net has one */
     int   bos, eos, end_of_turn, pad;       /* ids; -1: not said */
     int   ends[CONFIG_ENDS], end_count;     /* eos_token_id: the first is eos, the second
                                              * end_of_turn, unless the vocabulary knows better */

@@ -33,6 +33,7 @@ typedef struct job {
     gguf_writer  out;
     size_t       fallen[2];                 /* tensors that became q8_0, f16 for their rows */
     uint64_t     parameters;
+    uint64_t     state;                     /* bytes of a state; 0: not known */
     float       *values;                    /* [chunk] */
     uint8_t     *bytes;                     /* the same, encoded */
     uint8_t     *tile;                      /* and packed */
@@ -443,7 +444,7 @@ static int no_success(const job *j) {
  * is opened by the caller, and what is written to a device cannot be read again. */
 static int try_output(job *j) {
     const char *part = j->out.file.part;
-    if (part && trial_file(part, j->o->rows, j->r) != 0) return no_success(j);
+    if (part && trial_file(part, j->o->rows, &j->state, j->r) != 0) return no_success(j);
     return gguf_close(&j->out, j->r);
 }
 
@@ -473,7 +474,21 @@ static int read_gguf(job *j) {
     return drop_tied_head(j);
 }
 
-static int read_source(job *j) {
+/* --window counts as the configuration does: tokens before the own one that a token sees. */
+static int choose_window(const job *j) {
+    griffin_config *net = &j->m->config.net;
+    int attends = strchr(net->blocks, 'a') != NULL;
+    if (j->o->window && (!attends || j->o->window > 1 << 20))
+        return report_fail(j->r, "--window %d: expected %s", j->o->window,
+                           attends ? "at most 1048576" : "a network that has attention");
+    if (j->o->window) net->window = j->o->window;
+    if (net->window < 1)
+        return report_fail(j->r, "%s: its attention has no window: say --window N",
+                           j->o->source);
+    return 0;
+}
+
+static int read_files(job *j) {
     if (choose_types(j) != 0 || find_directory(j) != 0) return -1;
     if (path_ends_in(j->o->source, ".gguf")) return read_gguf(j);
     if (open_weights(j) != 0 || read_config(j) != 0) return -1;
@@ -483,6 +498,8 @@ static int read_source(job *j) {
                      j->from_deepmind || j->o->vocab, j->r)) return -1;
     return drop_tied_head(j) != 0 ? -1 : read_vocabulary(j);
 }
+
+static int read_source(job *j) { return read_files(j) != 0 ? -1 : choose_window(j); }
 
 static int write_output(job *j) {
     if (j->o->output && strcmp(j->o->source, j->o->output) == 0)
@@ -516,6 +533,16 @@ static void finish(job *j) {
     free(j->tile);
 }
 
+/* What a host should know of attention over everything. */
+static void tell_window(const job *j) {
+    const griffin_config *net = &j->m->config.net;
+    if (!j->m->config.is_unbounded || j->o->window) return;
+    fprintf(stderr, "griffin: note: this model has no sliding window, so its window is its context: "
+            "a token sees %d tokens before it", net->window);
+    if (j->state) fprintf(stderr, ", and a state takes %.1f MB", (double)j->state / 1e6);
+    fprintf(stderr, "; --window N makes it smaller\n");
+}
+
 int parts_read(model_parts *m, const convert_options *options, report *r) {
     job j;
     int status;
@@ -541,6 +568,7 @@ int parts_write(model_parts *m, const convert_options *options, char **image, si
     }
     bytes = j.out.data_size;
     finish(&j);
+    if (status == 0 && !options->quiet) tell_window(&j);
     if (status == 0 && !options->quiet)
         printf("%s: %lu tensors, %llu parameters, %llu bytes of weights, %.2f bits per weight\n",
                options->output, (unsigned long)m->tensors.count, (unsigned long long)j.parameters,
@@ -567,7 +595,7 @@ int convert(const convert_options *options, report *r) {
 /* ---- the command --------------------------------------------------------------------------- */
 
 int command_convert(int argc, char **argv) {
-    convert_options o = {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0};
+    convert_options o = {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0};
     const option options[] = {
         {"SOURCE", NULL, OPTION_WORD, &o.source, NULL, "the checkpoint, a directory or a file"},
         {"OUTPUT", NULL, OPTION_WORD, &o.output, NULL, "the model, a GGUF file"},
@@ -582,6 +610,8 @@ int command_convert(int argc, char **argv) {
          "in place of a config.json: 2b, 9b, griffin-1.3b ..."},
         {"name", NULL, OPTION_TEXT, &o.name, "TEXT", "what the model is called"},
         {"vocab", NULL, OPTION_COUNT, &o.vocab, "N", "keep only the first N rows of the embedding"},
+        {"window", NULL, OPTION_COUNT, &o.window, "N",
+         "how many tokens before it a token of attention sees"},
         {"rows", NULL, OPTION_FLAG, &o.rows, NULL,
          "plain rows for other readers of GGUF; also of q4_1 q5_0 q5_1 q4_k q5_k q6_k"},
         {"quiet", "q", OPTION_FLAG, &o.quiet, NULL, "no progress, notes and summary"},

@@ -7,7 +7,10 @@
 static const family families[] = {
     {"recurrent_gemma", ".rg_lru.recurrent_param",        NULL,            gemma_rename},
     {"hgrn2",           ".attn.f_proj.weight",            hgrn2_configure, hgrn2_rename},
-    {"openlm",          ".attention._totrain_embed.weight", supra_configure, supra_rename}
+    {"openlm",          ".attention._totrain_embed.weight", supra_configure, supra_rename},
+    {"llama",           ".self_attn.q_proj.weight",       llama_configure, llama_rename},
+    {"mistral",         ".self_attn.q_proj.weight",       mistral_configure, llama_rename},
+    {"qwen2",           ".self_attn.q_proj.bias",         qwen2_configure, llama_rename}
 };
 
 enum { FAMILIES = sizeof families / sizeof families[0] };
@@ -40,4 +43,17 @@ const family *family_find(const members *s, const weights *w) {
                  : has_sign(w, families[i].sign)) return &families[i];
     }
     return type ? unknown_type(s, type->text ? type->text : "?") : &families[0];
+}
+
+static const gguf_family gguf_families[] = {
+    {"llama", llama_configure_gguf, llama_rename_gguf}
+};
+
+const gguf_family *gguf_family_find(const char *architecture, size_t length) {
+    for (size_t i = 0; i < sizeof gguf_families / sizeof gguf_families[0]; i++) {
+        const char *name = gguf_families[i].architecture;
+        if (strlen(name) == length && memcmp(name, architecture, length) == 0)
+            return &gguf_families[i];
+    }
+    return NULL;
 }

@@ -28,9 +28,27 @@ const family *family_find(const members *s, const weights *w);
 
 void hgrn2_configure(members *s, model_config *c);
 void supra_configure(members *s, model_config *c);
+void llama_configure(members *s, model_config *c);
+void mistral_configure(members *s, model_config *c);
+void qwen2_configure(members *s, model_config *c);
 
 int gemma_rename(weights *w, members *s, const griffin_config *net, const char *path, report *r);
 int hgrn2_rename(weights *w, members *s, const griffin_config *net, const char *path, report *r);
 int supra_rename(weights *w, members *s, const griffin_config *net, const char *path, report *r);
+int llama_rename(weights *w, members *s, const griffin_config *net, const char *path, report *r);
+
+/* ---- the same of GGUF files of other programs, told by general.architecture ------------------ */
+
+typedef struct gguf_family {
+    const char *architecture;
+    int (*configure)(const griffin_model *f, model_config *c, report *r);
+    int (*rename)(weights *w, const griffin_config *net, const char *path, report *r);
+} gguf_family;
+
+/* Null: there is no such architecture. */
+const gguf_family *gguf_family_find(const char *architecture, size_t length);
+
+int llama_configure_gguf(const griffin_model *f, model_config *c, report *r);
+int llama_rename_gguf(weights *w, const griffin_config *net, const char *path, report *r);
 
 #endif

@@ -263,7 +263,7 @@ static int rename_layer(renaming *n, int layer, members *s) {
 }
 
 int hgrn2_rename(weights *w, members *s, const griffin_config *net, const char *path, report *r) {
-    renaming n = {w, net, path, r, {NULL, 0, 0, NULL, 0, NULL, 0}};
+    renaming n = {w, net, path, r, NULL, {NULL, 0, 0, NULL, 0, NULL, 0}};
     int split = rename_find(&n, 0, "mlp.up_proj.weight") != NULL;
     int status = rename_all(&n, rows + (split ? ROWS_OF_A_TIME : 0), ROWS - ROWS_OF_A_TIME);
     if (status == 0) status = rename_bounds(&n, members_truth(s, "use_lower_bound", 1));

@@ -145,6 +145,11 @@ const member *members_find(const members *s, const char *name) {
     return NULL;
 }
 
+int members_has(const members *s, const char *name) {
+    for (size_t i = 0; i < s->count; i++) if (strcmp(s->list[i].name, name) == 0) return 1;
+    return 0;
+}
+
 int members_wrong(members *s, const char *name, const char *expected) {
     if (!s->failed) report_fail(s->r, "%s: %s: expected %s", s->path, name, expected);
     s->failed = 1;

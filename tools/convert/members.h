@@ -31,6 +31,9 @@ void members_free(members *s);
 /* Null: there is no such member, or it is null. */
 const member *members_find(const members *s, const char *name);
 
+/* 1: the member is there, be it null. */
+int members_has(const members *s, const char *name);
+
 int         members_whole (members *s, const char *name, int absent, int lowest, int highest);
 double      members_number(members *s, const char *name, double absent, double lowest,
                             double highest);

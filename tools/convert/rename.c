@@ -12,17 +12,19 @@ static const char *without_model(const char *name) {
     return strncmp(name, "model.", 6) == 0 ? name + 6 : name;
 }
 
-/* What follows "layers.N.", and N; a name without them is its own end, and N is -1. */
+/* What follows "layers.N." or "blk.N.", and N; a name without them is its own end, and N is -1. */
 static const char *behind_layer(const char *name, int *layer) {
-    size_t digits;
+    size_t start, digits;
     *layer = -1;
     name = without_model(name);
-    if (strncmp(name, "layers.", 7) != 0) return name;
-    digits = strspn(name + 7, "0123456789");
-    if (digits < 1 || digits > 4 || name[7 + digits] != '.') return name;
-    *layer = atoi(name + 7);
-    return name + 7 + digits + 1;
+    start = strncmp(name, "layers.", 7) == 0 ? 7 : strncmp(name, "blk.", 4) == 0 ? 4 : 0;
+    digits = strspn(name + start, "0123456789");
+    if (!start || digits < 1 || digits > 4 || name[start + digits] != '.') return name;
+    *layer = atoi(name + start);
+    return name + start + digits + 1;
 }
+
+static const char *layers_of(const renaming *n) { return n->layers ? n->layers : "layers."; }
 
 const char *rename_final(int layer, const char *name, char text[96]) {
     if (layer >= 0) snprintf(text, 96, "model.layers.%d.%s", layer, name);
@@ -33,7 +35,7 @@ const char *rename_final(int layer, const char *name, char text[96]) {
 const weight *rename_find(const renaming *n, int layer, const char *name) {
     char text[120] = "model.";
     const weight *t;
-    if (layer >= 0) snprintf(text, sizeof text, "model.layers.%d.%s", layer, name);
+    if (layer >= 0) snprintf(text, sizeof text, "model.%s%d.%s", layers_of(n), layer, name);
     else snprintf(text, sizeof text, "model.%s", name);
     t = weights_find(n->from, text);
     return t ? t : weights_find(n->from, text + 6);
@@ -43,7 +45,7 @@ const weight *rename_need(const renaming *n, int layer, const char *name, uint64
                           uint64_t cols) {
     const weight *t = rename_find(n, layer, name);
     char where[32] = "", expected[64];
-    if (layer >= 0) snprintf(where, sizeof where, "layers.%d.", layer);
+    if (layer >= 0) snprintf(where, sizeof where, "%s%d.", layers_of(n), layer);
     if (cols) snprintf(expected, sizeof expected, "[%llu, %llu]", (unsigned long long)rows,
                        (unsigned long long)cols);
     else snprintf(expected, sizeof expected, "[%llu]", (unsigned long long)rows);

@@ -8,7 +8,7 @@
 #include "../../griffin.h"
 #include "weights.h"
 
-/* A name that begins with `from`, behind "model." and "layers.N.", begins with `to` instead. Null:
+/* A name that begins with `from`, behind "model." and "layers.N." or "blk.N.", begins with `to` instead. Null:
  * the tensor is not shown by itself. With `parts` the result is part number `part` of so many
  * equal ones, each of them whole rows. */
 typedef struct rename_row {
@@ -22,6 +22,7 @@ typedef struct renaming {
     const griffin_config *net;
     const char           *path;             /* for messages */
     report               *r;
+    const char           *layers;           /* before the number of a layer; null: "layers." */
     weights               to;
 } renaming;
 
@@ -31,7 +32,8 @@ int rename_all(renaming *n, const rename_row *rows, size_t count);
 /* Puts the result in place of the source. After -1, which a status of -1 gives too, it is closed. */
 int rename_finish(renaming *n, int status);
 
-/* A tensor of the source: `name` behind "model." and, if layer >= 0, "layers.N."; null if absent. */
+/* A tensor of the source: `name` behind "model." and, if layer >= 0, its "layers.N."; null if
+ * absent. */
 const weight *rename_find(const renaming *n, int layer, const char *name);
 
 /* The same of this shape, cols 0 being a vector's; null with a message if it is not. */

@@ -270,7 +270,7 @@ static int rename_outside(builder *b) {
 }
 
 int supra_rename(weights *w, members *s, const griffin_config *net, const char *path, report *r) {
-    builder b = {{w, net, path, r, {NULL, 0, 0, NULL, 0, NULL, 0}}, s, norm_of(s), 0};
+    builder b = {{w, net, path, r, NULL, {NULL, 0, 0, NULL, 0, NULL, 0}}, s, norm_of(s), 0};
     int status = rename_all(&b.n, rows, sizeof rows / sizeof rows[0]);
     if (members_is(s, "positional_embedding_type", "llama_rotary"))
         b.pairs = (uint64_t)net->head_dim;
