@@ -70,6 +70,8 @@
  *     griffin_encode, griffin_encode_size      text to tokens
  *     griffin_decode                           tokens to text, as a stream
  *     griffin_stop_feed                        finds texts to stop at in a stream
+ *     griffin_ban_mask, griffin_ban_accept     texts that must not be written
+ *     griffin_heal_start, griffin_heal_mask, griffin_heal_accept   a prompt that ends inside a word
  *     griffin_token_text, griffin_token_type, griffin_find_token   single tokens
  *
  *     griffin_error_string, griffin_version    words for an error; the version that is linked
@@ -84,7 +86,7 @@
  *     griffin_state       yours, griffin_state_size   steps that name it   one call at a time
  *     griffin_context     yours, griffin_context_size every call with it   one call at a time
  *     griffin_sampler,    yours, plain structs        their functions      one call at a time
- *     ..._decoder, ..._stop
+ *     ..._decoder, ..._stop, ..._ban, ..._heal
  *
  * A model is the weights. A state is one text so far. For RecurrentGemma 2B it has 33 MiB, or 17
  * MiB with keys and values in bf16, whether the text has ten tokens or ten million. A context is
@@ -130,6 +132,23 @@
  * texts to stop at in what was decoded, and never shows the start of one. tools/griffin_grammar.h
  * is a second header beside this one: its masks let only the texts of a grammar or of a JSON
  * schema pass.
+ *
+ * To ban a text, do not ban its tokens: the model would spell it in others, down to single bytes.
+ * griffin_ban is a mask that forbids every token which would complete the text.
+ *
+ * A prompt may end inside a word, or with a blank. Its last tokens are then not those of the whole
+ * word, and models continue badly. griffin_heal takes these tokens back, and is a mask that lets
+ * the model choose again, among all tokens that write the same bytes. With one state and sampler:
+ *
+ *     griffin_heal heal;  memset(&heal, 0, sizeof heal);
+ *     n = griffin_heal_start(&heal, m, tokens, n);              so many tokens remain
+ *     griffin_prefill(c, s, tokens, n, logits);
+ *     sampler.mask = griffin_heal_mask;  sampler.mask_user = &heal;
+ *     ...
+ *         token = griffin_sample(m, &sampler, logits);
+ *         griffin_heal_accept(&heal, token);           bytes of it that the prompt has
+ *
+ * Masks can be chained: each of these asks the one in its field `mask` first.
  *
  *
  * PROMISES
@@ -202,6 +221,7 @@
  *
  *     griffin_run, griffin_prefill             31600
  *     griffin_step, griffin_advance            29300
+ *     griffin_heal_mask                         9500
  *     griffin_open_...                          5800
  *     griffin_decode                            3800
  *     griffin_sample                            2500
@@ -252,7 +272,8 @@
  *     0.2.0  2026-11-28  The library reads only what the converter writes; files of 0.1 are refused
  *                        with the command that converts them, to the same bits. Grammars moved to
  *                        tools/griffin_grammar.h. griffin_get_metadata, griffin_get_operation,
- *                        GRIFFIN_TOKEN_MARKER, griffin_options.directory_only. Calls that cannot be
+ *                        GRIFFIN_TOKEN_MARKER, griffin_options.directory_only, griffin_ban and
+ *                        griffin_heal. Calls that cannot be
  *                        dropped write recurrent states in place. Every call works on a stack of
  *                        64 KB. Compiler options that change floats are refused. griffin_tile_*,
  *                        griffin_preset and griffin_options.config are gone. Saves are version 3;
@@ -324,6 +345,11 @@
   #define griffin_token_type     GRF_PREFIXED(griffin_token_type)
   #define griffin_find_token     GRF_PREFIXED(griffin_find_token)
   #define griffin_stop_feed      GRF_PREFIXED(griffin_stop_feed)
+  #define griffin_ban_mask       GRF_PREFIXED(griffin_ban_mask)
+  #define griffin_ban_accept     GRF_PREFIXED(griffin_ban_accept)
+  #define griffin_heal_start     GRF_PREFIXED(griffin_heal_start)
+  #define griffin_heal_mask      GRF_PREFIXED(griffin_heal_mask)
+  #define griffin_heal_accept    GRF_PREFIXED(griffin_heal_accept)
   #define griffin_save           GRF_PREFIXED(griffin_save)
   #define griffin_load           GRF_PREFIXED(griffin_load)
 #endif
@@ -794,6 +820,54 @@ typedef struct griffin_stop {
  * length + GRIFFIN_STOP_BYTES is always enough; E_SPACE, and nothing changed, tells if not. */
 GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t length,
                                   char *out, size_t capacity);
+
+/* Texts that must not be written, in whatever tokens. All zero bans nothing. A plain struct: copy
+ * it together with the state to rewind both. A mask looks at the text of every token: 4 ms in a
+ * vocabulary of 256000. */
+typedef struct griffin_ban {
+    const griffin_model   *model;
+    griffin_stop           stop;            /* texts and count: what is banned; the rest is ours */
+    int                    again;           /* bytes that the next tokens only repeat: see below */
+    griffin_mask_function *mask;            /* another mask, which is asked first, or null */
+    void                  *mask_user;
+} griffin_ban;
+
+/* For griffin_sampler.mask, with a griffin_ban as its user. E_NO_TOKEN: all are forbidden. */
+GRIFFIN_API int griffin_ban_mask(float *logits, int vocab, void *ban);
+
+/* Tells it which token was written. Tokens of the prompt too, if a banned text must not begin
+ * there and end in what follows. */
+GRIFFIN_API int griffin_ban_accept(griffin_ban *ban, int32_t token);
+
+/* Token healing: chooses the last tokens of a prompt again. All zero heals nothing. A plain struct:
+ * copy it together with the state to rewind both. */
+#define GRIFFIN_HEAL_BYTES 64
+
+typedef struct griffin_heal {
+    const griffin_model   *model;
+    int                    count;           /* bytes to be written again; 0: all were */
+    char                   text[GRIFFIN_HEAL_BYTES];    /* these bytes */
+    griffin_mask_function *mask;            /* another mask, which is asked first, or null */
+    void                  *mask_user;
+} griffin_heal;
+
+/* Returns how many of the prompt's tokens remain, at least the first. The others are taken back:
+ * from the earliest on whose text, with all that follows it, is the beginning of a longer piece.
+ * That is at most GRIFFIN_HEAL_BYTES bytes, and nothing behind a control token or turn marker.
+ * Sets all fields but the last two. */
+GRIFFIN_API int griffin_heal_start(griffin_heal *heal, const griffin_model *model,
+                                   const int32_t *tokens, int count);
+
+/* For griffin_sampler.mask, with a griffin_heal as its user. Only tokens pass that write what is to
+ * be written again, or a part of it, or more. Of these it prefers what the tokenizer could have
+ * written: tokens that reach the end of the prompt, and the ones with which griffin_encode would
+ * start the rest of it. The others pass where none of them is left. */
+GRIFFIN_API int griffin_heal_mask(float *logits, int vocab, void *heal);
+
+/* Tells it which token was drawn. Returns how many bytes of its text the prompt has already: a host
+ * that has shown the prompt leaves these out. Other masks must know of them too:
+ * griffin_ban.again = heal.count, or griffin_grammar_lead, once after griffin_heal_start. */
+GRIFFIN_API int griffin_heal_accept(griffin_heal *heal, int32_t token);
 
 typedef enum griffin_token_kind {
     GRIFFIN_TOKEN_NORMAL = 1, GRIFFIN_TOKEN_UNKNOWN, GRIFFIN_TOKEN_CONTROL,
@@ -4945,10 +5019,16 @@ static int grf_vocab_byte(const grf_vocab *v, const grf_piece *piece) {
     return (int)grf_byte_of_character(grf_utf8_code_point(piece->text, n));
 }
 
-/* Byte tokens must be complete where they are needed: in a byte-level vocabulary always, by score
+/* A byte-level vocabulary may lack control characters other than tab and line ends, as SmolLM's
+ * does, and bytes that no text in Unicode has today. */
+static int grf_byte_is_needed(int b) {
+    return b == '\t' || b == '\n' || b == '\r' || (b >= ' ' && b != 0xC0 && b != 0xC1 && b < 0xF1);
+}
+
+/* Byte tokens must be complete where they are needed: in a byte-level vocabulary nearly so, by score
  * if there is one of them. By rank a text may do without some. */
 static int grf_vocab_index_bytes(grf_vocab *v, const grf_host *host) {
-    int bytes = 0;
+    int bytes = 0, lacks = 0;
     for (int b = 0; b < 256; b++) v->bytes[b] = -1;
     for (int id = 0; id < v->count; id++) {
         int b = grf_vocab_byte(v, &v->pieces[id]);
@@ -4957,7 +5037,11 @@ static int grf_vocab_index_bytes(grf_vocab *v, const grf_host *host) {
         v->bytes[b] = id;
     }
     v->byte_fallback = v->kind == GRF_BY_SCORE && bytes;
-    if (bytes == 256 || (!v->byte_fallback && v->kind != GRF_BYTE_LEVEL)) return GRIFFIN_OK;
+    for (int b = 0; b < 256; b++) {
+        lacks |= v->bytes[b] < 0 && (v->byte_fallback
+                                     || (v->kind == GRF_BYTE_LEVEL && grf_byte_is_needed(b)));
+    }
+    if (!lacks) return GRIFFIN_OK;
     return grf_fail(host, GRIFFIN_E_FORMAT, "the vocabulary has tokens for %d of 256 bytes", bytes);
 }
 
@@ -5083,8 +5167,9 @@ static int grf_vocab_load(grf_vocab *v, const grf_gguf *g, const grf_host *host)
  *
  * GRF_BYTE_LEVEL (GPT-2, SmolLM, Llama 3). The text is cut into words by one of two expressions,
  * and every byte of a word is a symbol. Pairs and their order are as by rank, but no pair reaches
- * from one word to the next. Every byte has a token, so nothing is unknown. Spaces stay at the
- * start of their word.
+ * from one word to the next. Nothing is unknown: a byte without a token, such as a control
+ * character in SmolLM, is left out, as the reference tokenizer does. Spaces stay at the start of
+ * their word.
  *
  * In all of them the leftmost of equal pairs comes first. Encoding takes three steps: the text is
  * rewritten and cut (grf_encoder_prepare), the symbols are joined (grf_encoder_merge), and the
@@ -5442,9 +5527,10 @@ static int32_t grf_encoder_word(const grf_encoder *e, uint64_t start, uint64_t e
     uint64_t length = 0;
     if (!e->v->whole_words || end - start > e->v->longest) return -1;
     for (; start < end; start++) {
-        const grf_piece *byte = &e->v->pieces[e->v->bytes[(uint8_t)e->text.at[start]]];
-        memcpy(spelled + length, byte->text, byte->length);
-        length += byte->length;
+        int32_t byte = e->v->bytes[(uint8_t)e->text.at[start]];
+        if (byte < 0) return -1;
+        memcpy(spelled + length, e->v->pieces[byte].text, e->v->pieces[byte].length);
+        length += e->v->pieces[byte].length;
     }
     uint32_t hash = grf_text_hash(spelled, length);
     int32_t id = grf_vocab_find(e->v, spelled, length, hash, GRF_MERGEABLE);
@@ -5463,7 +5549,8 @@ static void grf_encoder_split_words(grf_encoder *e, uint64_t from) {
         e->apart = 1;
         if (id >= 0) grf_encoder_add(e, at, end - at, id);
         else for (uint64_t i = at; i < end; i++) {
-            grf_encoder_add(e, i, 1, e->v->bytes[(uint8_t)e->text.at[i]]);
+            int32_t byte = e->v->bytes[(uint8_t)e->text.at[i]];
+            if (byte >= 0) grf_encoder_add(e, i, 1, byte);
         }
     }
     e->apart = 1;
@@ -5864,7 +5951,165 @@ static int grf_stop_valid(const griffin_stop *s) {
     return 1;
 }
 
+/* ---- bans ------------------------------------------------------------------------------
+ * A token is forbidden if a stop text would be found in the bytes so far and its own. */
+
+/* Does the byte complete a stop text? Goes on with the longest start of one, as if none had been
+ * found. */
+static int grf_ban_byte(griffin_stop *s, char byte) {
+    grf_text nowhere = { NULL, 0, 0 };
+    s->held[s->held_count++] = byte;
+    int found = grf_stop_find(s, 1) >= 0;
+    while (s->held_count && grf_stop_find(s, 0) < 0) {
+        grf_stop_release(s, s->held_count - 1, &nowhere);
+    }
+    return found;
+}
+
+/* Feeds the text of a token. Returns 1 if it completes a stop text. `starts` says which bytes start
+ * one, since a mask must pass over the others quickly; null: do not ask. */
+static int grf_ban_feed(griffin_stop *s, const grf_vocab *v, int32_t id, int *again,
+                        const uint8_t *starts) {
+    uint64_t length, at = 0;
+    const char *surface = grf_token_surface(v, id, &length);
+    char bytes[4];
+    int found = 0;
+    while (at < length) {
+        int n = grf_token_next_bytes(v, id, surface, length, &at, bytes);
+        for (int i = 0; i < n; i++) {
+            if (*again) { --*again; continue; }
+            if (starts && !s->held_count && !starts[(uint8_t)bytes[i]]) continue;
+            found |= grf_ban_byte(s, bytes[i]);
+        }
+    }
+    return found;
+}
+
+static int grf_ban_mask(const griffin_ban *ban, float *logits, int vocab) {
+    const grf_vocab *v = ban->model->vocab;
+    uint8_t starts[256] = { 0 };
+    int remaining = 0;
+    griffin_stop s = ban->stop;
+    for (int i = 0; i < s.count; i++) starts[(uint8_t)s.texts[i][0]] = 1;
+    for (int32_t id = 0; id < vocab; id++) {
+        int again = ban->again;
+        if (!(logits[id] > -INFINITY)) continue;
+        s.held_count = ban->stop.held_count;
+        memcpy(s.held, ban->stop.held, (size_t)s.held_count);
+        if (id < v->count && grf_ban_feed(&s, v, id, &again, starts)) logits[id] = -INFINITY;
+        else remaining++;
+    }
+    return remaining;
+}
+
+/* ---- healing ---------------------------------------------------------------------------
+ * What a tokenizer makes of the end of a prompt depends on what follows. So the last tokens are
+ * taken back, as far as one longer piece could replace them, and the model chooses again. */
+
+#define GRF_HEAL_SCRATCH 8192               /* bytes for an encoder, on the stack */
+
+/* The first `most` bytes of a token's text; returns how many it has. 0 for tokens that no text
+ * becomes part of. */
+static uint64_t grf_heal_text(const grf_vocab *v, int32_t id, char bytes[GRIFFIN_HEAL_BYTES]) {
+    const grf_piece *piece = &v->pieces[id];
+    grf_text out = { bytes, GRIFFIN_HEAL_BYTES, 0 };
+    int plain = (GRF_MERGEABLE >> piece->type & 1) && !piece->marker;
+    return plain || piece->type == GRIFFIN_TOKEN_BYTE ? (uint64_t)grf_token_text(v, id, &out) : 0;
+}
+
+/* Does a tokenizer write it for text that has pieces? */
+static int grf_heal_is_piece(const grf_vocab *v, int32_t id) {
+    int type = v->pieces[id].type;
+    return type == GRIFFIN_TOKEN_NORMAL || type == GRIFFIN_TOKEN_USER_DEFINED;
+}
+
+/* Of the ends of a text that begin at starts[0] > starts[1] > ... the longest which is the
+ * beginning of a longer piece: 1 + its index, or 0. */
+static int grf_heal_longest(const grf_vocab *v, const char *text, const int *starts, int count) {
+    char bytes[GRIFFIN_HEAL_BYTES];
+    int best = 0;
+    for (int32_t id = 0; id < v->count && best < count; id++) {
+        uint64_t n = grf_heal_is_piece(v, id) ? grf_heal_text(v, id, bytes) : 0;
+        for (int i = count; i > best; i--) {
+            int length = GRIFFIN_HEAL_BYTES - starts[i - 1];
+            if (n > (uint64_t)length && memcmp(bytes, text + starts[i - 1], (size_t)length) == 0) {
+                best = i;
+            }
+        }
+    }
+    return best;
+}
+
+static int grf_heal_start(griffin_heal *h, const grf_vocab *v, const int32_t *tokens, int count) {
+    char text[GRIFFIN_HEAL_BYTES], bytes[GRIFFIN_HEAL_BYTES];
+    int starts[GRIFFIN_HEAL_BYTES], n = 0, from = GRIFFIN_HEAL_BYTES;
+    while (n + 1 < count) {
+        uint64_t length = grf_heal_text(v, tokens[count - n - 1], bytes);
+        if (length < 1 || length > (uint64_t)from) break;
+        from -= (int)length;
+        memcpy(text + from, bytes, (size_t)length);
+        starts[n++] = from;
+    }
+    n = grf_heal_longest(v, text, starts, n);
+    h->count = n ? GRIFFIN_HEAL_BYTES - starts[n - 1] : 0;
+    memset(h->text, 0, sizeof h->text);
+    if (n) memcpy(h->text, text + starts[n - 1], (size_t)h->count);
+    return count - n;
+}
+
+/* The token with which the tokenizer starts a text that follows other text; -1: it needs more
+ * scratch to know that. */
+static int32_t grf_heal_first_token(const griffin_model *model, const char *text, int length) {
+    unsigned char scratch[GRF_HEAL_SCRATCH];
+    griffin_encoding how;
+    int32_t token = -1;
+    memset(&how, 0, sizeof how);
+    how.continues = how.no_special = 1;
+    how.scratch = scratch;
+    how.scratch_size = sizeof scratch;
+    if (grf_encoder_bound(model->vocab, (uint64_t)length) > sizeof scratch) return -1;
+    return grf_encode(model, &how, text, (size_t)length, &token, 1) > 0 ? token : -1;
+}
+
+/* 0: the token does not write what must be written; 1: it does; 2: as a tokenizer could have.
+ * `first` has the tokens with which the tokenizer starts the text if it ends there, and if a letter
+ * follows. */
+static int grf_heal_fit(const griffin_heal *h, int32_t id, const int32_t first[2]) {
+    const grf_vocab *v = h->model->vocab;
+    char bytes[GRIFFIN_HEAL_BYTES];
+    uint64_t count = (uint64_t)h->count, n = grf_heal_text(v, id, bytes);
+    if (!n || memcmp(bytes, h->text, (size_t)(n < count ? n : count)) != 0) return 0;
+    if (id == first[0] || id == first[1]) return 2;
+    return 1 + (grf_heal_is_piece(v, id) && (n >= count || first[0] < 0));
+}
+
+/* Returns how many tokens remain. */
+static int grf_heal_mask(const griffin_heal *h, float *logits, int vocab) {
+    char text[GRIFFIN_HEAL_BYTES + 1];
+    int32_t first[2];
+    int fits[3] = { 0, 0, 0 };
+    memcpy(text, h->text, (size_t)h->count);
+    text[h->count] = 'a';
+    for (int i = 0; i < 2; i++) first[i] = grf_heal_first_token(h->model, text, h->count + i);
+    for (int pass = 0; pass < 2; pass++) {  /* the second forbids what only fits */
+        for (int32_t id = 0; id < vocab; id++) {
+            if (!(logits[id] > -INFINITY)) continue;
+            int fit = id < h->model->vocab->count ? grf_heal_fit(h, id, first) : 0;
+            if (!pass) fits[fit]++;
+            if (fit <= pass) logits[id] = -INFINITY;
+        }
+        if (!fits[2]) break;
+    }
+    return fits[2] ? fits[2] : fits[1];
+}
+
 /* ---- arguments ---- */
+
+/* Asks another mask first, and says how many tokens remain. */
+static int grf_mask_ask(griffin_mask_function *mask, float *logits, int vocab, void *user) {
+    int error = mask ? mask(logits, vocab, user) : 0;
+    return error < 0 ? error : GRIFFIN_OK;
+}
 
 static int grf_text_check(const griffin_model *model, int arguments_ok, const char *function) {
     if (!model) return GRIFFIN_E_ARGUMENT;
@@ -6781,6 +7026,71 @@ GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t l
     out[shown.length] = 0;
     *stop = s;
     return (int)shown.length;
+}
+
+static int grf_ban_check(const griffin_ban *ban, int others_ok, const char *function) {
+    if (!ban) return GRIFFIN_E_ARGUMENT;
+    return grf_text_check(ban->model, others_ok && ban->again >= 0 && grf_stop_valid(&ban->stop),
+                          function);
+}
+
+GRIFFIN_API int griffin_ban_mask(float *logits, int vocab, void *user) {
+    const griffin_ban *ban = (const griffin_ban *)user;
+    int error = grf_ban_check(ban, logits && vocab >= 0, "griffin_ban_mask");
+    if (!error) error = grf_mask_ask(ban->mask, logits, vocab, ban->mask_user);
+    if (error || ban->stop.count == 0 || grf_ban_mask(ban, logits, vocab)) return error;
+    return grf_fail(&ban->model->host, GRIFFIN_E_NO_TOKEN, "griffin_ban_mask: every token is "
+                    "forbidden");
+}
+
+GRIFFIN_API int griffin_ban_accept(griffin_ban *ban, int32_t token) {
+    int error = grf_ban_check(ban, ban && grf_token_exists(ban->model, token),
+                              "griffin_ban_accept");
+    if (!error) grf_ban_feed(&ban->stop, ban->model->vocab, token, &ban->again, NULL);
+    return error;
+}
+
+GRIFFIN_API int griffin_heal_start(griffin_heal *heal, const griffin_model *model,
+                                   const int32_t *tokens, int count) {
+    int ok = heal && count >= 0 && (tokens || !count);
+    for (int i = 0; i < count && ok; i++) ok = grf_token_exists(model, tokens[i]);
+    int error = grf_text_check(model, ok, "griffin_heal_start");
+    if (error) return error;
+    heal->model = model;
+    return grf_heal_start(heal, model->vocab, tokens, count);
+}
+
+static int grf_heal_check(const griffin_heal *heal, int others_ok, const char *function) {
+    if (!heal || (heal->count && !heal->model)) return GRIFFIN_E_ARGUMENT;
+    if (!heal->count && others_ok) return GRIFFIN_OK;
+    return grf_text_check(heal->model, others_ok && heal->count >= 0
+                          && heal->count <= GRIFFIN_HEAL_BYTES, function);
+}
+
+GRIFFIN_API int griffin_heal_mask(float *logits, int vocab, void *user) {
+    const griffin_heal *heal = (const griffin_heal *)user;
+    int error = grf_heal_check(heal, logits && vocab >= 0, "griffin_heal_mask");
+    if (!error) error = grf_mask_ask(heal->mask, logits, vocab, heal->mask_user);
+    if (error || heal->count == 0 || grf_heal_mask(heal, logits, vocab)) return error;
+    return grf_fail(&heal->model->host, GRIFFIN_E_NO_TOKEN, "griffin_heal_mask: no token that is "
+                    "left writes the end of the prompt");
+}
+
+GRIFFIN_API int griffin_heal_accept(griffin_heal *heal, int32_t token) {
+    static const int32_t unknown[2] = { -1, -1 };
+    char bytes[GRIFFIN_HEAL_BYTES];
+    int error = grf_heal_check(heal, token >= 0, "griffin_heal_accept");
+    if (error || heal->count == 0) return error;
+    if (!grf_token_exists(heal->model, token) || !grf_heal_fit(heal, token, unknown)) {
+        return grf_fail(&heal->model->host, GRIFFIN_E_ARGUMENT, "griffin_heal_accept: token %d "
+                        "does not write the end of the prompt", (int)token);
+    }
+    uint64_t n = grf_heal_text(heal->model->vocab, token, bytes);
+    int used = n < (uint64_t)heal->count ? (int)n : heal->count;
+    heal->count -= used;
+    memmove(heal->text, heal->text + used, (size_t)heal->count);
+    memset(heal->text + heal->count, 0, (size_t)(GRIFFIN_HEAL_BYTES - heal->count));
+    return used;
 }
 
 GRIFFIN_API int griffin_token_text(const griffin_model *model, int32_t token,

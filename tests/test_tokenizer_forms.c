@@ -59,7 +59,10 @@ static int open_tokenizer(const char *path) {
 /* ---- forms -------------------------------------------------------------------------------------
  * Parts of tokenizer.json that replace those of the file; null: unchanged. */
 
-typedef struct form { const char *name, *normalizer, *pre_tokenizer, *decoder; int merged; } form;
+typedef struct form {
+    const char *name, *normalizer, *pre_tokenizer, *decoder;
+    int merged, lacking;                    /* no ignore_merges; no piece for the byte 0x01 */
+} form;
 
 #define SEQUENCE(kind, steps) "{\"type\":\"Sequence\",\"" kind "\":[" steps "]}"
 #define LEVEL(regex) "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":" regex "}"
@@ -81,33 +84,34 @@ typedef struct form { const char *name, *normalizer, *pre_tokenizer, *decoder; i
 #define BY_META      SEQUENCE("decoders", "{\"type\":\"ByteFallback\"}," META())
 
 static const form words[] = {
-    {"llama3", NULL, NULL, NULL, 0},
-    {"llama3-merged", NULL, NULL, NULL, 1},
-    {"gpt2", NULL, LEVEL("true"), NULL, 1},
-    {"gpt2-split", NULL, SEQUENCE("pretokenizers", SPLIT(GPT2) "," LEVEL("false")), NULL, 1},
-    {"smollm", NULL, SEQUENCE("pretokenizers", DIGITS "," LEVEL("true")), NULL, 1}
+    {"llama3", NULL, NULL, NULL, 0, 0},
+    {"llama3-merged", NULL, NULL, NULL, 1, 0},
+    {"gpt2", NULL, LEVEL("true"), NULL, 1, 0},
+    {"gpt2-split", NULL, SEQUENCE("pretokenizers", SPLIT(GPT2) "," LEVEL("false")), NULL, 1, 0},
+    {"smollm", NULL, SEQUENCE("pretokenizers", DIGITS "," LEVEL("true")), NULL, 1, 0},
+    {"lacking", NULL, NULL, NULL, 0, 1}
 };
 
 static const form spaces[] = {
-    {"prepend", NULL, NULL, NULL, 0},
-    {"always", "null", META(SCHEME("always") WHOLE), STRIPS, 0},
-    {"first", "null", META(SCHEME("first") WHOLE), STRIPS, 0},
-    {"never", "null", META(SCHEME("never") WHOLE), KEEPS, 0},
-    {"old", "null", META(",\"add_prefix_space\":true"), STRIPS, 0},
-    {"words-first", "null", META(SCHEME("first")), STRIPS, 0},
-    {"replace", REPLACE, NULL, KEEPS, 0}
+    {"prepend", NULL, NULL, NULL, 0, 0},
+    {"always", "null", META(SCHEME("always") WHOLE), STRIPS, 0, 0},
+    {"first", "null", META(SCHEME("first") WHOLE), STRIPS, 0, 0},
+    {"never", "null", META(SCHEME("never") WHOLE), KEEPS, 0, 0},
+    {"old", "null", META(",\"add_prefix_space\":true"), STRIPS, 0, 0},
+    {"words-first", "null", META(SCHEME("first")), STRIPS, 0, 0},
+    {"replace", REPLACE, NULL, KEEPS, 0, 0}
 };
 
 /* The same in other words: the cases of one form hold for another spelling. */
 static const form twins[] = {
-    {"prepend", SEQUENCE("normalizers", REPLACE "," PREPEND), NULL, NULL, 0},
-    {"old", "null", META(), BY_META, 0},
-    {"old", "null", META(SCHEME("always") ",\"split\":true"), BY_META, 0},
-    {"first", "null", META(SCHEME("first") WHOLE), BY_META, 0},
+    {"prepend", SEQUENCE("normalizers", REPLACE "," PREPEND), NULL, NULL, 0, 0},
+    {"old", "null", META(), BY_META, 0, 0},
+    {"old", "null", META(SCHEME("always") ",\"split\":true"), BY_META, 0, 0},
+    {"first", "null", META(SCHEME("first") WHOLE), BY_META, 0, 0},
     {"never", "null", META(",\"add_prefix_space\":false,\"split\":false"),
-     SEQUENCE("decoders", "{\"type\":\"ByteFallback\"}," META(",\"add_prefix_space\":false")), 0},
+     SEQUENCE("decoders", "{\"type\":\"ByteFallback\"}," META(",\"add_prefix_space\":false")), 0, 0},
     {"replace", REPLACE, "{\"type\":\"Split\",\"pattern\":{\"String\":\" \"},\"behavior\":"
-     "\"MergedWithPrevious\",\"invert\":false}", KEEPS, 0}
+     "\"MergedWithPrevious\",\"invert\":false}", KEEPS, 0, 0}
 };
 
 /* The text with what lies between two marks replaced, to be freed. Frees the old one. */
@@ -131,6 +135,7 @@ static int open_form(const char *name, const form *f) {
     text = replace_between(text, "\"pre_tokenizer\":", ",\"post_processor\"", f->pre_tokenizer);
     text = replace_between(text, "\"decoder\":", ",\"model\"", f->decoder);
     text = replace_between(text, "\"ignore_merges\":", ",\"vocab\"", f->merged ? "false" : NULL);
+    if (f->lacking) text = replace_between(text, ",\"\xC4\x81", "\":", " unused");
     mkdir(TEST_TMP, 0777);
     mkdir(WORK, 0777);
     FILE *out = fopen(WORK "tokenizer.json", "wb");
@@ -276,23 +281,23 @@ static void test_names(void) {
 static void test_refused(void) {
     static const struct { const char *file, *says; form f; } cases[] = {
         {"words", "Regex", {"", NULL, SEQUENCE("pretokenizers", SPLIT("\\\\s+") "," LEVEL("false")),
-                            NULL, 0}},
+                            NULL, 0, 0}},
         {"words", "use_regex 'true'", {"", NULL, SEQUENCE("pretokenizers", SPLIT(GPT2) ","
-                                       LEVEL("true")), NULL, 0}},
-        {"words", "use_regex 'false'", {"", NULL, LEVEL("false"), NULL, 0}},
+                                       LEVEL("true")), NULL, 0, 0}},
+        {"words", "use_regex 'false'", {"", NULL, LEVEL("false"), NULL, 0, 0}},
         {"words", "Digits, Split", {"", NULL, SEQUENCE("pretokenizers", DIGITS "," SPLIT(GPT2) ","
-                                    LEVEL("false")), NULL, 0}},
+                                    LEVEL("false")), NULL, 0, 0}},
         {"words", "individual_digits 'false'", {"", NULL, SEQUENCE("pretokenizers", "{\"type\":"
-                  "\"Digits\",\"individual_digits\":false}," LEVEL("true")), NULL, 0}},
-        {"words", "type 'NFC'", {"", "{\"type\":\"NFC\"}", NULL, NULL, 0}},
-        {"words", "ByteLevel", {"", REPLACE, NULL, NULL, 0}},
-        {"spaces", "Metaspace", {"", REPLACE, META(), STRIPS, 0}},
+                  "\"Digits\",\"individual_digits\":false}," LEVEL("true")), NULL, 0, 0}},
+        {"words", "type 'NFC'", {"", "{\"type\":\"NFC\"}", NULL, NULL, 0, 0}},
+        {"words", "ByteLevel", {"", REPLACE, NULL, NULL, 0, 0}},
+        {"spaces", "Metaspace", {"", REPLACE, META(), STRIPS, 0, 0}},
         {"spaces", "keeps the space", {"", "null", META(), SEQUENCE("decoders",
-                   "{\"type\":\"ByteFallback\"}," META(SCHEME("never"))), 0}},
-        {"spaces", "strips a space", {"", "null", META(SCHEME("never")), BY_META, 0}},
-        {"spaces", "prepend_scheme 'last'", {"", "null", META(SCHEME("last")), STRIPS, 0}},
+                   "{\"type\":\"ByteFallback\"}," META(SCHEME("never"))), 0, 0}},
+        {"spaces", "strips a space", {"", "null", META(SCHEME("never")), BY_META, 0, 0}},
+        {"spaces", "prepend_scheme 'last'", {"", "null", META(SCHEME("last")), STRIPS, 0, 0}},
         {"spaces", "replacement '_'", {"", "null", "{\"type\":\"Metaspace\",\"replacement\":\"_\"}",
-                                       STRIPS, 0}}
+                                       STRIPS, 0, 0}}
     };
     for (int i = 0; i < COUNT(cases); i++) {
         int status = open_form(cases[i].file, &cases[i].f);

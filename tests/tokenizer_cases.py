@@ -174,7 +174,9 @@ def forms_of_words():
         "gpt2-split": form(base, pre_tokenizer=sequence("pretokenizers", split(GPT2),
                                                         byte_level(False)), model=merged),
         "smollm": form(base, pre_tokenizer=sequence("pretokenizers", digits, byte_level(True)),
-                       model=merged)}
+                       model=merged),
+        "lacking": form(base, model={"vocab": {  # no piece for the byte 0x01
+            t + " unused" if t == "\u0101" else t: i for t, i in base["model"]["vocab"].items()}})}
 
 def forms_of_spaces():
     with open(os.path.join(HERE, "spaces.json"), encoding="utf-8") as f: base = json.load(f)
@@ -208,7 +210,7 @@ def texts(marks, seed):
            "3.14159e-10", "a1b2", "1,000,000", " ' s", "a'sb", "it's 'so' she'd", "'ſ a'ſ",
            "lighthouse lighthouse", "x\u00a0y", "\u3000x", "a\x85b", "\t\tif x:\n\t\t\treturn",
            "()\n\n()", "!!!\n\n\n???\r\n", " \t \n \t x", "𝟘𝟙𝟚𝟛𝟜", "٣٤٥٦ ५६७८", "½²³", "e\u0301\u0301",
-           "\u2581", "\u2581a", " \u2581 a", "a\u2581\u2581b", "<0x41><0x0A>", "<unk>", "zzzzzzzzzz",
+           "\x01\x01", "!\x01!", "()\x01\n", "\u2581", "\u2581a", " \u2581 a", "a\u2581\u2581b", "<0x41><0x0A>", "<unk>", "zzzzzzzzzz",
            "a" * 60, " " * 40, "\n" * 20, "ab" * 30, "1" * 25]
     out += [l.replace("\\n", "\n").replace("\\r", "\r").replace("\\t", "\t")
             for l in SENTENCES.strip().split("\n")]

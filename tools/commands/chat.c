@@ -27,7 +27,7 @@ static int add_text(chat *c, token_list *list, const char *words, size_t size) {
     griffin_encoding plain;
     memset(&plain, 0, sizeof plain);
     plain.no_special = 1;
-    plain.continues = list->count > 0 || griffin_state_position(c->s.state) > 0;
+    plain.continues = list->count > 0 || session_has_begun(&c->s);
     return tokens_add_text(list, &c->s, &plain, words, size);
 }
 
@@ -46,7 +46,7 @@ static int add_turn(chat *c, token_list *list, const char *words, size_t size) {
 
 static int add_prompt(chat *c, token_list *list, const char *words, size_t size) {
     if (c->raw) return add_text(c, list, words, size);
-    if (griffin_state_position(c->s.state) > 0) {           /* end the last answer */
+    if (session_has_begun(&c->s)) {           /* end the last answer */
         if (tokens_add(list, c->s.info->end_of_turn) || add_text(c, list, "\n", 1)) return 1;
     } else if (c->s.info->bos >= 0 && tokens_add(list, c->s.info->bos)) {
         return 1;
@@ -168,11 +168,12 @@ static int check_turns(chat *c, const char *path) {
 }
 
 static int open_and_converse(const command *how, chat *c, const model_options *o,
-                             const control_options *control) {
+                             const control_options *control, const char *persona) {
     int status = session_open(&c->s, how, o, NEEDS_TEXT);
     if (status) return status;
     c->s.seed = c->sampler.seed;
-    status = session_control(&c->s, control) || check_turns(c, o->path);
+    status = session_persona(&c->s, persona) || session_control(&c->s, control)
+          || check_turns(c, o->path);
     if (!status) {
         status = converse(c);
         session_statistics(&c->s);
@@ -185,12 +186,13 @@ int command_chat(int argc, char **argv) {
     model_options o = MODEL_DEFAULTS;
     griffin_sampler sampler = SAMPLER_DEFAULTS;
     control_options control = CONTROL_DEFAULTS;
-    const char *system = NULL;
+    const char *system = NULL, *persona = NULL;
     int limit = 512, raw = 0;
     const option table[] = {
         MODEL_OPTIONS(o),
         { "n-predict", "n", OPTION_LIMIT, &limit, "N", "longest answer in tokens; -1: no limit" },
         { "predict", NULL, OPTION_LIMIT, &limit, "N", NULL },
+        PERSONA_OPTION(persona),
         SAMPLER_OPTIONS(sampler),
         CONTROL_OPTIONS(control),
         { "raw", NULL, OPTION_FLAG, &raw, NULL, "no turns: the model continues what you write" },
@@ -205,6 +207,8 @@ int command_chat(int argc, char **argv) {
     if (status < 0 && system)
         return options_wrong(&how, "these models know no system role: put the text "
                                    "into your first message");
+    if (status < 0 && control.heal && !raw)
+        return options_wrong(&how, "--heal needs --raw: an answer begins a turn of its own");
     if (status < 0) status = sampler_prepare(&how, &sampler);
     if (status >= 0) return status;
     memset(&c, 0, sizeof c);
@@ -212,5 +216,5 @@ int command_chat(int argc, char **argv) {
     c.limit = limit;
     c.raw = raw;
     c.stopped = -1;
-    return open_and_converse(&how, &c, &o, &control);
+    return open_and_converse(&how, &c, &o, &control, persona);
 }

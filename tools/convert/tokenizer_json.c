@@ -521,9 +521,25 @@ static int check_cutting(reader *in) {
     return 0;
 }
 
-/* Characters that are neither pieces nor bytes become one unknown token, which must exist. */
+/* Pieces of one of the 256 characters that stand for bytes in GPT-2's alphabet. */
+static int count_byte_characters(const vocabulary *v) {
+    int count = 0;
+    for (size_t i = 0; i < v->count; i++) {
+        const unsigned char *p = (const unsigned char *)v->text + v->pieces[i].text.at;
+        size_t n = v->pieces[i].text.length;
+        unsigned c = n == 1 ? p[0] : n == 2 ? (p[0] & 31u) << 6 | (p[1] & 63u) : 0;
+        count += c > 32 && c < 324 && (c < 127 || c > 160) && c != 173;
+    }
+    return count;
+}
+
+/* Characters that are neither pieces nor bytes become one unknown token, which must exist. Bytes
+ * without a piece are left out of byte-level texts, but only if no unk_token takes their place. */
 static int check_unknown(reader *in) {
     const vocabulary *v = in->v;
+    if (v->byte_level && in->unknown.length && count_byte_characters(v) < 256)
+        return refuse_text(in, "model", in->unknown, "is unk_token, which is not supported where "
+                           "bytes have no piece");
     if (v->byte_level || count_bytes(v) == 256) return 0;
     if (!in->unknown.length)
         return refuse(in, "model", "unk_token: none; dropping characters is not supported");

@@ -288,8 +288,7 @@ static void release(training *t) {
     config_free(&t->config);
 }
 
-/* "90m", "2h", "45s" or "45". Returns the seconds, or -1. */
-static double duration_of(const char *text) {
+double train_duration(const char *text) {
     char *end;
     double value = strtod(text, &end);
     const char *units = "smh", *unit = *end ? strchr(units, *end) : units;
@@ -337,7 +336,7 @@ static int prepare(const command *c, training *t) {
     train_options *o = &t->o;
     int status = check_numbers(c, o);
     if (status >= 0) return status;
-    t->budget = o->time ? duration_of(o->time) : o->steps ? 0 : 600;
+    t->budget = o->time ? train_duration(o->time) : o->steps ? 0 : 600;
     if (t->budget < 0) return options_wrong(c, "--time: '%s' is not like 90m, 2h or 45s", o->time);
     set_task(o);
     set_preset(o);

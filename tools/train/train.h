@@ -9,6 +9,7 @@
 
 #include "../convert/parts.h"
 #include "../convert/quantise.h"
+#include "../shared/buffer.h"
 #include "../shared/session.h"
 #include "data.h"
 #include "net.h"
@@ -67,6 +68,12 @@ typedef struct training {
 /* Trains until the steps or the time are used up, or until Ctrl-C: then it returns 130. */
 int train_run(training *t);
 
+/* Of griffin persona, too: a point of a curve, both curves as a picture, and times. */
+void   train_add_point(train_curve *c, int64_t step, double loss);
+int    train_draw(const char *path, const train_curve *learned, const train_curve *validated);
+void   train_print_duration(byte_buffer *out, double seconds);
+double train_duration(const char *text);    /* "90m", "2h", "45s" or "45" in seconds, or -1 */
+
 /* ---- file.c ---------------------------------------------------------------------------- */
 
 /* Opens the model as it is now, from a file of type f32 in memory. */
@@ -87,6 +94,12 @@ int train_resume(training *t);
  * network is copied and what is new, if anything is. */
 int train_read_source(training *t, model_parts *source);
 int train_copy_weights(training *t, const model_parts *source);
+
+/* Copies a weight by name and shape. 1; 0: the source has none; -1: a message was printed. */
+int source_copy(const model_parts *source, net_weight *to);
+
+/* All of them, from a source that has these and nothing else; path: for messages. */
+int source_copy_all(const model_parts *source, net_weight *list, int count, const char *path);
 
 /* ---- round.c --------------------------------------------------------------------------- */
 
