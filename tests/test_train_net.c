@@ -182,7 +182,7 @@ static void check_instructions(const scene *s, const char *blocks, const net_mat
 /* Rounding to bf16 changes on which side of 0 some features of SUPRA are, so what it gives is not
  * compared there. */
 static void test_instructions(void) {
-    static const char *const blocks[] = { "rar", "hs" };
+    static const char *const blocks[] = { "rar", "sh" };
     scene *s = scene_new();
     for (int i = 0; i < 2; i++) {
         check_instructions(s, blocks[i], &net_plain, 1e-4, "plain");
