@@ -666,9 +666,9 @@ typedef struct griffin_context_options {
                                              * least `states` */
     int          states;                    /* most sequences in one pass; 0: 1 */
     griffin_jobs jobs;
-    int          no_slices;                 /* 1: griffin_begin returns E_SPACE. Without the room for
-                                             * states that it may drop, the context is smaller by
-                                             * griffin_mark_size for each of `states` */
+    int          no_slices;                 /* 1: griffin_begin returns E_SPACE. The context is then
+                                             * smaller, by about griffin_mark_size for each of
+                                             * `states`: it has no room for what may be dropped */
 } griffin_context_options;
 
 GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
@@ -1771,8 +1771,10 @@ typedef struct grf_op {
  *                      supra       S
  *     rings            for each attention layer { keys [slots][kv_row], values [slots][kv_row] }
  *     past             [rewind] history at earlier positions, 64 bits each
- * S [H][tiles][head_dim][32] is a matrix for each head, cut into tiles of 32 value columns, the last
- * one filled up with zeros. Position p lives in slot p % slots of a ring, and p % rewind of the past. kv_row = G heads of
+ * S [H][tiles][head_dim][32] is a matrix for each head. It is cut into tiles of 32 value columns,
+ * the last one filled up with zeros.
+ *
+ * Position p lives in slot p % slots of a ring, and p % rewind of the past. kv_row = G heads of
  * head_dim padded to 16, floats or bf16. The next token sees attn_keys - 1 stored keys; a ring has
  * `rewind` slots more, so that a state rewound by as many tokens still finds all that it saw. */
 
@@ -4401,7 +4403,7 @@ static int grf_check_architecture(const grf_gguf *file, const grf_host *host) {
                         "'griffin convert OLD NEW' with --config or --preset adds what is missing");
     if (length == 7 && memcmp(text, "griffin", 7) == 0) return GRIFFIN_OK;
     return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "architecture '%t': this library runs 'griffin'; "
-                    "if it is a recurrentgemma, " GRF_CONVERT, text, (size_t)length);
+                    "if it is a llama or a recurrentgemma, " GRF_CONVERT, text, (size_t)length);
 }
 
 /* Files of older versions and of other programs hold their matrices otherwise. They are refused by
@@ -5754,7 +5756,7 @@ static uint64_t grf_encoder_lay_out(grf_encoder *e, void *base, uint64_t bytes, 
  * of them as bytes. Only by score, symbols are whole characters. */
 static uint64_t grf_encoder_bound(const grf_vocab *v, uint64_t length) {
     uint64_t symbols = (uint64_t)grf_min64((int64_t)length, GRF_MOST_TEXT - 1) + 1;
-    if (v->each_stretch) symbols *= 2;
+    if (v->each_stretch && v->first_added < v->count) symbols *= 2;
     symbols = (uint64_t)grf_min64((int64_t)(symbols * v->growth), GRF_MOST_TEXT);
     uint64_t bytes = (uint64_t)grf_min64((int64_t)(3 * symbols), GRF_MOST_TEXT);
     grf_encoder e;
@@ -6489,10 +6491,11 @@ static int grf_model_describe(griffin_model *m) {
     m->info.pad         = m->vocab->count ? m->vocab->pad : -1;
     m->info.add_bos = m->vocab->add_bos;
     m->info.fingerprint = grf_model_fingerprint(m);
-    int attention = m->layout.attention_layers > 0;     /* without it these options change nothing */
-    uint64_t keys = (uint64_t)(attention ? m->info.attn_keys : m->info.config.window + 1);
-    m->layout.saved_tag = 1 | grf_hash_number(m->info.fingerprint, attention
-                                              ? keys | (uint64_t)m->info.kv_type << 32 : keys);
+    uint64_t options = (uint64_t)m->info.config.window + 1;     /* without attention they change
+                                                                 * nothing, and this stands */
+    if (m->layout.attention_layers)
+        options = (uint64_t)m->info.attn_keys | (uint64_t)m->info.kv_type << 32;
+    m->layout.saved_tag = 1 | grf_hash_number(m->info.fingerprint, options);
     m->layout.tag = grf_hash_number(m->layout.saved_tag, (uint64_t)m->layout.rewind) | 1;
     return error;
 }
@@ -6909,8 +6912,8 @@ GRIFFIN_API int griffin_begin(griffin_context *c, const griffin_span *spans, int
     if (error) return error;
     int64_t rows = 0;
     if (c->no_slices)
-        return grf_fail(&c->model->host, GRIFFIN_E_SPACE, "griffin_begin: the context was made with "
-                        "no_slices, and has no room for states that may be dropped");
+        return grf_fail(&c->model->host, GRIFFIN_E_SPACE, "griffin_begin: the context was made "
+                        "with no_slices and has no room for what may be dropped");
     for (int i = 0; i < count; i++) rows += spans[i].count;
     if (rows > c->max_rows || count > c->max_spans)
         return grf_fail(&c->model->host, GRIFFIN_E_SPACE,
@@ -7178,8 +7181,6 @@ GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *p
  *     GV_INT_ROWS      vectors of sums in registers, with quantised weights two more of integers
  *     GV_QUERIES       queries of attention that are multiplied at once with four keys
  *     GV_VALUE_VECTORS vectors of a value that attention adds up at once
- *     GV_OUTER_KEYS    rows of a state S that the outer product keeps in registers, and how many
- *     GV_OUTER_VECTORS vectors of each: 1 or 2
  *     GV_BYTE_ZERO     128 or 0: what a weight of q8_0 has added to it after gi_byte. Tiles hold
  *                      weights + 128, for sets whose gi_dot4 multiplies unsigned with signed bytes.
  *                      Where gi_dot4 multiplies signed bytes only, gi_byte takes the 128 off
@@ -7271,8 +7272,6 @@ static grf_ahead grf_look_ahead(const uint8_t *part, int64_t part_bytes, int ste
 #define GV_INT_ROWS      1
 #define GV_QUERIES       1
 #define GV_VALUE_VECTORS 1
-#define GV_OUTER_KEYS    1
-#define GV_OUTER_VECTORS 1
 #define GV_BYTE_ZERO     128
 #define GV_PAIRS         0
 #define GV_SUM4          0
@@ -7361,8 +7360,6 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
 #define GV_INT_ROWS      2
 #define GV_QUERIES       1
 #define GV_VALUE_VECTORS 4
-#define GV_OUTER_KEYS    4
-#define GV_OUTER_VECTORS 1
 #define GV_BYTE_ZERO     0
 #define GV_PAIRS         1
 #define GV_SUM4          0
@@ -7482,8 +7479,6 @@ GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
 #define GV_INT_ROWS      6
 #define GV_QUERIES       5
 #define GV_VALUE_VECTORS 8
-#define GV_OUTER_KEYS    8
-#define GV_OUTER_VECTORS 2
 #define GV_BYTE_ZERO     128
 #define GV_PAIRS         0
 #define GV_SUM4          1
@@ -7569,8 +7564,6 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
 #define GV_INT_ROWS      2
 #define GV_QUERIES       1
 #define GV_VALUE_VECTORS 4
-#define GV_OUTER_KEYS    4
-#define GV_OUTER_VECTORS 1
 #define GV_BYTE_ZERO     0
 #define GV_PAIRS         1
 #define GV_SUM4          0
@@ -7710,8 +7703,6 @@ GV_INLINE gi   gi_dot4(gi sum, gi w, gi x) {
 #define GV_INT_ROWS      2
 #define GV_QUERIES       1
 #define GV_VALUE_VECTORS 1
-#define GV_OUTER_KEYS    1
-#define GV_OUTER_VECTORS 1
 #define GV_BYTE_ZERO     128
 #define GV_PAIRS         0
 #define GV_SUM4          0
@@ -7867,9 +7858,10 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
  * that of the set `bytes`. */
 #define GRF_KERNELS(name, base, bytes) { name, \
     grf_float_tile_##base, grf_int_tile_##bytes, grf_quantise_##base, grf_norm_row_##base, \
-    grf_layer_norm_##base, grf_conv_row_##base, grf_rglru_row_##base, grf_rope_angles_##base, grf_rope_head_##base, \
-    grf_attend_##base, grf_gates_##base, grf_outer_##base, grf_activate_##base, grf_multiply_##base, grf_finish_##base, \
-    grf_soft_cap_##base, grf_exp_shifted_##base }
+    grf_layer_norm_##base, grf_conv_row_##base, grf_rglru_row_##base, grf_rope_angles_##base, \
+    grf_rope_head_##base, grf_attend_##base, grf_gates_##base, grf_outer_##base, \
+    grf_activate_##base, grf_multiply_##base, grf_finish_##base, grf_soft_cap_##base, \
+    grf_exp_shifted_##base }
 
 /* The sets that are compiled, the best first. */
 static const struct grf_set { griffin_cpu cpu; grf_kernels kernels; } grf_sets[] = {
@@ -8310,60 +8302,42 @@ GV_KERNEL void GV(gates)(float *q, float *f, float *k, const float *lower, const
     }
 }
 
-/* S[d][e] = f[d] S[d][e] + k[d] v[e], then o[e] += q[d] S[d][e], for rows in order and d ascending.
- * Here for all rows, so many d, and so many vectors of e, with this block of S in registers. */
-GV_INLINE void GV(outer_block)(const int keys, const int vectors, const grf_outer *a, int d,
-                               int column) {
-    const float *q = a->q + d, *k = a->k + d, *f = a->f + d, *v = a->v + column;
-    float *state = a->state + d * GRF_TILE + column, *o = a->o + column;
-    gv s[GV_OUTER_KEYS][GV_OUTER_VECTORS];
-    GRF_UNROLL for (int i = 0; i < keys; i++)
-        GRF_UNROLL for (int c = 0; c < vectors; c++)
-            s[i][c] = gv_load(state + i * GRF_TILE + 16 * c);
-    for (int t = 0; t < a->rows; t++) {
-        gv value[GV_OUTER_VECTORS], out[GV_OUTER_VECTORS];
-        GRF_UNROLL for (int c = 0; c < vectors; c++) {
-            value[c] = gv_load(v + 16 * c);
-            out[c] = gv_load(o + 16 * c);
-        }
-        GRF_UNROLL for (int i = 0; i < keys; i++)
-            GRF_UNROLL for (int c = 0; c < vectors; c++) {
-                s[i][c] = gv_fma(gv_set(f[i]), s[i][c], gv_mul(gv_set(k[i]), value[c]));
-                out[c] = gv_fma(gv_set(q[i]), s[i][c], out[c]);
-            }
-        GRF_UNROLL for (int c = 0; c < vectors; c++) gv_store(o + 16 * c, out[c]);
-        q += a->q_stride; k += a->k_stride; f += a->f_stride; v += GRF_TILE; o += GRF_TILE;
-    }
-    GRF_UNROLL for (int i = 0; i < keys; i++)
-        GRF_UNROLL for (int c = 0; c < vectors; c++)
-            gv_store(state + i * GRF_TILE + 16 * c, s[i][c]);
-}
+/* For each row, with d ascending: S[d][e] = f[d] S[d][e] + k[d] v[e] and o[e] += q[d] S[d][e]. S
+ * goes by once for `rows` rows, a constant at every call, whose o is in registers. Two rows hide
+ * the latency of their sums. More, or blocks of S in registers for all rows, were not faster: q, k and
+ * f of rows that are a power of two apart meet in the same lines of the first cache. */
+#define GRF_OUTER_ROWS 2
 
-/* One row, all d: S goes by once, and o stays in registers. */
-GV_INLINE void GV(outer_row)(const grf_outer *a) {
-    gv v0 = gv_load(a->v), v1 = gv_load(a->v + 16), o0 = gv_load(a->o), o1 = gv_load(a->o + 16);
-    float *s = a->state;
+GV_INLINE void GV(outer_rows)(const int rows, const grf_outer *a, int row) {
+    const float *q = a->q + row * a->q_stride, *k = a->k + row * a->k_stride;
+    const float *f = a->f + row * a->f_stride, *v = a->v + row * GRF_TILE;
+    float *s = a->state, *o = a->o + row * GRF_TILE;
+    gv low[GRF_OUTER_ROWS], high[GRF_OUTER_ROWS];           /* of o: columns 0 to 15, 16 to 31 */
+    GRF_UNROLL for (int m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
     for (int d = 0; d < a->keys; d++, s += GRF_TILE) {
-        gv f = gv_set(a->f[d]), k = gv_set(a->k[d]), q = gv_set(a->q[d]);
-        gv s0 = gv_fma(f, gv_load(s), gv_mul(k, v0));
-        gv s1 = gv_fma(f, gv_load(s + 16), gv_mul(k, v1));
+        gv s0 = gv_load(s), s1 = gv_load(s + 16);
+        GRF_UNROLL for (int m = 0; m < rows; m++) {
+            gv qm = gv_set(q[m * a->q_stride + d]), km = gv_set(k[m * a->k_stride + d]);
+            gv fm = gv_set(f[m * a->f_stride + d]);
+            s0 = gv_fma(fm, s0, gv_mul(km, gv_load(v + m * GRF_TILE)));
+            s1 = gv_fma(fm, s1, gv_mul(km, gv_load(v + m * GRF_TILE + 16)));
+            low[m] = gv_fma(qm, s0, low[m]);
+            high[m] = gv_fma(qm, s1, high[m]);
+        }
         gv_store(s, s0);
         gv_store(s + 16, s1);
-        o0 = gv_fma(q, s0, o0);
-        o1 = gv_fma(q, s1, o1);
     }
-    gv_store(a->o, o0);
-    gv_store(a->o + 16, o1);
+    GRF_UNROLL for (int m = 0; m < rows; m++) {
+        gv_store(o + m * GRF_TILE, low[m]);
+        gv_store(o + m * GRF_TILE + 16, high[m]);
+    }
 }
 
 GV_KERNEL void GV(outer)(const grf_outer *a) {
-    if (a->rows == 1) { GV(outer_row)(a); return; }
-    for (int column = 0; column < GRF_TILE; column += 16 * GV_OUTER_VECTORS) {
-        int d = 0;
-        for (; d + GV_OUTER_KEYS <= a->keys; d += GV_OUTER_KEYS)
-            GV(outer_block)(GV_OUTER_KEYS, GV_OUTER_VECTORS, a, d, column);
-        for (; d < a->keys; d++) GV(outer_block)(1, GV_OUTER_VECTORS, a, d, column);
-    }
+    int row = 0;
+    for (; row + GRF_OUTER_ROWS <= a->rows; row += GRF_OUTER_ROWS)
+        GV(outer_rows)(GRF_OUTER_ROWS, a, row);
+    for (; row < a->rows; row++) GV(outer_rows)(1, a, row);
 }
 
 /* ---- attention ------------------------------------------------------------------------------ */
@@ -8703,8 +8677,6 @@ GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, c
 #undef GV_INT_ROWS
 #undef GV_QUERIES
 #undef GV_VALUE_VECTORS
-#undef GV_OUTER_KEYS
-#undef GV_OUTER_VECTORS
 #undef GV_BYTE_ZERO
 #undef GV_PAIRS
 #undef GV_IN_PAIRS
@@ -8712,6 +8684,7 @@ GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, c
 #undef GV_UNROLL_BLOCK
 #undef GV_FETCH_BLOCK
 #undef GV_FMAF
+#undef GRF_OUTER_ROWS
 
 #endif /* GRF_ISA */
 

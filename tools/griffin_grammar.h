@@ -1794,6 +1794,7 @@ static int grg_accept_token(grg_threads *t, const griffin_grammar *g, griffin_gr
 
 #define GRG_MOST_CACHED 8                   /* threads of a mask whose sets are used */
 #define GRG_NO_NODE     0xFFFFFFFFu
+#define GRG_MOST_STEPS  50000000            /* of threads, for all cached sets together */
 
 /* A thread with a cached set: the ranges and the undecided nodes that the walk has not reached yet.
  * There are no such nodes if no calls are around the thread. */
@@ -1823,6 +1824,7 @@ typedef struct grg_walk {                   /* scratch of a mask, on the stack *
     grg_cached_set *found;                  /* not for a mask, but to fill this set; or null */
     uint32_t  most;                         /* numbers that fit into each of its arrays */
     uint32_t  visited;                      /* nodes */
+    uint64_t  steps;                        /* of threads */
 
     grg_level   level[GRG_LONGEST_TOKEN + 2];
     grg_threads t;
@@ -1836,6 +1838,7 @@ static void grg_walk_start(grg_walk *w, const griffin_grammar *g, float *logits,
     w->found = found;
     w->most = g->n_numbered / 2;
     w->next = w->visited = 0;
+    w->steps = 0;
     w->forbidden = w->n_cached = 0;
     w->undecided = GRG_NO_NODE;
 }
@@ -1978,8 +1981,11 @@ static void grg_walk_trie(grg_walk *w, uint32_t root) {
         next = trie[i].next_byte >> 8;
         if (w->n_cached && grg_is_decided(w, trie[i].first, trie[next].first)) {
             grg_skip_undecided(w, next);    /* all tokens below are allowed already */
+            if (!l->n_open) next = w->undecided < l->end ? w->undecided : l->end;
             continue;
         }
+        w->steps += l->n_open;
+        if (w->found && w->steps > GRG_MOST_STEPS) t->full = 1;
         if (grg_advance(t, l->open, l->n_open, (uint8_t)trie[i].next_byte)) {
             grg_allow(w, trie[i].first, trie[i + 1].first);
             w->visited++;
@@ -2226,12 +2232,15 @@ static int grg_prefer(grg_threads *t, const griffin_grammar *g, const griffin_gr
 
 /* Walks from a position whose calls are not known. `found` lends its arrays, which hold half as
  * many numbers as there are tokens: where that is too little, nothing would be won. */
-static int grg_cache_position(griffin_grammar *g, int position, grg_cached_set found) {
+static int grg_cache_position(griffin_grammar *g, int position, grg_cached_set found,
+                              uint64_t *steps) {
     grg_cached_set *set = &g->sets[g->n_sets];
     grg_walk w;
     grg_walk_start(&w, g, NULL, &found);
+    w.steps = *steps;
     grg_add_thread(&w.t, 0, (uint32_t)position, 0);
     grg_walk_trie(&w, 0);
+    *steps = w.steps;
     if (w.t.full || w.visited < GRG_LONG_WALK) return GRIFFIN_OK;
     grg_drop_decided(g, &found, g->n_nodes);
     set->n_ranges    = found.n_ranges;
@@ -2246,11 +2255,19 @@ static int grg_cache_position(griffin_grammar *g, int position, grg_cached_set f
     return GRIFFIN_OK;
 }
 
-/* A text stops behind a code that reads or calls, or at the beginning, which is i == -1. Where only
- * one byte can follow, or the rule ends, the walk is short. */
+/* The walk is short where the rule ends, and where only a byte can follow that few tokens start
+ * with. */
+static int grg_is_short_walk(const griffin_grammar *g, const grg_code *code) {
+    if (code->kind != GRG_BYTE) return code->kind == GRG_RETURN;
+    uint32_t node = grg_child(g, 0, code->byte);
+    return !node || (g->trie[node].next_byte >> 8) - node < GRG_LONG_WALK;
+}
+
+/* A text stops behind a code that reads or calls, or at the beginning, which is i == -1. */
 static int grg_build_cache(griffin_grammar *g) {
     uint64_t codes = (uint64_t)g->n_codes, half = g->n_numbered / 2;
     uint32_t *scratch = (uint32_t *)grg_allocate(&g->hooks, 8 * half + codes);
+    uint64_t steps = 0;
     int error = GRIFFIN_OK;
     if (!scratch) return GRIFFIN_E_MEMORY;
     grg_cached_set found = { scratch, scratch + half, 0, 0 };
@@ -2260,9 +2277,9 @@ static int grg_build_cache(griffin_grammar *g) {
         int at = i < 0 ? g->root : i + 1;
         if (i >= 0 && g->codes[i].kind > GRG_TAIL && g->codes[i].kind != GRG_CALL) continue;
         while (g->codes[at].kind == GRG_JUMP) at = g->codes[at].to;
-        if (g->codes[at].kind == GRG_BYTE || g->codes[at].kind == GRG_RETURN || done[at]) continue;
+        if (done[at] || grg_is_short_walk(g, &g->codes[at])) continue;
         done[at] = 1;
-        error = grg_cache_position(g, at, found);
+        error = grg_cache_position(g, at, found, &steps);
     }
     grg_release(&g->hooks, scratch);
     return error;

@@ -1,6 +1,7 @@
 /* bench.c - griffin bench: how fast models run, of a file or of any shape with random weights,
  * beside what the machine could do at that moment; see run.h. */
 
+#include "masks.h"
 #include "run.h"
 #include "../convert/config.h"
 #include "../convert/tiles.h"
@@ -25,7 +26,7 @@ typedef struct numbers { const char *text; int64_t at[LONGEST]; int count; } num
 typedef struct settings {
     const char *path, *preset, *types, *compare, *plot;
     numbers     prompts, steps, depths, batches, threads, memory;
-    int         repetitions, chunk, vocab, pure, copy, cpu, format, ops;
+    int         repetitions, chunk, vocab, pure, copy, cpu, format, ops, masks;
     double      predicted;                  /* bytes: the most memory that was needed at once */
 } settings;
 
@@ -525,6 +526,9 @@ static int measure_random(settings *s, table *t) {
 static int measure_all(settings *s) {
     table t;
     if (s->compare) return compare(s);
+    if (s->masks)
+        return bench_masks(s->path, s->vocab ? s->vocab : 256000, (table_format)s->format,
+                           s->repetitions);
     if (!s->ops) table_begin(&t, (table_format)s->format, row_columns);
     int status = s->path ? measure_file(s, &t) : measure_random(s, &t);
     if (!s->ops) table_end(&t);
@@ -558,8 +562,12 @@ static int check(const command *c, settings *s) {
         if (!tile_exists(type))
             return options_wrong(c, "--type: '%s' is not f32, f16, bf16, q8_0 or q4_0", type);
     if (*types) return options_wrong(c, "--type: '%s' is not a list of types", s->types);
-    if (!!s->path + !!s->preset + !!s->compare != 1)
+    if (s->masks && (s->preset || s->compare))
+        return options_wrong(c, "--masks measures -m, or a made-up vocabulary");
+    if (!s->masks && !!s->path + !!s->preset + !!s->compare != 1)
         return options_wrong(c, "one of -m, --preset and --compare says what to measure");
+    if (s->masks && s->vocab && s->vocab < 400)
+        return options_wrong(c, "--masks needs a vocabulary of 400 pieces or more");
     if (s->compare && strchr(s->types, ','))
         return options_wrong(c, "--compare takes one type");
     if (s->compare && s->repetitions > ROUNDS)
@@ -573,7 +581,8 @@ int command_bench(int argc, char **argv) {
     char threads[16];
     settings s;
     const option options[] = {
-        { "model", "m", OPTION_TEXT, &s.path, "FILE", "a model, a GGUF file; or:" },
+        { "MODEL", NULL, OPTION_WORD, &s.path, NULL, "a model, a GGUF file; or:" },
+        { "model", "m", OPTION_TEXT, &s.path, "MODEL", "the same" },
         { "copy", NULL, OPTION_FLAG, &s.copy, NULL,
           "copy the weights of the file into huge pages" },
         { "preset", NULL, OPTION_TEXT, &s.preset, "NAMES",
@@ -598,6 +607,8 @@ int command_bench(int argc, char **argv) {
         { "output", "o", OPTION_CHOICE, &s.format, "md|csv|json",
           "csv and json have every stretch" },
         { "ops", NULL, OPTION_FLAG, &s.ops, NULL, "time the operations of a step instead" },
+        { "masks", NULL, OPTION_FLAG, &s.masks, NULL,
+          "time the masks of grammars instead: of -m, or of --vocab made-up pieces" },
         { "compare", NULL, OPTION_TEXT, &s.compare, "SIZE",
           "compare griffin, hawk, hgrn2 and mqa of this size, 100m to 14b" },
         { "memory", NULL, OPTION_TEXT, &s.memory.text, "BYTES",
@@ -605,7 +616,7 @@ int command_bench(int argc, char **argv) {
         { "plot", NULL, OPTION_TEXT, &s.plot, "FILE", "draw --compare as SVG" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
-    const command c = { "bench", "-m MODEL | --preset NAMES | --compare SIZE [options]",
+    const command c = { "bench", "MODEL | --preset NAMES | --compare SIZE | --masks [options]",
                         "Measures tokens a second beside what the machine allowed at that moment.\n"
                         "Lists have commas between; k, M and G are powers of 1024. The tests of a\n"
                         "model take turns, so memory has to hold the states of all.", options };
@@ -621,7 +632,7 @@ int command_bench(int argc, char **argv) {
     if (!s.depths.text) s.depths.text = s.compare ? "512,1k,2k,4k,8k,16k,32k" : "0";
     if ((status = check(&c, &s)) >= 0) return status;
     status = measure_all(&s);
-    if (!status)
+    if (!status && !s.masks)
         fprintf(stderr, "\nmemory: %.0f MiB by the sizes of model, states, contexts and logits; "
                 "at most %.0f MiB were used\n", s.predicted / (1 << 20), peak_mebibytes());
     return status;

@@ -118,6 +118,21 @@ static void read_rules(vocabulary *v, const griffin_model *f) {
         v->charsmap = vocabulary_keep(v, (const char *)m.data, (size_t)m.count);
 }
 
+/* What fine-tuning added to a model of SentencePiece stands after its last piece or byte. It is cut
+ * out of a text, as in added_tokens.c; llama.cpp calls the special ones control tokens. */
+static void settle_added(vocabulary *v) {
+    size_t first = v->count;
+    while (first > 0 && (v->pieces[first - 1].type == GRIFFIN_TOKEN_CONTROL
+                         || v->pieces[first - 1].type == GRIFFIN_TOKEN_USER_DEFINED
+                         || v->pieces[first - 1].type == GRIFFIN_TOKEN_UNUSED)) first--;
+    if (first == v->count || first == 0) return;
+    v->first_added = (int)first;
+    v->verbatim = 1;
+    for (size_t i = first; i < v->count; i++)
+        if (v->pieces[i].type == GRIFFIN_TOKEN_CONTROL)
+            v->pieces[i].type = GRIFFIN_TOKEN_USER_DEFINED;
+}
+
 static int read_vocabulary(model_parts *m, const griffin_model *f, report *r) {
     vocabulary *v = &m->vocabulary;
     const griffin_info *info = griffin_get_info(f);
@@ -125,6 +140,7 @@ static int read_vocabulary(model_parts *m, const griffin_model *f, report *r) {
     read_rules(v, f);
     read_pieces(v, f);
     read_merges(v, f);
+    if (is_llama(f) && v->has_scores) settle_added(v);
     v->bos = info->bos;
     v->eos = info->eos;
     v->pad = info->pad;

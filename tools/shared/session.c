@@ -40,6 +40,7 @@ static int open_model(session *s, const model_options *o, int needs) {
         return complain("%s: %s", o->path,
                         s->message[0] ? s->message : griffin_error_string(error));
     s->info = griffin_get_info(s->model);
+    s->end_of_turn = s->info->end_of_turn;
     if (needs == NEEDS_TEXT && !s->info->has_vocabulary)
         return complain("%s: %s", o->path, griffin_error_string(GRIFFIN_E_VOCABULARY));
     return 0;
@@ -79,6 +80,7 @@ int session_open_memory(session *s, const void *data, size_t size, int threads) 
     int error = griffin_open_memory(&s->model, data, size, &options);
     if (error < 0) return session_error(s, error);
     s->info = griffin_get_info(s->model);
+    s->end_of_turn = s->info->end_of_turn;
     if (!open_context(s, threads)) return 0;
     session_close(s);
     return 1;
@@ -96,7 +98,6 @@ int session_control(session *s, const control_options *o) {
     file_bytes file;
     int error;
     s->heals = o->heal;
-    s->ban.model = s->model;
     if (take_texts(&s->stop, &o->stops, "--stop")) return 1;
     if (take_texts(&s->ban.stop, &o->bans, "--ban")) return 1;
     if (o->grammar && o->schema) return complain("--grammar and --schema exclude each other");
@@ -306,6 +307,7 @@ static int apply_grammar(float *logits, int vocab, void *user) {
 
 /* Every answer begins at the start of the grammar. */
 static int start_masks(session *s, griffin_sampler *sampler) {
+    s->heal.model = s->ban.model = s->model;
     sampler->mask = griffin_heal_mask;
     sampler->mask_user = &s->heal;
     s->heal.mask = griffin_ban_mask;
@@ -354,7 +356,7 @@ static int generate_one(session *s, griffin_sampler *sampler, int ends) {
     int32_t token = griffin_sample(s->model, sampler, s->logits);
     if (token == GRIFFIN_E_NO_TOKEN && s->may_end) return 2;
     if (token < 0) return session_error(s, token);
-    if (token == s->info->eos || token == s->info->end_of_turn)
+    if (token == s->info->eos || token == s->end_of_turn)
         return ends == ENDS_BEGIN ? begin_new_text(s, sampler) : 2;
     if (accept_masks(s, token)) return 1;
     if ((status = say(s, token)) != 0) return status;
@@ -372,7 +374,7 @@ int session_generate(session *s, griffin_sampler *sampler, int limit, int ends) 
     if (ends == ENDS_BEGIN && (s->grammar || s->info->bos < 0)) ends = ENDS_IGNORED;
     if (ends == ENDS_IGNORED) {
         forbid(s, sampler, s->info->eos);
-        forbid(s, sampler, s->info->end_of_turn);
+        forbid(s, sampler, s->end_of_turn);
     }
     for (; i != limit && status == 0 && !interrupted(); i++)
         status = generate_one(s, sampler, ends);

@@ -96,6 +96,7 @@ typedef struct session {
     int                 again;              /* bytes of the prompt that an answer writes again */
     griffin_grammar    *grammar;            /* of an answer, or null */
     griffin_grammar_state grammar_state;
+    int32_t             end_of_turn;        /* that of the model, or of the turns of a chat */
     int                 may_end;            /* the grammar allows the answer to end */
     int                 is_cut;             /* the last answer had to end before that */
     int                 masks;

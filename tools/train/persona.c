@@ -52,13 +52,12 @@ typedef struct persona {
 /* ---- the net --------------------------------------------------------------------------------- */
 
 net *persona_net(const char *path, int longest) {
-    convert_options o = { NULL, NULL, "f32", "f32", NULL, NULL, NULL, NULL, 0, 0, 1, 0 };
+    const convert_options o = { .source = path, .type = "f32", .gates = "f32", .quiet = 1 };
     model_parts source;
     report r = { "" };
     net *n = NULL;
     net_weight *list = NULL;
     int count = 0;
-    o.source = path;
     if (parts_read(&source, &o, &r) != 0) { complain("%s", r.text); return NULL; }
     if (source.tensors.count
         && strcmp(source.tensors.list[source.tensors.count - 1].name, "lm_head.weight") == 0)

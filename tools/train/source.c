@@ -57,9 +57,8 @@ static int check_source(const training *t, const model_parts *source) {
 }
 
 int train_read_source(training *t, model_parts *source) {
-    convert_options o = { NULL, NULL, "f32", "f32", NULL, NULL, NULL, NULL, 0, 0, 1, 0 };
+    const convert_options o = { .source = t->o.from, .type = "f32", .gates = "f32", .quiet = 1 };
     report r = { "" };
-    o.source = t->o.from;
     if (parts_read(source, &o, &r) != 0) return complain("%s", r.text);
     t->config = source->config;
     t->vocabulary = source->vocabulary;
