@@ -36,6 +36,7 @@
  *     griffin_grammar_size          bytes of memory that it takes
  *     griffin_grammar_mask          sets the logits of all tokens that do not fit to -INFINITY
  *     griffin_grammar_accept        tells the state which token was written
+ *     griffin_grammar_guess         adds what must follow to the guesses of griffin.h
  *
  *
  * GRAMMARS are GBNF texts, as llama.cpp has them, in UTF-8
@@ -140,6 +141,7 @@
   #define griffin_grammar_size        GRG_PREFIXED(griffin_grammar_size)
   #define griffin_grammar_mask        GRG_PREFIXED(griffin_grammar_mask)
   #define griffin_grammar_accept      GRG_PREFIXED(griffin_grammar_accept)
+  #define griffin_grammar_guess       GRG_PREFIXED(griffin_grammar_guess)
 #endif
 
 #ifdef __cplusplus
@@ -191,6 +193,16 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *grammar,
  * was. */
 GRIFFIN_GRAMMAR_API int griffin_grammar_accept(const griffin_grammar *grammar,
                                                griffin_grammar_state *state, int32_t token);
+
+/* Where the grammar leaves one token after the known tokens of a griffin_guess, it adds this token
+ * as certain, then the next one, and so on: names, quotes and brackets of JSON then go through the
+ * model in one pass, without their logits. The sampler's mask must be griffin_grammar_mask, and
+ * nothing that comes before it may ban a token but the sampler's biases. scratch has [vocab] floats.
+ * Returns how many it added. */
+GRIFFIN_GRAMMAR_API int griffin_grammar_guess(const griffin_grammar *grammar,
+                                              const griffin_grammar_state *state,
+                                              const griffin_sampler *sampler, float *scratch,
+                                              griffin_guess *guess);
 
 #ifdef __cplusplus
 }
@@ -3587,6 +3599,52 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_accept(const griffin_grammar *g,
                         GRIFFIN_GRAMMAR_FRAMES);
     *state = s;
     return s.ended || grg_may_end(&t, g, &s);
+}
+
+/* Can one byte alone follow, and the text not end? It takes much less time than a mask. */
+static int grg_is_forced(const griffin_grammar *g, const griffin_grammar_state *state) {
+    grg_threads t;
+    char text[GRG_MOST_FORCED];
+    int complete;
+    return grg_forced_text(&t, grg_resume(&t, g, state), text, GRG_MOST_FORCED - 1, &complete)
+        == GRG_MOST_FORCED;
+}
+
+/* The only token that a mask leaves; -1: there are others, or none. */
+static int32_t grg_forced_token(const griffin_grammar *g, const griffin_grammar_state *state,
+                                const griffin_sampler *sampler, float *logits) {
+    int32_t only = -1;
+    int vocab = g->info->config.vocab;
+    if (!grg_is_forced(g, state)) return -1;
+    memset(logits, 0, (size_t)vocab * sizeof *logits);
+    for (int i = 0; i < sampler->bias_count; i++)
+        if (sampler->biases[i].token >= 0 && sampler->biases[i].token < vocab)
+            logits[sampler->biases[i].token] += sampler->biases[i].bias;
+    if (griffin_grammar_mask(g, state, logits) < 0) return -1;
+    for (int i = 0; i < vocab; i++) {
+        if (logits[i] == -INFINITY) continue;
+        if (only >= 0) return -1;
+        only = i;
+    }
+    return only;
+}
+
+GRIFFIN_GRAMMAR_API int griffin_grammar_guess(const griffin_grammar *g,
+                                              const griffin_grammar_state *state,
+                                              const griffin_sampler *sampler, float *scratch,
+                                              griffin_guess *guess) {
+    if (!g) return GRIFFIN_E_ARGUMENT;
+    if (!state || !sampler || !scratch || !guess)
+        return grg_fail(&g->hooks, GRIFFIN_E_ARGUMENT, "griffin_grammar_guess: null pointer");
+    int error = grg_check_state(g, state, "griffin_grammar_guess"), count = 0;
+    if (error) return error;
+    griffin_grammar_state at = *state;
+    for (; !at.ended; count++) {
+        int32_t token = grg_forced_token(g, &at, sampler, scratch);
+        if (token < 0 || griffin_guess_add(guess, token, NULL) != 1
+            || griffin_grammar_accept(g, &at, token) < 0) break;
+    }
+    return count;
 }
 
 #endif /* GRIFFIN_GRAMMAR_IMPLEMENTATION */

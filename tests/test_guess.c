@@ -1,0 +1,336 @@
+/* Promise: with guesses, tokens, logits, samplers and states are those of plain decoding, to the
+ * bit, whoever guesses and however often he is wrong. */
+
+#include "model.h"
+#include "tools/griffin_grammar.h"
+
+enum { STEPS = 90, ROWS = 9, ROOM = 24, MOST_SEQUENCES = 5, TABLE = 64 };
+
+static char heard[400];
+
+static void hear(int error, const char *text, void *user) {
+    (void)error; (void)user;
+    snprintf(heard, sizeof heard, "%s", text);
+}
+
+/* ---- a text that is written plainly ---------------------------------------------------------- */
+
+enum { NOBODY, ORACLE, LOOKUP, GRAMMAR, GRAMMAR_LOOKUP, GUESSERS };
+
+static const char *const guesser_names[] = { "nobody", "oracle", "lookup", "grammar", "both" };
+
+typedef struct scene {
+    const griffin_model   *m;
+    griffin_sampler        sampler;
+    const griffin_grammar *grammar;
+    int32_t prompt[16];
+    int     prompted, limit;                /* tokens to take */
+    float   row_cost;
+    int     right;                          /* of 100 guesses of the oracle */
+} scene;
+
+/* What plain decoding gives. */
+typedef struct plain {
+    int32_t tokens[STEPS + 1];              /* taken, and the one that ended it, if one did */
+    int     count, ended;
+    float  *logits;                         /* [count + 1][V], after each of them */
+    griffin_state  *state;
+    griffin_sampler sampler;
+} plain;
+
+typedef struct masked { const griffin_grammar *g; griffin_grammar_state at; } masked;
+
+static int mask(float *logits, int vocab, void *user) {
+    masked *m = (masked *)user;
+    (void)vocab;
+    return griffin_grammar_mask(m->g, &m->at, logits);
+}
+
+static griffin_sampler begin_sampler(const scene *s, masked *grammar) {
+    griffin_sampler sampler = s->sampler;
+    memset(grammar, 0, sizeof *grammar);
+    grammar->g = s->grammar;
+    if (!s->grammar) return sampler;
+    sampler.mask = mask;
+    sampler.mask_user = grammar;
+    return sampler;
+}
+
+static int is_end(const scene *s, int32_t token) {
+    const griffin_info *info = griffin_get_info(s->m);
+    return s->grammar && (token < 0 || token == info->eos || token == info->end_of_turn);
+}
+
+static void write_plainly(const scene *s, plain *p) {
+    int V = vocabulary(s->m);
+    griffin_context *c = new_context(s->m, 32, 1);
+    masked grammar;
+    memset(p, 0, sizeof *p);
+    p->logits = (float *)calloc((size_t)(V * (STEPS + 1)), sizeof(float));
+    p->state = new_state(s->m);
+    p->sampler = begin_sampler(s, &grammar);
+    CHECK(griffin_prefill(c, p->state, s->prompt, s->prompted, p->logits) == 0, "%s", heard);
+    float *logits = new_logits(s->m, 1);
+    for (; p->count < s->limit; p->count++) {
+        memcpy(logits, p->logits + p->count * V, (size_t)V * sizeof(float));
+        int32_t token = griffin_sample(s->m, &p->sampler, logits);
+        p->tokens[p->count] = token;
+        if ((p->ended = is_end(s, token))) break;
+        if (s->grammar) CHECK(griffin_grammar_accept(s->grammar, &grammar.at, token) >= 0, "%s",
+                              heard);
+        griffin_step(c, p->state, token, p->logits + (p->count + 1) * V);
+    }
+    free(logits);
+    p->sampler.mask_user = NULL;
+    free(c);
+}
+
+static void plain_free(plain *p) { free(p->logits); free(p->state); }
+
+/* ---- the same with guesses ------------------------------------------------------------------- */
+
+typedef struct writer {
+    const scene    *s;
+    const plain    *p;
+    griffin_guess  *g;
+    griffin_sampler sampler;
+    masked          grammar;
+    griffin_lookup  lookup;
+    int32_t         memory[6 * TABLE];
+    griffin_odds    odds;
+    float          *scratch;
+    int             guesser, count, done;
+} writer;
+
+static void writer_begin(writer *w, const scene *s, const plain *p, griffin_guess *g, int guesser) {
+    int V = vocabulary(s->m);
+    memset(w, 0, sizeof *w);
+    memset(g, 0, sizeof *g);
+    w->s = s;
+    w->p = p;
+    w->g = g;
+    w->guesser = guesser;
+    w->sampler = begin_sampler(s, &w->grammar);
+    w->scratch = (float *)malloc((size_t)V * sizeof(float));
+    w->lookup.memory = w->memory;
+    w->lookup.size = TABLE;
+    g->model = s->m;
+    g->state = new_state(s->m);
+    g->tokens = (int32_t *)malloc(ROOM * sizeof(int32_t));
+    g->logits = (float *)malloc((size_t)(V * ROWS) * sizeof(float));
+    g->room = ROOM;
+    g->rows = ROWS;
+    g->row_cost = s->row_cost;
+}
+
+static void writer_free(writer *w) {
+    free(w->g->state);
+    free(w->g->tokens);
+    free(w->g->logits);
+    free(w->scratch);
+}
+
+static void add_guesses(writer *w) {
+    const plain *p = w->p;
+    int i = w->count, more = 1;     /* the next token */
+    if (w->guesser >= GRAMMAR && w->s->grammar)
+        CHECK(griffin_grammar_guess(w->s->grammar, &w->grammar.at, &w->sampler, w->scratch,
+                                    w->g) >= 0, "%s", heard);
+    if (w->guesser == LOOKUP || w->guesser == GRAMMAR_LOOKUP)
+        CHECK(griffin_lookup_guess(&w->lookup, w->g) >= 0, "%s", heard);
+    for (; w->guesser == ORACLE && more == 1 && dice() % 9; i++) {
+        int32_t token = i < p->count ? p->tokens[i] : 0;
+        if (token < 0 || dice() % 100 >= (unsigned)w->s->right)
+            token = (int32_t)dice() % vocabulary(w->s->m);
+        more = griffin_guess_add(w->g, token < 0 ? -token : token, &w->odds);
+    }
+}
+
+/* Draws and takes tokens as long as their logits are there. */
+static void take_tokens(writer *w) {
+    const plain *p = w->p;
+    int V = vocabulary(w->s->m), there = 1;
+    while (there && !w->done) {
+        int certain = w->g->ready && w->g->certain;
+        float *logits = griffin_guess_logits(w->g);
+        CHECK(logits && (certain || !memcmp(logits, p->logits + w->count * V,
+                                            (size_t)V * sizeof(float))), "logits %d", w->count);
+        int32_t token = griffin_sample(w->s->m, &w->sampler, logits);
+        CHECK(token == p->tokens[w->count], "%s: token %d is %d, not %d",
+              guesser_names[w->guesser], w->count, (int)token, (int)p->tokens[w->count]);
+        w->done = w->count == p->count || token != p->tokens[w->count];
+        if (w->done) break;
+        if (w->s->grammar) griffin_grammar_accept(w->s->grammar, &w->grammar.at, token);
+        CHECK(griffin_lookup_add(&w->lookup, &token, 1) == 0, "%d", (int)token);
+        there = griffin_guess_take(w->g, token);
+        CHECK(there >= 0, "%s", heard);
+        w->done = ++w->count == p->count && !p->ended;
+    }
+    if (!w->done) add_guesses(w);
+}
+
+static void check_end(writer *w, griffin_context *c) {
+    const plain *p = w->p;
+    int V = vocabulary(w->s->m);
+    CHECK(griffin_guess_finish(c, w->g) == 0, "%s", heard);
+    CHECK(same_states(w->s->m, w->g->state, p->state), "%s: the state after %d tokens",
+          guesser_names[w->guesser], w->count);
+    w->sampler.mask_user = NULL;
+    CHECK(!memcmp(&w->sampler, &p->sampler, sizeof p->sampler), "the sampler");
+    CHECK(p->ended || !memcmp(w->g->logits, p->logits + w->count * V, (size_t)V * sizeof(float)),
+          "%s: the logits after %d tokens", guesser_names[w->guesser], w->count);
+}
+
+/* Some sequences at once, each with a guesser of its own. units: of a slice; 0: whole passes. */
+static void check_together(const scene *scenes, int count, int guesser, int rows, int units) {
+    griffin_context *c = new_context(scenes->m, rows, count);
+    griffin_guess g[MOST_SEQUENCES];
+    writer *w = (writer *)calloc((size_t)count, sizeof *w);
+    plain p[MOST_SEQUENCES];
+    int done = 0;
+    for (int i = 0; i < count; i++) {
+        const scene *s = scenes + i;
+        write_plainly(s, p + i);
+        writer_begin(w + i, s, p + i, g + i, guesser < 0 ? (int)(dice() % GUESSERS) : guesser);
+        CHECK(griffin_prefill(c, g[i].state, s->prompt, s->prompted, g[i].logits) == 0, "%s",
+              heard);
+        griffin_lookup_add(&w[i].lookup, s->prompt, s->prompted);
+    }
+    while (done < count) {
+        done = 0;
+        for (int i = 0; i < count; i++) {
+            if (!w[i].done) take_tokens(w + i);
+            done += w[i].done;
+        }
+        int left = units ? griffin_guess_begin(c, g, count) : griffin_guess_run(c, g, count);
+        for (; left > 0; left = griffin_advance(c, units)) {
+            if (dice() % 50) continue;
+            left = griffin_advance(c, INT32_MAX);
+            break;
+        }
+        CHECK(left == 0, "%s", heard);
+    }
+    for (int i = 0; i < count; i++) {
+        check_end(w + i, c);
+        if (getenv("SHOW"))
+            printf("%s: %d tokens, %d passes, %d of %d\n", guesser_names[w[i].guesser], w[i].count,
+                   (int)g[i].passes, (int)g[i].accepted, (int)g[i].guessed);
+        writer_free(w + i);
+        plain_free(p + i);
+    }
+    free(w);
+    free(c);
+}
+
+static const griffin_bias biases[] = { { 1, 2 }, { 3, -INFINITY }, { 5, 0.5f } };
+
+/* Greedy, sampled, penalised and biased. */
+static griffin_sampler some_sampler(int kind) {
+    griffin_sampler s;
+    memset(&s, 0, sizeof s);
+    s.seed = dice();
+    if (kind > 0) s.temperature = kind == 1 ? 0.3f : 1;
+    if (kind > 1) { s.top_p = 0.9f; s.top_k = 12; s.min_p = 0.01f; }
+    if (kind > 2) { s.repeat_penalty = 1.2f; s.repeat_last = 20; }
+    if (kind > 3) { s.biases = biases; s.bias_count = COUNT(biases); }
+    return s;
+}
+
+static scene some_scene(const griffin_model *m) {
+    scene s;
+    memset(&s, 0, sizeof s);
+    s.m = m;
+    s.sampler = some_sampler((int)(dice() % 5));
+    s.prompted = 1 + (int)(dice() % 16);
+    for (int k = 0; k < s.prompted; k++)
+        s.prompt[k] = (int32_t)(dice() % (unsigned)vocabulary(m));
+    s.limit = 1 + (int)(dice() % (STEPS - 1));
+    s.row_cost = dice() % 3 ? 1e-4f : 0.2f;
+    s.right = (int)(dice() % 4) * 33;
+    return s;
+}
+
+static void check_model(const griffin_model *m) {
+    for (int i = 0; i < 25; i++) {
+        scene s = some_scene(m);
+        check_together(&s, 1, i % GUESSERS, 32, i % 3 * 7);
+    }
+    for (int i = 0; i < 8; i++) {
+        scene s[MOST_SEQUENCES];
+        int count = 2 + i % (MOST_SEQUENCES - 1);
+        for (int k = 0; k < count; k++) s[k] = some_scene(m);
+        check_together(s, count, -1, ROOM * count - i % 4 * 10, i % 3 * 5);
+    }
+}
+
+static griffin_model *open_model(const char *path, int cpu) {
+    griffin_options o;
+    griffin_model *m;
+    memset(&o, 0, sizeof o);
+    o.logger.message = hear;
+    o.cpu = (griffin_cpu)cpu;
+    int error = griffin_open_file(&m, path, &o);
+    CHECK(error == GRIFFIN_OK || error == GRIFFIN_E_UNSUPPORTED, "%s: %s", path, heard);
+    return m;
+}
+
+/* Recurrent, mixed and attention alone, in floats and in quants. */
+static void test_models(void) {
+    for (int i = 0; i + 1 < GOLDENS; i++) {
+        char path[128];
+        snprintf(path, sizeof path, "build/data/%s%s.gguf", golden_names[i][1],
+                 i % 2 ? ".q8_0" : "");
+        griffin_model *m = open_model(path, 0);
+        if (m) check_model(m);
+        griffin_close(m);
+    }
+}
+
+static void test_instruction_sets(void) {
+    for (int cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_WASM; cpu++) {
+        griffin_model *m = open_model("build/data/griffin-tiny.q4_0.gguf", cpu);
+        if (m) check_model(m);
+        griffin_close(m);
+    }
+}
+
+/* ---- grammars -------------------------------------------------------------------------------- */
+
+static const char rules[] =
+    "root   ::= \"{ \\\"action\\\": \" action \", \\\"target\\\": \" target words? \" }\" \n"
+    "action ::= \"\\\"\" ( \"go to\" | \"speak to\" | \"fight\" | \"hide from\" ) \"\\\"\" \n"
+    "target ::= \"\\\"\" ( \"king\" | \"wolf\" | \"old woman\" | \"castle\" ) \"\\\"\" \n"
+    "words  ::= \", \\\"words\\\": \\\"\" [A-Z] [a-z ,']{9,50} [.!?] \"\\\"\" \n";
+
+static const char *const more_rules[] = {
+    "root ::= (\"over and over \" | \"once more \")+ \"the end.\"",
+    "root ::= \"nothing but this one sentence can be written here.\"",
+    "root ::= [a-z]{3,60} \".\" [\\n]+ \"\xC3\xA4\xE2\x82\xAC!\"",
+};
+
+static void check_grammar(const griffin_model *m, const char *text) {
+    griffin_grammar *grammar;
+    int error = griffin_grammar_open(&grammar, m, text, strlen(text), NULL);
+    CHECK(error == GRIFFIN_OK, "%s", heard);
+    for (int i = 0; i < 24 && !error; i++) {
+        scene s = some_scene(m);
+        s.grammar = grammar;
+        if (i % 4) s.limit = STEPS - 1;
+        check_together(&s, 1, i % GUESSERS, 32, i % 3 * 11);
+    }
+    griffin_grammar_close(grammar);
+}
+
+static void test_grammars(void) {
+    griffin_model *m = open_model("examples/models/storyteller.gguf", 0);
+    check_grammar(m, rules);
+    for (int i = 0; i < COUNT(more_rules); i++) check_grammar(m, more_rules[i]);
+    griffin_close(m);
+}
+
+int main(void) {
+    RUN(test_models);
+    RUN(test_instruction_sets);
+    RUN(test_grammars);
+    return test_end();
+}
