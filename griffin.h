@@ -323,6 +323,7 @@
   #define griffin_guess_worth    GRF_PREFIXED(griffin_guess_worth)
   #define griffin_guess_begin    GRF_PREFIXED(griffin_guess_begin)
   #define griffin_guess_run      GRF_PREFIXED(griffin_guess_run)
+  #define griffin_guess_time     GRF_PREFIXED(griffin_guess_time)
   #define griffin_guess_finish   GRF_PREFIXED(griffin_guess_finish)
   #define griffin_lookup_add     GRF_PREFIXED(griffin_lookup_add)
   #define griffin_lookup_guess   GRF_PREFIXED(griffin_lookup_guess)
@@ -770,7 +771,8 @@ typedef struct griffin_guess {              /* of one sequence */
     int       room, rows;                   /* room is at least 2; rows - 1 guesses fit into a pass,
                                              * and one of the rows serves all that are certain */
     float     row_cost;                     /* time of another token in a pass, as a part of the time
-                                             * of a pass of one token: measure it; 0: 0.25 */
+                                             * of a pass of one token; 0: 0.25. griffin_guess_time
+                                             * measures it */
     uint64_t  passes, guessed, accepted;    /* counted; guesses that were run, and were right */
 
     /* The rest begins with zero bytes and is the library's. */
@@ -784,6 +786,7 @@ typedef struct griffin_guess {              /* of one sequence */
     uint64_t  history;                      /* and the state's text before it */
     griffin_odds *odds;                     /* of the guesses */
     float     balance, saving;              /* passes won so far; by the next guess that is right */
+    float     pass_time;                    /* of one token */
 } griffin_guess;
 
 /* The logits after the last token that was taken, for griffin_sample. */
@@ -809,6 +812,10 @@ GRIFFIN_API int griffin_guess_worth(const griffin_guess *guess, const griffin_od
  * errors are those of griffin_begin, and E_MISMATCH: a state was changed by other calls. */
 GRIFFIN_API int griffin_guess_begin (griffin_context *context, griffin_guess *guess, int count);
 GRIFFIN_API int griffin_guess_run   (griffin_context *context, griffin_guess *guess, int count);
+
+/* For a host with a clock: how long the pass took, in any unit, right after a pass of this sequence
+ * alone. row_cost follows the measured times; the tokens drawn do not depend on it. */
+GRIFFIN_API int griffin_guess_time(griffin_guess *guess, double time);
 
 /* Brings the state to the end of the text, with the logits after it in row 0. The next prefill,
  * step or save finds what it would have found without guesses. */
@@ -3411,6 +3418,12 @@ static void grf_odds_learn(griffin_odds *odds, int right) {
 static float grf_odds_of(const griffin_odds *odds) {
     float p = (odds->right + 0.5f) / (odds->tried + 1);
     return p >= 0 && p <= 1 ? p : 0;
+}
+
+/* Moves an estimate towards a new value, which noise may have made much too large. */
+static void grf_guess_measure(float *estimate, float value) {
+    if (*estimate <= 0) *estimate = value;
+    *estimate += (value < 2 * *estimate ? value - *estimate : *estimate) / 8;
 }
 
 /* How many of at most `most` guesses behind g->certain others are worth running. */
@@ -6628,6 +6641,18 @@ GRIFFIN_API int griffin_guess_run(griffin_context *c, griffin_guess *g, int coun
     int left = grf_guess_begin(c, g, count, 1);
     if (left > 0) grf_pass_run(c, INT_MAX);
     return left < 0 ? left : GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_guess_time(griffin_guess *g, double time) {
+    int error = grf_guess_check(g);
+    if (error) return error;
+    if (!g->ready || !(time > 0 && time < 1e30)) return GRIFFIN_OK;
+    float rows = (float)(g->known + g->running - 1), t = (float)time;
+    if (rows <= 0) grf_guess_measure(&g->pass_time, t);
+    else if (g->pass_time > 0)
+        grf_guess_measure(&g->row_cost, t > g->pass_time ? (t / g->pass_time - 1) / rows : 0);
+    if (rows > 0 && g->row_cost < 0.01f) g->row_cost = 0.01f;
+    return GRIFFIN_OK;
 }
 
 GRIFFIN_API int griffin_guess_finish(griffin_context *c, griffin_guess *g) {

@@ -168,11 +168,12 @@ static int check_turns(chat *c, const char *path) {
 }
 
 static int open_and_converse(const command *how, chat *c, const model_options *o,
-                             const control_options *control) {
+                             const control_options *control, const guess_options *guess) {
     int status = session_open(&c->s, how, o, NEEDS_TEXT);
     if (status) return status;
     c->s.seed = c->sampler.seed;
-    status = session_control(&c->s, control) || check_turns(c, o->path);
+    status = session_control(&c->s, control) || session_guess(&c->s, guess)
+          || check_turns(c, o->path);
     if (!status) {
         status = converse(c);
         session_statistics(&c->s);
@@ -185,6 +186,7 @@ int command_chat(int argc, char **argv) {
     model_options o = MODEL_DEFAULTS;
     griffin_sampler sampler = SAMPLER_DEFAULTS;
     control_options control = CONTROL_DEFAULTS;
+    guess_options guess = GUESS_DEFAULTS;
     const char *system = NULL;
     int limit = 512, raw = 0;
     const option table[] = {
@@ -193,6 +195,7 @@ int command_chat(int argc, char **argv) {
         { "predict", NULL, OPTION_LIMIT, &limit, "N", NULL },
         SAMPLER_OPTIONS(sampler),
         CONTROL_OPTIONS(control),
+        GUESS_OPTIONS(guess),
         { "raw", NULL, OPTION_FLAG, &raw, NULL, "no turns: the model continues what you write" },
         { "system-prompt", "sys", OPTION_TEXT, &system, "TEXT", NULL },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
@@ -212,5 +215,5 @@ int command_chat(int argc, char **argv) {
     c.limit = limit;
     c.raw = raw;
     c.stopped = -1;
-    return open_and_converse(&how, &c, &o, &control);
+    return open_and_converse(&how, &c, &o, &control, &guess);
 }

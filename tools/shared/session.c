@@ -52,7 +52,8 @@ static int open_context(session *s, int threads) {
     size_t size = griffin_context_size(s->model, &options);
     s->context_memory = malloc(size);
     s->state = (griffin_state *)calloc(1, griffin_state_size(s->model));    /* zero is fresh */
-    s->logits = (float *)malloc((size_t)s->info->config.vocab * sizeof(float));
+    s->guess.rows = 2;                      /* the second for tokens that a grammar forces */
+    s->logits = (float *)malloc(2 * (size_t)s->info->config.vocab * sizeof(float));
     if (!s->context_memory || !s->state || !s->logits) return complain("out of memory");
     int error = griffin_context_init(&s->context, s->model, &options, s->context_memory, size);
     return error < 0 ? session_error(s, error) : 0;
@@ -84,6 +85,21 @@ int session_open_memory(session *s, const void *data, size_t size, int threads) 
     return 1;
 }
 
+enum { LOOKUP_TOKENS = 1 << 16 };           /* that are remembered */
+
+int session_guess(session *s, const guess_options *o) {
+    int most = (int)(sizeof s->waiting / sizeof *s->waiting) - 2;
+    if (!o->lookup) return 0;
+    s->guess.rows = (o->lookup < most ? o->lookup : most) + 2;
+    free(s->logits);
+    s->logits = (float *)malloc((size_t)s->guess.rows * (size_t)s->info->config.vocab
+                                * sizeof(float));
+    s->lookup.size = LOOKUP_TOKENS;
+    s->lookup.memory = (int32_t *)calloc(LOOKUP_TOKENS, (GRIFFIN_LOOKUP_LENGTHS + 1)
+                                                        * sizeof *s->lookup.memory);
+    return s->logits && s->lookup.memory ? 0 : complain("out of memory");
+}
+
 int session_control(session *s, const control_options *o) {
     char nothing[GRIFFIN_STOP_BYTES];
     file_bytes file;
@@ -102,6 +118,7 @@ int session_control(session *s, const control_options *o) {
 }
 
 void session_close(session *s) {
+    free(s->lookup.memory);
     free(s->logits);
     free(s->state);
     free(s->context_memory);
@@ -213,6 +230,7 @@ int session_feed(session *s, const token_list *tokens, griffin_sampler *sampler,
         for (int k = 0; k < n; k++) griffin_accept(sampler, tokens->data[i + k]);
         s->prompt_tokens += n;
     }
+    if (s->lookup.memory) griffin_lookup_add(&s->lookup, tokens->data, tokens->count);
     s->prompt_seconds += seconds_now() - start;
     return 0;
 }
@@ -248,6 +266,14 @@ static void start_grammar(session *s, griffin_sampler *sampler) {
     sampler->mask_user = s;
 }
 
+static void start_guesses(session *s) {
+    s->guess.model = s->model;
+    s->guess.state = s->state;
+    s->guess.tokens = s->waiting;
+    s->guess.room = (int)(sizeof s->waiting / sizeof *s->waiting);
+    s->guess.logits = s->logits;
+}
+
 void session_reset(session *s, griffin_sampler *sampler) {
     memset(s->state, 0, griffin_state_size(s->model));
     memset(&s->decoder, 0, sizeof s->decoder);
@@ -257,19 +283,34 @@ void session_reset(session *s, griffin_sampler *sampler) {
 /* A text of the training set begins at position 0 with bos, and knows nothing of the one before. */
 static int begin_new_text(session *s, griffin_sampler *sampler) {
     int32_t first = s->info->bos;
+    int error = griffin_guess_finish(s->context, &s->guess);
+    if (error < 0) return session_error(s, error);
     if (say(s, -1) == 1 || print("\n\n", 2)) return 1;
     session_reset(s, sampler);
     griffin_accept(sampler, first);
     if (session_show(s, first, 0)) return 1;
-    int error = griffin_step(s->context, s->state, first, s->logits);
+    error = griffin_step(s->context, s->state, first, s->logits);
     return error < 0 ? session_error(s, error) : 0;
+}
+
+/* Feeds a token, if that is not done already, together with what may follow it. */
+static int feed_token(session *s, const griffin_sampler *sampler, int32_t token) {
+    int there = griffin_guess_take(&s->guess, token);
+    if (s->lookup.memory) griffin_lookup_add(&s->lookup, &token, 1);
+    if (there) return there < 0 ? there : 0;
+    if (s->grammar)
+        griffin_grammar_guess(s->grammar, &s->grammar_state, sampler, s->logits, &s->guess);
+    if (s->lookup.memory) griffin_lookup_guess(&s->lookup, &s->guess);
+    double start = seconds_now();
+    int error = griffin_guess_run(s->context, &s->guess, 1);
+    return error ? error : griffin_guess_time(&s->guess, seconds_now() - start);
 }
 
 /* Samples, prints and feeds one token. Returns 0 to go on, 1 after an error, 2 at the end, where a
  * new text may begin. */
 static int generate_one(session *s, griffin_sampler *sampler, int ends) {
     int status;
-    int32_t token = griffin_sample(s->model, sampler, s->logits);
+    int32_t token = griffin_sample(s->model, sampler, griffin_guess_logits(&s->guess));
     if (token == GRIFFIN_E_NO_TOKEN && s->may_end) return 2;
     if (token < 0) return session_error(s, token);
     if (token == s->info->eos || token == s->info->end_of_turn)
@@ -280,7 +321,7 @@ static int generate_one(session *s, griffin_sampler *sampler, int ends) {
     }
     if ((status = say(s, token)) != 0) return status;
     if (s->first_seconds == 0) s->first_seconds = seconds_now() - s->start;
-    int error = griffin_step(s->context, s->state, token, s->logits);
+    int error = feed_token(s, sampler, token);
     if (error < 0) return session_error(s, error);
     s->generated_tokens++;
     return 0;
@@ -290,6 +331,7 @@ int session_generate(session *s, griffin_sampler *sampler, int limit, int ends) 
     double start = seconds_now();
     int status = 0, i = 0;
     start_grammar(s, sampler);
+    start_guesses(s);
     sampler->bias_count = 0;
     if (ends == ENDS_BEGIN && (s->grammar || s->info->bos < 0)) ends = ENDS_IGNORED;
     if (ends == ENDS_IGNORED) {
@@ -298,6 +340,8 @@ int session_generate(session *s, griffin_sampler *sampler, int limit, int ends) 
     }
     for (; i != limit && status == 0 && !interrupted(); i++)
         status = generate_one(s, sampler, ends);
+    int error = griffin_guess_finish(s->context, &s->guess);
+    if (error < 0) status = session_error(s, error);
     s->generated_seconds += seconds_now() - start;
     s->is_cut = s->grammar && status == 0 && i > 0 && !s->may_end && !interrupted();
     return status == 1 || say(s, -1) == 1;
@@ -313,6 +357,10 @@ void session_statistics(const session *s) {
     fprintf(stderr, "\n");
     print_rate("prompt    ", s->prompt_tokens, s->prompt_seconds);
     print_rate("generation", s->generated_tokens, s->generated_seconds);
+    if (s->guess.guessed > 0)
+        fprintf(stderr, "guesses    %6llu tokens, %llu of them right, %llu passes\n",
+                (unsigned long long)s->guess.guessed, (unsigned long long)s->guess.accepted,
+                (unsigned long long)s->guess.passes);
     if (s->masks > 0)
         fprintf(stderr, "grammar    %6d masks, %.0f us each, at most %.0f us, %.0f KiB\n", s->masks,
                 s->mask_seconds / s->masks * 1e6, s->longest_mask * 1e6,
