@@ -320,11 +320,13 @@
   #define griffin_guess_logits   GRF_PREFIXED(griffin_guess_logits)
   #define griffin_guess_take     GRF_PREFIXED(griffin_guess_take)
   #define griffin_guess_add      GRF_PREFIXED(griffin_guess_add)
-  #define griffin_guess_worth    GRF_PREFIXED(griffin_guess_worth)
   #define griffin_guess_begin    GRF_PREFIXED(griffin_guess_begin)
   #define griffin_guess_run      GRF_PREFIXED(griffin_guess_run)
   #define griffin_guess_time     GRF_PREFIXED(griffin_guess_time)
   #define griffin_guess_finish   GRF_PREFIXED(griffin_guess_finish)
+  #define griffin_draft_check    GRF_PREFIXED(griffin_draft_check)
+  #define griffin_draft_take     GRF_PREFIXED(griffin_draft_take)
+  #define griffin_draft_next     GRF_PREFIXED(griffin_draft_next)
   #define griffin_lookup_add     GRF_PREFIXED(griffin_lookup_add)
   #define griffin_lookup_guess   GRF_PREFIXED(griffin_lookup_guess)
   #define griffin_encode         GRF_PREFIXED(griffin_encode)
@@ -803,9 +805,6 @@ GRIFFIN_API int griffin_guess_take(griffin_guess *guess, int32_t token);
  * first. */
 GRIFFIN_API int griffin_guess_add(griffin_guess *guess, int32_t token, griffin_odds *odds);
 
-/* How many guesses the next pass would run if so many were there. For guesses that have a cost. */
-GRIFFIN_API int griffin_guess_worth(const griffin_guess *guess, const griffin_odds *odds, int most);
-
 /* One pass for all of these sequences that need one. griffin_guess_begin leaves the pass to
  * griffin_advance, and their logits are there when that returns 0. The states move on in the next
  * call for the same context; if the context does something else before, tokens are run again. The
@@ -837,6 +836,36 @@ typedef struct griffin_lookup {
 GRIFFIN_API int griffin_lookup_add  (griffin_lookup *lookup, const int32_t *tokens, int count);
 /* Adds guesses. Returns how many. */
 GRIFFIN_API int griffin_lookup_guess(griffin_lookup *lookup, griffin_guess *guess);
+
+/* Lets a smaller model guess. It has the same vocabulary, and a state and a context of its own. The
+ * state reads the prompt, as the other one does; after that only these functions touch it. */
+#define GRIFFIN_DRAFT_TOKENS 64
+
+typedef struct griffin_draft {
+    griffin_context *context;               /* yours, as the memory */
+    griffin_state   *state;
+    void            *mark;                  /* griffin_mark_size of the smaller model */
+    float           *logits;                /* [V] */
+    float            cost;                  /* time of its step, as a part of a step of the model; 0:
+                                             * as the sizes of the files */
+    griffin_odds     odds;
+    /* The rest begins with zero bytes and is the library's. */
+    int32_t tokens[GRIFFIN_DRAFT_TOKENS];   /* behind the mark: those taken, over those fed */
+    int     known, fed, drafted;            /* how many were taken; fed; guessed since */
+    int     astray;                         /* what was fed is not what was taken */
+} griffin_draft;
+
+/* GRIFFIN_OK, or E_MISMATCH: the tokens of the two models are not the same. */
+GRIFFIN_API int griffin_draft_check(const griffin_model *model, const griffin_model *smaller);
+
+/* Tells it each token that griffin_guess_take is told. */
+GRIFFIN_API int griffin_draft_take(griffin_draft *draft, int32_t token);
+
+/* Adds the next guess, and returns 1; 0 if no more are worth it. `sampler` is a copy of yours, with
+ * which it draws, so that it draws what you will, where the models agree. A mask in it should follow
+ * the guesses: the last one is guess->tokens[guess->known + guess->guesses - 1]. */
+GRIFFIN_API int griffin_draft_next(griffin_draft *draft, griffin_guess *guess,
+                                   griffin_sampler *sampler);
 
 /* ---- text ------------------------------------------------------------------
  * All of it fails with E_VOCABULARY if the model came without a tokenizer. */
@@ -3414,6 +3443,12 @@ static void grf_odds_learn(griffin_odds *odds, int right) {
     odds->right += (right ? 1.0f : 0.0f) - odds->right / 16;
 }
 
+/* Odds that keep guesses from being made do not keep them for ever. */
+static void grf_odds_forget(griffin_odds *odds) {
+    odds->tried -= odds->tried / 64;
+    odds->right -= odds->right / 64;
+}
+
 /* Of a copy of the odds the host may have made anything. */
 static float grf_odds_of(const griffin_odds *odds) {
     float p = (odds->right + 0.5f) / (odds->tried + 1);
@@ -3426,11 +3461,12 @@ static void grf_guess_measure(float *estimate, float value) {
     *estimate += (value < 2 * *estimate ? value - *estimate : *estimate) / 8;
 }
 
-/* How many of at most `most` guesses behind g->certain others are worth running. */
+/* How many of at most `most` guesses behind g->certain others are worth it, if one of them costs c
+ * to make and to run. */
 static int grf_guess_worth(const griffin_guess *g, const griffin_odds *odds, int most,
-                           float saving) {
-    float p = grf_odds_of(odds), c = grf_guess_row_cost(g), all = 1, best = 0, gain = 0;
-    float again = g->model->layout.recurrent_floats ? c : 0;
+                           float saving, float c) {
+    float p = grf_odds_of(odds), all = 1, best = 0, gain = 0;
+    float again = g->model->layout.recurrent_floats ? grf_guess_row_cost(g) : 0;
     float copy = g->certain ? 0 : grf_guess_copy_cost(g->model);
     int ahead = g->known + g->certain, worth = 0;
     for (int n = 1; n <= most; n++, all *= p) {     /* all: the n - 1 before this one are right */
@@ -3453,7 +3489,7 @@ static void grf_guess_choose(griffin_guess *g, int sequences, int most) {
     int uncertain = (int)grf_min64(most, g->guesses) - g->certain;
     g->running = g->certain;
     if (uncertain > 0 && g->odds)
-        g->running += grf_guess_worth(g, g->odds, uncertain, g->saving);
+        g->running += grf_guess_worth(g, g->odds, uncertain, g->saving, c);
 }
 
 /* Drops from the known tokens those that the state has by now. */
@@ -3596,6 +3632,31 @@ static int grf_lookup_agrees(const griffin_lookup *l, int level) {
 
 static int grf_lookup_check(const griffin_lookup *l) {
     return l && l->memory && l->size > 0 && l->size <= 1 << 28 && !(l->size & (l->size - 1));
+}
+
+/* ---- draft ---- */
+
+static int grf_draft_check(const griffin_draft *d) {
+    return d && d->context && d->state && d->mark && d->logits && d->known >= 0 && d->drafted >= 0
+        && d->known <= GRIFFIN_DRAFT_TOKENS && d->fed >= 0 && d->fed <= GRIFFIN_DRAFT_TOKENS
+        && d->cost >= 0;
+}
+
+/* Brings the draft's state behind all known tokens, and sets the mark there. If it has fed other
+ * tokens or more, it goes back to the mark first. */
+static int grf_draft_catch_up(griffin_draft *d) {
+    const griffin_model *m = d->context->model;
+    int error = GRIFFIN_OK;
+    if (d->fed && (d->astray || d->fed >= d->known)) {
+        error = griffin_rewind(m, d->state, d->mark);
+        d->fed = 0;
+    }
+    if (!error && d->known > d->fed)
+        error = griffin_prefill(d->context, d->state, d->tokens + d->fed, d->known - d->fed,
+                                d->logits);
+    if (!error) error = griffin_mark(m, d->state, d->mark);
+    if (!error) d->known = d->fed = d->astray = 0;
+    return error;
 }
 
 /* ================================================================= >>gguf
@@ -6627,12 +6688,6 @@ GRIFFIN_API int griffin_guess_add(griffin_guess *g, int32_t token, griffin_odds 
     return 1;
 }
 
-GRIFFIN_API int griffin_guess_worth(const griffin_guess *g, const griffin_odds *odds, int most) {
-    int error = grf_guess_check(g);
-    if (error) return error;
-    return odds ? grf_guess_worth(g, odds, (int)grf_min64(most, g->rows - 1), 1) : 0;
-}
-
 GRIFFIN_API int griffin_guess_begin(griffin_context *c, griffin_guess *g, int count) {
     return grf_guess_begin(c, g, count, 0);
 }
@@ -6696,6 +6751,57 @@ GRIFFIN_API int griffin_lookup_guess(griffin_lookup *l, griffin_guess *g) {
                                  : griffin_guess_add(g, token, &l->odds[level]) <= 0) break;
     }
     return g->guesses - before;
+}
+
+static int grf_draft_same_token(const griffin_model *a, const griffin_model *b, int32_t token) {
+    const grf_piece *p = &a->vocab->pieces[token], *q = &b->vocab->pieces[token];
+    return p->length == q->length && p->type == q->type
+        && memcmp(p->text, q->text, p->length) == 0;
+}
+
+GRIFFIN_API int griffin_draft_check(const griffin_model *model, const griffin_model *smaller) {
+    if (!model || !smaller) return GRIFFIN_E_ARGUMENT;
+    const griffin_info *a = &model->info, *b = &smaller->info;
+    int same = a->config.vocab == b->config.vocab && a->tokens == b->tokens && a->eos == b->eos
+            && a->end_of_turn == b->end_of_turn;
+    for (int32_t i = 0; same && i < a->tokens; i++) same = grf_draft_same_token(model, smaller, i);
+    if (same) return GRIFFIN_OK;
+    return grf_fail(&model->host, GRIFFIN_E_MISMATCH,
+                    "draft: the vocabulary of the smaller model is another");
+}
+
+GRIFFIN_API int griffin_draft_take(griffin_draft *d, int32_t token) {
+    int error = grf_draft_check(d) ? GRIFFIN_OK : GRIFFIN_E_ARGUMENT;
+    if (!error && d->known == GRIFFIN_DRAFT_TOKENS) error = grf_draft_catch_up(d);
+    if (error) return error;
+    if (d->known < d->fed && d->tokens[d->known] != token) d->astray = 1;
+    d->tokens[d->known++] = token;
+    d->drafted = 0;
+    return GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_draft_next(griffin_draft *d, griffin_guess *g, griffin_sampler *sampler) {
+    int error = grf_draft_check(d) && sampler ? grf_guess_check(g) : GRIFFIN_E_ARGUMENT;
+    if (error || g->guesses != d->drafted) return error;    /* others have guessed */
+    const griffin_model *m = d->context->model;
+    float cost = d->cost > 0 ? d->cost : (float)m->info.file_bytes / (float)g->model->info.file_bytes;
+    int most = (int)grf_min64(g->rows, grf_min64(m->info.rewind, GRIFFIN_DRAFT_TOKENS) + 1) - 1;
+    if (grf_guess_worth(g, &d->odds, most, 1, grf_guess_row_cost(g) + cost) <= d->drafted) {
+        if (d->drafted == 0) grf_odds_forget(&d->odds);
+        return 0;
+    }
+    if (d->drafted == 0) error = d->known ? grf_draft_catch_up(d) : GRIFFIN_E_ARGUMENT;
+    else {
+        d->tokens[d->fed] = g->tokens[g->known + g->guesses - 1];
+        error = griffin_step(d->context, d->state, d->tokens[d->fed], d->logits);
+        d->fed += !error;
+    }
+    if (error) return error;
+    g->balance -= cost;
+    int32_t token = griffin_sample(m, sampler, d->logits);
+    error = token < 0 ? token : griffin_guess_add(g, token, &d->odds);
+    d->drafted += error == 1;
+    return error;
 }
 
 /* ---- text ---- */

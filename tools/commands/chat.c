@@ -172,7 +172,7 @@ static int open_and_converse(const command *how, chat *c, const model_options *o
     int status = session_open(&c->s, how, o, NEEDS_TEXT);
     if (status) return status;
     c->s.seed = c->sampler.seed;
-    status = session_control(&c->s, control) || session_guess(&c->s, guess)
+    status = session_control(&c->s, control) || session_guess(&c->s, o, guess)
           || check_turns(c, o->path);
     if (!status) {
         status = converse(c);

@@ -48,7 +48,7 @@ static int open_and_run(const command *c, run_options *o) {
     if (!status) status = session_open(&s, c, &o->model, NEEDS_TEXT);
     if (!status) {
         s.seed = o->sampler.seed;
-        status = session_control(&s, &o->control) || session_guess(&s, &o->guess);
+        status = session_control(&s, &o->control) || session_guess(&s, &o->model, &o->guess);
         if (!status) status = run(&s, o, &prompt);
         session_close(&s);
     }

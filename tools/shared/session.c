@@ -87,17 +87,40 @@ int session_open_memory(session *s, const void *data, size_t size, int threads) 
 
 enum { LOOKUP_TOKENS = 1 << 16 };           /* that are remembered */
 
-int session_guess(session *s, const guess_options *o) {
-    int most = (int)(sizeof s->waiting / sizeof *s->waiting) - 2;
-    if (!o->lookup) return 0;
-    s->guess.rows = (o->lookup < most ? o->lookup : most) + 2;
+/* The smaller model, with a session of its own, and the same threads. */
+static int open_draft(session *s, const model_options *model, const char *path) {
+    model_options o = *model;
+    session *small = (session *)calloc(1, sizeof *small);
+    o.path = path;
+    if (!small) return complain("out of memory");
+    s->smaller = small;
+    if (open_model(small, &o, NEEDS_TEXT) || open_context(small, o.threads)) return 1;
+    int error = griffin_draft_check(s->model, small->model);
+    if (error < 0) return complain("%s: %s", path, s->message);
+    s->draft.context = small->context;
+    s->draft.state = small->state;
+    s->draft.logits = small->logits;
+    s->draft.mark = malloc(griffin_mark_size(small->model));
+    return s->draft.mark ? 0 : complain("out of memory");
+}
+
+enum { DRAFTED = 16 };                      /* the most tokens that it guesses for a pass */
+
+int session_guess(session *s, const model_options *model, const guess_options *o) {
+    int most = (int)(sizeof s->waiting / sizeof *s->waiting) - 2, wanted = o->lookup;
+    if (o->draft && wanted < DRAFTED) wanted = DRAFTED;
+    if (!wanted) return 0;
+    s->guess.rows = (wanted < most ? wanted : most) + 2;
     free(s->logits);
     s->logits = (float *)malloc((size_t)s->guess.rows * (size_t)s->info->config.vocab
                                 * sizeof(float));
-    s->lookup.size = LOOKUP_TOKENS;
-    s->lookup.memory = (int32_t *)calloc(LOOKUP_TOKENS, (GRIFFIN_LOOKUP_LENGTHS + 1)
-                                                        * sizeof *s->lookup.memory);
-    return s->logits && s->lookup.memory ? 0 : complain("out of memory");
+    if (o->lookup) {
+        s->lookup.size = LOOKUP_TOKENS;
+        s->lookup.memory = (int32_t *)calloc(LOOKUP_TOKENS, (GRIFFIN_LOOKUP_LENGTHS + 1)
+                                                            * sizeof *s->lookup.memory);
+    }
+    if (!s->logits || (o->lookup && !s->lookup.memory)) return complain("out of memory");
+    return o->draft ? open_draft(s, model, o->draft) : 0;
 }
 
 int session_control(session *s, const control_options *o) {
@@ -118,6 +141,9 @@ int session_control(session *s, const control_options *o) {
 }
 
 void session_close(session *s) {
+    if (s->smaller) session_close(s->smaller);
+    free(s->smaller);
+    free(s->draft.mark);
     free(s->lookup.memory);
     free(s->logits);
     free(s->state);
@@ -226,6 +252,8 @@ int session_feed(session *s, const token_list *tokens, griffin_sampler *sampler,
         n = tokens->count - i < FEED ? tokens->count - i : FEED;
         error = griffin_prefill(s->context, s->state, tokens->data + i, n,
                                 i + n == tokens->count ? s->logits : NULL);
+        if (error >= 0 && s->smaller)
+            error = griffin_prefill(s->draft.context, s->draft.state, tokens->data + i, n, NULL);
         if (error < 0) return session_error(s, error);
         for (int k = 0; k < n; k++) griffin_accept(sampler, tokens->data[i + k]);
         s->prompt_tokens += n;
@@ -276,6 +304,10 @@ static void start_guesses(session *s) {
 
 void session_reset(session *s, griffin_sampler *sampler) {
     memset(s->state, 0, griffin_state_size(s->model));
+    if (s->smaller) {
+        memset(s->draft.state, 0, griffin_state_size(s->smaller->model));
+        s->draft.known = s->draft.fed = s->draft.drafted = s->draft.astray = 0;
+    }
     memset(&s->decoder, 0, sizeof s->decoder);
     sampler->accepted = 0;
 }
@@ -290,20 +322,52 @@ static int begin_new_text(session *s, griffin_sampler *sampler) {
     griffin_accept(sampler, first);
     if (session_show(s, first, 0)) return 1;
     error = griffin_step(s->context, s->state, first, s->logits);
+    if (error >= 0 && s->smaller) error = griffin_draft_take(&s->draft, first);
     return error < 0 ? session_error(s, error) : 0;
+}
+
+/* The mask of the smaller model, which has gone on in the grammar by its guesses. */
+static int apply_draft_grammar(float *logits, int vocab, void *user) {
+    session *s = (session *)user;
+    (void)vocab;
+    return griffin_grammar_mask(s->grammar, &s->draft_grammar, logits);
+}
+
+/* A guess that the grammar cannot take, or the end of the text, is the last one. */
+static int add_drafts(session *s, griffin_sampler sampler) {
+    griffin_guess *g = &s->guess;
+    int more = 1;
+    s->draft_grammar = s->grammar_state;
+    sampler.mask = s->grammar ? apply_draft_grammar : NULL;
+    while (more == 1) {
+        more = griffin_draft_next(&s->draft, g, &sampler);
+        if (more == 1 && s->grammar
+            && griffin_grammar_accept(s->grammar, &s->draft_grammar,
+                                      g->tokens[g->known + g->guesses - 1]) < 0) break;
+        if (s->draft_grammar.ended) break;
+    }
+    return more == GRIFFIN_E_NO_TOKEN ? 0 : more;
+}
+
+static int add_guesses(session *s, const griffin_sampler *sampler) {
+    int error = 0;
+    if (s->grammar)
+        error = griffin_grammar_guess(s->grammar, &s->grammar_state, sampler, s->logits, &s->guess);
+    if (error >= 0 && s->lookup.memory) error = griffin_lookup_guess(&s->lookup, &s->guess);
+    if (error >= 0 && s->smaller) error = add_drafts(s, *sampler);
+    return error;
 }
 
 /* Feeds a token, if that is not done already, together with what may follow it. */
 static int feed_token(session *s, const griffin_sampler *sampler, int32_t token) {
-    int there = griffin_guess_take(&s->guess, token);
-    if (s->lookup.memory) griffin_lookup_add(&s->lookup, &token, 1);
-    if (there) return there < 0 ? there : 0;
-    if (s->grammar)
-        griffin_grammar_guess(s->grammar, &s->grammar_state, sampler, s->logits, &s->guess);
-    if (s->lookup.memory) griffin_lookup_guess(&s->lookup, &s->guess);
+    int there = griffin_guess_take(&s->guess, token), error = 0;
+    if (s->lookup.memory) error = griffin_lookup_add(&s->lookup, &token, 1);
+    if (!error && s->smaller) error = griffin_draft_take(&s->draft, token);
+    if (there || error) return there < 0 ? there : error;
+    error = add_guesses(s, sampler);
     double start = seconds_now();
-    int error = griffin_guess_run(s->context, &s->guess, 1);
-    return error ? error : griffin_guess_time(&s->guess, seconds_now() - start);
+    if (error >= 0) error = griffin_guess_run(s->context, &s->guess, 1);
+    return error < 0 ? error : griffin_guess_time(&s->guess, seconds_now() - start);
 }
 
 /* Samples, prints and feeds one token. Returns 0 to go on, 1 after an error, 2 at the end, where a
