@@ -15,14 +15,16 @@ static void hear(int error, const char *text, void *user) {
 
 /* ---- a text that is written plainly ---------------------------------------------------------- */
 
-enum { NOBODY, ORACLE, LOOKUP, GRAMMAR, GRAMMAR_LOOKUP, GUESSERS };
+enum { NOBODY, ORACLE, LOOKUP, DRAFT, GRAMMAR, GRAMMAR_LOOKUP, GRAMMAR_DRAFT, GUESSERS };
 
-static const char *const guesser_names[] = { "nobody", "oracle", "lookup", "grammar", "both" };
+static const char *const guesser_names[] = { "nobody", "oracle", "lookup", "draft", "grammar",
+                                             "grammar and lookup", "grammar and draft" };
 
 typedef struct scene {
     const griffin_model   *m;
     griffin_sampler        sampler;
     const griffin_grammar *grammar;
+    const griffin_model   *smaller;         /* who drafts */
     int32_t prompt[16];
     int     prompted, limit;                /* tokens to take */
     float   row_cost;
@@ -98,6 +100,8 @@ typedef struct writer {
     griffin_lookup  lookup;
     int32_t         memory[6 * TABLE];
     griffin_odds    odds;
+    griffin_draft   draft;
+    masked          draft_grammar;
     float          *scratch;
     int             guesser, count, done;
 } writer;
@@ -121,6 +125,13 @@ static void writer_begin(writer *w, const scene *s, const plain *p, griffin_gues
     g->room = ROOM;
     g->rows = ROWS;
     g->row_cost = s->row_cost;
+    w->draft.context = new_context(s->smaller, 32, 1);
+    w->draft.state = new_state(s->smaller);
+    w->draft.mark = malloc(griffin_mark_size(s->smaller));
+    w->draft.logits = new_logits(s->smaller, 1);
+    w->draft.cost = s->row_cost;
+    CHECK(griffin_prefill(w->draft.context, w->draft.state, s->prompt, s->prompted, NULL) == 0,
+          "%s", heard);
 }
 
 static void writer_free(writer *w) {
@@ -128,6 +139,25 @@ static void writer_free(writer *w) {
     free(w->g->tokens);
     free(w->g->logits);
     free(w->scratch);
+    free(w->draft.context);
+    free(w->draft.state);
+    free(w->draft.mark);
+    free(w->draft.logits);
+}
+
+static void add_drafts(writer *w) {
+    griffin_sampler sampler = w->sampler;
+    griffin_guess *g = w->g;
+    int more;
+    w->draft_grammar = w->grammar;
+    sampler.mask_user = &w->draft_grammar;
+    while ((more = griffin_draft_next(&w->draft, g, &sampler)) == 1) {
+        int32_t token = g->tokens[g->known + g->guesses - 1];
+        if (!w->s->grammar) continue;
+        if (griffin_grammar_accept(w->s->grammar, &w->draft_grammar.at, token) < 0
+            || w->draft_grammar.at.ended) break;
+    }
+    CHECK(more >= 0 || more == GRIFFIN_E_NO_TOKEN, "%d: %s", more, heard);
 }
 
 static void add_guesses(writer *w) {
@@ -136,6 +166,7 @@ static void add_guesses(writer *w) {
     if (w->guesser >= GRAMMAR && w->s->grammar)
         CHECK(griffin_grammar_guess(w->s->grammar, &w->grammar.at, &w->sampler, w->scratch,
                                     w->g) >= 0, "%s", heard);
+    if (w->guesser == DRAFT || w->guesser == GRAMMAR_DRAFT) add_drafts(w);
     if (w->guesser == LOOKUP || w->guesser == GRAMMAR_LOOKUP)
         CHECK(griffin_lookup_guess(&w->lookup, w->g) >= 0, "%s", heard);
     for (; w->guesser == ORACLE && more == 1 && dice() % 9; i++) {
@@ -162,6 +193,7 @@ static void take_tokens(writer *w) {
         if (w->done) break;
         if (w->s->grammar) griffin_grammar_accept(w->s->grammar, &w->grammar.at, token);
         CHECK(griffin_lookup_add(&w->lookup, &token, 1) == 0, "%d", (int)token);
+        CHECK(griffin_draft_take(&w->draft, token) == 0, "%s", heard);
         there = griffin_guess_take(w->g, token);
         CHECK(there >= 0, "%s", heard);
         w->done = ++w->count == p->count && !p->ended;
@@ -236,10 +268,11 @@ static griffin_sampler some_sampler(int kind) {
     return s;
 }
 
-static scene some_scene(const griffin_model *m) {
+static scene some_scene(const griffin_model *m, const griffin_model *smaller) {
     scene s;
     memset(&s, 0, sizeof s);
     s.m = m;
+    s.smaller = smaller;
     s.sampler = some_sampler((int)(dice() % 5));
     s.prompted = 1 + (int)(dice() % 16);
     for (int k = 0; k < s.prompted; k++)
@@ -250,15 +283,15 @@ static scene some_scene(const griffin_model *m) {
     return s;
 }
 
-static void check_model(const griffin_model *m) {
+static void check_model(const griffin_model *m, const griffin_model *smaller) {
     for (int i = 0; i < 25; i++) {
-        scene s = some_scene(m);
+        scene s = some_scene(m, smaller);
         check_together(&s, 1, i % GUESSERS, 32, i % 3 * 7);
     }
     for (int i = 0; i < 8; i++) {
         scene s[MOST_SEQUENCES];
         int count = 2 + i % (MOST_SEQUENCES - 1);
-        for (int k = 0; k < count; k++) s[k] = some_scene(m);
+        for (int k = 0; k < count; k++) s[k] = some_scene(m, smaller);
         check_together(s, count, -1, ROOM * count - i % 4 * 10, i % 3 * 5);
     }
 }
@@ -274,24 +307,28 @@ static griffin_model *open_model(const char *path, int cpu) {
     return m;
 }
 
+/* The model drafts for itself, in another type. */
+static void check_file(const char *name, const char *type, const char *drafts, int cpu) {
+    char path[128];
+    snprintf(path, sizeof path, "build/data/%s%s.gguf", name, type);
+    griffin_model *m = open_model(path, cpu);
+    snprintf(path, sizeof path, "build/data/%s%s.gguf", name, drafts);
+    griffin_model *smaller = open_model(path, 0);
+    CHECK(!m || griffin_draft_check(m, smaller) == 0, "%s", heard);
+    if (m) check_model(m, smaller);
+    griffin_close(m);
+    griffin_close(smaller);
+}
+
 /* Recurrent, mixed and attention alone, in floats and in quants. */
 static void test_models(void) {
-    for (int i = 0; i + 1 < GOLDENS; i++) {
-        char path[128];
-        snprintf(path, sizeof path, "build/data/%s%s.gguf", golden_names[i][1],
-                 i % 2 ? ".q8_0" : "");
-        griffin_model *m = open_model(path, 0);
-        if (m) check_model(m);
-        griffin_close(m);
-    }
+    for (int i = 0; i + 1 < GOLDENS; i++)
+        check_file(golden_names[i][1], i % 2 ? ".q8_0" : "", ".q4_0", 0);
 }
 
 static void test_instruction_sets(void) {
-    for (int cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_WASM; cpu++) {
-        griffin_model *m = open_model("build/data/griffin-tiny.q4_0.gguf", cpu);
-        if (m) check_model(m);
-        griffin_close(m);
-    }
+    for (int cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_WASM; cpu++)
+        check_file("griffin-tiny", ".q4_0", ".q8_0", cpu);
 }
 
 /* ---- grammars -------------------------------------------------------------------------------- */
@@ -309,14 +346,15 @@ static const char *const more_rules[] = {
 };
 
 static void check_grammar(const griffin_model *m, const char *text) {
+    const griffin_model *smaller = m;
     griffin_grammar *grammar;
     int error = griffin_grammar_open(&grammar, m, text, strlen(text), NULL);
     CHECK(error == GRIFFIN_OK, "%s", heard);
-    for (int i = 0; i < 24 && !error; i++) {
-        scene s = some_scene(m);
+    for (int i = 0; i < 28 && !error; i++) {
+        scene s = some_scene(m, smaller);
         s.grammar = grammar;
         if (i % 4) s.limit = STEPS - 1;
-        check_together(&s, 1, i % GUESSERS, 32, i % 3 * 11);
+        check_together(&s, 1, i % GUESSERS, 32, i % 4 * 11);
     }
     griffin_grammar_close(grammar);
 }
