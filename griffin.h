@@ -821,7 +821,8 @@ GRIFFIN_API int griffin_guess_time(griffin_guess *guess, double time);
 GRIFFIN_API int griffin_guess_finish(griffin_context *context, griffin_guess *guess);
 
 /* Guesses that a text goes on as it did before, where its longest end that occurred before was last:
- * 32, 16, 8, 4 or 2 tokens are compared. It remembers the last `size` tokens. */
+ * 32, 16, 8, 4 or 2 tokens are compared. Where a copy departs from what it copies, it looks for the
+ * place nearby where it comes back. It remembers the last `size` tokens. */
 #define GRIFFIN_LOOKUP_LENGTHS 5
 
 typedef struct griffin_lookup {
@@ -829,7 +830,9 @@ typedef struct griffin_lookup {
     int          size;                      /* a power of 2 */
     uint32_t     count;                     /* tokens so far */
     int32_t      found[GRIFFIN_LOOKUP_LENGTHS];     /* where the end of the text was before */
-    griffin_odds odds[GRIFFIN_LOOKUP_LENGTHS];
+    uint32_t     copied;                    /* where the text would go on if it were a copy; 0: none */
+    int          astray;                    /* tokens since that was last seen to be so */
+    griffin_odds odds[GRIFFIN_LOOKUP_LENGTHS + 2];
 } griffin_lookup;
 
 /* Tells it what was read or written. */
@@ -3604,6 +3607,9 @@ static int grf_guess_begin(griffin_context *c, griffin_guess *g, int count, int 
  * tokens to the position behind them: the last one, and 0 for none. What a table says is compared
  * with the text, so it may be wrong. */
 
+#define GRF_LOOKUP_NEAR 6                   /* tokens, before and behind, where a copy comes back */
+#define GRF_LOOKUP_LOST 12                  /* tokens until it is taken for none */
+
 static int grf_lookup_length(int level) { return 2 << level; }
 
 static int32_t grf_lookup_token(const griffin_lookup *l, uint32_t at) {
@@ -3621,13 +3627,32 @@ static int32_t *grf_lookup_entry(const griffin_lookup *l, int level) {
     return l->memory + (int64_t)l->size * (level + 1) + (int64_t)(hash & (uint64_t)(l->size - 1));
 }
 
-/* Did the last tokens occur where the table said? All of them must be in the ring. */
-static int grf_lookup_agrees(const griffin_lookup *l, int level) {
-    uint32_t n = (uint32_t)grf_lookup_length(level), at = (uint32_t)l->found[level];
+/* Did the last n tokens occur before this position? All of them must be in the ring. */
+static int grf_lookup_agrees(const griffin_lookup *l, uint32_t at, uint32_t n) {
     if (at < n || at >= l->count || l->count - at + n > (uint32_t)l->size) return 0;
     for (uint32_t i = 1; i <= n; i++)
         if (grf_lookup_token(l, at - i) != grf_lookup_token(l, l->count - i)) return 0;
     return 1;
+}
+
+/* Finds where the text may go on, and returns the index of the odds for that, or -1. */
+static int grf_lookup_find(griffin_lookup *l) {
+    int level = GRIFFIN_LOOKUP_LENGTHS;
+    while (--level >= 0) {
+        uint32_t at = (uint32_t)l->found[level];
+        if (level == 0 && l->copied) break;
+        if (!grf_lookup_agrees(l, at, (uint32_t)grf_lookup_length(level))) continue;
+        l->copied = at;
+        l->astray = 0;
+        return level;
+    }
+    for (uint32_t i = 0; l->copied && i <= 2 * GRF_LOOKUP_NEAR; i++) {
+        uint32_t at = l->copied + (i & 1 ? (i + 1) / 2 : 0u - i / 2);       /* 0, 1, -1, 2, ... */
+        if (!grf_lookup_agrees(l, at, 1)) continue;
+        l->copied = at;
+        return GRIFFIN_LOOKUP_LENGTHS;
+    }
+    return grf_lookup_agrees(l, l->copied, 0) ? GRIFFIN_LOOKUP_LENGTHS + 1 : -1;
 }
 
 static int grf_lookup_check(const griffin_lookup *l) {
@@ -6734,16 +6759,17 @@ GRIFFIN_API int griffin_lookup_add(griffin_lookup *l, const int32_t *tokens, int
             l->found[level] = entry ? *entry : 0;
             if (entry) *entry = (int32_t)l->count;
         }
+        l->copied = l->copied && ++l->astray < GRF_LOOKUP_LOST ? l->copied + 1 : 0;
     }
     return GRIFFIN_OK;
 }
 
 GRIFFIN_API int griffin_lookup_guess(griffin_lookup *l, griffin_guess *g) {
-    int before = g ? g->guesses : 0, level = GRIFFIN_LOOKUP_LENGTHS - 1;
+    int before = g ? g->guesses : 0;
     if (!grf_lookup_check(l) || grf_guess_check(g)) return GRIFFIN_E_ARGUMENT;
-    while (level >= 0 && !grf_lookup_agrees(l, level)) level--;
+    int level = grf_lookup_find(l);
     if (level < 0) return 0;
-    for (uint32_t at = (uint32_t)l->found[level], i = 0; ; i++) {
+    for (uint32_t at = l->copied, i = 0; ; i++) {
         const int32_t *guess = g->tokens + g->known;
         int32_t token = i < l->count - at ? grf_lookup_token(l, at + i)
                                           : guess[i - (l->count - at)];
