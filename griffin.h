@@ -650,6 +650,10 @@ typedef struct griffin_context_options {
                                              * least `states` */
     int          states;                    /* most sequences in one pass; 0: 1 */
     griffin_jobs jobs;
+    int          guesses;                   /* of griffin_guess_run, in one pass: so many may be right
+                                             * in part without another pass over those. Each takes the
+                                             * memory of a mark; 0: none. Not for mixers with large
+                                             * states: only "recurrent" and "attention" */
 } griffin_context_options;
 
 GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
@@ -789,6 +793,7 @@ typedef struct griffin_guess {              /* of one sequence */
     griffin_odds *odds;                     /* of the guesses */
     float     balance, saving;              /* passes won so far; by the next guess that is right */
     float     pass_time;                    /* of one token */
+    int       again;                        /* after a wrong guess the known tokens run again */
 } griffin_guess;
 
 /* The logits after the last token that was taken, for griffin_sample. */
@@ -2216,6 +2221,8 @@ typedef struct grf_span_in_pass {
     int64_t  position;                      /* of its first token; both as they were at the start */
     uint64_t history;
     int      first, count;                  /* its rows */
+    int      slot, slots;                   /* where its recurrent part is written: as it is behind
+                                             * each of the last `slots` rows, mostly 1 */
 } grf_span_in_pass;
 
 typedef struct grf_wanted { int row; float *logits; } grf_wanted;
@@ -2226,7 +2233,7 @@ typedef struct grf_cut { int64_t items, chunks; } grf_cut;
 struct griffin_context {
     const griffin_model *model;
     griffin_jobs jobs;
-    int          max_rows, max_spans;
+    int          max_rows, max_spans, max_guesses;
     int          spans, rows, wanted_rows;  /* of the pass; spans is 0 when there is none */
     int          in_place;                  /* 1: the pass cannot be dropped, so it may write the
                                              * recurrent part of its states before it is complete */
@@ -2242,7 +2249,8 @@ struct griffin_context {
     float       *buffer[GRF_INT8];          /* [rows][width] */
     grf_q8      *int8;                      /* GRF_INT8: [q8_row][rows of the pass] */
     float       *score;                     /* [rows][H][keys] */
-    float       *recurrent;                 /* [spans][recurrent_floats] to be committed */
+    float       *recurrent;                 /* [max_spans + max_guesses][recurrent_floats]: slots, to
+                                             * be committed */
     uint8_t     *kv;                        /* [attention layers][keys, values][max_rows][kv_row]
                                              * to be committed */
 };
@@ -2259,12 +2267,14 @@ static int grf_context_limits(const griffin_model *model, const griffin_context_
         c->max_rows = options->rows;
         c->max_spans = options->states;
         c->jobs = options->jobs;
+        c->max_guesses = options->guesses;
     }
-    if (c->max_rows < 0 || c->max_spans < 0) return 0;
+    if (c->max_rows < 0 || c->max_spans < 0 || c->max_guesses < 0) return 0;
     if (c->max_rows == 0) c->max_rows = 64;
     if (c->max_spans == 0) c->max_spans = 1;
     if (c->max_rows < c->max_spans) c->max_rows = c->max_spans;
-    return c->max_rows <= 65536;
+    if (model->info.config.blocks[strspn(model->info.config.blocks, "ra")]) c->max_guesses = 0;
+    return c->max_rows <= 65536 && c->max_guesses <= 65536;
 }
 
 static void grf_context_lay_out(griffin_context *c, grf_arena *arena) {
@@ -2282,7 +2292,8 @@ static void grf_context_lay_out(griffin_context *c, grf_arena *arena) {
         c->buffer[i] = (float *)grf_arena_take(arena, R * (uint64_t)l->width[i] * 4);
     c->int8      = (grf_q8 *)grf_arena_take(arena, R * (uint64_t)l->q8_row * sizeof *c->int8);
     c->score     = (float *)grf_arena_take(arena, scores * 4);
-    c->recurrent = (float *)grf_arena_take(arena, S * (uint64_t)l->recurrent_floats * 4);
+    c->recurrent = (float *)grf_arena_take(arena, (S + (uint64_t)c->max_guesses)
+                                                  * (uint64_t)l->recurrent_floats * 4);
     c->kv        = (uint8_t *)grf_arena_take(arena, R * 2 * (uint64_t)l->attention_layers
                                                     * (uint64_t)l->kv_row);
 }
@@ -2504,9 +2515,16 @@ static float *grf_recurrent_before(const griffin_context *c, const grf_op *op, i
 
 /* ... and where its part after the pass is written: into the state itself, or, if the pass can
  * still be dropped, into memory of the context. */
-static float *grf_recurrent_after(const griffin_context *c, const grf_op *op, int64_t span) {
+static float *grf_recurrent_slot(const griffin_context *c, const grf_op *op, int64_t span,
+                                 int64_t slot) {
     if (c->in_place) return grf_recurrent_before(c, op, span);
-    return c->recurrent + span * c->model->layout.recurrent_floats + op->state.at / 4;
+    return c->recurrent + (c->span[span].slot + slot) * c->model->layout.recurrent_floats
+         + op->state.at / 4;
+}
+
+/* Where a mixer writes that knows of one slot. */
+static float *grf_recurrent_after(const griffin_context *c, const grf_op *op, int64_t span) {
+    return grf_recurrent_slot(c, op, span, 0);
 }
 
 /* Input row t of the convolution, counted from the start of the span. The K - 1 rows before it are
@@ -2524,7 +2542,6 @@ static void grf_run_conv(griffin_context *c, const grf_op *op, int64_t from, int
     int K = c->model->info.config.conv_width;
     for (int64_t span = 0; span < c->spans; span++) {
         const grf_span_in_pass *s = c->span + span;
-        float *after = grf_recurrent_after(c, op, span) + at;
         for (int64_t t = 0; t < s->count; t++) {
             for (int k = 0; k < K; k++) z[k] = grf_conv_input(c, op, span, t - K + 1 + k) + at;
             c->model->kernels->conv(grf_row(c, op->out[0].buffer, s->first + t) + at, z,
@@ -2532,9 +2549,11 @@ static void grf_run_conv(griffin_context *c, const grf_op *op, int64_t from, int
         }
         /* The last K - 1 inputs become the state. In place, rows move down in ascending order, so
          * none is overwritten before it has been read. */
-        for (int k = 0; k < K - 1; k++)
-            memcpy(after + k * row_floats,
-                   grf_conv_input(c, op, span, s->count - K + 1 + k) + at, (size_t)n * 4);
+        for (int64_t slot = 0; slot < s->slots; slot++)
+            for (int k = 0; k < K - 1; k++)
+                memcpy(grf_recurrent_slot(c, op, span, slot) + at + k * row_floats,
+                       grf_conv_input(c, op, span, s->count - s->slots + slot - K + 2 + k) + at,
+                       (size_t)n * 4);
     }
 }
 
@@ -2545,11 +2564,18 @@ static void grf_run_rglru(griffin_context *c, const grf_op *op, int64_t from, in
         const float *before = grf_recurrent_before(c, op, span) + at;
         float *h = grf_recurrent_after(c, op, span) + at;
         if (h != before) memcpy(h, before, (size_t)n * 4);
-        for (int64_t t = s->first; t < s->first + s->count; t++)
+        for (int64_t t = s->first; t < s->first + s->count; t++) {
+            int64_t slot = t - s->first - (s->count - s->slots);
+            if (slot > 0) {
+                float *next = grf_recurrent_slot(c, op, span, slot) + at;
+                memcpy(next, h, (size_t)n * 4);
+                h = next;
+            }
             c->model->kernels->rglru(h, grf_row(c, op->out[0].buffer, t) + at,
                                      grf_row(c, op->in[1], t) + at, grf_row(c, op->in[2], t) + at,
                                      grf_row(c, op->in[0], t) + at, op->vector[0] + at,
                                      grf_position(c, t) == 0, n);
+        }
     }
 }
 
@@ -2912,16 +2938,21 @@ static uint64_t grf_state_next_history(uint64_t history, int32_t token) {
     return history ^ history >> 27;
 }
 
-/* The state of a span moves on by its first `count` tokens. Fewer than all are possible only where
- * there is no recurrent part. */
+/* Can the state of a span move on by its first `count` tokens? */
+static int grf_span_can_commit(const griffin_context *c, const grf_span_in_pass *in, int count) {
+    return count > 0 && (!c->model->layout.recurrent_floats || count > in->count - in->slots);
+}
+
+/* The state of a span moves on by its first `count` tokens. */
 static void grf_span_commit(griffin_context *c, int span, int count) {
     const griffin_model *m = c->model;
     const grf_layout *l = &m->layout;
     const grf_span_in_pass *in = c->span + span;
     griffin_state *s = in->state;
     if (!c->in_place)
-        memcpy((float *)(s + 1), c->recurrent + span * l->recurrent_floats,
-               (size_t)l->recurrent_floats * 4);
+        memcpy((float *)(s + 1),
+               c->recurrent + (in->slot + in->slots - 1 - (in->count - count))
+                              * l->recurrent_floats, (size_t)l->recurrent_floats * 4);
     for (int64_t layer = 0; layer < l->attention_layers; layer++)
         for (int which = 0; which < 2; which++)
             for (int t = 0; t < count; t++)
@@ -3017,6 +3048,8 @@ static void grf_pass_add_span(griffin_context *c, const griffin_span *span, int 
     s->history = span->state->history;
     s->first = c->rows;
     s->count = count;
+    s->slot = c->spans;
+    s->slots = 1;
     for (int i = done; i < done + count; i++) {
         int row = c->rows++;
         c->token[row] = span->tokens[i];
@@ -3399,17 +3432,19 @@ static int grf_sampler_choose(const griffin_model *model, griffin_sampler *s, fl
  * A sequence whose text is ahead of its state. A pass runs its known tokens, which the state does
  * not have yet, and guesses behind them. The pass is held: it is complete, but the state has not
  * moved on. Tokens are then taken one after the other, from the logits of their rows. When the next
- * pass is wanted, what was taken decides. If all guesses were right, the held pass goes into the
- * state. If not, it is dropped, and the tokens that were taken are run again together with the next
- * guesses: so nothing that was wrong has ever been in a state, and no pass is made only to repair
- * one. Without a recurrent part the first tokens of a held pass can go into the state alone.
+ * pass is wanted, what was taken goes from the held pass into the state. That needs the recurrent
+ * part as it was behind the last right token. A context with room for guesses has it behind each of
+ * them. In another one, only a pass whose guesses were all right can go into the state. Else it is
+ * dropped, and the tokens that were taken are run again together with the next guesses. So nothing
+ * that was wrong has ever been in a state, and no pass is made only to repair one.
  *
  * How many guesses are run is decided here, in passes of one token as the unit of time. A token more
  * costs c = row_cost. If each guess is right with probability p, then of n guesses
  *
  *     p + p^2 + .. + p^n      are right, and each saves a pass
  *     n c                     is what they cost,
- *     c (known + j)           what the tokens cost that run again if guess j is the first wrong one,
+ *     c (known + j)           what the tokens cost that run again if guess j is the first wrong one
+ *                             and the context has no room for guesses,
  *     copy                    what holding the pass costs: a copy of the recurrent part
  *
  * and the n with the best sum is taken. As estimates may be wrong, a balance of what was won and
@@ -3469,7 +3504,7 @@ static void grf_guess_measure(float *estimate, float value) {
 static int grf_guess_worth(const griffin_guess *g, const griffin_odds *odds, int most,
                            float saving, float c) {
     float p = grf_odds_of(odds), all = 1, best = 0, gain = 0;
-    float again = g->model->layout.recurrent_floats ? grf_guess_row_cost(g) : 0;
+    float again = g->again ? grf_guess_row_cost(g) : 0;
     float copy = g->certain ? 0 : grf_guess_copy_cost(g->model);
     int ahead = g->known + g->certain, worth = 0;
     for (int n = 1; n <= most; n++, all *= p) {     /* all: the n - 1 before this one are right */
@@ -3484,9 +3519,12 @@ static int grf_guess_worth(const griffin_guess *g, const griffin_odds *odds, int
 }
 
 /* Among `sequences` of a pass, a token that needs no row saves its share. */
-static void grf_guess_choose(griffin_guess *g, int sequences, int most) {
+static void grf_guess_choose(griffin_guess *g, const griffin_context *context, int sequences,
+                             int most) {
     float c = grf_guess_row_cost(g), others = (float)(sequences - 1);
     g->saving = (1 + c * others) / (1 + others);
+    g->again = context->model->layout.recurrent_floats && !context->max_guesses;
+    if (context->model->layout.recurrent_floats && !context->recurrent) most = 0;
     if ((float)g->certain * (g->saving - c) < grf_guess_copy_cost(g->model) && g->certain) most = 0;
     if (g->certain > most) g->certain = g->guesses = most;
     int uncertain = (int)grf_min64(most, g->guesses) - g->certain;
@@ -3520,7 +3558,7 @@ static int grf_guess_settle(griffin_context *c, griffin_guess *g) {
         if (in->state != g->state || in->position != g->state->position
             || in->history != g->state->history) continue;
         while (n < g->known && n < in->count && c->token[in->first + n] == g->tokens[n]) n++;
-        if (n == in->count || (n > 0 && !g->certain && !c->model->layout.recurrent_floats))
+        if (grf_span_can_commit(c, in, n) && (n == in->count || !g->certain))
             grf_span_commit(c, i, n);
     }
     return grf_guess_follow_state(g);
@@ -3558,7 +3596,12 @@ static void grf_guess_add_span(griffin_context *c, griffin_guess *g) {
     griffin_span span = grf_guess_span(g, g->known + g->running);
     float *logits = g->logits;
     int V = c->model->info.config.vocab, row = c->rows + g->known - 1 + g->certain;
+    grf_span_in_pass *in = c->span + c->spans, *before = in - (c->spans > 0);
     grf_pass_add_span(c, &span, 0, span.count);
+    if (c->max_guesses) {
+        in->slots = g->running + 1;
+        in->slot = in == before ? 0 : before->slot + before->slots;
+    }
     g->row = g->certain > 0;                /* row 0 is then for the certain ones */
     for (logits += g->row * (int64_t)V; row < c->rows; row++, logits += V) {
         c->wanted[c->wanted_rows].row = row;
@@ -3591,7 +3634,9 @@ static int grf_guess_begin(griffin_context *c, griffin_guess *g, int count, int 
                         c->max_spans);
     for (int i = 0; i < count; i++) {
         if (!grf_guess_needs_pass(g + i)) continue;
-        grf_guess_choose(g + i, spans, (int)(c->max_rows - rows));
+        int64_t most = c->max_rows - rows;
+        if (c->max_guesses) most = grf_min64(most, c->max_guesses - running);
+        grf_guess_choose(g + i, c, spans, (int)most);
         rows += g[i].running;
         running += g[i].running;
     }
@@ -6681,7 +6726,7 @@ GRIFFIN_API int griffin_guess_take(griffin_guess *g, int32_t token) {
     if (g->guesses && !g->certain && g->odds) grf_odds_learn(g->odds, right);
     if (g->known == 0) { g->position = g->state->position; g->history = g->state->history; }
     if (accepted) g->balance += g->saving;
-    else if (g->running && g->model->layout.recurrent_floats)
+    else if (g->running && g->again)
         g->balance -= grf_guess_row_cost(g) * (float)g->known;
     g->balance += GRF_GUESS_LOSS;
     if (g->balance > GRF_GUESS_CREDIT) g->balance = GRF_GUESS_CREDIT;

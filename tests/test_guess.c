@@ -215,7 +215,12 @@ static void check_end(writer *w, griffin_context *c) {
 
 /* Some sequences at once, each with a guesser of its own. units: of a slice; 0: whole passes. */
 static void check_together(const scene *scenes, int count, int guesser, int rows, int units) {
-    griffin_context *c = new_context(scenes->m, rows, count);
+    griffin_context_options o;
+    memset(&o, 0, sizeof o);
+    o.rows = rows;
+    o.states = count;
+    o.guesses = dice() % 3 ? (int)(dice() % 20) : 0;
+    griffin_context *c = new_context_with(scenes->m, &o);
     griffin_guess g[MOST_SEQUENCES];
     writer *w = (writer *)calloc((size_t)count, sizeof *w);
     plain p[MOST_SEQUENCES];

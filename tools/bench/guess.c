@@ -96,6 +96,7 @@ static int open_memory(writer *w, const guess_test *t) {
     griffin_context_options o;
     memset(&o, 0, sizeof o);
     o.jobs.width = t->threads;
+    o.guesses = t->most;
     size_t size = griffin_context_size(m, &o);
     w->guess.rows = t->most + 2;
     w->context_memory = big_allocate(size);

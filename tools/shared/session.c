@@ -45,25 +45,33 @@ static int open_model(session *s, const model_options *o, int needs) {
     return 0;
 }
 
-static int open_context(session *s, int threads) {
+/* In place of the context that there was, if there was one. */
+static int open_context(session *s, int threads, int guesses) {
     griffin_context_options options;
     memset(&options, 0, sizeof options);
     options.jobs.width = threads;
+    options.guesses = guesses;
     size_t size = griffin_context_size(s->model, &options);
+    free(s->context_memory);
     s->context_memory = malloc(size);
-    s->state = (griffin_state *)calloc(1, griffin_state_size(s->model));    /* zero is fresh */
-    s->guess.rows = 2;                      /* the second for tokens that a grammar forces */
-    s->logits = (float *)malloc(2 * (size_t)s->info->config.vocab * sizeof(float));
-    if (!s->context_memory || !s->state || !s->logits) return complain("out of memory");
+    if (!s->context_memory) return complain("out of memory");
     int error = griffin_context_init(&s->context, s->model, &options, s->context_memory, size);
     return error < 0 ? session_error(s, error) : 0;
+}
+
+static int open_sequence(session *s, int threads) {
+    s->guess.rows = 2;                      /* the second for tokens that a grammar forces */
+    s->state = (griffin_state *)calloc(1, griffin_state_size(s->model));    /* zero is fresh */
+    s->logits = (float *)malloc(2 * (size_t)s->info->config.vocab * sizeof(float));
+    if (!s->state || !s->logits) return complain("out of memory");
+    return open_context(s, threads, 0);
 }
 
 int session_open(session *s, const command *c, const model_options *o, int needs) {
     double start = seconds_now();
     memset(s, 0, sizeof *s);
     if (!o->path) return options_wrong(c, "no model: name a file");
-    if (open_model(s, o, needs) || open_context(s, o->threads)) {
+    if (open_model(s, o, needs) || open_sequence(s, o->threads)) {
         session_close(s);
         return 1;
     }
@@ -80,7 +88,7 @@ int session_open_memory(session *s, const void *data, size_t size, int threads) 
     int error = griffin_open_memory(&s->model, data, size, &options);
     if (error < 0) return session_error(s, error);
     s->info = griffin_get_info(s->model);
-    if (!open_context(s, threads)) return 0;
+    if (!open_sequence(s, threads)) return 0;
     session_close(s);
     return 1;
 }
@@ -94,7 +102,7 @@ static int open_draft(session *s, const model_options *model, const char *path) 
     o.path = path;
     if (!small) return complain("out of memory");
     s->smaller = small;
-    if (open_model(small, &o, NEEDS_TEXT) || open_context(small, o.threads)) return 1;
+    if (open_model(small, &o, NEEDS_TEXT) || open_sequence(small, o.threads)) return 1;
     int error = griffin_draft_check(s->model, small->model);
     if (error < 0) return complain("%s: %s", path, s->message);
     s->draft.context = small->context;
@@ -120,6 +128,7 @@ int session_guess(session *s, const model_options *model, const guess_options *o
                                                             * sizeof *s->lookup.memory);
     }
     if (!s->logits || (o->lookup && !s->lookup.memory)) return complain("out of memory");
+    if (open_context(s, model->threads, s->guess.rows - 2)) return 1;
     return o->draft ? open_draft(s, model, o->draft) : 0;
 }
 
