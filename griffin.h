@@ -3493,10 +3493,16 @@ static float grf_odds_of(const griffin_odds *odds) {
     return p >= 0 && p <= 1 ? p : 0;
 }
 
-/* Moves an estimate towards a new value, which noise may have made much too large. */
-static void grf_guess_measure(float *estimate, float value) {
-    if (*estimate <= 0) *estimate = value;
-    *estimate += (value < 2 * *estimate ? value - *estimate : *estimate) / 8;
+/* Fits time = pass_time (1 + rows row_cost) to the lower quartile of what is measured, a small step
+ * for each pass: some times are much too long, where the machine did something else in between, and
+ * a mean would follow these. */
+static void grf_guess_measure(griffin_guess *g, float rows, float time) {
+    float c = grf_guess_row_cost(g);
+    if (g->pass_time <= 0) g->pass_time = time / (1 + rows * c);
+    float step = (time < g->pass_time * (1 + rows * c) ? -3 : 1) / 32.0f / (1 + rows);
+    g->pass_time *= 1 + step;
+    c += step * rows * (c + 0.05f);
+    g->row_cost = c > 0.01f ? c : 0.01f;
 }
 
 /* How many of at most `most` guesses behind g->certain others are worth it, if one of them costs c
@@ -6772,11 +6778,7 @@ GRIFFIN_API int griffin_guess_time(griffin_guess *g, double time) {
     int error = grf_guess_check(g);
     if (error) return error;
     if (!g->ready || !(time > 0 && time < 1e30)) return GRIFFIN_OK;
-    float rows = (float)(g->known + g->running - 1), t = (float)time;
-    if (rows <= 0) grf_guess_measure(&g->pass_time, t);
-    else if (g->pass_time > 0)
-        grf_guess_measure(&g->row_cost, t > g->pass_time ? (t / g->pass_time - 1) / rows : 0);
-    if (rows > 0 && g->row_cost < 0.01f) g->row_cost = 0.01f;
+    grf_guess_measure(g, (float)(g->known + g->running - 1), (float)time);
     return GRIFFIN_OK;
 }
 
