@@ -2273,7 +2273,8 @@ static int grf_context_limits(const griffin_model *model, const griffin_context_
     if (c->max_rows == 0) c->max_rows = 64;
     if (c->max_spans == 0) c->max_spans = 1;
     if (c->max_rows < c->max_spans) c->max_rows = c->max_spans;
-    if (model->info.config.blocks[strspn(model->info.config.blocks, "ra")]) c->max_guesses = 0;
+    for (const char *block = model->info.config.blocks; *block; block++)
+        if (*block != 'r' && *block != 'a') c->max_guesses = 0;     /* mixers of one slot */
     return c->max_rows <= 65536 && c->max_guesses <= 65536;
 }
 

@@ -371,7 +371,213 @@ static void test_grammars(void) {
     griffin_close(m);
 }
 
+/* ---- a context that others use, too, and mistakes -------------------------------------------- */
+
+typedef struct stage {
+    griffin_model   *m;
+    griffin_context *c;
+    scene            s;
+    plain            p;
+    griffin_guess    g;
+    writer           w;
+} stage;
+
+static stage *stage_new(int guesses) {
+    stage *t = (stage *)calloc(1, sizeof *t);
+    griffin_context_options o;
+    memset(&o, 0, sizeof o);
+    o.rows = 32;
+    o.guesses = guesses;
+    t->m = open_model("build/data/griffin-tiny.gguf", 0);
+    t->c = new_context_with(t->m, &o);
+    t->s = some_scene(t->m, t->m);
+    t->s.limit = STEPS - 1;
+    t->s.right = 66;
+    t->s.row_cost = 1e-4f;
+    write_plainly(&t->s, &t->p);
+    writer_begin(&t->w, &t->s, &t->p, &t->g, ORACLE);
+    CHECK(griffin_prefill(t->c, t->g.state, t->s.prompt, t->s.prompted, t->g.logits) == 0, "%s",
+          heard);
+    return t;
+}
+
+static void stage_free(stage *t) {
+    writer_free(&t->w);
+    plain_free(&t->p);
+    free(t->c);
+    griffin_close(t->m);
+    free(t);
+}
+
+/* Between the passes another sequence is stepped, and jobs are begun and left: what was held is
+ * lost, and the text is the same. */
+static void test_interrupted(void) {
+    for (int round = 0; round < 8; round++) {
+        stage *t = stage_new(round % 2 * 8);
+        griffin_state *other = new_state(t->m);
+        for (take_tokens(&t->w); !t->w.done; take_tokens(&t->w)) {
+            griffin_span span = span_of(other, t->s.prompt, t->s.prompted, NULL);
+            int how = (int)(dice() % 4);
+            if (how == 1) CHECK(griffin_step(t->c, other, 1, NULL) == 0, "%s", heard);
+            if (how == 2) CHECK(griffin_begin(t->c, &span, 1) > 0, "%s", heard);
+            if (how == 3) {
+                griffin_guess_begin(t->c, &t->g, 1);    /* dropped, and begun again */
+                griffin_advance(t->c, 2);
+                t->g.ready = 0;
+            }
+            CHECK(griffin_guess_run(t->c, &t->g, 1) == 0, "%s", heard);
+            CHECK(griffin_guess_run(t->c, &t->g, 1) == 0, "nothing needs a pass");
+            CHECK(griffin_advance(t->c, 9) == 0 && !griffin_unit_name(t->c), "%s", heard);
+        }
+        check_end(&t->w, t->c);
+        CHECK(griffin_guess_finish(t->c, &t->g) == 0, "twice");
+        free(other);
+        stage_free(t);
+    }
+}
+
+static void test_times(void) {
+    stage *t = stage_new(8);
+    float cost = 0;
+    for (take_tokens(&t->w); !t->w.done; take_tokens(&t->w)) {
+        CHECK(griffin_guess_run(t->c, &t->g, 1) == 0, "%s", heard);
+        for (int i = 0; i < 9; i++) {
+            double time = 3 * (1 + 0.125 * (t->g.known + t->g.running - 1));
+            CHECK(griffin_guess_time(&t->g, i % 3 ? time : 100 * time) == 0, "%s", heard);
+        }
+        CHECK(griffin_guess_time(&t->g, NAN) == 0 && griffin_guess_time(&t->g, -1) == 0
+              && griffin_guess_time(&t->g, INFINITY) == 0, "no times");
+        cost = t->g.row_cost;
+    }
+    CHECK(cost > 0.06f && cost < 0.25f, "%g is not about 0.125", (double)cost);
+    CHECK(griffin_guess_time(NULL, 1) == GRIFFIN_E_ARGUMENT, "null");
+    check_end(&t->w, t->c);
+    stage_free(t);
+}
+
+static void test_refused(void) {
+    stage *t = stage_new(0);
+    griffin_guess *g = &t->g, twice[2];
+    griffin_odds odds = { 0, 0 };
+    int V = vocabulary(t->m);
+    CHECK(!griffin_guess_logits(NULL), "null");
+    CHECK(griffin_guess_take(NULL, 1) == GRIFFIN_E_ARGUMENT, "null");
+    CHECK(griffin_guess_add(NULL, 1, NULL) == GRIFFIN_E_ARGUMENT, "null");
+    CHECK(griffin_guess_run(NULL, g, 1) == GRIFFIN_E_ARGUMENT, "null");
+    CHECK(griffin_guess_run(t->c, NULL, 1) == GRIFFIN_E_ARGUMENT, "null");
+    CHECK(griffin_guess_begin(t->c, g, 0) == GRIFFIN_E_ARGUMENT, "none");
+    CHECK(griffin_guess_finish(t->c, NULL) == GRIFFIN_E_ARGUMENT, "null");
+    CHECK(griffin_guess_take(g, V) == GRIFFIN_E_ARGUMENT, "no token");
+    CHECK(griffin_guess_take(g, -1) == GRIFFIN_E_ARGUMENT, "no token");
+    CHECK(griffin_guess_add(g, 1, &odds) == 0, "behind nothing");
+    CHECK(griffin_guess_take(g, 1) == 0, "%s", heard);
+    CHECK(griffin_guess_add(g, V, &odds) == GRIFFIN_E_ARGUMENT, "no token");
+    CHECK(griffin_guess_add(g, 1, NULL) == 1 && griffin_guess_add(g, 2, &odds) == 1
+          && griffin_guess_add(g, 3, NULL) == 0, "certain ones come first");
+    int added = 2;
+    while (griffin_guess_add(g, 3, &odds) == 1) added++;
+    CHECK(added == ROWS - 1, "%d of %d rows", added, ROWS);
+    for (int i = 0; i < 12; i++) {          /* fields that make no sense */
+        griffin_guess bad = *g;
+        int *numbers[] = { &bad.known, &bad.guesses, &bad.running, &bad.certain, &bad.row,
+                           &bad.room, &bad.rows };
+        if (i < 7) *numbers[i] = i < 5 ? 1000000 : -1;
+        if (i == 7) bad.known = -1;
+        if (i == 8) bad.state = NULL;
+        if (i == 9) bad.tokens = NULL;
+        if (i == 10) bad.logits = NULL;
+        if (i == 11) bad.row_cost = NAN;
+        CHECK(griffin_guess_run(t->c, &bad, 1) == GRIFFIN_E_ARGUMENT, "%d", i);
+        CHECK(griffin_guess_take(&bad, 1) == GRIFFIN_E_ARGUMENT, "%d", i);
+    }
+    g->tokens[2] = V;
+    CHECK(griffin_guess_run(t->c, g, 1) == GRIFFIN_E_ARGUMENT, "a guess that is no token");
+    g->tokens[2] = 2;
+    twice[0] = twice[1] = *g;
+    CHECK(griffin_guess_run(t->c, twice, 2) == GRIFFIN_E_ARGUMENT, "one state");
+    CHECK(griffin_step(t->c, g->state, 1, NULL) == 0, "%s", heard);
+    CHECK(griffin_step(t->c, g->state, 1, NULL) == 0, "%s", heard);
+    CHECK(griffin_guess_run(t->c, g, 1) == GRIFFIN_E_MISMATCH && strstr(heard, "other calls"), "%s",
+          heard);
+    g->known = g->guesses = g->running = g->certain = 0;
+    for (int i = 0; i < ROOM; i++) CHECK(griffin_guess_take(g, i % V) == 0, "%s", heard);
+    CHECK(griffin_guess_take(g, 1) == GRIFFIN_E_SPACE, "%s", heard);
+    griffin_context *small = new_context(t->m, ROOM - 1, 1);
+    CHECK(griffin_guess_run(small, g, 1) == GRIFFIN_E_SPACE, "%s", heard);
+    CHECK(griffin_guess_finish(small, g) == 0, "%s", heard);
+    free(small);
+    stage_free(t);
+}
+
+/* Whatever the memory of a lookup has, it guesses tokens that exist, or none. */
+static void test_hostile_lookup(void) {
+    stage *t = stage_new(8);
+    griffin_lookup *l = &t->w.lookup;
+    for (int round = 0; round < 300; round++) {
+        griffin_guess g = t->g;
+        for (int i = 0; i < 6 * TABLE; i++) t->w.memory[i] = (int32_t)(dice() << (dice() % 32));
+        l->count = dice() << (dice() % 32);
+        l->copied = dice() << (dice() % 32);
+        for (int i = 0; i < GRIFFIN_LOOKUP_LENGTHS; i++) l->found[i] = (int32_t)dice();
+        memset(l->odds, (int)(dice() % 256), sizeof l->odds);
+        CHECK(griffin_guess_take(&g, 3) == 0, "%s", heard);
+        CHECK(griffin_lookup_add(l, t->s.prompt, t->s.prompted) == 0, "round %d", round);
+        griffin_lookup_guess(l, &g);
+        CHECK(griffin_guess_run(t->c, &g, 1) == 0, "%s", heard);
+        CHECK(griffin_guess_finish(t->c, &g) == 0, "%s", heard);
+    }
+    l->size = 48;
+    CHECK(griffin_lookup_add(l, t->s.prompt, 1) == GRIFFIN_E_ARGUMENT, "not a power of 2");
+    l->size = 0;
+    CHECK(griffin_lookup_guess(l, &t->g) == GRIFFIN_E_ARGUMENT, "no room");
+    CHECK(griffin_lookup_add(NULL, t->s.prompt, 1) == GRIFFIN_E_ARGUMENT, "null");
+    CHECK(griffin_lookup_guess(NULL, &t->g) == GRIFFIN_E_ARGUMENT, "null");
+    stage_free(t);
+}
+
+static void test_drafts_refused(void) {
+    stage *t = stage_new(0);
+    griffin_model *other = open_model("examples/models/storyteller.gguf", 0);
+    griffin_draft nothing;
+    griffin_sampler s = t->s.sampler;
+    memset(&nothing, 0, sizeof nothing);
+    CHECK(griffin_draft_check(t->m, other) == GRIFFIN_E_MISMATCH, "another vocabulary");
+    CHECK(griffin_draft_check(t->m, NULL) == GRIFFIN_E_ARGUMENT
+          && griffin_draft_check(NULL, other) == GRIFFIN_E_ARGUMENT, "null");
+    CHECK(griffin_draft_take(NULL, 1) == GRIFFIN_E_ARGUMENT, "null");
+    CHECK(griffin_draft_take(&nothing, 1) == GRIFFIN_E_ARGUMENT, "empty");
+    CHECK(griffin_draft_next(&t->w.draft, NULL, &s) == GRIFFIN_E_ARGUMENT, "null");
+    CHECK(griffin_draft_next(&t->w.draft, &t->g, NULL) == GRIFFIN_E_ARGUMENT, "null");
+    for (int i = 0; i < 3 * GRIFFIN_DRAFT_TOKENS; i++)
+        CHECK(griffin_draft_take(&t->w.draft, 2) == 0, "%s", heard);
+    griffin_close(other);
+    stage_free(t);
+}
+
+/* A mask that leaves one token: the random numbers and the weights are those of a long way. */
+static void test_only_one(void) {
+    griffin_model *m = open_model("build/data/griffin-tiny.gguf", 0);
+    int V = vocabulary(m);
+    for (int only = 0; only < V; only++) {
+        float *x = new_logits(m, 1);
+        griffin_sampler s = some_sampler(2 + only % 2);
+        uint64_t seed = s.seed;
+        for (int i = 0; i < V; i++) x[i] = i == only ? -2.5f : -INFINITY;
+        CHECK(griffin_sample(m, &s, x) == only, "%d", only);
+        CHECK(s.seed == seed + 0x9E3779B97F4A7C15u, "one random number");
+        for (int i = 0; i < V; i++) CHECK(x[i] == (i == only ? 1.0f : 0.0f), "%g", (double)x[i]);
+        free(x);
+    }
+    griffin_close(m);
+}
+
 int main(void) {
+    RUN(test_only_one);
+    RUN(test_interrupted);
+    RUN(test_times);
+    RUN(test_refused);
+    RUN(test_hostile_lookup);
+    RUN(test_drafts_refused);
     RUN(test_models);
     RUN(test_instruction_sets);
     RUN(test_grammars);

@@ -3543,9 +3543,9 @@ GRIFFIN_GRAMMAR_API uint64_t griffin_grammar_size(const griffin_grammar *g) {
     return g ? g->size : 0;
 }
 
-GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
-                                             const griffin_grammar_state *state, float *logits) {
-    grg_walk w;
+/* The walk is scratch. */
+static int grg_mask(grg_walk *w, const griffin_grammar *g, const griffin_grammar_state *state,
+                    float *logits) {
     float kept[2] = { 0, 0 };
     int banned = 0;
     if (!g) return GRIFFIN_E_ARGUMENT;
@@ -3555,9 +3555,9 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
     const griffin_info *info = g->info;
     int32_t ends[2] = { info->eos, info->end_of_turn == info->eos ? -1 : info->end_of_turn };
     for (int i = 0; i < 2; i++) if (ends[i] >= 0) kept[i] = logits[ends[i]];
-    grg_walk_start(&w, g, logits, NULL);
-    int may_end = grg_may_end(&w.t, g, state);
-    int remaining = grg_mask_text(&w);
+    grg_walk_start(w, g, logits, NULL);
+    int may_end = grg_may_end(&w->t, g, state);
+    int remaining = grg_mask_text(w);
     for (int i = (int)g->n_numbered; i < info->tokens; i++) logits[g->order[i]] = -INFINITY;
     for (int i = info->tokens; i < info->config.vocab; i++) logits[i] = -INFINITY;
     for (int i = 0; i < 2; i++) {
@@ -3566,11 +3566,11 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
         if (kept[i] != -INFINITY) remaining++;
         else banned++;                      /* by the caller: it is no way out */
     }
-    if (state->frames + state->places > GRG_NEAR_LIMIT && !w.t.full)
-        remaining -= grg_forbid_too_deep(&w.t, g, state, logits);
-    if (remaining > 1 && !w.t.full) remaining = grg_prefer(&w.t, g, state, logits, remaining);
+    if (state->frames + state->places > GRG_NEAR_LIMIT && !w->t.full)
+        remaining -= grg_forbid_too_deep(&w->t, g, state, logits);
+    if (remaining > 1 && !w->t.full) remaining = grg_prefer(&w->t, g, state, logits, remaining);
     remaining += banned;
-    if (w.t.full)
+    if (w->t.full)
         return grg_fail(&g->hooks, GRIFFIN_E_SPACE, "griffin_grammar_mask: the grammar leaves too "
                         "many ways open here");
     if (remaining) return remaining;
@@ -3578,6 +3578,12 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
                     state->ended ? "the text has ended"
                     : may_end ? "the text is complete, and the model has no token to end it"
                     : "no token of the vocabulary can continue the text");
+}
+
+GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
+                                             const griffin_grammar_state *state, float *logits) {
+    grg_walk w;
+    return grg_mask(&w, g, state, logits);
 }
 
 GRIFFIN_GRAMMAR_API int griffin_grammar_accept(const griffin_grammar *g,
@@ -3602,25 +3608,25 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_accept(const griffin_grammar *g,
 }
 
 /* Can one byte alone follow, and the text not end? It takes much less time than a mask. */
-static int grg_is_forced(const griffin_grammar *g, const griffin_grammar_state *state) {
-    grg_threads t;
+static int grg_is_forced(grg_threads *t, const griffin_grammar *g,
+                         const griffin_grammar_state *state) {
     char text[GRG_MOST_FORCED];
-    int complete;
-    return grg_forced_text(&t, grg_resume(&t, g, state), text, GRG_MOST_FORCED - 1, &complete)
-        == GRG_MOST_FORCED;
+    int complete, threads = grg_resume(t, g, state);
+    return grg_forced_text(t, threads, text, GRG_MOST_FORCED - 1, &complete) == GRG_MOST_FORCED;
 }
 
 /* The only token that a mask leaves; -1: there are others, or none. */
-static int32_t grg_forced_token(const griffin_grammar *g, const griffin_grammar_state *state,
+static int32_t grg_forced_token(grg_walk *w, const griffin_grammar *g,
+                                const griffin_grammar_state *state,
                                 const griffin_sampler *sampler, float *logits) {
     int32_t only = -1;
     int vocab = g->info->config.vocab;
-    if (!grg_is_forced(g, state)) return -1;
+    if (!grg_is_forced(&w->t, g, state)) return -1;
     memset(logits, 0, (size_t)vocab * sizeof *logits);
     for (int i = 0; i < sampler->bias_count; i++)
         if (sampler->biases[i].token >= 0 && sampler->biases[i].token < vocab)
             logits[sampler->biases[i].token] += sampler->biases[i].bias;
-    if (griffin_grammar_mask(g, state, logits) < 0) return -1;
+    if (grg_mask(w, g, state, logits) < 0) return -1;
     for (int i = 0; i < vocab; i++) {
         if (logits[i] == -INFINITY) continue;
         if (only >= 0) return -1;
@@ -3633,16 +3639,20 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_guess(const griffin_grammar *g,
                                               const griffin_grammar_state *state,
                                               const griffin_sampler *sampler, float *scratch,
                                               griffin_guess *guess) {
+    grg_walk w;
     if (!g) return GRIFFIN_E_ARGUMENT;
     if (!state || !sampler || !scratch || !guess)
         return grg_fail(&g->hooks, GRIFFIN_E_ARGUMENT, "griffin_grammar_guess: null pointer");
+    if (guess->model != g->model)
+        return grg_fail(&g->hooks, GRIFFIN_E_MISMATCH, "griffin_grammar_guess: the grammar is of "
+                        "another model");
     int error = grg_check_state(g, state, "griffin_grammar_guess"), count = 0;
     if (error) return error;
     griffin_grammar_state at = *state;
     for (; !at.ended; count++) {
-        int32_t token = grg_forced_token(g, &at, sampler, scratch);
+        int32_t token = grg_forced_token(&w, g, &at, sampler, scratch);
         if (token < 0 || griffin_guess_add(guess, token, NULL) != 1
-            || griffin_grammar_accept(g, &at, token) < 0) break;
+            || grg_accept_token(&w.t, g, &at, token) <= 0) break;
     }
     return count;
 }
