@@ -231,6 +231,85 @@ static void test_state(void) {
     }
 }
 
+/* ---- the first state -------------------------------------------------------------------------- */
+
+/* The gradient of numbers first..last-1 of the state before sequence 1. */
+static void check_state_part(scene *s, const double *d_state, size_t first, size_t last) {
+    size_t size = net_state_size(s->n);
+    double *state = s->state + size, step = 1e-4, way[4] = { 1, -1, 2, -2 }, found[4];
+    double got = 0, all = 0, expected, *direction = (double *)malloc(size * sizeof *direction);
+    for (size_t i = first; i < last; i++) {
+        direction[i] = 2 * uniform(&dice_seed) - 1;
+        got += d_state[size + i] * direction[i];
+        all += fabs(d_state[size + i]);
+    }
+    for (int k = 0; k < 4; k++) {
+        for (size_t i = first; i < last; i++) state[i] += way[k] * step * direction[i];
+        found[k] = loss(s);
+        for (size_t i = first; i < last; i++) state[i] -= way[k] * step * direction[i];
+    }
+    expected = (8 * (found[0] - found[1]) - (found[2] - found[3])) / (12 * step);
+    CHECK(all > 1e-4, "%lu: no gradient", (unsigned long)first);
+    CHECK(fabs(got - expected) <= 1e-7 * (all + fabs(expected)), "%lu: %.12g instead of %.12g",
+          (unsigned long)first, got, expected);
+    free(direction);
+}
+
+/* All parts of the state of every layer; and the weights' gradients stay. frozen: the net has none.
+ * As many tokens as `before` came before. */
+static void check_first_state(const char *blocks, int length, int before, int frozen) {
+    griffin_config c = shape(blocks);
+    scene s = scene_new(&c, 3, length);
+    size_t size = net_state_size(s.n);
+    double *d_state = (double *)calloc(3 * size, sizeof *d_state), result;
+    for (int t = 0; t < 3 * length; t++) s.fresh[t] = t % length == length - 1;
+    read_before(&s);
+    for (size_t i = 0; i < 3 * size; i++)
+        s.state[i] = i % size ? s.state[i] + 0.3 * (2 * uniform(&dice_seed) - 1) : before;
+    net_batch b = batch_of(&s);
+    s.n->frozen = frozen;
+    result = net_backward_state(s.n, &b, 1, d_state, NULL);
+    CHECK(result == loss(&s), "%g", result);
+    for (int i = 0; i < s.n->weight_count; i++)
+        for (size_t j = 0; j < s.n->weights[i].count; j++)
+            if (s.n->weights[i].gradient[j] != 0) { CHECK(0, "%s", s.n->weights[i].name); break; }
+    for (int i = 0; i < c.layers; i++) {
+        size_t at = s.n->layers[i].state_at, end = i + 1 < c.layers ? s.n->layers[i + 1].state_at
+                                                                    : size;
+        size_t middle = s.n->layers[i].recurrent ? end - (size_t)c.lru_width : (at + end) / 2;
+        check_state_part(&s, d_state, at, middle);
+        check_state_part(&s, d_state, middle, end);
+    }
+    CHECK(d_state[size] == 0, "the count of tokens has no gradient");
+    free(d_state);
+    scene_free(&s);
+}
+
+static void test_first_state(void) {
+    check_first_state("rrar", 9, 7, 0);
+    check_first_state("rrar", 2, 1, 1);
+    check_first_state("rr", 4, 2, 0);
+    check_first_state("aa", 6, 3, 0);
+    check_first_state("ra", 70, 5, 0);
+}
+
+/* A document that begins with the sequence sees nothing of a state. */
+static void test_unseen_state(void) {
+    griffin_config c = shape("ra");
+    scene s = scene_new(&c, 3, 8);
+    size_t size = net_state_size(s.n);
+    double *d_state = (double *)malloc(3 * size * sizeof *d_state);
+    read_before(&s);
+    for (int i = 0; i < 3; i++) s.fresh[i * 8] = 1;
+    net_batch b = batch_of(&s);
+    net_backward_state(s.n, &b, 1, d_state, NULL);
+    for (size_t i = 0; i < 3 * size; i++)
+        if (d_state[i] != 0) { CHECK(0, "%lu: %g", (unsigned long)i, d_state[i]); break; }
+    CHECK(1, "no gradient");
+    free(d_state);
+    scene_free(&s);
+}
+
 /* sqrt(1 - a^2) has no slope at a = 1; the reference's largest one is 1000. */
 static void test_bounded_root(void) {
     for (int i = 0; i < 2; i++) {
@@ -316,6 +395,8 @@ int main(void) {
     RUN(test_large);
     RUN(test_documents);
     RUN(test_state);
+    RUN(test_first_state);
+    RUN(test_unseen_state);
     RUN(test_bounded_root);
     RUN(test_update);
     RUN(test_muon);

@@ -2,6 +2,7 @@
  * beside what the machine could do at that moment; see run.h. */
 
 #include "guess.h"
+#include "masks.h"
 #include "run.h"
 #include "../convert/config.h"
 #include "../convert/tiles.h"
@@ -26,7 +27,7 @@ typedef struct numbers { const char *text; int64_t at[LONGEST]; int count; } num
 typedef struct settings {
     const char *path, *preset, *types, *compare, *plot, *text, *grammar;
     numbers     prompts, steps, depths, batches, threads, memory;
-    int         repetitions, chunk, vocab, pure, copy, cpu, format, ops, guesses;
+    int         repetitions, chunk, vocab, pure, copy, cpu, format, ops, masks, guesses;
     double      predicted;                  /* bytes: the most memory that was needed at once */
 } settings;
 
@@ -282,7 +283,7 @@ static int random_image(const settings *s, bench_model *b, griffin_config *confi
 
 /* ---- comparing families ---------------------------------------------------------------------- */
 
-static const char *const families[] = { "griffin", "hawk", "mqa" };
+static const char *const families[] = { "griffin", "hawk", "hgrn2", "mqa" };
 
 enum { FAMILIES = sizeof families / sizeof families[0], MQA = FAMILIES - 1 };
 enum { SMALL = 16, LARGE = 64 };            /* batches */
@@ -354,7 +355,7 @@ static int throughput(settings *s, bench_model *b, int64_t depth, const int *bat
 
 /* A Transformer attends to the whole sequence, so its window is as long as that. */
 static int compare_length(settings *s, bench_model *b, int i, comparison *c, int round) {
-    static const int one[FAMILIES] = { 1, 1, 1 };
+    static const int one[FAMILIES] = { 1, 1, 1, 1 };
     int64_t length = s->depths.at[i];
     double seconds[FAMILIES], rate[FAMILIES];
     int batch[FAMILIES];
@@ -547,8 +548,9 @@ static int measure_random(settings *s, table *t) {
     int status = 0;
     while (!status && next_word(&presets, preset, sizeof preset)) {
         if (preset_find(&config, preset) < 0)
-            return complain("there is no preset '%s'; known are 2b, 9b, and griffin-, hawk- or "
-                            "mqa- with 100m 200m 400m 1.3b 3b 7b 14b", preset);
+            return complain("there is no preset '%s'; known are 2b, 9b, hgrn2-2.7b, supra-7b, and "
+                            "griffin-, hawk-, mqa- or hgrn2- with 100m 200m 400m 1.3b 3b 7b 14b",
+                            preset);
         for (const char *types = s->types; !status && next_word(&types, type, sizeof type);) {
             status = random_image(s, &b, &config, type);
             set_name(&b, preset);
@@ -562,6 +564,9 @@ static int measure_random(settings *s, table *t) {
 static int measure_all(settings *s) {
     table t;
     if (s->compare) return compare(s);
+    if (s->masks)
+        return bench_masks(s->path, s->vocab ? s->vocab : 256000, (table_format)s->format,
+                           s->repetitions);
     const column *columns = s->text ? guess_columns : row_columns;
     if (!s->ops) table_begin(&t, (table_format)s->format, columns);
     int status = s->path ? measure_file(s, &t) : measure_random(s, &t);
@@ -596,8 +601,12 @@ static int check(const command *c, settings *s) {
         if (!tile_exists(type))
             return options_wrong(c, "--type: '%s' is not f32, f16, bf16, q8_0 or q4_0", type);
     if (*types) return options_wrong(c, "--type: '%s' is not a list of types", s->types);
-    if (!!s->path + !!s->preset + !!s->compare != 1)
+    if (s->masks && (s->preset || s->compare))
+        return options_wrong(c, "--masks measures -m, or a made-up vocabulary");
+    if (!s->masks && !!s->path + !!s->preset + !!s->compare != 1)
         return options_wrong(c, "one of -m, --preset and --compare says what to measure");
+    if (s->masks && s->vocab && s->vocab < 400)
+        return options_wrong(c, "--masks needs a vocabulary of 400 pieces or more");
     if (s->compare && strchr(s->types, ','))
         return options_wrong(c, "--compare takes one type");
     if (s->compare && s->repetitions > ROUNDS)
@@ -616,11 +625,12 @@ int command_bench(int argc, char **argv) {
     char threads[16];
     settings s;
     const option options[] = {
-        { "model", "m", OPTION_TEXT, &s.path, "FILE", "a model, a GGUF file; or:" },
+        { "MODEL", NULL, OPTION_WORD, &s.path, NULL, "a model, a GGUF file; or:" },
+        { "model", "m", OPTION_TEXT, &s.path, "MODEL", "the same" },
         { "copy", NULL, OPTION_FLAG, &s.copy, NULL,
           "copy the weights of the file into huge pages" },
         { "preset", NULL, OPTION_TEXT, &s.preset, "NAMES",
-          "shapes with random weights: 2b, 9b, griffin-1.3b, ..." },
+          "shapes with random weights: 2b, griffin-1.3b, hgrn2-1.3b, ..." },
         { "type", NULL, OPTION_TEXT, &s.types, "TYPES",
           "their weights: f32, f16, bf16, q8_0, q4_0 (default: q8_0)" },
         { "pure", NULL, OPTION_FLAG, &s.pure, NULL,
@@ -641,18 +651,20 @@ int command_bench(int argc, char **argv) {
         { "output", "o", OPTION_CHOICE, &s.format, "md|csv|json",
           "csv and json have every stretch" },
         { "ops", NULL, OPTION_FLAG, &s.ops, NULL, "time the operations of a step instead" },
+        { "masks", NULL, OPTION_FLAG, &s.masks, NULL,
+          "time the masks of grammars instead: of -m, or of --vocab made-up pieces" },
         { "text", NULL, OPTION_TEXT, &s.text, "FILE",
           "what guesses are worth: write this text with and without" },
         { "guesses", NULL, OPTION_COUNT, &s.guesses, "N", "the most guesses in a pass of --text" },
         { "grammar", NULL, OPTION_TEXT, &s.grammar, "FILE", "the grammar (GBNF) of that text" },
         { "compare", NULL, OPTION_TEXT, &s.compare, "SIZE",
-          "compare griffin, hawk and mqa of this size, 100m to 14b" },
+          "compare griffin, hawk, hgrn2 and mqa of this size, 100m to 14b" },
         { "memory", NULL, OPTION_TEXT, &s.memory.text, "BYTES",
           "memory for the largest batch of --compare (default: 8G)" },
         { "plot", NULL, OPTION_TEXT, &s.plot, "FILE", "draw --compare as SVG" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
-    const command c = { "bench", "-m MODEL | --preset NAMES | --compare SIZE [options]",
+    const command c = { "bench", "MODEL | --preset NAMES | --compare SIZE | --masks [options]",
                         "Measures tokens a second beside what the machine allowed at that moment.\n"
                         "Lists have commas between; k, M and G are powers of 1024. The tests of a\n"
                         "model take turns, so memory has to hold the states of all.", options };
@@ -669,7 +681,7 @@ int command_bench(int argc, char **argv) {
     if (!s.depths.text) s.depths.text = s.compare ? "512,1k,2k,4k,8k,16k,32k" : "0";
     if ((status = check(&c, &s)) >= 0) return status;
     status = measure_all(&s);
-    if (!status)
+    if (!status && !s.masks)
         fprintf(stderr, "\nmemory: %.0f MiB by the sizes of model, states, contexts and logits; "
                 "at most %.0f MiB were used\n", s.predicted / (1 << 20), peak_mebibytes());
     return status;

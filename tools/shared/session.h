@@ -51,15 +51,26 @@ typedef struct model_options {
     { "repeat-last-n", 0, OPTION_COUNT, &(s).repeat_last, "N", "how far back it looks, to 64" }, \
     { "seed", "s", OPTION_SEED, &(s).seed, "N", "the same seed gives the same text" }
 
-/* What limits an answer. */
-typedef struct control_options { const char *grammar, *schema; text_list stops; } control_options;
+#define PERSONA_OPTION(target) \
+    { "persona", 0, OPTION_TEXT, &(target), "FILE", \
+      "begin in this first state, which griffin persona has learned" }
 
-#define CONTROL_DEFAULTS { 0, 0, { { 0 }, 0 } }
+/* What limits an answer. */
+typedef struct control_options {
+    const char *grammar, *schema;
+    text_list stops, bans;
+    int heal;
+} control_options;
+
+#define CONTROL_DEFAULTS { 0, 0, { { 0 }, 0 }, { { 0 }, 0 }, 0 }
 
 #define CONTROL_OPTIONS(o) \
     { "grammar", 0, OPTION_TEXT, &(o).grammar, "FILE", "write what this grammar (GBNF) allows" }, \
     { "schema", 0, OPTION_TEXT, &(o).schema, "FILE", "write JSON that this schema describes" }, \
-    { "stop", 0, OPTION_TEXTS, &(o).stops, "TEXT", "end before this text; may be repeated" }
+    { "stop", 0, OPTION_TEXTS, &(o).stops, "TEXT", "end before this text; may be repeated" }, \
+    { "ban", 0, OPTION_TEXTS, &(o).bans, "TEXT", "never write this text; may be repeated" }, \
+    { "heal", 0, OPTION_FLAG, &(o).heal, 0, \
+      "choose the prompt's last tokens again: it ends inside a word, or with a blank" }
 
 /* Tokens that are guessed: see griffin.h, guessing. */
 typedef struct guess_options { int lookup; const char *draft; } guess_options;
@@ -83,6 +94,7 @@ typedef struct session {
     griffin_model      *model;
     const griffin_info *info;
     griffin_state      *state;
+    griffin_state      *first;              /* the persona that all texts begin in; null: none */
     griffin_context    *context;
     void               *context_memory;
     float              *logits;             /* [guess.rows][V]; the first after the last token */
@@ -95,8 +107,13 @@ typedef struct session {
     griffin_decoder     decoder;
     griffin_stop        stop;               /* of an answer */
     griffin_bias        no_ends[2];         /* for --ignore-eos */
+    griffin_ban         ban;
+    griffin_heal        heal;
+    int                 heals;              /* --heal */
+    int                 again;              /* bytes of the prompt that an answer writes again */
     griffin_grammar    *grammar;            /* of an answer, or null */
     griffin_grammar_state grammar_state;
+    int32_t             end_of_turn;        /* that of the model, or of the turns of a chat */
     int                 may_end;            /* the grammar allows the answer to end */
     int                 is_cut;             /* the last answer had to end before that */
     int                 masks;
@@ -113,6 +130,7 @@ enum { NUMBERS_ONLY, NEEDS_TEXT };
 int  session_open(session *s, const command *c, const model_options *o, int needs);
 int  session_open_memory(session *s, const void *data, size_t size, int threads);   /* borrowed */
 int  session_guess(session *s, const model_options *model, const guess_options *o);
+int  session_persona(session *s, const char *path);     /* null: none */
 int  session_control(session *s, const control_options *o);     /* o outlives the session */
 void session_close(session *s);
 int  session_error(session *s, int error);              /* prints the last message; returns 1 */
@@ -144,6 +162,12 @@ int session_end_line(void);
 
 /* Forgets all that was read and said. The sampler's random numbers go on. */
 void session_reset(session *s, griffin_sampler *sampler);
+
+void session_begin_text(session *s);                    /* the state before the first token */
+int  session_has_begun(const session *s);               /* it has read some */
+
+/* What logits [vocab] say about the token that came: its cross entropy in nats. */
+double logits_loss(const float *logits, int vocab, int32_t next);
 
 /* For a limit that cut what a grammar had not finished. */
 #define CUT_MESSAGE "the answer was cut after %d tokens, before it was complete; see -n"

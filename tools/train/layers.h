@@ -203,6 +203,22 @@ static void conv_backward(int rows, int width, int K, const real *taps, const in
     }
 }
 
+/* Over the K - 1 rows `earlier`. */
+static void conv_backward_earlier(int rows, int width, int K, const real *taps,
+                                  const int32_t *position, const real *dc, size_t row,
+                                  real *d_earlier) {
+    for (int i = 0; i < K - 1; i++) {
+        real *restrict to = d_earlier + (size_t)i * row;
+        memset(to, 0, (size_t)width * sizeof *to);
+        for (int t = 0; t < rows && t <= i; t++) {
+            int s = t + K - 1 - i;
+            const real *w = taps + s * width, *d = dc + (size_t)t * row;
+            if (s > position[t]) break;
+            for (int j = 0; j < width; j++) to[j] += w[j] * d[j];
+        }
+    }
+}
+
 /* ---- RG-LRU -------------------------------------------------------------------------------------
  *     x = sigmoid(gx), r = sigmoid(ga), log a = rate r      with rate = -c softplus(a_param)
  *     h[t] = a h[t-1] + sqrt(1 - a^2) x c[t]                a = 0 where a document begins

@@ -101,6 +101,7 @@ struct net {
     void       *memory;
     const struct net_math *math, *exact;    /* to learn with, and to measure losses with */
 
+    int         frozen;                     /* weights have values, and nothing else */
     size_t      state_size;                 /* numbers; the first: tokens of the document so far */
 
     /* the group at hand */
@@ -108,6 +109,7 @@ struct net {
     int32_t       *position;                /* [M] in its document */
     const real    *state;                   /* [sequences][state_size], or null */
     real          *next;                    /* the same */
+    real          *d_state;                 /* the same: its gradient is wanted, not the weights' */
     int            length, rows;
     double         scale;
 };

@@ -173,6 +173,7 @@ static void lay_out_weights(net *n, arena *a) {
     for (int i = 0; i < n->weight_count; i++) {
         net_weight *w = &n->weights[i];
         w->value = reals(a, w->count, 1);
+        if (n->frozen) continue;
         w->gradient = reals(a, w->count, 1);
         w->mean = reals(a, w->count, 1);
         w->square = reals(a, w->count, 1);
@@ -254,7 +255,8 @@ static size_t scratch_needed(const net *n) {
     size_t rows = (size_t)BLOCK * (size_t)(g->width + g->mlp_width + g->lru_width);
     size_t attention = (size_t)span * (size_t)(7 * dim + 2 * QUERY);
     size_t recurrent = (size_t)(2 * g->conv_width + 8) * (size_t)g->lru_width;
-    return rows + attention + recurrent + GRADIENT_SCRATCH + muon_scratch(n) + 256;
+    size_t gradients = n->frozen ? 0 : GRADIENT_SCRATCH + muon_scratch(n);
+    return rows + attention + recurrent + gradients + 256;
 }
 
 /* All matrices of the layers; each block of a gate by itself. */
@@ -337,7 +339,7 @@ static int allocate(net *n) {
     return 0;
 }
 
-net *net_new(const griffin_config *config, int longest) {
+static net *make(const griffin_config *config, int longest, int frozen) {
     const char *broken = broken_rule(config, longest);
     net *n;
     if (broken) { complain("cannot train this shape: expected %s", broken); return NULL; }
@@ -345,6 +347,7 @@ net *net_new(const griffin_config *config, int longest) {
     if (!n) { complain("out of memory"); return NULL; }
     n->config = *config;
     n->longest = longest;
+    n->frozen = frozen;
     n->capacity = longest > GROUP ? longest : GROUP;
     n->threads = threads_wanted();
     n->math = best_math(1);
@@ -358,6 +361,9 @@ net *net_new(const griffin_config *config, int longest) {
     net_initialise(n, 0);
     return n;
 }
+
+net *net_new(const griffin_config *config, int longest) { return make(config, longest, 0); }
+net *net_new_frozen(const griffin_config *config, int longest) { return make(config, longest, 1); }
 
 void net_free(net *n) {
     if (!n) return;
@@ -434,6 +440,7 @@ void net_initialise(net *n, uint64_t seed) {
     for (int i = 0; i < n->weight_count; i++) {
         net_weight *w = &n->weights[i];
         fill(w, 0);                         /* what biases stay */
+        if (n->frozen) continue;
         memset(w->gradient, 0, w->count * sizeof(real));
         memset(w->mean, 0, w->count * sizeof(real));
         memset(w->square, 0, w->count * sizeof(real));
@@ -462,7 +469,7 @@ static int64_t count_scored(const int32_t *targets, int64_t count) {
 }
 
 /* Group by group, whatever the batch. */
-static double run_batch(net *n, const net_batch *b, int backward) {
+static double run_batch(net *n, const net_batch *b, int backward, real *d_state) {
     const net_math *math = backward ? n->math : n->exact;
     int most = b->length < GROUP ? GROUP / b->length : 1;
     double sum = 0;
@@ -475,6 +482,7 @@ static double run_batch(net *n, const net_batch *b, int backward) {
         n->targets = b->targets + at;
         n->state = b->state ? b->state + (size_t)first * n->state_size : NULL;
         n->next = b->next ? b->next + (size_t)first * n->state_size : NULL;
+        n->d_state = d_state ? d_state + (size_t)first * n->state_size : NULL;
         find_positions(n, b->fresh ? b->fresh + at : NULL);
         sum += math->run(n, backward);
     }
@@ -484,13 +492,21 @@ static double run_batch(net *n, const net_batch *b, int backward) {
 double net_backward(net *n, const net_batch *b, float scale, int64_t *scored) {
     n->scale = (double)scale;
     if (scored) *scored = count_scored(b->targets, (int64_t)b->sequences * b->length);
-    return run_batch(n, b, 1);
+    return run_batch(n, b, 1, NULL);
+}
+
+double net_backward_state(net *n, const net_batch *b, float scale, real *d_state,
+                          int64_t *scored) {
+    n->scale = (double)scale;
+    if (scored) *scored = count_scored(b->targets, (int64_t)b->sequences * b->length);
+    for (int s = 0; s < b->sequences; s++) d_state[(size_t)s * n->state_size] = 0;
+    return run_batch(n, b, 1, d_state);
 }
 
 double net_loss(net *n, const net_batch *b, int64_t *scored) {
     n->scale = 1;
     if (scored) *scored = count_scored(b->targets, (int64_t)b->sequences * b->length);
-    return run_batch(n, b, 0);
+    return run_batch(n, b, 0, NULL);
 }
 
 double net_update(net *n, net_adam *adam) {

@@ -41,6 +41,10 @@ typedef struct net net;
  * goes through the net in groups of about 2048 tokens. Null, after a message: no memory, or a shape
  * that cannot be trained (only tanh-GELU is known). */
 net *net_new(const griffin_config *config, int longest);
+
+/* The same with weights that stay: no memory for their gradients and moments, which is two thirds of
+ * all. For net_loss and net_backward_state. */
+net *net_new_frozen(const griffin_config *config, int longest);
 void net_free(net *n);                                      /* null is fine */
 
 /* The paper's initialisation; gradients and moments become 0. */
@@ -53,7 +57,8 @@ int net_weights(net *n, net_weight **list);
  *
  * A state is what a sequence leaves to the one that continues it: of a recurrent layer the last
  * rows before the convolution and the last h, of an attention layer the keys and values of a
- * window. All zeros: nothing came before. Gradients do not go back through it. */
+ * window. All zeros: nothing came before. Its first number says how many tokens came before; rows
+ * from before these count for nothing. */
 typedef struct net_batch {
     int             sequences, length;
     const int32_t  *tokens, *targets;       /* [sequences][length]; target -1 is not scored */
@@ -71,6 +76,13 @@ size_t net_state_size(const net *n);                        /* numbers, for one 
  * processor multiplies bf16, net_backward rounds what its products take, net_loss never. */
 double net_backward(net *n, const net_batch *b, float scale, int64_t *scored);
 double net_loss(net *n, const net_batch *b, int64_t *scored);
+
+/* The gradient of the first state, which is a parameter like any other: writes
+ * scale * d(sum of losses)/d(state) to d_state [sequences][net_state_size], where b->state is not
+ * null. Rows that nothing sees get 0, and so does the count of tokens. Those of weights stay as they
+ * are. */
+double net_backward_state(net *n, const net_batch *b, float scale, NET_REAL *d_state,
+                          int64_t *scored);
 
 typedef struct net_adam {
     float   rate, beta1, beta2, eps;

@@ -45,6 +45,11 @@ static const real *state_of(const net *n, const layer *l, int sequence) {
     return n->state ? n->state + (size_t)sequence * n->state_size + l->state_at : NULL;
 }
 
+/* Where the gradient of that goes, or null. */
+static real *d_state_of(const net *n, const layer *l, int sequence) {
+    return n->d_state ? n->d_state + (size_t)sequence * n->state_size + l->state_at : NULL;
+}
+
 /* ---- panels ---------------------------------------------------------------------------------- */
 
 static void pack_job(void *data, int index, real *scratch) {
@@ -126,6 +131,16 @@ static void keep_channel_sums(const pass *p, const lane *a, int sequence, const 
         sums[j] = -(real)g->decay * d_rate[j] * sigmoid(p->l->a_param->value[first + j]);
 }
 
+/* What is left of the gradients where the sequence begins. */
+static void recurrent_backward_state(const pass *p, const lane *a, const real *dc,
+                                     const real *carry, real *d_state) {
+    const griffin_config *g = &p->n->config;
+    int first = a->block * a->width, E = g->lru_width, K = g->conv_width;
+    conv_backward_earlier(p->n->length, a->width, K, a->taps, a->position, dc, (size_t)E,
+                          d_state + first);
+    copy_block(1, a->width, carry, 0, d_state + at_row(K - 1, E) + first, 0);
+}
+
 /* From work.d_mixed to gradients over z, gx and ga; and c, which the gates' weights want. */
 static void recurrent_backward_job(void *data, int index, real *scratch) {
     pass *p = (pass *)data;
@@ -150,6 +165,8 @@ static void recurrent_backward_job(void *data, int index, real *scratch) {
     linear_backward(&l->gate_a, a.block, T, l->ga + a.start, row, dc, row, 1);
     conv_backward(T, a.width, K, a.taps, a.position, a.earlier, l->z + a.start, dc, row, dtaps);
     keep_channel_sums(p, &a, index / p->n->config.gate_blocks, dtaps, d_rate);
+    real *d_state = d_state_of(p->n, l, index / p->n->config.gate_blocks);
+    if (d_state) recurrent_backward_state(p, &a, dc, carry, d_state);
 }
 
 /* ---- attention mixer: a job is one key/value head of one sequence -------------------------------
@@ -291,7 +308,17 @@ static void attention_job(void *data, int index, real *scratch) {
         }
 }
 
-/* From work.d_mixed to work.d_q, d_k, d_v; the gradients of what is carried are dropped. */
+/* Gradients of keys or values to work, and of those carried to the state, if they are wanted. */
+static void put_back(const pass *p, const view *a, const real *d_rows, real *own, int values) {
+    real *d = d_state_of(p->n, p->l, a->sequence);
+    size_t dim = (size_t)a->dim, row = (size_t)a->keys_row;
+    copy_block(a->T, a->dim, d_rows + at_row(a->before, a->dim), dim, own + a->kv_start, row);
+    if (!d) return;
+    d += (values ? at_row(a->before, a->keys_row) : 0) + a->kv_first;
+    copy_block(a->before, a->dim, d_rows, dim, d, row);
+}
+
+/* From work.d_mixed to work.d_q, d_k, d_v. */
 static void attention_backward_job(void *data, int index, real *scratch) {
     pass *p = (pass *)data;
     const work *w = &p->n->work;
@@ -318,10 +345,8 @@ static void attention_backward_job(void *data, int index, real *scratch) {
             gather(&a, &s, d_scores, turned_keys, w->d_q + at);
             spread(&a, &s, d_scores, p->l->queries + at, d_k, scratch);
         }
-    copy_block(a.T, a.dim, d_k + at_row(a.before, a.dim), (size_t)a.dim, w->d_k + a.kv_start,
-               (size_t)a.keys_row);
-    copy_block(a.T, a.dim, d_v + at_row(a.before, a.dim), (size_t)a.dim, w->d_v + a.kv_start,
-               (size_t)a.keys_row);
+    put_back(p, &a, d_k, w->d_k, 0);
+    put_back(p, &a, d_v, w->d_v, 1);
 }
 
 /* ---- a layer, forward: before the mixer, after it; a job is a block of rows ------------------ */
@@ -634,13 +659,14 @@ static void run_head(net *n, int backward) {
         net_each(n, net_pieces(h.rows, LOSSES), losses_job, &h);
         if (!backward) continue;
         net_each(n, net_pieces(h.rows, BLOCK / 2), logits_backward_job, &h);
+        if (n->d_state) continue;
         add_harvest(&s, &n->embedding, n->work.n1 + at_row(first, n->config.width), n->work.logits);
         s.list[0].dy_row = n->work.logits_row;
         run_harvests(&s);
     }
     if (!backward) return;
     net_each(n, blocks, final_norm_backward_job, n);
-    add_norm_sums(n, 0, n->final_norm);
+    if (!n->d_state) add_norm_sums(n, 0, n->final_norm);
 }
 
 /* ---- what a sequence leaves: a job is one sequence ------------------------------------------- */
@@ -711,6 +737,7 @@ static void run_layer_backward(net *n, layer *l) {
     net_each(n, mixer_jobs(n, l), l->recurrent ? recurrent_backward_job : attention_backward_job,
              &p);
     net_each(n, blocks, before_mixer_backward_job, &p);
+    if (n->d_state) return;
     harvest_layer(n, l);
     add_norm_sums(n, 0, l->norm1);
     add_norm_sums(n, 1, l->norm2);
@@ -726,6 +753,7 @@ static double run(net *n, int backward) {
     for (int t = 0; t < n->rows; t++) sum += n->work.losses[t];
     if (!backward) return sum;
     for (int i = n->config.layers - 1; i >= 0; i--) run_layer_backward(n, &n->layers[i]);
+    if (n->d_state) return sum;
     net_each(n, net_pieces(n->config.width, EMBED_COLS), embed_backward_job, n);
     return sum;
 }

@@ -9,6 +9,7 @@
 
 #include "../convert/parts.h"
 #include "../convert/quantise.h"
+#include "../shared/buffer.h"
 #include "../shared/session.h"
 #include "data.h"
 #include "net.h"
@@ -23,8 +24,8 @@ typedef struct train_options {
     int   length, batch;                    /* these and the sizes above, 0: as the preset has it */
     int   steps, reports, sample, valid_limit, seed, threads, resume, keep_last, afresh;
     float rate;                             /* 0: by the width */
-    float end_rate, warmup, hold_out, run_on;   /* shares: of the rate, the run, the text, and
-                                                   its documents */
+    float end_rate, warmup, hold_out, run_on, noise;    /* shares: of the rate, the run, the text,
+                                                           its documents, and its tokens */
     float beta1, beta2, eps, decay, clip, momentum;
 } train_options;
 
@@ -65,6 +66,12 @@ typedef struct training {
 
 /* Trains until the steps or the time are used up, or until Ctrl-C: then it returns 130. */
 int train_run(training *t);
+
+/* Of griffin persona, too: a point of a curve, both curves as a picture, and times. */
+void   train_add_point(train_curve *c, int64_t step, double loss);
+int    train_draw(const char *path, const train_curve *learned, const train_curve *validated);
+void   train_print_duration(byte_buffer *out, double seconds);
+double train_duration(const char *text);    /* "90m", "2h", "45s" or "45" in seconds, or -1 */
 
 /* ---- file.c ---------------------------------------------------------------------------- */
 
