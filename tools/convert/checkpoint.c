@@ -45,7 +45,8 @@ static int open_directory(weights *w, const char *directory, report *r) {
 int weights_open(weights *w, const char *source, report *r) {
     static const struct { const char *ending; weights_opener *open; } kinds[] = {
         { ".index.json", weights_open_sharded }, { ".safetensors", weights_open_safetensors },
-        { ".pt", weights_open_torch }, { ".pth", weights_open_torch }, { ".bin", weights_open_torch }
+        { ".pt", weights_open_torch }, { ".pth", weights_open_torch },
+        { ".bin", weights_open_torch }
     };
     memset(w, 0, sizeof *w);
     if (!path_exists(source)) return report_fail(r, "%s: no such file or directory", source);
