@@ -1,6 +1,7 @@
 /* bench.c - griffin bench: how fast models run, of a file or of any shape with random weights,
  * beside what the machine could do at that moment; see run.h. */
 
+#include "guess.h"
 #include "masks.h"
 #include "run.h"
 #include "../convert/config.h"
@@ -24,9 +25,9 @@ enum { LONGEST = 16 };                      /* list on the command line */
 typedef struct numbers { const char *text; int64_t at[LONGEST]; int count; } numbers;
 
 typedef struct settings {
-    const char *path, *preset, *types, *compare, *plot;
+    const char *path, *preset, *types, *compare, *plot, *text, *grammar;
     numbers     prompts, steps, depths, batches, threads, memory;
-    int         repetitions, chunk, vocab, pure, copy, cpu, format, ops, masks;
+    int         repetitions, chunk, vocab, pure, copy, cpu, format, ops, masks, guesses;
     double      predicted;                  /* bytes: the most memory that was needed at once */
 } settings;
 
@@ -495,8 +496,45 @@ static void set_name(bench_model *b, const char *name) {
         if (b->name[i] < ' ' || strchr("\"\\,|", b->name[i])) b->name[i] = '_';
 }
 
+/* ---- guesses --------------------------------------------------------------------------------- */
+
+static const column guess_columns[] = {
+    { "model", COLUMN_WORD }, { "type", COLUMN_WORD }, { "threads", COLUMN_NUMBER },
+    { "text", COLUMN_WORD }, { "tokens", COLUMN_NUMBER }, { "plain t/s", COLUMN_NUMBER },
+    { "t/s", COLUMN_NUMBER }, { "gain", COLUMN_NUMBER }, { "guesses", COLUMN_NUMBER },
+    { "right", COLUMN_NUMBER }, { "passes", COLUMN_NUMBER }, { "cost of a row", COLUMN_NUMBER },
+    { NULL, COLUMN_WORD }
+};
+
+static int measure_guesses(const settings *s, bench_model *b, table *t) {
+    char *name = path_name(s->text);
+    int status = 0;
+    for (int i = 0; i < s->threads.count && !status; i++) {
+        const char *texts[12];
+        guess_test test;
+        memset(&test, 0, sizeof test);
+        test.path = s->text;
+        test.grammar = s->grammar;
+        test.most = s->guesses;
+        test.threads = (int)s->threads.at[i];
+        test.repetitions = s->repetitions;
+        status = guess_measure(b, &test);
+        const cell cells[] = {
+            word_cell(b->name), word_cell(b->type), number_cell(test.threads),
+            word_cell(name ? name : "text"), number_cell(test.tokens), number_cell(test.plain),
+            number_cell(test.guessed), number_cell(test.gain), number_cell(test.guesses),
+            number_cell(test.right), number_cell(test.passes), number_cell(test.row_cost)
+        };
+        for (int k = 0; k < 12; k++) texts[k] = cells[k].text;
+        if (!status) table_row(t, texts);
+    }
+    free(name);
+    return status;
+}
+
 static int measure_model(settings *s, bench_model *b, table *t) {
     if (bench_open(b, (griffin_cpu)s->cpu, 0)) return 1;
+    if (s->text) return measure_guesses(s, b, t);
     return s->ops ? measure_operations(s, b) : measure_tests(s, b, t);
 }
 
@@ -540,7 +578,8 @@ static int measure_all(settings *s) {
     if (s->masks)
         return bench_masks(s->path, s->vocab ? s->vocab : 256000, (table_format)s->format,
                            s->repetitions);
-    if (!s->ops) table_begin(&t, (table_format)s->format, row_columns);
+    const column *columns = s->text ? guess_columns : row_columns;
+    if (!s->ops) table_begin(&t, (table_format)s->format, columns);
     int status = s->path ? measure_file(s, &t) : measure_random(s, &t);
     if (!s->ops) table_end(&t);
     return status;
@@ -583,6 +622,11 @@ static int check(const command *c, settings *s) {
         return options_wrong(c, "--compare takes one type");
     if (s->compare && s->repetitions > ROUNDS)
         return options_wrong(c, "--compare takes at most %d repetitions", ROUNDS);
+    if (s->text && (s->ops || s->compare))
+        return options_wrong(c, "--text, --ops and --compare exclude each other");
+    if (s->grammar && !s->text) return options_wrong(c, "--grammar goes with --text");
+    if (s->guesses < 1 || s->guesses > 62)
+        return options_wrong(c, "--guesses: from 1 to 62");
     if (s->repetitions < 1 || s->chunk < 1)
         return options_wrong(c, "-r and --chunk: at least 1");
     return -1;
@@ -621,6 +665,10 @@ int command_bench(int argc, char **argv) {
           "time the operations of a step, or with -n 0 of a prompt" },
         { "masks", NULL, OPTION_FLAG, &s.masks, NULL,
           "time the masks of grammars instead: of -m, or of --vocab made-up pieces" },
+        { "text", NULL, OPTION_TEXT, &s.text, "FILE",
+          "what guesses are worth: write this text with and without" },
+        { "guesses", NULL, OPTION_COUNT, &s.guesses, "N", "the most guesses in a pass of --text" },
+        { "grammar", NULL, OPTION_TEXT, &s.grammar, "FILE", "the grammar (GBNF) of that text" },
         { "compare", NULL, OPTION_TEXT, &s.compare, "SIZE",
           "compare griffin, hawk, hgrn2 and mqa of this size, 100m to 14b" },
         { "memory", NULL, OPTION_TEXT, &s.memory.text, "BYTES",
@@ -640,6 +688,7 @@ int command_bench(int argc, char **argv) {
     s.threads.text = threads;
     s.repetitions = 3;
     s.chunk = 96;
+    s.guesses = 16;
     if ((status = options_parse(&c, argc, argv)) >= 0) return status;
     if (!s.depths.text) s.depths.text = s.compare ? "512,1k,2k,4k,8k,16k,32k" : "0";
     if ((status = check(&c, &s)) >= 0) return status;

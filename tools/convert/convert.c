@@ -618,7 +618,7 @@ int command_convert(int argc, char **argv) {
         {"name", NULL, OPTION_TEXT, &o.name, "TEXT", "what the model is called"},
         {"vocab", NULL, OPTION_COUNT, &o.vocab, "N", "keep only the first N rows of the embedding"},
         {"window", NULL, OPTION_COUNT, &o.window, "N",
-         "how many tokens before its own attention sees (default: as the source has it)"},
+         "how many tokens before its own attention sees; 0: as the source has it"},
         {"rows", NULL, OPTION_FLAG, &o.rows, NULL,
          "plain rows for other readers of GGUF; also of q4_1 q5_0 q5_1 q4_k q5_k q6_k"},
         {"quiet", "q", OPTION_FLAG, &o.quiet, NULL, "no progress, notes and summary"},

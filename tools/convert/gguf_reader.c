@@ -248,7 +248,7 @@ static int add_tiles(weights *w, const griffin_tensor *t, const tensor *e, const
 
 static int add_rows(weights *w, const griffin_tensor *t, const char *name,
                     const unsigned char *file, report *r) {
-    const quant_type *type = quant_find(t->type);
+    const quant_type *type = quant_find_source(t->type);
     weight *to = weights_add(w, name, strlen(name), "model", r);
     if (!to) return -1;
     to->type_name = t->type;
