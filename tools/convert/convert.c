@@ -74,10 +74,12 @@ static int read_config_file(job *j) {
     if (members_read(&j->members, path, j->r) != 0) return -1;
     j->family = family_find(&j->members, &j->m->w);
     if (!j->family) return -1;
-    if (!j->family->configure) return config_read(c, path, j->r);
     config_start(c);
     j->family->configure(&j->members, c);
     config_take_ids(c, &j->members);
+    if (members_find(&j->members, "quantization_config"))
+        members_wrong(&j->members, "quantization_config",
+                      "plain weights, not those of another quantiser");
     return j->members.failed ? -1 : 0;
 }
 

@@ -156,6 +156,17 @@ int members_wrong(members *s, const char *name, const char *expected) {
     return -1;
 }
 
+int members_conflict(members *s, const char *format, ...) {
+    char text[300];
+    va_list values;
+    va_start(values, format);
+    vsnprintf(text, sizeof text, format, values);
+    va_end(values);
+    if (!s->failed) report_fail(s->r, "%s: %s", s->path, text);
+    s->failed = 1;
+    return -1;
+}
+
 static int is_number(const member *m) { return m->kind == JSON_INT || m->kind == JSON_FLOAT; }
 
 double members_number(members *s, const char *name, double absent, double lowest,
