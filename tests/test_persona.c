@@ -118,6 +118,8 @@ static void make_models(void) {
     CHECK(call(command_train, "train " WORK "both.txt -o " MODEL TINY) == 0, "a model");
     CHECK(call(command_train, "train " WORK "both.txt -o " WORK "other.gguf --seed 9" TINY) == 0,
           "another");
+    CHECK(call(command_train, "train " WORK "both.txt -o " WORK "kin.gguf" TINY "--blocks rahs "
+               "--steps 20") == 0, "one with states that are matrices");
     CHECK(call(command_convert, "convert " MODEL " " WORK "q8.gguf --type q8_0 -q") == 0, "q8_0");
 }
 
@@ -125,13 +127,13 @@ static void make_models(void) {
 
 typedef struct mind { session s; net *n; float *state; int32_t tokens[40]; } mind;
 
-static int open_mind(mind *m, griffin_kv_type kv_type) {
+static int open_mind(mind *m, const char *model, griffin_kv_type kv_type) {
     command c = { "test", "", "", NULL };
     model_options o = MODEL_DEFAULTS;
     memset(m, 0, sizeof *m);
-    o.path = MODEL;
+    o.path = model;
     o.kv_type = kv_type;
-    if (session_open(&m->s, &c, &o, NEEDS_TEXT) || !(m->n = persona_net(MODEL, 40))) return 1;
+    if (session_open(&m->s, &c, &o, NEEDS_TEXT) || !(m->n = persona_net(model, 40))) return 1;
     m->state = (float *)calloc(net_state_size(m->n), sizeof *m->state);
     for (int i = 0; i < 40; i++) m->tokens[i] = i * 7 % 290 + 4;
     return !m->state;
@@ -151,12 +153,12 @@ static double distance(const float *a, const float *b, int count) {
 
 /* The net's state after `rows` tokens, taken over, predicts as the library's own does, and is at the
  * same position. */
-static void check_meaning(int rows, griffin_kv_type kv_type, double tolerance) {
+static void check_meaning(const char *model, int rows, griffin_kv_type kv_type, double tolerance) {
     mind m;
     unsigned char *data = NULL;
     size_t size = 0;
     int32_t targets[40];
-    if (open_mind(&m, kv_type)) { CHECK(0, "opens"); return; }
+    if (open_mind(&m, model, kv_type)) { CHECK(0, "opens"); return; }
     int V = m.s.info->config.vocab;
     float *own = (float *)malloc((size_t)V * sizeof *own);
     griffin_state *state = (griffin_state *)malloc(griffin_state_size(m.s.model));
@@ -179,12 +181,14 @@ static void check_meaning(int rows, griffin_kv_type kv_type, double tolerance) {
 }
 
 static void test_meaning(void) {
-    check_meaning(1, GRIFFIN_KV_F32, 2e-4);
-    check_meaning(2, GRIFFIN_KV_F32, 2e-4);
-    check_meaning(5, GRIFFIN_KV_F32, 2e-4);
-    check_meaning(12, GRIFFIN_KV_F32, 2e-4);
-    check_meaning(20, GRIFFIN_KV_F32, 2e-4);                /* more than the window */
-    check_meaning(5, GRIFFIN_KV_BF16, 2e-2);
+    check_meaning(MODEL, 1, GRIFFIN_KV_F32, 2e-4);
+    check_meaning(MODEL, 2, GRIFFIN_KV_F32, 2e-4);
+    check_meaning(MODEL, 5, GRIFFIN_KV_F32, 2e-4);
+    check_meaning(MODEL, 12, GRIFFIN_KV_F32, 2e-4);
+    check_meaning(MODEL, 20, GRIFFIN_KV_F32, 2e-4);                /* more than the window */
+    check_meaning(MODEL, 5, GRIFFIN_KV_BF16, 2e-2);
+    check_meaning(WORK "kin.gguf", 1, GRIFFIN_KV_F32, 2e-4);
+    check_meaning(WORK "kin.gguf", 20, GRIFFIN_KV_F32, 2e-4);
 }
 
 /* ---- learning -------------------------------------------------------------------------------- */

@@ -138,12 +138,12 @@ static int open_turns(chat *c, const char *path) {
 }
 
 static int open_and_converse(const command *how, chat *c, const model_options *o,
-                             const control_options *control) {
+                             const control_options *control, const guess_options *guess) {
     int status = session_open(&c->s, how, o, NEEDS_TEXT);
     if (status) return status;
     c->s.seed = c->sampler.seed;
     status = session_persona(&c->s, c->persona) || session_control(&c->s, control)
-          || open_turns(c, o->path);
+          || session_guess(&c->s, o, guess) || open_turns(c, o->path);
     if (!status) {
         status = converse(c);
         session_statistics(&c->s);
@@ -157,6 +157,7 @@ int command_chat(int argc, char **argv) {
     model_options o = MODEL_DEFAULTS;
     griffin_sampler sampler = SAMPLER_DEFAULTS;
     control_options control = CONTROL_DEFAULTS;
+    guess_options guess = GUESS_DEFAULTS;
     const char *system = NULL, *format = NULL, *persona = NULL;
     int limit = 512, raw = 0;
     const option table[] = {
@@ -166,6 +167,7 @@ int command_chat(int argc, char **argv) {
         PERSONA_OPTION(persona),
         SAMPLER_OPTIONS(sampler),
         CONTROL_OPTIONS(control),
+        GUESS_OPTIONS(guess),
         { "raw", NULL, OPTION_FLAG, &raw, NULL, "no turns: the model continues what you write" },
         { "system", NULL, OPTION_TEXT, &system, "TEXT", "what the model is told before you begin" },
         { "system-prompt", "sys", OPTION_TEXT, &system, "TEXT", NULL },
@@ -192,5 +194,5 @@ int command_chat(int argc, char **argv) {
     c.format = format;
     c.system = system;
     c.persona = persona;
-    return open_and_converse(&how, &c, &o, &control);
+    return open_and_converse(&how, &c, &o, &control, &guess);
 }

@@ -72,6 +72,17 @@ typedef struct control_options {
     { "heal", 0, OPTION_FLAG, &(o).heal, 0, \
       "choose the prompt's last tokens again: it ends inside a word, or with a blank" }
 
+/* Tokens that are guessed: see griffin.h, guessing. */
+typedef struct guess_options { int lookup; const char *draft; } guess_options;
+
+#define GUESS_DEFAULTS { 0, 0 }
+
+#define GUESS_OPTIONS(o) \
+    { "lookup", 0, OPTION_COUNT, &(o).lookup, "N", \
+      "guess up to N tokens from the text before: the same answer, sooner" }, \
+    { "draft", 0, OPTION_TEXT, &(o).draft, "MODEL", \
+      "let a smaller model of the same vocabulary guess, with the same answer" }
+
 /* Checks what the table of options cannot, and draws a seed if none was given. Returns -1 to go on,
  * or 2 after a message. */
 int sampler_prepare(const command *c, griffin_sampler *sampler);
@@ -86,7 +97,13 @@ typedef struct session {
     griffin_state      *first;              /* the persona that all texts begin in; null: none */
     griffin_context    *context;
     void               *context_memory;
-    float              *logits;             /* [V], after the last token */
+    float              *logits;             /* [guess.rows][V]; the first after the last token */
+    griffin_guess       guess;              /* every answer is written by one */
+    int32_t             waiting[64];        /* its tokens */
+    griffin_lookup      lookup;             /* memory null: not wanted */
+    struct session     *smaller;            /* the model that guesses, or null */
+    griffin_draft       draft;
+    griffin_grammar_state draft_grammar;    /* behind its guesses */
     griffin_decoder     decoder;
     griffin_stop        stop;               /* of an answer */
     griffin_bias        no_ends[2];         /* for --ignore-eos */
@@ -112,6 +129,7 @@ enum { NUMBERS_ONLY, NEEDS_TEXT };
 
 int  session_open(session *s, const command *c, const model_options *o, int needs);
 int  session_open_memory(session *s, const void *data, size_t size, int threads);   /* borrowed */
+int  session_guess(session *s, const model_options *model, const guess_options *o);
 int  session_persona(session *s, const char *path);     /* null: none */
 int  session_control(session *s, const control_options *o);     /* o outlives the session */
 void session_close(session *s);

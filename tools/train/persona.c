@@ -51,27 +51,20 @@ typedef struct persona {
 
 /* ---- the net --------------------------------------------------------------------------------- */
 
-static int copy_weights(net *n, const model_parts *source) {
-    net_weight *to;
-    report r = { "" };
-    int count = net_weights(n, &to);
-    for (int i = 0; i < count; i++, to++)                   /* both in the order of a pass */
-        if (weight_read(source->tensors.list[i].source, 0, to->count, to->value, &r) != 0)
-            return complain("%s", r.text);
-    return 0;
-}
-
 net *persona_net(const char *path, int longest) {
     const convert_options o = { .source = path, .type = "f32", .gates = "f32", .quiet = 1 };
     model_parts source;
     report r = { "" };
     net *n = NULL;
+    net_weight *list = NULL;
+    int count = 0;
     if (parts_read(&source, &o, &r) != 0) { complain("%s", r.text); return NULL; }
     if (source.tensors.count
         && strcmp(source.tensors.list[source.tensors.count - 1].name, "lm_head.weight") == 0)
         complain("%s: cannot learn through an output head of its own", path);
     else n = net_new_frozen(&source.config.net, longest);
-    if (n && copy_weights(n, &source)) { net_free(n); n = NULL; }
+    if (n) count = net_weights(n, &list);
+    if (n && source_copy_all(&source, list, count, path)) { net_free(n); n = NULL; }
     parts_free(&source);
     return n;
 }

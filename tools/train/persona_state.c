@@ -23,7 +23,10 @@ int persona_parts(const net *n, int rows, state_part *list) {
     int count = 0, K = g->conv_width, E = g->lru_width, kv = g->kv_heads * g->head_dim;
     for (int i = 0; i < g->layers; i++) {
         size_t at = n->layers[i].state_at;
-        if (n->layers[i].recurrent) {
+        char kind = NET_LETTERS[n->layers[i].kind];
+        if (kind == 'h' || kind == 's') {
+            list[count++] = last_rows(at, g->heads, g->heads, (int)net_head_state(g));
+        } else if (kind == 'r') {
             list[count++] = last_rows(at, K - 1, rows, E);
             list[count++] = last_rows(at + (size_t)(K - 1) * (size_t)E, 1, 1, E);
         } else {
@@ -76,6 +79,33 @@ static void turn_key(const griffin_config *g, int rows, float *key) {
     }
 }
 
+/* S of each head, in tiles of TILE numbers of v for all numbers of k. */
+static unsigned char *put_outer(unsigned char *to, const griffin_config *g, const float *S) {
+    int dim = g->head_dim, width = net_state_row(g);
+    float column[TILE];
+    for (int h = 0; h < g->heads; h++, S += net_head_state(g))
+        for (int first = 0; first < dim; first += TILE)
+            for (int d = 0; d < dim; d++) {
+                int count = net_least(TILE, dim - first);
+                for (int e = 0; e < count; e++) column[e] = S[(first + e) * width + d];
+                to = put_row(to, column, count, TILE, 0);
+            }
+    return to;
+}
+
+/* The keys in S are turned as those of attention are. */
+static unsigned char *put_supra(unsigned char *to, const griffin_config *g, const float *part,
+                                int rows) {
+    size_t count = (size_t)g->heads * net_head_state(g);
+    float *S = (float *)malloc(count * sizeof *S);
+    if (!S) return to;                      /* the size tells */
+    memcpy(S, part, count * sizeof *S);
+    for (int i = 0; i < g->heads * g->head_dim; i++) turn_key(g, rows, S + i * net_state_row(g));
+    to = put_outer(to, g, S);
+    free(S);
+    return to;
+}
+
 /* Rows of keys, then those of values. */
 static unsigned char *put_attention(unsigned char *to, const griffin_config *g, const float *part,
                                     int rows, int bf16, float *head) {
@@ -96,10 +126,17 @@ static int put_state(unsigned char *data, size_t size, const net *n, const float
     float *head = (float *)malloc((size_t)g->head_dim * sizeof *head);
     unsigned char *to = data + AT_PAYLOAD;
     if (!head) return complain("out of memory");
+    for (int i = 0; i < g->layers; i++) {
+        const float *part = state + n->layers[i].state_at;
+        switch (NET_LETTERS[n->layers[i].kind]) {
+        case 'r': to = put_recurrent(to, g, part); break;
+        case 'h': to = put_outer(to, g, part); break;
+        case 's': to = put_supra(to, g, part, rows); break;
+        default: break;
+        }
+    }
     for (int i = 0; i < g->layers; i++)
-        if (n->layers[i].recurrent) to = put_recurrent(to, g, state + n->layers[i].state_at);
-    for (int i = 0; i < g->layers; i++)
-        if (!n->layers[i].recurrent)
+        if (NET_LETTERS[n->layers[i].kind] == 'a')
             to = put_attention(to, g, state + n->layers[i].state_at, rows, bf16, head);
     free(head);
     put_number(data + AT_HISTORY, engine_checksum(data + AT_PAYLOAD, size - AT_PAYLOAD - 8), 8);
