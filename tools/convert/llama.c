@@ -40,6 +40,7 @@ static void read_attention(members *s, griffin_config *net) {
 
 static void refuse_others(members *s) {
     static const char experts[] = "none; mixtures of experts are not supported";
+    members_refuse(s, "rope_interleaved", NULL, "false; a rotation of pairs is not supported");
     members_refuse(s, "num_local_experts", NULL, experts);
     members_refuse(s, "num_experts", NULL, experts);
     members_refuse(s, "use_sliding_window", NULL, "false; windows of some layers are not supported");
@@ -92,26 +93,32 @@ static const rename_row rows[] = {
     {"lm_head.",                  "lm_head.",                0, 0}
 };
 
-/* A network has all biases or none: where a file has only some, the others are 0. */
+/* A network has all biases or none: where a file has only some, the others are 0. They have the rows
+ * of their matrix, whose shape is checked later. */
 static int fill_biases(renaming *n, int layer, const char *const from[4]) {
-    static const char *const to[4] = {"temporal_block.o_proj.bias", "mlp_block.gate_proj.bias",
-                                      "mlp_block.up_proj.bias", "mlp_block.down_proj.bias"};
+    static const char *const to[4] = {"temporal_block.o_proj.", "mlp_block.gate_proj.",
+                                      "mlp_block.up_proj.", "mlp_block.down_proj."};
+    char name[96];
     for (int i = 0; i < 4; i++) {
-        uint64_t size = (uint64_t)(i == 1 || i == 2 ? n->net->mlp_width : n->net->width);
-        if (!rename_find(n, layer, from[i]) && rename_constant(n, layer, to[i], 0, size) != 0)
-            return -1;
+        snprintf(name, sizeof name, "%sbias", from[i]);
+        if (rename_find(n, layer, name)) continue;
+        snprintf(name, sizeof name, "%sweight", from[i]);
+        const weight *matrix = rename_find(n, layer, name);
+        snprintf(name, sizeof name, "%sbias", to[i]);
+        if (matrix && matrix->elements >= matrix->shape[0]
+            && rename_constant(n, layer, name, 0, matrix->shape[0]) != 0) return -1;
     }
     return 0;
 }
 
 int llama_rename(weights *w, members *s, const griffin_config *net, const char *path, report *r) {
-    static const char *const biases[] = {"self_attn.o_proj.bias", "mlp.gate_proj.bias",
-                                         "mlp.up_proj.bias", "mlp.down_proj.bias"};
+    static const char *const layers[] = {"self_attn.o_proj.", "mlp.gate_proj.", "mlp.up_proj.",
+                                         "mlp.down_proj."};
     renaming n = {w, net, path, r, NULL, {NULL, 0, 0, NULL, 0, NULL, 0}};
     int status = rename_all(&n, rows, sizeof rows / sizeof rows[0]);
     (void)s;
     for (int layer = 0; status == 0 && !net->no_biases && layer < net->layers; layer++)
-        status = fill_biases(&n, layer, biases);
+        status = fill_biases(&n, layer, layers);
     return rename_finish(&n, status);
 }
 
@@ -244,8 +251,7 @@ static int check_factors(const renaming *n) {
 
 /* Rows of q and k lie there in the order of a rotation of pairs. */
 int llama_rename_gguf(weights *w, const griffin_config *net, const char *path, report *r) {
-    static const char *const biases[] = {"attn_output.bias", "ffn_gate.bias", "ffn_up.bias",
-                                         "ffn_down.bias"};
+    static const char *const layers[] = {"attn_output.", "ffn_gate.", "ffn_up.", "ffn_down."};
     renaming n = {w, net, path, r, "blk.", {NULL, 0, 0, NULL, 0, NULL, 0}};
     int status = check_factors(&n);
     if (status == 0) status = rename_all(&n, gguf_rows, sizeof gguf_rows / sizeof gguf_rows[0]);
@@ -255,6 +261,6 @@ int llama_rename_gguf(weights *w, const griffin_config *net, const char *path, r
             weight_unpair(t, (uint64_t)net->head_dim);
     }
     for (int layer = 0; status == 0 && !net->no_biases && layer < net->layers; layer++)
-        status = fill_biases(&n, layer, biases);
+        status = fill_biases(&n, layer, layers);
     return rename_finish(&n, status);
 }
