@@ -91,7 +91,8 @@ static int read_preset(job *j) {
 
 static int check_id(const job *j, const char *name, int id) {
     if (id < j->m->config.net.vocab) return 0;
-    return report_fail(j->r, "%s %d is not below vocab_size %d", name, id, j->m->config.net.vocab);
+    return report_fail(j->r, "%s: %s %d is not below vocab_size %d", j->directory, name, id,
+                       j->m->config.net.vocab);
 }
 
 static int read_config(job *j) {

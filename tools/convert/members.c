@@ -52,7 +52,7 @@ static int keep(walk *w) {
     if (w->length == NAME_LIMIT || w->depth == 0) return 0;
     m = add(w->s);
     if (!m || !(m->name = copy_text(w->name, w->length))) return -1;
-    m->kind = j->kind;
+    m->kind = (int)j->kind;
     m->number = j->number;
     if (j->kind == JSON_STRING && !(m->text = copy_text(j->text, j->length))) return -1;
     return 0;
