@@ -74,10 +74,12 @@ static int read_config_file(job *j) {
     if (members_read(&j->members, path, j->r) != 0) return -1;
     j->family = family_find(&j->members, &j->m->w);
     if (!j->family) return -1;
-    if (!j->family->configure) return config_read(c, path, j->r);
     config_start(c);
     j->family->configure(&j->members, c);
     config_take_ids(c, &j->members);
+    if (members_find(&j->members, "quantization_config"))
+        members_wrong(&j->members, "quantization_config",
+                      "plain weights, not those of another quantiser");
     return j->members.failed ? -1 : 0;
 }
 
@@ -89,7 +91,8 @@ static int read_preset(job *j) {
 
 static int check_id(const job *j, const char *name, int id) {
     if (id < j->m->config.net.vocab) return 0;
-    return report_fail(j->r, "%s %d is not below vocab_size %d", name, id, j->m->config.net.vocab);
+    return report_fail(j->r, "%s: %s %d is not below vocab_size %d", j->directory, name, id,
+                       j->m->config.net.vocab);
 }
 
 static int read_config(job *j) {
