@@ -249,7 +249,7 @@ static void test_use(void) {
     CHECK(call(command_run, "run " MODEL " -p The -n 20 --temp 0 --carry-on -t 1 --persona " WORK
                "a.persona") == 0, "run");
     log = logged();
-    if (open_mind(&m, GRIFFIN_KV_F32)) { CHECK(0, "opens"); return; }
+    if (open_mind(&m, MODEL, GRIFFIN_KV_F32)) { CHECK(0, "opens"); return; }
     data = test_read(WORK "a.persona", &size);
     CHECK(griffin_load(m.s.model, m.s.state, NULL, NULL, data, size) == GRIFFIN_OK, "loads");
     int count = griffin_encode(m.s.model, NULL, "The", 3, m.tokens, 40);
@@ -275,7 +275,7 @@ static void test_marks(void) {
     mind m;
     CHECK(persona(TEXT " -m " MODEL " --steps 2 -o " WORK "a.persona") == 0
           && persona(TEXT " -m " MODEL " --steps 2 --seed 2 -o " WORK "b.persona") == 0, "two");
-    if (open_mind(&m, GRIFFIN_KV_F32)) { CHECK(0, "opens"); return; }
+    if (open_mind(&m, MODEL, GRIFFIN_KV_F32)) { CHECK(0, "opens"); return; }
     griffin_state *states[2];
     void *mark = malloc(griffin_mark_size(m.s.model));
     for (int i = 0; i < 2; i++) {
