@@ -20,7 +20,7 @@
  *     >>platform >>basics >>numbers      compilers, errors, memory, bytes, our own exp and log
  *   ONE, the network
  *     >>network >>run                    what it computes, as in the paper; running it
- *     >>state >>sampler                  its memory of a text; choosing tokens
+ *     >>state >>sampler >>guess          its memory of a text; choosing tokens; guessing them
  *   TWO, files and text
  *     >>gguf >>config                    what is in a file
  *     >>vocabulary >>text                text to tokens and back
@@ -68,6 +68,11 @@
  *
  *     griffin_sample                           draws a token from logits
  *     griffin_accept                           tells the sampler about a token that it did not draw
+ *     griffin_guess_logits, griffin_guess_take, griffin_guess_run, griffin_guess_begin,
+ *     griffin_guess_finish                     several tokens in a pass: guessed, and kept if drawn
+ *     griffin_guess_add, griffin_guess_time    adds a guess; tells how long a pass took
+ *     griffin_lookup_add, griffin_lookup_guess     guesses from the text so far
+ *     griffin_draft_check, griffin_draft_take, griffin_draft_next     a smaller model guesses
  *     griffin_encode, griffin_encode_size      text to tokens
  *     griffin_decode                           tokens to text, as a stream
  *     griffin_stop_feed                        finds texts to stop at in a stream
@@ -122,6 +127,30 @@
  * no slices sets griffin_context_options.no_slices, and contexts are smaller by as much.
  *
  *
+ * GUESSES
+ *
+ * A step takes the time in which its weights are read, and a pass over eight tokens takes little
+ * more. So a loop that knows what will probably be drawn is faster. griffin_guess (see >>api) does
+ * all of it: it runs guesses together, keeps those that the sampler then draws, and decides how
+ * many are worth running. Guesses come from the text so far (griffin_lookup), from a smaller model
+ * (griffin_draft), from a grammar (griffin_grammar_guess), or from you. What is written does not
+ * depend on them. By hand, with a mark, it would be:
+ *
+ *     for (;;) {                                          logits [n + 1][V], guess[0] was drawn
+ *         griffin_span span = { s, guess, n + 1, 1, logits };
+ *         griffin_mark(m, s, mark);  griffin_run(c, &span, 1);
+ *         for (k = 0; ; k++) {
+ *             token = griffin_sample(m, &sampler, logits + k * V);
+ *             if (k == n || token != guess[k + 1]) break;         a right guess: draw the next
+ *         }
+ *         if (k < n) { griffin_rewind(m, s, mark); griffin_prefill(c, s, guess, k + 1, NULL); }
+ *         guess[0] = token;  n = guess_what_follows(guess + 1);   n: up to options.rewind - 1
+ *     }
+ *
+ * griffin_guess is better: it needs no mark, does not run right guesses twice, leaves states as if
+ * nothing had been guessed, and serves many sequences and frame budgets.
+ *
+ *
  * THREADS
  *
  * The library makes no threads. If it is built with OpenMP, it uses those of OpenMP. If you give
@@ -168,7 +197,8 @@
  *     every windowed state does, and is no longer what was trained. tests/test_kin.c
  * Same bits. Logits and states do not depend on the number of threads, on how tokens are cut into
  *     calls, on who shares a call, or on the instruction set. NUMBERS says why.
- *     tests/test_bits.c, inside_same_bits.c, test_threads.c, test_rewind.c, test_state.c
+ *     tests/test_bits.c, inside_same_bits.c, test_threads.c, test_rewind.c, test_state.c,
+ *     test_guess.c
  * A guest. There are no globals, no threads, no clock, no locale, no environment and no exit.
  *     After opening, nothing is allocated, except by griffin_encode if you give it no scratch.
  *     tests/test_guest.c, test_memory.c, test_stack.c
