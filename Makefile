@@ -4,6 +4,8 @@
 #     make run        the shipped model tells a tale
 #     make test       every test; gcc and make are all it takes (make test_state: one of them)
 #     make hello      the program of the README; so for every other program in examples/
+#     make shared     build/libgriffin.so, the library for other languages
+#     make love       three characters at a fire, in LÖVE; wants Debian's love
 #     make web        build/web, a page to be put on any static file server; wants clang and lld
 #     make check-all  what CI runs after the tests: see tests/checks.mk
 #     make clean
@@ -95,6 +97,48 @@ build/web/storyteller.gguf: $(MODEL)
 	@mkdir -p $(@D)
 	cp $< $@
 
+# The library for other languages: only the functions of the API can be seen.
+SO = $(if $(findstring mingw,$(shell $(CC) -dumpmachine)),dll,so)
+
+shared: build/libgriffin.$(SO)
+
+build/libgriffin.$(SO): griffin.h
+	@mkdir -p $(@D)
+	$(CC) -std=c99 -D_POSIX_C_SOURCE=200809L -ffp-contract=off $(CFLAGS) $(WARNINGS) $(OPENMP) \
+	    -shared -fPIC -fvisibility=hidden -DGRIFFIN_API='__attribute__((visibility("default")))' \
+	    -DGRIFFIN_IMPLEMENTATION -x c $< -lm -o $@
+
+# Three characters at a fire. Lua's FFI reads the declarations of griffin.h itself, which the
+# preprocessor leaves. Without OpenMP: a pass of this model is too small to share.
+LOVE = $(patsubst examples/love/%,build/love/%,$(wildcard examples/love/*.lua)) \
+       $(patsubst examples/personas/%,build/love/%,$(wildcard examples/personas/*.persona)) \
+       build/love/storyteller.gguf build/love/griffin_api.h build/love/libgriffin.so
+
+love: love-files
+	love build/love
+
+love-files: $(LOVE)
+
+build/love/griffin_api.h: griffin.h
+	@mkdir -p $(@D)
+	sed '/#include <std/d' $< | $(CC) -E -P -DGRIFFIN_API= -x c - > $@
+
+build/love/libgriffin.so:
+	@$(MAKE) build/libgriffin.so OPENMP=
+	cp build/libgriffin.so $@
+
+build/love/%: examples/love/%
+	@mkdir -p $(@D)
+	cp $< $@
+
+build/love/%: examples/personas/%
+	@mkdir -p $(@D)
+	cp $< $@
+
+build/love/storyteller.gguf: $(MODEL)
+	@mkdir -p $(@D)
+	cp $< $@
+
 # ---- tests -------------------------------------------------------------------------------------
 # tests/test_*.c are programs that end with the line "N passed, N failed", linked to the library
 # that the program uses. tests/inside_*.c are the same with a copy of the library in them, since
@@ -155,5 +199,5 @@ clean:
 include tests/checks.mk
 
 FORCE:
-.PHONY: all run $(EXAMPLES) web test $(TESTS) clean FORCE
+.PHONY: shared love love-files all run $(EXAMPLES) web test $(TESTS) clean FORCE
 .SECONDARY:

@@ -482,8 +482,8 @@ int command_persona(int argc, char **argv) {
     persona_options *o = p ? &p->o : NULL;
     int status;
     if (!p) return complain("out of memory");
-    *o = (persona_options){ .prompt = "", .rows = 4, .length = 256, .batch = 16, .reports = 10,
-                            .seed = 1, .rate = 0.05f, .hold_out = 0.1f };
+    *o = (persona_options){ .prompt = "", .rows = 16, .length = 256, .batch = 16, .reports = 10,
+                            .seed = 1, .rate = 0.3f, .hold_out = 0.1f };
     const option table[] = {
         { "TEXT", NULL, OPTION_WORD, &o->text, NULL, "what the character has said and lived" },
         { "model", "m", OPTION_TEXT, &o->model.path, "MODEL", "the model, a GGUF file" },
