@@ -82,7 +82,8 @@ $(BUILD)/examples/cpp_host: $(wildcard examples/cpp_host/*.cpp) griffin.h
 WASM = clang --target=wasm32-wasi --sysroot=/usr -msimd128
 
 web: build/web/griffin.wasm $(patsubst examples/web/%,build/web/%,$(wildcard examples/web/*.html \
-         examples/web/*.js)) build/web/storyteller.gguf
+         examples/web/*.js)) build/web/storyteller.gguf \
+     $(patsubst examples/personas/%,build/web/%,$(wildcard examples/personas/*.persona))
 
 build/web/griffin.wasm: examples/web/web.c griffin.h
 	@mkdir -p $(@D)
@@ -90,6 +91,10 @@ build/web/griffin.wasm: examples/web/web.c griffin.h
 	    $< -o $@
 
 build/web/%: examples/web/%
+	@mkdir -p $(@D)
+	cp $< $@
+
+build/web/%: examples/personas/%
 	@mkdir -p $(@D)
 	cp $< $@
 

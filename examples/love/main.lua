@@ -105,6 +105,7 @@ function love.update(dt)
 end
 
 function love.draw()
+  if script and counted.frames % 8 > 0 and not script.wants_picture() then return end
   draw.scene(view)
   if script and script.wants_picture() then
     love.graphics.captureScreenshot(script.keep_picture)

@@ -46,7 +46,7 @@ static int add_turn(chat *c, token_list *list, const char *words, size_t size) {
 
 static int add_prompt(chat *c, token_list *list, const char *words, size_t size) {
     if (c->raw) return add_text(c, list, words, size);
-    if (session_has_begun(&c->s)) {           /* end the last answer */
+    if (session_has_begun(&c->s)) {     /* end the last answer */
         if (tokens_add(list, c->s.info->end_of_turn) || add_text(c, list, "\n", 1)) return 1;
     } else if (c->s.info->bos >= 0 && tokens_add(list, c->s.info->bos)) {
         return 1;
@@ -168,11 +168,11 @@ static int check_turns(chat *c, const char *path) {
 }
 
 static int open_and_converse(const command *how, chat *c, const model_options *o,
-                             const control_options *control, const char *persona) {
+                             const control_options *control, const text_list *personas) {
     int status = session_open(&c->s, how, o, NEEDS_TEXT);
     if (status) return status;
     c->s.seed = c->sampler.seed;
-    status = session_persona(&c->s, persona) || session_control(&c->s, control)
+    status = session_personas(&c->s, personas) || session_control(&c->s, control)
           || check_turns(c, o->path);
     if (!status) {
         status = converse(c);
@@ -186,13 +186,14 @@ int command_chat(int argc, char **argv) {
     model_options o = MODEL_DEFAULTS;
     griffin_sampler sampler = SAMPLER_DEFAULTS;
     control_options control = CONTROL_DEFAULTS;
-    const char *system = NULL, *persona = NULL;
+    text_list personas = NO_PERSONAS;
+    const char *system = NULL;
     int limit = 512, raw = 0;
     const option table[] = {
         MODEL_OPTIONS(o),
         { "n-predict", "n", OPTION_LIMIT, &limit, "N", "longest answer in tokens; -1: no limit" },
         { "predict", NULL, OPTION_LIMIT, &limit, "N", NULL },
-        PERSONA_OPTION(persona),
+        PERSONA_OPTION(personas),
         SAMPLER_OPTIONS(sampler),
         CONTROL_OPTIONS(control),
         { "raw", NULL, OPTION_FLAG, &raw, NULL, "no turns: the model continues what you write" },
@@ -214,5 +215,5 @@ int command_chat(int argc, char **argv) {
     c.limit = limit;
     c.raw = raw;
     c.stopped = -1;
-    return open_and_converse(&how, &c, &o, &control, persona);
+    return open_and_converse(&how, &c, &o, &control, &personas);
 }

@@ -9,7 +9,8 @@ typedef struct run_options {
     model_options model;
     griffin_sampler sampler;
     control_options control;
-    const char *prompt, *file, *persona;
+    text_list personas;
+    const char *prompt, *file;
     int limit, ignore_eos, carry_on, hide_prompt;
 } run_options;
 
@@ -47,7 +48,7 @@ static int open_and_run(const command *c, run_options *o) {
     if (!status) status = session_open(&s, c, &o->model, NEEDS_TEXT);
     if (!status) {
         s.seed = o->sampler.seed;
-        status = session_persona(&s, o->persona) || session_control(&s, &o->control);
+        status = session_personas(&s, &o->personas) || session_control(&s, &o->control);
         if (!status) status = run(&s, o, &prompt);
         session_close(&s);
     }
@@ -56,15 +57,15 @@ static int open_and_run(const command *c, run_options *o) {
 }
 
 int command_run(int argc, char **argv) {
-    run_options o = { MODEL_DEFAULTS, SAMPLER_DEFAULTS, CONTROL_DEFAULTS, NULL, NULL, NULL,
-                      256, 0, 0, 0 };
+    run_options o = { MODEL_DEFAULTS, SAMPLER_DEFAULTS, CONTROL_DEFAULTS, NO_PERSONAS, NULL,
+                      NULL, 256, 0, 0, 0 };
     const option table[] = {
         MODEL_OPTIONS(o.model),
         { "prompt", "p", OPTION_TEXT, &o.prompt, "TEXT", "how the text begins" },
         { "file", "f", OPTION_TEXT, &o.file, "FILE", "read the prompt from a file" },
         { "n-predict", "n", OPTION_LIMIT, &o.limit, "N", "tokens to write; -1: until the end" },
         { "predict", NULL, OPTION_LIMIT, &o.limit, "N", NULL },
-        PERSONA_OPTION(o.persona),
+        PERSONA_OPTION(o.personas),
         SAMPLER_OPTIONS(o.sampler),
         CONTROL_OPTIONS(o.control),
         { "ignore-eos", NULL, OPTION_FLAG, &o.ignore_eos, NULL,
