@@ -109,6 +109,26 @@ static void stop_feed(void) {
     stop.count = 2;
     result = griffin_stop_feed(&stop, text, sizeof text, out, sizeof out);
 }
+static void heal(void) {
+    griffin_heal heal;
+    int32_t some[20];
+    int count = griffin_encode(words, NULL, "Once upon a ti", 14, some, 20);
+    memset(&heal, 0, sizeof heal);
+    result = griffin_heal_start(&heal, words, some, count);
+    int remain = result;
+    if (result >= 0) result = griffin_heal_mask(logits, 1000, &heal);
+    if (result >= 0) result = griffin_heal_accept(&heal, some[remain]);
+}
+static void ban(void) {
+    static const char *const texts[] = { "ijk\n", "never" };
+    griffin_ban ban;
+    memset(&ban, 0, sizeof ban);
+    ban.model = words;
+    ban.stop.texts = texts;
+    ban.stop.count = 2;
+    result = griffin_ban_mask(logits, 1000, &ban);
+    if (result >= 0) result = griffin_ban_accept(&ban, 300);
+}
 static void prefill(void) { result = griffin_prefill(context, state, prompt, 128, logits); }
 static void step(void) { result = griffin_step(context, state, 5, logits); }
 static void run(void) {
@@ -166,6 +186,8 @@ static void open_schema(void) {
         "\"string\", \"maxLength\": 9 }, \"list\": { \"type\": \"array\", \"items\": { \"enum\": "
         "[1, null, \"x\"] } } }, \"required\": [\"name\"] }";
     result = griffin_grammar_open_schema(&grammar, words, schema, sizeof schema - 1, NULL);
+    memset(&at, 0, sizeof at);
+    if (!result) result = griffin_grammar_lead(grammar, &at, " ", 1);
 }
 
 static const struct { const char *name; void (*call)(void); } calls[] = {
@@ -174,6 +196,7 @@ static const struct { const char *name; void (*call)(void); } calls[] = {
     { "griffin_context_init", init_context }, { "griffin_encode", encode },
     { "griffin_encode, scratch", encode_in_scratch }, { "griffin_decode", decode },
     { "griffin_token_text ...", token }, { "griffin_stop_feed", stop_feed },
+    { "griffin_heal_...", heal }, { "griffin_ban_...", ban },
     { "griffin_prefill", prefill }, { "griffin_step", step }, { "griffin_run", run },
     { "griffin_begin", begin }, { "griffin_advance", advance }, { "griffin_mark", make_mark },
     { "griffin_step", step }, { "griffin_rewind", rewind_state }, { "griffin_save", save_state },

@@ -406,6 +406,38 @@ static void test_an_epoch_is_every_document_once(void) {
     CHECK(begun[2] > 20 && begun[2] < begun[1] - 20, "%d of %d foreseen", begun[2], begun[1]);
 }
 
+/* The share is right, the wrong tokens are of the text, and what is predicted is untouched. */
+static void test_noise_is_only_read(void) {
+    enum { LENGTH = 64, ROWS = 2, STEPS = 500, SCORED = LENGTH * ROWS * STEPS };
+    int wrong = 0, alone = 0;
+    corpus noisy, plain;
+    batch b[2];
+    make_corpus(&noisy, 0.5f);
+    make_corpus(&plain, 0.5f);
+    noisy.noise = 0.1f;
+    for (int i = 0; i < 2; i++) CHECK(batch_new(&b[i], ROWS, LENGTH) == 0, "memory");
+    for (int n = 0; n < STEPS; n++) {
+        corpus_batch(&noisy, 1, n, &b[0]);
+        corpus_batch(&plain, 1, n, &b[1]);
+        CHECK(memcmp(b[0].targets, b[1].targets, sizeof(int32_t) * LENGTH * ROWS) == 0
+              && memcmp(b[0].fresh, b[1].fresh, LENGTH * ROWS) == 0, "targets stay");
+        for (int i = 0; i < LENGTH * ROWS; i++) {
+            int32_t token = b[0].tokens[i];
+            if (token == b[1].tokens[i]) continue;
+            CHECK(token >= 10 && token < 10 + TOKENS && !b[0].fresh[i], "token %d", token);
+            wrong++;
+            alone += (i == 0 || b[0].tokens[i - 1] != token)
+                  && (i + 1 == LENGTH * ROWS || b[0].tokens[i + 1] != token);
+        }
+    }
+    CHECK(wrong > SCORED / 20 && wrong < SCORED / 10, "%d of %d", wrong, SCORED);
+    CHECK(alone > wrong / 5 && alone < wrong * 3 / 5, "%d of %d alone", alone, wrong);
+    batch_free(&b[0]);
+    batch_free(&b[1]);
+    free_epoch(&noisy);
+    free_epoch(&plain);
+}
+
 static void test_documents_end_where_they_should(void) {
     static const struct { const char *text, *documents; text_split split; } texts[] = {
         { "a\nb\n<|endoftext|>\nc", "[a\nb][c]", SPLIT_GAPS },
@@ -549,6 +581,18 @@ static void test_models_move_to_other_layouts_and_back(void) {
                " --type q8_0 --hold-out 0 --length 32") == 0, "goes on from a file");
     CHECK(call(command_train, "train --from " WORK "f.gguf " TEXT " -o " WORK "g.gguf --steps 1")
           == 1 && log_says("cannot be used"), "not from int8");
+}
+
+static void test_layers_are_added_without_a_change(void) {
+    double loss;
+    CHECK(train(TEXT " -o " WORK "m.gguf --steps 20 --valid " TEXT) == 0, "trains");
+    loss = logged("held out ");
+    CHECK(call(command_train, "train --from " WORK "m.gguf --layers 5 " TEXT " -o " WORK "f.gguf "
+               "--steps 1 --rate 1e-30 --reports 1 --valid " TEXT " --length 32 --batch 4") == 0
+          && log_says("in 5 layers"), "goes on with more layers");
+    CHECK(fabs(loss - logged("held out ")) < 1e-3, "%g, not %g", logged("held out "), loss);
+    CHECK(call(command_train, "train --from " WORK "m.gguf --layers 2 " TEXT " -o " WORK "g.gguf")
+          == 1 && log_says("has 3, expected so many or more"), "not with fewer");
 }
 
 /* ---- accidents ------------------------------------------------------------------------------- */
@@ -704,6 +748,7 @@ int main(int argc, char **argv) {
     RUN(test_tokens_are_the_encoders);
     RUN(test_vocabularies_repeat);
     RUN(test_an_epoch_is_every_document_once);
+    RUN(test_noise_is_only_read);
     RUN(test_documents_end_where_they_should);
     RUN(test_answers_of_tasks_are_right);
     RUN(test_a_paragraph_is_learned_by_heart);
@@ -711,6 +756,7 @@ int main(int argc, char **argv) {
     RUN(test_the_loss_is_the_librarys);
     RUN(test_steps_for_rounded_weights);
     RUN(test_models_move_to_other_layouts_and_back);
+    RUN(test_layers_are_added_without_a_change);
     RUN(test_a_killed_run_goes_on_exactly);
     RUN(test_a_full_disk_leaves_what_is_there);
     RUN(test_damaged_checkpoints_are_refused);

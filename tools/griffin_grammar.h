@@ -36,6 +36,7 @@
  *     griffin_grammar_size          bytes of memory that it takes
  *     griffin_grammar_mask          sets the logits of all tokens that do not fit to -INFINITY
  *     griffin_grammar_accept        tells the state which token was written
+ *     griffin_grammar_lead          the first tokens write the end of the prompt again
  *
  *
  * GRAMMARS are GBNF texts, as llama.cpp has them, in UTF-8
@@ -140,6 +141,7 @@
   #define griffin_grammar_size        GRG_PREFIXED(griffin_grammar_size)
   #define griffin_grammar_mask        GRG_PREFIXED(griffin_grammar_mask)
   #define griffin_grammar_accept      GRG_PREFIXED(griffin_grammar_accept)
+  #define griffin_grammar_lead        GRG_PREFIXED(griffin_grammar_lead)
 #endif
 
 #ifdef __cplusplus
@@ -161,6 +163,8 @@ typedef struct griffin_grammar_state {
     int32_t  last;                          /* 1 + the token that was written last; 0: none yet */
     uint32_t unfinished;                    /* the bytes of a character that is not complete */
     griffin_grammar_frame frame[GRIFFIN_GRAMMAR_FRAMES];
+    uint32_t leading;                       /* bytes that come before the text of the grammar */
+    char     lead[GRIFFIN_HEAL_BYTES];
 } griffin_grammar_state;
 
 /* Of the options only allocator, logger, error and error_size count. Without an allocator or a
@@ -191,6 +195,13 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *grammar,
  * was. */
 GRIFFIN_GRAMMAR_API int griffin_grammar_accept(const griffin_grammar *grammar,
                                                griffin_grammar_state *state, int32_t token);
+
+/* Says that the next tokens write these bytes, at most GRIFFIN_HEAL_BYTES, before the text of the
+ * grammar begins, perhaps inside the same token. For token healing: call it for a fresh state, with
+ * the text that griffin_heal_start took back. */
+GRIFFIN_GRAMMAR_API int griffin_grammar_lead(const griffin_grammar *grammar,
+                                             griffin_grammar_state *state,
+                                             const char *text, size_t length);
 
 #ifdef __cplusplus
 }
@@ -1654,8 +1665,9 @@ static int grg_frame_ok(const griffin_grammar *g, griffin_grammar_frame f, int f
 static int grg_check_state(const griffin_grammar *g, const griffin_grammar_state *s,
                            const char *function) {
     int n = s->frames + s->places, ok = n <= GRIFFIN_GRAMMAR_FRAMES && s->last >= 0
-                                     && s->last <= g->info->tokens;
-    if (s->grammar == 0 && n + s->ended == 0) return GRIFFIN_OK;
+                                     && s->last <= g->info->tokens
+                                     && s->leading <= GRIFFIN_HEAL_BYTES;
+    if (ok && s->grammar == 0 && n + s->ended == 0) return GRIFFIN_OK;
     for (int i = 0; ok && i < n; i++)
         ok = grg_frame_ok(g, s->frame[i], i < s->frames ? i : s->frames);
     if (ok && s->grammar == g->id) return GRIFFIN_OK;
@@ -1737,12 +1749,19 @@ static uint32_t grg_unfinished(uint32_t bytes, uint8_t byte) {
     return bytes < 0xF00000 ? 0 : bytes < 0x1000000 ? bytes : 0;
 }
 
+static int grg_accept_lead(griffin_grammar_state *s, char byte) {
+    if (s->lead[0] != byte) return 0;
+    memmove(s->lead, s->lead + 1, --s->leading);
+    s->lead[s->leading] = 0;
+    return 1;
+}
+
 static int grg_accept_token(grg_threads *t, const griffin_grammar *g, griffin_grammar_state *s,
                             int32_t token) {
     char bytes[GRG_LONGEST_TOKEN];
     int moved = 0;
     if (token == g->info->eos || token == g->info->end_of_turn) {
-        if (!grg_may_end(t, g, s)) return 0;
+        if (s->leading || !grg_may_end(t, g, s)) return 0;
         memset(s, 0, sizeof *s);
         s->grammar = g->id;
         s->ended = 1;
@@ -1750,7 +1769,8 @@ static int grg_accept_token(grg_threads *t, const griffin_grammar *g, griffin_gr
     }
     int n = grg_has_text(g, token) ? griffin_token_text(g->model, token, bytes, sizeof bytes) : 0;
     for (int i = 0; i < n; i++) {
-        moved = grg_accept_byte(t, g, s, (uint8_t)bytes[i]);
+        moved = s->leading ? grg_accept_lead(s, bytes[i])
+                           : grg_accept_byte(t, g, s, (uint8_t)bytes[i]);
         if (moved <= 0) return moved;
         s->unfinished = grg_unfinished(s->unfinished, (uint8_t)bytes[i]);
     }
@@ -1942,16 +1962,16 @@ static void grg_enter(grg_walk *w, grg_level *l, const grg_level *above, int arr
     l->end = end;
 }
 
-/* The threads at the root are in w->t. */
-static void grg_walk_trie(grg_walk *w) {
+/* Goes through what is below a node, at which the threads in w->t have arrived. */
+static void grg_walk_trie(grg_walk *w, uint32_t root) {
     const grg_trie_node *trie = w->t.g->trie;
     grg_threads *t = &w->t;
     grg_level *l = w->level;
-    uint32_t end = w->t.g->n_nodes, next;
+    uint32_t end = trie[root].next_byte >> 8, next;
     if (w->undecided == 0) grg_join_undecided(w, 0, 0);
     grg_enter(w, l, NULL, 0, end);
     if (w->found && l->returned) grg_found_undecided(w, 0);
-    for (uint32_t i = 1; i < end && !t->full; i = next) {
+    for (uint32_t i = root + 1; i < end && !t->full; i = next) {
         while (i >= l->end) l--;
         t->n_threads = l->n_threads;
         grg_drop_frames(t, l->n_frames);
@@ -2003,7 +2023,21 @@ static int grg_mask_text(grg_walk *w) {
     }
     w->t.n_threads = n;
     grg_find_undecided(w);
-    grg_walk_trie(w);
+    grg_walk_trie(w, 0);
+    grg_forbid_until(w, g->n_numbered);
+    return (int)g->n_numbered - w->forbidden;
+}
+
+/* The same while other text comes first: of the tokens that go beyond it, what is behind it must
+ * fit. Cached sets are of no use, since they begin at the root. */
+static int grg_mask_lead(grg_walk *w, const char *lead, uint32_t leading) {
+    const griffin_grammar *g = w->t.g;
+    uint32_t node = 0, i = 0;
+    for (; i < leading && (!i || node); i++) {
+        node = grg_child(g, node, (uint8_t)lead[i]);
+        if (node) grg_allow(w, g->trie[node].first, g->trie[node + 1].first);
+    }
+    if (node && i == leading) grg_walk_trie(w, node);
     grg_forbid_until(w, g->n_numbered);
     return (int)g->n_numbered - w->forbidden;
 }
@@ -2165,6 +2199,7 @@ static uint32_t grg_find_miscut(grg_threads *t, const griffin_grammar *g,
 /* Of the `remaining` tokens forbids those that a tokenizer would not have written. */
 static int grg_prefer(grg_threads *t, const griffin_grammar *g, const griffin_grammar_state *state,
                       float *logits, int remaining) {
+    if (state->leading) return grg_forbid(g->spare, g->n_spare, logits, remaining);
     if ((state->unfinished || remaining <= GRG_FEW_TOKENS)) {
         int32_t list[128];
         uint32_t n = grg_find_needless(t, g, state, logits, list);
@@ -2196,7 +2231,7 @@ static int grg_cache_position(griffin_grammar *g, int position, grg_cached_set f
     grg_walk w;
     grg_walk_start(&w, g, NULL, &found);
     grg_add_thread(&w.t, 0, (uint32_t)position, 0);
-    grg_walk_trie(&w);
+    grg_walk_trie(&w, 0);
     if (w.t.full || w.visited < GRG_LONG_WALK) return GRIFFIN_OK;
     grg_drop_decided(g, &found, g->n_nodes);
     set->n_ranges    = found.n_ranges;
@@ -3544,8 +3579,9 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
     int32_t ends[2] = { info->eos, info->end_of_turn == info->eos ? -1 : info->end_of_turn };
     for (int i = 0; i < 2; i++) if (ends[i] >= 0) kept[i] = logits[ends[i]];
     grg_walk_start(&w, g, logits, NULL);
-    int may_end = grg_may_end(&w.t, g, state);
-    int remaining = grg_mask_text(&w);
+    int may_end = grg_may_end(&w.t, g, state) && !state->leading;
+    int remaining = state->leading ? grg_mask_lead(&w, state->lead, state->leading)
+                                   : grg_mask_text(&w);
     for (int i = (int)g->n_numbered; i < info->tokens; i++) logits[g->order[i]] = -INFINITY;
     for (int i = info->tokens; i < info->config.vocab; i++) logits[i] = -INFINITY;
     for (int i = 0; i < 2; i++) {
@@ -3586,7 +3622,20 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_accept(const griffin_grammar *g,
         return grg_fail(&g->hooks, moved, "griffin_grammar_accept: more than %d rules are open",
                         GRIFFIN_GRAMMAR_FRAMES);
     *state = s;
-    return s.ended || grg_may_end(&t, g, &s);
+    return s.ended || (!s.leading && grg_may_end(&t, g, &s));
+}
+
+GRIFFIN_GRAMMAR_API int griffin_grammar_lead(const griffin_grammar *g,
+                                             griffin_grammar_state *state,
+                                             const char *text, size_t length) {
+    if (!g) return GRIFFIN_E_ARGUMENT;
+    if (!state || (!text && length) || length > GRIFFIN_HEAL_BYTES || state->grammar
+        || state->leading)
+        return grg_fail(&g->hooks, GRIFFIN_E_ARGUMENT, "griffin_grammar_lead: at most %d bytes, "
+                        "for a fresh state", GRIFFIN_HEAL_BYTES);
+    if (length) memcpy(state->lead, text, length);
+    state->leading = (uint32_t)length;
+    return GRIFFIN_OK;
 }
 
 #endif /* GRIFFIN_GRAMMAR_IMPLEMENTATION */

@@ -80,7 +80,7 @@ typedef struct drawing {
     gguf_writer   file;
     bench_tensor *tensors;
     int           count;
-    const char   *types[4];                 /* by tensor_kind */
+    const char   *types[TENSOR_KINDS];      /* by tensor_kind */
 } drawing;
 
 /* Random vectors are spread around a centre that keeps the network's numbers in proportion. */
@@ -170,6 +170,7 @@ int bench_image(bench_model *b, const griffin_config *config, const char *type,
     b->type = type;
     d.types[TENSOR_MATRIX] = type;
     d.types[TENSOR_TABLE] = table_type;
+    d.types[TENSOR_CAREFUL] = strcmp(type, "q4_0") ? type : "q8_0";
     d.types[TENSOR_GATE] = "f32";
     if (draw_all(&d, config) == 0) data = write_image(b, &d.file);
     for (int i = 0; data && i < d.count; i++)

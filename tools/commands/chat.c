@@ -208,6 +208,8 @@ int command_chat(int argc, char **argv) {
     if (status < 0 && system)
         return options_wrong(&how, "these models know no system role: put the text "
                                    "into your first message");
+    if (status < 0 && control.heal && !raw)
+        return options_wrong(&how, "--heal needs --raw: an answer begins a turn of its own");
     if (status < 0) status = sampler_prepare(&how, &sampler);
     if (status >= 0) return status;
     memset(&c, 0, sizeof c);

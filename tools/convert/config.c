@@ -374,15 +374,22 @@ static void take_over(reader *in, model_config *c) {
     c->chat_template = in->chat_template;
 }
 
-static void start(model_config *c) {
+void config_start(model_config *c) {
+    griffin_config *net = &c->net;
     memset(c, 0, sizeof *c);
+    net->conv_width = 4;
+    net->gate_blocks = net->window = 1;
+    net->rope_base = 10000;
+    net->eps = 1e-6f;
+    net->embedding_scale = 1;
+    net->decay = 8;
     c->bos = c->eos = c->end_of_turn = c->pad = c->add_bos = c->add_eos = -1;
     c->context_length = (int)fields[CONTEXT].standard;
 }
 
 int config_read(model_config *c, const char *path, report *r) {
     reader in;
-    start(c);
+    config_start(c);
     if (read_object(&in, path, 0, r) != 0 || build_net(&in, &c->net) != 0) {
         free(in.chat_template);
         return -1;
@@ -392,8 +399,32 @@ int config_read(model_config *c, const char *path, report *r) {
     return 0;
 }
 
+static int take_id(members *s, const char *name) {
+    int id = members_whole(s, name, -1, -1, (int)MOST_V - 1);
+    return id < 0 ? -1 : id;
+}
+
+void config_take_ids(model_config *c, members *s) {
+    const member *eos = members_find(s, "eos_token_id"), *text = members_find(s, "chat_template");
+    char name[32];
+    c->bos = take_id(s, "bos_token_id");
+    c->pad = take_id(s, "pad_token_id");
+    if (eos && eos->kind != JSON_ARRAY) c->ends[c->end_count++] = take_id(s, "eos_token_id");
+    for (int i = 0; eos && eos->kind == JSON_ARRAY; i++) {
+        snprintf(name, sizeof name, "eos_token_id.%d", i);
+        if (!members_find(s, name)) break;
+        if (i == CONFIG_ENDS) members_wrong(s, "eos_token_id", "at most 8 ids");
+        else c->ends[c->end_count++] = take_id(s, name);
+    }
+    if (c->end_count) c->eos = c->ends[0];
+    if (c->end_count > 1) c->end_of_turn = c->ends[1];
+    if (!text || !text->text || s->failed) return;
+    c->chat_template = (char *)malloc(strlen(text->text) + 1);
+    if (c->chat_template) strcpy(c->chat_template, text->text);
+}
+
 int config_preset(model_config *c, const char *name, report *r) {
-    start(c);
+    config_start(c);
     if (preset_find(&c->net, name) != 0)
         return report_fail(r, "--preset %s: there is no such preset", name);
     return 0;
@@ -440,6 +471,15 @@ void config_free(model_config *c) {
 
 /* ---- metadata ------------------------------------------------------------------------------ */
 
+const char *config_block_name(char letter) {
+    static const struct { char letter; const char *name; } kinds[] = {
+        {'a', "attention"}, {'h', "hgrn2"}, {'s', "supra"}, {'r', "recurrent"}
+    };
+    int i = 0;
+    while (kinds[i].letter != letter && kinds[i].letter != 'r') i++;
+    return kinds[i].name;
+}
+
 void config_write(const griffin_config *net, gguf_writer *g) {
     griffin_number number;
     char key[80];
@@ -451,6 +491,8 @@ void config_write(const griffin_config *net, gguf_writer *g) {
     }
     gguf_string(g, "griffin.hidden_activation", griffin_activation_name(net->activation));
     gguf_array(g, "griffin.block_types", GGUF_STRING, (uint64_t)net->layers);
-    for (int i = 0; i < net->layers; i++)
-        gguf_item_text(g, net->blocks[i] == 'a' ? "attention" : "recurrent", 9);
+    for (int i = 0; i < net->layers; i++) {
+        const char *name = config_block_name(net->blocks[i]);
+        gguf_item_text(g, name, strlen(name));
+    }
 }

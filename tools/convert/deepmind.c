@@ -3,6 +3,7 @@
  * Only names and strides change; the data stays where it is in the file. */
 
 #include "deepmind.h"
+#include "family.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,11 +68,10 @@ static int look(weight *t, const view *how) {
 
 static int add(weights *to, const weight *from, const char *name, const view *how,
                const char *path, report *r) {
-    weight *t = weights_add(to, name, strlen(name), path, r);
+    weight *t = weights_add_view(to, name, from, path, r);
     if (!t) return -1;
-    char *own_name = t->name;
-    *t = *from;
-    t->name = own_name;
+    free(t->origin);                        /* messages use the names that all know */
+    t->origin = NULL;
     if (how && look(t, how) != 0)
         return report_fail(r, "%s: tensor '%s' has an unexpected shape", path, from->name);
     return 0;
@@ -102,6 +102,13 @@ static int add_renamed(weights *to, const weight *from, const char *path, report
         added = 1;
     }
     return added ? 0 : add(to, from, from->name, NULL, path, r);
+}
+
+int gemma_rename(weights *w, members *s, const griffin_config *net, const char *path, report *r) {
+    (void)s;
+    (void)net;
+    if (!weights_find(w, "embedder.input_embedding")) return 0;
+    return weights_from_deepmind(w, path, r);
 }
 
 int weights_from_deepmind(weights *w, const char *path, report *r) {

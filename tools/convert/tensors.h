@@ -10,8 +10,11 @@ typedef enum tensor_kind {
     TENSOR_SMALL,                           /* norms, biases, convolution, recurrent parameter */
     TENSOR_GATE,                            /* block-diagonal gate weights */
     TENSOR_MATRIX,                          /* the other linear layers */
-    TENSOR_TABLE                            /* embedding and output head */
+    TENSOR_TABLE,                           /* embedding and output head */
+    TENSOR_CAREFUL                          /* a linear layer whose errors a state sums up */
 } tensor_kind;
+
+enum { TENSOR_KINDS = TENSOR_CAREFUL + 1 };
 
 typedef struct tensor {
     char          name[64];

@@ -63,7 +63,7 @@ static int run_token(const griffin_model *model, float *logits, report *r) {
     return 0;
 }
 
-static int run_model(const void *data, size_t size, report *r) {
+static int run_model(const void *data, size_t size, uint64_t *state, report *r) {
     griffin_model *model;
     griffin_options options;
     float *logits;
@@ -72,17 +72,18 @@ static int run_model(const void *data, size_t size, report *r) {
     if (griffin_open_memory(&model, data, size, &options) != GRIFFIN_OK) return -1;
     logits = (float *)malloc((size_t)griffin_get_info(model)->config.vocab * sizeof *logits);
     status = logits ? run_token(model, logits, r) : report_fail(r, "out of memory");
+    *state = griffin_state_size(model);
     free(logits);
     griffin_close(model);
     return status;
 }
 
-int trial_file(const char *path, int rows, report *r) {
+int trial_file(const char *path, int rows, uint64_t *state, report *r) {
     file_bytes file;
     int status;
     if (file_open(&file, path, r) != 0) return -1;
     status = rows ? read_metadata(file.data, (size_t)file.size, r)
-                  : run_model(file.data, (size_t)file.size, r);
+                  : run_model(file.data, (size_t)file.size, state, r);
     file_close(&file);
     return status;
 }

@@ -85,14 +85,21 @@ int session_open_memory(session *s, const void *data, size_t size, int threads) 
     return 1;
 }
 
-int session_control(session *s, const control_options *o) {
+static int take_texts(griffin_stop *stop, const text_list *texts, const char *name) {
     char nothing[GRIFFIN_STOP_BYTES];
+    stop->texts = texts->at;
+    stop->count = texts->count;
+    if (griffin_stop_feed(stop, "", 0, nothing, sizeof nothing) >= 0) return 0;
+    return complain("%s: a text must have 1 to %d bytes", name, GRIFFIN_STOP_BYTES);
+}
+
+int session_control(session *s, const control_options *o) {
     file_bytes file;
     int error;
-    s->stop.texts = o->stops.at;
-    s->stop.count = o->stops.count;
-    if (griffin_stop_feed(&s->stop, "", 0, nothing, sizeof nothing) < 0)
-        return complain("--stop: a text must have 1 to %d bytes", GRIFFIN_STOP_BYTES);
+    s->heals = o->heal;
+    s->ban.model = s->model;
+    if (take_texts(&s->stop, &o->stops, "--stop")) return 1;
+    if (take_texts(&s->ban.stop, &o->bans, "--ban")) return 1;
     if (o->grammar && o->schema) return complain("--grammar and --schema exclude each other");
     if (!o->grammar && !o->schema) return 0;
     if (text_open(&file, NULL, o->grammar ? o->grammar : o->schema)) return 1;
@@ -282,7 +289,9 @@ static int say(session *s, int32_t token) {
     char piece[PIECE], shown[PIECE + GRIFFIN_STOP_BYTES];
     int n = griffin_decode(s->model, &s->decoder, token, piece, sizeof piece);
     if (n < 0) return session_error(s, n);
-    n = griffin_stop_feed(&s->stop, piece, (size_t)n, shown, sizeof shown);
+    int known = n < s->again ? n : s->again;        /* the prompt has shown them */
+    s->again -= known;
+    n = griffin_stop_feed(&s->stop, piece + known, (size_t)(n - known), shown, sizeof shown);
     if (print(shown, n)) return 1;
     if (s->stop.found) {
         s->decoder.count = 0;               /* drop what follows the stop text */
@@ -291,16 +300,37 @@ static int say(session *s, int32_t token) {
     return token < 0 && print(shown, griffin_stop_feed(&s->stop, NULL, 0, shown, sizeof shown));
 }
 
+/* Shows a prompt, and tells the masks of it. Returns how many of its tokens remain when the others
+ * are to be chosen again, or -1 after an error. The decoder will see these tokens again. */
+static int show_prompt(session *s, const token_list *tokens, int echo) {
+    int remain = tokens->count;
+    griffin_decoder decoder = s->decoder;
+    if (s->heals) remain = griffin_heal_start(&s->heal, s->model, tokens->data, tokens->count);
+    if (remain < 0) { session_error(s, remain); return -1; }
+    s->again = s->ban.again = 0;
+    for (int i = 0; i < tokens->count; i++) {
+        char piece[PIECE];
+        if (i == remain) decoder = s->decoder;
+        int n = griffin_decode(s->model, &s->decoder, tokens->data[i], piece, sizeof piece);
+        if (n < 0) { session_error(s, n); return -1; }
+        if (echo && print(piece, n)) return -1;
+        if (i >= remain) s->again += n;
+        griffin_ban_accept(&s->ban, tokens->data[i]);
+    }
+    if (remain < tokens->count) s->decoder = decoder;
+    s->ban.again = s->heal.count;
+    return remain;
+}
+
 int session_feed(session *s, const token_list *tokens, griffin_sampler *sampler, int echo) {
     double start = seconds_now();
-    int n, error;
+    int n, error, count = show_prompt(s, tokens, echo);
+    if (count < 0) return 1;
     if (s->start == 0) s->start = start;
-    for (int i = 0; i < tokens->count; i++)
-        if (session_show(s, tokens->data[i], echo)) return 1;
-    for (int i = 0; i < tokens->count && !interrupted(); i += n) {
-        n = tokens->count - i < FEED ? tokens->count - i : FEED;
+    for (int i = 0; i < count && !interrupted(); i += n) {
+        n = count - i < FEED ? count - i : FEED;
         error = griffin_prefill(s->context, s->state, tokens->data + i, n,
-                                i + n == tokens->count ? s->logits : NULL);
+                                i + n == count ? s->logits : NULL);
         if (error < 0) return session_error(s, error);
         for (int k = 0; k < n; k++) griffin_accept(sampler, tokens->data[i + k]);
         s->prompt_tokens += n;
@@ -332,17 +362,34 @@ static int apply_grammar(float *logits, int vocab, void *user) {
 }
 
 /* Every answer begins at the start of the grammar. */
-static void start_grammar(session *s, griffin_sampler *sampler) {
-    if (!s->grammar) return;
+static int start_masks(session *s, griffin_sampler *sampler) {
+    sampler->mask = griffin_heal_mask;
+    sampler->mask_user = &s->heal;
+    s->heal.mask = griffin_ban_mask;
+    s->heal.mask_user = &s->ban;
+    if (!s->grammar) return 0;
+    s->ban.mask = apply_grammar;
+    s->ban.mask_user = s;
     memset(&s->grammar_state, 0, sizeof s->grammar_state);
     s->may_end = 0;
-    sampler->mask = apply_grammar;
-    sampler->mask_user = s;
+    int error = griffin_grammar_lead(s->grammar, &s->grammar_state, s->heal.text,
+                                     (size_t)s->heal.count);
+    return error < 0 ? session_error(s, error) : 0;
+}
+
+/* Tells the masks which token was drawn. */
+static int accept_masks(session *s, int32_t token) {
+    int error = griffin_heal_accept(&s->heal, token);
+    if (error >= 0) error = griffin_ban_accept(&s->ban, token);
+    if (error >= 0 && s->grammar)
+        error = s->may_end = griffin_grammar_accept(s->grammar, &s->grammar_state, token);
+    return error < 0 ? session_error(s, error) : 0;
 }
 
 void session_reset(session *s, griffin_sampler *sampler) {
     session_begin_text(s);
     memset(&s->decoder, 0, sizeof s->decoder);
+    s->ban.stop.held_count = 0;
     sampler->accepted = 0;
 }
 
@@ -366,10 +413,7 @@ static int generate_one(session *s, griffin_sampler *sampler, int ends) {
     if (token < 0) return session_error(s, token);
     if (token == s->info->eos || token == s->info->end_of_turn)
         return ends == ENDS_BEGIN ? begin_new_text(s, sampler) : 2;
-    if (s->grammar) {
-        s->may_end = griffin_grammar_accept(s->grammar, &s->grammar_state, token);
-        if (s->may_end < 0) return session_error(s, s->may_end);
-    }
+    if (accept_masks(s, token)) return 1;
     if ((status = say(s, token)) != 0) return status;
     if (s->first_seconds == 0) s->first_seconds = seconds_now() - s->start;
     int error = griffin_step(s->context, s->state, token, s->logits);
@@ -380,8 +424,7 @@ static int generate_one(session *s, griffin_sampler *sampler, int ends) {
 
 int session_generate(session *s, griffin_sampler *sampler, int limit, int ends) {
     double start = seconds_now();
-    int status = 0, i = 0;
-    start_grammar(s, sampler);
+    int status = start_masks(s, sampler), i = 0;
     sampler->bias_count = 0;
     if (ends == ENDS_BEGIN && (s->grammar || s->info->bos < 0)) ends = ENDS_IGNORED;
     if (ends == ENDS_IGNORED) {

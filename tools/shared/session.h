@@ -58,14 +58,21 @@ typedef struct model_options {
 #define NO_PERSONAS { { 0 }, 0 }
 
 /* What limits an answer. */
-typedef struct control_options { const char *grammar, *schema; text_list stops; } control_options;
+typedef struct control_options {
+    const char *grammar, *schema;
+    text_list stops, bans;
+    int heal;
+} control_options;
 
-#define CONTROL_DEFAULTS { 0, 0, { { 0 }, 0 } }
+#define CONTROL_DEFAULTS { 0, 0, { { 0 }, 0 }, { { 0 }, 0 }, 0 }
 
 #define CONTROL_OPTIONS(o) \
     { "grammar", 0, OPTION_TEXT, &(o).grammar, "FILE", "write what this grammar (GBNF) allows" }, \
     { "schema", 0, OPTION_TEXT, &(o).schema, "FILE", "write JSON that this schema describes" }, \
-    { "stop", 0, OPTION_TEXTS, &(o).stops, "TEXT", "end before this text; may be repeated" }
+    { "stop", 0, OPTION_TEXTS, &(o).stops, "TEXT", "end before this text; may be repeated" }, \
+    { "ban", 0, OPTION_TEXTS, &(o).bans, "TEXT", "never write this text; may be repeated" }, \
+    { "heal", 0, OPTION_FLAG, &(o).heal, 0, \
+      "choose the prompt's last tokens again: it ends inside a word, or with a blank" }
 
 /* Checks what the table of options cannot, and draws a seed if none was given. Returns -1 to go on,
  * or 2 after a message. */
@@ -85,6 +92,10 @@ typedef struct session {
     griffin_decoder     decoder;
     griffin_stop        stop;               /* of an answer */
     griffin_bias        no_ends[2];         /* for --ignore-eos */
+    griffin_ban         ban;
+    griffin_heal        heal;
+    int                 heals;              /* --heal */
+    int                 again;              /* bytes of the prompt that an answer writes again */
     griffin_grammar    *grammar;            /* of an answer, or null */
     griffin_grammar_state grammar_state;
     int                 may_end;            /* the grammar allows the answer to end */

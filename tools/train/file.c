@@ -56,7 +56,7 @@ static const char *name_of(const training *t) {
 /* To a file, or with a null path into memory. */
 static int write_model(training *t, model_parts *m, const char *path, const char *type,
                        char **image, size_t *size) {
-    convert_options o = { "", NULL, NULL, "f32", NULL, NULL, NULL, NULL, 0, 0, 1 };
+    convert_options o = { "", NULL, NULL, "f32", NULL, NULL, NULL, NULL, 0, 0, 1, 0 };
     report r = { "" };
     o.output = path;
     o.type = type;
@@ -95,12 +95,24 @@ int train_save(training *t) {
     return status;
 }
 
+/* More layers than the source has, of the kinds of its layers from the first on. */
+static int add_layers(griffin_config *shape, const train_options *o) {
+    int have = shape->layers;
+    if (o->layers == 0) return 0;
+    if (o->layers < have || o->layers > GRIFFIN_MAX_LAYERS)
+        return complain("--layers: %s has %d, expected so many or more", o->from, have);
+    for (int i = have; i < o->layers; i++) shape->blocks[i] = shape->blocks[i - have];
+    shape->layers = o->layers;
+    return 0;
+}
+
 int train_read_source(training *t, model_parts *source) {
-    convert_options o = { NULL, NULL, "f32", "f32", NULL, NULL, NULL, NULL, 0, 0, 1 };
+    convert_options o = { NULL, NULL, "f32", "f32", NULL, NULL, NULL, NULL, 0, 0, 1, 0 };
     report r = { "" };
     o.source = t->o.from;
     if (parts_read(source, &o, &r) != 0) return complain("%s", r.text);
     t->config = source->config;
+    if (add_layers(&t->config.net, &t->o)) return 1;
     t->vocabulary = source->vocabulary;
     memset(&source->vocabulary, 0, sizeof source->vocabulary);          /* ours now */
     source->config.chat_template = NULL;
@@ -117,12 +129,37 @@ int train_read_source(training *t, model_parts *source) {
     return complain("%s: an output head of its own cannot be trained", t->o.from);
 }
 
+/* Null if the source has no such tensor. Names of Hugging Face begin with "model.". */
+static const tensor *find_in_source(const model_parts *source, const char *name) {
+    if (strncmp(name, "model.", 6) == 0) name += 6;
+    for (size_t i = 0; i < source->tensors.count; i++) {
+        const tensor *found = &source->tensors.list[i];
+        const char *its = found->name + (strncmp(found->name, "model.", 6) == 0 ? 6 : 0);
+        if (strcmp(its, name) == 0) return found;
+    }
+    return NULL;
+}
+
+static int ends_in(const char *text, const char *ending) {
+    size_t n = strlen(text), m = strlen(ending);
+    return n >= m && strcmp(text + n - m, ending) == 0;
+}
+
+/* A layer that the source does not have adds nothing to the stream yet: the network computes what
+ * the source computes. */
+static int ends_a_block(const char *name) {
+    return ends_in(name, "linear_out.weight") || ends_in(name, "o_proj.weight")
+        || ends_in(name, "down_proj.weight");
+}
+
 int train_copy_weights(training *t, const model_parts *source) {
     report r = { "" };
-    for (int i = 0; i < t->weight_count; i++) {             /* both in the order of a pass */
+    for (int i = 0; i < t->weight_count; i++) {
         const net_weight *to = &t->weights[i];
-        if (weight_read(source->tensors.list[i].source, 0, to->count, to->value, &r) != 0)
+        const tensor *from = find_in_source(source, to->name);
+        if (from && weight_read(from->source, 0, to->count, to->value, &r) != 0)
             return complain("%s", r.text);
+        if (!from && ends_a_block(to->name)) memset(to->value, 0, to->count * sizeof *to->value);
     }
     return 0;
 }

@@ -34,7 +34,7 @@ static void set_preset(train_options *o) {
         { 384, 9, 512, 4096, 512 }, { 512, 12, 512, 8192, 512 }
     };
     set_default(&o->width, presets[o->preset].width);
-    set_default(&o->layers, presets[o->preset].layers);
+    if (!o->from) set_default(&o->layers, presets[o->preset].layers);
     set_default(&o->window, presets[o->preset].window);
     set_default(&o->vocab, presets[o->preset].vocab);
     set_default(&o->length, presets[o->preset].length);
@@ -143,6 +143,7 @@ static int read_texts(training *t, session *s, const texts *x) {
     if (corpus_read(&t->text, s, x->corpus.data, x->learned, split)) return 1;
     t->text.run_on = t->o.run_on;
     t->text.afresh = t->o.afresh;
+    t->text.noise = t->o.noise;
     if (t->text.documents == 0) return complain("%s: there is no text to learn", t->o.corpus);
     if (t->o.valid)
         return corpus_read(&t->held_out, s, x->valid.data, (size_t)x->valid.size, split);
@@ -293,9 +294,9 @@ static int check_files(const command *c, const train_options *o) {
 }
 
 static int check_numbers(const command *c, const train_options *o) {
-    if (o->from && (o->width || o->layers || o->heads || o->kv_heads || o->mlp || o->lru || o->vocab
-                    || o->window || o->blocks))
-        return options_wrong(c, "--from decides about the shape; no option can");
+    if (o->from && (o->width || o->heads || o->kv_heads || o->mlp || o->lru || o->vocab || o->window
+                    || o->blocks))
+        return options_wrong(c, "--from decides about the shape; only --layers can add to it");
     if (o->task && o->length && o->length < 32) return options_wrong(c, "--length: at least 32");
     if (o->batch > 1 << 16) return options_wrong(c, "--batch: at most %d", 1 << 16);
     if (o->hold_out > 0.5f) return options_wrong(c, "--hold-out: at most 0.5");
@@ -326,7 +327,7 @@ static int prepare(const command *c, training *t) {
     { "name", NULL, OPTION_TEXT, &(o).name, "TEXT", "what the model is called" }, \
     { "save-hf", NULL, OPTION_TEXT, &(o).save_hf, "DIR", "write Hugging Face's layout too" }, \
     { "from", NULL, OPTION_TEXT, &(o).from, "PATH", \
-      "go on from such a directory, or from an f32 GGUF file" }, \
+      "go on from such a directory, or from an f32 GGUF file; --layers can add layers" }, \
     { "time", NULL, OPTION_TEXT, &(o).time, "T", "for so long: 90m, 2h, 45s (default: 10m)" }, \
     { "steps", NULL, OPTION_COUNT, &(o).steps, "N", "or for so many steps; 0: by time" }, \
     { "checkpoint", NULL, OPTION_TEXT, &(o).checkpoint, "FILE", \
@@ -365,6 +366,8 @@ static int prepare(const command *c, training *t) {
       "share of documents that begin in the state the one before left" }, \
     { "afresh", NULL, OPTION_FLAG, &(o).afresh, NULL, \
       "carry no state from a sequence to the next" }, \
+    { "noise", NULL, OPTION_FRACTION, &(o).noise, "P", \
+      "share of the tokens read that are wrong, so that the network bears its own slips" }, \
     { "valid", NULL, OPTION_TEXT, &(o).valid, "FILE", "the text to measure the loss of" }, \
     { "hold-out", NULL, OPTION_FRACTION, &(o).hold_out, "P", \
       "or so much of the end of the text" }, \

@@ -24,8 +24,8 @@ typedef struct train_options {
     int   length, batch;                    /* these and the sizes above, 0: as the preset has it */
     int   steps, reports, sample, valid_limit, seed, threads, resume, keep_last, afresh;
     float rate;                             /* 0: by the width */
-    float end_rate, warmup, hold_out, run_on;   /* shares: of the rate, the run, the text, and
-                                                   its documents */
+    float end_rate, warmup, hold_out, run_on, noise;    /* shares: of the rate, the run, the text,
+                                                           its documents, and its tokens */
     float beta1, beta2, eps, decay, clip, momentum;
 } train_options;
 
