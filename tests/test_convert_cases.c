@@ -522,7 +522,7 @@ static int write_directory(const char *directory) {
     convert_options o = {WORK, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0};
     model_parts m;
     if (parts_read(&m, &o, &message) != 0) { CHECK(0, "%s", message.text); return -1; }
-    int status = hf_write(&m, directory);
+    int status = hf_write(&m, NULL, directory);
     parts_free(&m);
     return status;
 }

@@ -281,7 +281,7 @@ static int random_image(const settings *s, bench_model *b, griffin_config *confi
 
 /* ---- comparing families ---------------------------------------------------------------------- */
 
-static const char *const families[] = { "griffin", "hawk", "mqa" };
+static const char *const families[] = { "griffin", "hawk", "hgrn2", "mqa" };
 
 enum { FAMILIES = sizeof families / sizeof families[0], MQA = FAMILIES - 1 };
 enum { SMALL = 16, LARGE = 64 };            /* batches */
@@ -353,7 +353,7 @@ static int throughput(settings *s, bench_model *b, int64_t depth, const int *bat
 
 /* A Transformer attends to the whole sequence, so its window is as long as that. */
 static int compare_length(settings *s, bench_model *b, int i, comparison *c, int round) {
-    static const int one[FAMILIES] = { 1, 1, 1 };
+    static const int one[FAMILIES] = { 1, 1, 1, 1 };
     int64_t length = s->depths.at[i];
     double seconds[FAMILIES], rate[FAMILIES];
     int batch[FAMILIES];
@@ -509,8 +509,9 @@ static int measure_random(settings *s, table *t) {
     int status = 0;
     while (!status && next_word(&presets, preset, sizeof preset)) {
         if (preset_find(&config, preset) < 0)
-            return complain("there is no preset '%s'; known are 2b, 9b, and griffin-, hawk- or "
-                            "mqa- with 100m 200m 400m 1.3b 3b 7b 14b", preset);
+            return complain("there is no preset '%s'; known are 2b, 9b, hgrn2-2.7b, supra-7b, and "
+                            "griffin-, hawk-, mqa- or hgrn2- with 100m 200m 400m 1.3b 3b 7b 14b",
+                            preset);
         for (const char *types = s->types; !status && next_word(&types, type, sizeof type);) {
             status = random_image(s, &b, &config, type);
             set_name(&b, preset);
@@ -576,7 +577,7 @@ int command_bench(int argc, char **argv) {
         { "copy", NULL, OPTION_FLAG, &s.copy, NULL,
           "copy the weights of the file into huge pages" },
         { "preset", NULL, OPTION_TEXT, &s.preset, "NAMES",
-          "shapes with random weights: 2b, 9b, griffin-1.3b, ..." },
+          "shapes with random weights: 2b, griffin-1.3b, hgrn2-1.3b, ..." },
         { "type", NULL, OPTION_TEXT, &s.types, "TYPES",
           "their weights: f32, f16, bf16, q8_0, q4_0 (default: q8_0)" },
         { "pure", NULL, OPTION_FLAG, &s.pure, NULL,
@@ -598,7 +599,7 @@ int command_bench(int argc, char **argv) {
           "csv and json have every stretch" },
         { "ops", NULL, OPTION_FLAG, &s.ops, NULL, "time the operations of a step instead" },
         { "compare", NULL, OPTION_TEXT, &s.compare, "SIZE",
-          "compare griffin, hawk and mqa of this size, 100m to 14b" },
+          "compare griffin, hawk, hgrn2 and mqa of this size, 100m to 14b" },
         { "memory", NULL, OPTION_TEXT, &s.memory.text, "BYTES",
           "memory for the largest batch of --compare (default: 8G)" },
         { "plot", NULL, OPTION_TEXT, &s.plot, "FILE", "draw --compare as SVG" },

@@ -69,7 +69,7 @@ static const row layer_rows[] = {
     {"temporal_block.group_norm.weight",            "h",    "D",   TENSOR_SMALL,   ALWAYS},
     {"temporal_block.group_norm.bias",              "h",    "D",   TENSOR_SMALL,   OPTIONAL},
     {"temporal_block.o_proj.weight",                "ahs",  "DD",  TENSOR_MATRIX,  ALWAYS},
-    {"temporal_block.o_proj.bias",                  "a",    "D",   TENSOR_SMALL,   WITH_BIASES},
+    {"temporal_block.o_proj.bias",                  "ahs",  "D",   TENSOR_SMALL,   WITH_BIASES},
     {"channel_pre_norm.weight",                     "rahs", "D",   TENSOR_SMALL,   ALWAYS},
     {"channel_pre_norm.bias",                       "rahs", "D",   TENSOR_SMALL,   OPTIONAL},
     {"mlp_block.gate_proj.weight",                  "rahs", "FD",  TENSOR_MATRIX,  ALWAYS},

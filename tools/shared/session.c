@@ -97,7 +97,6 @@ int session_control(session *s, const control_options *o) {
     file_bytes file;
     int error;
     s->heals = o->heal;
-    s->ban.model = s->model;
     if (take_texts(&s->stop, &o->stops, "--stop")) return 1;
     if (take_texts(&s->ban.stop, &o->bans, "--ban")) return 1;
     if (o->grammar && o->schema) return complain("--grammar and --schema exclude each other");
@@ -363,6 +362,7 @@ static int apply_grammar(float *logits, int vocab, void *user) {
 
 /* Every answer begins at the start of the grammar. */
 static int start_masks(session *s, griffin_sampler *sampler) {
+    s->heal.model = s->ban.model = s->model;
     sampler->mask = griffin_heal_mask;
     sampler->mask_user = &s->heal;
     s->heal.mask = griffin_ban_mask;

@@ -51,30 +51,20 @@ typedef struct persona {
 
 /* ---- the net --------------------------------------------------------------------------------- */
 
-static int copy_weights(net *n, const model_parts *source) {
-    net_weight *to;
-    report r = { "" };
-    int count = net_weights(n, &to);
-    for (int i = 0; i < count; i++, to++)                   /* both in the order of a pass */
-        if (weight_read(source->tensors.list[i].source, 0, to->count, to->value, &r) != 0)
-            return complain("%s", r.text);
-    return 0;
-}
-
 net *persona_net(const char *path, int longest) {
-    convert_options o = { NULL, NULL, "f32", "f32", NULL, NULL, NULL, NULL, 0, 0, 1 };
+    convert_options o = { NULL, NULL, "f32", "f32", NULL, NULL, NULL, NULL, 0, 0, 1, 0 };
+    training t;
     model_parts source;
     report r = { "" };
-    net *n = NULL;
-    o.source = path;
+    memset(&t, 0, sizeof t);
+    o.source = t.o.from = path;
     if (parts_read(&source, &o, &r) != 0) { complain("%s", r.text); return NULL; }
-    if (source.tensors.count
-        && strcmp(source.tensors.list[source.tensors.count - 1].name, "lm_head.weight") == 0)
-        complain("%s: cannot learn through an output head of its own", path);
-    else n = net_new_frozen(&source.config.net, longest);
-    if (n && copy_weights(n, &source)) { net_free(n); n = NULL; }
+    t.config = source.config;
+    t.net = net_new_frozen(&source.config.net, longest);
+    if (t.net) t.weight_count = net_weights(t.net, &t.weights);
+    if (t.net && train_copy_weights(&t, &source)) { net_free(t.net); t.net = NULL; }
     parts_free(&source);
-    return n;
+    return t.net;
 }
 
 /* ---- the first state ------------------------------------------------------------------------- */
