@@ -78,6 +78,15 @@ $(BUILD)/examples/%: $(BUILD)/examples/%.o $(LIBRARY)
 $(BUILD)/examples/cpp_host: $(wildcard examples/cpp_host/*.cpp) griffin.h
 	$(CXX) -std=c++11 $(CFLAGS) $(WARNINGS) $(filter %.cpp,$^) -lm -o $@
 
+# Made again from their texts: after a change of the model, to which they belong.
+PERSONAS = $(patsubst examples/personas/%.txt,%,$(wildcard examples/personas/*.txt))
+
+personas: $(BUILD)/griffin
+	@for who in $(PERSONAS); do \
+	    $(BUILD)/griffin persona examples/personas/$$who.txt -m $(MODEL) --split none \
+	        -o examples/personas/$$who.persona --steps 40 --batch 8 --reports 4 || exit 1; \
+	done
+
 # The page and its engine, a module that imports nothing; wasi-libc lends memcpy and the like.
 WASM = clang --target=wasm32-wasi --sysroot=/usr -msimd128
 
@@ -102,19 +111,21 @@ build/web/storyteller.gguf: $(MODEL)
 	@mkdir -p $(@D)
 	cp $< $@
 
-# The library for other languages: only the functions of the API can be seen.
-SO = $(if $(findstring mingw,$(shell $(CC) -dumpmachine)),dll,so)
+# The library for other languages: only the functions of the API can be seen. The scene's has no
+# OpenMP, for a pass of its model is too small to be shared.
+LIBRARIES = build/libgriffin.so build/love/libgriffin.so
 
-shared: build/libgriffin.$(SO)
+shared: build/libgriffin.so
 
-build/libgriffin.$(SO): griffin.h
+$(LIBRARIES): griffin.h
 	@mkdir -p $(@D)
-	$(CC) -std=c99 -D_POSIX_C_SOURCE=200809L -ffp-contract=off $(CFLAGS) $(WARNINGS) $(OPENMP) \
-	    -shared -fPIC -fvisibility=hidden -DGRIFFIN_API='__attribute__((visibility("default")))' \
-	    -DGRIFFIN_IMPLEMENTATION -x c $< -lm -o $@
+	$(CC) -std=c99 -D_POSIX_C_SOURCE=200809L -ffp-contract=off $(CFLAGS) $(WARNINGS) \
+	    $(if $(findstring love,$@),,$(OPENMP)) -shared -fPIC -fvisibility=hidden \
+	    -DGRIFFIN_API='__attribute__((visibility("default")))' -DGRIFFIN_IMPLEMENTATION \
+	    -x c $< -lm -o $@
 
-# Three characters at a fire. Lua's FFI reads the declarations of griffin.h itself, which the
-# preprocessor leaves. Without OpenMP: a pass of this model is too small to share.
+# Three characters at a fire. Lua's FFI reads the declarations of griffin.h itself, as the preprocessor
+# leaves them.
 LOVE = $(patsubst examples/love/%,build/love/%,$(wildcard examples/love/*.lua)) \
        $(patsubst examples/personas/%,build/love/%,$(wildcard examples/personas/*.persona)) \
        build/love/storyteller.gguf build/love/griffin_api.h build/love/libgriffin.so
@@ -127,10 +138,6 @@ love-files: $(LOVE)
 build/love/griffin_api.h: griffin.h
 	@mkdir -p $(@D)
 	sed '/#include <std/d' $< | $(CC) -E -P -DGRIFFIN_API= -x c - > $@
-
-build/love/libgriffin.so:
-	@$(MAKE) build/libgriffin.so OPENMP=
-	cp build/libgriffin.so $@
 
 build/love/%: examples/love/%
 	@mkdir -p $(@D)
@@ -204,5 +211,5 @@ clean:
 include tests/checks.mk
 
 FORCE:
-.PHONY: shared love love-files all run $(EXAMPLES) web test $(TESTS) clean FORCE
+.PHONY: personas shared love love-files all run $(EXAMPLES) web test $(TESTS) clean FORCE
 .SECONDARY:

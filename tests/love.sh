@@ -15,7 +15,7 @@ check() {                                   # check NAME COMMAND...
 rm -f "$folder/screenshot.png"
 "$native" "$folder/storyteller.gguf" $seed "$tokens" "$folder/pirate.persona" \
     "$folder/wolf.persona" "$folder/girl.persona" > "$folder/expected" || exit 1
-timeout 500 xvfb-run -a -s "-screen 0 1280x800x24" love "$folder" --test --tokens="$tokens" \
+timeout 300 xvfb-run -a -s "-screen 0 1280x800x24" love "$folder" --test --tokens="$tokens" \
     --seed=$seed --picture="$PWD/$folder/screenshot.png" > "$folder/said" 2> "$folder/log"
 check "the program ends by itself" [ $? -eq 0 ]
 

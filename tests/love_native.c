@@ -72,7 +72,8 @@ static void speak(int turn, griffin_decoder *decoder, char *ending, long limit) 
     griffin_encoding encoding;
     memset(&encoding, 0, sizeof encoding);
     encoding.continues = turn > 0;
-    snprintf(words, sizeof words, "%s%sThe %s said, \"", ending, turn ? "\"\n" : "", names[speaker]);
+    snprintf(words, sizeof words, "%.500s%sThe %s said, \"", ending, turn ? "\"\n\n" : "",
+             names[speaker]);
     count = griffin_encode(model, &encoding, words, strlen(words), tokens, HEARD);
     check(count, words);
     hear(tokens, count, speaker);
@@ -105,7 +106,7 @@ int main(int argc, char **argv) {
     others = (float *)allocate((size_t)griffin_get_info(model)->config.vocab * sizeof *others);
     for (int i = 0; i < MINDS; i++) {
         load(i, argv[4 + i]);
-        samplers[i].seed = strtoull(argv[2], NULL, 10) + (uint64_t)i + 1;
+        samplers[i].seed = (uint64_t)(strtol(argv[2], NULL, 10) + i + 1);
         samplers[i].temperature = 0.8f;
         samplers[i].top_p = 0.9f;
     }

@@ -31,6 +31,9 @@ local function number_of(text, key) return tonumber(text:match("%-%-" .. key .. 
 
 function love.load(arguments)
   local words = table.concat(arguments, " ")
+  if words:find "--test" then           -- where nobody would see the screen of an error
+    love.errorhandler = function(message) print(debug.traceback(message)) os.exit(1) end
+  end
   griffin.load(love.filesystem.getSource() .. "/libgriffin.so",
                love.filesystem.read "griffin_api.h")
   local personas = {}
@@ -43,7 +46,6 @@ function love.load(arguments)
   for i = 1, 180 do view.times[i] = 0 end
   draw.load()
   if words:find "--test" then
-    love.errorhandler = function(message) print(debug.traceback(message)) os.exit(1) end
     script = require "script" (number_of(words, "tokens"),
                                 words:match "%-%-picture=(%S+)")
   end

@@ -135,7 +135,7 @@ end
 
 local function next_turn()
   remember()
-  local closing = now.turn > 0 and now.left_over .. '"\n' or ""
+  local closing = now.turn > 0 and now.left_over .. '"\n\n' or ""
   now.turn, now.said, now.left_over = now.turn + 1, 0, ""
   now.speeches[talk.speaker()] = ""
   local words = closing .. "The " .. talk.names[talk.speaker()] .. ' said, "'

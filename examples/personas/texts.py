@@ -52,7 +52,7 @@ def lines_of(text, name):
     for paragraph in re.split(r"\n\s*\n", text):
         speech = spoken(paragraph)
         if SHORTEST <= len(speech) <= LONGEST and speech[0].isupper():
-            yield f'The {name} said, "{speech}"\n'
+            yield f'The {name} said, "{speech}"\n\n'
 
 
 def main():
