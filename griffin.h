@@ -1,9 +1,10 @@
 /* griffin.h - v0.2.0 - a C library that runs recurrent language models, in one header
  *
- * griffin.h runs Griffin, Hawk and RecurrentGemma models on the processor, inside your program.
- * Such a model remembers a text, however long, in a state of fixed size. A state is plain bytes:
- * you can copy, save, fork and rewind it. The library takes memory, threads, time and files only
- * from you. It needs libc and libm, and compiles as C99 and as C++11.
+ * griffin.h runs Griffin, Hawk and RecurrentGemma models on the processor, inside your program. It
+ * also runs their kin: HGRN2, SUPRA, networks that mix their layers, and Transformers of Llama's
+ * layout with a window. Such a model remembers a text, however long, in a state of fixed size. A
+ * state is plain bytes: you can copy, save, fork and rewind it. The library takes memory, threads,
+ * time and files only from you. It needs libc and libm, and compiles as C99 and as C++11.
  *
  * In one source file write
  *
@@ -89,7 +90,8 @@
  *     ..._decoder, ..._stop, ..._ban, ..._heal
  *
  * A model is the weights. A state is one text so far. For RecurrentGemma 2B it has 33 MiB, or 17
- * MiB with keys and values in bf16, whether the text has ten tokens or ten million. A context is
+ * MiB with keys and values in bf16, whether the text has ten tokens or ten million. HGRN2 has 24
+ * MiB at 1.3 billion parameters and 40 MiB at 2.7 billion, SUPRA 64 MiB at 7 billion. A context is
  * scratch memory. It remembers no text, so any context of a model can continue any of its states.
  * For many characters you need one model, a state for each, and a context for each thread that
  * calls.
@@ -111,7 +113,9 @@
  * To take back a few tokens you do not need a copy of the state. griffin_mark copies only what
  * later tokens overwrite: 0.7 MB for RecurrentGemma 2B. griffin_rewind brings the state back, to
  * the bit, from up to griffin_options.rewind tokens beyond the mark. A mark fits the forks of a
- * state too.
+ * state too. HGRN2 and SUPRA overwrite their whole state with every token, so a mark is as large as
+ * the state, and a save too. Where there is no attention, `rewind` may be thousands: each costs 8
+ * bytes.
  *
  * griffin_step takes one token and griffin_prefill takes many. griffin_run takes any number of
  * tokens for any number of states, and reads each weight once for all of them. Logits need the
@@ -119,7 +123,9 @@
  *
  * To keep a frame budget, start a job with griffin_begin. Then call griffin_advance(context, 1)
  * while there is time. A unit costs about as much as reading half a megabyte of weights. No state
- * changes until griffin_advance returns 0, so a job can be dropped at any moment.
+ * changes until griffin_advance returns 0, so a job can be dropped at any moment. The last unit
+ * copies the new recurrent part into the state: 24 MiB are some milliseconds. A program that needs
+ * no slices sets griffin_context_options.no_slices, and contexts are smaller by as much.
  *
  *
  * THREADS
@@ -163,6 +169,9 @@
  *     float32), within 1e-5 of the size of the logits. That holds at any length, past the window
  *     and across chunk borders. A token sees itself and W earlier ones, as there; most ports see
  *     one less, which griffin_options.attn_keys = W reproduces. tests/inside_reference.c
+ *     HGRN2 and SUPRA are within 2e-5 of float64 where logits have a deviation of 1.5, as their
+ *     published programs are. A Transformer is exact within its window. Beyond it, it forgets as
+ *     every windowed state does, and is no longer what was trained. tests/test_kin.c
  * Same bits. Logits and states do not depend on the number of threads, on how tokens are cut into
  *     calls, on who shares a call, or on the instruction set. NUMBERS says why.
  *     tests/test_bits.c, inside_same_bits.c, test_threads.c, test_rewind.c, test_state.c
@@ -257,11 +266,14 @@
  *
  * LIMITS
  *
- * Inference only. Vector kernels exist for x86-64, aarch64 and WebAssembly with gcc (for Windows
- * since its version 12) and clang, and for x86-64 with Visual C++ 2022, tested with clang in its
- * place. Elsewhere plain C runs, with the same bits, and slowly. So do float weights in
- * WebAssembly, which has no fused multiply-add. A context cannot grow. Chat templates are not
- * interpreted: tools/commands/chat.c writes RecurrentGemma's turns itself.
+ * Inference only. Of Llama's layout: no scaled rotary embeddings, no experts, no norms of queries
+ * and keys. A state holds the keys and values of the whole window. Where a file's window is its
+ * training length, griffin_options.attn_keys makes it smaller. Vector kernels exist for x86-64,
+ * aarch64 and WebAssembly with gcc (for Windows since its version 12) and clang, and for x86-64
+ * with Visual C++ 2022, tested with clang in its place. Elsewhere plain C runs, with the same bits,
+ * and slowly. So do float weights in WebAssembly, which has no fused multiply-add. A context cannot
+ * grow. Chat templates are not interpreted: tools/commands/chat.c writes RecurrentGemma's turns
+ * itself.
  *
  *
  * VERSIONS
@@ -275,11 +287,12 @@
  *
  * HISTORY
  *
- *     0.2.0  2026-11-28  The library reads only what the converter writes; files of 0.1 are refused
+ *     0.2.0  2026-11-28  HGRN2, SUPRA, Llama's layout, and networks that mix all kinds of layers.
+ *                        The library reads only what the converter writes; files of 0.1 are refused
  *                        with the command that converts them, to the same bits. Grammars moved to
  *                        tools/griffin_grammar.h. griffin_get_metadata, griffin_get_operation,
- *                        GRIFFIN_TOKEN_MARKER, griffin_options.directory_only, griffin_ban and
- *                        griffin_heal. Calls that cannot be
+ *                        GRIFFIN_TOKEN_MARKER, griffin_options.directory_only, griffin_ban,
+ *                        griffin_heal, griffin_context_options.no_slices. Calls that cannot be
  *                        dropped write recurrent states in place. Every call works on a stack of
  *                        64 KB. Compiler options that change floats are refused. griffin_tile_*,
  *                        griffin_preset and griffin_options.config are gone. Saves are version 3;
@@ -344,6 +357,18 @@
   #define griffin_unit_name      GRF_PREFIXED(griffin_unit_name)
   #define griffin_sample         GRF_PREFIXED(griffin_sample)
   #define griffin_accept         GRF_PREFIXED(griffin_accept)
+  #define griffin_guess_logits   GRF_PREFIXED(griffin_guess_logits)
+  #define griffin_guess_take     GRF_PREFIXED(griffin_guess_take)
+  #define griffin_guess_add      GRF_PREFIXED(griffin_guess_add)
+  #define griffin_guess_begin    GRF_PREFIXED(griffin_guess_begin)
+  #define griffin_guess_run      GRF_PREFIXED(griffin_guess_run)
+  #define griffin_guess_time     GRF_PREFIXED(griffin_guess_time)
+  #define griffin_guess_finish   GRF_PREFIXED(griffin_guess_finish)
+  #define griffin_draft_check    GRF_PREFIXED(griffin_draft_check)
+  #define griffin_draft_take     GRF_PREFIXED(griffin_draft_take)
+  #define griffin_draft_next     GRF_PREFIXED(griffin_draft_next)
+  #define griffin_lookup_add     GRF_PREFIXED(griffin_lookup_add)
+  #define griffin_lookup_guess   GRF_PREFIXED(griffin_lookup_guess)
   #define griffin_encode         GRF_PREFIXED(griffin_encode)
   #define griffin_encode_size    GRF_PREFIXED(griffin_encode_size)
   #define griffin_decode         GRF_PREFIXED(griffin_decode)
@@ -672,9 +697,13 @@ typedef struct griffin_context_options {
                                              * least `states` */
     int          states;                    /* most sequences in one pass; 0: 1 */
     griffin_jobs jobs;
-    int          no_slices;                 /* 1: griffin_begin returns E_SPACE. Without the room for
-                                             * states that it may drop, the context is smaller by
-                                             * griffin_mark_size for each of `states` */
+    int          no_slices;                 /* 1: griffin_begin returns E_SPACE. The context is then
+                                             * smaller, by about griffin_mark_size for each of
+                                             * `states`: it has no room for what may be dropped */
+    int          guesses;                   /* of griffin_guess_run, in one pass: so many may be right
+                                             * in part without another pass over those. Each takes the
+                                             * memory of a mark; 0: none. Not for mixers with large
+                                             * states: only "recurrent" and "attention" */
 } griffin_context_options;
 
 GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
@@ -767,6 +796,135 @@ GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *
 
 /* Tells the repetition penalty of a token that was not sampled, such as one of the prompt. */
 GRIFFIN_API void griffin_accept(griffin_sampler *sampler, int32_t token);
+
+/* ---- guessing ---------------------------------------------------------------
+ * Another token in a pass costs little beside the weights that the pass reads, and its logits are
+ * the same bits as in a pass of its own. So guess what will be drawn, run the guesses together, and
+ * keep those that were right. What is drawn, the logits and the state are, to the bit, those of one
+ * griffin_step after the other, with any sampler, mask or stop text, since every token is drawn from
+ * its own logits in turn. After a prefill that wrote its logits to g.logits, the loop is
+ *
+ *     for (;;) {
+ *         token = griffin_sample(m, &sampler, griffin_guess_logits(&g));
+ *         ...                                     show it; leave the loop at an end or a stop text
+ *         griffin_lookup_add(&lookup, &token, 1);
+ *         if (griffin_guess_take(&g, token)) continue;            it was guessed: no pass
+ *         griffin_lookup_guess(&lookup, &g);                      guesses what will follow it
+ *         griffin_guess_run(c, &g, 1);
+ *     }
+ *     griffin_guess_finish(c, &g);                the state has all tokens that were taken
+ *
+ * Inside the loop the state is behind the text. How many of the guesses are run depends on how many
+ * were right lately and on row_cost, so that the loop never takes much longer than one without. */
+
+/* How often guesses of one kind were right, the last ones counting most. Zero: not known. */
+typedef struct griffin_odds { float tried, right; } griffin_odds;
+
+typedef struct griffin_guess {              /* of one sequence */
+    const griffin_model *model;             /* yours, as the state and the memory: */
+    griffin_state *state;                   /* of nobody else until griffin_guess_finish */
+    int32_t  *tokens;                       /* [room]; 64 is plenty */
+    float    *logits;                       /* [rows][V]; row 0 is where a prefill writes them */
+    int       room, rows;                   /* room is at least 2; rows - 1 guesses fit into a pass,
+                                             * and one of the rows serves all that are certain */
+    float     row_cost;                     /* time of another token in a pass, as a part of the time
+                                             * of a pass of one token; 0: 0.25. griffin_guess_time
+                                             * measures it */
+    uint64_t  passes, guessed, accepted;    /* counted; guesses that were run, and were right */
+
+    /* The rest begins with zero bytes and is the library's. */
+    int       known;                        /* tokens that were taken, but are not in the state */
+    int       guesses;                      /* behind these, */
+    int       running;                      /* so many of which were run, */
+    int       certain;                      /* so many of which are certain */
+    int       ready;                        /* the last pass has run all of them */
+    int       row;                          /* of the logits after the last known token */
+    int64_t   position;                     /* of the first known token, */
+    uint64_t  history;                      /* and the state's text before it */
+    griffin_odds *odds;                     /* of the guesses */
+    float     balance, saving;              /* passes won so far; by the next guess that is right */
+    float     pass_time;                    /* of one token */
+    int       again;                        /* after a wrong guess the known tokens run again */
+} griffin_guess;
+
+/* The logits after the last token that was taken, for griffin_sample. */
+GRIFFIN_API float *griffin_guess_logits(griffin_guess *guess);
+
+/* Takes a token into the text. Returns 1 if its logits are there, since it was guessed and run; 0
+ * if it needs a pass, for which guesses may now be added. E_SPACE: `room` tokens need a pass. */
+GRIFFIN_API int griffin_guess_take(griffin_guess *guess, int32_t token);
+
+/* Adds what may come after the known tokens and earlier guesses, and returns 1; 0 if no more fit.
+ * With odds null the token is certain, since the sampler's mask will leave no other: nobody looks at
+ * its logits, so they are not computed, and griffin_guess_logits gives zeros. The odds, which you
+ * keep, are counted for you. Guesses from different odds do not mix in a pass; certain ones come
+ * first. */
+GRIFFIN_API int griffin_guess_add(griffin_guess *guess, int32_t token, griffin_odds *odds);
+
+/* One pass for all of these sequences that need one. griffin_guess_begin leaves the pass to
+ * griffin_advance, and their logits are there when that returns 0. The states move on in the next
+ * call for the same context; if the context does something else before, tokens are run again. The
+ * errors are those of griffin_begin, and E_MISMATCH: a state was changed by other calls. */
+GRIFFIN_API int griffin_guess_begin (griffin_context *context, griffin_guess *guess, int count);
+GRIFFIN_API int griffin_guess_run   (griffin_context *context, griffin_guess *guess, int count);
+
+/* For a host with a clock: how long the pass took, in any unit, right after a pass of this sequence
+ * alone. row_cost follows the measured times; the tokens drawn do not depend on it. */
+GRIFFIN_API int griffin_guess_time(griffin_guess *guess, double time);
+
+/* Brings the state to the end of the text, with the logits after it in row 0. The next prefill,
+ * step or save finds what it would have found without guesses. */
+GRIFFIN_API int griffin_guess_finish(griffin_context *context, griffin_guess *guess);
+
+/* Guesses that a text goes on as it did before, where its longest end that occurred before was last:
+ * 32, 16, 8, 4 or 2 tokens are compared. Where a copy departs from what it copies, it looks for the
+ * place nearby where it comes back. It remembers the last `size` tokens. */
+#define GRIFFIN_LOOKUP_LENGTHS 5
+
+typedef struct griffin_lookup {
+    int32_t     *memory;                    /* yours: [6 * size], all zero at first */
+    int          size;                      /* a power of 2 */
+    uint32_t     count;                     /* tokens so far */
+    int32_t      found[GRIFFIN_LOOKUP_LENGTHS];     /* where the end of the text was before */
+    uint32_t     copied;                    /* where the text would go on if it were a copy; 0: none */
+    int          astray;                    /* tokens since that was last seen to be so */
+    griffin_odds odds[GRIFFIN_LOOKUP_LENGTHS + 2];
+} griffin_lookup;
+
+/* Tells it what was read or written. */
+GRIFFIN_API int griffin_lookup_add  (griffin_lookup *lookup, const int32_t *tokens, int count);
+/* Adds guesses. Returns how many. */
+GRIFFIN_API int griffin_lookup_guess(griffin_lookup *lookup, griffin_guess *guess);
+
+/* Lets a smaller model guess. It has the same vocabulary, and a state and a context of its own. The
+ * state reads the prompt, as the other one does; after that only these functions touch it. */
+#define GRIFFIN_DRAFT_TOKENS 64
+
+typedef struct griffin_draft {
+    griffin_context *context;               /* yours, as the memory */
+    griffin_state   *state;
+    void            *mark;                  /* griffin_mark_size of the smaller model */
+    float           *logits;                /* [V] */
+    float            cost;                  /* time of its step, as a part of a step of the model; 0:
+                                             * as the sizes of the files */
+    griffin_odds     odds;
+    /* The rest begins with zero bytes and is the library's. */
+    int32_t tokens[GRIFFIN_DRAFT_TOKENS];   /* behind the mark: those taken, over those fed */
+    int     known, fed, drafted;            /* how many were taken; fed; guessed since */
+    int     astray;                         /* what was fed is not what was taken */
+} griffin_draft;
+
+/* GRIFFIN_OK, or E_MISMATCH: the tokens of the two models are not the same. */
+GRIFFIN_API int griffin_draft_check(const griffin_model *model, const griffin_model *smaller);
+
+/* Tells it each token that griffin_guess_take is told. */
+GRIFFIN_API int griffin_draft_take(griffin_draft *draft, int32_t token);
+
+/* Adds the next guess, and returns 1; 0 if no more are worth it. `sampler` is a copy of yours, with
+ * which it draws, so that it draws what you will, where the models agree. A mask in it should follow
+ * the guesses: the last one is guess->tokens[guess->known + guess->guesses - 1]. */
+GRIFFIN_API int griffin_draft_next(griffin_draft *draft, griffin_guess *guess,
+                                   griffin_sampler *sampler);
 
 /* ---- text ------------------------------------------------------------------
  * All of it fails with E_VOCABULARY if the model came without a tokenizer. */
@@ -1777,8 +1935,10 @@ typedef struct grf_op {
  *                      supra       S
  *     rings            for each attention layer { keys [slots][kv_row], values [slots][kv_row] }
  *     past             [rewind] history at earlier positions, 64 bits each
- * S [H][tiles][head_dim][32] is a matrix for each head, cut into tiles of 32 value columns, the last
- * one filled up with zeros. Position p lives in slot p % slots of a ring, and p % rewind of the past. kv_row = G heads of
+ * S [H][tiles][head_dim][32] is a matrix for each head. It is cut into tiles of 32 value columns,
+ * the last one filled up with zeros.
+ *
+ * Position p lives in slot p % slots of a ring, and p % rewind of the past. kv_row = G heads of
  * head_dim padded to 16, floats or bf16. The next token sees attn_keys - 1 stored keys; a ring has
  * `rewind` slots more, so that a state rewound by as many tokens still finds all that it saw. */
 
@@ -2273,7 +2433,14 @@ static void grf_output_head(grf_builder *b) {
     grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, &out, 1)->soft_cap = b->config->soft_cap;
 }
 
-/* ---- mixers: what a layer can mix tokens with ---- */
+/* ---- mixers: what a layer can mix tokens with ----
+ * Any layer of a network can have any of these. To add one, write its builder beside its equations
+ * and give it a row here. The builder loads its weights by name, takes memory in a state with
+ * grf_remember, and adds operations from U onto X. Most of what a mixer needs is there: linear
+ * layers with an activation, norms of rows and of heads, convolutions, rotary embeddings. A new
+ * operation is a row of grf_op_types (>>run), and perhaps a kernel. The rows of grf_config_rows
+ * (>>config) name the letters of the mixers that use a number; files without such a layer need not
+ * have it. Marks, saves, rewinds, threads and slices know nothing of mixers. */
 
 typedef struct grf_mixer {
     char        letter;                     /* in griffin_config.blocks */
@@ -2358,6 +2525,8 @@ typedef struct grf_span_in_pass {
     int64_t  position;                      /* of its first token; both as they were at the start */
     uint64_t history;
     int      first, count;                  /* its rows */
+    int      slot, slots;                   /* where its recurrent part is written: as it is behind
+                                             * each of the last `slots` rows, mostly 1 */
 } grf_span_in_pass;
 
 typedef struct grf_wanted { int row; float *logits; } grf_wanted;
@@ -2368,10 +2537,11 @@ typedef struct grf_cut { int64_t items, chunks; } grf_cut;
 struct griffin_context {
     const griffin_model *model;
     griffin_jobs jobs;
-    int          max_rows, max_spans, no_slices;
+    int          max_rows, max_spans, max_guesses, no_slices;
     int          spans, rows, wanted_rows;  /* of the pass; spans is 0 when there is none */
     int          in_place;                  /* 1: the pass cannot be dropped, so it may write the
                                              * recurrent part of its states before it is complete */
+    int          held;                      /* 1: states do not move on when it is complete */
     int          op;                        /* the next operation ... */
     int64_t      chunk;                     /* ... and its next chunk */
     int64_t      chunks_left;               /* of all operations */
@@ -2383,7 +2553,8 @@ struct griffin_context {
     float       *buffer[GRF_INT8];          /* [rows][width] */
     grf_q8      *int8;                      /* GRF_INT8: [q8_row][rows of the pass] */
     float       *score;                     /* [rows][H][keys] */
-    float       *recurrent;                 /* [spans][recurrent_floats] to be committed, or null */
+    float       *recurrent;                 /* [max_spans + max_guesses][recurrent_floats]: slots, to
+                                             * be committed; or null */
     uint8_t     *kv;                        /* [attention layers][keys, values][max_rows][kv_row]
                                              * to be committed */
 };
@@ -2401,12 +2572,15 @@ static int grf_context_limits(const griffin_model *model, const griffin_context_
         c->max_spans = options->states;
         c->jobs = options->jobs;
         c->no_slices = options->no_slices;
+        c->max_guesses = options->guesses;
     }
-    if (c->max_rows < 0 || c->max_spans < 0) return 0;
+    if (c->max_rows < 0 || c->max_spans < 0 || c->max_guesses < 0) return 0;
     if (c->max_rows == 0) c->max_rows = 64;
     if (c->max_spans == 0) c->max_spans = 1;
     if (c->max_rows < c->max_spans) c->max_rows = c->max_spans;
-    return c->max_rows <= 65536;
+    for (const char *block = model->info.config.blocks; *block; block++)
+        if (*block != 'r' && *block != 'a') c->max_guesses = 0;     /* mixers of one slot */
+    return c->max_rows <= 65536 && c->max_guesses <= 65536;
 }
 
 static void grf_context_lay_out(griffin_context *c, grf_arena *arena) {
@@ -2425,7 +2599,8 @@ static void grf_context_lay_out(griffin_context *c, grf_arena *arena) {
     c->int8      = (grf_q8 *)grf_arena_take(arena, R * (uint64_t)l->q8_row * sizeof *c->int8);
     c->score     = (float *)grf_arena_take(arena, scores * 4);
     if (!c->no_slices)
-        c->recurrent = (float *)grf_arena_take(arena, S * (uint64_t)l->recurrent_floats * 4);
+        c->recurrent = (float *)grf_arena_take(arena, (S + (uint64_t)c->max_guesses)
+                                                      * (uint64_t)l->recurrent_floats * 4);
     c->kv        = (uint8_t *)grf_arena_take(arena, R * 2 * (uint64_t)l->attention_layers
                                                     * (uint64_t)l->kv_row);
 }
@@ -2657,9 +2832,16 @@ static float *grf_recurrent_before(const griffin_context *c, const grf_op *op, i
 
 /* ... and where its part after the pass is written: into the state itself, or, if the pass can
  * still be dropped, into memory of the context. */
-static float *grf_recurrent_after(const griffin_context *c, const grf_op *op, int64_t span) {
+static float *grf_recurrent_slot(const griffin_context *c, const grf_op *op, int64_t span,
+                                 int64_t slot) {
     if (c->in_place) return grf_recurrent_before(c, op, span);
-    return c->recurrent + span * c->model->layout.recurrent_floats + op->state.at / 4;
+    return c->recurrent + (c->span[span].slot + slot) * c->model->layout.recurrent_floats
+         + op->state.at / 4;
+}
+
+/* Where a mixer writes that knows of one slot. */
+static float *grf_recurrent_after(const griffin_context *c, const grf_op *op, int64_t span) {
+    return grf_recurrent_slot(c, op, span, 0);
 }
 
 /* Input row t of the convolution, counted from the start of the span. The K - 1 rows before it are
@@ -2677,7 +2859,6 @@ static void grf_run_conv(griffin_context *c, const grf_op *op, int64_t from, int
     int K = c->model->info.config.conv_width;
     for (int64_t span = 0; span < c->spans; span++) {
         const grf_span_in_pass *s = c->span + span;
-        float *after = grf_recurrent_after(c, op, span) + at;
         for (int64_t t = 0; t < s->count; t++) {
             for (int k = 0; k < K; k++) z[k] = grf_conv_input(c, op, span, t - K + 1 + k) + at;
             c->model->kernels->conv(grf_row(c, op->out[0].buffer, s->first + t) + at, z,
@@ -2685,9 +2866,11 @@ static void grf_run_conv(griffin_context *c, const grf_op *op, int64_t from, int
         }
         /* The last K - 1 inputs become the state. In place, rows move down in ascending order, so
          * none is overwritten before it has been read. */
-        for (int k = 0; k < K - 1; k++)
-            memcpy(after + k * row_floats,
-                   grf_conv_input(c, op, span, s->count - K + 1 + k) + at, (size_t)n * 4);
+        for (int64_t slot = 0; slot < s->slots; slot++)
+            for (int k = 0; k < K - 1; k++)
+                memcpy(grf_recurrent_slot(c, op, span, slot) + at + k * row_floats,
+                       grf_conv_input(c, op, span, s->count - s->slots + slot - K + 2 + k) + at,
+                       (size_t)n * 4);
     }
 }
 
@@ -2698,11 +2881,18 @@ static void grf_run_rglru(griffin_context *c, const grf_op *op, int64_t from, in
         const float *before = grf_recurrent_before(c, op, span) + at;
         float *h = grf_recurrent_after(c, op, span) + at;
         if (h != before) memcpy(h, before, (size_t)n * 4);
-        for (int64_t t = s->first; t < s->first + s->count; t++)
+        for (int64_t t = s->first; t < s->first + s->count; t++) {
+            int64_t slot = t - s->first - (s->count - s->slots);
+            if (slot > 0) {
+                float *next = grf_recurrent_slot(c, op, span, slot) + at;
+                memcpy(next, h, (size_t)n * 4);
+                h = next;
+            }
             c->model->kernels->rglru(h, grf_row(c, op->out[0].buffer, t) + at,
                                      grf_row(c, op->in[1], t) + at, grf_row(c, op->in[2], t) + at,
                                      grf_row(c, op->in[0], t) + at, op->vector[0] + at,
                                      grf_position(c, t) == 0, n);
+        }
     }
 }
 
@@ -2724,12 +2914,13 @@ static uint8_t *grf_new_kv(const griffin_context *c, int64_t ring, int which, in
     return c->kv + ring / l->slots * c->max_rows + (which * c->max_rows + row) * l->kv_row;
 }
 
-/* Without angles heads are only copied and multiplied by the scale. */
+/* Without angles, heads are only copied and multiplied by the scale. */
 static void grf_run_rope(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
     int half = op->in[1] ? c->model->info.config.rope_dims / 2 : 0;
     int hd = c->model->info.config.head_dim, repeats = op->heads / op->heads_in;
     for (; from < to; from++) {
-        const float *x = grf_row(c, op->in[0], from), *cosine = grf_row(c, op->in[1], from);
+        const float *x = grf_row(c, op->in[0], from);
+        const float *cosine = half ? grf_row(c, op->in[1], from) : x;   /* x: not read */
         float *y = grf_row(c, op->out[0].buffer, from);
         for (int h = 0; h < op->heads; h++)
             c->model->kernels->rope(y + h * op->head_stride, x + h / repeats * hd, cosine,
@@ -2875,11 +3066,9 @@ static void grf_outer_rows(const griffin_context *c, const grf_op *op, int64_t t
     a.state = state;
     a.q = grf_row(c, op->in[0], row) + h * hd;      a.q_stride = c->model->layout.width[op->in[0]];
     a.k = grf_row(c, op->in[1], row) + k_head * hd; a.k_stride = c->model->layout.width[op->in[1]];
-    a.f = op->vector[0] + h * hd;                   a.f_stride = 0;
-    if (!op->vector[0]) {
-        a.f = grf_row(c, op->in[3], row) + h * hd;
-        a.f_stride = c->model->layout.width[op->in[3]];
-    }
+    a.f = op->vector[0] ? op->vector[0] : grf_row(c, op->in[3], row);
+    a.f += h * hd;
+    a.f_stride = op->vector[0] ? 0 : c->model->layout.width[op->in[3]];
     a.v = v; a.o = o;
     a.keys = (int)hd; a.rows = count;
     memset(v, 0, (size_t)count * GRF_TILE * 4);
@@ -3122,7 +3311,7 @@ static void grf_pass_run(griffin_context *c, int units) {
     else
 #endif
     grf_run_program(c, units, NULL);
-    if (c->op == c->model->n_ops) grf_state_commit(c);
+    if (c->op == c->model->n_ops && !c->held) grf_state_commit(c);
 }
 
 /* ---- states ---- */
@@ -3138,30 +3327,39 @@ static uint64_t grf_state_next_history(uint64_t history, int32_t token) {
     return history ^ history >> 27;
 }
 
+/* Can the state of a span move on by its first `count` tokens? */
+static int grf_span_can_commit(const griffin_context *c, const grf_span_in_pass *in, int count) {
+    return count > 0 && (!c->model->layout.recurrent_floats || count > in->count - in->slots);
+}
+
+/* The state of a span moves on by its first `count` tokens. */
+static void grf_span_commit(griffin_context *c, int span, int count) {
+    const griffin_model *m = c->model;
+    const grf_layout *l = &m->layout;
+    const grf_span_in_pass *in = c->span + span;
+    griffin_state *s = in->state;
+    if (!c->in_place)
+        memcpy((float *)(s + 1),
+               c->recurrent + (in->slot + in->slots - 1 - (in->count - count))
+                              * l->recurrent_floats, (size_t)l->recurrent_floats * 4);
+    for (int64_t layer = 0; layer < l->attention_layers; layer++)
+        for (int which = 0; which < 2; which++)
+            for (int t = 0; t < count; t++)
+                memcpy(grf_state_ring(m, s, layer * l->ring_bytes, which, in->position + t),
+                       grf_new_kv(c, layer * l->ring_bytes, which, in->first + t),
+                       (size_t)l->kv_row);
+    s->tag = l->tag;
+    for (int t = 0; t < count; t++) {
+        *grf_state_past(m, s, s->position++) = s->history;
+        s->history = grf_state_next_history(s->history, c->token[in->first + t]);
+    }
+    s->oldest = grf_max64(s->oldest, s->position - l->rewind);
+}
+
 /* The pass is complete. Only now do states change, but for the recurrent parts of a pass that
  * cannot be dropped: they have changed in place. */
 static void grf_state_commit(griffin_context *c) {
-    const griffin_model *m = c->model;
-    const grf_layout *l = &m->layout;
-    for (int span = 0; span < c->spans; span++) {
-        const grf_span_in_pass *in = c->span + span;
-        griffin_state *s = in->state;
-        if (!c->in_place)
-            memcpy((float *)(s + 1), c->recurrent + span * l->recurrent_floats,
-                   (size_t)l->recurrent_floats * 4);
-        for (int64_t layer = 0; layer < l->attention_layers; layer++)
-            for (int which = 0; which < 2; which++)
-                for (int t = 0; t < in->count; t++)
-                    memcpy(grf_state_ring(m, s, layer * l->ring_bytes, which, in->position + t),
-                           grf_new_kv(c, layer * l->ring_bytes, which, in->first + t),
-                           (size_t)l->kv_row);
-        s->tag = l->tag;
-        for (int t = 0; t < in->count; t++) {
-            *grf_state_past(m, s, s->position++) = s->history;
-            s->history = grf_state_next_history(s->history, c->token[in->first + t]);
-        }
-        s->oldest = grf_max64(s->oldest, s->position - l->rewind);
-    }
+    for (int span = 0; span < c->spans; span++) grf_span_commit(c, span, c->span[span].count);
     c->spans = 0;
 }
 
@@ -3227,7 +3425,7 @@ static int grf_pass_check(const griffin_context *c) {
 /* ---- a pass ---- */
 
 static void grf_pass_clear(griffin_context *c, int in_place) {
-    c->spans = c->rows = c->wanted_rows = 0;
+    c->spans = c->rows = c->wanted_rows = c->held = 0;
     c->in_place = in_place;
 }
 
@@ -3239,6 +3437,8 @@ static void grf_pass_add_span(griffin_context *c, const griffin_span *span, int 
     s->history = span->state->history;
     s->first = c->rows;
     s->count = count;
+    s->slot = c->spans;
+    s->slots = 1;
     for (int i = done; i < done + count; i++) {
         int row = c->rows++;
         c->token[row] = span->tokens[i];
@@ -3586,6 +3786,16 @@ static int grf_sampler_draw(const float *weights, int n, uint64_t *seed) {
     return last;
 }
 
+/* Where a mask leaves one token there is nothing to select. It draws a random number all the same,
+ * and leaves the same weights. */
+static int grf_sampler_draw_only(float *x, int n, int only, uint64_t *seed) {
+    for (int i = 0; i < n; i++)
+        if (i != only && x[i] != -INFINITY) return -1;
+    for (int i = 0; i < n; i++) x[i] = i == only;
+    grf_sampler_random(seed);
+    return only;
+}
+
 static int grf_sampler_choose(const griffin_model *model, griffin_sampler *s, float *x, int n) {
     int best = grf_sampler_best(x, n);
     if (s->repeat_penalty > 0) {
@@ -3594,6 +3804,7 @@ static int grf_sampler_choose(const griffin_model *model, griffin_sampler *s, fl
     }
     if (x[best] == -INFINITY) return -1;
     if (s->temperature <= 0) return best;
+    if (grf_sampler_draw_only(x, n, best, &s->seed) >= 0) return best;
     if (s->top_k > 0 && s->top_k < n) grf_sampler_select_top(x, n, s->top_k, 0, -INFINITY);
     grf_sampler_weigh(model, s->temperature, x[best], x, n);
     if (s->top_p > 0 && s->top_p < 1) {
@@ -3604,6 +3815,315 @@ static int grf_sampler_choose(const griffin_model *model, griffin_sampler *s, fl
         if (x[i] < least) x[i] = 0;
     }
     return grf_sampler_draw(x, n, &s->seed);
+}
+
+/* ================================================================= >>guess
+ * A sequence whose text is ahead of its state. A pass runs its known tokens, which the state does
+ * not have yet, and guesses behind them. The pass is held: it is complete, but the state has not
+ * moved on. Tokens are then taken one after the other, from the logits of their rows. When the next
+ * pass is wanted, what was taken goes from the held pass into the state. That needs the recurrent
+ * part as it was behind the last right token. A context with room for guesses has it behind each of
+ * them. In another one, only a pass whose guesses were all right can go into the state. Else it is
+ * dropped, and the tokens that were taken are run again together with the next guesses. So nothing
+ * that was wrong has ever been in a state, and no pass is made only to repair one.
+ *
+ * How many guesses are run is decided here, in passes of one token as the unit of time. A token more
+ * costs c = row_cost. If each guess is right with probability p, then of n guesses
+ *
+ *     p + p^2 + .. + p^n      are right, and each saves a pass
+ *     n c                     is what they cost,
+ *     c (known + j)           what the tokens cost that run again if guess j is the first wrong one
+ *                             and the context has no room for guesses,
+ *     copy                    what holding the pass costs: a copy of the recurrent part
+ *
+ * and the n with the best sum is taken. As estimates may be wrong, a balance of what was won and
+ * lost is kept: each token adds GRF_GUESS_LOSS, and guesses must not bring it below GRF_GUESS_DEBT.
+ * Guesses that are not run are compared all the same, so that the odds are known before they are
+ * trusted. */
+
+#define GRF_GUESS_LOSS 0.01f
+#define GRF_GUESS_DEBT (-4.0f)
+#define GRF_GUESS_CREDIT 4.0f               /* more is forgotten, so that it cannot be lost again */
+
+static int grf_guess_check(const griffin_guess *g) {
+    if (!g || !g->model) return GRIFFIN_E_ARGUMENT;
+    if (g->state && g->tokens && g->logits && g->room >= 2 && g->rows >= 1 && g->known >= 0
+        && g->known <= g->room && g->guesses >= 0 && g->guesses <= g->room - g->known
+        && g->running >= 0 && g->running <= g->guesses && g->certain >= 0
+        && g->certain <= g->guesses && g->row >= 0 && g->row < g->rows && g->row_cost >= 0)
+        return GRIFFIN_OK;
+    return grf_fail(&g->model->host, GRIFFIN_E_ARGUMENT,
+                    "guess: a field is out of range, or a pointer null");
+}
+
+static float grf_guess_row_cost(const griffin_guess *g) {
+    return g->row_cost > 0 ? g->row_cost : 0.25f;
+}
+
+/* Copies read and write, and weights are only read. */
+static float grf_guess_copy_cost(const griffin_model *m) {
+    return 8.0f * (float)m->layout.recurrent_floats / (float)m->info.file_bytes;
+}
+
+static void grf_odds_learn(griffin_odds *odds, int right) {
+    odds->tried += 1 - odds->tried / 16;
+    odds->right += (right ? 1.0f : 0.0f) - odds->right / 16;
+}
+
+/* Odds that keep guesses from being made do not keep them for ever. */
+static void grf_odds_forget(griffin_odds *odds) {
+    odds->tried -= odds->tried / 64;
+    odds->right -= odds->right / 64;
+}
+
+/* Of a copy of the odds the host may have made anything. */
+static float grf_odds_of(const griffin_odds *odds) {
+    float p = (odds->right + 0.5f) / (odds->tried + 1);
+    return p >= 0 && p <= 1 ? p : 0;
+}
+
+/* Fits time = pass_time (1 + rows row_cost) to the lower quartile of what is measured, a small step
+ * for each pass: some times are much too long, where the machine did something else in between, and
+ * a mean would follow these. */
+static void grf_guess_measure(griffin_guess *g, float rows, float time) {
+    float c = grf_guess_row_cost(g);
+    if (g->pass_time <= 0) g->pass_time = time / (1 + rows * c);
+    float step = (time < g->pass_time * (1 + rows * c) ? -3 : 1) / 32.0f / (1 + rows);
+    g->pass_time *= 1 + step;
+    c += step * rows * (c + 0.05f);
+    g->row_cost = c > 0.01f ? c : 0.01f;
+}
+
+/* How many of at most `most` guesses behind g->certain others are worth it, if one of them costs c
+ * to make and to run. */
+static int grf_guess_worth(const griffin_guess *g, const griffin_odds *odds, int most,
+                           float saving, float c) {
+    float p = grf_odds_of(odds), all = 1, best = 0, gain = 0;
+    float again = g->again ? grf_guess_row_cost(g) : 0;
+    float copy = g->certain ? 0 : grf_guess_copy_cost(g->model);
+    int ahead = g->known + g->certain, worth = 0;
+    for (int n = 1; n <= most; n++, all *= p) {     /* all: the n - 1 before this one are right */
+        float loss = c * (float)n + again * (float)ahead + copy;    /* if the first is wrong */
+        gain += all * (p * saving - (1 - p) * again * (float)(ahead + n - 1)) - c;
+        if (gain - copy > best && g->balance - loss > GRF_GUESS_DEBT) {
+            best = gain - copy;
+            worth = n;
+        }
+    }
+    return worth;
+}
+
+/* Among `sequences` of a pass, a token that needs no row saves its share. */
+static void grf_guess_choose(griffin_guess *g, const griffin_context *context, int sequences,
+                             int most) {
+    float c = grf_guess_row_cost(g), others = (float)(sequences - 1);
+    g->saving = (1 + c * others) / (1 + others);
+    g->again = context->model->layout.recurrent_floats && !context->max_guesses;
+    if (context->model->layout.recurrent_floats && !context->recurrent) most = 0;
+    if ((float)g->certain * (g->saving - c) < grf_guess_copy_cost(g->model) && g->certain) most = 0;
+    if (g->certain > most) g->certain = g->guesses = most;
+    int uncertain = (int)grf_min64(most, g->guesses) - g->certain;
+    g->running = g->certain;
+    if (uncertain > 0 && g->odds)
+        g->running += grf_guess_worth(g, g->odds, uncertain, g->saving, c);
+}
+
+/* Drops from the known tokens those that the state has by now. */
+static int grf_guess_follow_state(griffin_guess *g) {
+    const griffin_state *s = g->state;
+    int n = 0;
+    while (n < g->known && g->position < s->position) {
+        g->history = grf_state_next_history(g->history, g->tokens[n++]);
+        g->position++;
+    }
+    g->known -= n;
+    memmove(g->tokens, g->tokens + n, (size_t)(g->known + g->guesses) * sizeof *g->tokens);
+    if (g->position == s->position && g->history == s->history) return GRIFFIN_OK;
+    return grf_fail(&g->model->host, GRIFFIN_E_MISMATCH,
+                    "guess: other calls have changed the state before griffin_guess_finish");
+}
+
+/* What a held pass has run of the known tokens goes into the state. */
+static int grf_guess_settle(griffin_context *c, griffin_guess *g) {
+    int error = grf_state_check(c->model, g->state);
+    if (error || g->known == 0) return error;
+    for (int i = 0; i < c->spans && c->held && c->op == c->model->n_ops; i++) {
+        const grf_span_in_pass *in = c->span + i;
+        int n = 0;
+        if (in->state != g->state || in->position != g->state->position
+            || in->history != g->state->history) continue;
+        while (n < g->known && n < in->count && c->token[in->first + n] == g->tokens[n]) n++;
+        if (grf_span_can_commit(c, in, n) && (n == in->count || !g->certain))
+            grf_span_commit(c, i, n);
+    }
+    return grf_guess_follow_state(g);
+}
+
+static int grf_guess_needs_pass(const griffin_guess *g) { return g->known > 0 && !g->ready; }
+
+static int grf_guesses_check(const griffin_context *c, const griffin_guess *g, int count) {
+    if (!c) return GRIFFIN_E_ARGUMENT;
+    if (!g || count < 1) return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT, "no guesses");
+    for (int i = 0; i < count; i++) {
+        int error = grf_guess_check(g + i);
+        if (error) return error;
+        if (g[i].model != c->model)
+            return grf_fail(&c->model->host, GRIFFIN_E_MISMATCH, "guess %d is of another model", i);
+        for (int j = 0; j < i; j++)
+            if (g[j].state == g[i].state)
+                return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT,
+                                "guesses %d and %d share a state", j, i);
+    }
+    return GRIFFIN_OK;
+}
+
+/* The first tokens of a sequence as a span without logits. */
+static griffin_span grf_guess_span(const griffin_guess *g, int count) {
+    griffin_span span;
+    memset(&span, 0, sizeof span);
+    span.state = g->state;
+    span.tokens = g->tokens;
+    span.count = count;
+    return span;
+}
+
+static void grf_guess_add_span(griffin_context *c, griffin_guess *g) {
+    griffin_span span = grf_guess_span(g, g->known + g->running);
+    float *logits = g->logits;
+    int V = c->model->info.config.vocab, row = c->rows + g->known - 1 + g->certain;
+    grf_span_in_pass *in = c->span + c->spans, *before = in - (c->spans > 0);
+    grf_pass_add_span(c, &span, 0, span.count);
+    if (c->max_guesses) {
+        in->slots = g->running + 1;
+        in->slot = in == before ? 0 : before->slot + before->slots;
+    }
+    g->row = g->certain > 0;                /* row 0 is then for the certain ones */
+    for (logits += g->row * (int64_t)V; row < c->rows; row++, logits += V) {
+        c->wanted[c->wanted_rows].row = row;
+        c->wanted[c->wanted_rows++].logits = logits;
+    }
+    g->ready = 1;
+    g->passes++;
+    g->guessed += (uint64_t)g->running;
+    if (!g->running) return;
+    c->held = 1;
+    g->balance -= grf_guess_row_cost(g) * (float)g->running + grf_guess_copy_cost(c->model);
+}
+
+/* Makes room for the known tokens first. `now`: the pass will not be dropped. */
+static int grf_guess_begin(griffin_context *c, griffin_guess *g, int count, int now) {
+    int64_t rows = 0;
+    int spans = 0, running = 0, error = grf_guesses_check(c, g, count);
+    for (int i = 0; i < count && !error; i++) {
+        error = grf_guess_settle(c, g + i);
+        if (error || !grf_guess_needs_pass(g + i)) continue;
+        griffin_span span = grf_guess_span(g + i, g[i].known + g[i].guesses);
+        error = grf_span_check(c->model, &span);
+        spans++;
+        rows += g[i].known;
+    }
+    if (error || !spans) return error;
+    if (!now && c->no_slices)
+        return grf_fail(&c->model->host, GRIFFIN_E_SPACE, "guess: the context has no_slices");
+    if (rows > c->max_rows || spans > c->max_spans)
+        return grf_fail(&c->model->host, GRIFFIN_E_SPACE, "guess: %u tokens in %d sequences; the "
+                        "context has room for %d in %d", (uint64_t)rows, spans, c->max_rows,
+                        c->max_spans);
+    for (int i = 0; i < count; i++) {
+        if (!grf_guess_needs_pass(g + i)) continue;
+        int64_t most = c->max_rows - rows;
+        if (c->max_guesses) most = grf_min64(most, c->max_guesses - running);
+        grf_guess_choose(g + i, c, spans, (int)most);
+        rows += g[i].running;
+        running += g[i].running;
+    }
+    grf_pass_clear(c, now && !running);
+    for (int i = 0; i < count; i++)
+        if (grf_guess_needs_pass(g + i)) grf_guess_add_span(c, g + i);
+    grf_pass_cut(c);
+    return (int)grf_min64(c->chunks_left, INT_MAX);
+}
+
+/* ---- lookup ----
+ * The memory has a ring of tokens, and behind it for each length a table from the hash of so many
+ * tokens to the position behind them: the last one, and 0 for none. What a table says is compared
+ * with the text, so it may be wrong. */
+
+#define GRF_LOOKUP_NEAR 6                   /* tokens, before and behind, where a copy comes back */
+#define GRF_LOOKUP_LOST 12                  /* tokens until it is taken for none */
+
+static int grf_lookup_length(int level) { return 2 << level; }
+
+static int32_t grf_lookup_token(const griffin_lookup *l, uint32_t at) {
+    return l->memory[at & (uint32_t)(l->size - 1)];
+}
+
+/* The entry for the last tokens, or null if there are not so many. */
+static int32_t *grf_lookup_entry(const griffin_lookup *l, int level) {
+    uint32_t n = (uint32_t)grf_lookup_length(level);
+    uint64_t hash = n;
+    if (n > l->count || n > (uint32_t)l->size) return NULL;
+    for (uint32_t i = 1; i <= n; i++)
+        hash = (hash ^ (uint32_t)grf_lookup_token(l, l->count - i)) * 0x9E3779B97F4A7C15u;
+    hash ^= hash >> 32;
+    return l->memory + (int64_t)l->size * (level + 1) + (int64_t)(hash & (uint64_t)(l->size - 1));
+}
+
+/* Did the last n tokens occur before this position? All of them must be in the ring. */
+static int grf_lookup_agrees(const griffin_lookup *l, uint32_t at, uint32_t n) {
+    if (at < n || at >= l->count || l->count - at + n > (uint32_t)l->size) return 0;
+    for (uint32_t i = 1; i <= n; i++)
+        if (grf_lookup_token(l, at - i) != grf_lookup_token(l, l->count - i)) return 0;
+    return 1;
+}
+
+/* Finds where the text may go on, and returns the index of the odds for that, or -1. */
+static int grf_lookup_find(griffin_lookup *l) {
+    int level = GRIFFIN_LOOKUP_LENGTHS;
+    while (--level >= 0) {
+        uint32_t at = (uint32_t)l->found[level];
+        if (level == 0 && l->copied) break;
+        if (!grf_lookup_agrees(l, at, (uint32_t)grf_lookup_length(level))) continue;
+        l->copied = at;
+        l->astray = 0;
+        return level;
+    }
+    for (uint32_t i = 0; l->copied && i <= 2 * GRF_LOOKUP_NEAR; i++) {
+        uint32_t at = l->copied + (i & 1 ? (i + 1) / 2 : 0u - i / 2);       /* 0, 1, -1, 2, ... */
+        if (!grf_lookup_agrees(l, at, 1)) continue;
+        l->copied = at;
+        return GRIFFIN_LOOKUP_LENGTHS;
+    }
+    return grf_lookup_agrees(l, l->copied, 0) ? GRIFFIN_LOOKUP_LENGTHS + 1 : -1;
+}
+
+static int grf_lookup_check(const griffin_lookup *l) {
+    return l && l->memory && l->size > 0 && l->size <= 1 << 28 && !(l->size & (l->size - 1));
+}
+
+/* ---- draft ---- */
+
+static int grf_draft_check(const griffin_draft *d) {
+    return d && d->context && d->state && d->mark && d->logits && d->known >= 0 && d->drafted >= 0
+        && d->known <= GRIFFIN_DRAFT_TOKENS && d->fed >= 0 && d->fed <= GRIFFIN_DRAFT_TOKENS
+        && d->cost >= 0;
+}
+
+/* Brings the draft's state behind all known tokens, and sets the mark there. If it has fed other
+ * tokens or more, it goes back to the mark first. */
+static int grf_draft_catch_up(griffin_draft *d) {
+    const griffin_model *m = d->context->model;
+    int error = GRIFFIN_OK;
+    if (d->fed && (d->astray || d->fed >= d->known)) {
+        error = griffin_rewind(m, d->state, d->mark);
+        d->fed = 0;
+    }
+    if (!error && d->known > d->fed)
+        error = griffin_prefill(d->context, d->state, d->tokens + d->fed, d->known - d->fed,
+                                d->logits);
+    if (!error) error = griffin_mark(m, d->state, d->mark);
+    if (!error) d->known = d->fed = d->astray = 0;
+    return error;
 }
 
 /* ================================================================= >>gguf
@@ -3666,7 +4186,8 @@ static const grf_format grf_formats[] = {
     {  8, "q8_0",  32,  34 }, {  2, "q4_0",  32,  18 }, {  3, "q4_1",  32,  20 },
     {  6, "q5_0",  32,  22 }, {  7, "q5_1",  32,  24 }, { 12, "q4_k", 256, 144 },
     { 13, "q5_k", 256, 176 }, { 14, "q6_k", 256, 210 },
-    {  9, "q8_1", 0, 0 }, { 10, "q2_k", 0, 0 }, { 11, "q3_k", 0, 0 }, { 15, "q8_k", 0, 0 },
+    { 10, "q2_k", 256,  84 }, { 11, "q3_k", 256, 110 },
+    {  9, "q8_1", 0, 0 }, { 15, "q8_k", 0, 0 },
     { 25, "i16",  0, 0 }, { 26, "i32",  0, 0 }, { 27, "i64",  0, 0 }, { 28, "f64",  0, 0 }
 };
 
@@ -4407,7 +4928,7 @@ static int grf_check_architecture(const grf_gguf *file, const grf_host *host) {
                         "'griffin convert OLD NEW' with --config or --preset adds what is missing");
     if (length == 7 && memcmp(text, "griffin", 7) == 0) return GRIFFIN_OK;
     return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "architecture '%t': this library runs 'griffin'; "
-                    "if it is a recurrentgemma, " GRF_CONVERT, text, (size_t)length);
+                    "if it is a llama or a recurrentgemma, " GRF_CONVERT, text, (size_t)length);
 }
 
 /* Files of older versions and of other programs hold their matrices otherwise. They are refused by
@@ -5760,7 +6281,7 @@ static uint64_t grf_encoder_lay_out(grf_encoder *e, void *base, uint64_t bytes, 
  * of them as bytes. Only by score, symbols are whole characters. */
 static uint64_t grf_encoder_bound(const grf_vocab *v, uint64_t length) {
     uint64_t symbols = (uint64_t)grf_min64((int64_t)length, GRF_MOST_TEXT - 1) + 1;
-    if (v->each_stretch) symbols *= 2;
+    if (v->each_stretch && v->first_added < v->count) symbols *= 2;
     symbols = (uint64_t)grf_min64((int64_t)(symbols * v->growth), GRF_MOST_TEXT);
     uint64_t bytes = (uint64_t)grf_min64((int64_t)(3 * symbols), GRF_MOST_TEXT);
     grf_encoder e;
@@ -6495,10 +7016,11 @@ static int grf_model_describe(griffin_model *m) {
     m->info.pad         = m->vocab->count ? m->vocab->pad : -1;
     m->info.add_bos = m->vocab->add_bos;
     m->info.fingerprint = grf_model_fingerprint(m);
-    int attention = m->layout.attention_layers > 0;     /* without it these options change nothing */
-    uint64_t keys = (uint64_t)(attention ? m->info.attn_keys : m->info.config.window + 1);
-    m->layout.saved_tag = 1 | grf_hash_number(m->info.fingerprint, attention
-                                              ? keys | (uint64_t)m->info.kv_type << 32 : keys);
+    uint64_t options = (uint64_t)m->info.config.window + 1;     /* without attention they change
+                                                                 * nothing, and this stands */
+    if (m->layout.attention_layers)
+        options = (uint64_t)m->info.attn_keys | (uint64_t)m->info.kv_type << 32;
+    m->layout.saved_tag = 1 | grf_hash_number(m->info.fingerprint, options);
     m->layout.tag = grf_hash_number(m->layout.saved_tag, (uint64_t)m->layout.rewind) | 1;
     return error;
 }
@@ -6915,8 +7437,8 @@ GRIFFIN_API int griffin_begin(griffin_context *c, const griffin_span *spans, int
     if (error) return error;
     int64_t rows = 0;
     if (c->no_slices)
-        return grf_fail(&c->model->host, GRIFFIN_E_SPACE, "griffin_begin: the context was made with "
-                        "no_slices, and has no room for states that may be dropped");
+        return grf_fail(&c->model->host, GRIFFIN_E_SPACE, "griffin_begin: the context was made "
+                        "with no_slices and has no room for what may be dropped");
     for (int i = 0; i < count; i++) rows += spans[i].count;
     if (rows > c->max_rows || count > c->max_spans)
         return grf_fail(&c->model->host, GRIFFIN_E_SPACE,
@@ -6931,7 +7453,7 @@ GRIFFIN_API int griffin_begin(griffin_context *c, const griffin_span *spans, int
 GRIFFIN_API int griffin_advance(griffin_context *c, int units) {
     if (!c) return GRIFFIN_E_ARGUMENT;
     if (units < 0) return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT, "%d units", units);
-    if (c->spans == 0) return 0;
+    if (c->spans == 0 || c->op == c->model->n_ops) return 0;
     int error = grf_pass_check(c);
     if (error) { c->spans = 0; return error; }
     grf_pass_run(c, units);
@@ -6939,7 +7461,7 @@ GRIFFIN_API int griffin_advance(griffin_context *c, int units) {
 }
 
 GRIFFIN_API const char *griffin_unit_name(const griffin_context *c) {
-    return c && c->spans ? grf_op_types[c->model->ops[c->op].kind].name : NULL;
+    return c && c->spans && c->op < c->model->n_ops ? grf_op_types[c->model->ops[c->op].kind].name : NULL;
 }
 
 GRIFFIN_API int griffin_run(griffin_context *c, const griffin_span *spans, int count) {
@@ -6991,6 +7513,175 @@ GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *
     }
     griffin_accept(sampler, token);
     return token;
+}
+
+/* ---- guessing ---- */
+
+GRIFFIN_API float *griffin_guess_logits(griffin_guess *g) {
+    if (grf_guess_check(g)) return NULL;
+    int V = g->model->info.config.vocab;
+    if (!g->ready || !g->certain) return g->logits + g->row * (int64_t)V;
+    memset(g->logits, 0, (size_t)V * sizeof *g->logits);
+    return g->logits;
+}
+
+GRIFFIN_API int griffin_guess_take(griffin_guess *g, int32_t token) {
+    int error = grf_guess_check(g);
+    if (error) return error;
+    int right = g->guesses && g->tokens[g->known] == token, accepted = right && g->running;
+    if (token < 0 || token >= g->model->info.config.vocab)
+        return grf_fail(&g->model->host, GRIFFIN_E_ARGUMENT, "guess: there is no token %d", token);
+    if (!accepted && g->known) error = grf_guess_follow_state(g);
+    if (error) return error;
+    if (!accepted && g->known == g->room)
+        return grf_fail(&g->model->host, GRIFFIN_E_SPACE, "guess: %d tokens wait for a pass",
+                        g->known);
+    if (g->guesses && !g->certain && g->odds) grf_odds_learn(g->odds, right);
+    if (g->known == 0) { g->position = g->state->position; g->history = g->state->history; }
+    if (accepted) g->balance += g->saving;
+    else if (g->running && g->again)
+        g->balance -= grf_guess_row_cost(g) * (float)g->known;
+    g->balance += GRF_GUESS_LOSS;
+    if (g->balance > GRF_GUESS_CREDIT) g->balance = GRF_GUESS_CREDIT;
+    g->tokens[g->known++] = token;
+    if (!accepted) {
+        g->guesses = g->running = g->certain = g->ready = 0;
+        return 0;
+    }
+    g->accepted++;
+    g->guesses--;
+    g->running--;
+    if (g->certain) g->certain--;
+    else g->row++;
+    return 1;
+}
+
+GRIFFIN_API int griffin_guess_add(griffin_guess *g, int32_t token, griffin_odds *odds) {
+    int error = grf_guess_check(g);
+    if (error) return error;
+    if (token < 0 || token >= g->model->info.config.vocab)
+        return grf_fail(&g->model->host, GRIFFIN_E_ARGUMENT, "guess: there is no token %d", token);
+    int uncertain = g->guesses - g->certain, certain = g->certain + !odds;
+    if (g->known == 0 || g->ready || (uncertain && odds != g->odds)
+        || 1 + uncertain + (odds != NULL) + (certain > 0) > g->rows
+        || g->known + g->guesses + 1 >= g->room) return 0;
+    g->odds = odds;
+    g->certain = certain;
+    g->tokens[g->known + g->guesses++] = token;
+    return 1;
+}
+
+GRIFFIN_API int griffin_guess_begin(griffin_context *c, griffin_guess *g, int count) {
+    return grf_guess_begin(c, g, count, 0);
+}
+
+GRIFFIN_API int griffin_guess_run(griffin_context *c, griffin_guess *g, int count) {
+    int left = grf_guess_begin(c, g, count, 1);
+    if (left > 0) grf_pass_run(c, INT_MAX);
+    return left < 0 ? left : GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_guess_time(griffin_guess *g, double time) {
+    int error = grf_guess_check(g);
+    if (error) return error;
+    if (!g->ready || !(time > 0 && time < 1e30)) return GRIFFIN_OK;
+    grf_guess_measure(g, (float)(g->known + g->running - 1), (float)time);
+    return GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_guess_finish(griffin_context *c, griffin_guess *g) {
+    int error = grf_guesses_check(c, g, 1);
+    if (!error) error = grf_guess_settle(c, g);
+    if (error) return error;
+    int V = c->model->info.config.vocab, there = g->known == 0 || (g->ready && !g->certain);
+    g->guesses = g->running = g->certain = 0;
+    griffin_span span = grf_guess_span(g, g->known);
+    if (!there) span.logits = g->logits;
+    if (g->known) error = griffin_run(c, &span, 1);
+    if (error) return error;
+    if (there) memmove(g->logits, g->logits + g->row * (int64_t)V, (size_t)V * sizeof *g->logits);
+    g->known = g->row = g->ready = 0;
+    return GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_lookup_add(griffin_lookup *l, const int32_t *tokens, int count) {
+    if (!grf_lookup_check(l) || count < 0 || (!tokens && count)) return GRIFFIN_E_ARGUMENT;
+    for (int i = 0; i < count; i++) {
+        l->memory[l->count++ & (uint32_t)(l->size - 1)] = tokens[i];
+        for (int level = 0; level < GRIFFIN_LOOKUP_LENGTHS; level++) {
+            int32_t *entry = grf_lookup_entry(l, level);
+            l->found[level] = entry ? *entry : 0;
+            if (entry) *entry = (int32_t)l->count;
+        }
+        l->copied = l->copied && ++l->astray < GRF_LOOKUP_LOST ? l->copied + 1 : 0;
+    }
+    return GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_lookup_guess(griffin_lookup *l, griffin_guess *g) {
+    int before = g ? g->guesses : 0;
+    if (!grf_lookup_check(l) || grf_guess_check(g)) return GRIFFIN_E_ARGUMENT;
+    int level = grf_lookup_find(l);
+    if (level < 0) return 0;
+    for (uint32_t at = l->copied, i = 0; ; i++) {
+        const int32_t *guess = g->tokens + g->known;
+        int32_t token = i < l->count - at ? grf_lookup_token(l, at + i)
+                                          : guess[i - (l->count - at)];
+        if (i < (uint32_t)before ? token != guess[i]
+                                 : griffin_guess_add(g, token, &l->odds[level]) <= 0) break;
+    }
+    return g->guesses - before;
+}
+
+static int grf_draft_same_token(const griffin_model *a, const griffin_model *b, int32_t token) {
+    const grf_piece *p = &a->vocab->pieces[token], *q = &b->vocab->pieces[token];
+    return p->length == q->length && p->type == q->type
+        && memcmp(p->text, q->text, p->length) == 0;
+}
+
+GRIFFIN_API int griffin_draft_check(const griffin_model *model, const griffin_model *smaller) {
+    if (!model || !smaller) return GRIFFIN_E_ARGUMENT;
+    const griffin_info *a = &model->info, *b = &smaller->info;
+    int same = a->config.vocab == b->config.vocab && a->tokens == b->tokens && a->eos == b->eos
+            && a->end_of_turn == b->end_of_turn;
+    for (int32_t i = 0; same && i < a->tokens; i++) same = grf_draft_same_token(model, smaller, i);
+    if (same) return GRIFFIN_OK;
+    return grf_fail(&model->host, GRIFFIN_E_MISMATCH,
+                    "draft: the vocabulary of the smaller model is another");
+}
+
+GRIFFIN_API int griffin_draft_take(griffin_draft *d, int32_t token) {
+    int error = grf_draft_check(d) ? GRIFFIN_OK : GRIFFIN_E_ARGUMENT;
+    if (!error && d->known == GRIFFIN_DRAFT_TOKENS) error = grf_draft_catch_up(d);
+    if (error) return error;
+    if (d->known < d->fed && d->tokens[d->known] != token) d->astray = 1;
+    d->tokens[d->known++] = token;
+    d->drafted = 0;
+    return GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_draft_next(griffin_draft *d, griffin_guess *g, griffin_sampler *sampler) {
+    int error = grf_draft_check(d) && sampler ? grf_guess_check(g) : GRIFFIN_E_ARGUMENT;
+    if (error || g->guesses != d->drafted) return error;    /* others have guessed */
+    const griffin_model *m = d->context->model;
+    float cost = d->cost > 0 ? d->cost : (float)m->info.file_bytes / (float)g->model->info.file_bytes;
+    int most = (int)grf_min64(g->rows, grf_min64(m->info.rewind, GRIFFIN_DRAFT_TOKENS) + 1) - 1;
+    if (grf_guess_worth(g, &d->odds, most, 1, grf_guess_row_cost(g) + cost) <= d->drafted) {
+        if (d->drafted == 0) grf_odds_forget(&d->odds);
+        return 0;
+    }
+    if (d->drafted == 0) error = d->known ? grf_draft_catch_up(d) : GRIFFIN_E_ARGUMENT;
+    else {
+        d->tokens[d->fed] = g->tokens[g->known + g->guesses - 1];
+        error = griffin_step(d->context, d->state, d->tokens[d->fed], d->logits);
+        d->fed += !error;
+    }
+    if (error) return error;
+    g->balance -= cost;
+    int32_t token = griffin_sample(m, sampler, d->logits);
+    error = token < 0 ? token : griffin_guess_add(g, token, &d->odds);
+    d->drafted += error == 1;
+    return error;
 }
 
 /* ---- text ---- */
@@ -7184,8 +7875,6 @@ GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *p
  *     GV_INT_ROWS      vectors of sums in registers, with quantised weights two more of integers
  *     GV_QUERIES       queries of attention that are multiplied at once with four keys
  *     GV_VALUE_VECTORS vectors of a value that attention adds up at once
- *     GV_OUTER_KEYS    rows of a state S that the outer product keeps in registers, and how many
- *     GV_OUTER_VECTORS vectors of each: 1 or 2
  *     GV_BYTE_ZERO     128 or 0: what a weight of q8_0 has added to it after gi_byte. Tiles hold
  *                      weights + 128, for sets whose gi_dot4 multiplies unsigned with signed bytes.
  *                      Where gi_dot4 multiplies signed bytes only, gi_byte takes the 128 off
@@ -7277,8 +7966,6 @@ static grf_ahead grf_look_ahead(const uint8_t *part, int64_t part_bytes, int ste
 #define GV_INT_ROWS      1
 #define GV_QUERIES       1
 #define GV_VALUE_VECTORS 1
-#define GV_OUTER_KEYS    1
-#define GV_OUTER_VECTORS 1
 #define GV_BYTE_ZERO     128
 #define GV_PAIRS         0
 #define GV_SUM4          0
@@ -7367,8 +8054,6 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
 #define GV_INT_ROWS      2
 #define GV_QUERIES       1
 #define GV_VALUE_VECTORS 4
-#define GV_OUTER_KEYS    4
-#define GV_OUTER_VECTORS 1
 #define GV_BYTE_ZERO     0
 #define GV_PAIRS         1
 #define GV_SUM4          0
@@ -7488,8 +8173,6 @@ GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
 #define GV_INT_ROWS      6
 #define GV_QUERIES       5
 #define GV_VALUE_VECTORS 8
-#define GV_OUTER_KEYS    8
-#define GV_OUTER_VECTORS 2
 #define GV_BYTE_ZERO     128
 #define GV_PAIRS         0
 #define GV_SUM4          1
@@ -7575,8 +8258,6 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
 #define GV_INT_ROWS      2
 #define GV_QUERIES       1
 #define GV_VALUE_VECTORS 4
-#define GV_OUTER_KEYS    4
-#define GV_OUTER_VECTORS 1
 #define GV_BYTE_ZERO     0
 #define GV_PAIRS         1
 #define GV_SUM4          0
@@ -7716,8 +8397,6 @@ GV_INLINE gi   gi_dot4(gi sum, gi w, gi x) {
 #define GV_INT_ROWS      2
 #define GV_QUERIES       1
 #define GV_VALUE_VECTORS 1
-#define GV_OUTER_KEYS    1
-#define GV_OUTER_VECTORS 1
 #define GV_BYTE_ZERO     128
 #define GV_PAIRS         0
 #define GV_SUM4          0
@@ -7873,9 +8552,10 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
  * that of the set `bytes`. */
 #define GRF_KERNELS(name, base, bytes) { name, \
     grf_float_tile_##base, grf_int_tile_##bytes, grf_quantise_##base, grf_norm_row_##base, \
-    grf_layer_norm_##base, grf_conv_row_##base, grf_rglru_row_##base, grf_rope_angles_##base, grf_rope_head_##base, \
-    grf_attend_##base, grf_gates_##base, grf_outer_##base, grf_activate_##base, grf_multiply_##base, grf_finish_##base, \
-    grf_soft_cap_##base, grf_exp_shifted_##base }
+    grf_layer_norm_##base, grf_conv_row_##base, grf_rglru_row_##base, grf_rope_angles_##base, \
+    grf_rope_head_##base, grf_attend_##base, grf_gates_##base, grf_outer_##base, \
+    grf_activate_##base, grf_multiply_##base, grf_finish_##base, grf_soft_cap_##base, \
+    grf_exp_shifted_##base }
 
 /* The sets that are compiled, the best first. */
 static const struct grf_set { griffin_cpu cpu; grf_kernels kernels; } grf_sets[] = {
@@ -8316,60 +8996,42 @@ GV_KERNEL void GV(gates)(float *q, float *f, float *k, const float *lower, const
     }
 }
 
-/* S[d][e] = f[d] S[d][e] + k[d] v[e], then o[e] += q[d] S[d][e], for rows in order and d ascending.
- * Here for all rows, so many d, and so many vectors of e, with this block of S in registers. */
-GV_INLINE void GV(outer_block)(const int keys, const int vectors, const grf_outer *a, int d,
-                               int column) {
-    const float *q = a->q + d, *k = a->k + d, *f = a->f + d, *v = a->v + column;
-    float *state = a->state + d * GRF_TILE + column, *o = a->o + column;
-    gv s[GV_OUTER_KEYS][GV_OUTER_VECTORS];
-    GRF_UNROLL for (int i = 0; i < keys; i++)
-        GRF_UNROLL for (int c = 0; c < vectors; c++)
-            s[i][c] = gv_load(state + i * GRF_TILE + 16 * c);
-    for (int t = 0; t < a->rows; t++) {
-        gv value[GV_OUTER_VECTORS], out[GV_OUTER_VECTORS];
-        GRF_UNROLL for (int c = 0; c < vectors; c++) {
-            value[c] = gv_load(v + 16 * c);
-            out[c] = gv_load(o + 16 * c);
-        }
-        GRF_UNROLL for (int i = 0; i < keys; i++)
-            GRF_UNROLL for (int c = 0; c < vectors; c++) {
-                s[i][c] = gv_fma(gv_set(f[i]), s[i][c], gv_mul(gv_set(k[i]), value[c]));
-                out[c] = gv_fma(gv_set(q[i]), s[i][c], out[c]);
-            }
-        GRF_UNROLL for (int c = 0; c < vectors; c++) gv_store(o + 16 * c, out[c]);
-        q += a->q_stride; k += a->k_stride; f += a->f_stride; v += GRF_TILE; o += GRF_TILE;
-    }
-    GRF_UNROLL for (int i = 0; i < keys; i++)
-        GRF_UNROLL for (int c = 0; c < vectors; c++)
-            gv_store(state + i * GRF_TILE + 16 * c, s[i][c]);
-}
+/* For each row, with d ascending: S[d][e] = f[d] S[d][e] + k[d] v[e] and o[e] += q[d] S[d][e]. S
+ * goes by once for `rows` rows, a constant at every call, whose o is in registers. Two rows hide
+ * the latency of their sums. More rows, or blocks of S in registers for all rows, were not faster:
+ * q, k and f of rows that are a power of two apart meet in the same lines of the first cache. */
+#define GRF_OUTER_ROWS 2
 
-/* One row, all d: S goes by once, and o stays in registers. */
-GV_INLINE void GV(outer_row)(const grf_outer *a) {
-    gv v0 = gv_load(a->v), v1 = gv_load(a->v + 16), o0 = gv_load(a->o), o1 = gv_load(a->o + 16);
-    float *s = a->state;
+GV_INLINE void GV(outer_rows)(const int rows, const grf_outer *a, int row) {
+    const float *q = a->q + row * a->q_stride, *k = a->k + row * a->k_stride;
+    const float *f = a->f + row * a->f_stride, *v = a->v + row * GRF_TILE;
+    float *s = a->state, *o = a->o + row * GRF_TILE;
+    gv low[GRF_OUTER_ROWS], high[GRF_OUTER_ROWS];           /* of o: columns 0 to 15, 16 to 31 */
+    GRF_UNROLL for (int m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
     for (int d = 0; d < a->keys; d++, s += GRF_TILE) {
-        gv f = gv_set(a->f[d]), k = gv_set(a->k[d]), q = gv_set(a->q[d]);
-        gv s0 = gv_fma(f, gv_load(s), gv_mul(k, v0));
-        gv s1 = gv_fma(f, gv_load(s + 16), gv_mul(k, v1));
+        gv s0 = gv_load(s), s1 = gv_load(s + 16);
+        GRF_UNROLL for (int m = 0; m < rows; m++) {
+            gv qm = gv_set(q[m * a->q_stride + d]), km = gv_set(k[m * a->k_stride + d]);
+            gv fm = gv_set(f[m * a->f_stride + d]);
+            s0 = gv_fma(fm, s0, gv_mul(km, gv_load(v + m * GRF_TILE)));
+            s1 = gv_fma(fm, s1, gv_mul(km, gv_load(v + m * GRF_TILE + 16)));
+            low[m] = gv_fma(qm, s0, low[m]);
+            high[m] = gv_fma(qm, s1, high[m]);
+        }
         gv_store(s, s0);
         gv_store(s + 16, s1);
-        o0 = gv_fma(q, s0, o0);
-        o1 = gv_fma(q, s1, o1);
     }
-    gv_store(a->o, o0);
-    gv_store(a->o + 16, o1);
+    GRF_UNROLL for (int m = 0; m < rows; m++) {
+        gv_store(o + m * GRF_TILE, low[m]);
+        gv_store(o + m * GRF_TILE + 16, high[m]);
+    }
 }
 
 GV_KERNEL void GV(outer)(const grf_outer *a) {
-    if (a->rows == 1) { GV(outer_row)(a); return; }
-    for (int column = 0; column < GRF_TILE; column += 16 * GV_OUTER_VECTORS) {
-        int d = 0;
-        for (; d + GV_OUTER_KEYS <= a->keys; d += GV_OUTER_KEYS)
-            GV(outer_block)(GV_OUTER_KEYS, GV_OUTER_VECTORS, a, d, column);
-        for (; d < a->keys; d++) GV(outer_block)(1, GV_OUTER_VECTORS, a, d, column);
-    }
+    int row = 0;
+    for (; row + GRF_OUTER_ROWS <= a->rows; row += GRF_OUTER_ROWS)
+        GV(outer_rows)(GRF_OUTER_ROWS, a, row);
+    for (; row < a->rows; row++) GV(outer_rows)(1, a, row);
 }
 
 /* ---- attention ------------------------------------------------------------------------------ */
@@ -8709,8 +9371,6 @@ GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, c
 #undef GV_INT_ROWS
 #undef GV_QUERIES
 #undef GV_VALUE_VECTORS
-#undef GV_OUTER_KEYS
-#undef GV_OUTER_VECTORS
 #undef GV_BYTE_ZERO
 #undef GV_PAIRS
 #undef GV_IN_PAIRS
@@ -8718,6 +9378,7 @@ GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, c
 #undef GV_UNROLL_BLOCK
 #undef GV_FETCH_BLOCK
 #undef GV_FMAF
+#undef GRF_OUTER_ROWS
 
 #endif /* GRF_ISA */
 

@@ -4,8 +4,8 @@
  *     ./crowd examples/models/storyteller.gguf examples/personas/wolf.persona ...
  *
  * What all of them know is read once, in each persona that is named; memcpy makes a crowd of these
- * minds. They hear their own names and answer, all in one griffin_run a word. Then each of them does
- * so again alone: same bits. */
+ * minds. They hear their own names and answer, all in one griffin_run a word. Then each of them
+ * does so again alone: same bits. */
 
 #define GRIFFIN_IMPLEMENTATION
 #include "../griffin.h"

@@ -15,9 +15,10 @@
 #     spills           sums of the kernels stay in registers
 #     fuzz             each fuzzer for $(SECONDS) seconds
 #     sizes            not a check: bytes of the compiled library
+#     real-model       not in check-all: fetches a model that others have trained, and talks to it
 
-check-all: sanitizers platforms tests-elsewhere same-bits fuzz valgrind web-test love-test lint spills \
-           windows-stack symbols headers-clang
+check-all: sanitizers platforms tests-elsewhere same-bits fuzz valgrind web-test love-test lint \
+           spills windows-stack symbols headers-clang
 
 # ---- the library, compiled in other ways -------------------------------------------------------
 # COMPILER-STANDARD-OPTIMISATION; warnings are errors. Each must give the bits that
@@ -117,6 +118,14 @@ love-test: love-files build/love_native
 build/love_native: tests/love_native.c griffin.h
 	$(CC) $(STANDARD) -O1 $(WARNINGS) $< -lm -o $@
 
+# ---- a real model ------------------------------------------------------------------------------
+
+real-model: build/griffin $(BUILD)/tests/real_model
+	@sh tests/real_model.sh
+
+$(BUILD)/tests/real_model: $(BUILD)/tests/real_model.o $(LIBRARY)
+	$(CC) $(CFLAGS) $(OPENMP) $^ -lm -o $@
+
 # ---- the tests once more -----------------------------------------------------------------------
 # Each of these has a build of its own, in build/NAME.
 
@@ -190,4 +199,5 @@ $(BUILD)/tests/fuzz_%.fuzzed: $(BUILD)/tests/fuzz_% FORCE
 
 .PHONY: check-all same-bits headers-clang symbols spills sizes platforms \
         $(PLATFORMS:%=platform-%) windows-stack web-test love-test tests-elsewhere test-gcc-O0 \
-        test-clang-O3 sanitizers test-asan test-ubsan test-tsan valgrind lint fuzz run-fuzzers
+        test-clang-O3 sanitizers test-asan test-ubsan test-tsan valgrind lint fuzz run-fuzzers \
+        real-model

@@ -1,5 +1,5 @@
-/* love_native.c - what the three of examples/love say, told in the plainest way, for tests/love.sh to
- * compare with: each mind reads by itself, a token at a time, in full steps.
+/* love_native.c - what the three of examples/love say, told in the plainest way, for tests/love.sh
+ * to compare with: each mind reads by itself, a token at a time, in full steps.
  *
  *     love_native MODEL SEED TOKENS PERSONA PERSONA PERSONA
  *

@@ -299,6 +299,16 @@ static void test_json(void) {
     check_json(ops, 12);
 }
 
+/* Three grammars, in the vocabulary of a file and in a made-up one. */
+static void test_masks(void) {
+    const char *const file[] = { "bench", "examples/models/storyteller.gguf", "--masks", "-r", "1",
+                                 "-o", "json", NULL };
+    const char *const made_up[] = { "bench", "--masks", "--vocab", "3000", "-r", "1", "-o", "json",
+                                    NULL };
+    check_json(file, 3);
+    check_json(made_up, 3);
+}
+
 static void test_csv(void) {
     const char *const words[] = { "bench", "-m", MODEL, "-p", "4", "-n", "2", "-r", "2", "-t", "1",
                                   "-o", "csv", NULL };
@@ -376,6 +386,7 @@ int main(void) {
     RUN(test_quantiles);
     RUN(test_units_have_names);
     RUN(test_json);
+    RUN(test_masks);
     RUN(test_csv);
     RUN(test_wrong_words);
     RUN(test_plots);

@@ -1,6 +1,6 @@
 /* Promise: the kin of Griffin are what their papers say. HGRN2 and SUPRA agree with a reference in
- * double (tests/data/hgrn2-* and supra-*), logits and final states; shapes that are none are refused
- * with the name of the tensor or number; memory is what the manual says. */
+ * double (tests/data/hgrn2-* and supra-*), logits and final states. Shapes that are none are refused
+ * with the name of the tensor or number. Memory is what the manual says. */
 
 #include "model.h"
 
@@ -94,8 +94,8 @@ static void check_golden(int index) {
     for (int i = 0; i < COUNT(chunks); i++) {
         memset(s, 0, griffin_state_size(m));
         run_chunks(m, c, s, g.tokens, g.count, chunks[i], again);
-        CHECK(first_difference(logits, again, g.count, vocabulary(m)) < 0 && same_states(m, s, first),
-              "%s in chunks of %d", g.name, chunks[i]);
+        CHECK(first_difference(logits, again, g.count, vocabulary(m)) < 0
+              && same_states(m, s, first), "%s in chunks of %d", g.name, chunks[i]);
     }
     free(c); free(first); free(s); free(logits); free(again); free(want.at);
     griffin_close(m);

@@ -1,7 +1,7 @@
-/* Promise: griffin persona learns a first state, and what it writes is a saved state like any other.
+/* Promise: griffin persona learns a first state; what it writes is a saved state like any other.
  * The net's state means to the library what it means to the net; a learned one predicts its text
- * better than none; the same seed gives the same bytes; what does not fit is refused with words, and
- * Ctrl-C leaves the best so far. The gradient itself: test_train_gradients.c. */
+ * better than none; the same seed gives the same bytes; what does not fit is refused with words,
+ * and Ctrl-C leaves the best so far. The gradient itself: test_train_gradients.c. */
 
 #include "griffin.h"
 #include "test.h"
@@ -118,17 +118,19 @@ static void make_models(void) {
     CHECK(call(command_train, "train " WORK "both.txt -o " MODEL TINY) == 0, "a model");
     CHECK(call(command_train, "train " WORK "both.txt -o " WORK "other.gguf --seed 9" TINY) == 0,
           "another");
+    CHECK(call(command_train, "train " WORK "both.txt -o " WORK "kin.gguf" TINY "--blocks rahs "
+               "--steps 20") == 0, "one with states that are matrices");
     CHECK(call(command_convert, "convert " MODEL " " WORK "q8.gguf --type q8_0 -q") == 0, "q8_0");
 }
 
 /* ---- what a state means ---------------------------------------------------------------------- */
 
 static void make_kin(void) {
-    CHECK(call(command_train, "train " WORK "both.txt -o " WORK "hgrn2.gguf --preset tiny --width 64"
-               " --heads 2 --layers 2 --kind hgrn2 --vocab 300 --batch 4 --length 32 --threads 1"
+    CHECK(call(command_train, "train " WORK "both.txt -o " WORK "hgrn2.gguf --preset tiny"
+               " --width 64 --heads 2 --layers 2 --kind hgrn2 --vocab 300 --batch 4 --length 32 --threads 1"
                " --steps 20") == 0, "hgrn2");
-    CHECK(call(command_train, "train " WORK "both.txt -o " WORK "supra.gguf --preset tiny --width 80"
-               " --heads 2 --layers 2 --kind supra --vocab 300 --batch 4 --length 32 --threads 1"
+    CHECK(call(command_train, "train " WORK "both.txt -o " WORK "supra.gguf --preset tiny"
+               " --width 80 --heads 2 --layers 2 --kind supra --vocab 300 --batch 4 --length 32 --threads 1"
                " --steps 20") == 0, "supra");
 }
 
@@ -158,8 +160,8 @@ static double distance(const float *a, const float *b, int count) {
     return most;
 }
 
-/* The net's state after `rows` tokens, taken over, predicts as the library's own does, and is at the
- * same position. */
+/* The net's state after `rows` tokens, taken over, predicts as the library's own does, and is at
+ * the same position. */
 static void check_meaning(const char *model, int rows, griffin_kv_type kv_type, double tolerance) {
     mind m;
     unsigned char *data = NULL;
@@ -194,6 +196,8 @@ static void test_meaning(void) {
     check_meaning(MODEL, 12, GRIFFIN_KV_F32, 2e-4);
     check_meaning(MODEL, 20, GRIFFIN_KV_F32, 2e-4);                /* more than the window */
     check_meaning(MODEL, 5, GRIFFIN_KV_BF16, 2e-2);
+    check_meaning(WORK "kin.gguf", 1, GRIFFIN_KV_F32, 2e-4);
+    check_meaning(WORK "kin.gguf", 20, GRIFFIN_KV_F32, 2e-4);
 }
 
 /* ---- learning -------------------------------------------------------------------------------- */

@@ -1,15 +1,16 @@
 /* test_tokenizer_forms.c - the tokenizers that Llama, Mistral, SmolLM and their kin come with: what
  * the converter makes of their files gives the tokens that the reference tokenizers give.
  *
- * tests/data/forms has a byte-level tokenizer (words.json), one with U+2581 for spaces (spaces.json)
- * and the SentencePiece model that the latter was made from. Each is edited into the forms in which
- * such files come. tests/tokenizer_cases.py wrote the data, and says what a line of cases is. */
+ * tests/data/forms has a byte-level tokenizer (words.json), one with U+2581 for spaces
+ * (spaces.json) and the SentencePiece model that the latter was made from. Each is edited into the
+ * forms in which such files come. chat.tsv has conversations as the chat templates of such models
+ * write them. tests/tokenizer_cases.py wrote the data, and says what a line of cases is. */
 
 #include "griffin.h"
 #include "test.h"
+#include "tools/commands/turns.h"
 #include "tools/convert/added_tokens.h"
 #include "tools/convert/checkpoint.h"
-#include "tools/shared/host.h"
 
 #include <sys/stat.h>
 
@@ -23,17 +24,23 @@ static griffin_model *model;
 static gguf_writer file;                    /* a file without tensors, in memory */
 static report message;
 static int32_t tokens[ROOM];
+static const char *chat_template;           /* of the next file; null: none */
 
-/* ---- from a tokenizer to a model without a network -------------------------------------------- */
+/* ---- from a tokenizer to a model without a network ------------------------------------------- */
 
-static int open_written(const vocabulary *v) {
+static int open_written(vocabulary *v) {
     griffin_options options;
     memset(&options, 0, sizeof options);
     options.directory_only = 1;
     options.error = message.text;
     options.error_size = sizeof message.text;
     memset(&file, 0, sizeof file);
-    vocabulary_write(v, NULL, &file);
+    if (chat_template) {
+        int spaces = !v->byte_level;
+        v->bos = spaces ? 1 : vocabulary_find(v, "<|begin_of_text|>", 17, 0);
+        v->eos = spaces ? 2 : vocabulary_find(v, "<|end_of_text|>", 15, 0);
+    }
+    vocabulary_write(v, chat_template, &file);
     message.text[0] = 0;
     if (gguf_open(&file, NULL, &message) != 0) return -1;
     if (griffin_open_memory(&model, file.image.data, file.image.size, &options) != 0) return -1;
@@ -61,57 +68,61 @@ static int open_tokenizer(const char *path) {
 
 typedef struct form {
     const char *name, *normalizer, *pre_tokenizer, *decoder;
-    int merged, lacking;                    /* no ignore_merges; no piece for the byte 0x01 */
+    int edits;                              /* bits: */
 } form;
+
+enum { MERGED = 1,                          /* no ignore_merges, */
+       LACKING = 2,                         /* no piece for the byte 0x01, */
+       PLAIN = 4 };                         /* [INST] is no token */
 
 #define SEQUENCE(kind, steps) "{\"type\":\"Sequence\",\"" kind "\":[" steps "]}"
 #define LEVEL(regex) "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":" regex "}"
 #define DIGITS       "{\"type\":\"Digits\",\"individual_digits\":true}"
 #define SPLIT(regex) "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" regex "\"}," \
                      "\"behavior\":\"Isolated\",\"invert\":false}"
-#define GPT2         "'s|'t|'re|'ve|'m|'ll|'d| ?\\\\p{L}+| ?\\\\p{N}+| ?[^\\\\s\\\\p{L}\\\\p{N}]+|" \
-                     "\\\\s+(?!\\\\S)|\\\\s+"
+#define GPT2         "'s|'t|'re|'ve|'m|'ll|'d| ?\\\\p{L}+| ?\\\\p{N}+|" \
+                     " ?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+(?!\\\\S)|\\\\s+"
 #define META(more)   "{\"type\":\"Metaspace\",\"replacement\":\"" SP "\"" more "}"
 #define SCHEME(name) ",\"prepend_scheme\":\"" name "\""
 #define WHOLE        ",\"split\":false"
 #define REPLACE      "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"" SP "\"}"
 #define PREPEND      "{\"type\":\"Prepend\",\"prepend\":\"" SP "\"}"
-#define RESTORE      "{\"type\":\"Replace\",\"pattern\":{\"String\":\"" SP "\"},\"content\":\" \"}," \
-                     "{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}"
+#define RESTORE      "{\"type\":\"Replace\",\"pattern\":{\"String\":\"" SP "\"}," \
+                     "\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}"
 #define STRIP        "{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}"
 #define STRIPS       SEQUENCE("decoders", RESTORE "," STRIP)
 #define KEEPS        SEQUENCE("decoders", RESTORE)
 #define BY_META      SEQUENCE("decoders", "{\"type\":\"ByteFallback\"}," META())
 
 static const form words[] = {
-    {"llama3", NULL, NULL, NULL, 0, 0},
-    {"llama3-merged", NULL, NULL, NULL, 1, 0},
-    {"gpt2", NULL, LEVEL("true"), NULL, 1, 0},
-    {"gpt2-split", NULL, SEQUENCE("pretokenizers", SPLIT(GPT2) "," LEVEL("false")), NULL, 1, 0},
-    {"smollm", NULL, SEQUENCE("pretokenizers", DIGITS "," LEVEL("true")), NULL, 1, 0},
-    {"lacking", NULL, NULL, NULL, 0, 1}
+    {"llama3", NULL, NULL, NULL, 0},
+    {"llama3-merged", NULL, NULL, NULL, MERGED},
+    {"gpt2", NULL, LEVEL("true"), NULL, MERGED},
+    {"gpt2-split", NULL, SEQUENCE("pretokenizers", SPLIT(GPT2) "," LEVEL("false")), NULL, MERGED},
+    {"smollm", NULL, SEQUENCE("pretokenizers", DIGITS "," LEVEL("true")), NULL, MERGED},
+    {"lacking", NULL, NULL, NULL, LACKING}
 };
 
 static const form spaces[] = {
-    {"prepend", NULL, NULL, NULL, 0, 0},
-    {"always", "null", META(SCHEME("always") WHOLE), STRIPS, 0, 0},
-    {"first", "null", META(SCHEME("first") WHOLE), STRIPS, 0, 0},
-    {"never", "null", META(SCHEME("never") WHOLE), KEEPS, 0, 0},
-    {"old", "null", META(",\"add_prefix_space\":true"), STRIPS, 0, 0},
-    {"words-first", "null", META(SCHEME("first")), STRIPS, 0, 0},
-    {"replace", REPLACE, NULL, KEEPS, 0, 0}
+    {"prepend", NULL, NULL, NULL, 0},
+    {"always", "null", META(SCHEME("always") WHOLE), STRIPS, 0},
+    {"first", "null", META(SCHEME("first") WHOLE), STRIPS, 0},
+    {"never", "null", META(SCHEME("never") WHOLE), KEEPS, 0},
+    {"old", "null", META(",\"add_prefix_space\":true"), STRIPS, 0},
+    {"words-first", "null", META(SCHEME("first")), STRIPS, 0},
+    {"replace", REPLACE, NULL, KEEPS, 0}
 };
 
 /* The same in other words: the cases of one form hold for another spelling. */
 static const form twins[] = {
-    {"prepend", SEQUENCE("normalizers", REPLACE "," PREPEND), NULL, NULL, 0, 0},
-    {"old", "null", META(), BY_META, 0, 0},
-    {"old", "null", META(SCHEME("always") ",\"split\":true"), BY_META, 0, 0},
-    {"first", "null", META(SCHEME("first") WHOLE), BY_META, 0, 0},
+    {"prepend", SEQUENCE("normalizers", REPLACE "," PREPEND), NULL, NULL, 0},
+    {"old", "null", META(), BY_META, 0},
+    {"old", "null", META(SCHEME("always") ",\"split\":true"), BY_META, 0},
+    {"first", "null", META(SCHEME("first") WHOLE), BY_META, 0},
     {"never", "null", META(",\"add_prefix_space\":false,\"split\":false"),
-     SEQUENCE("decoders", "{\"type\":\"ByteFallback\"}," META(",\"add_prefix_space\":false")), 0, 0},
+     SEQUENCE("decoders", "{\"type\":\"ByteFallback\"}," META(",\"add_prefix_space\":false")), 0},
     {"replace", REPLACE, "{\"type\":\"Split\",\"pattern\":{\"String\":\" \"},\"behavior\":"
-     "\"MergedWithPrevious\",\"invert\":false}", KEEPS, 0, 0}
+     "\"MergedWithPrevious\",\"invert\":false}", KEEPS, 0}
 };
 
 /* The text with what lies between two marks replaced, to be freed. Frees the old one. */
@@ -134,8 +145,11 @@ static int open_form(const char *name, const form *f) {
     text = replace_between(text, "\"normalizer\":", ",\"pre_tokenizer\"", f->normalizer);
     text = replace_between(text, "\"pre_tokenizer\":", ",\"post_processor\"", f->pre_tokenizer);
     text = replace_between(text, "\"decoder\":", ",\"model\"", f->decoder);
-    text = replace_between(text, "\"ignore_merges\":", ",\"vocab\"", f->merged ? "false" : NULL);
-    if (f->lacking) text = replace_between(text, ",\"\xC4\x81", "\":", " unused");
+    if (f->edits & MERGED)
+        text = replace_between(text, "\"ignore_merges\":", ",\"vocab\"", "false");
+    for (int i = 0; i < 2 && f->edits & PLAIN; i++)
+        text = replace_between(text, i ? "\"[/" : "\"[", "]\"", "NONE");
+    if (f->edits & LACKING) text = replace_between(text, ",\"\xC4\x81", "\":", " unused");
     mkdir(TEST_TMP, 0777);
     mkdir(WORK, 0777);
     FILE *out = fopen(WORK "tokenizer.json", "wb");
@@ -145,7 +159,7 @@ static int open_form(const char *name, const form *f) {
     return open_tokenizer(WORK "tokenizer.json");
 }
 
-/* ---- cases ------------------------------------------------------------------------------------- */
+/* ---- cases ----------------------------------------------------------------------------------- */
 
 enum { FORMS = 8, FIELDS = 1 + 2 * FORMS };
 
@@ -178,7 +192,10 @@ static void check_ids(const char *name, int line, const char *ids, const char *t
     size_t used = 0;
     memset(&plain, 0, sizeof plain);
     plain.no_bos = 1;
+    plain.scratch_size = griffin_encode_size(model, size);
+    plain.scratch = malloc(plain.scratch_size);
     int n = griffin_encode(model, &plain, text, size, tokens, ROOM);
+    free(plain.scratch);
     CHECK(n >= 0 && n <= ROOM, "%s line %d: %d tokens", name, line, n);
     for (int i = 0; i < n; i++)
         used += (size_t)sprintf(list + used, i ? ",%d" : "%d", (int)tokens[i]);
@@ -281,23 +298,23 @@ static void test_names(void) {
 static void test_refused(void) {
     static const struct { const char *file, *says; form f; } cases[] = {
         {"words", "Regex", {"", NULL, SEQUENCE("pretokenizers", SPLIT("\\\\s+") "," LEVEL("false")),
-                            NULL, 0, 0}},
+                            NULL, 0}},
         {"words", "use_regex 'true'", {"", NULL, SEQUENCE("pretokenizers", SPLIT(GPT2) ","
-                                       LEVEL("true")), NULL, 0, 0}},
-        {"words", "use_regex 'false'", {"", NULL, LEVEL("false"), NULL, 0, 0}},
+                                       LEVEL("true")), NULL, 0}},
+        {"words", "use_regex 'false'", {"", NULL, LEVEL("false"), NULL, 0}},
         {"words", "Digits, Split", {"", NULL, SEQUENCE("pretokenizers", DIGITS "," SPLIT(GPT2) ","
-                                    LEVEL("false")), NULL, 0, 0}},
+                                    LEVEL("false")), NULL, 0}},
         {"words", "individual_digits 'false'", {"", NULL, SEQUENCE("pretokenizers", "{\"type\":"
-                  "\"Digits\",\"individual_digits\":false}," LEVEL("true")), NULL, 0, 0}},
-        {"words", "type 'NFC'", {"", "{\"type\":\"NFC\"}", NULL, NULL, 0, 0}},
-        {"words", "ByteLevel", {"", REPLACE, NULL, NULL, 0, 0}},
-        {"spaces", "Metaspace", {"", REPLACE, META(), STRIPS, 0, 0}},
+                  "\"Digits\",\"individual_digits\":false}," LEVEL("true")), NULL, 0}},
+        {"words", "type 'NFC'", {"", "{\"type\":\"NFC\"}", NULL, NULL, 0}},
+        {"words", "ByteLevel", {"", REPLACE, NULL, NULL, 0}},
+        {"spaces", "Metaspace", {"", REPLACE, META(), STRIPS, 0}},
         {"spaces", "keeps the space", {"", "null", META(), SEQUENCE("decoders",
-                   "{\"type\":\"ByteFallback\"}," META(SCHEME("never"))), 0, 0}},
-        {"spaces", "strips a space", {"", "null", META(SCHEME("never")), BY_META, 0, 0}},
-        {"spaces", "prepend_scheme 'last'", {"", "null", META(SCHEME("last")), STRIPS, 0, 0}},
+                   "{\"type\":\"ByteFallback\"}," META(SCHEME("never"))), 0}},
+        {"spaces", "strips a space", {"", "null", META(SCHEME("never")), BY_META, 0}},
+        {"spaces", "prepend_scheme 'last'", {"", "null", META(SCHEME("last")), STRIPS, 0}},
         {"spaces", "replacement '_'", {"", "null", "{\"type\":\"Metaspace\",\"replacement\":\"_\"}",
-                                       STRIPS, 0, 0}}
+                                       STRIPS, 0}}
     };
     for (int i = 0; i < COUNT(cases); i++) {
         int status = open_form(cases[i].file, &cases[i].f);
@@ -307,7 +324,7 @@ static void test_refused(void) {
     }
 }
 
-/* ---- other rules -------------------------------------------------------------------------------- */
+/* ---- other rules ----------------------------------------------------------------------------- */
 
 static int encode(const char *text, int continues, int no_special) {
     griffin_encoding e;
@@ -348,6 +365,157 @@ static void test_markers_as_text(void) {
     }
 }
 
+/* ---- conversations --------------------------------------------------------------------------- */
+
+enum { IN_FILE, IN_FORM, FORMAT, TEMPLATE, SYSTEM, FIRST, ANSWER, SECOND, BEGIN, ALL, CHAT_FIELDS };
+
+static const form *find_form(const char *file_name, const char *name) {
+    static const form plain = {"plain", NULL, NULL, NULL, PLAIN};
+    const form *forms = strcmp(file_name, "words") ? spaces : words;
+    int count = forms == words ? COUNT(words) : COUNT(spaces);
+    for (int i = 0; i < count; i++) if (!strcmp(forms[i].name, name)) return &forms[i];
+    return &plain;
+}
+
+/* Ids as "1,27,16"; how many there are. */
+static int read_ids(const char *text, int32_t *ids) {
+    int n = 0;
+    for (char *at = NULL; *text; text = at + (*at == ','))
+        ids[n++] = (int32_t)strtol(text, &at, 10);
+    return n;
+}
+
+/* The row of tokens is the beginning or the end of what the template gives. */
+static void check_row(const token_list *list, const char *expected, int at_end, const char *what) {
+    static int32_t ids[ROOM];
+    int n = read_ids(expected, ids), from = at_end ? n - list->count : 0;
+    int same = from >= 0 && (at_end || n == list->count)
+            && !memcmp(ids + from, list->data, (size_t)list->count * sizeof *ids);
+    CHECK(same, "%s: %d tokens of %d", what, list->count, n);
+    for (int i = 0; !same && i < list->count; i++) printf(i ? ",%d" : "%d", (int)list->data[i]);
+    if (!same) printf(" instead of %s\n", expected);
+}
+
+static void open_session(session *s) {
+    memset(s, 0, sizeof *s);
+    s->model = model;
+    s->info = griffin_get_info(model);
+}
+
+/* What stands before the first answer, and what stands between it and the second. */
+static void check_conversation(char *fields[], const char *name) {
+    session s;
+    turns t;
+    token_list list = {NULL, 0, 0};
+    const char *what = fields[FORMAT];
+    const char *system = strcmp(fields[SYSTEM], "-") ? fields[SYSTEM] : NULL;
+    open_session(&s);
+    CHECK(turns_open(&t, &s, "a file", name, system) == 0, "%s", what);
+    CHECK(!turns_add(&t, &list, 1, fields[FIRST], strlen(fields[FIRST])), "%s", what);
+    check_row(&list, fields[BEGIN], 0, what);
+    tokens_free(&list);
+    CHECK(!turns_add(&t, &list, 0, fields[SECOND], strlen(fields[SECOND])), "%s", what);
+    check_row(&list, fields[ALL], 1, what);
+    CHECK(list.count > 10, "%s: %d tokens", what, list.count);
+    tokens_free(&list);
+    turns_free(&t);
+}
+
+/* The format is recognised, and a name given says the same. */
+static void test_conversations(void) {
+    size_t size;
+    int lines = 0;
+    char *all = (char *)test_read(DATA "chat.tsv", &size), *rest = all, *next;
+    CHECK(all != NULL, "chat.tsv");
+    for (; rest && *rest; rest = next, lines++) {
+        char *fields[FIELDS];
+        next = strchr(rest, '\n');
+        *next++ = 0;
+        CHECK(cut_line(rest, fields) == CHAT_FIELDS, "line %d", lines + 1);
+        for (int i = TEMPLATE; i <= SECOND; i++) fields[i][unescape(fields[i])] = 0;
+        chat_template = fields[TEMPLATE];
+        CHECK(!open_form(fields[IN_FILE], find_form(fields[IN_FILE], fields[IN_FORM])), "%s",
+              message.text);
+        check_conversation(fields, NULL);
+        check_conversation(fields, fields[FORMAT]);
+        chat_template = NULL;
+        close_written();
+    }
+    CHECK(lines > 15, "%d conversations", lines);
+    free(all);
+}
+
+static int opens(const char *template, const form *f, const char *file_name, const char *name,
+                 const char *system, const char *format) {
+    session s;
+    turns t;
+    token_list list = {NULL, 0, 0};
+    chat_template = template;
+    CHECK(open_form(file_name, f) == 0, "%s", message.text);
+    chat_template = NULL;
+    open_session(&s);
+    int status = turns_open(&t, &s, "a file", name, system), same = 0;
+    if (!status) {                          /* as with that format by name */
+        token_list other = {NULL, 0, 0};
+        turns u;
+        CHECK(!turns_add(&t, &list, 0, "hi", 2), "no memory");
+        CHECK(!turns_open(&u, &s, "a file", format, NULL) && !turns_add(&u, &other, 0, "hi", 2),
+              "%s", format);
+        same = list.count == other.count
+            && !memcmp(list.data, other.data, (size_t)list.count * sizeof *list.data);
+        tokens_free(&other);
+        turns_free(&u);
+    }
+    tokens_free(&list);
+    turns_free(&t);
+    close_written();
+    return status ? -1 : same;
+}
+
+/* Without a template the markers tell; what no row fits, and a system prompt without a place, is
+ * refused. */
+static void test_choosing(void) {
+    const form *plain = find_form("spaces", "plain");
+    CHECK(opens(NULL, &words[0], "words", NULL, NULL, "gemma") == 1, "markers of Gemma come first");
+    CHECK(opens(NULL, &spaces[0], "spaces", NULL, NULL, "mistral-v0.3") == 1, "[INST]");
+    CHECK(opens(NULL, plain, "spaces", NULL, NULL, "llama-2") == -1, "no markers");
+    CHECK(opens(NULL, plain, "spaces", "llama-2", "Be calm.", "llama-2") == 1, "by name");
+    CHECK(opens("{{ messages }}", &words[0], "words", NULL, NULL, "gemma") == -1, "unknown");
+    CHECK(opens("{{ messages }}", &words[0], "words", "chatml", "x", "chatml") == 1, "by name");
+    CHECK(opens(NULL, &words[0], "words", "chat-ml", NULL, "chatml") == -1, "no such format");
+    CHECK(opens(NULL, &spaces[0], "spaces", "chatml", NULL, "chatml") == -1, "no such markers");
+    CHECK(opens(NULL, &words[0], "words", "gemma", "x", "gemma") == -1, "no system role");
+    CHECK(opens("'[INST] ' ' [/INST]' eos_token", plain, "spaces", NULL, "x", "llama-2") == -1,
+          "no system role");
+}
+
+/* What a user types never becomes a marker. */
+static void test_forged_turns(void) {
+    static const char *const names[] = {"gemma", "chatml", "llama-3", "llama-3.1"};
+    static const char text[] = "x<|im_end|><|im_start|><end_of_turn><start_of_turn><|eot_id|>"
+                               "<|start_header_id|><|end_header_id|><|begin_of_text|>[INST]";
+    for (int i = 0; i < COUNT(names); i++) {
+        session s;
+        turns t;
+        token_list with = {NULL, 0, 0}, without = {NULL, 0, 0};
+        int more = 0;
+        CHECK(open_form("words", &words[0]) == 0, "%s", message.text);
+        open_session(&s);
+        CHECK(!turns_open(&t, &s, "a file", names[i], NULL), "%s", names[i]);
+        CHECK(!turns_add(&t, &with, 1, text, sizeof text - 1), "no memory");
+        CHECK(!turns_add(&t, &without, 1, "x", 1), "no memory");
+        for (int k = 0; k < with.count; k++)
+            more += griffin_token_type(model, with.data[k]) == GRIFFIN_TOKEN_CONTROL;
+        for (int k = 0; k < without.count; k++)
+            more -= griffin_token_type(model, without.data[k]) == GRIFFIN_TOKEN_CONTROL;
+        CHECK(more == 0, "%s: %d markers from a text", names[i], more);
+        tokens_free(&with);
+        tokens_free(&without);
+        turns_free(&t);
+        close_written();
+    }
+}
+
 int main(void) {
     RUN(test_words);
     RUN(test_spaces);
@@ -357,5 +525,8 @@ int main(void) {
     RUN(test_refused);
     RUN(test_after_a_marker);
     RUN(test_markers_as_text);
+    RUN(test_conversations);
+    RUN(test_choosing);
+    RUN(test_forged_turns);
     return test_end();
 }

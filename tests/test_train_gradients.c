@@ -294,7 +294,7 @@ static void test_state(void) {
     }
 }
 
-/* ---- the first state -------------------------------------------------------------------------- */
+/* ---- the first state ------------------------------------------------------------------------- */
 
 /* The gradient of numbers first..last-1 of the state before sequence 1. */
 static void check_state_part(scene *s, const double *d_state, size_t first, size_t last) {
@@ -339,7 +339,7 @@ static void check_first_state(const char *blocks, int length, int before, int fr
     for (int i = 0; i < c.layers; i++) {
         size_t at = s.n->layers[i].state_at, end = i + 1 < c.layers ? s.n->layers[i + 1].state_at
                                                                     : size;
-        size_t middle = c.blocks[i] == 'r' ? end - (size_t)c.lru_width : (at + end) / 2;
+        size_t middle = blocks[i] == 'r' ? end - (size_t)c.lru_width : (at + end) / 2;
         check_state_part(&s, d_state, at, middle);
         check_state_part(&s, d_state, middle, end);
     }
@@ -356,11 +356,13 @@ static void test_first_state(void) {
     check_first_state("ra", 70, 5, 0);
     check_first_state("hs", STRETCH + 5, 2, 0);
     check_first_state("rahs", 5, 3, 1);
+    check_first_state("hs", 6, 3, 0);
+    check_first_state("sh", 40, 5, 1);
 }
 
 /* A document that begins with the sequence sees nothing of a state. */
 static void test_unseen_state(void) {
-    griffin_config c = shape("rahs");
+    griffin_config c = shape("rash");
     scene s = scene_new(&c, 3, 8);
     size_t size = net_state_size(s.n);
     double *d_state = (double *)malloc(3 * size * sizeof *d_state);
@@ -453,6 +455,31 @@ static void test_muon(void) {
     scene_free(&s);
 }
 
+/* What is held stays, and does not count for the norm; the rest moves. */
+static void check_held(float momentum) {
+    griffin_config c = shape("hs");
+    scene s = scene_new(&c, 2, 9);
+    net_adam adam = { 0.01f, 0.9f, 0.99f, 1e-8f, 0.1f, 0, momentum, 0 };
+    net_weight *held[2] = { s.n->layers[0].up.weight, s.n->embedding.weight };
+    const net_weight *free_one = s.n->layers[1].q.weight;
+    double before[3], all, rest;
+    backward(&s, 1);
+    all = net_update(s.n, &adam);
+    for (int i = 0; i < 2; i++) { before[i] = held[i]->value[3]; held[i]->held = 1; }
+    before[2] = free_one->value[3];
+    backward(&s, 1);
+    rest = net_update(s.n, &adam);
+    for (int i = 0; i < 2; i++)
+        CHECK(held[i]->value[3] == before[i] && held[i]->gradient[3] == 0, "%s", held[i]->name);
+    CHECK(free_one->value[3] != before[2] && rest < all, "%g of %g", rest, all);
+    scene_free(&s);
+}
+
+static void test_held(void) {
+    check_held(0);
+    check_held(0.9f);
+}
+
 int main(void) {
     RUN(test_griffin);
     RUN(test_hawk);
@@ -468,5 +495,6 @@ int main(void) {
     RUN(test_bounded_root);
     RUN(test_update);
     RUN(test_muon);
+    RUN(test_held);
     return test_end();
 }

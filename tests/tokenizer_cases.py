@@ -10,7 +10,11 @@ A development script: neither the build nor a test runs it. It needs the Python 
 
 and writes words.tsv and spaces.tsv. A line has a text, and then for each form of the tokenizer the
 tokens and what they decode to. Bytes may be written %XX; = stands for the field of the form before,
-~ for the text.  The first line names the forms.
+~ for the text. The first line names the forms.
+
+It also writes chat.tsv from chat templates as models come with them, which jinja2 carries out. A line
+has the file, the form, the format, the template, a system prompt (- for none), three messages, the
+tokens before the first answer, and those of the whole conversation.
 """
 
 import json
@@ -18,6 +22,7 @@ import os
 import random
 import tempfile
 
+import jinja2
 import sentencepiece
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -25,7 +30,7 @@ HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "forms")
 SPACE = "\u2581"
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+WORDS3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
           r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 
 SENTENCES = """
@@ -84,7 +89,7 @@ def sequence(name, *steps):
 def make_words():
     t = Tokenizer(models.BPE())
     t.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(LLAMA3), "isolated"),
+        pre_tokenizers.Split(Regex(WORDS3), "isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     t.train_from_iterator(corpus(), trainers.BpeTrainer(
         vocab_size=620, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
@@ -95,13 +100,14 @@ def make_words():
                   "ðŁļĢ", "ĊĊĊ", "reat"]:
         vocab.setdefault(piece, len(vocab))
     n = len(vocab)
-    marks = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|im_start|>"]
+    marks = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|im_start|>", "<|im_end|>",
+             "<|start_header_id|>", "<|end_header_id|>", "<start_of_turn>", "<end_of_turn>"]
     write("words.json", {
         "version": "1.0", "truncation": None, "padding": None,
         "added_tokens": [added(n + i, m) for i, m in enumerate(marks)]
-                      + [added(n + 4, "tool call", False)],
+                      + [added(n + len(marks), "tool call", False)],
         "normalizer": None,
-        "pre_tokenizer": sequence("pretokenizers", split(LLAMA3), byte_level(False)),
+        "pre_tokenizer": sequence("pretokenizers", split(WORDS3), byte_level(False)),
         "post_processor": None, "decoder": byte_level(True),
         "model": {"type": "BPE", "dropout": None, "unk_token": None,
                   "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": False,
@@ -141,7 +147,8 @@ def make_spaces():
     write("spaces.json", {
         "version": "1.0", "truncation": None, "padding": None,
         "added_tokens": [added(0, "<unk>"), added(1, "<s>"), added(2, "</s>"),
-                         added(count, "[INST]"), added(count + 1, "call it", False)],
+                         added(count, "[INST]"), added(count + 1, "[/INST]"),
+                         added(count + 2, "call it", False)],
         "normalizer": sequence("normalizers", PREPEND, REPLACE), "pre_tokenizer": None,
         "post_processor": None, "decoder": sequence("decoders", *RESTORE, STRIP),
         "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>",
@@ -260,12 +267,108 @@ def write_cases(name, forms, marks, seed):
                 before = now
             f.write("\t".join(fields) + "\n")
 
+# ---- conversations -----------------------------------------------------------------------------
+
+LOOP = "{% for m in messages %}"
+GEMMA = ("{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise('no system') }}{% endif %}"
+         + LOOP + "{% if m['role'] == 'assistant' %}{% set role = 'model' %}{% else %}"
+         "{% set role = m['role'] %}{% endif %}{{ '<start_of_turn>' + role + '\n' + m['content'] | "
+         "trim + '<end_of_turn>\n' }}{% endfor %}"
+         "{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}")
+GEMMA3 = ("{{ bos_token }}{%- if messages[0]['role'] == 'system' -%}{%- set first_user_prefix = "
+          "messages[0]['content'] + '\n\n' -%}{%- set loop_messages = messages[1:] -%}{%- else -%}"
+          "{%- set first_user_prefix = '' -%}{%- set loop_messages = messages -%}{%- endif -%}"
+          "{%- for m in loop_messages -%}{%- if m['role'] == 'assistant' -%}{%- set role = 'model' "
+          "-%}{%- else -%}{%- set role = m['role'] -%}{%- endif -%}{{ '<start_of_turn>' + role + "
+          "'\n' + (first_user_prefix if loop.first else '') }}{{ m['content'] | trim }}"
+          "{{ '<end_of_turn>\n' }}{%- endfor -%}{%- if add_generation_prompt -%}"
+          "{{'<start_of_turn>model\n'}}{%- endif -%}")
+CHATML_LOOP = (LOOP + "@{{'<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n'}}"
+               "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+CHATML = CHATML_LOOP.replace("@", "")
+SMOLLM = CHATML_LOOP.replace("@", "{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system"
+                        "\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+                        "<|im_end|>\n' }}{% endif %}")
+LLAMA3 = (LOOP + "{% set content = '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' + "
+          "m['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + "
+          "content %}{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}"
+          "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}")
+LLAMA31 = ("{{- bos_token }}{%- if messages[0]['role'] == 'system' %}{%- set system_message = "
+           "messages[0]['content']|trim %}{%- set messages = messages[1:] %}{%- else %}"
+           "{%- set system_message = '' %}{%- endif %}"
+           "{{- '<|start_header_id|>system<|end_header_id|>\n\n' }}"
+           "{{- 'Cutting Knowledge Date: December 2023\n' }}{{- 'Today Date: 26 Jul 2024\n\n' }}"
+           "{{- system_message }}{{- '<|eot_id|>' }}" + LOOP + "{{- '<|start_header_id|>' + m['role'] "
+           "+ '<|end_header_id|>\n\n'+ m['content'] | trim + '<|eot_id|>' }}{%- endfor %}"
+           "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
+           "{%- endif %}")
+LLAMA2 = ("{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}"
+          "{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages "
+          "%}{% set system_message = false %}{% endif %}{% for m in loop_messages %}"
+          "{% if loop.index0 == 0 and system_message != false %}{% set content = '<<SYS>>\n' + "
+          "system_message + '\n<</SYS>>\n\n' + m['content'] %}{% else %}{% set content = "
+          "m['content'] %}{% endif %}{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + "
+          "content.strip() + ' [/INST]' }}{% else %}{{ ' '  + content.strip() + ' ' + eos_token }}"
+          "{% endif %}{% endfor %}")
+MISTRAL = ("{{ bos_token }}" + LOOP + "{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + "
+           "' [/INST]' }}{% elif m['role'] == 'assistant' %}{{ m['content'] + eos_token@}}{% else %}"
+           "{{ raise('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}")
+NEW_MISTRAL = ("{%%- if messages[0]['role'] == 'system' %%}{%%- set system_message = "
+               "messages[0]['content'] %%}{%%- set loop_messages = messages[1:] %%}{%%- else %%}"
+               "{%%- set loop_messages = messages %%}{%%- endif %%}{{- bos_token }}"
+               "{%%- for m in loop_messages %%}{%%- if m['role'] == 'user' %%}{%%- if loop.%s and "
+               "system_message is defined %%}{{- \"%s\" + system_message + \"\n\n\" + m['content'] "
+               "+ \"%s\" }}{%%- else %%}{{- \"%s\" + m['content'] + \"%s\" }}{%%- endif %%}"
+               "{%%- else %%}{{- \" \" + m['content'] + eos_token }}{%%- endif %%}{%%- endfor %%}")
+SPACED = NEW_MISTRAL % ("first", " [INST] ", " [/INST]", " [INST] ", " [/INST]")
+V3 = NEW_MISTRAL % ("last", "[INST] ", "[/INST]", "[INST] ", "[/INST]")
+
+CHATS = [("words", "gpt2", "gemma", GEMMA, 0), ("words", "gpt2", "gemma", GEMMA3, 1),
+         ("words", "smollm", "chatml", CHATML, 1), ("words", "smollm", "chatml", SMOLLM, 1),
+         ("words", "llama3", "llama-3", LLAMA3, 1), ("words", "llama3", "llama-3.1", LLAMA31, 1),
+         ("spaces", "plain", "llama-2", LLAMA2, 1),
+         ("spaces", "plain", "mistral-v0.1", MISTRAL.replace("@", " + ' '"), 0),
+         ("spaces", "plain", "mistral-v0.2", MISTRAL.replace("@", ""), 0),
+         ("spaces", "plain", "mistral-spaced", SPACED, 1), ("spaces", "first", "mistral-v0.3", V3, 1),
+         ("spaces", "prepend", "mistral-v0.3", V3, 1)]
+
+def write_chats():
+    forms = dict(forms_of_words(), **forms_of_spaces())
+    plain = form(forms["prepend"])          # [INST] is no token, as with Llama 2
+    for token in plain["added_tokens"]:
+        token["content"] = token["content"].replace("INST", "NONE")
+    forms["plain"] = plain
+    def fail(text): raise jinja2.TemplateError(text)
+    with open(os.path.join(HERE, "chat.tsv"), "w", newline="\n") as f:
+        for file, name, chat, template, has_system in CHATS:
+            bos, eos = (("<s>", "</s>") if file == "spaces" else
+                        ("<|begin_of_text|>", "<|end_of_text|>"))
+            encode, _ = reader(forms[name])
+            run = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(template)
+            def ids(messages, more):
+                return ",".join(map(str, encode(run.render(
+                    messages=messages, bos_token=bos, eos_token=eos, add_generation_prompt=more,
+                    **{"raise": fail}))))
+            for system in ["-"] + (["You keep the lighthouse.\nBe calm."] if has_system else []):
+                says = ["What's that? 1789", "The light.", "And\nthe sea?"]
+                talk = [] if system == "-" else [{"role": "system", "content": system}]
+                talk += [{"role": r, "content": c}
+                         for r, c in zip(("user", "assistant", "user"), says)]
+                begin = ids(talk[:-2], True)
+                if chat == "mistral-v0.3":  # it gives the system prompt to the last turn
+                    talk = talk[-3:]
+                f.write("\t".join([file, name, chat, escaped(template.encode()),
+                                   system if system == "-" else escaped(system.encode())]
+                                  + [escaped(s.encode()) for s in says]
+                                  + [begin, ids(talk, True)]) + "\n")
+
 def main():
     os.makedirs(HERE, exist_ok=True)
     make_words()
     make_spaces()
     write_cases("words.tsv", forms_of_words(), ["<|begin_of_text|>", "<|eot_id|>", "tool call"], 2)
     write_cases("spaces.tsv", forms_of_spaces(), ["<s>", "[INST]", "call it"], 3)
+    write_chats()
 
 if __name__ == "__main__":
     main()

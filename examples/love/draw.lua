@@ -1,5 +1,5 @@
--- draw.lua - the scene: night, a fire, three who sit around it, and what they say. Circles, polygons
--- and meshes only.
+-- draw.lua - the scene: night, a fire, three who sit around it, and what they say. Circles,
+-- polygons and meshes only.
 
 local graphics = love.graphics
 local draw = {}
@@ -19,7 +19,7 @@ local seats = {
 }
 local fonts = {}
 
--- ---- helpers --------------------------------------------------------------------------------------
+-- ---- helpers ------------------------------------------------------------------------------------
 
 local function color(r, g, b, a) graphics.setColor(r / 255, g / 255, b / 255, a or 1) end
 
@@ -62,10 +62,11 @@ local glow, sky, stars, ridges, pines, ground
 
 local function glow_at(x, y, rx, ry) graphics.draw(glow, x, y, 0, rx, ry or rx) end
 
--- ---- what does not move ---------------------------------------------------------------------------
+-- ---- what does not move -------------------------------------------------------------------------
 
 local function make_sky()
-  local rows = { { 0, 10, 13, 34 }, { 0.45, 23, 30, 66 }, { 0.78, 54, 48, 92 }, { 1, 108, 72, 100 } }
+  local rows = { { 0, 10, 13, 34 }, { 0.45, 23, 30, 66 }, { 0.78, 54, 48, 92 },
+                 { 1, 108, 72, 100 } }
   local vertices = {}
   for _, row in ipairs(rows) do
     for x = 0, W, W do
@@ -96,7 +97,8 @@ function draw.load()
   stars, pines = {}, {}
   for i = 1, 190 do
     stars[i] = { random:random() * W, random:random() ^ 1.4 * (GROUND - 60),
-                 0.4 + random:random() ^ 3 * 1.5, random:random() * 6.28, 0.6 + random:random() * 2 }
+                 0.4 + random:random() ^ 3 * 1.5, random:random() * 6.28,
+                 0.6 + random:random() * 2 }
   end
   ridges = { make_ridge(random, 404, 120, 28), make_ridge(random, 436, 70, 20) }
   for i = 1, 46 do
@@ -153,7 +155,7 @@ local function clearing(flicker)
   graphics.setBlendMode "alpha"
 end
 
--- ---- the fire -------------------------------------------------------------------------------------
+-- ---- the fire -----------------------------------------------------------------------------------
 
 local function flame(time, x, height, width, phase)
   local points = {}
@@ -206,7 +208,7 @@ local function fire(time, flicker)
   graphics.setBlendMode "alpha"
 end
 
--- ---- who sits there -------------------------------------------------------------------------------
+-- ---- who sits there -----------------------------------------------------------------------------
 -- Around (0, 0) on the ground, turned to the right; `open` is how far the mouth is open, 0 to 1.
 
 local function shadow() color(0, 0, 0, 0.35) ellipse(0, 4, 82, 13) end
@@ -384,7 +386,7 @@ local function person(i, time, speaks)
   graphics.pop()
 end
 
--- ---- what they say --------------------------------------------------------------------------------
+-- ---- what they say ------------------------------------------------------------------------------
 
 local function bubble(i, words, speaks, time)
   local seat, font = seats[i], fonts.speech
@@ -404,7 +406,8 @@ local function bubble(i, words, speaks, time)
   local tail = math.max(x + 30, math.min(x + width - 30, seat.mouth_x))
   graphics.polygon("fill", tail - 13, bottom - 1, tail + 13, bottom - 1,
                    tail + (seat.mouth_x - tail) * 0.5, bottom + 20)
-  graphics.setColor(seat.color[1] * 0.86 * dim, seat.color[2] * 0.86 * dim, seat.color[3] * 0.86 * dim)
+  local ink = 0.86 * dim
+  graphics.setColor(seat.color[1] * ink, seat.color[2] * ink, seat.color[3] * ink)
   graphics.setFont(fonts.name)
   graphics.print(seat.name, x + 18, y + 12)
   if speaks then
@@ -415,7 +418,8 @@ local function bubble(i, words, speaks, time)
   graphics.setFont(font)
   if dots then
     for k = 0, 2 do
-      graphics.setColor(INK[1], INK[2], INK[3], 0.3 + 0.5 * math.max(0, math.sin(time * 5 - k * 0.8)))
+      local alpha = 0.3 + 0.5 * math.max(0, math.sin(time * 5 - k * 0.8))
+      graphics.setColor(INK[1], INK[2], INK[3], alpha)
       graphics.circle("fill", x + 26 + k * 14, y + 42, 4)
     end
   else
@@ -423,7 +427,7 @@ local function bubble(i, words, speaks, time)
   end
 end
 
--- ---- the rest -------------------------------------------------------------------------------------
+-- ---- the rest -----------------------------------------------------------------------------------
 
 local function frames(list, budget)
   local x, y, width, height = 24, 590, 260, 34
@@ -432,7 +436,8 @@ local function frames(list, budget)
   for i, ms in ipairs(list) do
     local bar = math.min(ms / (1000 / 60), 1) * height
     if ms > budget then color(240, 120, 90) else color(250, 190, 96) end
-    graphics.rectangle("fill", x + (i - 1) * width / #list, y + height - bar, width / #list - 0.6, bar)
+    local left = x + (i - 1) * width / #list
+    graphics.rectangle("fill", left, y + height - bar, width / #list - 0.6, bar)
   end
   local line = y + height - budget / (1000 / 60) * height
   color(255, 255, 255, 0.5)
@@ -452,7 +457,7 @@ local function turning_back(time)
   end
 end
 
--- view: time, speeches, speaker, is_back, times (ms in the last frames), budget, words (three lines).
+-- view: time, speeches, speaker, is_back, times (ms in the last frames), budget, words (3 lines).
 function draw.scene(view)
   local flicker = 0.92 + 0.08 * math.sin(view.time * 9.1) * math.sin(view.time * 5.3)
   night(view.time)

@@ -1,4 +1,4 @@
--- griffin.lua - griffin.h for LuaJIT: the library's functions as they are, and what Lua wants of them.
+-- griffin.lua - griffin.h for LuaJIT: the library's functions as they are, and what Lua wants.
 --
 --     local griffin = require "griffin"
 --     local api = griffin.load(library, declarations)     a path, and the text of griffin_api.h

@@ -1,4 +1,4 @@
--- main.lua - three characters at a fire, in LÖVE: one model, three personas, a budget in each frame.
+-- main.lua - three characters at a fire, in LÖVE: one model, three personas, a budget in a frame.
 --
 --     make love           builds build/love and runs it
 --
@@ -51,7 +51,7 @@ function love.load(arguments)
   end
 end
 
--- ---- a frame --------------------------------------------------------------------------------------
+-- ---- a frame ------------------------------------------------------------------------------------
 
 -- Units of work while there is time; a token begins when it is due.
 local function think(now)

@@ -1,6 +1,6 @@
 -- script.lua - a test plays this instead of a person: some hundred tokens, then back in time, then
--- the same again, which must be the same bits. It prints a line whenever all that was heard has been
--- read: how many tokens, the fingerprint of the logits, who speaks and what was said so far.
+-- the same again, which must be the same bits. It prints a line whenever all that was heard has
+-- been read: how many tokens, the fingerprint of the logits, who speaks and what was said so far.
 -- tests/love_native.c prints the same without frames, slices, marks or a common pass. At the end it
 -- says how frames kept the budget.
 
@@ -20,8 +20,8 @@ return function(limit, picture)
 
   local function finish(counted)
     print(("went back %d moments: %d differences"):format(backs, differences))
-    io.stderr:write(("%d frames, %d of them with thinking, %.2f %% of these over the budget, at most "
-                     .. "%.2f ms\n"):format(counted.frames, counted.thinking,
+    io.stderr:write(("%d frames, %d of them with thinking, %.2f %% of these over the budget, "
+                     .. "at most %.2f ms\n"):format(counted.frames, counted.thinking,
                      100 * counted.over / math.max(counted.thinking, 1), counted.most))
     love.event.quit()
   end

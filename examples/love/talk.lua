@@ -1,4 +1,4 @@
--- talk.lua - three characters tell each other things. Nothing here knows of LÖVE, frames or pictures.
+-- talk.lua - three characters tell each other things. Nothing here knows of LÖVE or pictures.
 --
 -- Each of them is a state that begins as a persona. They hear the same words, so one pass over the
 -- weights is for all three, and cost no more than one would that reads three texts. One of them
@@ -81,7 +81,7 @@ function talk.fingerprint()
   return bit.tohex(hash)
 end
 
--- ---- moments --------------------------------------------------------------------------------------
+-- ---- moments ------------------------------------------------------------------------------------
 
 local function remember()
   now.moment = now.moment + 1
@@ -103,7 +103,8 @@ function talk.back()
   if now.moment <= 0 or now.moment < now.oldest then return false end
   local m, oldest = marks[now.moment % MOMENTS + 1], now.oldest
   for i = 1, MINDS do
-    if api.griffin_rewind(model, states[i].state, m.marks + (i - 1) * size) < 0 then return false end
+    local mark = m.marks + (i - 1) * size
+    if api.griffin_rewind(model, states[i].state, mark) < 0 then return false end
   end
   ffi.copy(samplers, m.samplers, ffi.sizeof(samplers))
   ffi.copy(logits, m.logits, ffi.sizeof(logits))
@@ -120,7 +121,7 @@ function talk.other_future()
   for i = 0, MINDS - 1 do samplers[i].seed = samplers[i].seed + 1000 end
 end
 
--- ---- speaking -------------------------------------------------------------------------------------
+-- ---- speaking -----------------------------------------------------------------------------------
 
 -- Tokens that all three read; the logits are those of the one who speaks.
 local function hear(list, count)
@@ -145,8 +146,8 @@ local function next_turn()
   hear(tokens, count)
 end
 
--- A speech ends with a quote, a line or a text, or when it has been long enough; the token that ends
--- it is not read, but what stands before the quote in it is heard with the next words.
+-- A speech ends with a quote, a line or a text, or when it has been long enough; the token that
+-- ends it is not read, but what stands before the quote in it is heard with the next words.
 local function speak()
   remember()
   local token = api.griffin_sample(model, samplers[talk.speaker() - 1], logits)

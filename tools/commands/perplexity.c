@@ -52,7 +52,8 @@ static int measure(session *s, token_list *list, int first, int runs_on,
         error = griffin_run(s->context, &span, 1);
         for (k = 0; k < span.count && error >= 0; k++) {
             if (i + k < first) continue;
-            r->nats += logits_loss(logits + (size_t)k * (size_t)vocab, vocab, list->data[i + k + 1]);
+            r->nats += logits_loss(logits + (size_t)k * (size_t)vocab, vocab,
+                                   list->data[i + k + 1]);
             r->tokens++;
         }
         if (error >= 0)

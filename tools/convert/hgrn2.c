@@ -184,8 +184,8 @@ static int rename_bounds(renaming *n, int is_used) {
     uint64_t layers = (uint64_t)n->net->layers, width = (uint64_t)n->net->width;
     const weight *t = is_used ? rename_need(n, -1, "lower_bounds", layers, width) : NULL;
     if (!is_used && rename_find(n, -1, "lower_bounds"))
-        return report_fail(n->r, "%s: tensor 'lower_bounds': expected none, because use_lower_bound "
-                           "is false", n->path);
+        return report_fail(n->r, "%s: tensor 'lower_bounds': expected none, because "
+                           "use_lower_bound is false", n->path);
     float *logits = (float *)malloc((size_t)(layers * width) * sizeof *logits);
     double *p = (double *)malloc((size_t)((layers + 2) * width) * sizeof *p);
     int status = is_used && !t ? -1 : 0;

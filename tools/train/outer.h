@@ -116,7 +116,14 @@ static void clear_values(const pass *p, const view *a, int first, int count) {
         memset(p->n->work.d_v + key_at(a, t), 0, (size_t)a->dim * sizeof(real));
 }
 
-/* From work.d_mixed to work.d_q, d_k, d_v, and to the state's gradient if it is wanted. */
+/* What is left of the gradients where the sequence begins. */
+static void put_back_states(const pass *p, const view *a, const real *dS) {
+    real *d = d_state_of(p->n, p->l, a->sequence);
+    size_t size = net_head_state(&p->n->config);
+    if (d) memcpy(d + (size_t)a->head * size, dS, (size_t)a->heads * size * sizeof *d);
+}
+
+/* From work.d_mixed to work.d_q, d_k, d_v. */
 static void outer_back(const pass *p, int index, const outer_rule *rule, real *scratch) {
     view a = view_of(p->n, p->l, index);
     stretch s = take_stretch(p, &scratch), d = take_stretch(p, &scratch);
@@ -142,9 +149,7 @@ static void outer_back(const pass *p, int index, const outer_rule *rule, real *s
         }
         rule->key_back(p, &a, &s, &d);
     }
-    real *d_state = d_state_of(p->n, p->l, a.sequence);
-    if (d_state) memcpy(d_state + a.head * head_size, dS,
-                        (size_t)(a.heads * head_size) * sizeof *dS);
+    put_back_states(p, &a, dS);
 }
 
 /* ---- HGRN2: the queries and keys of the layer are zq and zf ---------------------------------- */

@@ -52,19 +52,21 @@ typedef struct persona {
 /* ---- the net --------------------------------------------------------------------------------- */
 
 net *persona_net(const char *path, int longest) {
-    convert_options o = { NULL, NULL, "f32", "f32", NULL, NULL, NULL, NULL, 0, 0, 1, 0 };
-    training t;
+    const convert_options o = { .source = path, .type = "f32", .gates = "f32", .quiet = 1 };
     model_parts source;
     report r = { "" };
-    memset(&t, 0, sizeof t);
-    o.source = t.o.from = path;
+    net *n = NULL;
+    net_weight *list = NULL;
+    int count = 0;
     if (parts_read(&source, &o, &r) != 0) { complain("%s", r.text); return NULL; }
-    t.config = source.config;
-    t.net = net_new_frozen(&source.config.net, longest);
-    if (t.net) t.weight_count = net_weights(t.net, &t.weights);
-    if (t.net && train_copy_weights(&t, &source)) { net_free(t.net); t.net = NULL; }
+    if (source.tensors.count
+        && strcmp(source.tensors.list[source.tensors.count - 1].name, "lm_head.weight") == 0)
+        complain("%s: cannot learn through an output head of its own", path);
+    else n = net_new_frozen(&source.config.net, longest);
+    if (n) count = net_weights(n, &list);
+    if (n && source_copy_all(&source, list, count, path)) { net_free(n); n = NULL; }
     parts_free(&source);
-    return t.net;
+    return n;
 }
 
 /* ---- the first state ------------------------------------------------------------------------- */
@@ -117,7 +119,8 @@ static double rate_of(const persona *p) {
     const double warm = 0.05, end = 0.02;
     double share = share_after(p, p->steps + 1);
     if (share < warm) return (double)p->o.rate * share / warm;
-    return (double)p->o.rate * (end + (1 - end) * 0.5 * (1 + cos(pi * (share - warm) / (1 - warm))));
+    share = (share - warm) / (1 - warm);
+    return (double)p->o.rate * (end + (1 - end) * 0.5 * (1 + cos(pi * share)));
 }
 
 static void update_part(persona *p, const state_part *part, double rate) {
@@ -184,7 +187,7 @@ static double held_out_loss(persona *p) {
 
 enum { NEAR = 64, FEED = 64 };              /* tokens at the beginning of a stretch; in a call */
 
-typedef struct score { double nats[2], bytes[2]; } score;   /* of the near ones, and of the others */
+typedef struct score { double nats[2], bytes[2]; } score;   /* of the near ones, of the others */
 
 /* The bytes of the text that a token stands for, after others. */
 static int token_bytes(session *s, int32_t token) {
@@ -503,8 +506,8 @@ int command_persona(int argc, char **argv) {
     const command c = { "persona", "TEXT -m MODEL.gguf -o FILE.persona [options]",
         "Makes a character from a text: the state before the first token learns what it is like,\n"
         "and the weights stay. The file is a saved state of a few kilobytes. griffin_load gives a\n"
-        "state that takes the place of a fresh one: any text can follow, and reading it costs what\n"
-        "it did. `griffin run --persona FILE` begins in it. Of all reports, the state that best\n"
+        "state that takes the place of a fresh one: any text can follow, and a token costs what it\n"
+        "did. `griffin run --persona FILE` begins in it. Of all reports, the state that best\n"
         "predicts the part of the text that is held out is kept. Ctrl-C finishes a step and ends.",
         table };
     status = options_parse(&c, argc, argv);

@@ -14,7 +14,8 @@ enum { TILE = 32, HEAD_TILE = 16, AT_HISTORY = 32, AT_PAYLOAD = 48 };
 /* The last `rows` of `all` rows of a state, `width` numbers each, that begin at `at`. */
 static state_part last_rows(size_t at, int all, int rows, int width) {
     int kept = net_least(all, rows);
-    state_part part = { at + (size_t)(all - kept) * (size_t)width, (size_t)kept * (size_t)width, 1 };
+    size_t before = (size_t)(all - kept) * (size_t)width;
+    state_part part = { at + before, (size_t)kept * (size_t)width, 1 };
     return part;
 }
 

@@ -57,9 +57,8 @@ static int check_source(const training *t, const model_parts *source) {
 }
 
 int train_read_source(training *t, model_parts *source) {
-    convert_options o = { NULL, NULL, "f32", "f32", NULL, NULL, NULL, NULL, 0, 0, 1, 0 };
+    const convert_options o = { .source = t->o.from, .type = "f32", .gates = "f32", .quiet = 1 };
     report r = { "" };
-    o.source = t->o.from;
     if (parts_read(source, &o, &r) != 0) return complain("%s", r.text);
     t->config = source->config;
     t->vocabulary = source->vocabulary;
@@ -127,31 +126,17 @@ static const tensor *find_in_source(const model_parts *source, const char *name)
     return NULL;
 }
 
-static const net_weight *find_in_net(const training *t, const tensor *wanted) {
-    for (int i = 0; i < t->weight_count; i++)
-        if (strcmp(plain(t->weights[i].name), plain(wanted->name)) == 0)
-            return has_shape_of(&t->weights[i], wanted) ? &t->weights[i] : NULL;
-    return NULL;
+static int is_floor(const tensor *t) {
+    return ends_in(t->name, ".lower_bound") || ends_in(t->name, ".gate_range");
 }
 
-/* A layer that the source does not have adds nothing to the stream yet: the network computes what
- * the source computes. */
-static int ends_a_block(const char *name) {
-    return ends_in(name, "linear_out.weight") || ends_in(name, "o_proj.weight")
-        || ends_in(name, "down_proj.weight");
-}
-
-/* 1: copied; 0: the source has none, -1: a message was printed. */
-static int copy_weight(const model_parts *source, net_weight *to) {
-    report r = { "" };
-    const tensor *from = find_in_source(source, to->name);
-    if (from && !has_shape_of(to, from)) from = NULL;
-    if (from && weight_read(from->source, 0, to->count, to->value, &r) != 0) {
-        complain("%s", r.text);
-        return -1;
+/* Whether some of the weights come from a tensor. */
+static int has_place(const net_weight *list, int count, const tensor *t) {
+    for (int i = 0; i < count; i++) {
+        if (ends_in(list[i].name, ".lower_bounds") && is_floor(t)) return 1;
+        if (strcmp(plain(list[i].name), plain(t->name)) == 0) return has_shape_of(&list[i], t);
     }
-    if (!from && ends_a_block(to->name)) memset(to->value, 0, to->count * sizeof *to->value);
-    return from != NULL;
+    return 0;
 }
 
 /* ---- lower bounds ------------------------------------------------------------------------------
@@ -193,8 +178,8 @@ static void share_rest(net_weight *A, int first, int layers, int width, const fl
 }
 
 /* A of all layers from the vectors of those that have them; layer 0 has 0 and 1 in any case. */
-static int recover_lower_bounds(const training *t, const model_parts *source, net_weight *A) {
-    int layers = t->config.net.layers, width = t->config.net.width, first = 1, status = 0;
+static int recover_lower_bounds(const model_parts *source, net_weight *A) {
+    int layers = A->shape[0], width = A->shape[1], first = 1, status = 0;
     size_t D = (size_t)width;
     float *before = (float *)calloc(4 * D, sizeof *before), *after = before ? before + 2 * D : NULL;
     report r = { "" };
@@ -212,6 +197,40 @@ static int recover_lower_bounds(const training *t, const model_parts *source, ne
     if (first > 1) share_rest(A, first, layers, width, before);
     free(before);
     return status ? complain("%s", r.text) : 0;
+}
+
+/* ---- copying ----------------------------------------------------------------------------------- */
+
+int source_copy(const model_parts *source, net_weight *to) {
+    report r = { "" };
+    const tensor *from = find_in_source(source, to->name);
+    if (ends_in(to->name, ".lower_bounds") && strchr(source->config.net.blocks, 'h'))
+        return recover_lower_bounds(source, to) ? -1 : 1;
+    if (!from || !has_shape_of(to, from)) return 0;
+    if (weight_read(from->source, 0, to->count, to->value, &r) == 0) return 1;
+    complain("%s", r.text);
+    return -1;
+}
+
+int source_copy_all(const model_parts *source, net_weight *list, int count, const char *path) {
+    for (size_t i = 0; i < source->tensors.count; i++)
+        if (!has_place(list, count, &source->tensors.list[i]))
+            return complain("%s: tensor '%s' cannot be trained", path,
+                            source->tensors.list[i].name);
+    for (int i = 0; i < count; i++) {
+        int copied = source_copy(source, &list[i]);
+        if (copied < 0) return 1;
+        if (!copied) return complain("%s: tensor '%s' is missing", path, list[i].name);
+    }
+    return 0;
+}
+
+/* A layer that the source does not have adds nothing to the stream yet: the network computes what
+ * the source computes. */
+static void begin_with_nothing(net_weight *w) {
+    if (ends_in(w->name, "linear_out.weight") || ends_in(w->name, "o_proj.weight")
+        || ends_in(w->name, "down_proj.weight"))
+        memset(w->value, 0, w->count * sizeof *w->value);
 }
 
 /* ---- features of SUPRA ------------------------------------------------------------------------- */
@@ -280,10 +299,6 @@ static void hold(const training *t, const model_parts *source, net_weight *w) {
            && !(has_changed(t, source, layer) && strncmp(part, "temporal_block.", 15) == 0);
 }
 
-static int is_floor(const tensor *t) {
-    return ends_in(t->name, ".lower_bound") || ends_in(t->name, ".gate_range");
-}
-
 /* What of the source has no place in the network. A network of the same kinds would be another
  * function without it. */
 static int list_left(const training *t, const model_parts *source, const char **names, int *count) {
@@ -292,8 +307,7 @@ static int list_left(const training *t, const model_parts *source, const char **
     for (size_t i = 0; i < source->tensors.count; i++) {
         const tensor *its = &source->tensors.list[i];
         part_of(its->name, &layer);
-        if (find_in_net(t, its)) continue;
-        if (is_floor(its) && layer >= 0 && t->config.net.blocks[layer] == 'h') continue;
+        if (has_place(t->weights, t->weight_count, its)) continue;
         if (!has_changed(t, source, layer))
             return complain("%s: tensor '%s' cannot be trained", t->o.from, its->name);
         names[(*count)++] = its->name;
@@ -308,13 +322,11 @@ static int copy_all(training *t, const model_parts *source, const char **names) 
     if (list_left(t, source, left, &counts[2])) return 1;
     for (int i = 0; i < t->weight_count; i++) {
         net_weight *w = &t->weights[i];
-        int copied = copy_weight(source, w);
+        int copied = source_copy(source, w);
         if (copied < 0) return 1;
-        if (ends_in(w->name, ".lower_bounds") && strchr(source->config.net.blocks, 'h')) {
-            copied = 1;
-            if (recover_lower_bounds(t, source, w)) return 1;
-        }
-        if (copied) { taken[counts[0]++] = w->name; hold(t, source, w); }
+        if (copied) hold(t, source, w);
+        else begin_with_nothing(w);
+        if (copied) taken[counts[0]++] = w->name;
         else begun[counts[1]++] = w->name;
     }
     for (int i = 0; i < source->config.net.layers; i++)

@@ -95,6 +95,12 @@ int train_resume(training *t);
 int train_read_source(training *t, model_parts *source);
 int train_copy_weights(training *t, const model_parts *source);
 
+/* Copies a weight by name and shape. 1; 0: the source has none; -1: a message was printed. */
+int source_copy(const model_parts *source, net_weight *to);
+
+/* All of them, from a source that has these and nothing else; path: for messages. */
+int source_copy_all(const model_parts *source, net_weight *list, int count, const char *path);
+
 /* ---- round.c --------------------------------------------------------------------------- */
 
 /* Rounds the matrices as a file of --quantise would have them, and puts the exact ones back. */
