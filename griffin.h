@@ -109,6 +109,12 @@
  * machine, have a checksum, and belong to one model. They can hold the sampler and the decoder
  * too, so that a resumed run says what it would have said.
  *
+ * A fresh state is not the only one that a text can begin in. griffin persona, a command of the
+ * program in tools/, learns the state before the first token from a text, by gradients, and leaves
+ * the weights as they are. It writes a saved state of some kilobytes: a character. Load it, and any
+ * text continues it, with bos as always; memcpy makes a hundred of them. Its position is not 0 but
+ * the number of its learned keys and values, since a state at position 0 is fresh by definition.
+ *
  * To take back a few tokens you do not need a copy of the state. griffin_mark copies only what
  * later tokens overwrite: 0.7 MB for RecurrentGemma 2B. griffin_rewind brings the state back, to
  * the bit, from up to griffin_options.rewind tokens beyond the mark. A mark fits the forks of a

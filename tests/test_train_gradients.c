@@ -295,7 +295,7 @@ static void test_state(void) {
     }
 }
 
-/* ---- the first state -------------------------------------------------------------------------- */
+/* ---- the first state ------------------------------------------------------------------------- */
 
 /* The gradient of numbers first..last-1 of the state before sequence 1. */
 static void check_state_part(scene *s, const double *d_state, size_t first, size_t last) {
@@ -355,6 +355,8 @@ static void test_first_state(void) {
     check_first_state("rr", 4, 2, 0);
     check_first_state("aa", 6, 3, 0);
     check_first_state("ra", 70, 5, 0);
+    check_first_state("hs", STRETCH + 5, 2, 0);
+    check_first_state("rahs", 5, 3, 1);
     check_first_state("hs", 6, 3, 0);
     check_first_state("sh", 40, 5, 1);
 }
