@@ -12,7 +12,8 @@
  * that holds one of these. */
 int weights_open(weights *w, const char *source, report *r);
 
-/* A tokenizer.model or a tokenizer.json. */
-int vocabulary_read(vocabulary *v, const char *path, report *r);
+/* A tokenizer.model or a tokenizer.json. Of the latter some want texts in Unicode's form NFC, which
+ * is refused unless texts are assumed to be in it already. */
+int vocabulary_read(vocabulary *v, const char *path, int assume_nfc, report *r);
 
 #endif

@@ -188,7 +188,7 @@ static int read_vocabulary(job *j) {
                 "model will know tokens, but no text\n", j->directory);
         return 0;
     }
-    status = vocabulary_read(v, path, j->r);
+    status = vocabulary_read(v, path, j->o->assume_nfc, j->r);
     if (status == 0) {
         j->m->has_vocabulary = 1;
         status = added_tokens_read(v, path, j->r);
@@ -605,7 +605,7 @@ int convert(const convert_options *options, report *r) {
 /* ---- the command --------------------------------------------------------------------------- */
 
 int command_convert(int argc, char **argv) {
-    convert_options o = {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0};
+    convert_options o = {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0};
     const option options[] = {
         {"SOURCE", NULL, OPTION_WORD, &o.source, NULL, "the checkpoint, a directory or a file"},
         {"OUTPUT", NULL, OPTION_WORD, &o.output, NULL, "the model, a GGUF file"},
@@ -622,6 +622,8 @@ int command_convert(int argc, char **argv) {
         {"vocab", NULL, OPTION_COUNT, &o.vocab, "N", "keep only the first N rows of the embedding"},
         {"window", NULL, OPTION_COUNT, &o.window, "N",
          "how many tokens before its own attention sees; 0: as the source has it"},
+        {"assume-nfc", NULL, OPTION_FLAG, &o.assume_nfc, NULL,
+         "texts are in Unicode's form NFC, for tokenizers that ask for it: Qwen, GPT-NeoX"},
         {"rows", NULL, OPTION_FLAG, &o.rows, NULL,
          "plain rows for other readers of GGUF; also of q4_1 q5_0 q5_1 q4_k q5_k q6_k"},
         {"quiet", "q", OPTION_FLAG, &o.quiet, NULL, "no progress, notes and summary"},
