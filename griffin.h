@@ -469,7 +469,8 @@ typedef struct griffin_config {
     int   width;                            /* D, of the residual stream */
     int   mlp_width;                        /* F, of one of the two MLP branches */
     int   layers;                           /* N */
-    int   heads, kv_heads, head_dim;        /* H, G, D / H; H % G == 0 */
+    int   heads, kv_heads, head_dim;        /* H, G; H % G == 0, HGRN2 takes G for H. H head_dim
+                                             * is D, but may be other in networks of attention */
     int   lru_width;                        /* E, of the RG-LRU */
     int   gate_blocks;                      /* B, diagonal blocks of its gates; E % B == 0 */
     int   conv_width;                       /* K, taps */
@@ -503,7 +504,7 @@ typedef struct griffin_options {
     griffin_kv_type   kv_type;
     int               rewind;               /* most tokens griffin_rewind can go back; 0: 16. Each
                                              * adds a token's keys and values to every state: 16 KiB
-                                             * for RecurrentGemma 2B */
+                                             * for RecurrentGemma 2B, 8 bytes without attention */
     char             *error;                /* null, or receives the message of a failed open */
     size_t            error_size;
     int               directory_only;       /* 1: no network. Any GGUF file can be opened, to look
@@ -667,7 +668,7 @@ GRIFFIN_API size_t  griffin_state_size(const griffin_model *model);
 GRIFFIN_API int64_t griffin_state_position(const griffin_state *state);    /* tokens consumed */
 
 /* A mark is what a state needs to go back from tokens that should not have been: its recurrent
- * part, which is a small share of it. It is griffin_mark_size plain bytes in your memory, for use
+ * part, which is a small share of it, or in HGRN2 and SUPRA all of it. It is griffin_mark_size plain bytes in your memory, for use
  * in this process. griffin_rewind takes a state that has gone on for at most griffin_options.rewind
  * tokens back to where the mark was made, exactly: whatever follows has the same bits as if the
  * state had never been further. E_MISMATCH, and nothing changed: the mark is of another model, of a
@@ -736,7 +737,8 @@ GRIFFIN_API int griffin_run(griffin_context *context, const griffin_span *spans,
  * logits are written into your memory along the way. griffin_advance runs at most
  * `units` slices. Both return how many units are left; at 0 the states have moved
  * on. To cancel, begin something else. griffin_step, griffin_prefill and griffin_run
- * with the same context drop the job, too. Without a job griffin_advance returns 0. */
+ * with the same context drop the job, too. Without a job griffin_advance returns 0. griffin_begin
+ * returns E_SPACE if the context has too few rows or states, or was made with no_slices. */
 GRIFFIN_API int griffin_begin  (griffin_context *context, const griffin_span *spans, int count);
 GRIFFIN_API int griffin_advance(griffin_context *context, int units);
 
