@@ -668,13 +668,14 @@ GRIFFIN_API size_t  griffin_state_size(const griffin_model *model);
 GRIFFIN_API int64_t griffin_state_position(const griffin_state *state);    /* tokens consumed */
 
 /* A mark is what a state needs to go back from tokens that should not have been: its recurrent
- * part, which is a small share of it, or in HGRN2 and SUPRA all of it. It is griffin_mark_size plain bytes in your memory, for use
- * in this process. griffin_rewind takes a state that has gone on for at most griffin_options.rewind
- * tokens back to where the mark was made, exactly: whatever follows has the same bits as if the
- * state had never been further. E_MISMATCH, and nothing changed: the mark is of another model, of a
- * text that the state did not continue, or of a position that it has not reached, can no longer
- * reach, or has forgotten. griffin_load forgets all before the saved position. A mark does not hold
- * logits, sampler, decoder or the state of a grammar: copy those yourself. */
+ * part, which is a small share of it, or in HGRN2 and SUPRA all of it. It is griffin_mark_size
+ * plain bytes in your memory, for use in this process. griffin_rewind takes a state that has gone
+ * on for at most griffin_options.rewind tokens back to where the mark was made, exactly: whatever
+ * follows has the same bits as if the state had never been further. E_MISMATCH, and nothing
+ * changed: the mark is of another model, of a text that the state did not continue, or of a
+ * position that it has not reached, can no longer reach, or has forgotten. griffin_load forgets all
+ * before the saved position. A mark does not hold logits, sampler, decoder or the state of a
+ * grammar: copy those yourself. */
 GRIFFIN_API size_t griffin_mark_size(const griffin_model *model);
 GRIFFIN_API int    griffin_mark  (const griffin_model *model, const griffin_state *state,
                                   void *mark);
