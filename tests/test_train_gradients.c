@@ -1,7 +1,8 @@
 /* Promise: training uses the exact gradients. The source of the net, compiled here with doubles,
  * agrees with central differences in every tensor, so in every component: Griffin, Hawk,
- * attention, HGRN2 and SUPRA alone and mixed, with documents that begin in the middle, states from an earlier text, sizes that
- * fill no vector, and batches larger than any block of the computation. */
+ * attention, HGRN2 and SUPRA alone and mixed, with documents that begin in the middle, states from
+ * an earlier text, sizes that fill no vector, and batches larger than any block of the
+ * computation. */
 
 #define NET_REAL double
 #ifndef GRIFFIN_SCALAR_ONLY
@@ -294,7 +295,7 @@ static void test_state(void) {
     }
 }
 
-/* ---- the first state -------------------------------------------------------------------------- */
+/* ---- the first state ------------------------------------------------------------------------- */
 
 /* The gradient of numbers first..last-1 of the state before sequence 1. */
 static void check_state_part(scene *s, const double *d_state, size_t first, size_t last) {
@@ -354,6 +355,8 @@ static void test_first_state(void) {
     check_first_state("rr", 4, 2, 0);
     check_first_state("aa", 6, 3, 0);
     check_first_state("ra", 70, 5, 0);
+    check_first_state("hs", STRETCH + 5, 2, 0);
+    check_first_state("rahs", 5, 3, 1);
     check_first_state("hs", 6, 3, 0);
     check_first_state("sh", 40, 5, 1);
 }

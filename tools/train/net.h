@@ -30,6 +30,7 @@ typedef struct net_weight {
     int       rank, shape[3];               /* row-major */
     size_t    count;                        /* numbers */
     int       decays;                       /* matrices do; norms, biases, taps, a_param do not */
+    int       careful;                      /* a matrix whose errors a state sums up */
     int       held;                         /* 1: net_update leaves it as it is */
     NET_REAL *value, *gradient;             /* [count] */
     NET_REAL *mean, *square;                /* [count] AdamW's first and second moments; or Muon's
@@ -43,8 +44,8 @@ typedef struct net net;
  * that cannot be trained (only tanh-GELU and SiLU are known). */
 net *net_new(const griffin_config *config, int longest);
 
-/* The same with weights that stay: no memory for their gradients and moments, which is two thirds of
- * all. For net_loss and net_backward_state. */
+/* The same with weights that stay: no memory for their gradients and moments, two thirds of all.
+ * For net_loss and net_backward_state. */
 net *net_new_frozen(const griffin_config *config, int longest);
 void net_free(net *n);                                      /* null is fine */
 
@@ -84,8 +85,8 @@ double net_loss(net *n, const net_batch *b, int64_t *scored);
 
 /* The gradient of the first state, which is a parameter like any other: writes
  * scale * d(sum of losses)/d(state) to d_state [sequences][net_state_size], where b->state is not
- * null. Rows that nothing sees get 0, and so does the count of tokens. Those of weights stay as they
- * are. */
+ * null. Rows that nothing sees get 0, and so does the count of tokens. Those of weights stay as
+ * they are. */
 double net_backward_state(net *n, const net_batch *b, float scale, NET_REAL *d_state,
                           int64_t *scored);
 

@@ -14,7 +14,8 @@ enum { TILE = 32, HEAD_TILE = 16, AT_HISTORY = 32, AT_PAYLOAD = 48 };
 /* The last `rows` of `all` rows of a state, `width` numbers each, that begin at `at`. */
 static state_part last_rows(size_t at, int all, int rows, int width) {
     int kept = net_least(all, rows);
-    state_part part = { at + (size_t)(all - kept) * (size_t)width, (size_t)kept * (size_t)width, 1 };
+    size_t before = (size_t)(all - kept) * (size_t)width;
+    state_part part = { at + before, (size_t)kept * (size_t)width, 1 };
     return part;
 }
 
@@ -23,10 +24,9 @@ int persona_parts(const net *n, int rows, state_part *list) {
     int count = 0, K = g->conv_width, E = g->lru_width, kv = g->kv_heads * g->head_dim;
     for (int i = 0; i < g->layers; i++) {
         size_t at = n->layers[i].state_at;
-        char kind = NET_LETTERS[n->layers[i].kind];
-        if (kind == 'h' || kind == 's') {
-            list[count++] = last_rows(at, g->heads, g->heads, (int)net_head_state(g));
-        } else if (kind == 'r') {
+        if (strchr("hs", g->blocks[i])) {
+            list[count++] = last_rows(at, 1, 1, g->heads * (int)net_head_state(g));
+        } else if (g->blocks[i] == 'r') {
             list[count++] = last_rows(at, K - 1, rows, E);
             list[count++] = last_rows(at + (size_t)(K - 1) * (size_t)E, 1, 1, E);
         } else {
@@ -79,33 +79,6 @@ static void turn_key(const griffin_config *g, int rows, float *key) {
     }
 }
 
-/* S of each head, in tiles of TILE numbers of v for all numbers of k. */
-static unsigned char *put_outer(unsigned char *to, const griffin_config *g, const float *S) {
-    int dim = g->head_dim, width = net_state_row(g);
-    float column[TILE];
-    for (int h = 0; h < g->heads; h++, S += net_head_state(g))
-        for (int first = 0; first < dim; first += TILE)
-            for (int d = 0; d < dim; d++) {
-                int count = net_least(TILE, dim - first);
-                for (int e = 0; e < count; e++) column[e] = S[(first + e) * width + d];
-                to = put_row(to, column, count, TILE, 0);
-            }
-    return to;
-}
-
-/* The keys in S are turned as those of attention are. */
-static unsigned char *put_supra(unsigned char *to, const griffin_config *g, const float *part,
-                                int rows) {
-    size_t count = (size_t)g->heads * net_head_state(g);
-    float *S = (float *)malloc(count * sizeof *S);
-    if (!S) return to;                      /* the size tells */
-    memcpy(S, part, count * sizeof *S);
-    for (int i = 0; i < g->heads * g->head_dim; i++) turn_key(g, rows, S + i * net_state_row(g));
-    to = put_outer(to, g, S);
-    free(S);
-    return to;
-}
-
 /* Rows of keys, then those of values. */
 static unsigned char *put_attention(unsigned char *to, const griffin_config *g, const float *part,
                                     int rows, int bf16, float *head) {
@@ -120,6 +93,25 @@ static unsigned char *put_attention(unsigned char *to, const griffin_config *g, 
     return to;
 }
 
+/* The sums of outer products, for each head [hd of values][row of keys], in the library's tiles:
+ * [values / 32][hd of keys][32]. The keys of SUPRA are turned, and so the sums. */
+static unsigned char *put_outer(unsigned char *to, const griffin_config *g, char letter,
+                                const float *part, int rows, float *key) {
+    int dim = g->head_dim, row = net_state_row(g), padded = net_rounded(dim, TILE);
+    size_t size = (size_t)padded * (size_t)dim;
+    for (int h = 0; h < g->heads; h++, part += net_head_state(g), to += 4 * size) {
+        memset(to, 0, 4 * size);
+        for (int e = 0; e < dim; e++) {
+            size_t at = (size_t)(e / TILE * TILE) * (size_t)dim + (size_t)(e % TILE);
+            memcpy(key, part + (size_t)e * (size_t)row, (size_t)dim * sizeof *key);
+            if (letter == 's') turn_key(g, rows, key);
+            for (int k = 0; k < dim; k++)
+                put_number(to + 4 * (at + (size_t)k * TILE), bits_of(key[k]), 4);
+        }
+    }
+    return to;
+}
+
 static int put_state(unsigned char *data, size_t size, const net *n, const float *state, int rows,
                      int bf16) {
     const griffin_config *g = &n->config;
@@ -128,15 +120,11 @@ static int put_state(unsigned char *data, size_t size, const net *n, const float
     if (!head) return complain("out of memory");
     for (int i = 0; i < g->layers; i++) {
         const float *part = state + n->layers[i].state_at;
-        switch (NET_LETTERS[n->layers[i].kind]) {
-        case 'r': to = put_recurrent(to, g, part); break;
-        case 'h': to = put_outer(to, g, part); break;
-        case 's': to = put_supra(to, g, part, rows); break;
-        default: break;
-        }
+        if (g->blocks[i] == 'r') to = put_recurrent(to, g, part);
+        else if (g->blocks[i] != 'a') to = put_outer(to, g, g->blocks[i], part, rows, head);
     }
     for (int i = 0; i < g->layers; i++)
-        if (NET_LETTERS[n->layers[i].kind] == 'a')
+        if (g->blocks[i] == 'a')
             to = put_attention(to, g, state + n->layers[i].state_at, rows, bf16, head);
     free(head);
     put_number(data + AT_HISTORY, engine_checksum(data + AT_PAYLOAD, size - AT_PAYLOAD - 8), 8);
