@@ -166,6 +166,28 @@ static void test_llama(void) {
 /* pytorch_model.bin in two files of zip64. */
 static void test_pickles_in_shards(void) { check_family("supra-shards"); }
 
+/* A shard that is missing, and one that is cut, by their names. */
+static void test_broken_shards(void) {
+    static const char *const files[] = {"config.json", "pytorch_model.bin.index.json",
+                                        "pytorch_model-00001-of-00002.bin",
+                                        "pytorch_model-00002-of-00002.bin"};
+    mkdir(WORK "/shards", 0777);
+    for (int cut = 0; cut < 2; cut++) {
+        for (int i = 0; i < 3 + cut; i++) {
+            char path[160];
+            size_t size;
+            snprintf(path, sizeof path, DATA "supra-shards/%s", files[i]);
+            unsigned char *data = test_read(path, &size);
+            snprintf(path, sizeof path, WORK "/shards/%s", files[i]);
+            if (data) write_file(path, data, i == 3 ? size - 100 : size);
+            free(data);
+        }
+        CHECK(convert_to(WORK "/shards", "f32", 0) == -1 && strstr(message.text, files[3])
+              && !path_exists(OUT), "%s", message.text);
+        remove(WORK "/shards/pytorch_model-00002-of-00002.bin");
+    }
+}
+
 /* Of a file of q4_0, matrices whose errors a state sums up keep 8 bits. */
 static void check_type(const char *source, const char *name, const char *type) {
     griffin_model *model;
@@ -578,6 +600,7 @@ int main(void) {
     RUN(test_supra);
     RUN(test_llama);
     RUN(test_pickles_in_shards);
+    RUN(test_broken_shards);
     RUN(test_careful_types);
     RUN(test_windows);
     RUN(test_refusals_of_hgrn2);

@@ -47,8 +47,8 @@ static void refuse_others(members *s) {
 
 typedef struct attention {
     members *s;
-    char      prefix[16];                   /* "attn." or "attn.0." */
-    char      name[64];
+    char     prefix[16];                    /* "attn." or "attn.0." */
+    char     name[64];
 } attention;
 
 static const char *attn_name(attention *a, const char *name) {

@@ -17,7 +17,7 @@ enum { NAME_LIMIT = 200 };                  /* members with longer names are of 
 typedef struct path_part { size_t length; int is_list, index; } path_part;
 
 typedef struct walk {
-    members *s;
+    members  *s;
     json      j;
     char      name[NAME_LIMIT];             /* of the member that is read */
     size_t    length;                       /* NAME_LIMIT: it is too long */
