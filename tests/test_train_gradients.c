@@ -58,7 +58,6 @@ static scene scene_new(const griffin_config *config, int sequences, int length) 
         net_weight *w = &s.n->weights[i];
         if (strstr(w->name, "recurrent_param") || is_fixed(w)) continue;
         if (!w->decays) fill_normal(w, strstr(w->name, "conv_1d.weight") ? 0.3 : 0.05, &dice_seed);
-        else if (s.n->lower_bounds) fill_normal(w, 1.0 / w->shape[w->rank - 1], &dice_seed);
     }
     for (int i = 0; i < config->layers; i++) part_features(&s.n->layers[i]);
     s.tokens = (int32_t *)malloc((size_t)count * sizeof *s.tokens);

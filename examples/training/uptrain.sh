@@ -1,14 +1,17 @@
 #!/bin/sh
 # uptrain.sh TRAIN.txt VALID.txt - the SUPRA paper in miniature: attention trained for 500 steps, and
 # then made a recurrent network in a tenth of that; against networks that were recurrent from the
-# start. Prints the rows of the table in README.md, all in a few minutes on one core. Run it from the
-# top of the repository.
+# start. Prints the rows of the table in README.md, all in a few minutes on one core. Run it from
+# the top of the repository.
 set -e
 mkdir -p build/training
 folder=build/training
 
+# the last bits a byte that a log has in lines with a word
+bits() { grep "$1" "$2" | sed -n 's/.*(\([0-9.]*\) bits a byte).*/\1/p' | tail -n 1; }
+
 measure() {
-    printf '| %s | %s' "$1" "$2"
+    printf '| %s | %s | %s | %s' "$1" "$2" "$(bits before "$3.log")" "$(bits % "$3.log")"
     build/griffin perplexity -m "$3" -f "$valid" --length 64 2> /dev/null |
         awk '/bits/ { printf " | %.4f", $4 }'
     echo ' |'
@@ -28,10 +31,9 @@ shape='--width 64 --layers 4 --heads 2 --kv-heads 2 --vocab 300 --window 64 --ki
 from="--kind supra --from $folder/uptrain-attention.gguf"
 train 'attention' attention 500 $shape
 train 'SUPRA from it' kept 50 $from
-train 'SUPRA from it, feature maps at random' random 50 $from --features random
-train 'SUPRA from it, rate 0.002' slow 50 $from --rate 0.002
-train 'SUPRA from it, feature maps at random, rate 0.002' wild 50 $from --features random \
-    --rate 0.002
-train 'SUPRA from it, mixers alone' mixers 50 $from --mixer-only
+train 'a quarter of the rate' slow 50 $from --rate 0.002
+train 'mixers alone' mixers 50 $from --mixer-only
+train 'feature maps at random' random 50 $from --features random
+train 'feature maps at random, a quarter of the rate' wild 50 $from --features random --rate 0.002
 train 'SUPRA from the start' fresh 50 $shape --blocks s
 train 'SUPRA from the start' long 500 $shape --blocks s

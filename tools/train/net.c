@@ -154,7 +154,6 @@ typedef struct kind {
     size_t (*state)(const griffin_config *g);               /* numbers, see layer.state_at */
     void   (*lay_out)(const net *n, layer *l, arena *a);    /* what it keeps for the way back */
     void   (*initialise)(net *n, layer *l, uint64_t *seed);
-    double  variance;                       /* of all matrices at first; 0: 1 / inputs */
 } kind;
 
 static const kind kinds[sizeof NET_LETTERS - 1];
@@ -451,9 +450,8 @@ static void fill_decay(net_weight *w, double c, uint64_t *seed) {
     }
 }
 
-/* variance 0: `gain` divided by the inputs */
-static void fill_matrix(const matrix *m, double gain, double variance, uint64_t *seed) {
-    fill_normal(m->weight, variance > 0 ? variance : gain / m->in, seed);
+static void fill_matrix(const matrix *m, double gain, uint64_t *seed) {
+    fill_normal(m->weight, gain / m->in, seed);
 }
 
 /* ---- r */
@@ -481,11 +479,11 @@ static void lay_out_recurrent(const net *n, layer *l, arena *a) {
 }
 
 static void initialise_recurrent(net *n, layer *l, uint64_t *seed) {
-    fill_matrix(&l->y, 1, 0, seed);
-    fill_matrix(&l->x, 1, 0, seed);
+    fill_matrix(&l->y, 1, seed);
+    fill_matrix(&l->x, 1, seed);
     fill_normal(l->taps, 0.01 / n->config.conv_width, seed);
-    fill_matrix(&l->gate_x, 1, 0, seed);
-    fill_matrix(&l->gate_a, 1, 0, seed);
+    fill_matrix(&l->gate_x, 1, seed);
+    fill_matrix(&l->gate_a, 1, seed);
     fill_decay(l->a_param, (double)n->config.decay, seed);
 }
 
@@ -517,11 +515,10 @@ static void lay_out_attention(const net *n, layer *l, arena *a) {
 }
 
 static void initialise_attention(net *n, layer *l, uint64_t *seed) {
-    double variance = kinds[l->kind].variance;
     (void)n;
-    fill_matrix(&l->q, 1, variance, seed);
-    fill_matrix(&l->k, 1, variance, seed);
-    fill_matrix(&l->v, 1, variance, seed);
+    fill_matrix(&l->q, 1, seed);
+    fill_matrix(&l->k, 1, seed);
+    fill_matrix(&l->v, 1, seed);
 }
 
 /* ---- h */
@@ -544,7 +541,9 @@ static void lay_out_outer(const net *n, layer *l, arena *a) {
     l->floor = reals(a, 2, NET_LETTERS[l->kind] == 'h' ? n->config.width : 0);
 }
 
-/* Of lower_bounds the first values are 0: the bounds rise evenly from layer to layer. */
+/* Of lower_bounds the first values are 0: the bounds rise evenly from layer to layer. Matrices begin
+ * with a variance of 1 / inputs, which is about flash-linear-attention's 0.02^2 at the widths there;
+ * small networks learn much faster from it. */
 static void initialise_hgrn2(net *n, layer *l, uint64_t *seed) {
     initialise_attention(n, l, seed);
     fill(l->group_norm, 1 - (double)n->config.norm_offset);
@@ -571,34 +570,33 @@ static void fill_evenly(net_weight *w, double most, uint64_t *seed) {
  * uniform in +-1 / sqrt(inputs), which has a third of a normal matrix's variance. */
 static void initialise_supra(net *n, layer *l, uint64_t *seed) {
     (void)n;
-    fill_matrix(&l->q, 1 / 3.0, 0, seed);
-    fill_matrix(&l->k, 1 / 3.0, 0, seed);
-    fill_matrix(&l->v, 1, 0, seed);
+    fill_matrix(&l->q, 1 / 3.0, seed);
+    fill_matrix(&l->k, 1 / 3.0, seed);
+    fill_matrix(&l->v, 1, seed);
     fill_evenly(l->q.bias, 1 / sqrt((double)l->q.in), seed);
     fill_evenly(l->k.bias, 1 / sqrt((double)l->k.in), seed);
     fill_gamma(l->decay);
 }
 
-/* In the order of NET_LETTERS. HGRN2's variance is that of flash-linear-attention. */
+/* In the order of NET_LETTERS. */
 static const kind kinds[sizeof NET_LETTERS - 1] = {
-    { find_recurrent, recurrent_state, lay_out_recurrent, initialise_recurrent, 0 },
-    { find_attention, attention_state, lay_out_attention, initialise_attention, 0 },
-    { find_hgrn2,     outer_state,     lay_out_outer,     initialise_hgrn2,     0.02 * 0.02 },
-    { find_supra,     outer_state,     lay_out_outer,     initialise_supra,     0 }
+    { find_recurrent, recurrent_state, lay_out_recurrent, initialise_recurrent },
+    { find_attention, attention_state, lay_out_attention, initialise_attention },
+    { find_hgrn2,     outer_state,     lay_out_outer,     initialise_hgrn2 },
+    { find_supra,     outer_state,     lay_out_outer,     initialise_supra }
 };
 
 /* ---- all kinds */
 
 static void initialise_layer(net *n, layer *l, uint64_t *seed) {
     double last = 2.0 / n->config.layers;   /* what ends a residual branch starts smaller */
-    double variance = kinds[l->kind].variance;
     fill(l->norm1, 1 - (double)n->config.norm_offset);
     fill(l->norm2, 1 - (double)n->config.norm_offset);
     kinds[l->kind].initialise(n, l, seed);
-    fill_matrix(&l->out, last, variance, seed);
-    fill_matrix(&l->gate, 1, variance, seed);
-    fill_matrix(&l->up, 1, variance, seed);
-    fill_matrix(&l->down, last, variance, seed);
+    fill_matrix(&l->out, last, seed);
+    fill_matrix(&l->gate, 1, seed);
+    fill_matrix(&l->up, 1, seed);
+    fill_matrix(&l->down, last, seed);
 }
 
 /* Numbers as in the reference, except a_param, where its code differs from the paper. */
@@ -611,7 +609,7 @@ void net_initialise(net *n, uint64_t seed) {
         memset(w->mean, 0, w->count * sizeof(real));
         memset(w->square, 0, w->count * sizeof(real));
     }
-    fill_matrix(&n->embedding, 1, kinds[n->layers[0].kind].variance, &seed);
+    fill_matrix(&n->embedding, 1, &seed);
     for (int i = 0; i < n->config.layers; i++) initialise_layer(n, &n->layers[i], &seed);
     fill(n->final_norm, 1 - (double)n->config.norm_offset);
 }

@@ -354,8 +354,8 @@ static int prepare(const command *c, training *t) {
     { "name", NULL, OPTION_TEXT, &(o).name, "TEXT", "what the model is called" }, \
     { "save-hf", NULL, OPTION_TEXT, &(o).save_hf, "DIR", "write Hugging Face's layout too" }, \
     { "from", NULL, OPTION_TEXT, &(o).from, "PATH", \
-      "go on from such a directory, or from an f32 GGUF file; --layers can add layers, and " \
-      "--kind or --blocks change them to h or s" }, \
+      "go on from such a directory or an f32 GGUF file, perhaps with more --layers or as another " \
+      "--kind" }, \
     { "features", NULL, OPTION_CHOICE, &(o).features, FEATURES, \
       "attention that becomes SUPRA: q and k as they were, or times random matrices" }, \
     { "mixer-only", NULL, OPTION_FLAG, &(o).mixer_only, NULL, \
@@ -382,7 +382,8 @@ static int prepare(const command *c, training *t) {
     { "width", NULL, OPTION_COUNT, &(o).width, "N", "of the residual stream; 0: see preset" }, \
     { "layers", NULL, OPTION_COUNT, &(o).layers, "N", "0: see preset" }, \
     { "heads", NULL, OPTION_COUNT, &(o).heads, "N", "and blocks of the gates; 0: width / 64" }, \
-    { "kv-heads", NULL, OPTION_COUNT, &(o).kv_heads, "N", "of keys and values; 0: one" }, \
+    { "kv-heads", NULL, OPTION_COUNT, &(o).kv_heads, "N", \
+      "of keys and values; 0: one, or all of hgrn2 and supra" }, \
     { "mlp", NULL, OPTION_COUNT, &(o).mlp, "N", "width of the MLPs; 0: three times the width" }, \
     { "lru", NULL, OPTION_COUNT, &(o).lru, "N", "width of the recurrence; 0: the width" }, \
     { "window", NULL, OPTION_COUNT, &(o).window, "N", \
