@@ -253,7 +253,6 @@ static int measure_operations(settings *s, bench_model *b) {
     w.tokens = (int)s->steps.at[0];
     w.batch = (int)s->batches.at[0];
     w.depth = s->depths.at[0];
-    if (w.tokens == 0) return complain("--ops: how many steps? -n is 0");
     int status = runner_open(&r, b, &w);
     s->predicted = fmax(s->predicted, model_memory(b) + (double)r.memory);
     if (!status) {
@@ -567,6 +566,8 @@ static int check(const command *c, settings *s) {
         return options_wrong(c, "one of -m, --preset and --compare says what to measure");
     if (s->masks && s->vocab && s->vocab < 400)
         return options_wrong(c, "--masks needs a vocabulary of 400 pieces or more");
+    if (s->ops && s->steps.at[0] == 0)
+        return options_wrong(c, "--ops: how many steps? -n is 0");
     if (s->compare && strchr(s->types, ','))
         return options_wrong(c, "--compare takes one type");
     if (s->compare && s->repetitions > ROUNDS)

@@ -172,7 +172,8 @@ static int open_and_converse(const command *how, chat *c, const model_options *o
     int status = session_open(&c->s, how, o, NEEDS_TEXT);
     if (status) return status;
     c->s.seed = c->sampler.seed;
-    status = session_control(&c->s, control) || check_turns(c, o->path);
+    status = session_control(&c->s, how, control);
+    if (!status) status = check_turns(c, o->path);
     if (!status) {
         status = converse(c);
         session_statistics(&c->s);

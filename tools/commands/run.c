@@ -47,7 +47,7 @@ static int open_and_run(const command *c, run_options *o) {
     if (!status) status = session_open(&s, c, &o->model, NEEDS_TEXT);
     if (!status) {
         s.seed = o->sampler.seed;
-        status = session_control(&s, &o->control);
+        status = session_control(&s, c, &o->control);
         if (!status) status = run(&s, o, &prompt);
         session_close(&s);
     }
