@@ -13,9 +13,10 @@
 #     lint             cppcheck
 #     spills           sums of the kernels stay in registers
 #     fuzz             each fuzzer for $(SECONDS) seconds
+#     prove            the readers of files, by a bounded model checker
 #     sizes            not a check: bytes of the compiled library
 
-check-all: sanitizers platforms tests-elsewhere same-bits fuzz valgrind web-test lint spills \
+check-all: sanitizers platforms tests-elsewhere same-bits fuzz prove valgrind web-test lint spills \
            windows-stack symbols headers-clang
 
 # ---- the library, compiled in other ways -------------------------------------------------------
@@ -180,6 +181,10 @@ $(BUILD)/tests/fuzz_%.fuzzed: $(BUILD)/tests/fuzz_% FORCE
 	    $$(sed '/\*\//q' tests/fuzz_$*.c | grep -o 'tests/data/[a-z_/]*' | sort -u) > $<.log 2>&1 \
 	    || { tail -n 40 $<.log; exit 1; }
 
+# What is proved, for how long an input, stands in tests/prove_files.c and tests/prove.sh.
+prove:
+	@sh tests/prove.sh
+
 .PHONY: check-all same-bits headers-clang symbols spills sizes platforms \
         $(PLATFORMS:%=platform-%) windows-stack web-test tests-elsewhere test-gcc-O0 \
-        test-clang-O3 sanitizers test-asan test-ubsan test-tsan valgrind lint fuzz run-fuzzers
+        test-clang-O3 sanitizers test-asan test-ubsan test-tsan valgrind lint fuzz run-fuzzers prove
