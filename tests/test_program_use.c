@@ -563,7 +563,7 @@ static void test_exit_statuses(void) {
     check_says(2, RUNS "-p a --stop '' 2>&1", "--stop");
     check_says(2, RUNS "-p a --grammar x --schema y 2>&1", "exclude each other");
     check_says(2, G " tokenize " MODEL " --decode 1,x 2>&1", "--decode");
-    check_says(2, G " bench " MODEL " --ops -n 0 2>&1", "--ops");
+    check_says(2, G " bench " MODEL " --ops -n 0 -p 0 2>&1", "--ops");
     check_says(2, G " frobnicate 2>&1", "there is no command");
     check_says(1, G " run " WORK "missing.gguf -p a 2>&1", "missing.gguf");
     check_says(1, RUNS "-p a --grammar " WORK "missing 2>&1", "missing");

@@ -36,6 +36,7 @@
  *     griffin_grammar_size          bytes of memory that it takes
  *     griffin_grammar_mask          sets the logits of all tokens that do not fit to -INFINITY
  *     griffin_grammar_accept        tells the state which token was written
+ *     griffin_grammar_guess         adds what must follow to the guesses of griffin.h
  *     griffin_grammar_lead          the first tokens write the end of the prompt again
  *
  *
@@ -141,6 +142,7 @@
   #define griffin_grammar_size        GRG_PREFIXED(griffin_grammar_size)
   #define griffin_grammar_mask        GRG_PREFIXED(griffin_grammar_mask)
   #define griffin_grammar_accept      GRG_PREFIXED(griffin_grammar_accept)
+  #define griffin_grammar_guess       GRG_PREFIXED(griffin_grammar_guess)
   #define griffin_grammar_lead        GRG_PREFIXED(griffin_grammar_lead)
 #endif
 
@@ -195,6 +197,16 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *grammar,
  * was. */
 GRIFFIN_GRAMMAR_API int griffin_grammar_accept(const griffin_grammar *grammar,
                                                griffin_grammar_state *state, int32_t token);
+
+/* Where the grammar leaves one token after the known tokens of a griffin_guess, it adds this token
+ * as certain, then the next one, and so on: names, quotes and brackets of JSON then go through the
+ * model in one pass, without their logits. The sampler's mask must be griffin_grammar_mask, and
+ * nothing that comes before it may ban a token but the sampler's biases. scratch has [vocab] floats.
+ * Returns how many it added. */
+GRIFFIN_GRAMMAR_API int griffin_grammar_guess(const griffin_grammar *grammar,
+                                              const griffin_grammar_state *state,
+                                              const griffin_sampler *sampler, float *scratch,
+                                              griffin_guess *guess);
 
 /* Says that the next tokens write these bytes, at most GRIFFIN_HEAL_BYTES, before the text of the
  * grammar begins, perhaps inside the same token. For token healing: call it for a fresh state, with
@@ -3583,9 +3595,9 @@ GRIFFIN_GRAMMAR_API uint64_t griffin_grammar_size(const griffin_grammar *g) {
     return g ? g->size : 0;
 }
 
-GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
-                                             const griffin_grammar_state *state, float *logits) {
-    grg_walk w;
+/* The walk is scratch. */
+static int grg_mask(grg_walk *w, const griffin_grammar *g, const griffin_grammar_state *state,
+                    float *logits) {
     float kept[2] = { 0, 0 };
     int banned = 0;
     if (!g) return GRIFFIN_E_ARGUMENT;
@@ -3595,10 +3607,10 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
     const griffin_info *info = g->info;
     int32_t ends[2] = { info->eos, info->end_of_turn == info->eos ? -1 : info->end_of_turn };
     for (int i = 0; i < 2; i++) if (ends[i] >= 0) kept[i] = logits[ends[i]];
-    grg_walk_start(&w, g, logits, NULL);
-    int may_end = grg_may_end(&w.t, g, state) && !state->leading;
-    int remaining = state->leading ? grg_mask_lead(&w, state->lead, state->leading)
-                                   : grg_mask_text(&w);
+    grg_walk_start(w, g, logits, NULL);
+    int may_end = grg_may_end(&w->t, g, state) && !state->leading;
+    int remaining = state->leading ? grg_mask_lead(w, state->lead, state->leading)
+                                   : grg_mask_text(w);
     for (int i = (int)g->n_numbered; i < info->tokens; i++) logits[g->order[i]] = -INFINITY;
     for (int i = info->tokens; i < info->config.vocab; i++) logits[i] = -INFINITY;
     for (int i = 0; i < 2; i++) {
@@ -3607,11 +3619,11 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
         if (kept[i] != -INFINITY) remaining++;
         else banned++;                      /* by the caller: it is no way out */
     }
-    if (state->frames + state->places > GRG_NEAR_LIMIT && !w.t.full)
-        remaining -= grg_forbid_too_deep(&w.t, g, state, logits);
-    if (remaining > 1 && !w.t.full) remaining = grg_prefer(&w.t, g, state, logits, remaining);
+    if (state->frames + state->places > GRG_NEAR_LIMIT && !w->t.full)
+        remaining -= grg_forbid_too_deep(&w->t, g, state, logits);
+    if (remaining > 1 && !w->t.full) remaining = grg_prefer(&w->t, g, state, logits, remaining);
     remaining += banned;
-    if (w.t.full)
+    if (w->t.full)
         return grg_fail(&g->hooks, GRIFFIN_E_SPACE, "griffin_grammar_mask: the grammar leaves too "
                         "many ways open here");
     if (remaining) return remaining;
@@ -3619,6 +3631,12 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
                     state->ended ? "the text has ended"
                     : may_end ? "the text is complete, and the model has no token to end it"
                     : "no token of the vocabulary can continue the text");
+}
+
+GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
+                                             const griffin_grammar_state *state, float *logits) {
+    grg_walk w;
+    return grg_mask(&w, g, state, logits);
 }
 
 GRIFFIN_GRAMMAR_API int griffin_grammar_accept(const griffin_grammar *g,
@@ -3653,6 +3671,56 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_lead(const griffin_grammar *g,
     if (length) memcpy(state->lead, text, length);
     state->leading = (uint32_t)length;
     return GRIFFIN_OK;
+}
+
+/* Can one byte alone follow, and the text not end? It takes much less time than a mask. */
+static int grg_is_forced(grg_threads *t, const griffin_grammar *g,
+                         const griffin_grammar_state *state) {
+    char text[GRG_MOST_FORCED];
+    int complete, threads = grg_resume(t, g, state);
+    return grg_forced_text(t, threads, text, GRG_MOST_FORCED - 1, &complete) == GRG_MOST_FORCED;
+}
+
+/* The only token that a mask leaves; -1: there are others, or none. */
+static int32_t grg_forced_token(grg_walk *w, const griffin_grammar *g,
+                                const griffin_grammar_state *state,
+                                const griffin_sampler *sampler, float *logits) {
+    int32_t only = -1;
+    int vocab = g->info->config.vocab;
+    if (state->leading || !grg_is_forced(&w->t, g, state)) return -1;
+    memset(logits, 0, (size_t)vocab * sizeof *logits);
+    for (int i = 0; i < sampler->bias_count; i++)
+        if (sampler->biases[i].token >= 0 && sampler->biases[i].token < vocab)
+            logits[sampler->biases[i].token] += sampler->biases[i].bias;
+    if (grg_mask(w, g, state, logits) < 0) return -1;
+    for (int i = 0; i < vocab; i++) {
+        if (logits[i] == -INFINITY) continue;
+        if (only >= 0) return -1;
+        only = i;
+    }
+    return only;
+}
+
+GRIFFIN_GRAMMAR_API int griffin_grammar_guess(const griffin_grammar *g,
+                                              const griffin_grammar_state *state,
+                                              const griffin_sampler *sampler, float *scratch,
+                                              griffin_guess *guess) {
+    grg_walk w;
+    if (!g) return GRIFFIN_E_ARGUMENT;
+    if (!state || !sampler || !scratch || !guess)
+        return grg_fail(&g->hooks, GRIFFIN_E_ARGUMENT, "griffin_grammar_guess: null pointer");
+    if (guess->model != g->model)
+        return grg_fail(&g->hooks, GRIFFIN_E_MISMATCH, "griffin_grammar_guess: the grammar is of "
+                        "another model");
+    int error = grg_check_state(g, state, "griffin_grammar_guess"), count = 0;
+    if (error) return error;
+    griffin_grammar_state at = *state;
+    for (; !at.ended; count++) {
+        int32_t token = grg_forced_token(&w, g, &at, sampler, scratch);
+        if (token < 0 || griffin_guess_add(guess, token, NULL) != 1
+            || grg_accept_token(&w.t, g, &at, token) <= 0) break;
+    }
+    return count;
 }
 
 #endif /* GRIFFIN_GRAMMAR_IMPLEMENTATION */

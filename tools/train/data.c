@@ -223,6 +223,23 @@ static void fill_row(const corpus *c, int64_t start, int64_t count, int begins, 
     }
 }
 
+/* Runs are 32 tokens long in the mean, so few of them make most of the noise. */
+static void add_noise(const corpus *c, uint64_t *dice, batch *b) {
+    const double one = 1u << 24, single = c->noise / 3, run = (c->noise - single) / 32.5;
+    int left = 0;
+    int32_t token = 0;
+    for (int i = 0; i < b->sequences * b->length; i++) {
+        double roll = (double)random_below(dice, 1u << 24) / one;
+        if (i % b->length == 0) left = 0;
+        if (left == 0 && roll < single + run) {
+            token = c->tokens.data[random_below(dice, (uint64_t)c->tokens.count)];
+            left = roll < single ? 1 : 2 + (int)random_below(dice, 62);
+        }
+        if (left && !b->fresh[i]) b->tokens[i] = token;
+        if (left) left--;
+    }
+}
+
 /* An epoch has so many steps whatever runs on: what does not fill a step is left out. It begins
  * anywhere, for one document alone would be cut at the same places each time. */
 int corpus_batch(corpus *c, uint64_t seed, int64_t number, batch *b) {
@@ -239,6 +256,8 @@ int corpus_batch(corpus *c, uint64_t seed, int64_t number, batch *b) {
     at += (int64_t)random_below(&dice, (uint64_t)c->laid);
     for (int i = 0; i < b->sequences; i++)
         fill_row(c, at + i * steps * b->length, b->length, c->afresh || number % steps == 0, i, b);
+    dice = (uint64_t)number ^ seed << 40;
+    if (c->noise > 0) add_noise(c, &dice, b);
     return 0;
 }
 

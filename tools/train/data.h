@@ -40,6 +40,7 @@ typedef struct corpus {
     int        documents;
     int32_t    bos, eos;                    /* eos: -1 if there is none */
     float      run_on;                      /* see corpus_batch */
+    float      noise;                       /* the same */
     int        afresh;                      /* each sequence begins with bos, and nothing before */
 
     /* The documents of an epoch, in its order, as a batch has them: */
@@ -58,7 +59,11 @@ void corpus_free(corpus *c);
  * ended, from the beginning of an epoch to its end. A document begins afresh, with bos; or, a share
  * `run_on` of them, after a blank line, with what came before still in the state. Its end is eos,
  * which is predicted and never read; for half of those that another runs on from, it is the blank
- * line, so that a network that must not say eos says that, and begins anew. */
+ * line, so that a network that must not say eos says that, and begins anew.
+ *
+ * Of the tokens that are read, a share `noise` is replaced by others of the text: a third of them
+ * one by one, the rest by runs of 2 to 63 times the same token. What is to be predicted stays as it
+ * is. A network that has seen this comes back from a wrong or repeated word. */
 int  corpus_batch(corpus *c, uint64_t seed, int64_t number, batch *b);
 
 /* The same in the order of the text, each document afresh, and as one stream through all rows of
