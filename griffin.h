@@ -7432,15 +7432,23 @@ GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state,
 
 /* ---- running ---- */
 
-GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
-                                        const griffin_context_options *options) {
+static size_t grf_context_bytes(const griffin_model *model,
+                                const griffin_context_options *options) {
     griffin_context c;
     grf_arena count = { NULL, 0 };
-    if (!model || !model->n_ops || !grf_context_limits(model, options, &c)) return 0;
+    if (!grf_context_limits(model, options, &c)) return 0;
     grf_arena_take(&count, sizeof c);
     grf_context_lay_out(&c, &count);
     count.used += 64;                       /* to align what the host gives */
     return count.used > (uint64_t)((size_t)-1) ? 0 : (size_t)count.used;
+}
+
+GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
+                                        const griffin_context_options *options) {
+    if (!model || grf_network_check(model)) return 0;
+    size_t size = grf_context_bytes(model, options);
+    if (!size) grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "context: rows or states out of range");
+    return size;
 }
 
 GRIFFIN_API int griffin_context_init(griffin_context **context, const griffin_model *model,
@@ -7448,11 +7456,11 @@ GRIFFIN_API int griffin_context_init(griffin_context **context, const griffin_mo
                                      size_t size) {
     griffin_context limits;
     grf_arena arena = { NULL, 0 };
-    size_t needed = griffin_context_size(model, options);
     if (context) *context = NULL;
     if (!model) return GRIFFIN_E_ARGUMENT;
     int error = grf_network_check(model);
     if (error) return error;
+    size_t needed = grf_context_bytes(model, options);
     if (!context || !memory || needed == 0)
         return grf_fail(&model->host, GRIFFIN_E_ARGUMENT,
                         "context: a pointer is null, or rows or states are out of range");
@@ -7744,7 +7752,10 @@ GRIFFIN_API int griffin_decode(const griffin_model *model, griffin_decoder *deco
     int error = grf_text_check(model, decoder && text && decoder->count < 4
                                && (token == -1 || grf_token_exists(model, token)),
                                "griffin_decode");
-    return error ? error : grf_decode(model->vocab, decoder, token, text, capacity);
+    if (!error) error = grf_decode(model->vocab, decoder, token, text, capacity);
+    if (error != GRIFFIN_E_SPACE) return error;
+    return grf_fail(&model->host, error, "griffin_decode: %u bytes are too few for token %d",
+                    (uint64_t)capacity, (int)token);
 }
 
 GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t length,

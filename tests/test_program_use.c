@@ -553,7 +553,40 @@ static void test_bans(void) {
     free(text);
     check_says(0, G " run " MODEL " -p 'Once upon a ti' -n 3 -s 3 --heal --ban ti 2>&1",
                "Once upon a ti");
-    check_says(1, RUNS "-p a --ban '' 2>&1", "--ban: a text must have 1 to 128 bytes");
+    check_says(2, RUNS "-p a --ban '' 2>&1", "--ban: a text must have 1 to 128 bytes");
+}
+
+/* ---- the command line ------------------------------------------------------------------------ */
+
+/* 2 if the command line is wrong, 1 if what it names is. */
+static void test_exit_statuses(void) {
+    check_says(2, RUNS "-p a --stop '' 2>&1", "--stop");
+    check_says(2, RUNS "-p a --grammar x --schema y 2>&1", "exclude each other");
+    check_says(2, G " tokenize " MODEL " --decode 1,x 2>&1", "--decode");
+    check_says(2, G " bench " MODEL " --ops -n 0 -p 0 2>&1", "--ops");
+    check_says(2, G " frobnicate 2>&1", "there is no command");
+    check_says(1, G " run " WORK "missing.gguf -p a 2>&1", "missing.gguf");
+    check_says(1, RUNS "-p a --grammar " WORK "missing 2>&1", "missing");
+    check_same(RUNS "-p a 2> /dev/null", G " run " MODEL " -n6 -s1 -p a 2> /dev/null");
+    check_says(2, RUNS "-p a -n6x 2>&1", "--n-predict: '6x'");
+}
+
+/* Neither tokens nor model are overwritten, by whatever name. */
+static void test_logits_spares_its_inputs(void) {
+    write_file(WORK "tokens.json", "{\"tokens\": [2, 5]}", 18);
+    check_says(2, G " logits " MODEL " --tokens " WORK "tokens.json --out " WORK "../use/tokens.json"
+               " 2>&1", "is what is read");
+    check_says(2, G " logits " MODEL " --tokens " WORK "tokens.json --out " MODEL " 2>&1",
+               "is what is read");
+    check_says(0, "cat " WORK "tokens.json", "[2, 5]");
+}
+
+/* What cannot be run can be looked at. */
+static void test_info_of_other_files(void) {
+    check_says(0, G " info tests/data/gguf/alltypes.gguf --tensors 2>&1", "x3d");
+    check_says(0, G " info tests/data/gguf/alltypes.gguf 2>&1", "cannot be run: ");
+    check_says(0, G " info tests/data/gguf/candle_like_v2.gguf --json 2>&1", "\"can_run\": false");
+    check_says(1, G " info README.md 2>&1", "not a GGUF file");
 }
 
 int main(void) {
@@ -574,6 +607,9 @@ int main(void) {
     RUN(test_nothing_half_stays);
     RUN(test_healing);
     RUN(test_bans);
+    RUN(test_exit_statuses);
+    RUN(test_logits_spares_its_inputs);
+    RUN(test_info_of_other_files);
     RUN(test_run_ends_with_130);
     RUN(test_a_conversation_goes_on);
     RUN(test_an_ignored_signal_stays_ignored);

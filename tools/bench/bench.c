@@ -264,7 +264,6 @@ static int measure_operations(settings *s, bench_model *b) {
     w.batch = w.is_prompt ? 1 : (int)s->batches.at[0];
     w.chunk = w.is_prompt ? s->chunk : 1;
     w.depth = s->depths.at[0];
-    if (w.tokens == 0) return complain("--ops: how many steps, or tokens? -n and -p are 0");
     int status = runner_open(&r, b, &w);
     s->predicted = fmax(s->predicted, model_memory(b) + (double)r.memory);
     if (!status) {
@@ -618,6 +617,8 @@ static int check(const command *c, settings *s) {
         return options_wrong(c, "one of -m, --preset and --compare says what to measure");
     if (s->masks && s->vocab && s->vocab < 400)
         return options_wrong(c, "--masks needs a vocabulary of 400 pieces or more");
+    if (s->ops && s->steps.at[0] == 0 && s->prompts.at[0] == 0)
+        return options_wrong(c, "--ops: how many steps, or tokens? -n and -p are 0");
     if (s->compare && strchr(s->types, ','))
         return options_wrong(c, "--compare takes one type");
     if (s->compare && s->repetitions > ROUNDS)

@@ -585,6 +585,12 @@ void big_release(void *memory) {
     if (memory) VirtualFree(memory, 0, MEM_RELEASE);
 }
 
+int path_is_same(const char *one, const char *other) {
+    char full[2][MAX_PATH];
+    return _fullpath(full[0], one, MAX_PATH) && _fullpath(full[1], other, MAX_PATH)
+        && !_stricmp(full[0], full[1]);
+}
+
 #else
 /* ==== POSIX =================================================================================== */
 
@@ -668,6 +674,12 @@ const char *path_slash(const char *path) { return strrchr(path, '/'); }
 static mode_t path_mode(const char *path) { /* 0: there is no such path */
     struct stat about;
     return stat(path, &about) == 0 ? about.st_mode : 0;
+}
+
+int path_is_same(const char *one, const char *other) {
+    struct stat a, b;
+    return !stat(one, &a) && !stat(other, &b) && S_ISREG(a.st_mode) && a.st_dev == b.st_dev
+        && a.st_ino == b.st_ino;
 }
 
 int path_exists(const char *path) { return path_mode(path) != 0; }
