@@ -68,7 +68,8 @@ static int read_text(writer *w, const guess_test *t) {
     size_t prompt, answer;
     if (text_open(&f, NULL, t->path)) return 1;
     prompt = find_answer(&f, &answer);
-    size_t end = f.size > answer && f.data[f.size - 1] == '\n' ? (size_t)f.size - 1 : (size_t)f.size;
+    size_t end = (size_t)f.size;
+    if (end > answer && f.data[end - 1] == '\n') end--;
     if (prompt && f.data[prompt - 1] == '\n') prompt--;
     int status = read_tokens(w->b, f.data, prompt, 0, &w->prompt, &w->prompted)
               || read_tokens(w->b, f.data + answer, end - answer, 1, &w->tokens, &w->count);
