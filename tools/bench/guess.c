@@ -4,6 +4,7 @@
 #include "run.h"
 #include "../griffin_grammar.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -79,6 +80,50 @@ static int read_text(writer *w, const guess_test *t) {
     return status;
 }
 
+/* Of the tokens that a mask allows, the one that has most of the text that comes. */
+static int32_t longest_token(const writer *w, const float *logits, const char *text, int left) {
+    int32_t longest = -1;
+    for (int32_t i = 0, most = 0; i < w->b->info->tokens; i++) {
+        char piece[128];
+        if (logits[i] == -INFINITY || griffin_token_type(w->b->model, i) == GRIFFIN_TOKEN_CONTROL)
+            continue;
+        int n = griffin_token_text(w->b->model, i, piece, sizeof piece);
+        if (n <= most || n > left || n > (int)sizeof piece || memcmp(piece, text, (size_t)n))
+            continue;
+        most = n;
+        longest = i;
+    }
+    return longest;
+}
+
+/* With a grammar the tokens are those that its masks let a model write. */
+static int cut_by_grammar(writer *w, const char *path) {
+    size_t vocab = (size_t)w->b->info->config.vocab;
+    char *text = (char *)malloc((size_t)w->count * 128 + 1);
+    float *logits = (float *)malloc(vocab * sizeof *logits);
+    int size = 0, at = 0, n = 0, error = text && logits ? 0 : complain("out of memory");
+    for (int i = 0; i < w->count && !error; i++) {
+        int bytes = griffin_token_text(w->b->model, w->tokens[i], text + size, 128);
+        size += bytes > 0 && bytes <= 128 ? bytes : 0;
+    }
+    int32_t *tokens = error ? NULL : (int32_t *)realloc(w->tokens, (size_t)(size + 1)
+                                                                  * sizeof *tokens);
+    if (tokens) w->tokens = tokens;
+    while (at < size && !error) {
+        memset(logits, 0, vocab * sizeof *logits);
+        error = griffin_grammar_mask(w->grammar, &w->at, logits);
+        int32_t token = error < 0 ? -1 : longest_token(w, logits, text + at, size - at);
+        if (token < 0) { error = complain("%s: the text is not of this grammar", path); break; }
+        error = griffin_grammar_accept(w->grammar, &w->at, token) < 0;
+        at += griffin_token_text(w->b->model, token, NULL, 0);
+        if (tokens) tokens[n++] = token;
+    }
+    w->count = n;
+    free(text);
+    free(logits);
+    return error || !tokens;
+}
+
 static int read_grammar(writer *w, const char *path) {
     file_bytes f;
     if (!path) return 0;
@@ -88,7 +133,7 @@ static int read_grammar(writer *w, const char *path) {
     file_close(&f);
     w->sampler.mask = mask;
     w->sampler.mask_user = w;
-    return error < 0 ? bench_error(w->b, error) : 0;
+    return error < 0 ? bench_error(w->b, error) : cut_by_grammar(w, path);
 }
 
 static int open_memory(writer *w, const guess_test *t) {
