@@ -295,7 +295,7 @@ static void test_json(void) {
                                      "q4_0", "-d", "3,5", "-r", "1", "-t", "1", "--memory", "1",
                                      "-o", "json", NULL };
     check_json(rows, 6);
-    check_json(families, 8);
+    check_json(families, 8);                /* four at two lengths */
     check_json(ops, 12);
 }
 
@@ -332,8 +332,8 @@ static void test_guesses(void) {
                                     "tools/bench/texts/actions.txt", "--grammar",
                                     "tools/bench/texts/actions.gbnf", "-r", "1", "-t", "1", "-o",
                                     "json", NULL };
-    const char *const bytes[] = { "bench", "-m", MODEL, "--text", "tools/bench/texts/actions.txt", "-r",
-                                  "1", "-t", "1", "--guesses", "5", "-o", "json", NULL };
+    const char *const bytes[] = { "bench", "-m", MODEL, "--text", "tools/bench/texts/actions.txt",
+                                  "-r", "1", "-t", "1", "--guesses", "5", "-o", "json", NULL };
     check_json(actions, 1);
     check_json(bytes, 1);
 }
