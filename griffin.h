@@ -1,9 +1,10 @@
 /* griffin.h - v0.2.0 - a C library that runs recurrent language models, in one header
  *
- * griffin.h runs Griffin, Hawk and RecurrentGemma models on the processor, inside your program.
- * Such a model remembers a text, however long, in a state of fixed size. A state is plain bytes:
- * you can copy, save, fork and rewind it. The library takes memory, threads, time and files only
- * from you. It needs libc and libm, and compiles as C99 and as C++11.
+ * griffin.h runs Griffin, Hawk and RecurrentGemma models on the processor, inside your program. It
+ * also runs their kin: HGRN2, SUPRA, networks that mix their layers, and Transformers of Llama's
+ * layout with a window. Such a model remembers a text, however long, in a state of fixed size. A
+ * state is plain bytes: you can copy, save, fork and rewind it. The library takes memory, threads,
+ * time and files only from you. It needs libc and libm, and compiles as C99 and as C++11.
  *
  * In one source file write
  *
@@ -94,7 +95,8 @@
  *     ..._decoder, ..._stop, ..._ban, ..._heal
  *
  * A model is the weights. A state is one text so far. For RecurrentGemma 2B it has 33 MiB, or 17
- * MiB with keys and values in bf16, whether the text has ten tokens or ten million. A context is
+ * MiB with keys and values in bf16, whether the text has ten tokens or ten million. HGRN2 has 24
+ * MiB at 1.3 billion parameters and 40 MiB at 2.7 billion, SUPRA 64 MiB at 7 billion. A context is
  * scratch memory. It remembers no text, so any context of a model can continue any of its states.
  * For many characters you need one model, a state for each, and a context for each thread that
  * calls.
@@ -107,10 +109,18 @@
  * machine, have a checksum, and belong to one model. They can hold the sampler and the decoder
  * too, so that a resumed run says what it would have said.
  *
+ * A fresh state is not the only one that a text can begin in. griffin persona, a command of the
+ * program in tools/, learns the state before the first token from a text, by gradients, and leaves
+ * the weights as they are. It writes a saved state of some kilobytes: a character. Load it, and any
+ * text continues it, with bos as always; memcpy makes a hundred of them. Its position is not 0 but
+ * the number of its learned keys and values, since a state at position 0 is fresh by definition.
+ *
  * To take back a few tokens you do not need a copy of the state. griffin_mark copies only what
  * later tokens overwrite: 0.7 MB for RecurrentGemma 2B. griffin_rewind brings the state back, to
  * the bit, from up to griffin_options.rewind tokens beyond the mark. A mark fits the forks of a
- * state too.
+ * state too. HGRN2 and SUPRA overwrite their whole state with every token, so a mark is as large as
+ * the state, and a save too. Where there is no attention, `rewind` may be thousands: each costs 8
+ * bytes.
  *
  * griffin_step takes one token and griffin_prefill takes many. griffin_run takes any number of
  * tokens for any number of states, and reads each weight once for all of them. Logits need the
@@ -118,7 +128,9 @@
  *
  * To keep a frame budget, start a job with griffin_begin. Then call griffin_advance(context, 1)
  * while there is time. A unit costs about as much as reading half a megabyte of weights. No state
- * changes until griffin_advance returns 0, so a job can be dropped at any moment.
+ * changes until griffin_advance returns 0, so a job can be dropped at any moment. The last unit
+ * copies the new recurrent part into the state: 24 MiB are some milliseconds. A program that needs
+ * no slices sets griffin_context_options.no_slices, and contexts are smaller by as much.
  *
  *
  * GUESSES
@@ -186,6 +198,9 @@
  *     float32), within 1e-5 of the size of the logits. That holds at any length, past the window
  *     and across chunk borders. A token sees itself and W earlier ones, as there; most ports see
  *     one less, which griffin_options.attn_keys = W reproduces. tests/inside_reference.c
+ *     HGRN2 and SUPRA are within 2e-5 of float64 where logits have a deviation of 1.5, as their
+ *     published programs are. A Transformer is exact within its window. Beyond it, it forgets as
+ *     every windowed state does, and is no longer what was trained. tests/test_kin.c
  * Same bits. Logits and states do not depend on the number of threads, on how tokens are cut into
  *     calls, on who shares a call, or on the instruction set. NUMBERS says why.
  *     tests/test_bits.c, inside_same_bits.c, test_threads.c, test_rewind.c, test_state.c,
@@ -282,11 +297,14 @@
  *
  * LIMITS
  *
- * Inference only. Vector kernels exist for x86-64, aarch64 and WebAssembly with gcc (for Windows
- * since its version 12) and clang, and for x86-64 with Visual C++ 2022, tested with clang in its
- * place. Elsewhere plain C runs, with the same bits, and slowly. So do float weights in
- * WebAssembly, which has no fused multiply-add. A context cannot grow. Chat templates are not
- * interpreted: tools/commands/chat.c writes RecurrentGemma's turns itself.
+ * Inference only. Of Llama's layout: no scaled rotary embeddings, no experts, no norms of queries
+ * and keys. A state holds the keys and values of the whole window. Where a file's window is its
+ * training length, griffin_options.attn_keys makes it smaller. Vector kernels exist for x86-64,
+ * aarch64 and WebAssembly with gcc (for Windows since its version 12) and clang, and for x86-64
+ * with Visual C++ 2022, tested with clang in its place. Elsewhere plain C runs, with the same bits,
+ * and slowly. So do float weights in WebAssembly, which has no fused multiply-add. A context cannot
+ * grow. Chat templates are not interpreted: tools/commands/chat.c writes RecurrentGemma's turns
+ * itself.
  *
  *
  * VERSIONS
@@ -300,15 +318,16 @@
  *
  * HISTORY
  *
- *     0.2.0  2026-11-28  The library reads only what the converter writes; files of 0.1 are refused
+ *     0.2.0  2026-11-28  HGRN2, SUPRA, Llama's layout, and networks that mix all kinds of layers.
+ *                        The library reads only what the converter writes; files of 0.1 are refused
  *                        with the command that converts them, to the same bits. Grammars moved to
  *                        tools/griffin_grammar.h. griffin_get_metadata, griffin_get_operation,
  *                        GRIFFIN_TOKEN_MARKER, griffin_options.directory_only, griffin_ban,
- *                        griffin_heal and griffin_guess. Calls that cannot be dropped write
- *                        recurrent states in place. Every call works on a stack of
- *                        64 KB. Compiler options that change floats are refused. griffin_tile_*,
- *                        griffin_preset and griffin_options.config are gone. Saves are version 3;
- *                        those of 0.1 are refused.
+ *                        griffin_heal, griffin_guess, griffin_context_options.no_slices. Calls
+ *                        that cannot be dropped write recurrent states in place. Every call works
+ *                        on a stack of 64 KB. Compiler options that change floats are refused.
+ *                        griffin_tile_*, griffin_preset and griffin_options.config are gone. Saves
+ *                        are version 3; those of 0.1 are refused.
  *     0.1.0  2026-11-22  The first version.
  */
 
@@ -2445,7 +2464,14 @@ static void grf_output_head(grf_builder *b) {
     grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, &out, 1)->soft_cap = b->config->soft_cap;
 }
 
-/* ---- mixers: what a layer can mix tokens with ---- */
+/* ---- mixers: what a layer can mix tokens with ----
+ * Any layer of a network can have any of these. To add one, write its builder beside its equations
+ * and give it a row here. The builder loads its weights by name, takes memory in a state with
+ * grf_remember, and adds operations from U onto X. Most of what a mixer needs is there: linear
+ * layers with an activation, norms of rows and of heads, convolutions, rotary embeddings. A new
+ * operation is a row of grf_op_types (>>run), and perhaps a kernel. The rows of grf_config_rows
+ * (>>config) name the letters of the mixers that use a number; files without such a layer need not
+ * have it. Marks, saves, rewinds, threads and slices know nothing of mixers. */
 
 typedef struct grf_mixer {
     char        letter;                     /* in griffin_config.blocks */
@@ -2919,12 +2945,13 @@ static uint8_t *grf_new_kv(const griffin_context *c, int64_t ring, int which, in
     return c->kv + ring / l->slots * c->max_rows + (which * c->max_rows + row) * l->kv_row;
 }
 
-/* Without angles heads are only copied and multiplied by the scale. */
+/* Without angles, heads are only copied and multiplied by the scale. */
 static void grf_run_rope(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
     int half = op->in[1] ? c->model->info.config.rope_dims / 2 : 0;
     int hd = c->model->info.config.head_dim, repeats = op->heads / op->heads_in;
     for (; from < to; from++) {
-        const float *x = grf_row(c, op->in[0], from), *cosine = grf_row(c, op->in[1], from);
+        const float *x = grf_row(c, op->in[0], from);
+        const float *cosine = half ? grf_row(c, op->in[1], from) : x;   /* x: not read */
         float *y = grf_row(c, op->out[0].buffer, from);
         for (int h = 0; h < op->heads; h++)
             c->model->kernels->rope(y + h * op->head_stride, x + h / repeats * hd, cosine,
@@ -3070,11 +3097,9 @@ static void grf_outer_rows(const griffin_context *c, const grf_op *op, int64_t t
     a.state = state;
     a.q = grf_row(c, op->in[0], row) + h * hd;      a.q_stride = c->model->layout.width[op->in[0]];
     a.k = grf_row(c, op->in[1], row) + k_head * hd; a.k_stride = c->model->layout.width[op->in[1]];
-    a.f = op->vector[0] + h * hd;                   a.f_stride = 0;
-    if (!op->vector[0]) {
-        a.f = grf_row(c, op->in[3], row) + h * hd;
-        a.f_stride = c->model->layout.width[op->in[3]];
-    }
+    a.f = op->vector[0] ? op->vector[0] : grf_row(c, op->in[3], row);
+    a.f += h * hd;
+    a.f_stride = op->vector[0] ? 0 : c->model->layout.width[op->in[3]];
     a.v = v; a.o = o;
     a.keys = (int)hd; a.rows = count;
     memset(v, 0, (size_t)count * GRF_TILE * 4);
@@ -4192,7 +4217,8 @@ static const grf_format grf_formats[] = {
     {  8, "q8_0",  32,  34 }, {  2, "q4_0",  32,  18 }, {  3, "q4_1",  32,  20 },
     {  6, "q5_0",  32,  22 }, {  7, "q5_1",  32,  24 }, { 12, "q4_k", 256, 144 },
     { 13, "q5_k", 256, 176 }, { 14, "q6_k", 256, 210 },
-    {  9, "q8_1", 0, 0 }, { 10, "q2_k", 0, 0 }, { 11, "q3_k", 0, 0 }, { 15, "q8_k", 0, 0 },
+    { 10, "q2_k", 256,  84 }, { 11, "q3_k", 256, 110 },
+    {  9, "q8_1", 0, 0 }, { 15, "q8_k", 0, 0 },
     { 25, "i16",  0, 0 }, { 26, "i32",  0, 0 }, { 27, "i64",  0, 0 }, { 28, "f64",  0, 0 }
 };
 
@@ -4992,7 +5018,7 @@ static int grf_config_load(const grf_gguf *file, griffin_config *g, const grf_ho
  *
  *     GRF_BY_SCORE    SentencePiece, as Gemma, Llama 2 and Mistral have it: every piece has a score
  *     GRF_BY_RANK     pieces of the same form, but with a list of merges instead of scores
- *     GRF_BYTE_LEVEL  GPT-2, SmolLM and Llama 3: pieces of bytes, with a list of merges
+ *     GRF_BYTE_LEVEL  GPT-2, SmolLM, Llama 3, Qwen 2: pieces of bytes, with a list of merges
  *
  * The metadata keys are those of llama.cpp: "tokenizer.ggml.tokens" has the texts, ".token_type"
  * a griffin_token_kind for each, ".scores" or ".merges" what decides. A vocabulary without scores
@@ -5014,7 +5040,8 @@ enum grf_bpe { GRF_BY_SCORE, GRF_BY_RANK, GRF_BYTE_LEVEL };
  * add_bos hold where no key says otherwise. */
 typedef struct grf_split {
     const char *pre;
-    uint8_t     llama3;                     /* the expression of Llama 3, or else that of GPT-2 */
+    uint8_t     llama3;                     /* the expression of Llama 3 with words of at most so
+                                             * many numbers; 0: that of GPT-2 */
     uint8_t     digits_apart;               /* before that, every number is a word of its own */
     uint8_t     whole_words;                /* a word that is a piece needs no merges */
     uint8_t     add_bos;
@@ -5029,10 +5056,11 @@ static const grf_split grf_splits[] = {
     { "starcoder", 0, 1, 0, 0 },
     { "refact",    0, 1, 0, 0 },
     { "codeshell", 0, 1, 0, 0 },
-    { "llama-bpe", 1, 0, 1, 1 },
-    { "llama3",    1, 0, 1, 1 },
-    { "llama-v3",  1, 0, 1, 1 },
-    { "smaug-bpe", 1, 0, 0, 0 }
+    { "llama-bpe", 3, 0, 1, 1 },
+    { "llama3",    3, 0, 1, 1 },
+    { "llama-v3",  3, 0, 1, 1 },
+    { "smaug-bpe", 3, 0, 0, 0 },
+    { "qwen2",     1, 0, 0, 0 }
 };
 
 /* Two sets of griffin_token_kind: pieces that merges can make, and pieces that only rules make. One
@@ -5288,8 +5316,8 @@ static int grf_vocab_load_split(grf_vocab *v, const grf_gguf *g, const grf_host 
             return GRIFFIN_OK;
         }
     }
-    return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "%s '%t': only the splits of 'gpt-2', 'smollm' "
-                    "and 'llama-bpe' are supported", key, pre, (size_t)length);
+    return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "%s '%t': only the splits of 'gpt-2', 'smollm', "
+                    "'llama-bpe' and 'qwen2' are supported", key, pre, (size_t)length);
 }
 
 static int grf_vocab_load_kind(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
@@ -5697,7 +5725,7 @@ static int grf_vocab_load(grf_vocab *v, const grf_gguf *g, const grf_host *host)
  * neighbours can be joined if the list of merges has the pair. The pair that stands first in the
  * list comes first. A character that is no piece is cut into the tokens of its bytes.
  *
- * GRF_BYTE_LEVEL (GPT-2, SmolLM, Llama 3). The text is cut into words by one of two expressions,
+ * GRF_BYTE_LEVEL (GPT-2 and Llama 3). The text is cut into words by one of two expressions,
  * and every byte of a word is a symbol. Pairs and their order are as by rank, but no pair reaches
  * from one word to the next. Nothing is unknown: a byte without a token, such as a control
  * character in SmolLM, is left out, as the reference tokenizer does. Spaces stay at the start of
@@ -5890,7 +5918,7 @@ static void grf_encoder_split_characters(grf_encoder *e, uint64_t from) {
  *
  *     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
  *
- * Llama 3:
+ * Llama 3, and Qwen 2 with \p{N} instead of \p{N}{1,3}:
  *
  *     (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|
  *     \s*[\r\n]+|\s+(?!\S)|\s+                                                                */
@@ -6019,14 +6047,14 @@ static uint64_t grf_word_end_gpt2(const grf_text *text, uint64_t start) {
 
 static int grf_is_line_end(char c) { return c == '\r' || c == '\n'; }
 
-/* The word is a contraction, letters with one other character before them, up to three numbers,
+/* The word is a contraction, letters with one other character before them, up to `most` numbers,
  * signs with one space before and line ends after them, blanks up to their last line end, or a run
  * of blanks. */
-static uint64_t grf_word_end_llama3(const grf_text *text, uint64_t start) {
+static uint64_t grf_word_end_llama3(const grf_text *text, uint64_t start, uint64_t most) {
     uint64_t n = grf_word_contraction(text->at + start, text->length - start, 1), last, end, at;
     int bytes, next, kind = grf_word_class(text, start, &bytes);
     if (n) return start + n;
-    if (kind == GRF_NUMBER) return grf_word_run_end(text, start, GRF_NUMBER, 3, &last);
+    if (kind == GRF_NUMBER) return grf_word_run_end(text, start, GRF_NUMBER, most, &last);
     at = kind == GRF_LETTER || grf_is_line_end(text->at[start]) ? start : start + (uint64_t)bytes;
     end = grf_word_run_end(text, at, GRF_LETTER, UINT64_MAX, &last);
     if (end > at) return end;
@@ -6075,8 +6103,9 @@ static void grf_encoder_split_words(grf_encoder *e, uint64_t from) {
     stretch.length = from;
     for (uint64_t at = from; at < e->text.length; at = end) {
         if (at == stretch.length) stretch.length = grf_word_stretch(e->v->split, &e->text, at);
-        end = e->v->split->llama3 ? grf_word_end_llama3(&stretch, at)
-                                  : grf_word_end_gpt2(&stretch, at);
+        uint64_t most = e->v->split->llama3;
+        end = most ? grf_word_end_llama3(&stretch, at, most)
+                   : grf_word_end_gpt2(&stretch, at);
         int32_t id = grf_encoder_word(e, at, end);
         e->apart = 1;
         if (id >= 0) grf_encoder_add(e, at, end - at, id);
@@ -9005,8 +9034,8 @@ GV_KERNEL void GV(gates)(float *q, float *f, float *k, const float *lower, const
 
 /* For each row, with d ascending: S[d][e] = f[d] S[d][e] + k[d] v[e] and o[e] += q[d] S[d][e]. S
  * goes by once for `rows` rows, a constant at every call, whose o is in registers. Two rows hide
- * the latency of their sums. More, or blocks of S in registers for all rows, were not faster: q, k and
- * f of rows that are a power of two apart meet in the same lines of the first cache. */
+ * the latency of their sums. More rows, or blocks of S in registers for all rows, were not faster:
+ * q, k and f of rows that are a power of two apart meet in the same lines of the first cache. */
 #define GRF_OUTER_ROWS 2
 
 GV_INLINE void GV(outer_rows)(const int rows, const grf_outer *a, int row) {

@@ -183,8 +183,8 @@ typedef struct operation { const char *name; double seconds; int units; } operat
 
 typedef struct profile {
     operation at[16];
-    double   *units;                        /* seconds of each unit of all steps */
-    int       count, steps, capacity;
+    double   *units;                        /* seconds of each unit of all passes */
+    int       count, passes, capacity;
 } profile;
 
 static operation *find_operation(profile *p, const char *name) {
@@ -194,7 +194,14 @@ static operation *find_operation(profile *p, const char *name) {
     return &p->at[i];
 }
 
-static int profile_step(runner *r, profile *p) {
+/* A step, or the next tokens of a prompt. */
+static int profile_pass(runner *r, profile *p, int at) {
+    if (r->w.is_prompt) {
+        int left = r->w.tokens - at;
+        r->spans[0].tokens = r->tokens + at;
+        r->spans[0].count = left < r->w.chunk ? left : r->w.chunk;
+        r->spans[0].logits = left > r->w.chunk ? NULL : r->logits;
+    }
     int left = griffin_begin(r->context, r->spans, r->w.batch);
     while (left > 0) {
         operation *o = find_operation(p, griffin_unit_name(r->context));
@@ -205,19 +212,19 @@ static int profile_step(runner *r, profile *p) {
         o->units++;
         if (p->count < p->capacity) p->units[p->count++] = seconds;
     }
-    p->steps++;
+    p->passes++;
     return left < 0 ? bench_error(r->b, left) : 0;
 }
 
 static void print_profile(const runner *r, profile *p, int format) {
     static const column columns[] = {
         { "model", COLUMN_WORD }, { "type", COLUMN_WORD }, { "test", COLUMN_WORD },
-        { "operation", COLUMN_WORD }, { "units", COLUMN_NUMBER }, { "us a step", COLUMN_NUMBER },
+        { "operation", COLUMN_WORD }, { "units", COLUMN_NUMBER }, { "us a pass", COLUMN_NUMBER },
         { "%", COLUMN_NUMBER }, { "us p50", COLUMN_NUMBER }, { "us p99", COLUMN_NUMBER },
         { "us max", COLUMN_NUMBER }, { NULL, COLUMN_WORD }
     };
     operation *all = &p->at[15];
-    double us = 1e6 / p->steps;
+    double us = 1e6 / p->passes;
     table t;
     all->name = "all";
     for (int i = 0; i < 15 && p->at[i].name; i++) {
@@ -230,7 +237,7 @@ static void print_profile(const runner *r, profile *p, int format) {
         int is_all = o == all;
         const cell cells[] = {
             word_cell(r->b->name), word_cell(r->b->type), test_cell(&r->w),
-            word_cell(o->name ? o->name : ""), number_cell((double)o->units / p->steps),
+            word_cell(o->name ? o->name : ""), number_cell((double)o->units / p->passes),
             number_cell(o->seconds * us), number_cell(100 * o->seconds / all->seconds),
             number_cell(is_all ? 1e6 * quantile(p->units, p->count, 0.5) : NAN),
             number_cell(is_all ? 1e6 * quantile(p->units, p->count, 0.99) : NAN),
@@ -243,27 +250,31 @@ static void print_profile(const runner *r, profile *p, int format) {
     table_end(&t);
 }
 
-/* Times the units of a step one by one, as a program with a frame budget runs them: on one thread,
- * each with the cost of its call. */
+/* Times the units of steps, or with -n 0 of a prompt, one by one, as a program with a frame budget
+ * runs them: on one thread, each with the cost of its call. States are copied, as they are not when
+ * nobody may drop the job. */
 static int measure_operations(settings *s, bench_model *b) {
     workload w = { 0, 0, 1, 0, 0, 0 };
     profile p;
     runner r;
     int units;
     memset(&p, 0, sizeof p);
-    w.tokens = (int)s->steps.at[0];
-    w.batch = (int)s->batches.at[0];
+    w.is_prompt = s->steps.at[0] == 0;
+    w.tokens = (int)(w.is_prompt ? s->prompts.at[0] : s->steps.at[0]);
+    w.batch = w.is_prompt ? 1 : (int)s->batches.at[0];
+    w.chunk = w.is_prompt ? s->chunk : 1;
     w.depth = s->depths.at[0];
-    if (w.tokens == 0) return complain("--ops: how many steps? -n is 0");
+    if (w.tokens == 0) return complain("--ops: how many steps, or tokens? -n and -p are 0");
     int status = runner_open(&r, b, &w);
     s->predicted = fmax(s->predicted, model_memory(b) + (double)r.memory);
     if (!status) {
+        r.spans[0].count = w.chunk < w.tokens ? w.chunk : w.tokens;     /* the longest pass */
         units = griffin_begin(r.context, r.spans, w.batch);
         p.capacity = units < 0 ? 0 : units * w.tokens;
         p.units = (double *)malloc(((size_t)p.capacity + 1) * sizeof *p.units);
         status = p.units ? 0 : complain("out of memory");
     }
-    for (int i = 0; i < w.tokens && !status; i++) status = profile_step(&r, &p);
+    for (int i = 0; i < w.tokens && !status; i += w.chunk) status = profile_pass(&r, &p, i);
     if (!status) print_profile(&r, &p, s->format);
     free(p.units);
     runner_close(&r);
@@ -650,7 +661,8 @@ int command_bench(int argc, char **argv) {
         CPU_OPTION(s.cpu),
         { "output", "o", OPTION_CHOICE, &s.format, "md|csv|json",
           "csv and json have every stretch" },
-        { "ops", NULL, OPTION_FLAG, &s.ops, NULL, "time the operations of a step instead" },
+        { "ops", NULL, OPTION_FLAG, &s.ops, NULL,
+          "time the operations of a step, or with -n 0 of a prompt" },
         { "masks", NULL, OPTION_FLAG, &s.masks, NULL,
           "time the masks of grammars instead: of -m, or of --vocab made-up pieces" },
         { "text", NULL, OPTION_TEXT, &s.text, "FILE",

@@ -12,7 +12,8 @@ typedef struct chat {
     session s;
     griffin_sampler sampler;
     turns turns;
-    const char *format, *system, *persona;  /* of the options */
+    const char *format, *system;            /* of the options */
+    const text_list *personas;
     int limit, raw;
     double stopped;                         /* when Ctrl-C stopped an answer */
 } chat;
@@ -142,7 +143,7 @@ static int open_and_converse(const command *how, chat *c, const model_options *o
     int status = session_open(&c->s, how, o, NEEDS_TEXT);
     if (status) return status;
     c->s.seed = c->sampler.seed;
-    status = session_persona(&c->s, c->persona) || session_control(&c->s, control)
+    status = session_personas(&c->s, c->personas) || session_control(&c->s, control)
           || session_guess(&c->s, o, guess) || open_turns(c, o->path);
     if (!status) {
         status = converse(c);
@@ -158,13 +159,14 @@ int command_chat(int argc, char **argv) {
     griffin_sampler sampler = SAMPLER_DEFAULTS;
     control_options control = CONTROL_DEFAULTS;
     guess_options guess = GUESS_DEFAULTS;
-    const char *system = NULL, *format = NULL, *persona = NULL;
+    const char *system = NULL, *format = NULL;
+    text_list personas = NO_PERSONAS;
     int limit = 512, raw = 0;
     const option table[] = {
         MODEL_OPTIONS(o),
         { "n-predict", "n", OPTION_LIMIT, &limit, "N", "longest answer in tokens; -1: no limit" },
         { "predict", NULL, OPTION_LIMIT, &limit, "N", NULL },
-        PERSONA_OPTION(persona),
+        PERSONA_OPTION(personas),
         SAMPLER_OPTIONS(sampler),
         CONTROL_OPTIONS(control),
         GUESS_OPTIONS(guess),
@@ -193,6 +195,6 @@ int command_chat(int argc, char **argv) {
     c.stopped = -1;
     c.format = format;
     c.system = system;
-    c.persona = persona;
+    c.personas = &personas;
     return open_and_converse(&how, &c, &o, &control, &guess);
 }

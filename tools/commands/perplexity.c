@@ -52,7 +52,8 @@ static int measure(session *s, token_list *list, int first, int runs_on,
         error = griffin_run(s->context, &span, 1);
         for (k = 0; k < span.count && error >= 0; k++) {
             if (i + k < first) continue;
-            r->nats += logits_loss(logits + (size_t)k * (size_t)vocab, vocab, list->data[i + k + 1]);
+            r->nats += logits_loss(logits + (size_t)k * (size_t)vocab, vocab,
+                                   list->data[i + k + 1]);
             r->tokens++;
         }
         if (error >= 0)
@@ -131,13 +132,14 @@ int command_perplexity(int argc, char **argv) {
     model_options o = MODEL_DEFAULTS;
     session s;
     file_bytes words;
-    const char *file = NULL, *persona = NULL;
+    const char *file = NULL;
+    text_list personas = NO_PERSONAS;
     perplexity_options p = { 128, 0, 0, SPLIT_NONE, 0 };
     int status;
     const option table[] = {
         MODEL_OPTIONS(o),
         { "file", "f", OPTION_TEXT, &file, "FILE", "the text; without it, standard input" },
-        PERSONA_OPTION(persona),
+        PERSONA_OPTION(personas),
         { "chunk", "c", OPTION_COUNT, &p.chunk, "N", "tokens in one pass; changes no result" },
         { "length", NULL, OPTION_COUNT, &p.length, "N",
           "forget everything after so many tokens; 0: never" },
@@ -153,7 +155,7 @@ int command_perplexity(int argc, char **argv) {
     if ((status = options_parse(&c, argc, argv)) >= 0) return status;
     if (p.chunk == 0) return options_wrong(&c, "--chunk: at least 1");
     if ((status = session_open(&s, &c, &o, NEEDS_TEXT)) != 0) return status;
-    status = text_open(&words, NULL, file) || session_persona(&s, persona)
+    status = text_open(&words, NULL, file) || session_personas(&s, &personas)
           || score_text(&s, &words, &p);
     file_close(&words);
     session_close(&s);

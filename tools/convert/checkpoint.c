@@ -45,7 +45,8 @@ static int open_directory(weights *w, const char *directory, report *r) {
 int weights_open(weights *w, const char *source, report *r) {
     static const struct { const char *ending; weights_opener *open; } kinds[] = {
         { ".index.json", weights_open_sharded }, { ".safetensors", weights_open_safetensors },
-        { ".pt", weights_open_torch }, { ".pth", weights_open_torch }, { ".bin", weights_open_torch }
+        { ".pt", weights_open_torch }, { ".pth", weights_open_torch },
+        { ".bin", weights_open_torch }
     };
     memset(w, 0, sizeof *w);
     if (!path_exists(source)) return report_fail(r, "%s: no such file or directory", source);
@@ -73,7 +74,7 @@ static int is_json(const file_bytes *file) {
     return at == file->size || file->data[at] == '"' || file->data[at] == '}';
 }
 
-int vocabulary_read(vocabulary *v, const char *path, report *r) {
+int vocabulary_read(vocabulary *v, const char *path, int assume_nfc, report *r) {
     file_bytes file;
     int status;
     memset(v, 0, sizeof *v);
@@ -81,7 +82,7 @@ int vocabulary_read(vocabulary *v, const char *path, report *r) {
     v->escape_whitespaces = 1;
     if (file_open(&file, path, r) != 0) return -1;
     if (is_json(&file))
-        status = vocabulary_from_json(v, file.data, (size_t)file.size, path, r);
+        status = vocabulary_from_json(v, file.data, (size_t)file.size, path, assume_nfc, r);
     else
         status = vocabulary_from_sentencepiece(v, file.data, (size_t)file.size, path, r);
     file_close(&file);

@@ -74,10 +74,12 @@ static int read_config_file(job *j) {
     if (members_read(&j->members, path, j->r) != 0) return -1;
     j->family = family_find(&j->members, &j->m->w);
     if (!j->family) return -1;
-    if (!j->family->configure) return config_read(c, path, j->r);
     config_start(c);
     j->family->configure(&j->members, c);
     config_take_ids(c, &j->members);
+    if (members_find(&j->members, "quantization_config"))
+        members_wrong(&j->members, "quantization_config",
+                      "plain weights, not those of another quantiser");
     return j->members.failed ? -1 : 0;
 }
 
@@ -89,7 +91,8 @@ static int read_preset(job *j) {
 
 static int check_id(const job *j, const char *name, int id) {
     if (id < j->m->config.net.vocab) return 0;
-    return report_fail(j->r, "%s %d is not below vocab_size %d", name, id, j->m->config.net.vocab);
+    return report_fail(j->r, "%s: %s %d is not below vocab_size %d", j->directory, name, id,
+                       j->m->config.net.vocab);
 }
 
 static int read_config(job *j) {
@@ -185,7 +188,7 @@ static int read_vocabulary(job *j) {
                 "model will know tokens, but no text\n", j->directory);
         return 0;
     }
-    status = vocabulary_read(v, path, j->r);
+    status = vocabulary_read(v, path, j->o->assume_nfc, j->r);
     if (status == 0) {
         j->m->has_vocabulary = 1;
         status = added_tokens_read(v, path, j->r);
@@ -339,8 +342,8 @@ static int read_values(const job *j, const tensor *t, uint64_t first, uint64_t c
     if (weight_read(t->source, first, count, x, j->r) != 0) return -1;
     for (uint64_t i = 0; i < count; i++) {
         if (!isfinite(x[i]))
-            return report_fail(j->r, "tensor '%s': element %llu is not finite", weight_origin(t->source),
-                               (unsigned long long)(first + i));
+            return report_fail(j->r, "tensor '%s': element %llu is not finite",
+                               weight_origin(t->source), (unsigned long long)(first + i));
     }
     return 0;
 }
@@ -533,6 +536,11 @@ static void finish(job *j) {
     free(j->tile);
 }
 
+/* A message that only names a tensor gets the file before it. */
+static void name_source(const job *j) {
+    if (strncmp(j->r->text, "tensor '", 8) == 0) no_success(j);
+}
+
 /* What a host should know of attention over everything. */
 static void tell_window(const job *j) {
     const griffin_config *net = &j->m->config.net;
@@ -549,6 +557,7 @@ int parts_read(model_parts *m, const convert_options *options, report *r) {
     memset(m, 0, sizeof *m);
     start(&j, m, options, r);
     status = read_source(&j);
+    if (status != 0) name_source(&j);
     finish(&j);
     if (status != 0) parts_free(m);
     return status;
@@ -561,6 +570,7 @@ int parts_write(model_parts *m, const convert_options *options, char **image, si
     int status;
     start(&j, m, options, r);
     status = choose_types(&j) != 0 ? -1 : write_output(&j);
+    if (status != 0) name_source(&j);
     if (status == 0 && !options->output) {
         *image = (char *)j.out.image.data;
         *size = j.out.image.size;
@@ -595,7 +605,7 @@ int convert(const convert_options *options, report *r) {
 /* ---- the command --------------------------------------------------------------------------- */
 
 int command_convert(int argc, char **argv) {
-    convert_options o = {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0};
+    convert_options o = {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0};
     const option options[] = {
         {"SOURCE", NULL, OPTION_WORD, &o.source, NULL, "the checkpoint, a directory or a file"},
         {"OUTPUT", NULL, OPTION_WORD, &o.output, NULL, "the model, a GGUF file"},
@@ -611,7 +621,9 @@ int command_convert(int argc, char **argv) {
         {"name", NULL, OPTION_TEXT, &o.name, "TEXT", "what the model is called"},
         {"vocab", NULL, OPTION_COUNT, &o.vocab, "N", "keep only the first N rows of the embedding"},
         {"window", NULL, OPTION_COUNT, &o.window, "N",
-         "how many tokens before it a token of attention sees"},
+         "how many tokens before its own attention sees; 0: as the source has it"},
+        {"assume-nfc", NULL, OPTION_FLAG, &o.assume_nfc, NULL,
+         "texts are in Unicode's form NFC, for tokenizers that ask for it: Qwen, GPT-NeoX"},
         {"rows", NULL, OPTION_FLAG, &o.rows, NULL,
          "plain rows for other readers of GGUF; also of q4_1 q5_0 q5_1 q4_k q5_k q6_k"},
         {"quiet", "q", OPTION_FLAG, &o.quiet, NULL, "no progress, notes and summary"},
@@ -619,12 +631,16 @@ int command_convert(int argc, char **argv) {
     };
     const command c = {
         "convert", "SOURCE OUTPUT [options]",
-        "Makes a model file from a checkpoint: a Hugging Face directory, a .safetensors file\n"
-        "beside its config.json, DeepMind's .pt file, or a GGUF file of an older griffin.h, of\n"
-        "plain rows or of any type.\n\n"
+        "Makes a model file from a checkpoint: a Hugging Face directory (model.safetensors or\n"
+        "pytorch_model.bin, also in several files), such a file beside its config.json, a .pt\n"
+        "file of DeepMind or OpenLM, or a GGUF file of griffin.h, of plain rows or of any type.\n"
+        "It knows RecurrentGemma, HGRN2, SUPRA, Llama, Mistral and Qwen2 by model_type or by the\n"
+        "names of their tensors, and GGUF files of architecture llama.\n\n"
         "Matrices are written in tiles, which griffin uses where they are in the file. Embedding\n"
-        "and head get more bits: q8_0 with q4_0. A GGUF file keeps its types where griffin has\n"
-        "tiles of them, and its other weights become f32, unless there is a --type.\n\n"
+        "and head get more bits, q8_0 with q4_0; so do f_proj of HGRN2 and q_proj and k_proj of\n"
+        "SUPRA, because a state sums up their errors. A GGUF file keeps its types where griffin\n"
+        "has tiles of them, and its other weights become f32, unless there is a --type.\n\n"
+        "Attention without a sliding window gets that of its context; --window sets another.\n\n"
         "Tokens that fine-tuning has added are kept: added_tokens.json, tokenizer_config.json and\n"
         "tokenizer.json beside a tokenizer.model are read. What cannot be done as the source asks\n"
         "for it is refused by its name, and the file runs a token before it gets its own.",

@@ -248,7 +248,7 @@ static int add_tiles(weights *w, const griffin_tensor *t, const tensor *e, const
 
 static int add_rows(weights *w, const griffin_tensor *t, const char *name,
                     const unsigned char *file, report *r) {
-    const quant_type *type = quant_find(t->type);
+    const quant_type *type = quant_find_source(t->type);
     weight *to = weights_add(w, name, strlen(name), "model", r);
     if (!to) return -1;
     to->type_name = t->type;
@@ -282,11 +282,15 @@ static int read_weights(model_parts *m, const griffin_model *f, const file_bytes
                         const char *path, report *r) {
     const unsigned char *data = file->data; /* reading tiles may move the list of files */
     tensors expected;
+    griffin_metadata key;
     griffin_tensor t;
-    int count = griffin_get_info(f)->tensors, status = 0;
-    for (int i = 0; i < count && griffin_get_tensor(f, i, &t) == GRIFFIN_OK; i++)
+    int count = griffin_get_info(f)->tensors, status = 0, said;
+    said = griffin_get_metadata(f, "griffin.attention.qkv_bias", 0, &key) == 1;
+    for (int i = 0; i < count && !said && griffin_get_tensor(f, i, &t) == GRIFFIN_OK; i++)
         if (strstr(t.name, "temporal_block.q_proj.bias")) m->config.net.qkv_bias = 1;
-    if (tensors_list(&expected, &m->config.net) != 0) return report_fail(r, "out of memory");
+    if (tensors_list(&expected, &m->config.net) != 0
+        || tensors_list_head(&expected, &m->config.net) != 0)
+        status = report_fail(r, "out of memory");
     for (int i = 0; i < count && status == 0; i++) {
         const quant_type *type = NULL;
         griffin_get_tensor(f, i, &t);

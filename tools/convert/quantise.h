@@ -13,12 +13,14 @@ typedef struct quant_type {
     uint32_t    id;                         /* the type of a tensor in GGUF */
     uint32_t    file_type;                  /* what general.file_type calls a file full of it */
     uint32_t    elements, bytes;            /* of one block */
-    int       (*encode)(const float *x, uint8_t *block);
+    int       (*encode)(const float *x, uint8_t *block);       /* null: is only read */
     void      (*decode)(const uint8_t *blocks, float *x, uint64_t n);  /* n blocks, any address */
 } quant_type;
 
-/* By the command line's name; null: there is no such type. */
+/* By the command line's name; null: there is no such type, or it cannot be written. The second also
+ * finds those that are only read. */
 const quant_type *quant_find(const char *name);
+const quant_type *quant_find_source(const char *name);
 
 /* How many bytes n values take; n is a multiple of type->elements. */
 uint64_t quant_bytes(const quant_type *type, uint64_t n);
@@ -34,6 +36,7 @@ float    float_of_f16(uint16_t half);       /* exact */
 /* The decoders of the table; dequantise.c describes the blocks. */
 typedef void quant_decoder(const uint8_t *blocks, float *x, uint64_t n);
 quant_decoder decode_f32, decode_f16, decode_bf16, decode_q8_0, decode_q4_0, decode_q4_1,
-              decode_q5_0, decode_q5_1, decode_q4_k, decode_q5_k, decode_q6_k;
+              decode_q5_0, decode_q5_1, decode_q4_k, decode_q5_k, decode_q6_k, decode_q2_k,
+              decode_q3_k;
 
 #endif

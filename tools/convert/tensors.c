@@ -69,7 +69,7 @@ static const row layer_rows[] = {
     {"temporal_block.group_norm.weight",            "h",    "D",   TENSOR_SMALL,   ALWAYS},
     {"temporal_block.group_norm.bias",              "h",    "D",   TENSOR_SMALL,   OPTIONAL},
     {"temporal_block.o_proj.weight",                "ahs",  "DD",  TENSOR_MATRIX,  ALWAYS},
-    {"temporal_block.o_proj.bias",                  "a",    "D",   TENSOR_SMALL,   WITH_BIASES},
+    {"temporal_block.o_proj.bias",                  "ahs",  "D",   TENSOR_SMALL,   WITH_BIASES},
     {"channel_pre_norm.weight",                     "rahs", "D",   TENSOR_SMALL,   ALWAYS},
     {"channel_pre_norm.bias",                       "rahs", "D",   TENSOR_SMALL,   OPTIONAL},
     {"mlp_block.gate_proj.weight",                  "rahs", "FD",  TENSOR_MATRIX,  ALWAYS},
@@ -258,11 +258,15 @@ static int refuse_unknown(const finder *f) {
 }
 
 int tensors_list(tensors *t, const griffin_config *net) {
-    finder f = {t, net, NULL, "model.", NULL, 0, NULL};
     memset(t, 0, sizeof *t);
+    finder f = {t, net, NULL, "model.", NULL, 0, NULL};
     if (visit_all(net, list_needed, &f) == 0) return 0;
     tensors_free(t);
     return -1;
+}
+
+int tensors_list_head(tensors *t, const griffin_config *net) {
+    return list_one(t, net, "", &last_rows[COUNT(last_rows) - 1]) ? 0 : -1;
 }
 
 int tensors_find(tensors *t, griffin_config *net, const weights *w, int crop, report *r) {

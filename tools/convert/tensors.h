@@ -36,4 +36,7 @@ void tensors_free(tensors *t);
  * null. -1: no memory. */
 int tensors_list(tensors *t, const griffin_config *net);
 
+/* Adds the output head that a network may have. */
+int tensors_list_head(tensors *t, const griffin_config *net);
+
 #endif

@@ -1,6 +1,7 @@
 /* session.c - an open model with one sequence, tokens, answers, timing; see session.h. */
 
 #include "session.h"
+#include "engine.h"
 
 #include <limits.h>
 #include <math.h>
@@ -157,20 +158,77 @@ int session_control(session *s, const control_options *o) {
     return error < 0 ? complain("%s: %s", o->grammar ? o->grammar : o->schema, s->message) : 0;
 }
 
-int session_persona(session *s, const char *path) {
-    file_bytes file;
-    report r = { "" };
-    int error;
-    if (!path) return 0;
-    if (file_open(&file, path, &r)) return complain("%s", r.text);
+/* ---- personas ------------------------------------------------------------------------------ */
+
+enum { AT_HISTORY = 32, AT_NUMBERS = 48, CHECKSUM = 8 };    /* of a saved state: >>state */
+
+static void put_u64(unsigned char *to, uint64_t number) {
+    for (int i = 0; i < 8; i++) to[i] = (unsigned char)(number >> 8 * i);
+}
+
+static float get_float(const unsigned char *from) {
+    uint32_t bits = (uint32_t)from[0] | (uint32_t)from[1] << 8 | (uint32_t)from[2] << 16
+                  | (uint32_t)from[3] << 24;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* Moves each number of a mixture by `share` of the way to that of another state. */
+static void mix_in(unsigned char *mixture, const unsigned char *other, size_t size, double share) {
+    for (size_t at = AT_NUMBERS; at + 4 <= size - CHECKSUM; at += 4) {
+        float a = get_float(mixture + at), b = get_float(other + at);
+        uint32_t bits;
+        a = (float)((double)a + share * ((double)b - (double)a));
+        memcpy(&bits, &a, sizeof bits);
+        for (int i = 0; i < 4; i++) mixture[at + (size_t)i] = (unsigned char)(bits >> 8 * i);
+    }
+    put_u64(mixture + AT_HISTORY, engine_checksum(mixture + AT_NUMBERS,
+                                                  size - CHECKSUM - AT_NUMBERS));
+    put_u64(mixture + size - CHECKSUM, engine_checksum(mixture, size - CHECKSUM));
+}
+
+static int load_first(session *s, const char *path, const unsigned char *data, size_t size) {
+    int error = griffin_load(s->model, s->first, NULL, NULL, data, size);
+    if (error >= 0) return 0;
+    return complain("%s: %s", path, s->message[0] ? s->message : griffin_error_string(error));
+}
+
+/* The number-th of several; `mixture` is that of those before. */
+static int add_persona(session *s, const char *path, int number, file_bytes *file,
+                       unsigned char **mixture, size_t *size) {
+    if (load_first(s, path, file->data, (size_t)file->size)) return 1;
+    if (number == 0) {
+        *size = (size_t)file->size;
+        *mixture = (unsigned char *)malloc(*size);
+        if (!*mixture) return complain("out of memory");
+        memcpy(*mixture, file->data, *size);
+        return 0;
+    }
+    if (file->size != *size || s->info->kv_type != GRIFFIN_KV_F32
+        || (*mixture)[12] || file->data[12])
+        return complain("%s: only personas of one size, in f32, can be mixed", path);
+    mix_in(*mixture, file->data, *size, 1.0 / (number + 1));
+    return load_first(s, path, *mixture, *size);
+}
+
+int session_personas(session *s, const text_list *paths) {
+    unsigned char *mixture = NULL;
+    size_t size = 0;
+    int status = 0;
+    if (paths->count == 0) return 0;
     s->first = (griffin_state *)malloc(griffin_state_size(s->model));
-    error = s->first ? griffin_load(s->model, s->first, NULL, NULL, file.data, (size_t)file.size)
-                     : GRIFFIN_E_MEMORY;
-    file_close(&file);
-    if (error < 0)
-        return complain("%s: %s", path, s->message[0] ? s->message : griffin_error_string(error));
-    session_begin_text(s);
-    return 0;
+    if (!s->first) return complain("out of memory");
+    for (int i = 0; !status && i < paths->count; i++) {
+        file_bytes file;
+        report r = { "" };
+        if (file_open(&file, paths->at[i], &r)) status = complain("%s", r.text);
+        else status = add_persona(s, paths->at[i], i, &file, &mixture, &size);
+        file_close(&file);
+    }
+    free(mixture);
+    if (!status) session_begin_text(s);
+    return status;
 }
 
 void session_begin_text(session *s) {

@@ -52,8 +52,10 @@ typedef struct model_options {
     { "seed", "s", OPTION_SEED, &(s).seed, "N", "the same seed gives the same text" }
 
 #define PERSONA_OPTION(target) \
-    { "persona", 0, OPTION_TEXT, &(target), "FILE", \
-      "begin in this first state, which griffin persona has learned" }
+    { "persona", 0, OPTION_TEXTS, &(target), "FILE", \
+      "begin in a state of griffin persona; given more than once: in their mean" }
+
+#define NO_PERSONAS { { 0 }, 0 }
 
 /* What limits an answer. */
 typedef struct control_options {
@@ -130,7 +132,7 @@ enum { NUMBERS_ONLY, NEEDS_TEXT };
 int  session_open(session *s, const command *c, const model_options *o, int needs);
 int  session_open_memory(session *s, const void *data, size_t size, int threads);   /* borrowed */
 int  session_guess(session *s, const model_options *model, const guess_options *o);
-int  session_persona(session *s, const char *path);     /* null: none */
+int  session_personas(session *s, const text_list *paths);      /* none: texts begin afresh */
 int  session_control(session *s, const control_options *o);     /* o outlives the session */
 void session_close(session *s);
 int  session_error(session *s, int error);              /* prints the last message; returns 1 */

@@ -176,7 +176,6 @@ static int validate(run *r) {
     bytes = (double)t->held_out.bytes * (double)sum / (double)t->held_out.tokens.count;
     r->loss = nats / (double)sum;
     r->bits = nats / log(2.0) / bytes;
-    train_add_point(&t->progress.validated, t->progress.steps, r->loss);
     return more < 0;
 }
 
@@ -204,6 +203,7 @@ static int report_state(run *r) {
     int better = 1, status;
     if (t->held_out.tokens.count > 0) {
         if (validate(r)) return 1;
+        train_add_point(&p->validated, p->steps, r->loss);
         better = p->best == 0 || r->loss < p->best;
         if (better) p->best = r->loss;
         better |= t->o.keep_last;
@@ -228,15 +228,25 @@ static int is_due(const training *t, double before) {
     return now >= 1 || interrupted() || floor(now * t->o.reports) > floor(before * t->o.reports);
 }
 
+/* What another model knows already. */
+static int report_source(run *r) {
+    const training *t = r->t;
+    if (!t->o.from || t->progress.steps || t->held_out.tokens.count == 0) return 0;
+    if (validate(r)) return 1;
+    printf("before the first step: held out %.4f (%.4f bits a byte)\n", r->loss, r->bits);
+    return output_flush();
+}
+
 int train_run(training *t) {
     run r = { NULL, 0, 0, 0, 0, 0 };
     int status = 0;
     r.t = t;
+    interrupt_catch(0);
+    status = report_source(&r);
     r.start = seconds_now() - t->progress.seconds;
     r.first_tokens = t->progress.tokens;
     if (share_after(t, t->progress.steps) >= 1)
         printf("nothing is left to do: give it more --steps or --time\n");
-    interrupt_catch(0);
     while (!status && !interrupted() && share_after(t, t->progress.steps) < 1) {
         double before = share_after(t, t->progress.steps), begun = seconds_now();
         status = step(t);

@@ -51,27 +51,20 @@ typedef struct persona {
 
 /* ---- the net --------------------------------------------------------------------------------- */
 
-static int copy_weights(net *n, const model_parts *source) {
-    net_weight *to;
-    report r = { "" };
-    int count = net_weights(n, &to);
-    for (int i = 0; i < count; i++, to++)                   /* both in the order of a pass */
-        if (weight_read(source->tensors.list[i].source, 0, to->count, to->value, &r) != 0)
-            return complain("%s", r.text);
-    return 0;
-}
-
 net *persona_net(const char *path, int longest) {
     const convert_options o = { .source = path, .type = "f32", .gates = "f32", .quiet = 1 };
     model_parts source;
     report r = { "" };
     net *n = NULL;
+    net_weight *list = NULL;
+    int count = 0;
     if (parts_read(&source, &o, &r) != 0) { complain("%s", r.text); return NULL; }
     if (source.tensors.count
         && strcmp(source.tensors.list[source.tensors.count - 1].name, "lm_head.weight") == 0)
         complain("%s: cannot learn through an output head of its own", path);
     else n = net_new_frozen(&source.config.net, longest);
-    if (n && copy_weights(n, &source)) { net_free(n); n = NULL; }
+    if (n) count = net_weights(n, &list);
+    if (n && source_copy_all(&source, list, count, path)) { net_free(n); n = NULL; }
     parts_free(&source);
     return n;
 }
@@ -126,7 +119,8 @@ static double rate_of(const persona *p) {
     const double warm = 0.05, end = 0.02;
     double share = share_after(p, p->steps + 1);
     if (share < warm) return (double)p->o.rate * share / warm;
-    return (double)p->o.rate * (end + (1 - end) * 0.5 * (1 + cos(pi * (share - warm) / (1 - warm))));
+    share = (share - warm) / (1 - warm);
+    return (double)p->o.rate * (end + (1 - end) * 0.5 * (1 + cos(pi * share)));
 }
 
 static void update_part(persona *p, const state_part *part, double rate) {
@@ -193,7 +187,7 @@ static double held_out_loss(persona *p) {
 
 enum { NEAR = 64, FEED = 64 };              /* tokens at the beginning of a stretch; in a call */
 
-typedef struct score { double nats[2], bytes[2]; } score;   /* of the near ones, and of the others */
+typedef struct score { double nats[2], bytes[2]; } score;   /* of the near ones, of the others */
 
 /* The bytes of the text that a token stands for, after others. */
 static int token_bytes(session *s, int32_t token) {
@@ -481,8 +475,8 @@ int command_persona(int argc, char **argv) {
     persona_options *o = p ? &p->o : NULL;
     int status;
     if (!p) return complain("out of memory");
-    *o = (persona_options){ .prompt = "", .rows = 4, .length = 256, .batch = 16, .reports = 10,
-                            .seed = 1, .rate = 0.05f, .hold_out = 0.1f };
+    *o = (persona_options){ .prompt = "", .rows = 16, .length = 256, .batch = 16, .reports = 10,
+                            .seed = 1, .rate = 0.3f, .hold_out = 0.1f };
     const option table[] = {
         { "TEXT", NULL, OPTION_WORD, &o->text, NULL, "what the character has said and lived" },
         { "model", "m", OPTION_TEXT, &o->model.path, "MODEL", "the model, a GGUF file" },
@@ -512,8 +506,8 @@ int command_persona(int argc, char **argv) {
     const command c = { "persona", "TEXT -m MODEL.gguf -o FILE.persona [options]",
         "Makes a character from a text: the state before the first token learns what it is like,\n"
         "and the weights stay. The file is a saved state of a few kilobytes. griffin_load gives a\n"
-        "state that takes the place of a fresh one: any text can follow, and reading it costs what\n"
-        "it did. `griffin run --persona FILE` begins in it. Of all reports, the state that best\n"
+        "state that takes the place of a fresh one: any text can follow, and a token costs what it\n"
+        "did. `griffin run --persona FILE` begins in it. Of all reports, the state that best\n"
         "predicts the part of the text that is held out is kept. Ctrl-C finishes a step and ends.",
         table };
     status = options_parse(&c, argc, argv);

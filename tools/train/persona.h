@@ -16,7 +16,7 @@
 
 /* ---- persona.c --------------------------------------------------------------------------- */
 
-/* The net of a model file, its weights as floats, whatever their type there. Null after a message. */
+/* The net of a model file, its weights as floats whatever their type. Null after a message. */
 net *persona_net(const char *path, int longest);
 
 /* ---- persona_text.c ---------------------------------------------------------------------- */

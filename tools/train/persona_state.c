@@ -14,7 +14,8 @@ enum { TILE = 32, HEAD_TILE = 16, AT_HISTORY = 32, AT_PAYLOAD = 48 };
 /* The last `rows` of `all` rows of a state, `width` numbers each, that begin at `at`. */
 static state_part last_rows(size_t at, int all, int rows, int width) {
     int kept = net_least(all, rows);
-    state_part part = { at + (size_t)(all - kept) * (size_t)width, (size_t)kept * (size_t)width, 1 };
+    size_t before = (size_t)(all - kept) * (size_t)width;
+    state_part part = { at + before, (size_t)kept * (size_t)width, 1 };
     return part;
 }
 
@@ -23,7 +24,9 @@ int persona_parts(const net *n, int rows, state_part *list) {
     int count = 0, K = g->conv_width, E = g->lru_width, kv = g->kv_heads * g->head_dim;
     for (int i = 0; i < g->layers; i++) {
         size_t at = n->layers[i].state_at;
-        if (n->layers[i].recurrent) {
+        if (strchr("hs", g->blocks[i])) {
+            list[count++] = last_rows(at, 1, 1, g->heads * (int)net_head_state(g));
+        } else if (g->blocks[i] == 'r') {
             list[count++] = last_rows(at, K - 1, rows, E);
             list[count++] = last_rows(at + (size_t)(K - 1) * (size_t)E, 1, 1, E);
         } else {
@@ -90,16 +93,38 @@ static unsigned char *put_attention(unsigned char *to, const griffin_config *g, 
     return to;
 }
 
+/* The sums of outer products, for each head [hd of values][row of keys], in the library's tiles:
+ * [values / 32][hd of keys][32]. The keys of SUPRA are turned, and so the sums. */
+static unsigned char *put_outer(unsigned char *to, const griffin_config *g, char letter,
+                                const float *part, int rows, float *key) {
+    int dim = g->head_dim, row = net_state_row(g), padded = net_rounded(dim, TILE);
+    size_t size = (size_t)padded * (size_t)dim;
+    for (int h = 0; h < g->heads; h++, part += net_head_state(g), to += 4 * size) {
+        memset(to, 0, 4 * size);
+        for (int e = 0; e < dim; e++) {
+            size_t at = (size_t)(e / TILE * TILE) * (size_t)dim + (size_t)(e % TILE);
+            memcpy(key, part + (size_t)e * (size_t)row, (size_t)dim * sizeof *key);
+            if (letter == 's') turn_key(g, rows, key);
+            for (int k = 0; k < dim; k++)
+                put_number(to + 4 * (at + (size_t)k * TILE), bits_of(key[k]), 4);
+        }
+    }
+    return to;
+}
+
 static int put_state(unsigned char *data, size_t size, const net *n, const float *state, int rows,
                      int bf16) {
     const griffin_config *g = &n->config;
     float *head = (float *)malloc((size_t)g->head_dim * sizeof *head);
     unsigned char *to = data + AT_PAYLOAD;
     if (!head) return complain("out of memory");
+    for (int i = 0; i < g->layers; i++) {
+        const float *part = state + n->layers[i].state_at;
+        if (g->blocks[i] == 'r') to = put_recurrent(to, g, part);
+        else if (g->blocks[i] != 'a') to = put_outer(to, g, g->blocks[i], part, rows, head);
+    }
     for (int i = 0; i < g->layers; i++)
-        if (n->layers[i].recurrent) to = put_recurrent(to, g, state + n->layers[i].state_at);
-    for (int i = 0; i < g->layers; i++)
-        if (!n->layers[i].recurrent)
+        if (g->blocks[i] == 'a')
             to = put_attention(to, g, state + n->layers[i].state_at, rows, bf16, head);
     free(head);
     put_number(data + AT_HISTORY, engine_checksum(data + AT_PAYLOAD, size - AT_PAYLOAD - 8), 8);

@@ -148,8 +148,8 @@ int persona_text_open(persona_text *t, session *s, const char *path, text_split 
     if (text_open(&t->file, NULL, path) || find_starts(t, split)) return 1;
     hold_out(t, share);
     if (t->learned == 0 || t->learned == t->count)
-        return complain("%s: %lu bytes are too little text: a persona needs some sentences to learn "
-                        "from, and others that are held out", path, (unsigned long)t->file.size);
+        return complain("%s: %lu bytes are too little text: a persona needs some sentences to "
+                        "learn from, and others that are held out", path, (unsigned long)t->file.size);
     if (lay_held_out(t, s, length)) return 1;
     if (batch_scored(&t->held_out) < 32)
         return complain("%s: what is held out has only %d tokens; give more text, or a larger "
