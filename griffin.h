@@ -265,6 +265,7 @@
  * gcc -O2, the most over all instruction sets (build/tests/test_stack x prints them):
  *
  *     griffin_run, griffin_prefill             31600
+ *     griffin_guess_...                        30400
  *     griffin_step, griffin_advance            29300
  *     griffin_heal_mask                         9500
  *     griffin_open_...                          5800
@@ -322,11 +323,11 @@
  *                        with the command that converts them, to the same bits. Grammars moved to
  *                        tools/griffin_grammar.h. griffin_get_metadata, griffin_get_operation,
  *                        GRIFFIN_TOKEN_MARKER, griffin_options.directory_only, griffin_ban,
- *                        griffin_heal, griffin_context_options.no_slices. Calls that cannot be
- *                        dropped write recurrent states in place. Every call works on a stack of
- *                        64 KB. Compiler options that change floats are refused. griffin_tile_*,
- *                        griffin_preset and griffin_options.config are gone. Saves are version 3;
- *                        those of 0.1 are refused.
+ *                        griffin_heal, griffin_guess, griffin_context_options.no_slices. Calls
+ *                        that cannot be dropped write recurrent states in place. Every call works
+ *                        on a stack of 64 KB. Compiler options that change floats are refused.
+ *                        griffin_tile_*, griffin_preset and griffin_options.config are gone. Saves
+ *                        are version 3; those of 0.1 are refused.
  *     0.1.0  2026-11-22  The first version.
  */
 
@@ -732,10 +733,10 @@ typedef struct griffin_context_options {
     int          no_slices;                 /* 1: griffin_begin returns E_SPACE. The context is then
                                              * smaller, by about griffin_mark_size for each of
                                              * `states`: it has no room for what may be dropped */
-    int          guesses;                   /* of griffin_guess_run, in one pass: so many may be right
-                                             * in part without another pass over those. Each takes the
-                                             * memory of a mark; 0: none. Not for mixers with large
-                                             * states: only "recurrent" and "attention" */
+    int          guesses;                   /* of griffin_guess_run: so many in a pass need not run
+                                             * again when a later one is wrong. Each takes as much
+                                             * memory as a mark; 0: none. Only where all layers are
+                                             * recurrent or attention: other states are too large */
 } griffin_context_options;
 
 GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
@@ -834,8 +835,8 @@ GRIFFIN_API void griffin_accept(griffin_sampler *sampler, int32_t token);
  * Another token in a pass costs little beside the weights that the pass reads, and its logits are
  * the same bits as in a pass of its own. So guess what will be drawn, run the guesses together, and
  * keep those that were right. What is drawn, the logits and the state are, to the bit, those of one
- * griffin_step after the other, with any sampler, mask or stop text, since every token is drawn from
- * its own logits in turn. After a prefill that wrote its logits to g.logits, the loop is
+ * griffin_step after the other, with any sampler, mask or stop text, since every token is drawn
+ * from its own logits in turn. After a prefill that wrote its logits to g.logits, the loop is
  *
  *     for (;;) {
  *         token = griffin_sample(m, &sampler, griffin_guess_logits(&g));
@@ -860,9 +861,9 @@ typedef struct griffin_guess {              /* of one sequence */
     float    *logits;                       /* [rows][V]; row 0 is where a prefill writes them */
     int       room, rows;                   /* room is at least 2; rows - 1 guesses fit into a pass,
                                              * and one of the rows serves all that are certain */
-    float     row_cost;                     /* time of another token in a pass, as a part of the time
-                                             * of a pass of one token; 0: 0.25. griffin_guess_time
-                                             * measures it */
+    float     row_cost;                     /* time of another token in a pass, as a part of the
+                                             * time of a pass of one token; 0: 0.25.
+                                             * griffin_guess_time measures it */
     uint64_t  passes, guessed, accepted;    /* counted; guesses that were run, and were right */
 
     /* The rest begins with zero bytes and is the library's. */
@@ -888,10 +889,10 @@ GRIFFIN_API float *griffin_guess_logits(griffin_guess *guess);
 GRIFFIN_API int griffin_guess_take(griffin_guess *guess, int32_t token);
 
 /* Adds what may come after the known tokens and earlier guesses, and returns 1; 0 if no more fit.
- * With odds null the token is certain, since the sampler's mask will leave no other: nobody looks at
- * its logits, so they are not computed, and griffin_guess_logits gives zeros. The odds, which you
- * keep, are counted for you. Guesses from different odds do not mix in a pass; certain ones come
- * first. */
+ * With odds null the token is certain, since the sampler's mask will leave no other: the logits
+ * that it is drawn from do not matter, so they are not computed, and griffin_guess_logits gives
+ * zeros. The odds, which you keep, are counted for you. Guesses from different odds do not mix in a
+ * pass; certain ones come first. */
 GRIFFIN_API int griffin_guess_add(griffin_guess *guess, int32_t token, griffin_odds *odds);
 
 /* One pass for all of these sequences that need one. griffin_guess_begin leaves the pass to
@@ -909,9 +910,9 @@ GRIFFIN_API int griffin_guess_time(griffin_guess *guess, double time);
  * step or save finds what it would have found without guesses. */
 GRIFFIN_API int griffin_guess_finish(griffin_context *context, griffin_guess *guess);
 
-/* Guesses that a text goes on as it did before, where its longest end that occurred before was last:
- * 32, 16, 8, 4 or 2 tokens are compared. Where a copy departs from what it copies, it looks for the
- * place nearby where it comes back. It remembers the last `size` tokens. */
+/* Guesses that a text goes on as it did before, where its longest end that occurred before was
+ * last: 32, 16, 8, 4 or 2 tokens are compared. Where a copy departs from what it copies, it looks
+ * for the place nearby where it comes back. It remembers the last `size` tokens. */
 #define GRIFFIN_LOOKUP_LENGTHS 5
 
 typedef struct griffin_lookup {
@@ -919,7 +920,7 @@ typedef struct griffin_lookup {
     int          size;                      /* a power of 2 */
     uint32_t     count;                     /* tokens so far */
     int32_t      found[GRIFFIN_LOOKUP_LENGTHS];     /* where the end of the text was before */
-    uint32_t     copied;                    /* where the text would go on if it were a copy; 0: none */
+    uint32_t     copied;                    /* where the text goes on if it is a copy; 0: none */
     int          astray;                    /* tokens since that was last seen to be so */
     griffin_odds odds[GRIFFIN_LOOKUP_LENGTHS + 2];
 } griffin_lookup;
@@ -938,8 +939,8 @@ typedef struct griffin_draft {
     griffin_state   *state;
     void            *mark;                  /* griffin_mark_size of the smaller model */
     float           *logits;                /* [V] */
-    float            cost;                  /* time of its step, as a part of a step of the model; 0:
-                                             * as the sizes of the files */
+    float            cost;                  /* time of its step, as a part of a step of the model;
+                                             * 0: as the sizes of the files */
     griffin_odds     odds;
     /* The rest begins with zero bytes and is the library's. */
     int32_t tokens[GRIFFIN_DRAFT_TOKENS];   /* behind the mark: those taken, over those fed */
@@ -954,8 +955,8 @@ GRIFFIN_API int griffin_draft_check(const griffin_model *model, const griffin_mo
 GRIFFIN_API int griffin_draft_take(griffin_draft *draft, int32_t token);
 
 /* Adds the next guess, and returns 1; 0 if no more are worth it. `sampler` is a copy of yours, with
- * which it draws, so that it draws what you will, where the models agree. A mask in it should follow
- * the guesses: the last one is guess->tokens[guess->known + guess->guesses - 1]. */
+ * which it draws, so that it draws what you will, where the models agree. A mask in it should
+ * follow the guesses: the last one is guess->tokens[guess->known + guess->guesses - 1]. */
 GRIFFIN_API int griffin_draft_next(griffin_draft *draft, griffin_guess *guess,
                                    griffin_sampler *sampler);
 
@@ -2586,8 +2587,8 @@ struct griffin_context {
     float       *buffer[GRF_INT8];          /* [rows][width] */
     grf_q8      *int8;                      /* GRF_INT8: [q8_row][rows of the pass] */
     float       *score;                     /* [rows][H][keys] */
-    float       *recurrent;                 /* [max_spans + max_guesses][recurrent_floats]: slots, to
-                                             * be committed; or null */
+    float       *recurrent;                 /* slots, [max_spans + max_guesses][recurrent_floats],
+                                             * to be committed; or null */
     uint8_t     *kv;                        /* [attention layers][keys, values][max_rows][kv_row]
                                              * to be committed */
 };
@@ -3860,8 +3861,8 @@ static int grf_sampler_choose(const griffin_model *model, griffin_sampler *s, fl
  * dropped, and the tokens that were taken are run again together with the next guesses. So nothing
  * that was wrong has ever been in a state, and no pass is made only to repair one.
  *
- * How many guesses are run is decided here, in passes of one token as the unit of time. A token more
- * costs c = row_cost. If each guess is right with probability p, then of n guesses
+ * How many guesses are run is decided here, in passes of one token as the unit of time. A token
+ * more costs c = row_cost. If each guess is right with probability p, then of n guesses
  *
  *     p + p^2 + .. + p^n      are right, and each saves a pass
  *     n c                     is what they cost,
@@ -7505,7 +7506,8 @@ GRIFFIN_API int griffin_advance(griffin_context *c, int units) {
 }
 
 GRIFFIN_API const char *griffin_unit_name(const griffin_context *c) {
-    return c && c->spans && c->op < c->model->n_ops ? grf_op_types[c->model->ops[c->op].kind].name : NULL;
+    if (!c || !c->spans || c->op == c->model->n_ops) return NULL;
+    return grf_op_types[c->model->ops[c->op].kind].name;
 }
 
 GRIFFIN_API int griffin_run(griffin_context *c, const griffin_span *spans, int count) {
@@ -7708,7 +7710,8 @@ GRIFFIN_API int griffin_draft_next(griffin_draft *d, griffin_guess *g, griffin_s
     int error = grf_draft_check(d) && sampler ? grf_guess_check(g) : GRIFFIN_E_ARGUMENT;
     if (error || g->guesses != d->drafted) return error;    /* others have guessed */
     const griffin_model *m = d->context->model;
-    float cost = d->cost > 0 ? d->cost : (float)m->info.file_bytes / (float)g->model->info.file_bytes;
+    float cost = d->cost;
+    if (cost <= 0) cost = (float)m->info.file_bytes / (float)g->model->info.file_bytes;
     int most = (int)grf_min64(g->rows, grf_min64(m->info.rewind, GRIFFIN_DRAFT_TOKENS) + 1) - 1;
     if (grf_guess_worth(g, &d->odds, most, 1, grf_guess_row_cost(g) + cost) <= d->drafted) {
         if (d->drafted == 0) grf_odds_forget(&d->odds);

@@ -333,6 +333,17 @@ static void test_csv(void) {
     free(out);
 }
 
+static void test_guesses(void) {
+    const char *const actions[] = { "bench", "-m", "examples/models/storyteller.gguf", "--text",
+                                    "tools/bench/texts/actions.txt", "--grammar",
+                                    "tools/bench/texts/actions.gbnf", "-r", "1", "-t", "1", "-o",
+                                    "json", NULL };
+    const char *const bytes[] = { "bench", "-m", MODEL, "--text", "tools/bench/texts/actions.txt",
+                                  "-r", "1", "-t", "1", "--guesses", "5", "-o", "json", NULL };
+    check_json(actions, 1);
+    check_json(bytes, 1);
+}
+
 static void test_wrong_words(void) {
     static const char *const wrong[][4] = {
         { "bench", "-m", MODEL, "-p=x" }, { "bench", "-m", MODEL, "--depth=1,,2" },
@@ -393,6 +404,7 @@ int main(void) {
     RUN(test_units_have_names);
     RUN(test_json);
     RUN(test_masks);
+    RUN(test_guesses);
     RUN(test_csv);
     RUN(test_wrong_words);
     RUN(test_plots);

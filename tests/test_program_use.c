@@ -546,6 +546,33 @@ static void test_healing(void) {
                "Once upon a tim\n");
 }
 
+/* Whoever guesses, the answer is the same. */
+static void test_guesses(void) {
+    static const char *const guessers[] = { "--lookup 1", "--lookup 20", "--lookup 1000000",
+                                            "--draft " MODEL, "--lookup 9 --draft " MODEL };
+    static const char *const answers[] = {
+        "-p 'Once upon a time' -n 200 -s 3", "-p 'Once upon a time' -n 300 -s 3 --ignore-eos",
+        "-p 'The wolf' -n 90 --temp 0 --repeat-penalty 1.1 --stop ' the' --carry-on",
+        "-p 'She said: ' --heal -s 3 -n 60 --ban at --grammar tests/data/grammars/quoted.gbnf"
+    };
+    char line[400], guessed[400];
+    for (int i = 0; i < (int)(sizeof answers / sizeof answers[0]); i++)
+        for (int k = 0; k < (int)(sizeof guessers / sizeof guessers[0]); k++) {
+            snprintf(line, sizeof line, G " run " MODEL " %s 2>/dev/null", answers[i]);
+            snprintf(guessed, sizeof guessed, G " run " MODEL " %s %s 2>/dev/null", answers[i],
+                     guessers[k]);
+            check_same(line, guessed);
+        }
+    check_same("printf 'One day\\nHe went home\\n' | " TALK " -n 50 2>/dev/null",
+               "printf 'One day\\nHe went home\\n' | " TALK " -n 50 --lookup 8 2>/dev/null");
+    check_says(0, G " run " MODEL " -p 'the cat and the cat and the cat' -n 200 --temp 0 "
+               "--lookup 8 2>&1", "guesses");
+    check_says(1, G " run " MODEL " -p x --draft nothing.gguf 2>&1", "nothing.gguf");
+    check_says(1, G " convert " TINY WORK "small.gguf >/dev/null 2>&1 && " G " run " MODEL
+               " -p x --draft " WORK "small.gguf 2>&1", "small.gguf");
+    check_says(2, G " run " MODEL " -p x --lookup -1 2>&1", "--lookup");
+}
+
 static void test_bans(void) {
     char *text = shell(0, G " run " MODEL " -p 'Once upon a time' -n 300 -s 3 --ban the --ban e. "
                        "--ban ' was' --carry-on 2>&1");
@@ -606,6 +633,7 @@ int main(void) {
     RUN(test_a_full_disk_is_an_error);
     RUN(test_nothing_half_stays);
     RUN(test_healing);
+    RUN(test_guesses);
     RUN(test_bans);
     RUN(test_exit_statuses);
     RUN(test_logits_spares_its_inputs);
