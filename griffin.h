@@ -20,7 +20,7 @@
  *     >>platform >>basics >>numbers      compilers, errors, memory, bytes, our own exp and log
  *   ONE, the network
  *     >>network >>run                    what it computes, as in the paper; running it
- *     >>state >>sampler                  its memory of a text; choosing tokens
+ *     >>state >>sampler >>guess          its memory of a text; choosing tokens; guessing them
  *   TWO, files and text
  *     >>gguf >>config                    what is in a file
  *     >>vocabulary >>text                text to tokens and back
@@ -68,6 +68,11 @@
  *
  *     griffin_sample                           draws a token from logits
  *     griffin_accept                           tells the sampler about a token that it did not draw
+ *     griffin_guess_logits, griffin_guess_take, griffin_guess_run, griffin_guess_begin,
+ *     griffin_guess_finish                     several tokens in a pass: guessed, and kept if drawn
+ *     griffin_guess_add, griffin_guess_time    adds a guess; tells how long a pass took
+ *     griffin_lookup_add, griffin_lookup_guess     guesses from the text so far
+ *     griffin_draft_check, griffin_draft_take, griffin_draft_next     a smaller model guesses
  *     griffin_encode, griffin_encode_size      text to tokens
  *     griffin_decode                           tokens to text, as a stream
  *     griffin_stop_feed                        finds texts to stop at in a stream
@@ -128,6 +133,30 @@
  * no slices sets griffin_context_options.no_slices, and contexts are smaller by as much.
  *
  *
+ * GUESSES
+ *
+ * A step takes the time in which its weights are read, and a pass over eight tokens takes little
+ * more. So a loop that knows what will probably be drawn is faster. griffin_guess (see >>api) does
+ * all of it: it runs guesses together, keeps those that the sampler then draws, and decides how
+ * many are worth running. Guesses come from the text so far (griffin_lookup), from a smaller model
+ * (griffin_draft), from a grammar (griffin_grammar_guess), or from you. What is written does not
+ * depend on them. By hand, with a mark, it would be:
+ *
+ *     for (;;) {                                          logits [n + 1][V], guess[0] was drawn
+ *         griffin_span span = { s, guess, n + 1, 1, logits };
+ *         griffin_mark(m, s, mark);  griffin_run(c, &span, 1);
+ *         for (k = 0; ; k++) {
+ *             token = griffin_sample(m, &sampler, logits + k * V);
+ *             if (k == n || token != guess[k + 1]) break;         a right guess: draw the next
+ *         }
+ *         if (k < n) { griffin_rewind(m, s, mark); griffin_prefill(c, s, guess, k + 1, NULL); }
+ *         guess[0] = token;  n = guess_what_follows(guess + 1);   n: up to options.rewind - 1
+ *     }
+ *
+ * griffin_guess is better: it needs no mark, does not run right guesses twice, leaves states as if
+ * nothing had been guessed, and serves many sequences and frame budgets.
+ *
+ *
  * THREADS
  *
  * The library makes no threads. If it is built with OpenMP, it uses those of OpenMP. If you give
@@ -174,7 +203,8 @@
  *     every windowed state does, and is no longer what was trained. tests/test_kin.c
  * Same bits. Logits and states do not depend on the number of threads, on how tokens are cut into
  *     calls, on who shares a call, or on the instruction set. NUMBERS says why.
- *     tests/test_bits.c, inside_same_bits.c, test_threads.c, test_rewind.c, test_state.c
+ *     tests/test_bits.c, inside_same_bits.c, test_threads.c, test_rewind.c, test_state.c,
+ *     test_guess.c
  * A guest. There are no globals, no threads, no clock, no locale, no environment and no exit.
  *     After opening, nothing is allocated, except by griffin_encode if you give it no scratch.
  *     tests/test_guest.c, test_memory.c, test_stack.c
@@ -4987,7 +5017,7 @@ static int grf_config_load(const grf_gguf *file, griffin_config *g, const grf_ho
  *
  *     GRF_BY_SCORE    SentencePiece, as Gemma, Llama 2 and Mistral have it: every piece has a score
  *     GRF_BY_RANK     pieces of the same form, but with a list of merges instead of scores
- *     GRF_BYTE_LEVEL  GPT-2, SmolLM and Llama 3: pieces of bytes, with a list of merges
+ *     GRF_BYTE_LEVEL  GPT-2, SmolLM, Llama 3, Qwen 2: pieces of bytes, with a list of merges
  *
  * The metadata keys are those of llama.cpp: "tokenizer.ggml.tokens" has the texts, ".token_type"
  * a griffin_token_kind for each, ".scores" or ".merges" what decides. A vocabulary without scores
@@ -5009,7 +5039,8 @@ enum grf_bpe { GRF_BY_SCORE, GRF_BY_RANK, GRF_BYTE_LEVEL };
  * add_bos hold where no key says otherwise. */
 typedef struct grf_split {
     const char *pre;
-    uint8_t     llama3;                     /* the expression of Llama 3, or else that of GPT-2 */
+    uint8_t     llama3;                     /* the expression of Llama 3 with words of at most so
+                                             * many numbers; 0: that of GPT-2 */
     uint8_t     digits_apart;               /* before that, every number is a word of its own */
     uint8_t     whole_words;                /* a word that is a piece needs no merges */
     uint8_t     add_bos;
@@ -5024,10 +5055,11 @@ static const grf_split grf_splits[] = {
     { "starcoder", 0, 1, 0, 0 },
     { "refact",    0, 1, 0, 0 },
     { "codeshell", 0, 1, 0, 0 },
-    { "llama-bpe", 1, 0, 1, 1 },
-    { "llama3",    1, 0, 1, 1 },
-    { "llama-v3",  1, 0, 1, 1 },
-    { "smaug-bpe", 1, 0, 0, 0 }
+    { "llama-bpe", 3, 0, 1, 1 },
+    { "llama3",    3, 0, 1, 1 },
+    { "llama-v3",  3, 0, 1, 1 },
+    { "smaug-bpe", 3, 0, 0, 0 },
+    { "qwen2",     1, 0, 0, 0 }
 };
 
 /* Two sets of griffin_token_kind: pieces that merges can make, and pieces that only rules make. One
@@ -5283,8 +5315,8 @@ static int grf_vocab_load_split(grf_vocab *v, const grf_gguf *g, const grf_host 
             return GRIFFIN_OK;
         }
     }
-    return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "%s '%t': only the splits of 'gpt-2', 'smollm' "
-                    "and 'llama-bpe' are supported", key, pre, (size_t)length);
+    return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "%s '%t': only the splits of 'gpt-2', 'smollm', "
+                    "'llama-bpe' and 'qwen2' are supported", key, pre, (size_t)length);
 }
 
 static int grf_vocab_load_kind(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
@@ -5692,7 +5724,7 @@ static int grf_vocab_load(grf_vocab *v, const grf_gguf *g, const grf_host *host)
  * neighbours can be joined if the list of merges has the pair. The pair that stands first in the
  * list comes first. A character that is no piece is cut into the tokens of its bytes.
  *
- * GRF_BYTE_LEVEL (GPT-2, SmolLM, Llama 3). The text is cut into words by one of two expressions,
+ * GRF_BYTE_LEVEL (GPT-2 and Llama 3). The text is cut into words by one of two expressions,
  * and every byte of a word is a symbol. Pairs and their order are as by rank, but no pair reaches
  * from one word to the next. Nothing is unknown: a byte without a token, such as a control
  * character in SmolLM, is left out, as the reference tokenizer does. Spaces stay at the start of
@@ -5885,7 +5917,7 @@ static void grf_encoder_split_characters(grf_encoder *e, uint64_t from) {
  *
  *     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
  *
- * Llama 3:
+ * Llama 3, and Qwen 2 with \p{N} instead of \p{N}{1,3}:
  *
  *     (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|
  *     \s*[\r\n]+|\s+(?!\S)|\s+                                                                */
@@ -6014,14 +6046,14 @@ static uint64_t grf_word_end_gpt2(const grf_text *text, uint64_t start) {
 
 static int grf_is_line_end(char c) { return c == '\r' || c == '\n'; }
 
-/* The word is a contraction, letters with one other character before them, up to three numbers,
+/* The word is a contraction, letters with one other character before them, up to `most` numbers,
  * signs with one space before and line ends after them, blanks up to their last line end, or a run
  * of blanks. */
-static uint64_t grf_word_end_llama3(const grf_text *text, uint64_t start) {
+static uint64_t grf_word_end_llama3(const grf_text *text, uint64_t start, uint64_t most) {
     uint64_t n = grf_word_contraction(text->at + start, text->length - start, 1), last, end, at;
     int bytes, next, kind = grf_word_class(text, start, &bytes);
     if (n) return start + n;
-    if (kind == GRF_NUMBER) return grf_word_run_end(text, start, GRF_NUMBER, 3, &last);
+    if (kind == GRF_NUMBER) return grf_word_run_end(text, start, GRF_NUMBER, most, &last);
     at = kind == GRF_LETTER || grf_is_line_end(text->at[start]) ? start : start + (uint64_t)bytes;
     end = grf_word_run_end(text, at, GRF_LETTER, UINT64_MAX, &last);
     if (end > at) return end;
@@ -6070,8 +6102,9 @@ static void grf_encoder_split_words(grf_encoder *e, uint64_t from) {
     stretch.length = from;
     for (uint64_t at = from; at < e->text.length; at = end) {
         if (at == stretch.length) stretch.length = grf_word_stretch(e->v->split, &e->text, at);
-        end = e->v->split->llama3 ? grf_word_end_llama3(&stretch, at)
-                                  : grf_word_end_gpt2(&stretch, at);
+        uint64_t most = e->v->split->llama3;
+        end = most ? grf_word_end_llama3(&stretch, at, most)
+                   : grf_word_end_gpt2(&stretch, at);
         int32_t id = grf_encoder_word(e, at, end);
         e->apart = 1;
         if (id >= 0) grf_encoder_add(e, at, end - at, id);

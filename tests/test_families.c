@@ -166,29 +166,49 @@ static void test_llama(void) {
 /* pytorch_model.bin in two files of zip64. */
 static void test_pickles_in_shards(void) { check_family("supra-shards"); }
 
-/* Matrices whose errors a state sums up keep 8 bits. The widths are no whole blocks of q4_0, so the
- * list is looked at. */
-static void check_careful(const char *model, const char *name) {
-    char path[100];
-    model_parts m;
-    convert_options o;
+/* A shard that is missing, and one that is cut, by their names. */
+static void test_broken_shards(void) {
+    static const char *const files[] = {"config.json", "pytorch_model.bin.index.json",
+                                        "pytorch_model-00001-of-00002.bin",
+                                        "pytorch_model-00002-of-00002.bin"};
+    mkdir(WORK "/shards", 0777);
+    for (int cut = 0; cut < 2; cut++) {
+        for (int i = 0; i < 3 + cut; i++) {
+            char path[160];
+            size_t size;
+            snprintf(path, sizeof path, DATA "supra-shards/%s", files[i]);
+            unsigned char *data = test_read(path, &size);
+            snprintf(path, sizeof path, WORK "/shards/%s", files[i]);
+            if (data) write_file(path, data, i == 3 ? size - 100 : size);
+            free(data);
+        }
+        CHECK(convert_to(WORK "/shards", "f32", 0) == -1 && strstr(message.text, files[3])
+              && !path_exists(OUT), "%s", message.text);
+        remove(WORK "/shards/pytorch_model-00002-of-00002.bin");
+    }
+}
+
+/* Of a file of q4_0, matrices whose errors a state sums up keep 8 bits. */
+static void check_type(const char *source, const char *name, const char *type) {
+    griffin_model *model;
+    griffin_tensor t;
     int found = 0;
-    memset(&o, 0, sizeof o);
-    snprintf(path, sizeof path, DATA "%s", model);
-    o.source = path;
-    o.quiet = 1;
-    CHECK(parts_read(&m, &o, &message) == 0, "%s", message.text);
-    for (size_t i = 0; i < m.tensors.count; i++)
-        if (strcmp(m.tensors.list[i].name, name) == 0)
-            found = m.tensors.list[i].kind == TENSOR_CAREFUL;
-    CHECK(found, "%s is not careful", name);
-    parts_free(&m);
+    size_t n = strlen(name);
+    CHECK(convert_to(source, "q4_0", 0) == 0, "%s", message.text);
+    if (!(model = open_output())) return;
+    for (int i = 0; griffin_get_tensor(model, i, &t) == GRIFFIN_OK; i++)
+        found |= strncmp(t.name, name, n) == 0 && t.name[n] == '.'
+              && strcmp(t.name + n + 1, type) == 0;
+    CHECK(found, "%s of %s is not %s", name, source, type);
+    griffin_close(model);
 }
 
 static void test_careful_types(void) {
-    check_careful("hgrn2-attention", "model.layers.0.temporal_block.f_proj.weight");
-    check_careful("supra-rms_norm", "model.layers.0.temporal_block.k_proj.weight");
-    check_careful("supra-rms_norm", "model.layers.1.temporal_block.q_proj.weight");
+    check_type("tests/data/hgrn2-tiny", "layers.0.temporal_block.f_proj.weight", "q8_0");
+    check_type("tests/data/hgrn2-tiny", "layers.0.temporal_block.q_proj.weight", "q4_0");
+    check_type("tests/data/supra-tiny", "layers.1.temporal_block.q_proj.weight", "q8_0");
+    check_type("tests/data/supra-tiny", "layers.1.temporal_block.k_proj.weight", "q8_0");
+    check_type("tests/data/supra-tiny", "layers.1.temporal_block.v_proj.weight", "q4_0");
 }
 
 /* ---- what a file says ------------------------------------------------------------------------ */
@@ -580,6 +600,7 @@ int main(void) {
     RUN(test_supra);
     RUN(test_llama);
     RUN(test_pickles_in_shards);
+    RUN(test_broken_shards);
     RUN(test_careful_types);
     RUN(test_windows);
     RUN(test_refusals_of_hgrn2);

@@ -53,10 +53,10 @@ static void close_written(void) {
     gguf_free(&file);
 }
 
-static int open_tokenizer(const char *path) {
+static int open_tokenizer(const char *path, int assume_nfc) {
     vocabulary v;
     message.text[0] = 0;
-    if (vocabulary_read(&v, path, &message) != 0) return -1;
+    if (vocabulary_read(&v, path, assume_nfc, &message) != 0) return -1;
     int status = added_tokens_read(&v, path, &message);
     if (status == 0) status = open_written(&v);
     vocabulary_free(&v);
@@ -73,7 +73,8 @@ typedef struct form {
 
 enum { MERGED = 1,                          /* no ignore_merges, */
        LACKING = 2,                         /* no piece for the byte 0x01, */
-       PLAIN = 4 };                         /* [INST] is no token */
+       PLAIN = 4,                           /* [INST] is no token; */
+       NORMAL = 8 };                        /* converted with --assume-nfc */
 
 #define SEQUENCE(kind, steps) "{\"type\":\"Sequence\",\"" kind "\":[" steps "]}"
 #define LEVEL(regex) "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":" regex "}"
@@ -82,6 +83,11 @@ enum { MERGED = 1,                          /* no ignore_merges, */
                      "\"behavior\":\"Isolated\",\"invert\":false}"
 #define GPT2         "'s|'t|'re|'ve|'m|'ll|'d| ?\\\\p{L}+| ?\\\\p{N}+|" \
                      " ?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+(?!\\\\S)|\\\\s+"
+#define QWEN2        "(?i:'s|'t|'re|'ve|'m|'ll|'d)|" \
+                     "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}|" \
+                     " ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|" \
+                     "\\\\s+(?!\\\\S)|\\\\s+"
+#define NFC          "{\"type\":\"NFC\"}"
 #define META(more)   "{\"type\":\"Metaspace\",\"replacement\":\"" SP "\"" more "}"
 #define SCHEME(name) ",\"prepend_scheme\":\"" name "\""
 #define WHOLE        ",\"split\":false"
@@ -100,6 +106,8 @@ static const form words[] = {
     {"gpt2", NULL, LEVEL("true"), NULL, MERGED},
     {"gpt2-split", NULL, SEQUENCE("pretokenizers", SPLIT(GPT2) "," LEVEL("false")), NULL, MERGED},
     {"smollm", NULL, SEQUENCE("pretokenizers", DIGITS "," LEVEL("true")), NULL, MERGED},
+    {"qwen2", NFC, SEQUENCE("pretokenizers", SPLIT(QWEN2) "," LEVEL("false")), NULL,
+     MERGED | NORMAL},
     {"lacking", NULL, NULL, NULL, LACKING}
 };
 
@@ -156,7 +164,7 @@ static int open_form(const char *name, const form *f) {
     fputs(text, out);
     fclose(out);
     free(text);
-    return open_tokenizer(WORK "tokenizer.json");
+    return open_tokenizer(WORK "tokenizer.json", f->edits & NORMAL);
 }
 
 /* ---- cases ----------------------------------------------------------------------------------- */
@@ -267,7 +275,7 @@ static void test_spaces(void) { check_forms("spaces", spaces, COUNT(spaces)); }
 static void test_twins(void)  { check_forms("spaces", twins, COUNT(twins)); }
 
 static void test_model(void) {
-    int status = open_tokenizer(DATA "spaces.model");
+    int status = open_tokenizer(DATA "spaces.model", 0);
     CHECK(status == 0, "%s", message.text);
     if (status == 0) check_cases("spaces", "model");
     close_written();
@@ -279,11 +287,12 @@ static void test_names(void) {
         {"gpt-2", "gpt2", 0}, {"gpt2", "gpt2", 0}, {"phi-2", "gpt2", 0}, {"default", "gpt2", 0},
         {"smollm", "smollm", 0}, {"starcoder", "smollm", 0}, {"refact", "smollm", 0},
         {"codeshell", "smollm", 0}, {"llama-bpe", "llama3", 1}, {"llama3", "llama3", 1},
-        {"llama-v3", "llama3", 1}, {"smaug-bpe", "llama3-merged", 0}
+        {"llama-v3", "llama3", 1}, {"smaug-bpe", "llama3-merged", 0},
+        {"qwen2", "qwen2", 0}
     };
     for (int i = 0; i < COUNT(names); i++) {
         vocabulary v;
-        CHECK(vocabulary_read(&v, DATA "words.json", &message) == 0, "%s", message.text);
+        CHECK(vocabulary_read(&v, DATA "words.json", 0, &message) == 0, "%s", message.text);
         strcpy(v.pre, names[i].pre);
         v.ignore_merges = names[i].whole_words;
         int status = open_written(&v);
@@ -306,7 +315,9 @@ static void test_refused(void) {
                                     LEVEL("false")), NULL, 0}},
         {"words", "individual_digits 'false'", {"", NULL, SEQUENCE("pretokenizers", "{\"type\":"
                   "\"Digits\",\"individual_digits\":false}," LEVEL("true")), NULL, 0}},
-        {"words", "type 'NFC'", {"", "{\"type\":\"NFC\"}", NULL, NULL, 0}},
+        {"words", "--assume-nfc", {"", NFC, NULL, NULL, 0}},
+        {"words", "NFC, Replace", {"", SEQUENCE("normalizers", NFC "," REPLACE), NULL, NULL,
+                                   NORMAL}},
         {"words", "ByteLevel", {"", REPLACE, NULL, NULL, 0}},
         {"spaces", "Metaspace", {"", REPLACE, META(), STRIPS, 0}},
         {"spaces", "keeps the space", {"", "null", META(), SEQUENCE("decoders",

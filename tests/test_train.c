@@ -640,15 +640,16 @@ static void check_hgrn2_layout(const char *options) {
     loss = logged("held out ");
     CHECK(call(command_convert, "convert " WORK "fla " WORK "fla.gguf --type f32") == 0,
           "%s: reads a directory", options);
-    float *own = logits_of(WORK "h.gguf", &counts[0]), *its = logits_of(WORK "fla.gguf", &counts[1]);
+    float *own = logits_of(WORK "h.gguf", &counts[0]);
+    float *its = logits_of(WORK "fla.gguf", &counts[1]);
     CHECK(counts[0] == counts[1] && !memcmp(own, its, (size_t)counts[0] * sizeof *own),
           "%s: the same logits", options);
     free(own);
     free(its);
     for (int i = 0; i < 3; i++) {
         static const char *const from[] = { "h.gguf", "fla", "h.gguf --layers 5" };
-        snprintf(words, sizeof words, "train --from " WORK "%s " TEXT " -o " WORK "f.gguf --steps 1 "
-                 "--rate 1e-30 --reports 1 --valid " TEXT " --length 32 --batch 4", from[i]);
+        snprintf(words, sizeof words, "train --from " WORK "%s " TEXT " -o " WORK "f.gguf --steps 1"
+                 " --rate 1e-30 --reports 1 --valid " TEXT " --length 32 --batch 4", from[i]);
         CHECK(call(command_train, words) == 0 && fabs(logged("before the first step: held out ")
               - loss) < 1e-3, "%s: goes on from %s", options, from[i]);
     }
@@ -661,13 +662,13 @@ static void test_hgrn2_moves_to_other_layouts_and_back(void) {
           && log_says("there is no layout for these blocks"), "SUPRA has none");
 }
 
-/* Attention becomes recurrent: what fits is copied and named, and the loss is soon a trained one's. */
+/* Attention becomes recurrent: what fits is copied and named, and the loss falls. */
 static void check_uptraining(const char *options, const char *copied, const char *begun,
                              double trained) {
     char words[512];
     double before, after;
-    snprintf(words, sizeof words, "train --from " WORK "a.gguf " TEXT " -o " WORK "s.gguf --steps 40 "
-             "--rate 0.01 --reports 1 --valid " TEXT " --length 32 --batch 4 %s", options);
+    snprintf(words, sizeof words, "train --from " WORK "a.gguf " TEXT " -o " WORK "s.gguf --steps 40"
+             " --rate 0.01 --reports 1 --valid " TEXT " --length 32 --batch 4 %s", options);
     CHECK(call(command_train, words) == 0, "%s", options);
     CHECK(log_says(copied) && log_says(begun), "%s: '%s' and '%s'", options, copied, begun);
     before = logged("before the first step: held out ");
@@ -686,7 +687,8 @@ static void test_attention_becomes_recurrent(void) {
     loss = logged("held out ");
     check_uptraining("--kind supra", "3 x temporal_block.k_proj.weight", "new: 3 x "
                      "temporal_block.q_proj.bias", loss);
-    check_uptraining("--kind supra --features random", "copied: embed_tokens.weight", "new: ", loss);
+    check_uptraining("--kind supra --features random", "copied: embed_tokens.weight", "new: ",
+                     loss);
     check_uptraining("--kind supra --mixer-only", "copied: embed_tokens.weight", "new: ", loss);
     check_uptraining("--kind hgrn2", "3 x temporal_block.q_proj.weight", "left out: 3 x "
                      "temporal_block.k_proj.weight", loss);

@@ -1,7 +1,8 @@
 /* Promise: training uses the exact gradients. The source of the net, compiled here with doubles,
  * agrees with central differences in every tensor, so in every component: Griffin, Hawk,
- * attention, HGRN2 and SUPRA alone and mixed, with documents that begin in the middle, states from an earlier text, sizes that
- * fill no vector, and batches larger than any block of the computation. */
+ * attention, HGRN2 and SUPRA alone and mixed, with documents that begin in the middle, states from
+ * an earlier text, sizes that fill no vector, and batches larger than any block of the
+ * computation. */
 
 #define NET_REAL double
 #ifndef GRIFFIN_SCALAR_ONLY

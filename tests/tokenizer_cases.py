@@ -182,6 +182,8 @@ def forms_of_words():
                                                         byte_level(False)), model=merged),
         "smollm": form(base, pre_tokenizer=sequence("pretokenizers", digits, byte_level(True)),
                        model=merged),
+        "qwen2": form(base, pre_tokenizer=sequence("pretokenizers", split(
+            WORDS3.replace("{1,3}", "")), byte_level(False)), model=merged),
         "lacking": form(base, model={"vocab": {  # no piece for the byte 0x01
             t + " unused" if t == "\u0101" else t: i for t, i in base["model"]["vocab"].items()}})}
 

@@ -74,7 +74,7 @@ static int is_json(const file_bytes *file) {
     return at == file->size || file->data[at] == '"' || file->data[at] == '}';
 }
 
-int vocabulary_read(vocabulary *v, const char *path, report *r) {
+int vocabulary_read(vocabulary *v, const char *path, int assume_nfc, report *r) {
     file_bytes file;
     int status;
     memset(v, 0, sizeof *v);
@@ -82,7 +82,7 @@ int vocabulary_read(vocabulary *v, const char *path, report *r) {
     v->escape_whitespaces = 1;
     if (file_open(&file, path, r) != 0) return -1;
     if (is_json(&file))
-        status = vocabulary_from_json(v, file.data, (size_t)file.size, path, r);
+        status = vocabulary_from_json(v, file.data, (size_t)file.size, path, assume_nfc, r);
     else
         status = vocabulary_from_sentencepiece(v, file.data, (size_t)file.size, path, r);
     file_close(&file);

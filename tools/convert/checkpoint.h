@@ -8,10 +8,12 @@
 #include "vocabulary.h"
 #include "weights.h"
 
-/* A .safetensors file, an index of several, a .pt file, or a directory that holds one of them. */
+/* A .safetensors file, a .pt or .bin file of PyTorch, an index of several of them, or a directory
+ * that holds one of these. */
 int weights_open(weights *w, const char *source, report *r);
 
-/* A tokenizer.model or a tokenizer.json. */
-int vocabulary_read(vocabulary *v, const char *path, report *r);
+/* A tokenizer.model or a tokenizer.json. Of the latter some want texts in Unicode's form NFC, which
+ * is refused unless texts are assumed to be in it already. */
+int vocabulary_read(vocabulary *v, const char *path, int assume_nfc, report *r);
 
 #endif

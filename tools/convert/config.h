@@ -30,12 +30,22 @@ typedef struct model_config {
 /* Starts a configuration in which nothing was said; its net is that of no family. */
 void config_start(model_config *c);
 
-/* Each starts a configuration: from the config.json of a Griffin, or from the name of a published
- * shape. All sizes are then in range and agree with each other. */
-int config_read(model_config *c, const char *path, report *r);
+/* The same from the name of a published shape. */
 int config_preset(model_config *c, const char *name, report *r);
 
-/* Adds the special tokens and the chat template of a config.json. */
+/* What a config.json says of the rotation of queries and keys, in any of its places. Kinds that are
+ * not known are refused. */
+typedef struct rotation {
+    double base, part;                      /* of a head that is rotated */
+    int    has_base, has_part;              /* 1: it was said */
+} rotation;
+
+rotation config_rotation(members *s, double part);
+
+griffin_activation config_activation(members *s, const char *name, griffin_activation absent);
+
+/* Adds the special tokens and the chat template of a config.json. What is said replaces what is
+ * there. */
 void config_take_ids(model_config *c, members *s);
 
 /* Adds what generation_config.json, tokenizer_config.json and chat_template.jinja of a directory

@@ -74,10 +74,12 @@ static int read_config_file(job *j) {
     if (members_read(&j->members, path, j->r) != 0) return -1;
     j->family = family_find(&j->members, &j->m->w);
     if (!j->family) return -1;
-    if (!j->family->configure) return config_read(c, path, j->r);
     config_start(c);
     j->family->configure(&j->members, c);
     config_take_ids(c, &j->members);
+    if (members_find(&j->members, "quantization_config"))
+        members_wrong(&j->members, "quantization_config",
+                      "plain weights, not those of another quantiser");
     return j->members.failed ? -1 : 0;
 }
 
@@ -89,7 +91,8 @@ static int read_preset(job *j) {
 
 static int check_id(const job *j, const char *name, int id) {
     if (id < j->m->config.net.vocab) return 0;
-    return report_fail(j->r, "%s %d is not below vocab_size %d", name, id, j->m->config.net.vocab);
+    return report_fail(j->r, "%s: %s %d is not below vocab_size %d", j->directory, name, id,
+                       j->m->config.net.vocab);
 }
 
 static int read_config(job *j) {
@@ -185,7 +188,7 @@ static int read_vocabulary(job *j) {
                 "model will know tokens, but no text\n", j->directory);
         return 0;
     }
-    status = vocabulary_read(v, path, j->r);
+    status = vocabulary_read(v, path, j->o->assume_nfc, j->r);
     if (status == 0) {
         j->m->has_vocabulary = 1;
         status = added_tokens_read(v, path, j->r);
@@ -602,7 +605,7 @@ int convert(const convert_options *options, report *r) {
 /* ---- the command --------------------------------------------------------------------------- */
 
 int command_convert(int argc, char **argv) {
-    convert_options o = {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0};
+    convert_options o = {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0};
     const option options[] = {
         {"SOURCE", NULL, OPTION_WORD, &o.source, NULL, "the checkpoint, a directory or a file"},
         {"OUTPUT", NULL, OPTION_WORD, &o.output, NULL, "the model, a GGUF file"},
@@ -619,6 +622,8 @@ int command_convert(int argc, char **argv) {
         {"vocab", NULL, OPTION_COUNT, &o.vocab, "N", "keep only the first N rows of the embedding"},
         {"window", NULL, OPTION_COUNT, &o.window, "N",
          "how many tokens before its own attention sees; 0: as the source has it"},
+        {"assume-nfc", NULL, OPTION_FLAG, &o.assume_nfc, NULL,
+         "texts are in Unicode's form NFC, for tokenizers that ask for it: Qwen, GPT-NeoX"},
         {"rows", NULL, OPTION_FLAG, &o.rows, NULL,
          "plain rows for other readers of GGUF; also of q4_1 q5_0 q5_1 q4_k q5_k q6_k"},
         {"quiet", "q", OPTION_FLAG, &o.quiet, NULL, "no progress, notes and summary"},

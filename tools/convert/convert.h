@@ -16,6 +16,7 @@ typedef struct convert_options {
     int         rows;                       /* plain rows for other readers, instead of tiles */
     int         quiet;
     int         window;                     /* of attention; 0: as the source has it */
+    int         assume_nfc;                 /* see vocabulary_read */
 } convert_options;
 
 /* 0, or -1 with a message and no trace of an output file. */

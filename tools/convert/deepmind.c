@@ -3,7 +3,6 @@
  * Only names and strides change; the data stays where it is in the file. */
 
 #include "deepmind.h"
-#include "family.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,13 +101,6 @@ static int add_renamed(weights *to, const weight *from, const char *path, report
         added = 1;
     }
     return added ? 0 : add(to, from, from->name, NULL, path, r);
-}
-
-int gemma_rename(weights *w, members *s, const griffin_config *net, const char *path, report *r) {
-    (void)s;
-    (void)net;
-    if (!weights_find(w, "embedder.input_embedding")) return 0;
-    return weights_from_deepmind(w, path, r);
 }
 
 int weights_from_deepmind(weights *w, const char *path, report *r) {

@@ -5,7 +5,7 @@
 #include <string.h>
 
 static const family families[] = {
-    {"recurrent_gemma", ".rg_lru.recurrent_param",        NULL,            gemma_rename},
+    {"recurrent_gemma", ".rg_lru.recurrent_param",        gemma_configure, gemma_rename},
     {"hgrn2",           ".attn.f_proj.weight",            hgrn2_configure, hgrn2_rename},
     {"openlm",          ".attention._totrain_embed.weight", supra_configure, supra_rename},
     {"llama",           ".self_attn.q_proj.weight",       llama_configure, llama_rename},

@@ -15,7 +15,7 @@ typedef struct family {
     const char *sign;                       /* the end of a name that only its tensors have */
 
     /* Fills in c, which is started, from a config.json. What is wrong makes members.failed. The
-     * window of attention over everything is 0. Null: config_read does it. */
+     * window of attention over everything is 0. */
     void (*configure)(members *s, model_config *c);
 
     /* Renames the tensors of w. 0, or -1 with a message and a closed list. */
@@ -26,6 +26,7 @@ typedef struct family {
 /* The family of a configuration and its tensors; null with a message if it is none of them. */
 const family *family_find(const members *s, const weights *w);
 
+void gemma_configure(members *s, model_config *c);
 void hgrn2_configure(members *s, model_config *c);
 void supra_configure(members *s, model_config *c);
 void llama_configure(members *s, model_config *c);

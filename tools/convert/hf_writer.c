@@ -305,8 +305,8 @@ static int write_file(const hf_model *m, const char *directory, const char *name
 
 int hf_can_write(const griffin_config *net, const vocabulary *v, report *r) {
     if (!layout_of(net))
-        return report_fail(r, "there is no layout for these blocks: expected r and a as in a Griffin, "
-                           "or h and a of --kind hgrn2; SUPRA as it is trained here, with feature "
+        return report_fail(r, "there is no layout for these blocks: expected r and a as in a "
+                           "Griffin, or h and a of --kind hgrn2; SUPRA as it is trained here, with feature "
                            "maps inside of q and k, has none");
     if (!v->count || v->has_scores) return 0;
     return report_fail(r, "a vocabulary with a list of merges cannot become a tokenizer.model");

@@ -47,8 +47,8 @@ static void refuse_others(members *s) {
 
 typedef struct attention {
     members *s;
-    char      prefix[16];                   /* "attn." or "attn.0." */
-    char      name[64];
+    char     prefix[16];                    /* "attn." or "attn.0." */
+    char     name[64];
 } attention;
 
 static const char *attn_name(attention *a, const char *name) {
@@ -164,6 +164,7 @@ static int add_bounds(renaming *n, const double *p, double *room) {
     uint64_t layers = (uint64_t)n->net->layers, width = (uint64_t)n->net->width;
     for (int layer = 0; layer < n->net->layers; layer++) {
         if (n->net->blocks[layer] != 'h') continue;
+        if (!rename_need(n, layer, "attn_norm.weight", width, 0)) return -1;
         bound_layer(p, layers, width, (uint64_t)layer, room, room + width);
         if (rename_vector(n, layer, "temporal_block.lower_bound", room, width)
             || rename_vector(n, layer, "temporal_block.gate_range", room + width, width)) return -1;

@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../shared/json.h"
-
 /* Sees all the context that it was trained for, if there is no sliding window of so many keys. */
 static int window_of(double sliding, double context) {
     double keys = sliding > 0 ? sliding : context;
@@ -28,24 +26,6 @@ static const char *start(griffin_config *net) {
 
 /* ---- config.json --------------------------------------------------------------------------- */
 
-/* rope_scaling, which newer files call rope_parameters. Only the plain rotation is known. */
-static void read_rotation(members *s, const char *outer, griffin_config *net) {
-    static const char *const kinds[] = {"rope_type", "type"};
-    static const char plain[] = "\"default\"; other kinds of rotation are not supported";
-    char name[64];
-    const member *m = members_find(s, outer);
-    if (!m) return;
-    if (m->kind != JSON_OBJECT) members_wrong(s, outer, "an object");
-    for (int i = 0; i < 2; i++) {
-        snprintf(name, sizeof name, "%s.%s", outer, kinds[i]);
-        members_refuse(s, name, "default", plain);
-    }
-    snprintf(name, sizeof name, "%s.factor", outer);
-    if (members_number(s, name, 1, 0, 1e30) != 1) members_wrong(s, name, "1");
-    snprintf(name, sizeof name, "%s.rope_theta", outer);
-    net->rope_base = (float)members_number(s, name, (double)net->rope_base, 1, 1e12);
-}
-
 static void read_attention(members *s, griffin_config *net) {
     net->heads = members_whole(s, "num_attention_heads", 32, 1, 1 << 20);
     net->kv_heads = members_whole(s, "num_key_value_heads", net->heads, 1, 1 << 20);
@@ -53,22 +33,14 @@ static void read_attention(members *s, griffin_config *net) {
     if (broken) members_wrong(s, "num_attention_heads", broken);
     if (members_whole(s, "head_dim", net->head_dim, 1, 1 << 20) != net->head_dim)
         members_wrong(s, "head_dim", "hidden_size divided by num_attention_heads");
-    net->rope_base = (float)members_number(s, "rope_theta", 10000, 1, 1e12);
-    read_rotation(s, "rope_scaling", net);
-    read_rotation(s, "rope_parameters", net);
-    if (members_number(s, "partial_rotary_factor", 1, 0, 1) != 1)
-        members_wrong(s, "partial_rotary_factor", "1");
-}
-
-static void read_activation(members *s, griffin_config *net) {
-    const char *name = members_text(s, "hidden_act", "silu");
-    int found = griffin_find_activation(name, strlen(name));
-    if (found < 0) members_wrong(s, "hidden_act", "silu, swish, gelu, gelu_pytorch_tanh or relu");
-    else net->activation = (griffin_activation)found;
+    rotation turn = config_rotation(s, 1);
+    if (turn.part != 1) members_wrong(s, "partial_rotary_factor", "1");
+    net->rope_base = (float)turn.base;
 }
 
 static void refuse_others(members *s) {
     static const char experts[] = "none; mixtures of experts are not supported";
+    members_refuse(s, "rope_interleaved", NULL, "false; a rotation of pairs is not supported");
     members_refuse(s, "num_local_experts", NULL, experts);
     members_refuse(s, "num_experts", NULL, experts);
     members_refuse(s, "use_sliding_window", NULL, "false; windows of some layers are not supported");
@@ -84,7 +56,7 @@ static void configure(members *s, model_config *c, int context, double sliding) 
     net->mlp_width = members_whole(s, "intermediate_size", 11008, 1, 1 << 22);
     net->layers = members_whole(s, "num_hidden_layers", 32, 1, GRIFFIN_MAX_LAYERS);
     read_attention(s, net);
-    read_activation(s, net);
+    net->activation = config_activation(s, "hidden_act", GRIFFIN_SILU);
     net->eps = (float)members_number(s, "rms_norm_eps", 1e-6, 1e-37, 0.9999999);
     c->context_length = members_whole(s, "max_position_embeddings", context, 1, 2147483647);
     net->window = window_of(sliding, c->context_length);
@@ -121,26 +93,32 @@ static const rename_row rows[] = {
     {"lm_head.",                  "lm_head.",                0, 0}
 };
 
-/* A network has all biases or none: where a file has only some, the others are 0. */
+/* A network has all biases or none: where a file has only some, the others are 0. They have the rows
+ * of their matrix, whose shape is checked later. */
 static int fill_biases(renaming *n, int layer, const char *const from[4]) {
-    static const char *const to[4] = {"temporal_block.o_proj.bias", "mlp_block.gate_proj.bias",
-                                      "mlp_block.up_proj.bias", "mlp_block.down_proj.bias"};
+    static const char *const to[4] = {"temporal_block.o_proj.", "mlp_block.gate_proj.",
+                                      "mlp_block.up_proj.", "mlp_block.down_proj."};
+    char name[96];
     for (int i = 0; i < 4; i++) {
-        uint64_t size = (uint64_t)(i == 1 || i == 2 ? n->net->mlp_width : n->net->width);
-        if (!rename_find(n, layer, from[i]) && rename_constant(n, layer, to[i], 0, size) != 0)
-            return -1;
+        snprintf(name, sizeof name, "%sbias", from[i]);
+        if (rename_find(n, layer, name)) continue;
+        snprintf(name, sizeof name, "%sweight", from[i]);
+        const weight *matrix = rename_find(n, layer, name);
+        snprintf(name, sizeof name, "%sbias", to[i]);
+        if (matrix && matrix->elements >= matrix->shape[0]
+            && rename_constant(n, layer, name, 0, matrix->shape[0]) != 0) return -1;
     }
     return 0;
 }
 
 int llama_rename(weights *w, members *s, const griffin_config *net, const char *path, report *r) {
-    static const char *const biases[] = {"self_attn.o_proj.bias", "mlp.gate_proj.bias",
-                                         "mlp.up_proj.bias", "mlp.down_proj.bias"};
+    static const char *const layers[] = {"self_attn.o_proj.", "mlp.gate_proj.", "mlp.up_proj.",
+                                         "mlp.down_proj."};
     renaming n = {w, net, path, r, NULL, {NULL, 0, 0, NULL, 0, NULL, 0}};
     int status = rename_all(&n, rows, sizeof rows / sizeof rows[0]);
     (void)s;
     for (int layer = 0; status == 0 && !net->no_biases && layer < net->layers; layer++)
-        status = fill_biases(&n, layer, biases);
+        status = fill_biases(&n, layer, layers);
     return rename_finish(&n, status);
 }
 
@@ -273,8 +251,7 @@ static int check_factors(const renaming *n) {
 
 /* Rows of q and k lie there in the order of a rotation of pairs. */
 int llama_rename_gguf(weights *w, const griffin_config *net, const char *path, report *r) {
-    static const char *const biases[] = {"attn_output.bias", "ffn_gate.bias", "ffn_up.bias",
-                                         "ffn_down.bias"};
+    static const char *const layers[] = {"attn_output.", "ffn_gate.", "ffn_up.", "ffn_down."};
     renaming n = {w, net, path, r, "blk.", {NULL, 0, 0, NULL, 0, NULL, 0}};
     int status = check_factors(&n);
     if (status == 0) status = rename_all(&n, gguf_rows, sizeof gguf_rows / sizeof gguf_rows[0]);
@@ -284,6 +261,6 @@ int llama_rename_gguf(weights *w, const griffin_config *net, const char *path, r
             weight_unpair(t, (uint64_t)net->head_dim);
     }
     for (int layer = 0; status == 0 && !net->no_biases && layer < net->layers; layer++)
-        status = fill_biases(&n, layer, biases);
+        status = fill_biases(&n, layer, layers);
     return rename_finish(&n, status);
 }

@@ -17,7 +17,7 @@ enum { NAME_LIMIT = 200 };                  /* members with longer names are of 
 typedef struct path_part { size_t length; int is_list, index; } path_part;
 
 typedef struct walk {
-    members *s;
+    members  *s;
     json      j;
     char      name[NAME_LIMIT];             /* of the member that is read */
     size_t    length;                       /* NAME_LIMIT: it is too long */
@@ -52,7 +52,7 @@ static int keep(walk *w) {
     if (w->length == NAME_LIMIT || w->depth == 0) return 0;
     m = add(w->s);
     if (!m || !(m->name = copy_text(w->name, w->length))) return -1;
-    m->kind = j->kind;
+    m->kind = (int)j->kind;
     m->number = j->number;
     if (j->kind == JSON_STRING && !(m->text = copy_text(j->text, j->length))) return -1;
     return 0;
@@ -152,6 +152,17 @@ int members_has(const members *s, const char *name) {
 
 int members_wrong(members *s, const char *name, const char *expected) {
     if (!s->failed) report_fail(s->r, "%s: %s: expected %s", s->path, name, expected);
+    s->failed = 1;
+    return -1;
+}
+
+int members_conflict(members *s, const char *format, ...) {
+    char text[300];
+    va_list values;
+    va_start(values, format);
+    vsnprintf(text, sizeof text, format, values);
+    va_end(values);
+    if (!s->failed) report_fail(s->r, "%s: %s", s->path, text);
     s->failed = 1;
     return -1;
 }

@@ -50,4 +50,7 @@ void members_refuse(members *s, const char *name, const char *harmless, const ch
 /* Reports "FILE: NAME: expected EXPECTED", unless something was wrong before. Returns -1. */
 int members_wrong(members *s, const char *name, const char *expected);
 
+/* The same with "FILE: " before a text of any kind: members that do not fit together. */
+int members_conflict(members *s, const char *format, ...) PRINTF_LIKE(2, 3);
+
 #endif

@@ -98,6 +98,7 @@ void supra_configure(members *s, model_config *c) {
     net->conv_width = 4;
     net->eps = (float)members_number(s, "norm_eps", 1e-5, 1e-37, 0.9999999);
     net->layer_norm = norm_of(s)->subtracts;
+    members_number(s, "decay_start", 0, 0, 1e30);           /* rename_decay uses it */
     net->no_biases = 1;
     c->head = members_truth(s, "weight_tying", 0) ? HEAD_TIED : HEAD_OWN;
     net->activation = GRIFFIN_SILU;
@@ -110,19 +111,18 @@ void supra_configure(members *s, model_config *c) {
  * H a power of two, and start = ratio unless it is said. Otherwise they are those of the largest
  * power below H, followed by every second one of twice as many. */
 
-static double slope_of(int heads, int head, double start) {
+static double slope_of(members *s, int heads, int head) {
     double ratio = pow(2, -8.0 / heads);
-    return (start > 0 ? start : ratio) * pow(ratio, head);
+    return members_number(s, "decay_start", ratio, 0, 1e30) * pow(ratio, head);
 }
 
 static double gamma_of(members *s, int heads, int head) {
-    double start = members_number(s, "decay_start", 0, 0, 1e30);
     int power = 1;
     if (!members_truth(s, "use_decay", 0)) return 1;
     if (members_truth(s, "use_retnet_slopes", 0)) return 1 - pow(2, -5 - head);
     while (2 * power <= heads) power *= 2;
-    if (head < power) return exp(-slope_of(power, head, start));
-    return exp(-slope_of(2 * power, 2 * (head - power), start));
+    if (head < power) return exp(-slope_of(s, power, head));
+    return exp(-slope_of(s, 2 * power, 2 * (head - power)));
 }
 
 static int rename_decay(renaming *n, members *s) {

@@ -2,7 +2,8 @@
  *
  * It reads BPE made from SentencePiece models, where spaces become U+2581 by a normalizer (Replace,
  * perhaps with Prepend) or by a pre_tokenizer (Metaspace), and byte-level BPE with the words of
- * GPT-2, SmolLM and Llama 3. It refuses by name whatever would change the tokens in another way. */
+ * GPT-2, SmolLM, Llama 3 and Qwen 2. It refuses by name whatever would change the tokens in another
+ * way. */
 
 #include "tokenizer_json.h"
 
@@ -29,6 +30,7 @@ typedef struct reader {
     json        j;
     vocabulary *v;
     const char *path, *part;                /* the file, and which part of it is being read */
+    int         assume_nfc;                 /* of the options */
     report     *r;
     slice       unknown;                    /* its text; empty: none */
     int         byte_fallback, fuse_unknown;
@@ -224,7 +226,8 @@ static int take_merges(reader *in) {
 
 static const struct { const char *type; char letter; } step_letters[] = {
     {"Replace", 'R'}, {"Prepend", 'P'}, {"Split", 'S'}, {"ByteLevel", 'L'}, {"ByteFallback", 'B'},
-    {"Fuse", 'F'}, {"Strip", 'T'}, {"TemplateProcessing", 'M'}, {"Metaspace", 'A'}, {"Digits", 'D'}
+    {"Fuse", 'F'}, {"Strip", 'T'}, {"TemplateProcessing", 'M'}, {"Metaspace", 'A'}, {"Digits", 'D'},
+    {"NFC", 'N'}
 };
 
 static int take_step(reader *in) {
@@ -264,22 +267,29 @@ static int walk_part(reader *in, const char *part, rule *rules, const char *allo
 static int take_normaliser(reader *in) {
     rule rules[] = {{"type", 0, take_step, 0}, {"String", " ", 0, 0},
                     {"content", SPACE, 0, 0}, {"prepend", SPACE, 0, 0}, {0, 0, 0, 0}};
-    if (walk_part(in, "normalizer", rules, "|R|PR|RP") != 0) return -1;
+    if (walk_part(in, "normalizer", rules, "|R|PR|RP|N") != 0) return -1;
     strcpy(in->normaliser, in->steps);
+    if (in->steps[0] != 'N') return 0;
+    if (!in->assume_nfc)
+        return wrong(in, "type 'NFC' is not supported", "with --assume-nfc, texts are taken to be "
+                     "in this form of Unicode already");
+    in->normaliser[0] = 0;
     return 0;
 }
 
 /* The expressions of a Split by Regex, and the names that tokenizer.ggml.pre has for them. */
 #define WORDS_OF_GPT2   "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|" \
                         "\\s+(?!\\S)|\\s+"
-#define WORDS_OF_LLAMA3 "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|" \
+#define WORDS_LIKE_LLAMA3(numbers) \
+                        "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" numbers "|" \
                         " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
 /* What a row of steps splits by. The first three do not split a byte-level text. */
 static const struct { const char *steps, *expression, *pre; } splits[] = {
     {"", NULL, ""},   {"S", NULL, ""},                  {"A", NULL, ""},
     {"L", NULL, "gpt-2"}, {"DL", NULL, "smollm"},
-    {"SL", WORDS_OF_GPT2, "gpt-2"}, {"SL", WORDS_OF_LLAMA3, "llama-bpe"}
+    {"SL", WORDS_OF_GPT2, "gpt-2"}, {"SL", WORDS_LIKE_LLAMA3("\\p{N}{1,3}"), "llama-bpe"},
+    {"SL", WORDS_LIKE_LLAMA3("\\p{N}"), "qwen2"}
 };
 
 static int take_expression(reader *in) {
@@ -651,11 +661,12 @@ static int settle(reader *in) {
 }
 
 int vocabulary_from_json(vocabulary *v, const void *data, size_t size, const char *path,
-                         report *r) {
+                         int assume_nfc, report *r) {
     reader in;
     memset(&in, 0, sizeof in);
     in.v = v;
     in.path = path;
+    in.assume_nfc = assume_nfc;
     in.part = "the file";
     in.r = r;
     v->escape_whitespaces = 0;

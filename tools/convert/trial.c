@@ -51,8 +51,14 @@ static int run_token(const griffin_model *model, float *logits, report *r) {
     size_t size = griffin_context_size(model, NULL);
     void *memory = malloc(size), *state = calloc(1, griffin_state_size(model));
     griffin_context *context;
-    int error = GRIFFIN_E_MEMORY;
-    if (memory && state) error = griffin_context_init(&context, model, NULL, memory, size);
+    int error;
+    if (!memory || !state) {
+        free(memory);
+        free(state);
+        return report_fail(r, "out of memory to run a token: a state takes %.1f GB; --window N makes "
+                           "that of attention smaller", (double)griffin_state_size(model) / 1e9);
+    }
+    error = griffin_context_init(&context, model, NULL, memory, size);
     if (!error) error = griffin_step(context, (griffin_state *)state, info->bos > 0 ? info->bos : 0,
                                      logits);
     free(memory);

@@ -321,19 +321,18 @@ static void multiply_columns(const float *left, const float *right, float *out, 
 static int multiply(const float *left, const float *right, float *out, uint64_t rows, uint64_t n,
                     uint64_t cols) {
     int64_t blocks = (int64_t)((cols + PRODUCT_COLS - 1) / PRODUCT_COLS);
-    int status = 0;
-    #pragma omp parallel
-    {
+    int failed = 0;
+#ifdef _OPENMP
+    #pragma omp parallel for reduction(+ : failed)
+#endif
+    for (int64_t i = 0; i < blocks; i++) {
         double *columns = malloc((size_t)n * PRODUCT_COLS * sizeof *columns);
-        #pragma omp for
-        for (int64_t i = 0; i < blocks; i++) {
-            if (columns) multiply_columns(left, right, out, rows, n, cols,
-                                          (uint64_t)i * PRODUCT_COLS, columns);
-            else status = -1;
-        }
+        if (columns) multiply_columns(left, right, out, rows, n, cols, (uint64_t)i * PRODUCT_COLS,
+                                      columns);
+        else failed++;
         free(columns);
     }
-    return status;
+    return failed ? -1 : 0;
 }
 
 static int compute_product(const weight *t, report *r) {

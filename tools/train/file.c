@@ -91,7 +91,7 @@ static const char *name_of(const training *t) {
 /* To a file, or with a null path into memory. */
 static int write_model(training *t, model_parts *m, const char *path, const char *type,
                        char **image, size_t *size) {
-    convert_options o = { "", NULL, NULL, "f32", NULL, NULL, NULL, NULL, 0, 0, 1, 0 };
+    convert_options o = { .source = "", .gates = "f32", .quiet = 1 };
     report r = { "" };
     o.output = path;
     o.type = type;

@@ -150,7 +150,7 @@ static void norm_backward(norm_rule rule, int rows, const real *x, const real *r
     }
 }
 
-/* ---- GroupNorm without a gain: y = (x - mean) r, r = 1 / sqrt(variance + eps), a head at a time */
+/* ---- GroupNorm without a gain, by heads: y = (x - mean) r, r = 1 / sqrt(variance + eps) ------ */
 
 /* y of a head; returns r. */
 static real head_norm(int dim, real eps, const real *x, real *restrict y) {

@@ -78,6 +78,7 @@ static void describe_weight(net_weight *w, const tensor *t) {
     w->rank = t->rank;
     w->count = 1;
     w->decays = t->kind != TENSOR_SMALL;
+    w->careful = t->kind == TENSOR_CAREFUL;
     for (int i = 0; i < t->rank; i++) {
         w->shape[i] = (int)t->shape[i];
         w->count *= (size_t)t->shape[i];

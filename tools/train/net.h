@@ -30,6 +30,7 @@ typedef struct net_weight {
     int       rank, shape[3];               /* row-major */
     size_t    count;                        /* numbers */
     int       decays;                       /* matrices do; norms, biases, taps, a_param do not */
+    int       careful;                      /* a matrix whose errors a state sums up */
     int       held;                         /* 1: net_update leaves it as it is */
     NET_REAL *value, *gradient;             /* [count] */
     NET_REAL *mean, *square;                /* [count] AdamW's first and second moments; or Muon's

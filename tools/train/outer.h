@@ -2,8 +2,8 @@
  *
  *     S[t] = f o S[t-1] + v k'        o[t] = S[t] q        for each head
  *
- *     HGRN2   q = silu(zq) / sqrt(hd)    f = bound + range sigmoid(zf)    k = range sigmoid(-zf) = 1 - f
- *     SUPRA   q = rotated features       f = decay                        k = the same / sqrt(hd)
+ *     HGRN2   q = silu(zq) / sqrt(hd)   f = bound + range sigmoid(zf)   k = 1 - f
+ *     SUPRA   q = rotated features      f = decay                       k = rotated ones / sqrt(hd)
  *
  * A job is a key/value head of a sequence, with the heads that use it. S is kept where a stretch of
  * tokens begins; on the way back the states of one stretch are made again, some rows at a time, so
@@ -166,7 +166,7 @@ static void hgrn2_make(const pass *p, const view *a, const stretch *s) {
         real *restrict f = s->f + i * width, old = a->position[s->first + i] ? 1 : 0;
         for (int j = 0; j < a->dim; j++) {
             q[j] = silu(zq[j], &slope) * scale;
-            k[j] = range[j] * sigmoid(-zf[j]);
+            k[j] = range[j] * sigmoid(-zf[j]);              /* 1 - f, with all digits */
             f[j] = old * (bound[j] + range[j] * sigmoid(zf[j]));
         }
     }

@@ -199,7 +199,7 @@ static int recover_lower_bounds(const model_parts *source, net_weight *A) {
     return status ? complain("%s", r.text) : 0;
 }
 
-/* ---- copying ----------------------------------------------------------------------------------- */
+/* ---- copying --------------------------------------------------------------------------------- */
 
 int source_copy(const model_parts *source, net_weight *to) {
     report r = { "" };
@@ -233,7 +233,7 @@ static void begin_with_nothing(net_weight *w) {
         memset(w->value, 0, w->count * sizeof *w->value);
 }
 
-/* ---- features of SUPRA ------------------------------------------------------------------------- */
+/* ---- features of SUPRA ----------------------------------------------------------------------- */
 
 static net_weight *find_in_layer(training *t, int layer, const char *part) {
     char name[80];
@@ -284,7 +284,7 @@ static int make_features(training *t, int layer) {
     return 0;
 }
 
-/* ---- all of it --------------------------------------------------------------------------------- */
+/* ---- all of it ------------------------------------------------------------------------------- */
 
 static int has_changed(const training *t, const model_parts *source, int layer) {
     return layer >= 0 && layer < source->config.net.layers

@@ -45,7 +45,7 @@ static void fill_induction(int32_t *tokens, int32_t *targets, int length, uint64
     targets[length - 1] = tokens[signal + 1];
 }
 
-/* The first PAIRS of all keys in a random order. */
+/* PAIRS different keys. */
 static void draw_keys(int32_t *keys, uint64_t *state) {
     for (int i = 0; i < KEYS; i++) keys[i] = i;
     for (int i = 0; i < PAIRS; i++) {
@@ -81,7 +81,9 @@ static const struct {
     void (*fill)(int32_t *tokens, int32_t *targets, int length, uint64_t *state);
     int vocabulary;
 } tasks[] = {
-    { NULL, 0 }, { fill_copying, FIRST_COLOUR + COLOURS }, { fill_induction, FIRST_COLOUR + COLOURS },
+    { NULL, 0 },
+    { fill_copying, FIRST_COLOUR + COLOURS },
+    { fill_induction, FIRST_COLOUR + COLOURS },
     { fill_recall, FIRST_VALUE + VALUES }
 };
 

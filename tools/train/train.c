@@ -354,8 +354,8 @@ static int prepare(const command *c, training *t) {
     { "name", NULL, OPTION_TEXT, &(o).name, "TEXT", "what the model is called" }, \
     { "save-hf", NULL, OPTION_TEXT, &(o).save_hf, "DIR", "write Hugging Face's layout too" }, \
     { "from", NULL, OPTION_TEXT, &(o).from, "PATH", \
-      "go on from such a directory, or from an f32 GGUF file; --layers can add layers, and --kind " \
-      "or --blocks change them to h or s" }, \
+      "go on from such a directory, or from an f32 GGUF file; --layers can add layers, and " \
+      "--kind or --blocks change them to h or s" }, \
     { "features", NULL, OPTION_CHOICE, &(o).features, FEATURES, \
       "attention that becomes SUPRA: q and k as they were, or times random matrices" }, \
     { "mixer-only", NULL, OPTION_FLAG, &(o).mixer_only, NULL, \
@@ -422,8 +422,8 @@ int command_train(int argc, char **argv) {
     train_options *o = t ? &t->o : NULL;
     int status;
     if (!t) return complain("out of memory");
-    *o = (train_options){ .type = "f32", .prompt = "", .preset = SMALL, .kind = -1, .reports = 20, .seed = 1,
-                          .valid_limit = 65536, .end_rate = 0.05f, .warmup = 0.02f,
+    *o = (train_options){ .type = "f32", .prompt = "", .preset = SMALL, .kind = -1, .reports = 20,
+                          .seed = 1, .valid_limit = 65536, .end_rate = 0.05f, .warmup = 0.02f,
                           .hold_out = 0.02f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f,
                           .decay = 0.1f, .clip = 1 };
     const option table[] = {
