@@ -1428,12 +1428,18 @@ static int64_t grf_pad(int64_t n) { return (n + GRF_TILE - 1) / GRF_TILE * GRF_T
  *     q4_0             for each 32 k: 32 f16 scales, then for j = 0, 4, 8, 12: 32 rows x 4 bytes;
  *                      byte i of a row has k = j + i in its low nibble and k = j + i + 16 in its
  *                      high nibble, stored + 8
+ *     q6_0             for each 32 k: 32 f16 scales, then for h = 0, 8: 32 rows x 4 bytes of upper
+ *                      bits, and then twice, for j = h and j = h + 4, what q4_0 has for j. Weights
+ *                      of 6 bits are stored + 32. Byte i of the upper bits has, from its bit 4 on,
+ *                      those of k = h + i, in bits 6 and 7 k = h + i + 16, in bits 0 and 1
+ *                      k = h + i + 4, and in bits 2 and 3 k = h + i + 20
  *
  * A tile whose matrix has fewer rows is filled up with zeros. Elements are in the machine's byte
  * order; in files they are little-endian. A new tiling is a row of grf_tilings, one function for
  * the embedding, and the kernels. */
 
-typedef enum grf_type { GRF_F32, GRF_F16, GRF_BF16, GRF_Q8_0, GRF_Q4_0, GRF_TILINGS } grf_type;
+typedef enum grf_type { GRF_F32, GRF_F16, GRF_BF16, GRF_Q8_0, GRF_Q4_0, GRF_Q6_0,
+                       GRF_TILINGS } grf_type;
 
 typedef struct grf_tiling {
     const char *name;
@@ -1478,12 +1484,22 @@ static float grf_weight_q4_0(const uint8_t *block, int row, int column) {
            * (float)((column < 16 ? pair & 15 : pair >> 4) - 8);
 }
 
+static float grf_weight_q6_0(const uint8_t *block, int row, int column) {
+    static const uint8_t shift[] = { 4, 0, 6, 2 };          /* of columns 0, 4, 16, 20 and on */
+    const uint8_t *half = block + 2 * GRF_TILE + column % 16 / 8 * (12 * GRF_TILE) + row * 4;
+    int second = column % 8 / 4, upper = half[column % 4] >> shift[column / 16 * 2 + second] & 3;
+    int pair = half[(1 + second) * (4 * GRF_TILE) + column % 4];
+    return grf_float_from_f16(grf_half_at(block, row))
+           * (float)((column < 16 ? pair & 15 : pair >> 4) + upper * 16 - 32);
+}
+
 static const grf_tiling grf_tilings[GRF_TILINGS] = {            /* index: grf_type */
     { "f32",   1,  128,   0, 0, grf_weight_f32 },
     { "f16",   1,   64,   0, 0, grf_weight_f16 },
     { "bf16",  1,   64,   0, 0, grf_weight_bf16 },
     { "q8_0", 32, 1088, 128, 1, grf_weight_q8_0 },
-    { "q4_0", 32,  576,   8, 1, grf_weight_q4_0 }
+    { "q4_0", 32,  576,   8, 1, grf_weight_q4_0 },
+    { "q6_0", 32,  832,  32, 1, grf_weight_q6_0 }
 };
 
 /* Of a tile with so many columns, a multiple of the tiling's. */
@@ -1508,9 +1524,9 @@ static int grf_is_quantised(const grf_linear *w) { return w && grf_tilings[w->ty
  * ceil(cols / GRF_GROUP) groups; the last one may be shorter, by a multiple of 32. The groups of
  * all rows of a pass lie as [group][row]: the groups that meet the same weights are neighbours.
  *
- * Tilings store quantised weights with a number added: 128 in q8_0, 8 in q4_0. A sum of products
- * with stored weights is too large by that number times the sum of q. start8 and start4 cancel
- * it: they are -128 and -8 times the sum of q over each block of 32 columns. */
+ * Tilings store quantised weights with a number added: 128 in q8_0, 8 in q4_0, 32 in q6_0. A sum of
+ * products with stored weights is too large by that number times the sum of q. start8 and start4
+ * cancel it: they are -128 and -8 times the sum of q over each block of 32 columns. */
 typedef struct grf_q8 {
     float   scale;                          /* value = scale * q */
     int32_t start8[GRF_GROUP / 32], start4[GRF_GROUP / 32];
@@ -6326,6 +6342,7 @@ GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *p
 #define gi_add       GV_BASE(gi_add)
 #define gi_exponent  GV_BASE(gi_exponent)
 #define gi_nibble    GV_BASE(gi_nibble)
+#define gi_six       GV_BASE(gi_six)
 #define gi_store8    GV_BASE(gi_store8)
 #define gi_byte      GV(gi_byte)
 #define gi_dot4      GV(gi_dot4)
@@ -6483,6 +6500,11 @@ GV_INLINE gi   gi_exponent(gi a) { GV_EACH(gi, GV_WRAP(a.at[i], <<, 23)); }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
     GV_EACH(gi, GV_WRAP(a.at[i], >>, upper ? 4 : 0) & 0x0f0f0f0f);
 }
+GV_INLINE gi   gi_six(gi a, gi upper, int part) {
+    gi low = gi_nibble(a, part & 1);
+    int left = part == 2 ? 4 : part == 3 ? 2 : 0, right = part == 1 ? 2 : 0;
+    GV_EACH(gi, low.at[i] | (GV_WRAP(GV_WRAP(upper.at[i], <<, left), >>, right) & 0x30303030));
+}
 GV_INLINE gi   gi_byte(gi a) { return a; }
 GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
     for (int i = 0; i < 16; i++)
@@ -6575,6 +6597,15 @@ GV_INLINE gi   gi_exponent(gi a) { GV_TWO(gi, _mm256_slli_epi32(a.at[i], 23)); }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
     const __m256i low = _mm256_set1_epi8(15);
     GV_TWO(gi, _mm256_and_si256(upper ? _mm256_srli_epi16(a.at[i], 4) : a.at[i], low));
+}
+GV_INLINE __m256i GV(upper_bits)(__m256i a, int part) {
+    if (part == 1) a = _mm256_srli_epi16(a, 2);
+    if (part >= 2) a = _mm256_slli_epi16(a, part == 2 ? 4 : 2);
+    return _mm256_and_si256(a, _mm256_set1_epi8(0x30));
+}
+GV_INLINE gi   gi_six(gi a, gi upper, int part) {
+    a = gi_nibble(a, part & 1);
+    GV_TWO(gi, _mm256_or_si256(a.at[i], GV(upper_bits)(upper.at[i], part)));
 }
 GV_INLINE gi   gi_byte(gi a) {
     GV_TWO(gi, _mm256_xor_si256(a.at[i], _mm256_set1_epi8(-128)));
@@ -6690,6 +6721,13 @@ GV_INLINE gi   gi_exponent(gi a) { return _mm512_slli_epi32(a, 23); }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
     return _mm512_and_si512(upper ? _mm512_srli_epi16(a, 4) : a, _mm512_set1_epi8(15));
 }
+GV_INLINE gi   gi_six(gi a, gi upper, int part) {
+    if (part & 1)  a = _mm512_srli_epi16(a, 4);
+    if (part == 1) upper = _mm512_srli_epi16(upper, 2);
+    if (part >= 2) upper = _mm512_slli_epi16(upper, part == 2 ? 4 : 2);
+    upper = _mm512_and_si512(upper, _mm512_set1_epi8(0x30));
+    return _mm512_ternarylogic_epi32(upper, a, _mm512_set1_epi8(15), 0xf8);     /* u | (a & 15) */
+}
 GV_INLINE gi   gi_byte(gi a) { return a; }
 GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) { return _mm512_dpbusd_epi32(sum, u, s); }
 GV_INLINE void gi_store8(int8_t *p, gi a) {
@@ -6784,6 +6822,16 @@ GV_INLINE int32x4_t GV(upper_nibbles)(int32x4_t a) {
 GV_INLINE gi   gi_nibble(gi a, int upper) {
     if (upper) { GV_FOUR(gi, GV(upper_nibbles)(a.at[i])); }
     GV_FOUR(gi, vandq_s32(a.at[i], vdupq_n_s32(0x0f0f0f0f)));
+}
+GV_INLINE int32x4_t GV(upper_bits)(int32x4_t a, int part) {
+    if (part == 1) a = vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(a), 2));
+    if (part == 2) a = vreinterpretq_s32_u8(vshlq_n_u8(vreinterpretq_u8_s32(a), 4));
+    if (part == 3) a = vreinterpretq_s32_u8(vshlq_n_u8(vreinterpretq_u8_s32(a), 2));
+    return vandq_s32(a, vdupq_n_s32(0x30303030));
+}
+GV_INLINE gi   gi_six(gi a, gi upper, int part) {
+    a = gi_nibble(a, part & 1);
+    GV_FOUR(gi, vorrq_s32(a.at[i], GV(upper_bits)(upper.at[i], part)));
 }
 /* the dot products here are of signed bytes, and turning the top bit takes 128 off */
 GV_INLINE gi   gi_byte(gi a) {
@@ -6952,6 +7000,15 @@ GV_INLINE gi   gi_nibble(gi a, int upper) {
     if (upper) { GV_FOUR(gi, wasm_u8x16_shr(a.at[i], 4)); }
     GV_FOUR(gi, wasm_v128_and(a.at[i], wasm_i32x4_splat(0x0f0f0f0f)));
 }
+GV_INLINE v128_t GV(upper_bits)(v128_t a, int part) {
+    if (part == 1) a = wasm_u8x16_shr(a, 2);
+    if (part >= 2) a = wasm_i8x16_shl(a, part == 2 ? 4 : 2);
+    return wasm_v128_and(a, wasm_i32x4_splat(0x30303030));
+}
+GV_INLINE gi   gi_six(gi a, gi upper, int part) {
+    a = gi_nibble(a, part & 1);
+    GV_FOUR(gi, wasm_v128_or(a.at[i], GV(upper_bits)(upper.at[i], part)));
+}
 GV_INLINE gi   gi_byte(gi a) { return a; }
 /* bytes 0 and 2 of each four, then 1 and 3, as 16-bit pairs */
 GV_INLINE v128_t GV(dot4_quarter)(v128_t sum, v128_t u, v128_t s) {
@@ -6998,6 +7055,7 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
 #undef gi_add
 #undef gi_exponent
 #undef gi_nibble
+#undef gi_six
 #undef gi_store8
 #undef gi_byte
 #undef gi_dot4
@@ -7621,6 +7679,7 @@ GV_KERNEL void GV(attend)(grf_attention *a) {
  * Each of the 16 lanes of a vector is an output row; low and high are the two halves of a tile. A
  * step multiplies 4 columns: gi_dot4 adds 4 products in each lane. A block has 8 steps. In q8_0
  * each step has 4 bytes a row. In q4_0 the low and the high nibbles of 4 bytes a row are two steps.
+ * In q6_0 four steps share 4 bytes of upper bits a row, with the nibbles of the 8 that follow.
  * Weights have an offset; the integer sum starts at what cancels it (grf_q8). */
 
 #define GV_IN_PAIRS (GV_PAIRS && type == GRF_Q4_0)      /* see GV_PAIRS: sums of a block in int16 */
@@ -7630,7 +7689,11 @@ GV_INLINE gi GV(sum_pairs)(gi pairs) { return pairs; }
 #endif
 
 GV_INLINE gi GV(int_start)(const int type, const grf_q8 *x, int block) {
-    return gi_set(type == GRF_Q4_0 ? x->start4[block] : GV_BYTE_ZERO ? x->start8[block] : 0);
+    switch (type) {
+    case GRF_Q4_0: return gi_set(x->start4[block]);
+    case GRF_Q6_0: return gi_set(4 * x->start4[block]);
+    default:       return gi_set(GV_BYTE_ZERO ? x->start8[block] : 0);
+    }
 }
 
 /* sum[m] += w q[m] for 4 columns and 16 output rows */
@@ -7643,21 +7706,39 @@ GV_INLINE void GV(int_add)(const int rows, const int type, gi *sum, gi w, const 
     }
 }
 
-GV_INLINE gi GV(int_weights)(const int type, const uint8_t *at, int upper) {
-    return type == GRF_Q8_0 ? gi_byte(gi_load(at)) : gi_nibble(gi_load(at), upper);
+/* Part 0 or 1 of the bytes at `at` in q4_0: the low or the high nibbles. In q6_0 the bytes of parts
+ * 0 and 1, and then of 2 and 3, follow the upper bits of all four. */
+GV_INLINE gi GV(int_weights)(const int type, const uint8_t *at, const int part) {
+    switch (type) {
+    case GRF_Q4_0: return gi_nibble(gi_load(at), part);
+    case GRF_Q6_0: return gi_six(gi_load(at), gi_load(at - (part < 2 ? 128 : 256)), part);
+    default:       return gi_byte(gi_load(at));
+    }
 }
 
-/* A step for both halves of the tile: the weights of 4 columns at `at`, or their upper nibbles. The
- * loads stay in the order of memory: if the compiler moves them, cache lines are not read one after
- * the other, and the bandwidth falls by a fifth (measured, gcc 12). */
+/* A step for both halves of the tile: a part of the weights of 4 columns at `at`. The loads stay in
+ * the order of memory: if the compiler moves them, cache lines are not read one after the other,
+ * and the bandwidth falls by a fifth (measured, gcc 12). */
 GV_INLINE void GV(int_step)(const int rows, const int type, gi *low, gi *high, const uint8_t *at,
-                            const int upper, const int8_t *q, const int fetch,
+                            const int part, const int8_t *q, const int fetch,
                             const uint8_t *ahead) {
-    gi w = GV(int_weights)(type, at, upper);
+    gi w = GV(int_weights)(type, at, part);
     GRF_IN_ORDER;
-    if (fetch) GRF_FETCH_LINES(ahead, type == GRF_Q8_0);
+    if (fetch) GRF_FETCH_LINES(ahead, type != GRF_Q4_0);
     GV(int_add)(rows, type, low, w, q);
-    GV(int_add)(rows, type, high, GV(int_weights)(type, at + 64, upper), q);
+    GV(int_add)(rows, type, high, GV(int_weights)(type, at + 64, part), q);
+}
+
+/* Lines of 32 rows x 4 bytes that are used together: turn j of those of a block. They are 1 step,
+ * 2 steps of q4_0 or 4 of q6_0. */
+GV_INLINE void GV(int_turn)(const int rows, const int type, gi *low, gi *high, const uint8_t *w,
+                            const int j, const int8_t *q, const int fetch, grf_ahead ahead) {
+    const int parts = type == GRF_Q8_0 ? 1 : type == GRF_Q4_0 ? 2 : 4;
+    const uint8_t *at = w + 64 + (type == GRF_Q6_0 ? 384 * j + 128 : 128 * j);
+    GRF_UNROLL for (int part = 0; part < parts; part++)
+        GV(int_step)(rows, type, low, high, at + part / 2 * 128, part,
+                     q + (parts == 4 ? 8 * j : 4 * j) + part / 2 * 4 + part % 2 * 16, fetch,
+                     ahead.at + (parts * j + part) * ahead.step);
 }
 
 GV_INLINE void GV(fetch_bytes)(const uint8_t *at, int bytes) {
@@ -7669,24 +7750,16 @@ GV_INLINE void GV(fetch_bytes)(const uint8_t *at, int bytes) {
 GV_INLINE const uint8_t *GV(int_group)(const int rows, const int type, float *out,
                                        const uint8_t *w, const grf_q8 *x, int blocks,
                                        grf_ahead ahead) {
-    const int steps = type == GRF_Q8_0 ? 8 : 4, fetch = !(GV_FETCH_BLOCK && rows == GV_INT_ROWS);
+    const int turns = type == GRF_Q8_0 ? 8 : type == GRF_Q4_0 ? 4 : 2;
+    const int fetch = !(GV_FETCH_BLOCK && rows == GV_INT_ROWS);
     gv low[GV_INT_ROWS], high[GV_INT_ROWS];
     GRF_UNROLL for (int m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
     for (int b = 0; b < blocks; b++) {
         gi ilow[GV_INT_ROWS], ihigh[GV_INT_ROWS];
         GRF_UNROLL for (int m = 0; m < rows; m++)
             ilow[m] = ihigh[m] = GV_IN_PAIRS ? gi_set(0) : GV(int_start)(type, x + m, b);
-        GV_UNROLL_BLOCK for (int j = 0; j < steps; j++) {
-            const uint8_t *at = w + 64 + 128 * j;
-            const int8_t *q = x->q + 32 * b + 4 * j;
-            if (type == GRF_Q8_0) {
-                GV(int_step)(rows, type, ilow, ihigh, at, 0, q, fetch, ahead.at + j * ahead.step);
-            } else {
-                const uint8_t *line = ahead.at + 2 * j * ahead.step;
-                GV(int_step)(rows, type, ilow, ihigh, at, 0, q, fetch, line);
-                GV(int_step)(rows, type, ilow, ihigh, at, 1, q + 16, fetch, line + ahead.step);
-            }
-        }
+        GV_UNROLL_BLOCK for (int j = 0; j < turns; j++)
+            GV(int_turn)(rows, type, ilow, ihigh, w, j, x->q + 32 * b, fetch, ahead);
         if (!fetch) GV(fetch_bytes)(ahead.at, 8 * ahead.step);
         gv dl = gv_f16(w), dh = gv_f16(w + 32);
         w += grf_tilings[type].bytes;
@@ -7736,8 +7809,11 @@ GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, c
     memset(out, 0, (size_t)rows * GRF_TILE * 4);
     for (; blocks > 0; blocks -= step, x += stride) {
         int64_t n = grf_min64(step, blocks);
-        if (l->type == GRF_Q8_0) GV(int_part)(GRF_Q8_0, out, w, x, stride, n, rows);
-        else                     GV(int_part)(GRF_Q4_0, out, w, x, stride, n, rows);
+        switch (l->type) {
+        case GRF_Q8_0: GV(int_part)(GRF_Q8_0, out, w, x, stride, n, rows); break;
+        case GRF_Q4_0: GV(int_part)(GRF_Q4_0, out, w, x, stride, n, rows); break;
+        default:       GV(int_part)(GRF_Q6_0, out, w, x, stride, n, rows); break;
+        }
         w += n * grf_tilings[l->type].bytes;
     }
 }

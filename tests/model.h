@@ -94,7 +94,9 @@ static const char *const golden_names[][2] = {
 };
 #define GOLDENS COUNT(golden_names)
 
-static const char *const golden_types[] = { NULL, "f16", "bf16", "q8_0", "q4_0" };  /* null: f32 */
+static const char *const golden_types[] = {             /* null: f32 */
+    NULL, "f16", "bf16", "q8_0", "q4_0", "q6_0"
+};
 #define TYPES COUNT(golden_types)
 
 /* The list of whole numbers after "key": in a small JSON file. */

@@ -56,7 +56,7 @@ static const char *name_of(const training *t) {
 /* To a file, or with a null path into memory. */
 static int write_model(training *t, model_parts *m, const char *path, const char *type,
                        char **image, size_t *size) {
-    convert_options o = { "", NULL, NULL, "f32", NULL, NULL, NULL, NULL, 0, 0, 1 };
+    convert_options o = { .source = "", .gates = "f32", .quiet = 1 };
     report r = { "" };
     o.output = path;
     o.type = type;
@@ -107,7 +107,7 @@ static int add_layers(griffin_config *shape, const train_options *o) {
 }
 
 int train_read_source(training *t, model_parts *source) {
-    convert_options o = { NULL, NULL, "f32", "f32", NULL, NULL, NULL, NULL, 0, 0, 1 };
+    convert_options o = { .type = "f32", .gates = "f32", .quiet = 1 };
     report r = { "" };
     o.source = t->o.from;
     if (parts_read(source, &o, &r) != 0) return complain("%s", r.text);
