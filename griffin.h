@@ -395,7 +395,9 @@ typedef enum griffin_cpu {                  /* the best kernels a model may use 
     GRIFFIN_CPU_AVX512,
     GRIFFIN_CPU_NEON,                       /* of 64-bit ARM */
     GRIFFIN_CPU_NEON_DOT,                   /* with dot products of bytes */
-    GRIFFIN_CPU_WASM                        /* SIMD128 */
+    GRIFFIN_CPU_WASM,                       /* SIMD128 */
+    GRIFFIN_CPU_NEON_I8MM,                  /* NEON_DOT with matrix products of bytes */
+    GRIFFIN_CPU_AMX                         /* AVX512 with the matrix unit of x86 servers */
 } griffin_cpu;
 
 typedef enum griffin_activation {
@@ -837,7 +839,8 @@ GRIFFIN_API int     griffin_load(const griffin_model *model, griffin_state *stat
  *     GRF_MMAP           files can be mapped into memory
  *     GRF_OPENMP         OpenMP 4.0; GRF_YIELD: a waiting thread can give up its processor
  *     GRF_X86            kernels for x86-64; GRF_AVX_VNNI: the compiler knows AVX-VNNI
- *     GRF_NEON           kernels for 64-bit ARM; GRF_NEON_DOT: with dot products of bytes
+ *     GRF_NEON           kernels for 64-bit ARM; GRF_NEON_DOT: with dot products of bytes,
+ *                        GRF_NEON_I8MM: with matrix products of bytes
  *     GRF_WASM           kernels for WebAssembly
  *     GRF_BIG_ENDIAN     0 or 1 */
 
@@ -940,7 +943,7 @@ typedef char grf_constants_must_be_doubles[sizeof(0.1) == sizeof(double) ? 1 : -
 
 /* NEON is part of every 64-bit ARM, but its dot products of bytes are an extension. A compiler that
  * may use it everywhere (Apple's always may) needs no choice at run time: GRF_NEON_DOT is 1. On
- * Linux the choice can be made at run time: it is 2. WebAssembly has no choice at run time, only
+ * Linux the choice can be made at run time: it is 2. So for matrix products. WebAssembly has no choice at run time, only
  * -msimd128 when it is compiled. */
 #if defined(__aarch64__) && defined(__GNUC__) && !GRF_BIG_ENDIAN && !defined(GRIFFIN_SCALAR_ONLY)
   #define GRF_NEON 1
@@ -950,6 +953,11 @@ typedef char grf_constants_must_be_doubles[sizeof(0.1) == sizeof(double) ? 1 : -
   #elif defined(__linux__) && (defined(__clang__) ? __clang_major__ >= 16 : __GNUC__ >= 8)
     #define GRF_NEON_DOT 2
     #include <sys/auxv.h>
+  #endif
+  #if defined(__ARM_FEATURE_MATMUL_INT8) && defined(__ARM_FEATURE_DOTPROD)
+    #define GRF_NEON_I8MM 1
+  #elif GRF_NEON_DOT == 2 && (defined(__clang__) || __GNUC__ >= 10)
+    #define GRF_NEON_I8MM 2
   #endif
 #elif defined(__wasm_simd128__) && !defined(GRIFFIN_SCALAR_ONLY)
   #define GRF_WASM 1
@@ -6362,7 +6370,12 @@ GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *p
  *     GV_SUM4          1 where four sums at once, GV(sum4), are faster than gv_sum four times
  *     GV_UNROLL_BLOCK  GRF_UNROLL if the loop over a block of quantised weights is to be unrolled
  *     GV_FETCH_BLOCK   1 if GV_INT_ROWS rows prefetch a block after that loop, not in its steps
- *     GV_FMAF          a fused multiply-add of three floats */
+ *     GV_FMAF          a fused multiply-add of three floats
+ *     GV_MATRIX_ROWS   if defined, GV(int_matrix) multiplies from so many rows of activations on
+ *
+ * GV(int_matrix) is for sets that multiply bytes of several rows at once, as matrix units do. It
+ * does what GV(int_rows) does: a part of a tile, of the type `type`, times as many of the `rows`
+ * rows of x as it likes, their sums added to out. It returns their number. */
 
 /* ---- what the kernels of all sets share ------------------------------------------------------ */
 
@@ -6429,6 +6442,16 @@ static grf_ahead grf_look_ahead(const uint8_t *part, int64_t part_bytes, int ste
 /* Attention prefetches keys and values so many rows before it reads them. A row is a few lines of
  * cache, too short for the hardware prefetcher to follow. */
 #define GRF_ROWS_AHEAD 16
+
+/* What the integer sum of a block starts at, to cancel what is added to stored weights: see grf_q8.
+ * zero: the set's GV_BYTE_ZERO. */
+GRF_INLINE int32_t grf_int_start(const int type, const int zero, const grf_q8 *x, int64_t block) {
+    switch (type) {
+    case GRF_Q4_0: return x->start4[block];
+    case GRF_Q6_0: return 4 * x->start4[block];
+    default:       return zero ? x->start8[block] : 0;
+    }
+}
 
 /* For vectors of two or four registers: `value` for each of them, with i as a constant. */
 #define GV_PART(part, value) { enum { i = part }; r.at[i] = value; }
@@ -6897,6 +6920,139 @@ GV_INLINE gi   gi_dot4(gi sum, gi w, gi x) {
 #include GRIFFIN_FILE
 #endif
 
+/* ---- NEON with matrix products of bytes ------------------------------------------------------
+ * usmmla adds to four sums, of two rows of weights and two rows of activations, the products of 8
+ * columns. Weights are unsigned. Single rows of activations are multiplied by dot products. */
+
+#ifdef GRF_NEON_I8MM
+#define GRF_ISA          neon_i8mm
+#define GRF_ISA_BASE     neon
+#define GRF_BYTES_ONLY
+#if GRF_NEON_I8MM == 1
+  #define GV_TARGET
+#elif defined(__clang__)
+  #define GV_TARGET __attribute__((target("dotprod,i8mm")))
+#else
+  #define GV_TARGET __attribute__((target("arch=armv8.2-a+dotprod+i8mm")))
+#endif
+#define GV_INLINE        GRF_INLINE GV_TARGET
+#define GV_INT_ROWS      1
+#define GV_BYTE_ZERO     128
+#define GV_PAIRS         0
+#define GV_UNROLL_BLOCK
+#define GV_FETCH_BLOCK   0
+#define GV_MATRIX_ROWS   2
+
+GV_INLINE gi   gi_byte(gi a) { return a; }
+GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
+    GV_FOUR(gi, vusdotq_s32(sum.at[i], vreinterpretq_u8_s32(u.at[i]),
+                            vreinterpretq_s8_s32(s.at[i])));
+}
+
+/* Sums of 16 output rows and two rows of activations: at[i] has output row 2i with each of them,
+ * then 2i + 1 with each. */
+typedef struct { int32x4_t   at[8]; } GV(sums);
+typedef struct { float32x4_t at[8]; } GV(totals);
+
+GV_INLINE gi GV(weights)(const int type, const uint8_t *at, const int part) {
+    return type == GRF_Q8_0 ? gi_load(at) : GV_BASE(int_weights)(type, at, part);
+}
+
+/* Weights of 16 output rows and 8 columns, the second four of which follow 128 bytes later. */
+GV_INLINE void GV(add_columns)(const int pairs, const int type, GV(sums) *sum, const uint8_t *w,
+                               const int part, const int second, const grf_q8 *const *x, int k) {
+    gi a = GV(weights)(type, w, part), b = GV(weights)(type, w + 128, second);
+    int8x16_t two[2];
+    GRF_UNROLL for (int p = 0; p < pairs; p++)
+        two[p] = vcombine_s8(vld1_s8(x[2 * p]->q + k), vld1_s8(x[2 * p + 1]->q + k));
+    GRF_UNROLL for (int i = 0; i < 4; i++) {
+        uint8x16_t low  = vreinterpretq_u8_s32(vzip1q_s32(a.at[i], b.at[i]));
+        uint8x16_t high = vreinterpretq_u8_s32(vzip2q_s32(a.at[i], b.at[i]));
+        GRF_UNROLL for (int p = 0; p < pairs; p++) {
+            sum[p].at[2 * i]     = vusmmlaq_s32(sum[p].at[2 * i], low, two[p]);
+            sum[p].at[2 * i + 1] = vusmmlaq_s32(sum[p].at[2 * i + 1], high, two[p]);
+        }
+    }
+}
+
+/* A block of 32 columns, as a sum of 4 times 8: see GV(int_turn). */
+GV_INLINE void GV(add_block)(const int pairs, const int type, GV(sums) *sum, const uint8_t *w,
+                             const grf_q8 *const *x, int b) {
+    GRF_UNROLL for (int p = 0; p < pairs; p++) {
+        int32_t start[4];
+        for (int i = 0; i < 4; i++)
+            start[i] = grf_int_start(type, GV_BYTE_ZERO, x[2 * p + i % 2], b);
+        GRF_UNROLL for (int i = 0; i < 8; i++) sum[p].at[i] = vld1q_s32(start);
+    }
+    GRF_UNROLL for (int s = 0; s < 4; s++) {
+        const int h = s / 2, part = type == GRF_Q8_0 ? 0 : s % 2;
+        const int line = type == GRF_Q8_0 ? 2 * s : type == GRF_Q4_0 ? 2 * h : 3 * h + 1;
+        GV(add_columns)(pairs, type, sum, w + 64 + 128 * line, part,
+                        type == GRF_Q6_0 ? part + 2 : part, x,
+                        32 * b + (type == GRF_Q8_0 ? 8 * s : 8 * h + 16 * part));
+    }
+}
+
+/* out += dx total, for 16 output rows and one or both rows of a pair. */
+GV_INLINE void GV(add_totals)(float *out, const GV(totals) *total, const grf_q8 *const *x,
+                              int rows) {
+    gv even, odd;
+    GRF_UNROLL for (int i = 0; i < 4; i++) {
+        even.at[i] = vuzp1q_f32(total->at[2 * i], total->at[2 * i + 1]);
+        odd.at[i]  = vuzp2q_f32(total->at[2 * i], total->at[2 * i + 1]);
+    }
+    gv_store(out, gv_fma(gv_set(x[0]->scale), even, gv_load(out)));
+    if (rows < 2) return;
+    gv_store(out + GRF_TILE, gv_fma(gv_set(x[1]->scale), odd, gv_load(out + GRF_TILE)));
+}
+
+/* Half a tile times one group of columns. */
+GV_INLINE void GV(half_group)(const int pairs, const int type, float *out, const uint8_t *w,
+                              const uint8_t *scales, const grf_q8 *const *x, int blocks,
+                              int rows) {
+    GV(totals) total[2];
+    GRF_UNROLL for (int p = 0; p < pairs; p++)
+        GRF_UNROLL for (int i = 0; i < 8; i++) total[p].at[i] = vdupq_n_f32(0);
+    for (int b = 0; b < blocks; b++, w += grf_tilings[type].bytes,
+                                scales += grf_tilings[type].bytes) {
+        GV(sums) sum[2];
+        gv d = gv_f16(scales);
+        GV(add_block)(pairs, type, sum, w, x, b);
+        GRF_UNROLL for (int i = 0; i < 8; i++) {
+            float32x4_t two = i % 2 ? vzip2q_f32(d.at[i / 2], d.at[i / 2])
+                                    : vzip1q_f32(d.at[i / 2], d.at[i / 2]);
+            GRF_UNROLL for (int p = 0; p < pairs; p++)
+                total[p].at[i] = vfmaq_f32(total[p].at[i], two, vcvtq_f32_s32(sum[p].at[i]));
+        }
+    }
+    GRF_UNROLL for (int p = 0; p < pairs; p++)
+        GV(add_totals)(out + 2 * p * GRF_TILE, &total[p], x + 2 * p, rows - 2 * p);
+}
+
+/* One to four rows; of an odd number the last one is multiplied twice. */
+GV_INLINE int GV(int_matrix)(const int type, float *out, const uint8_t *w, const grf_q8 *x,
+                             int64_t stride, int64_t blocks, int rows, grf_ahead ahead) {
+    const int most = GRF_GROUP / 32, bytes = grf_tilings[type].bytes;
+    rows = rows < 4 ? rows : 4;
+    for (; blocks > 0; blocks -= most, x += stride, w += most * bytes) {
+        const int n = blocks < most ? (int)blocks : most;
+        const grf_q8 *row[4];
+        for (int m = 0; m < 4; m++) row[m] = x + (m < rows ? m : rows - 1);
+        GV_BASE(fetch_bytes)(ahead.at, 8 * n * ahead.step);
+        ahead.at += 8 * n * ahead.step;
+        for (int half = 0; half < 2; half++) {
+            float *to = out + 16 * half;
+            const uint8_t *at = w + 64 * half, *scales = w + 32 * half;
+            if (rows <= 2) GV(half_group)(1, type, to, at, scales, row, n, rows);
+            else           GV(half_group)(2, type, to, at, scales, row, n, rows);
+        }
+    }
+    return rows;
+}
+
+#include GRIFFIN_FILE
+#endif
+
 /* ---- WebAssembly's SIMD128: a vector is four registers -------------------------------------- */
 
 #ifdef GRF_WASM
@@ -7079,6 +7235,9 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
 
 /* The sets that are compiled, the best first. */
 static const struct grf_set { griffin_cpu cpu; grf_kernels kernels; } grf_sets[] = {
+#ifdef GRF_NEON_I8MM
+    { GRIFFIN_CPU_NEON_I8MM, GRF_KERNELS("neon-i8mm", neon, neon_i8mm) },
+#endif
 #ifdef GRF_X86
     { GRIFFIN_CPU_AVX512,   GRF_KERNELS("avx512",   avx512, avx512) },
 #endif
@@ -7149,6 +7308,11 @@ static unsigned grf_sets_here(void) {
     sets |= 1u << GRIFFIN_CPU_NEON_DOT;
 #elif GRF_NEON_DOT == 2
     if (getauxval(AT_HWCAP) >> 20 & 1) sets |= 1u << GRIFFIN_CPU_NEON_DOT;  /* HWCAP_ASIMDDP */
+#endif
+#if GRF_NEON_I8MM == 1
+    sets |= 1u << GRIFFIN_CPU_NEON_I8MM;
+#elif GRF_NEON_I8MM == 2
+    if (getauxval(AT_HWCAP2) >> 13 & 1) sets |= 1u << GRIFFIN_CPU_NEON_I8MM;    /* HWCAP2_I8MM */
 #endif
     return sets;
 }
@@ -7689,11 +7853,7 @@ GV_INLINE gi GV(sum_pairs)(gi pairs) { return pairs; }
 #endif
 
 GV_INLINE gi GV(int_start)(const int type, const grf_q8 *x, int block) {
-    switch (type) {
-    case GRF_Q4_0: return gi_set(x->start4[block]);
-    case GRF_Q6_0: return gi_set(4 * x->start4[block]);
-    default:       return gi_set(GV_BYTE_ZERO ? x->start8[block] : 0);
-    }
+    return gi_set(grf_int_start(type, GV_BYTE_ZERO, x, block));
 }
 
 /* sum[m] += w q[m] for 4 columns and 16 output rows */
@@ -7733,12 +7893,16 @@ GV_INLINE void GV(int_step)(const int rows, const int type, gi *low, gi *high, c
  * 2 steps of q4_0 or 4 of q6_0. */
 GV_INLINE void GV(int_turn)(const int rows, const int type, gi *low, gi *high, const uint8_t *w,
                             const int j, const int8_t *q, const int fetch, grf_ahead ahead) {
-    const int parts = type == GRF_Q8_0 ? 1 : type == GRF_Q4_0 ? 2 : 4;
-    const uint8_t *at = w + 64 + (type == GRF_Q6_0 ? 384 * j + 128 : 128 * j);
-    GRF_UNROLL for (int part = 0; part < parts; part++)
-        GV(int_step)(rows, type, low, high, at + part / 2 * 128, part,
-                     q + (parts == 4 ? 8 * j : 4 * j) + part / 2 * 4 + part % 2 * 16, fetch,
-                     ahead.at + (parts * j + part) * ahead.step);
+    const int parts = type == GRF_Q8_0 ? 1 : type == GRF_Q4_0 ? 2 : 4, step = ahead.step;
+    const uint8_t *at = w + 64 + (parts < 4 ? 128 * j : 384 * j + 128);
+    const uint8_t *line = ahead.at + parts * j * step;
+    q += parts < 4 ? 4 * j : 8 * j;
+    GV(int_step)(rows, type, low, high, at, 0, q, fetch, line);
+    if (parts == 1) return;
+    GV(int_step)(rows, type, low, high, at, 1, q + 16, fetch, line + step);
+    if (parts == 2) return;
+    GV(int_step)(rows, type, low, high, at + 128, 2, q + 4, fetch, line + 2 * step);
+    GV(int_step)(rows, type, low, high, at + 128, 3, q + 20, fetch, line + 3 * step);
 }
 
 GV_INLINE void GV(fetch_bytes)(const uint8_t *at, int bytes) {
@@ -7796,6 +7960,13 @@ GV_INLINE void GV(int_part)(const int type, float *out, const uint8_t *w, const 
     const int bytes = grf_tilings[type].bytes, most = GV_INT_ROWS;
     grf_ahead ahead = grf_look_ahead(w, blocks * bytes, bytes / 8, (rows + most - 1) / most);
     for (int m; rows > 0; rows -= m, x += m, out += m * GRF_TILE) {
+#ifdef GV_MATRIX_ROWS
+        if (rows >= GV_MATRIX_ROWS) {
+            m = GV(int_matrix)(type, out, w, x, stride, blocks, rows, ahead);
+            ahead.at += blocks * 8 * ahead.step;
+            continue;
+        }
+#endif
         m = grf_next_rows(rows, most);
         GRF_CALL_ROWS(m, GV_INT_ROWS, GV(int_rows), type, out, w, x, stride, blocks, ahead)
         ahead.at += blocks * 8 * ahead.step;
@@ -7836,6 +8007,7 @@ GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, c
 #undef GV_UNROLL_BLOCK
 #undef GV_FETCH_BLOCK
 #undef GV_FMAF
+#undef GV_MATRIX_ROWS
 
 #endif /* GRF_ISA */
 

@@ -11,13 +11,13 @@
 
 /* ---- the instruction sets of this machine; the first is plain C ----------------------------- */
 
-static const grf_kernels *sets[GRIFFIN_CPU_WASM];
-static griffin_cpu cpus[GRIFFIN_CPU_WASM];
+static const grf_kernels *sets[GRIFFIN_CPU_AMX];
+static griffin_cpu cpus[GRIFFIN_CPU_AMX];
 static int n_sets;
 
 static void find_sets(void) {
     int i;
-    for (i = GRIFFIN_CPU_SCALAR; i <= GRIFFIN_CPU_WASM; i++) {
+    for (i = GRIFFIN_CPU_SCALAR; i <= GRIFFIN_CPU_AMX; i++) {
         const grf_kernels *k = grf_kernels_find((griffin_cpu)i);
         if (!k) continue;
         cpus[n_sets] = (griffin_cpu)i;

@@ -181,7 +181,7 @@ static void test_any_address(void) {
     golden g = golden_read(0);
     int type, cpu;
     for (type = 0; type < TYPES; type++)
-        for (cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_AVX512; cpu++) {
+        for (cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_AMX; cpu++) {
             char path[200];
             size_t size;
             unsigned char *file =
