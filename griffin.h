@@ -155,7 +155,7 @@
  *
  *     acc = 0;  for k = 0 .. K-1:  acc = fma(w[r][k], x[k], acc);   y[r] = acc + b[r]
  *
- * Weights of 16 bits are widened first. Weights in q8_0 and q4_0 lie in blocks j of 32, and their
+ * Weights of 16 bits are widened first. Weights in q8_0, q6_0 and q4_0 lie in blocks j of 32. Their
  * inputs are rounded to int8 in groups of 256 with a scale dx of their own:
  *
  *     acc = 0;  for each group:  part = 0;  for each j in it:
@@ -175,8 +175,8 @@
  * FILES
  *
  * A model is a GGUF file of architecture "griffin" that the converter in tools/ wrote, with the
- * vocabulary inside. A matrix is a tensor NAME.TILING, where TILING is f32, f16, bf16, q8_0 or
- * q4_0. It lies in tiles of 32 rows, which the kernels read where they are: opening copies
+ * vocabulary inside. A matrix is a tensor NAME.TILING, where TILING is f32, f16, bf16, q8_0,
+ * q6_0 or q4_0. It lies in tiles of 32 rows, which the kernels read where they are: opening copies
  * nothing, unless copy_weights is set or the machine is big-endian. Vectors are f32.
  * griffin.format_version is 2. Anything else is refused by name, with the command that converts
  * it: griffin convert OLD NEW. The bytes are described where they are read: >>network (tilings),
@@ -223,7 +223,7 @@
  *     GRIFFIN_FILE          the quoted name of this file, if you renamed it: it includes itself
  *
  * No -march or -m flag is needed. Kernels for AVX2, AVX-VNNI and AVX-512 (with VNNI), or for NEON
- * with and without dot products, are compiled in and chosen when a model is opened. WebAssembly
+ * with and without dot and matrix products, are compiled in and chosen when a model is opened. WebAssembly
  * needs -msimd128, since it cannot choose at run time. gcc for 32-bit x86 needs -msse2
  * -mfpmath=sse, since the 387 keeps more bits than a float has. Build with -O2; -fopenmp brings
  * threads.
@@ -514,7 +514,7 @@ GRIFFIN_API const griffin_info *griffin_get_info(const griffin_model *model);
  * dimension runs fastest. */
 typedef struct griffin_tensor {
     char     name[64];
-    const char *type;                       /* "f32", "i8" for tiles of q8_0 and q4_0, ...; with
+    const char *type;                       /* "f32", "i8" for tiles of q8_0 to q4_0; with
                                              * directory_only also "q4_k" and the like, or
                                              * "unknown"; bytes are 0 if they are not known */
     int      rank;                          /* 1 to 4 */
