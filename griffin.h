@@ -222,11 +222,11 @@
  *     GRIFFIN_SCALAR_ONLY   only the plain C kernels
  *     GRIFFIN_FILE          the quoted name of this file, if you renamed it: it includes itself
  *
- * No -march or -m flag is needed. Kernels for AVX2, AVX-VNNI and AVX-512 (with VNNI), or for NEON
- * with and without dot and matrix products, are compiled in and chosen when a model is opened. WebAssembly
- * needs -msimd128, since it cannot choose at run time. gcc for 32-bit x86 needs -msse2
- * -mfpmath=sse, since the 387 keeps more bits than a float has. Build with -O2; -fopenmp brings
- * threads.
+ * No -march or -m flag is needed. Kernels for AVX2, AVX-VNNI, AVX-512 (with VNNI) and AMX, or for
+ * NEON with and without dot and matrix products, are compiled in and chosen when a model is opened.
+ * AMX needs the permission of Linux: see GRIFFIN_CPU_AMX. WebAssembly needs -msimd128, since it
+ * cannot choose at run time. gcc for 32-bit x86 needs -msse2 -mfpmath=sse, since the 387 keeps more
+ * bits than a float has. Build with -O2; -fopenmp brings threads.
  *
  *
  * LIMITS
@@ -397,7 +397,10 @@ typedef enum griffin_cpu {                  /* the best kernels a model may use 
     GRIFFIN_CPU_NEON_DOT,                   /* with dot products of bytes */
     GRIFFIN_CPU_WASM,                       /* SIMD128 */
     GRIFFIN_CPU_NEON_I8MM,                  /* NEON_DOT with matrix products of bytes */
-    GRIFFIN_CPU_AMX                         /* AVX512 with the matrix unit of x86 servers */
+    GRIFFIN_CPU_AMX                         /* AVX512 with the matrix unit of x86 servers. Linux
+                                             * must permit it, and then enlarges the frames of all
+                                             * signals: naming it here asks for that, BEST does not
+                                             * and takes AMX if the process has asked before */
 } griffin_cpu;
 
 typedef enum griffin_activation {
@@ -838,7 +841,8 @@ GRIFFIN_API int     griffin_load(const griffin_model *model, griffin_state *stat
  *
  *     GRF_MMAP           files can be mapped into memory
  *     GRF_OPENMP         OpenMP 4.0; GRF_YIELD: a waiting thread can give up its processor
- *     GRF_X86            kernels for x86-64; GRF_AVX_VNNI: the compiler knows AVX-VNNI
+ *     GRF_X86            kernels for x86-64; GRF_AVX_VNNI: the compiler knows AVX-VNNI;
+ *                        GRF_AMX: its assembler knows AMX, and the system is Linux
  *     GRF_NEON           kernels for 64-bit ARM; GRF_NEON_DOT: with dot products of bytes,
  *                        GRF_NEON_I8MM: with matrix products of bytes
  *     GRF_WASM           kernels for WebAssembly
@@ -934,6 +938,9 @@ typedef char grf_constants_must_be_doubles[sizeof(0.1) == sizeof(double) ? 1 : -
                          !defined(__GNUC__) || __GNUC__ >= 11)
   #define GRF_AVX_VNNI 1
 #endif
+#if defined(GRF_AVX_VNNI) && defined(__linux__) && defined(__LP64__)
+  #define GRF_AMX 1
+#endif
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
   #define GRF_BIG_ENDIAN 1
@@ -943,8 +950,8 @@ typedef char grf_constants_must_be_doubles[sizeof(0.1) == sizeof(double) ? 1 : -
 
 /* NEON is part of every 64-bit ARM, but its dot products of bytes are an extension. A compiler that
  * may use it everywhere (Apple's always may) needs no choice at run time: GRF_NEON_DOT is 1. On
- * Linux the choice can be made at run time: it is 2. So for matrix products. WebAssembly has no choice at run time, only
- * -msimd128 when it is compiled. */
+ * Linux the choice can be made at run time: it is 2. GRF_NEON_I8MM likewise. WebAssembly has no
+ * choice at run time, only -msimd128 when it is compiled. */
 #if defined(__aarch64__) && defined(__GNUC__) && !GRF_BIG_ENDIAN && !defined(GRIFFIN_SCALAR_ONLY)
   #define GRF_NEON 1
   #include <arm_neon.h>
@@ -6759,6 +6766,159 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
 
 #include GRIFFIN_FILE
 
+/* ---- AMX: AVX-512 with a matrix unit ---------------------------------------------------------
+ * A register is 16 rows of 64 bytes. tdpbsud adds to sums C [16 rows of activations][16 output
+ * rows] the products of signed bytes A [rows][32 columns] and unsigned bytes B [8][16 output rows]
+ * [4 columns]: two of them multiply a block of a tile, whose lines are operands as they lie. All
+ * else is that of AVX-512. The instructions are assembler, for gcc 12 believes that
+ * _tile_loadconfig reads 8 bytes, and that _tile_loadd reads none. */
+
+#ifdef GRF_AMX
+#define GRF_ISA          amx
+#define GRF_ISA_BASE     avx512
+#define GV_TARGET        \
+    GRF_TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
+#define GV_INLINE        GRF_INLINE GV_TARGET
+
+#ifndef GRF_AMX_LOAD                        /* a test puts plain C in their place */
+  typedef struct { uint8_t at[64]; } grf_amx_config;
+  #define GRF_AMX_BEGIN(config)    __asm__ volatile("ldtilecfg %0" : : "m"(*(config)) : "memory")
+  #define GRF_AMX_END()            __asm__ volatile("tilerelease" : : : "memory")
+  #define GRF_AMX_ZERO(c)          __asm__ volatile("tilezero %%tmm" #c : : : "memory")
+  #define GRF_AMX_DOT(c, a, b) \
+      __asm__ volatile("tdpbsud %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : : "memory")
+  #define GRF_AMX_LOAD(a, from, stride) \
+      __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #a \
+                       : : "r"(from), "r"((int64_t)(stride)) : "memory")
+  #define GRF_AMX_STORE(c, to, stride) \
+      __asm__ volatile("tilestored %%tmm" #c ", (%0,%1,1)" \
+                       : : "r"(to), "r"((int64_t)(stride)) : "memory")
+#endif
+
+/* Rows of activations, blocks of a group, and the fewest rows that are worth it. */
+enum { GRF_AMX_ROWS = 16, GRF_AMX_BLOCKS = GRF_GROUP / 32, GRF_AMX_LEAST = 8 };
+
+typedef struct grf_amx_sums { int32_t at[GRF_AMX_BLOCKS][GRF_AMX_ROWS][GRF_TILE]; } grf_amx_sums;
+
+/* Registers 0 to 3 are C, 4 and 5 A, 6 and 7 B. */
+static void grf_amx_begin(int rows) {
+    grf_amx_config config;
+    memset(&config, 0, sizeof config);
+    config.at[0] = 1;                       /* the only palette */
+    for (int i = 0; i < 8; i++) {
+        config.at[16 + 2 * i] = i == 4 || i == 5 ? 32 : 64;         /* bytes of a row */
+        config.at[48 + i] = (uint8_t)(i < 6 ? rows : 8);
+    }
+    GRF_AMX_BEGIN(&config);
+}
+
+/* The codes of a block of q4_0 or q6_0 as 8 lines of 32 rows x 4 bytes: see GV(int_turn). */
+GV_INLINE void grf_amx_unpack(const int type, uint8_t *to, const uint8_t *w) {
+    const int parts = type == GRF_Q4_0 ? 2 : 4, turns = 8 / parts;
+    for (int j = 0; j < turns; j++, w += parts == 2 ? 128 : 384) {
+        const uint8_t *at = w + (parts == 2 ? 64 : 192);
+        uint8_t *line = to + 64 * parts * j;
+        for (int i = 0; i < 128; i += 64) {
+            _mm512_storeu_si512(line + i, grf_int_weights_avx512(type, at + i, 0));
+            _mm512_storeu_si512(line + 512 + i, grf_int_weights_avx512(type, at + i, 1));
+            if (parts == 2) continue;
+            _mm512_storeu_si512(line + 128 + i, grf_int_weights_avx512(type, at + 128 + i, 2));
+            _mm512_storeu_si512(line + 640 + i, grf_int_weights_avx512(type, at + 128 + i, 3));
+        }
+    }
+}
+
+/* sums[block] of the rows: codes [8][32 rows][4 bytes] every `step` bytes, times block of x. Turns
+ * use different registers, so that one can begin before the other has been stored. */
+#define GRF_AMX_BLOCK(c, d, a, b) \
+    GRF_AMX_ZERO(c); \
+    GRF_AMX_ZERO(d); \
+    GRF_AMX_LOAD(a, x->q + 32 * (b), sizeof *x); \
+    GRF_AMX_LOAD(6, codes + (b) * step, 128); \
+    GRF_AMX_DOT(c, a, 6); \
+    GRF_AMX_LOAD(7, codes + (b) * step + 64, 128); \
+    GRF_AMX_DOT(d, a, 7); \
+    GRF_AMX_STORE(c, sums->at[b][0], 4 * GRF_TILE); \
+    GRF_AMX_STORE(d, sums->at[b][0] + 16, 4 * GRF_TILE)
+
+static void grf_amx_multiply(grf_amx_sums *sums, const uint8_t *codes, int64_t step,
+                             const grf_q8 *x, int blocks) {
+    int b = 0;
+    for (; b + 2 <= blocks; b += 2) {
+        GRF_AMX_BLOCK(0, 1, 4, b);
+        GRF_AMX_BLOCK(2, 3, 5, b + 1);
+    }
+    if (b < blocks) { GRF_AMX_BLOCK(0, 1, 4, b); }
+}
+
+/* The float work of a group, in the order of GV(int_group). */
+GV_INLINE void grf_amx_finish(const int type, float *out, const grf_amx_sums *sums,
+                              const uint8_t *w, const grf_q8 *x, int blocks, int rows) {
+    gv d[2 * GRF_AMX_BLOCKS];
+    GRF_UNROLL for (int b = 0; b < GRF_AMX_BLOCKS; b++) {
+        const uint8_t *scales = w + (b < blocks ? b : 0) * grf_tilings[type].bytes;
+        d[2 * b]     = gv_f16(scales);
+        d[2 * b + 1] = gv_f16(scales + 32);
+    }
+    for (int m = 0; m < rows; m++, x++, out += GRF_TILE) {
+        gv low = gv_set(0), high = gv_set(0), dx = gv_set(x->scale);
+        GRF_UNROLL for (int b = 0; b < GRF_AMX_BLOCKS; b++) {
+            gi start = gi_set(grf_int_start(type, 128, x, b));
+            const int32_t *sum = sums->at[b][m];
+            if (b >= blocks) continue;
+            low  = gv_fma(d[2 * b],     gv_from_int(gi_add(gi_load(sum), start)), low);
+            high = gv_fma(d[2 * b + 1], gv_from_int(gi_add(gi_load(sum + 16), start)), high);
+        }
+        gv_store(out,      gv_fma(dx, low,  gv_load(out)));
+        gv_store(out + 16, gv_fma(dx, high, gv_load(out + 16)));
+    }
+}
+
+/* One group of columns of a tile times all rows. */
+GV_INLINE void grf_amx_group(const int type, float *out, const uint8_t *w, const grf_q8 *x,
+                             int blocks, int rows) {
+    const int bytes = grf_tilings[type].bytes;
+    uint8_t unpacked[GRF_AMX_BLOCKS * 1024];
+    grf_amx_sums sums;
+    int64_t step = type == GRF_Q8_0 ? bytes : 1024;
+    if (type != GRF_Q8_0)
+        for (int b = 0; b < blocks; b++) grf_amx_unpack(type, unpacked + 1024 * b, w + b * bytes);
+    grf_fetch_bytes_avx512(w + blocks * bytes, blocks * bytes);
+    for (int m, before = 0; rows > 0; rows -= m, x += m, out += m * GRF_TILE, before = m) {
+        m = rows < GRF_AMX_ROWS ? rows : GRF_AMX_ROWS;
+        if (m != before) grf_amx_begin(m);
+        grf_amx_multiply(&sums, type == GRF_Q8_0 ? w + 64 : unpacked, step, x, blocks);
+        grf_amx_finish(type, out, &sums, w, x, blocks, m);
+    }
+}
+
+/* Rows in sixteens; a rest of less than 8 rows goes to AVX-512. */
+static GV_TARGET void grf_int_tile_amx(float *out, const grf_linear *l, const uint8_t *w,
+                                       const grf_q8 *x, int64_t stride, int rows) {
+    int rest = rows % GRF_AMX_ROWS, all = rest < GRF_AMX_LEAST ? rows - rest : rows;
+    int64_t at = 0;
+    if (all < rows)
+        grf_int_tile_avx512(out + all * GRF_TILE, l, w, x + all, stride, rows - all);
+    if (all == 0) return;
+    memset(out, 0, (size_t)all * GRF_TILE * 4);
+    for (; at < l->cols; at += GRF_GROUP, x += stride) {
+        int n = (int)(grf_min64(GRF_GROUP, l->cols - at) / 32);
+        switch (l->type) {
+        case GRF_Q8_0: grf_amx_group(GRF_Q8_0, out, w, x, n, all); break;
+        case GRF_Q4_0: grf_amx_group(GRF_Q4_0, out, w, x, n, all); break;
+        default:       grf_amx_group(GRF_Q6_0, out, w, x, n, all); break;
+        }
+        w += n * grf_tilings[l->type].bytes;
+    }
+    GRF_AMX_END();
+}
+
+#undef GRF_ISA
+#undef GRF_ISA_BASE
+#undef GV_TARGET
+#undef GV_INLINE
+#endif
+
 #ifdef GRF_WINDOWS_GCC
   #pragma GCC pop_options
 #endif
@@ -7235,6 +7395,9 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
 
 /* The sets that are compiled, the best first. */
 static const struct grf_set { griffin_cpu cpu; grf_kernels kernels; } grf_sets[] = {
+#ifdef GRF_AMX
+    { GRIFFIN_CPU_AMX,      GRF_KERNELS("amx",      avx512, amx) },
+#endif
 #ifdef GRF_NEON_I8MM
     { GRIFFIN_CPU_NEON_I8MM, GRF_KERNELS("neon-i8mm", neon, neon_i8mm) },
 #endif
@@ -7270,15 +7433,35 @@ static void grf_cpuid(uint32_t out[4], int leaf, int part) {    /* eax, ebx, ecx
 #endif
 }
 
-/* Registers that the operating system saves: bits 1 and 2 SSE and AVX, 5 to 7 AVX-512. */
+/* Registers that the operating system saves: bits 1 and 2 SSE and AVX, 5 to 7 AVX-512, 17 and 18
+ * AMX. */
 static GRF_TARGET("xsave") uint64_t grf_saved_registers(void) {
     return (uint64_t)_xgetbv(0);
 }
 
+/* Linux gives a process the registers of AMX only if it asks for them, since they enlarge the frame
+ * of every signal. That is for the host to decide: with `ask` 0, this only looks whether somebody
+ * has asked. arch_prctl is system call 158; 0x1022 gets the permissions, 0x1023 asks for one. */
+static int grf_may_use_amx(int ask) {
+#ifdef GRF_AMX
+    uint64_t allowed = 0;
+    long status;
+    if (ask)
+        __asm__ volatile("syscall" : "=a"(status)
+                         : "a"(158L), "D"(0x1023L), "S"(18L) : "rcx", "r11", "memory");
+    __asm__ volatile("syscall" : "=a"(status)
+                     : "a"(158L), "D"(0x1022L), "S"(&allowed) : "rcx", "r11", "memory");
+    return status == 0 && (allowed >> 18 & 1);
+#else
+    (void)ask;
+    return 0;
+#endif
+}
+
 /* The sets that both processor and system know, a bit for each griffin_cpu. Leaf 1, ecx: 12 fma,
- * 27 osxsave, 29 f16c. Leaf 7, ebx: 5 avx2, 16 f, 17 dq, 30 bw, 31 vl; ecx: 11 vnni; its part 1,
- * eax: 4 avx-vnni. */
-static unsigned grf_x86_sets(void) {
+ * 27 osxsave, 29 f16c. Leaf 7, ebx: 5 avx2, 16 f, 17 dq, 30 bw, 31 vl; ecx: 11 vnni; edx: 24 tiles
+ * of AMX, 25 with bytes; its part 1, eax: 4 avx-vnni. */
+static unsigned grf_x86_sets(int ask) {
     const uint32_t avx2 = 1u << 12 | 1u << 27 | 1u << 29,
                    avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
     uint32_t top[4], one[4], seven[4], more[4] = { 0, 0, 0, 0 };
@@ -7294,16 +7477,21 @@ static unsigned grf_x86_sets(void) {
     if (more[0] >> 4 & 1) sets |= 1u << GRIFFIN_CPU_AVX_VNNI;
     if ((saved & 0xe6) == 0xe6 && (seven[1] & avx512) == avx512 && seven[2] >> 11 & 1)
         sets |= 1u << GRIFFIN_CPU_AVX512;
+    if (sets >> GRIFFIN_CPU_AVX512 & 1 && (saved & 0x60000) == 0x60000 && (seven[3] >> 24 & 3) == 3
+        && grf_may_use_amx(ask))
+        sets |= 1u << GRIFFIN_CPU_AMX;
     return sets;
 }
 #endif
 
-/* The sets that can run here, a bit for each griffin_cpu. Compilers choose NEON and SIMD128. */
-static unsigned grf_sets_here(void) {
+/* The sets that can run here, a bit for each griffin_cpu. Compilers choose NEON and SIMD128. `cpu`
+ * is what the host names. */
+static unsigned grf_sets_here(griffin_cpu cpu) {
     unsigned sets = 1u << GRIFFIN_CPU_SCALAR | 1u << GRIFFIN_CPU_NEON | 1u << GRIFFIN_CPU_WASM;
 #ifdef GRF_X86
-    sets |= grf_x86_sets();
+    sets |= grf_x86_sets(cpu == GRIFFIN_CPU_AMX);
 #endif
+    (void)cpu;
 #if GRF_NEON_DOT == 1
     sets |= 1u << GRIFFIN_CPU_NEON_DOT;
 #elif GRF_NEON_DOT == 2
@@ -7318,7 +7506,7 @@ static unsigned grf_sets_here(void) {
 }
 
 static const grf_kernels *grf_kernels_find(griffin_cpu cpu) {
-    const unsigned here = grf_sets_here();
+    const unsigned here = grf_sets_here(cpu);
     for (int i = 0; i < GRF_COUNT(grf_sets); i++) {
         const struct grf_set *set = &grf_sets[i];
         if ((cpu == GRIFFIN_CPU_BEST || cpu == set->cpu) && here >> set->cpu & 1)
