@@ -4,6 +4,8 @@
 #     make run        the shipped model tells a tale
 #     make test       every test; gcc and make are all it takes (make test_state: one of them)
 #     make hello      the program of the README; so for every other program in examples/
+#     make shared     build/libgriffin.so, the library for other languages
+#     make love       three characters at a fire, in LÖVE; wants Debian's love
 #     make web        build/web, a page to be put on any static file server; wants clang and lld
 #     make check-all  what CI runs after the tests: see tests/checks.mk
 #     make clean
@@ -76,11 +78,21 @@ $(BUILD)/examples/%: $(BUILD)/examples/%.o $(LIBRARY)
 $(BUILD)/examples/cpp_host: $(wildcard examples/cpp_host/*.cpp) griffin.h
 	$(CXX) -std=c++11 $(CFLAGS) $(WARNINGS) $(filter %.cpp,$^) -lm -o $@
 
+# Made again from their texts: after a change of the model, to which they belong.
+PERSONAS = $(patsubst examples/personas/%.txt,%,$(wildcard examples/personas/*.txt))
+
+personas: $(BUILD)/griffin
+	@for who in $(PERSONAS); do \
+	    $(BUILD)/griffin persona examples/personas/$$who.txt -m $(MODEL) --split none \
+	        -o examples/personas/$$who.persona --steps 40 --batch 8 --reports 4 || exit 1; \
+	done
+
 # The page and its engine, a module that imports nothing; wasi-libc lends memcpy and the like.
 WASM = clang --target=wasm32-wasi --sysroot=/usr -msimd128
 
 web: build/web/griffin.wasm $(patsubst examples/web/%,build/web/%,$(wildcard examples/web/*.html \
-         examples/web/*.js)) build/web/storyteller.gguf
+         examples/web/*.js)) build/web/storyteller.gguf \
+     $(patsubst examples/personas/%,build/web/%,$(wildcard examples/personas/*.persona))
 
 build/web/griffin.wasm: examples/web/web.c griffin.h
 	@mkdir -p $(@D)
@@ -91,7 +103,51 @@ build/web/%: examples/web/%
 	@mkdir -p $(@D)
 	cp $< $@
 
+build/web/%: examples/personas/%
+	@mkdir -p $(@D)
+	cp $< $@
+
 build/web/storyteller.gguf: $(MODEL)
+	@mkdir -p $(@D)
+	cp $< $@
+
+# The library for other languages: only the functions of the API can be seen. The scene's has no
+# OpenMP, for a pass of its model is too small to be shared.
+LIBRARIES = build/libgriffin.so build/love/libgriffin.so
+
+shared: build/libgriffin.so
+
+$(LIBRARIES): griffin.h
+	@mkdir -p $(@D)
+	$(CC) -std=c99 -D_POSIX_C_SOURCE=200809L -ffp-contract=off $(CFLAGS) $(WARNINGS) \
+	    $(if $(findstring love,$@),,$(OPENMP)) -shared -fPIC -fvisibility=hidden \
+	    -DGRIFFIN_API='__attribute__((visibility("default")))' -DGRIFFIN_IMPLEMENTATION \
+	    -x c $< -lm -o $@
+
+# Three characters at a fire. Lua's FFI reads the declarations of griffin.h itself, as the preprocessor
+# leaves them.
+LOVE = $(patsubst examples/love/%,build/love/%,$(wildcard examples/love/*.lua)) \
+       $(patsubst examples/personas/%,build/love/%,$(wildcard examples/personas/*.persona)) \
+       build/love/storyteller.gguf build/love/griffin_api.h build/love/libgriffin.so
+
+love: love-files
+	love build/love
+
+love-files: $(LOVE)
+
+build/love/griffin_api.h: griffin.h
+	@mkdir -p $(@D)
+	sed '/#include <std/d' $< | $(CC) -E -P -DGRIFFIN_API= -x c - > $@
+
+build/love/%: examples/love/%
+	@mkdir -p $(@D)
+	cp $< $@
+
+build/love/%: examples/personas/%
+	@mkdir -p $(@D)
+	cp $< $@
+
+build/love/storyteller.gguf: $(MODEL)
 	@mkdir -p $(@D)
 	cp $< $@
 
@@ -159,5 +215,5 @@ clean:
 include tests/checks.mk
 
 FORCE:
-.PHONY: all run $(EXAMPLES) web test $(TESTS) clean FORCE
+.PHONY: personas shared love love-files all run $(EXAMPLES) web test $(TESTS) clean FORCE
 .SECONDARY:

@@ -1,9 +1,10 @@
 /* griffin.h - v0.2.0 - a C library that runs recurrent language models, in one header
  *
- * griffin.h runs Griffin, Hawk and RecurrentGemma models on the processor, inside your program.
- * Such a model remembers a text, however long, in a state of fixed size. A state is plain bytes:
- * you can copy, save, fork and rewind it. The library takes memory, threads, time and files only
- * from you. It needs libc and libm, and compiles as C99 and as C++11.
+ * griffin.h runs Griffin, Hawk and RecurrentGemma models on the processor, inside your program. It
+ * also runs their kin: HGRN2, SUPRA, networks that mix their layers, and Transformers of Llama's
+ * layout with a window. Such a model remembers a text, however long, in a state of fixed size. A
+ * state is plain bytes: you can copy, save, fork and rewind it. The library takes memory, threads,
+ * time and files only from you. It needs libc and libm, and compiles as C99 and as C++11.
  *
  * In one source file write
  *
@@ -19,7 +20,7 @@
  *     >>platform >>basics >>numbers      compilers, errors, memory, bytes, our own exp and log
  *   ONE, the network
  *     >>network >>run                    what it computes, as in the paper; running it
- *     >>state >>sampler                  its memory of a text; choosing tokens
+ *     >>state >>sampler >>guess          its memory of a text; choosing tokens; guessing them
  *   TWO, files and text
  *     >>gguf >>config                    what is in a file
  *     >>vocabulary >>text                text to tokens and back
@@ -67,9 +68,16 @@
  *
  *     griffin_sample                           draws a token from logits
  *     griffin_accept                           tells the sampler about a token that it did not draw
+ *     griffin_guess_logits, griffin_guess_take, griffin_guess_run, griffin_guess_begin,
+ *     griffin_guess_finish                     several tokens in a pass: guessed, and kept if drawn
+ *     griffin_guess_add, griffin_guess_time    adds a guess; tells how long a pass took
+ *     griffin_lookup_add, griffin_lookup_guess     guesses from the text so far
+ *     griffin_draft_check, griffin_draft_take, griffin_draft_next     a smaller model guesses
  *     griffin_encode, griffin_encode_size      text to tokens
  *     griffin_decode                           tokens to text, as a stream
  *     griffin_stop_feed                        finds texts to stop at in a stream
+ *     griffin_ban_mask, griffin_ban_accept     texts that must not be written
+ *     griffin_heal_start, griffin_heal_mask, griffin_heal_accept   a prompt that ends inside a word
  *     griffin_token_text, griffin_token_type, griffin_find_token   single tokens
  *
  *     griffin_error_string, griffin_version    words for an error; the version that is linked
@@ -84,10 +92,11 @@
  *     griffin_state       yours, griffin_state_size   steps that name it   one call at a time
  *     griffin_context     yours, griffin_context_size every call with it   one call at a time
  *     griffin_sampler,    yours, plain structs        their functions      one call at a time
- *     ..._decoder, ..._stop
+ *     ..._decoder, ..._stop, ..._ban, ..._heal
  *
  * A model is the weights. A state is one text so far. For RecurrentGemma 2B it has 33 MiB, or 17
- * MiB with keys and values in bf16, whether the text has ten tokens or ten million. A context is
+ * MiB with keys and values in bf16, whether the text has ten tokens or ten million. HGRN2 has 24
+ * MiB at 1.3 billion parameters and 40 MiB at 2.7 billion, SUPRA 64 MiB at 7 billion. A context is
  * scratch memory. It remembers no text, so any context of a model can continue any of its states.
  * For many characters you need one model, a state for each, and a context for each thread that
  * calls.
@@ -100,10 +109,18 @@
  * machine, have a checksum, and belong to one model. They can hold the sampler and the decoder
  * too, so that a resumed run says what it would have said.
  *
+ * A fresh state is not the only one that a text can begin in. griffin persona, a command of the
+ * program in tools/, learns the state before the first token from a text, by gradients, and leaves
+ * the weights as they are. It writes a saved state of some kilobytes: a character. Load it, and any
+ * text continues it, with bos as always; memcpy makes a hundred of them. Its position is not 0 but
+ * the number of its learned keys and values, since a state at position 0 is fresh by definition.
+ *
  * To take back a few tokens you do not need a copy of the state. griffin_mark copies only what
  * later tokens overwrite: 0.7 MB for RecurrentGemma 2B. griffin_rewind brings the state back, to
  * the bit, from up to griffin_options.rewind tokens beyond the mark. A mark fits the forks of a
- * state too.
+ * state too. HGRN2 and SUPRA overwrite their whole state with every token, so a mark is as large as
+ * the state, and a save too. Where there is no attention, `rewind` may be thousands: each costs 8
+ * bytes.
  *
  * griffin_step takes one token and griffin_prefill takes many. griffin_run takes any number of
  * tokens for any number of states, and reads each weight once for all of them. Logits need the
@@ -111,7 +128,33 @@
  *
  * To keep a frame budget, start a job with griffin_begin. Then call griffin_advance(context, 1)
  * while there is time. A unit costs about as much as reading half a megabyte of weights. No state
- * changes until griffin_advance returns 0, so a job can be dropped at any moment.
+ * changes until griffin_advance returns 0, so a job can be dropped at any moment. The last unit
+ * copies the new recurrent part into the state: 24 MiB are some milliseconds. A program that needs
+ * no slices sets griffin_context_options.no_slices, and contexts are smaller by as much.
+ *
+ *
+ * GUESSES
+ *
+ * A step takes the time in which its weights are read, and a pass over eight tokens takes little
+ * more. So a loop that knows what will probably be drawn is faster. griffin_guess (see >>api) does
+ * all of it: it runs guesses together, keeps those that the sampler then draws, and decides how
+ * many are worth running. Guesses come from the text so far (griffin_lookup), from a smaller model
+ * (griffin_draft), from a grammar (griffin_grammar_guess), or from you. What is written does not
+ * depend on them. By hand, with a mark, it would be:
+ *
+ *     for (;;) {                                          logits [n + 1][V], guess[0] was drawn
+ *         griffin_span span = { s, guess, n + 1, 1, logits };
+ *         griffin_mark(m, s, mark);  griffin_run(c, &span, 1);
+ *         for (k = 0; ; k++) {
+ *             token = griffin_sample(m, &sampler, logits + k * V);
+ *             if (k == n || token != guess[k + 1]) break;         a right guess: draw the next
+ *         }
+ *         if (k < n) { griffin_rewind(m, s, mark); griffin_prefill(c, s, guess, k + 1, NULL); }
+ *         guess[0] = token;  n = guess_what_follows(guess + 1);   n: up to options.rewind - 1
+ *     }
+ *
+ * griffin_guess is better: it needs no mark, does not run right guesses twice, leaves states as if
+ * nothing had been guessed, and serves many sequences and frame budgets.
  *
  *
  * THREADS
@@ -131,6 +174,23 @@
  * is a second header beside this one: its masks let only the texts of a grammar or of a JSON
  * schema pass.
  *
+ * To ban a text, do not ban its tokens: the model would spell it in others, down to single bytes.
+ * griffin_ban is a mask that forbids every token which would complete the text.
+ *
+ * A prompt may end inside a word, or with a blank. Its last tokens are then not those of the whole
+ * word, and models continue badly. griffin_heal takes these tokens back, and is a mask that lets
+ * the model choose again, among all tokens that write the same bytes. With one state and sampler:
+ *
+ *     griffin_heal heal;  memset(&heal, 0, sizeof heal);
+ *     n = griffin_heal_start(&heal, m, tokens, n);              so many tokens remain
+ *     griffin_prefill(c, s, tokens, n, logits);
+ *     sampler.mask = griffin_heal_mask;  sampler.mask_user = &heal;
+ *     ...
+ *         token = griffin_sample(m, &sampler, logits);
+ *         griffin_heal_accept(&heal, token);           bytes of it that the prompt has
+ *
+ * Masks can be chained: each of these asks the one in its field `mask` first.
+ *
  *
  * PROMISES
  *
@@ -138,9 +198,13 @@
  *     float32), within 1e-5 of the size of the logits. That holds at any length, past the window
  *     and across chunk borders. A token sees itself and W earlier ones, as there; most ports see
  *     one less, which griffin_options.attn_keys = W reproduces. tests/inside_reference.c
+ *     HGRN2 and SUPRA are within 2e-5 of float64 where logits have a deviation of 1.5, as their
+ *     published programs are. A Transformer is exact within its window. Beyond it, it forgets as
+ *     every windowed state does, and is no longer what was trained. tests/test_kin.c
  * Same bits. Logits and states do not depend on the number of threads, on how tokens are cut into
  *     calls, on who shares a call, or on the instruction set. NUMBERS says why.
- *     tests/test_bits.c, inside_same_bits.c, test_threads.c, test_rewind.c, test_state.c
+ *     tests/test_bits.c, inside_same_bits.c, test_threads.c, test_rewind.c, test_state.c,
+ *     test_guess.c
  * A guest. There are no globals, no threads, no clock, no locale, no environment and no exit.
  *     After opening, nothing is allocated, except by griffin_encode if you give it no scratch.
  *     tests/test_guest.c, test_memory.c, test_stack.c
@@ -202,6 +266,7 @@
  *
  *     griffin_run, griffin_prefill             31600
  *     griffin_step, griffin_advance            29300
+ *     griffin_heal_mask                         9500
  *     griffin_open_...                          5800
  *     griffin_decode                            3800
  *     griffin_sample                            2500
@@ -231,11 +296,14 @@
  *
  * LIMITS
  *
- * Inference only. Vector kernels exist for x86-64, aarch64 and WebAssembly with gcc (for Windows
- * since its version 12) and clang, and for x86-64 with Visual C++ 2022, tested with clang in its
- * place. Elsewhere plain C runs, with the same bits, and slowly. So do float weights in
- * WebAssembly, which has no fused multiply-add. A context cannot grow. Chat templates are not
- * interpreted: tools/commands/chat.c writes RecurrentGemma's turns itself.
+ * Inference only. Of Llama's layout: no scaled rotary embeddings, no experts, no norms of queries
+ * and keys. A state holds the keys and values of the whole window. Where a file's window is its
+ * training length, griffin_options.attn_keys makes it smaller. Vector kernels exist for x86-64,
+ * aarch64 and WebAssembly with gcc (for Windows since its version 12) and clang, and for x86-64
+ * with Visual C++ 2022, tested with clang in its place. Elsewhere plain C runs, with the same bits,
+ * and slowly. So do float weights in WebAssembly, which has no fused multiply-add. A context cannot
+ * grow. Chat templates are not interpreted: tools/commands/chat.c writes RecurrentGemma's turns
+ * itself.
  *
  *
  * VERSIONS
@@ -249,10 +317,12 @@
  *
  * HISTORY
  *
- *     0.2.0  2026-11-28  The library reads only what the converter writes; files of 0.1 are refused
+ *     0.2.0  2026-11-28  HGRN2, SUPRA, Llama's layout, and networks that mix all kinds of layers.
+ *                        The library reads only what the converter writes; files of 0.1 are refused
  *                        with the command that converts them, to the same bits. Grammars moved to
  *                        tools/griffin_grammar.h. griffin_get_metadata, griffin_get_operation,
- *                        GRIFFIN_TOKEN_MARKER, griffin_options.directory_only. Calls that cannot be
+ *                        GRIFFIN_TOKEN_MARKER, griffin_options.directory_only, griffin_ban,
+ *                        griffin_heal, griffin_context_options.no_slices. Calls that cannot be
  *                        dropped write recurrent states in place. Every call works on a stack of
  *                        64 KB. Compiler options that change floats are refused. griffin_tile_*,
  *                        griffin_preset and griffin_options.config are gone. Saves are version 3;
@@ -317,6 +387,18 @@
   #define griffin_unit_name      GRF_PREFIXED(griffin_unit_name)
   #define griffin_sample         GRF_PREFIXED(griffin_sample)
   #define griffin_accept         GRF_PREFIXED(griffin_accept)
+  #define griffin_guess_logits   GRF_PREFIXED(griffin_guess_logits)
+  #define griffin_guess_take     GRF_PREFIXED(griffin_guess_take)
+  #define griffin_guess_add      GRF_PREFIXED(griffin_guess_add)
+  #define griffin_guess_begin    GRF_PREFIXED(griffin_guess_begin)
+  #define griffin_guess_run      GRF_PREFIXED(griffin_guess_run)
+  #define griffin_guess_time     GRF_PREFIXED(griffin_guess_time)
+  #define griffin_guess_finish   GRF_PREFIXED(griffin_guess_finish)
+  #define griffin_draft_check    GRF_PREFIXED(griffin_draft_check)
+  #define griffin_draft_take     GRF_PREFIXED(griffin_draft_take)
+  #define griffin_draft_next     GRF_PREFIXED(griffin_draft_next)
+  #define griffin_lookup_add     GRF_PREFIXED(griffin_lookup_add)
+  #define griffin_lookup_guess   GRF_PREFIXED(griffin_lookup_guess)
   #define griffin_encode         GRF_PREFIXED(griffin_encode)
   #define griffin_encode_size    GRF_PREFIXED(griffin_encode_size)
   #define griffin_decode         GRF_PREFIXED(griffin_decode)
@@ -324,6 +406,11 @@
   #define griffin_token_type     GRF_PREFIXED(griffin_token_type)
   #define griffin_find_token     GRF_PREFIXED(griffin_find_token)
   #define griffin_stop_feed      GRF_PREFIXED(griffin_stop_feed)
+  #define griffin_ban_mask       GRF_PREFIXED(griffin_ban_mask)
+  #define griffin_ban_accept     GRF_PREFIXED(griffin_ban_accept)
+  #define griffin_heal_start     GRF_PREFIXED(griffin_heal_start)
+  #define griffin_heal_mask      GRF_PREFIXED(griffin_heal_mask)
+  #define griffin_heal_accept    GRF_PREFIXED(griffin_heal_accept)
   #define griffin_save           GRF_PREFIXED(griffin_save)
   #define griffin_load           GRF_PREFIXED(griffin_load)
 #endif
@@ -424,7 +511,7 @@ typedef struct griffin_config {
     int   mlp_width;                        /* F, of one of the two MLP branches */
     int   layers;                           /* N */
     int   heads, kv_heads, head_dim;        /* H, G, D / H; H % G == 0 */
-    int   lru_width;                        /* E, of the recurrence */
+    int   lru_width;                        /* E, of the RG-LRU */
     int   gate_blocks;                      /* B, diagonal blocks of its gates; E % B == 0 */
     int   conv_width;                       /* K, taps */
     int   window;                           /* W; a token sees itself and W earlier ones */
@@ -440,7 +527,9 @@ typedef struct griffin_config {
     int   no_biases;                        /* 1: the other linear layers have none */
     int   layer_norm;                       /* 1: norms subtract the mean first */
     float mixer_eps;                        /* of the norm inside a mixer; 0: 1e-5 */
-    char  blocks[GRIFFIN_MAX_LAYERS + 1];   /* per layer 'r' recurrent or 'a' attention; NUL ends */
+    char  blocks[GRIFFIN_MAX_LAYERS + 1];   /* how each layer mixes tokens: 'r' recurrent (RG-LRU),
+                                             * 'a' local attention, 'h' HGRN2, 's' SUPRA; NUL ends.
+                                             * What no block of a network uses may be 0 */
 } griffin_config;
 
 typedef struct griffin_options {
@@ -643,6 +732,13 @@ typedef struct griffin_context_options {
                                              * least `states` */
     int          states;                    /* most sequences in one pass; 0: 1 */
     griffin_jobs jobs;
+    int          no_slices;                 /* 1: griffin_begin returns E_SPACE. The context is then
+                                             * smaller, by about griffin_mark_size for each of
+                                             * `states`: it has no room for what may be dropped */
+    int          guesses;                   /* of griffin_guess_run, in one pass: so many may be right
+                                             * in part without another pass over those. Each takes the
+                                             * memory of a mark; 0: none. Not for mixers with large
+                                             * states: only "recurrent" and "attention" */
 } griffin_context_options;
 
 GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
@@ -687,7 +783,8 @@ GRIFFIN_API int griffin_advance(griffin_context *context, int units);
 
 /* What the next unit does, for profiles: "embed", "angles" (of rotary embeddings), "norm",
  * "quantise" (a row to int8), "linear", "gated" (the inner half of an MLP), "conv", "rglru",
- * "rope", "keep" (keys and values) or "attend"; null when there is no job. */
+ * "rope", "keep" (keys and values), "attend", "gates" (of HGRN2) or "outer" (the outer-product
+ * state); null when there is no job. */
 GRIFFIN_API const char *griffin_unit_name(const griffin_context *context);
 
 /* ---- sampling --------------------------------------------------------------
@@ -735,15 +832,149 @@ GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *
 /* Tells the repetition penalty of a token that was not sampled, such as one of the prompt. */
 GRIFFIN_API void griffin_accept(griffin_sampler *sampler, int32_t token);
 
+/* ---- guessing ---------------------------------------------------------------
+ * Another token in a pass costs little beside the weights that the pass reads, and its logits are
+ * the same bits as in a pass of its own. So guess what will be drawn, run the guesses together, and
+ * keep those that were right. What is drawn, the logits and the state are, to the bit, those of one
+ * griffin_step after the other, with any sampler, mask or stop text, since every token is drawn from
+ * its own logits in turn. After a prefill that wrote its logits to g.logits, the loop is
+ *
+ *     for (;;) {
+ *         token = griffin_sample(m, &sampler, griffin_guess_logits(&g));
+ *         ...                                     show it; leave the loop at an end or a stop text
+ *         griffin_lookup_add(&lookup, &token, 1);
+ *         if (griffin_guess_take(&g, token)) continue;            it was guessed: no pass
+ *         griffin_lookup_guess(&lookup, &g);                      guesses what will follow it
+ *         griffin_guess_run(c, &g, 1);
+ *     }
+ *     griffin_guess_finish(c, &g);                the state has all tokens that were taken
+ *
+ * Inside the loop the state is behind the text. How many of the guesses are run depends on how many
+ * were right lately and on row_cost, so that the loop never takes much longer than one without. */
+
+/* How often guesses of one kind were right, the last ones counting most. Zero: not known. */
+typedef struct griffin_odds { float tried, right; } griffin_odds;
+
+typedef struct griffin_guess {              /* of one sequence */
+    const griffin_model *model;             /* yours, as the state and the memory: */
+    griffin_state *state;                   /* of nobody else until griffin_guess_finish */
+    int32_t  *tokens;                       /* [room]; 64 is plenty */
+    float    *logits;                       /* [rows][V]; row 0 is where a prefill writes them */
+    int       room, rows;                   /* room is at least 2; rows - 1 guesses fit into a pass,
+                                             * and one of the rows serves all that are certain */
+    float     row_cost;                     /* time of another token in a pass, as a part of the time
+                                             * of a pass of one token; 0: 0.25. griffin_guess_time
+                                             * measures it */
+    uint64_t  passes, guessed, accepted;    /* counted; guesses that were run, and were right */
+
+    /* The rest begins with zero bytes and is the library's. */
+    int       known;                        /* tokens that were taken, but are not in the state */
+    int       guesses;                      /* behind these, */
+    int       running;                      /* so many of which were run, */
+    int       certain;                      /* so many of which are certain */
+    int       ready;                        /* the last pass has run all of them */
+    int       row;                          /* of the logits after the last known token */
+    int64_t   position;                     /* of the first known token, */
+    uint64_t  history;                      /* and the state's text before it */
+    griffin_odds *odds;                     /* of the guesses */
+    float     balance, saving;              /* passes won so far; by the next guess that is right */
+    float     pass_time;                    /* of one token */
+    int       again;                        /* after a wrong guess the known tokens run again */
+} griffin_guess;
+
+/* The logits after the last token that was taken, for griffin_sample. */
+GRIFFIN_API float *griffin_guess_logits(griffin_guess *guess);
+
+/* Takes a token into the text. Returns 1 if its logits are there, since it was guessed and run; 0
+ * if it needs a pass, for which guesses may now be added. E_SPACE: `room` tokens need a pass. */
+GRIFFIN_API int griffin_guess_take(griffin_guess *guess, int32_t token);
+
+/* Adds what may come after the known tokens and earlier guesses, and returns 1; 0 if no more fit.
+ * With odds null the token is certain, since the sampler's mask will leave no other: nobody looks at
+ * its logits, so they are not computed, and griffin_guess_logits gives zeros. The odds, which you
+ * keep, are counted for you. Guesses from different odds do not mix in a pass; certain ones come
+ * first. */
+GRIFFIN_API int griffin_guess_add(griffin_guess *guess, int32_t token, griffin_odds *odds);
+
+/* One pass for all of these sequences that need one. griffin_guess_begin leaves the pass to
+ * griffin_advance, and their logits are there when that returns 0. The states move on in the next
+ * call for the same context; if the context does something else before, tokens are run again. The
+ * errors are those of griffin_begin, and E_MISMATCH: a state was changed by other calls. */
+GRIFFIN_API int griffin_guess_begin (griffin_context *context, griffin_guess *guess, int count);
+GRIFFIN_API int griffin_guess_run   (griffin_context *context, griffin_guess *guess, int count);
+
+/* For a host with a clock: how long the pass took, in any unit, right after a pass of this sequence
+ * alone. row_cost follows the measured times; the tokens drawn do not depend on it. */
+GRIFFIN_API int griffin_guess_time(griffin_guess *guess, double time);
+
+/* Brings the state to the end of the text, with the logits after it in row 0. The next prefill,
+ * step or save finds what it would have found without guesses. */
+GRIFFIN_API int griffin_guess_finish(griffin_context *context, griffin_guess *guess);
+
+/* Guesses that a text goes on as it did before, where its longest end that occurred before was last:
+ * 32, 16, 8, 4 or 2 tokens are compared. Where a copy departs from what it copies, it looks for the
+ * place nearby where it comes back. It remembers the last `size` tokens. */
+#define GRIFFIN_LOOKUP_LENGTHS 5
+
+typedef struct griffin_lookup {
+    int32_t     *memory;                    /* yours: [6 * size], all zero at first */
+    int          size;                      /* a power of 2 */
+    uint32_t     count;                     /* tokens so far */
+    int32_t      found[GRIFFIN_LOOKUP_LENGTHS];     /* where the end of the text was before */
+    uint32_t     copied;                    /* where the text would go on if it were a copy; 0: none */
+    int          astray;                    /* tokens since that was last seen to be so */
+    griffin_odds odds[GRIFFIN_LOOKUP_LENGTHS + 2];
+} griffin_lookup;
+
+/* Tells it what was read or written. */
+GRIFFIN_API int griffin_lookup_add  (griffin_lookup *lookup, const int32_t *tokens, int count);
+/* Adds guesses. Returns how many. */
+GRIFFIN_API int griffin_lookup_guess(griffin_lookup *lookup, griffin_guess *guess);
+
+/* Lets a smaller model guess. It has the same vocabulary, and a state and a context of its own. The
+ * state reads the prompt, as the other one does; after that only these functions touch it. */
+#define GRIFFIN_DRAFT_TOKENS 64
+
+typedef struct griffin_draft {
+    griffin_context *context;               /* yours, as the memory */
+    griffin_state   *state;
+    void            *mark;                  /* griffin_mark_size of the smaller model */
+    float           *logits;                /* [V] */
+    float            cost;                  /* time of its step, as a part of a step of the model; 0:
+                                             * as the sizes of the files */
+    griffin_odds     odds;
+    /* The rest begins with zero bytes and is the library's. */
+    int32_t tokens[GRIFFIN_DRAFT_TOKENS];   /* behind the mark: those taken, over those fed */
+    int     known, fed, drafted;            /* how many were taken; fed; guessed since */
+    int     astray;                         /* what was fed is not what was taken */
+} griffin_draft;
+
+/* GRIFFIN_OK, or E_MISMATCH: the tokens of the two models are not the same. */
+GRIFFIN_API int griffin_draft_check(const griffin_model *model, const griffin_model *smaller);
+
+/* Tells it each token that griffin_guess_take is told. */
+GRIFFIN_API int griffin_draft_take(griffin_draft *draft, int32_t token);
+
+/* Adds the next guess, and returns 1; 0 if no more are worth it. `sampler` is a copy of yours, with
+ * which it draws, so that it draws what you will, where the models agree. A mask in it should follow
+ * the guesses: the last one is guess->tokens[guess->known + guess->guesses - 1]. */
+GRIFFIN_API int griffin_draft_next(griffin_draft *draft, griffin_guess *guess,
+                                   griffin_sampler *sampler);
+
 /* ---- text ------------------------------------------------------------------
  * All of it fails with E_VOCABULARY if the model came without a tokenizer. */
 
 typedef struct griffin_encoding {           /* zero: a whole prompt, as the model wants it */
-    int    no_bos;                          /* leave out the bos that the model asks for */
+    int    no_bos;                          /* leave out bos, or whatever the model asks for
+                                             * before a text */
     int    no_special;                      /* turn markers in the text are plain text */
-    int    continues;                       /* follows earlier text: no bos, no space before it */
+    int    continues;                       /* 1: follows earlier text, so no bos and no space
+                                             * before it; 2: follows a token such as a turn marker,
+                                             * so no bos, and a space if the model wants it there */
     void  *scratch;                         /* null: ask the model's allocator */
     size_t scratch_size;                    /* griffin_encode_size says how much is enough */
+    int    ends;                            /* the text is complete: the eos or whatever the model
+                                             * asks for after a text comes, too */
 } griffin_encoding;
 
 /* Returns how many tokens the text makes; writes at most capacity of them, so capacity 0 asks for
@@ -788,6 +1019,54 @@ typedef struct griffin_stop {
  * length + GRIFFIN_STOP_BYTES is always enough; E_SPACE, and nothing changed, tells if not. */
 GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t length,
                                   char *out, size_t capacity);
+
+/* Texts that must not be written, in whatever tokens. All zero bans nothing. A plain struct: copy
+ * it together with the state to rewind both. A mask looks at the text of every token: 4 ms in a
+ * vocabulary of 256000. */
+typedef struct griffin_ban {
+    const griffin_model   *model;
+    griffin_stop           stop;            /* texts and count: what is banned; the rest is ours */
+    int                    again;           /* bytes that the next tokens only repeat: see below */
+    griffin_mask_function *mask;            /* another mask, which is asked first, or null */
+    void                  *mask_user;
+} griffin_ban;
+
+/* For griffin_sampler.mask, with a griffin_ban as its user. E_NO_TOKEN: all are forbidden. */
+GRIFFIN_API int griffin_ban_mask(float *logits, int vocab, void *ban);
+
+/* Tells it which token was written. Tokens of the prompt too, if a banned text must not begin
+ * there and end in what follows. */
+GRIFFIN_API int griffin_ban_accept(griffin_ban *ban, int32_t token);
+
+/* Token healing: chooses the last tokens of a prompt again. All zero heals nothing. A plain struct:
+ * copy it together with the state to rewind both. */
+#define GRIFFIN_HEAL_BYTES 64
+
+typedef struct griffin_heal {
+    const griffin_model   *model;
+    int                    count;           /* bytes to be written again; 0: all were */
+    char                   text[GRIFFIN_HEAL_BYTES];    /* these bytes */
+    griffin_mask_function *mask;            /* another mask, which is asked first, or null */
+    void                  *mask_user;
+} griffin_heal;
+
+/* Returns how many of the prompt's tokens remain, at least the first. The others are taken back:
+ * from the earliest on whose text, with all that follows it, is the beginning of a longer piece.
+ * That is at most GRIFFIN_HEAL_BYTES bytes, and nothing behind a control token or turn marker.
+ * Sets all fields but the last two. */
+GRIFFIN_API int griffin_heal_start(griffin_heal *heal, const griffin_model *model,
+                                   const int32_t *tokens, int count);
+
+/* For griffin_sampler.mask, with a griffin_heal as its user. Only tokens pass that write what is to
+ * be written again, or a part of it, or more. Of these it prefers what the tokenizer could have
+ * written: tokens that reach the end of the prompt, and the ones with which griffin_encode would
+ * start the rest of it. The others pass where none of them is left. */
+GRIFFIN_API int griffin_heal_mask(float *logits, int vocab, void *heal);
+
+/* Tells it which token was drawn. Returns how many bytes of its text the prompt has already: a host
+ * that has shown the prompt leaves these out. Other masks must know of them too:
+ * griffin_ban.again = heal.count, or griffin_grammar_lead, once after griffin_heal_start. */
+GRIFFIN_API int griffin_heal_accept(griffin_heal *heal, int32_t token);
 
 typedef enum griffin_token_kind {
     GRIFFIN_TOKEN_NORMAL = 1, GRIFFIN_TOKEN_UNKNOWN, GRIFFIN_TOKEN_CONTROL,
@@ -1573,6 +1852,17 @@ typedef struct grf_attention {
     int64_t      stride;                    /* bytes from one key or value to the next */
 } grf_attention;
 
+/* Consecutive rows of one text, and of one head the state S of 32 value columns. The caller owns
+ * all memory. Row t of q, k and f begins at q + t * q_stride, and so on. */
+typedef struct grf_outer {
+    float       *state;                     /* S [keys][32], in and out */
+    const float *q, *k, *f;                 /* [keys] */
+    int64_t      q_stride, k_stride, f_stride;
+    const float *v;                         /* [rows][32] */
+    float       *o;                         /* [rows][32], 0 before; the result */
+    int          keys, rows;
+} grf_outer;
+
 /* The kernels of one instruction set. All sets give the same bits. The caller owns all memory, and
  * no address needs to be aligned for vectors. n is a number of floats: a multiple of 16 where a
  * comment says nothing else. y may be the same as x. >>kernels has the equations. */
@@ -1589,6 +1879,9 @@ typedef struct grf_kernels {
     void (*quantise)(grf_q8 *y, int64_t stride, const float *x, int64_t n);
     /* One row of n floats, the first `width` of which count for the mean; the rest are 0. */
     void (*norm)(float *y, const float *x, const float *gain, int64_t n, int width, float eps);
+    /* The same with the mean subtracted. No more than `width` floats are read or written, any
+     * number. gain may be null */
+    void (*layer_norm)(float *y, const float *x, const float *gain, int width, float eps);
     /* One row: z[k] is its input at one of `taps` positions, the oldest first, and w + k * w_stride
      * are the weights of that tap. */
     void (*conv)(float *y, const float *const *z, const float *w, int64_t w_stride, const float *b,
@@ -1602,6 +1895,10 @@ typedef struct grf_kernels {
     void (*rope)(float *to, const float *from, const float *cosine, const float *sine, float scale,
                  int half, int head_dim);
     void (*attend)(grf_attention *a);
+    /* One row of HGRN2's gates: q and f are zq and zf before, k is only written. */
+    void (*gates)(float *q, float *f, float *k, const float *lower, const float *range, float scale,
+                  int64_t n);
+    void (*outer)(const grf_outer *a);
     void (*activate)(float *y, griffin_activation activation, int64_t n);
     void (*multiply)(float *y, const float *x, int64_t n);                       /* y *= x */
     /* Moves the result of a tile: to[m * stride + j] = out[m][j] + b[j], or plus what was there if
@@ -1629,9 +1926,10 @@ typedef enum grf_buffer {                   /* rows of the pass, [R][pad(width)]
     GRF_C,                                  /* E  its output */
     GRF_I, GRF_R,                           /* E  input and recurrence gate before the sigmoid */
     GRF_Q, GRF_K, GRF_V,                    /* H, G, G heads of head_dim, from the projections */
+    GRF_F,                                  /* H heads of head_dim: HGRN2's forget gate */
     GRF_QR,                                 /* H heads of head_stride: Q, rotated and scaled */
     GRF_T,                                  /* rope_dims  cosines, then sines, of a row's angles */
-    GRF_A,                                  /* D  attention output */
+    GRF_A,                                  /* H heads of head_dim: what they read of the text */
     GRF_M,                                  /* F  MLP inner row */
     GRF_INT8,                               /* a row in int8, for int8 and int4 weights: grf_q8 */
     GRF_LOGITS,                             /* V  in memory of the caller */
@@ -1639,12 +1937,12 @@ typedef enum grf_buffer {                   /* rows of the pass, [R][pad(width)]
 } grf_buffer;
 
 static const char *const grf_buffer_names[GRF_BUFFERS] = {
-    "", "X", "U", "Y", "Z", "C", "I", "R", "Q", "K", "V", "QR", "T", "A", "M", "int8", "logits"
+    "", "X", "U", "Y", "Z", "C", "I", "R", "Q", "K", "V", "F", "QR", "T", "A", "M", "int8", "logits"
 };
 
 typedef enum grf_op_kind {                  /* a row of grf_op_types each (>>run) */
     GRF_OP_EMBED, GRF_OP_ANGLES, GRF_OP_NORM, GRF_OP_QUANTISE, GRF_OP_LINEAR, GRF_OP_GATED,
-    GRF_OP_CONV, GRF_OP_RGLRU, GRF_OP_ROPE, GRF_OP_KEEP, GRF_OP_ATTEND,
+    GRF_OP_CONV, GRF_OP_RGLRU, GRF_OP_ROPE, GRF_OP_KEEP, GRF_OP_ATTEND, GRF_OP_GATES, GRF_OP_OUTER,
     GRF_OP_KINDS
 } grf_op_kind;
 
@@ -1680,17 +1978,27 @@ typedef struct grf_op {
     grf_memory   state;                     /* and what it reads and writes of a state */
     int          wanted_rows_only;          /* 1: its row i is the i-th whose logits are wanted */
     int          width;                     /* numbers in a row that it works on, without padding */
-    const float *vector[2];                 /* norm: gain; conv: taps [K][pad(E)], bias;
-                                             * rglru: -decay softplus(recurrent parameter) */
-    float        eps, scale, soft_cap;      /* norm; embed and rope; linear */
-    int          heads, head_stride;        /* rope: how many, and from one to the next in out[0] */
+    const float *vector[2];                 /* norm: gain, bias, or null; conv: taps [K][pad(E)],
+                                             * bias; rglru: -decay softplus(recurrent parameter);
+                                             * gates: lower bound, range; outer: decay, or null */
+    float        eps, scale, soft_cap;      /* norm; embed, rope and gates; linear */
+    int          heads, head_stride;        /* rope: how many, and from one to the next in out[0];
+                                             * norm: each by itself; outer: how many */
+    int          heads_in, v_heads;         /* rope: of in[0]; outer: of K, of V. They serve several
+                                             * heads each if there are fewer */
+    int          mean;                      /* norm: 1: subtracts the mean first */
 } grf_op;
 
 /* ---- a state: struct griffin_state, then floats -----------------------------------
- *     recurrent part   for each recurrent layer { h [pad(E)], then K - 1 rows z [pad(E)], oldest
- *                      first }; other mixers may have other sizes
+ *     recurrent part   in the order of the layers, what their builders remember:
+ *                      recurrent   h [pad(E)], then K - 1 rows z [pad(E)], oldest first
+ *                      hgrn2       S, and with short convolutions K - 1 rows of zq, zf and v
+ *                      supra       S
  *     rings            for each attention layer { keys [slots][kv_row], values [slots][kv_row] }
  *     past             [rewind] history at earlier positions, 64 bits each
+ * S [H][tiles][head_dim][32] is a matrix for each head. It is cut into tiles of 32 value columns,
+ * the last one filled up with zeros.
+ *
  * Position p lives in slot p % slots of a ring, and p % rewind of the past. kv_row = G heads of
  * head_dim padded to 16, floats or bf16. The next token sees attn_keys - 1 stored keys; a ring has
  * `rewind` slots more, so that a state rewound by as many tokens still finds all that it saw. */
@@ -1782,7 +2090,10 @@ static const grf_tensor *grf_gguf_tensor(const grf_gguf *g, const char *name);
 static const grf_tensor *grf_tensor_lookup(const grf_builder *b, const char *name);
 static const grf_tensor *grf_tensor_lookup_tiles(const grf_builder *b, const char *name);
 static float *grf_load_vector(grf_builder *b, const char *name, int d0, int d1, int d2);
-static float *grf_load_taps(grf_builder *b);
+static float *grf_load_shares(grf_builder *b, const char *name, int n);
+static float *grf_load_decay(grf_builder *b, const char *name, int heads, int head_dim);
+static float *grf_load_zeros(grf_builder *b, int n);
+static float *grf_load_taps(grf_builder *b, const char *name, int d0, int d1);
 static const grf_linear *grf_load_matrix(grf_builder *b, const char *name, int rows, int cols,
                                          int has_bias);
 static const grf_linear *grf_load_gates(grf_builder *b, const char *weight, const char *bias);
@@ -1790,7 +2101,7 @@ static const grf_linear *grf_load_gates(grf_builder *b, const char *weight, cons
 /* ---- memory in a state: given to operations as weights are, in the order of the layers ---- */
 
 /* So many rows of floats in the recurrent part, each padded. A fresh state has zeros there. */
-static grf_memory grf_remember(grf_builder *b, int rows, int width) {
+static grf_memory grf_remember(grf_builder *b, int64_t rows, int width) {
     grf_layout *l = &b->model->layout;
     grf_memory memory = { l->recurrent_floats * 4, rows * grf_pad(width) * 4, 0 };
     l->recurrent_floats += rows * grf_pad(width);
@@ -1878,7 +2189,7 @@ static grf_op *grf_add_linear(grf_builder *b, grf_op_kind kind, grf_buffer from,
 /* X += W from + b, W [rows, cols] */
 static void grf_add_residual(grf_builder *b, grf_buffer from, const char *name, int rows,
                              int cols) {
-    grf_output out = grf_dense(b, GRF_X, GRF_ADD, name, rows, cols, 1);
+    grf_output out = grf_dense(b, GRF_X, GRF_ADD, name, rows, cols, !b->config->no_biases);
     grf_add_linear(b, GRF_OP_LINEAR, from, cols, &out, 1);
 }
 
@@ -1893,14 +2204,24 @@ static void grf_embedding(grf_builder *b) {
     b->embedding = op->out[0].w;
 }
 
-/* U_j = X_j / sqrt(mean(X^2) + eps) * (norm_offset + w_j) */
-static void grf_norm(grf_builder *b, const char *name) {
-    int D = b->config->width;
-    float *gain = grf_load_vector(b, name, D, 0, 0);
-    grf_op *op = grf_add(b, GRF_OP_NORM, GRF_X, GRF_U, D);
-    for (int j = 0; j < D && !grf_measuring(b); j++) gain[j] += b->config->norm_offset;
+/* Null if the file has no such vector. */
+static float *grf_load_optional(grf_builder *b, const char *name, int width) {
+    return grf_tensor_lookup(b, name) ? grf_load_vector(b, name, width, 0, 0) : NULL;
+}
+
+/* to_j = x_j / sqrt(mean(x^2) + eps) * (norm_offset + w_j), and plus b_j if the file has a bias. If
+ * the model has LayerNorm, its mean is first subtracted from x = from. */
+static grf_op *grf_norm(grf_builder *b, const char *weight, const char *bias, grf_buffer from,
+                        grf_buffer to, int width) {
+    float *gain = grf_load_vector(b, weight, width, 0, 0);
+    grf_op *op = grf_add(b, GRF_OP_NORM, from, to, width);
+    for (int j = 0; j < width && !grf_measuring(b); j++) gain[j] += b->config->norm_offset;
     op->vector[0] = gain;
+    op->vector[1] = grf_load_optional(b, bias, width);
+    op->heads = 1;
+    op->mean = b->config->layer_norm;
     op->eps = b->config->eps;
+    return op;
 }
 
 /* The recurrent block:
@@ -1916,16 +2237,17 @@ static void grf_norm(grf_builder *b, const char *name) {
  * As in the reference, the first token of a text is taken without the root. */
 static void grf_recurrent_block(grf_builder *b) {
     int D = b->config->width, E = b->config->lru_width, K = b->config->conv_width;
+    int bias = !b->config->no_biases;
     grf_memory h = grf_remember(b, 1, E), past = grf_remember(b, K - 1, E);
     grf_output out[2];
     grf_op *op;
 
-    out[0] = grf_dense(b, GRF_Y, GRF_ACTIVATE, "temporal_block.linear_y", E, D, 1);
-    out[1] = grf_dense(b, GRF_Z, GRF_STORE,    "temporal_block.linear_x", E, D, 1);
+    out[0] = grf_dense(b, GRF_Y, GRF_ACTIVATE, "temporal_block.linear_y", E, D, bias);
+    out[1] = grf_dense(b, GRF_Z, GRF_STORE,    "temporal_block.linear_x", E, D, bias);
     grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, out, 2);
 
     op = grf_add(b, GRF_OP_CONV, GRF_Z, GRF_C, E);
-    op->vector[0] = grf_load_taps(b);
+    op->vector[0] = grf_load_taps(b, "temporal_block.conv_1d.weight", E, 1);
     op->vector[1] = grf_load_vector(b, "temporal_block.conv_1d.bias", E, 0, 0);
     op->state = past;
 
@@ -1968,13 +2290,15 @@ static void grf_angles(grf_builder *b) {
 
 /* to = scale rotate(from): of each head the first rope_dims are rotated. Heads lie head_dim apart
  * in `from` and `stride` apart in `to`. */
-static void grf_add_rope(grf_builder *b, grf_buffer from, grf_buffer to, int heads, int stride,
-                         float scale) {
+static grf_op *grf_add_rope(grf_builder *b, grf_buffer from, grf_buffer to, int heads, int stride,
+                            float scale) {
     grf_op *op = grf_add(b, GRF_OP_ROPE, from, to, heads * stride);
-    op->in[1] = GRF_T;
+    op->in[1] = b->config->rope_dims ? GRF_T : GRF_NONE;
     op->heads = heads;
+    op->heads_in = heads;
     op->head_stride = stride;
     op->scale = scale;
+    return op;
 }
 
 /* Local attention, H heads of head_dim for queries, G for keys and values:
@@ -2009,12 +2333,154 @@ static void grf_attention_block(grf_builder *b) {
     grf_add_residual(b, GRF_A, "temporal_block.o_proj", D, H * hd);
 }
 
+/* ---- mixers whose state is a matrix ----
+ * Each head has a matrix S [K, V] with K = V = head_dim. Every token decays it, writes, then reads:
+ *
+ *     S = diag(f) S + k v'       A = S' q
+ *
+ * In this order: S[d][e] = fma(f[d], S[d][e], k[d] v[e]), and for d = 0 .. K - 1, from 0 on,
+ * A[e] = fma(q[d], S[d][e], A[e]). So S[d][e] is a chain over the tokens and A[e] a chain over d.
+ * All loops that keep both chains give the same bits. The formula for chunks of tokens, which has
+ * products of decays in the place of S, does not keep them. */
+
+static grf_op *grf_add_outer(grf_builder *b, grf_memory state, int k_heads, int v_heads) {
+    grf_op *op = grf_add(b, GRF_OP_OUTER, GRF_Q, GRF_A, b->config->heads * b->config->head_dim);
+    op->in[1] = GRF_K; op->in[2] = GRF_V;
+    op->heads = b->config->heads;
+    op->heads_in = k_heads;
+    op->v_heads = v_heads;
+    op->state = state;
+    return op;
+}
+
+static grf_memory grf_remember_outer(grf_builder *b) {
+    int64_t hd = b->config->head_dim;
+    return grf_remember(b, b->config->heads * (grf_pad(hd) / GRF_TILE) * hd, GRF_TILE);
+}
+
+static float grf_mixer_eps(const grf_builder *b) {
+    return b->config->mixer_eps > 0 ? b->config->mixer_eps : 1e-5f;
+}
+
+/* 1 / sqrt(head_dim), rounded once. */
+static float grf_head_scale(const grf_builder *b) {
+    return (float)grf_exp(grf_mul(-0.5, grf_log(b->config->head_dim)));
+}
+
+/* to_t = b + sum_k w[k] Z_{t - K + 1 + k}, Z = W U: a projection with a short convolution. */
+static void grf_add_short_conv(grf_builder *b, grf_buffer to, const char *matrix,
+                               const char *taps, const char *bias) {
+    int D = b->config->width, n = b->config->heads * b->config->head_dim;
+    grf_output out = grf_dense(b, GRF_Z, GRF_STORE, matrix, n, D, 0);
+    grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, &out, 1);
+    grf_op *op = grf_add(b, GRF_OP_CONV, GRF_Z, to, n);
+    op->vector[0] = grf_load_taps(b, taps, n, 0);
+    op->vector[1] = grf_load_optional(b, bias, n);
+    if (!op->vector[1]) op->vector[1] = grf_load_zeros(b, n);
+    if (!b->error) op->state = grf_remember(b, b->config->conv_width - 1, n);
+}
+
+/* HGRN2 (arXiv 2404.07904):
+ *
+ *     zq = Wq U,  zf = Wf U,  V = Wv U             each with a short convolution if it has taps
+ *     Q = silu(zq) / sqrt(head_dim)
+ *     F = lower + range sigmoid(zf)                range = 1 - lower; in layer 0, lower = 0
+ *     K = range sigmoid(-zf)                       = 1 - F, without losing digits
+ *     S = diag(F) S + K V',  A = S' Q              per head
+ *     X += Wo (A / sqrt(mean(A^2) + mixer_eps) * g)       over all heads together
+ *
+ * zq is in Q and zf in F until the gates are computed. */
+static void grf_hgrn2_block(grf_builder *b) {
+    static const struct { grf_buffer to; const char *matrix, *taps, *bias; } inputs[] = {
+        { GRF_Q, "temporal_block.q_proj", "temporal_block.q_conv.weight",
+                 "temporal_block.q_conv.bias" },
+        { GRF_F, "temporal_block.f_proj", "temporal_block.f_conv.weight",
+                 "temporal_block.f_conv.bias" },
+        { GRF_V, "temporal_block.v_proj", "temporal_block.v_conv.weight",
+                 "temporal_block.v_conv.bias" }
+    };
+    int D = b->config->width, H = b->config->heads, n = H * b->config->head_dim, count = 0;
+    grf_memory state = grf_remember_outer(b);
+    grf_output out[3];
+    grf_op *op;
+
+    for (int i = 0; i < GRF_COUNT(inputs); i++)
+        if (grf_tensor_lookup(b, inputs[i].taps))
+            grf_add_short_conv(b, inputs[i].to, inputs[i].matrix, inputs[i].taps, inputs[i].bias);
+        else
+            out[count++] = grf_dense(b, inputs[i].to, GRF_STORE, inputs[i].matrix, n, D, 0);
+    if (count) grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, out, count);
+
+    op = grf_add(b, GRF_OP_GATES, GRF_Q, GRF_Q, n);
+    op->in[1] = GRF_F;
+    op->out[1] = grf_output_of(b, GRF_F, GRF_STORE, NULL, NULL);
+    op->out[2] = grf_output_of(b, GRF_K, GRF_STORE, NULL, NULL);
+    op->outputs = 3;
+    grf_widen(b, GRF_K, n);
+    op->vector[0] = grf_load_shares(b, "temporal_block.lower_bound", n);
+    op->vector[1] = grf_load_shares(b, "temporal_block.gate_range", n);
+    op->scale = grf_head_scale(b);
+
+    grf_add_outer(b, state, H, H)->in[3] = GRF_F;
+    op = grf_norm(b, "temporal_block.group_norm.weight", "temporal_block.group_norm.bias", GRF_A,
+                  GRF_A, n);
+    op->mean = 0;
+    op->eps = grf_mixer_eps(b);
+    grf_add_residual(b, GRF_A, "temporal_block.o_proj", D, n);
+}
+
+/* SUPRA (arXiv 2405.06640). H heads of head_dim for queries, G for keys and values:
+ *
+ *     Q = relu(Wq U + bq),  K = relu(Wk U + bk),  V = Wv U
+ *     Q = norm(Q),  K = norm(K of its head, for H heads)         each only if it has weights
+ *     Q = rotate(Q),  K = rotate(K) / sqrt(head_dim)             by the angles T of p
+ *     S = decay S + K V',  A = S' Q                              per head, each with its own decay
+ *     A = (A - mean(A)) / sqrt(variance(A) + mixer_eps)          per head
+ *     X += Wo A + bo
+ *
+ * Wq and Wk are the projections of a Transformer times the paper's feature maps. */
+static void grf_supra_block(grf_builder *b) {
+    int D = b->config->width, hd = b->config->head_dim;
+    int H = b->config->heads, G = b->config->kv_heads, n = H * hd, k_heads = G;
+    grf_memory state = grf_remember_outer(b);
+    grf_output qkv[3];
+    grf_op *op;
+
+    qkv[0] = grf_dense(b, GRF_Q, GRF_ACTIVATE, "temporal_block.q_proj", n, D, 1);
+    qkv[1] = grf_dense(b, GRF_K, GRF_ACTIVATE, "temporal_block.k_proj", G * hd, D, 1);
+    qkv[2] = grf_dense(b, GRF_V, GRF_STORE,    "temporal_block.v_proj", G * hd, D, 0);
+    qkv[0].activation = qkv[1].activation = GRIFFIN_RELU;
+    grf_angles(b);
+    grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, qkv, 3);
+
+    if (grf_tensor_lookup(b, "temporal_block.q_norm.weight"))
+        grf_norm(b, "temporal_block.q_norm.weight", "temporal_block.q_norm.bias", GRF_Q, GRF_Q, n);
+    if (grf_tensor_lookup(b, "temporal_block.k_norm.weight")) {
+        op = grf_add_rope(b, GRF_K, GRF_F, H, hd, 1);           /* repeats heads */
+        op->in[1] = GRF_NONE;
+        op->heads_in = G;
+        grf_norm(b, "temporal_block.k_norm.weight", "temporal_block.k_norm.bias", GRF_F, GRF_K, n);
+        k_heads = H;
+    }
+    if (b->config->rope_dims) grf_add_rope(b, GRF_Q, GRF_Q, H, hd, 1);
+    grf_add_rope(b, GRF_K, GRF_K, k_heads, hd, grf_head_scale(b));
+
+    grf_add_outer(b, state, k_heads, G)->vector[0] =
+        grf_load_decay(b, "temporal_block.decay", H, hd);
+
+    op = grf_add(b, GRF_OP_NORM, GRF_A, GRF_A, n);
+    op->heads = H;
+    op->mean = 1;
+    op->eps = grf_mixer_eps(b);
+    grf_add_residual(b, GRF_A, "temporal_block.o_proj", D, n);
+}
+
 /* The gated MLP:  M = act(Wg U + bg) * (Wu U + bu),  X += Wd M + bd */
 static void grf_mlp_block(grf_builder *b) {
     int D = b->config->width, F = b->config->mlp_width;
     grf_output out[2];
-    out[0] = grf_dense(b, GRF_M, GRF_ACTIVATE, "mlp_block.gate_proj", F, D, 1);
-    out[1] = grf_dense(b, GRF_M, GRF_MULTIPLY, "mlp_block.up_proj",   F, D, 1);
+    out[0] = grf_dense(b, GRF_M, GRF_ACTIVATE, "mlp_block.gate_proj", F, D, !b->config->no_biases);
+    out[1] = grf_dense(b, GRF_M, GRF_MULTIPLY, "mlp_block.up_proj",   F, D, !b->config->no_biases);
     grf_add_linear(b, GRF_OP_GATED, GRF_U, D, out, 2);
     grf_add_residual(b, GRF_M, "mlp_block.down_proj", D, F);
 }
@@ -2028,7 +2494,14 @@ static void grf_output_head(grf_builder *b) {
     grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, &out, 1)->soft_cap = b->config->soft_cap;
 }
 
-/* ---- mixers: what a layer can mix tokens with ---- */
+/* ---- mixers: what a layer can mix tokens with ----
+ * Any layer of a network can have any of these. To add one, write its builder beside its equations
+ * and give it a row here. The builder loads its weights by name, takes memory in a state with
+ * grf_remember, and adds operations from U onto X. Most of what a mixer needs is there: linear
+ * layers with an activation, norms of rows and of heads, convolutions, rotary embeddings. A new
+ * operation is a row of grf_op_types (>>run), and perhaps a kernel. The rows of grf_config_rows
+ * (>>config) name the letters of the mixers that use a number; files without such a layer need not
+ * have it. Marks, saves, rewinds, threads and slices know nothing of mixers. */
 
 typedef struct grf_mixer {
     char        letter;                     /* in griffin_config.blocks */
@@ -2038,7 +2511,9 @@ typedef struct grf_mixer {
 
 static const grf_mixer grf_mixers[] = {
     { 'r', "recurrent", grf_recurrent_block },
-    { 'a', "attention", grf_attention_block }
+    { 'a', "attention", grf_attention_block },
+    { 'h', "hgrn2",     grf_hgrn2_block },
+    { 's', "supra",     grf_supra_block }
 };
 
 /* Null if there is no such mixer. */
@@ -2058,25 +2533,29 @@ static const grf_mixer *grf_mixer_by_name(const char *name, uint64_t length) {
 /* ---- the network ---- */
 
 static void grf_network(grf_builder *b) {
+    int D = b->config->width;
     b->layer = -1;
     grf_embedding(b);
+    if (grf_tensor_lookup(b, "embed_norm.weight"))
+        grf_norm(b, "embed_norm.weight", "embed_norm.bias", GRF_X, GRF_X, D);
     for (b->layer = 0; b->layer < b->config->layers && !b->error; b->layer++) {
-        grf_norm(b, "temporal_pre_norm.weight");
+        grf_norm(b, "temporal_pre_norm.weight", "temporal_pre_norm.bias", GRF_X, GRF_U, D);
         grf_mixer_by_letter(b->config->blocks[b->layer])->build(b);
-        grf_norm(b, "channel_pre_norm.weight");
+        grf_norm(b, "channel_pre_norm.weight", "channel_pre_norm.bias", GRF_X, GRF_U, D);
         grf_mlp_block(b);
     }
     b->layer = -1;
     b->wanted_rows_only = 1;
-    grf_norm(b, "final_norm.weight");
+    grf_norm(b, "final_norm.weight", "final_norm.bias", GRF_X, GRF_U, D);
     grf_output_head(b);
 }
 
-/* Sizes of attention. The builder needs them. */
+/* Sizes of attention, if there is any. The builder needs them. */
 static void grf_lay_out_attention(griffin_model *m) {
     const griffin_config *g = &m->info.config;
     grf_layout *l = &m->layout;
     l->rewind = m->info.rewind;
+    if (!strchr(g->blocks, 'a')) return;
     l->slots = m->info.attn_keys - 1 + l->rewind;
     l->kv_type = m->info.kv_type == GRIFFIN_KV_BF16 ? GRF_BF16 : GRF_F32;
     l->kv_size = l->kv_type == GRF_BF16 ? 2 : 4;
@@ -2107,6 +2586,8 @@ typedef struct grf_span_in_pass {
     int64_t  position;                      /* of its first token; both as they were at the start */
     uint64_t history;
     int      first, count;                  /* its rows */
+    int      slot, slots;                   /* where its recurrent part is written: as it is behind
+                                             * each of the last `slots` rows, mostly 1 */
 } grf_span_in_pass;
 
 typedef struct grf_wanted { int row; float *logits; } grf_wanted;
@@ -2117,10 +2598,11 @@ typedef struct grf_cut { int64_t items, chunks; } grf_cut;
 struct griffin_context {
     const griffin_model *model;
     griffin_jobs jobs;
-    int          max_rows, max_spans;
+    int          max_rows, max_spans, max_guesses, no_slices;
     int          spans, rows, wanted_rows;  /* of the pass; spans is 0 when there is none */
     int          in_place;                  /* 1: the pass cannot be dropped, so it may write the
                                              * recurrent part of its states before it is complete */
+    int          held;                      /* 1: states do not move on when it is complete */
     int          op;                        /* the next operation ... */
     int64_t      chunk;                     /* ... and its next chunk */
     int64_t      chunks_left;               /* of all operations */
@@ -2132,7 +2614,8 @@ struct griffin_context {
     float       *buffer[GRF_INT8];          /* [rows][width] */
     grf_q8      *int8;                      /* GRF_INT8: [q8_row][rows of the pass] */
     float       *score;                     /* [rows][H][keys] */
-    float       *recurrent;                 /* [spans][recurrent_floats] to be committed */
+    float       *recurrent;                 /* [max_spans + max_guesses][recurrent_floats]: slots, to
+                                             * be committed; or null */
     uint8_t     *kv;                        /* [attention layers][keys, values][max_rows][kv_row]
                                              * to be committed */
 };
@@ -2149,12 +2632,16 @@ static int grf_context_limits(const griffin_model *model, const griffin_context_
         c->max_rows = options->rows;
         c->max_spans = options->states;
         c->jobs = options->jobs;
+        c->no_slices = options->no_slices;
+        c->max_guesses = options->guesses;
     }
-    if (c->max_rows < 0 || c->max_spans < 0) return 0;
+    if (c->max_rows < 0 || c->max_spans < 0 || c->max_guesses < 0) return 0;
     if (c->max_rows == 0) c->max_rows = 64;
     if (c->max_spans == 0) c->max_spans = 1;
     if (c->max_rows < c->max_spans) c->max_rows = c->max_spans;
-    return c->max_rows <= 65536;
+    for (const char *block = model->info.config.blocks; *block; block++)
+        if (*block != 'r' && *block != 'a') c->max_guesses = 0;     /* mixers of one slot */
+    return c->max_rows <= 65536 && c->max_guesses <= 65536;
 }
 
 static void grf_context_lay_out(griffin_context *c, grf_arena *arena) {
@@ -2172,7 +2659,9 @@ static void grf_context_lay_out(griffin_context *c, grf_arena *arena) {
         c->buffer[i] = (float *)grf_arena_take(arena, R * (uint64_t)l->width[i] * 4);
     c->int8      = (grf_q8 *)grf_arena_take(arena, R * (uint64_t)l->q8_row * sizeof *c->int8);
     c->score     = (float *)grf_arena_take(arena, scores * 4);
-    c->recurrent = (float *)grf_arena_take(arena, S * (uint64_t)l->recurrent_floats * 4);
+    if (!c->no_slices)
+        c->recurrent = (float *)grf_arena_take(arena, (S + (uint64_t)c->max_guesses)
+                                                      * (uint64_t)l->recurrent_floats * 4);
     c->kv        = (uint8_t *)grf_arena_take(arena, R * 2 * (uint64_t)l->attention_layers
                                                     * (uint64_t)l->kv_row);
 }
@@ -2231,11 +2720,21 @@ static void grf_run_angles(griffin_context *c, const grf_op *op, int64_t from, i
     }
 }
 
+static void grf_norm_row(const grf_kernels *kernels, const grf_op *op, float *y, const float *x) {
+    const float *bias = op->vector[1];
+    int n = op->width / op->heads;
+    if (!op->mean) kernels->norm(y, x, op->vector[0], grf_pad(n), n, op->eps);
+    else for (int h = 0; h < op->heads; h++)
+        kernels->layer_norm(y + h * n, x + h * n, op->vector[0], n, op->eps);
+    for (int j = 0; bias && j < op->width; j += GRF_TILE)
+        kernels->finish(y + j, 0, y + j, bias + j, 0, 1, GRF_TILE);
+}
+
 static void grf_run_norm(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
     for (; from < to; from++) {
         int64_t row = op->wanted_rows_only ? c->wanted[from].row : from;
-        c->model->kernels->norm(grf_row(c, op->out[0].buffer, from), grf_row(c, op->in[0], row),
-                                op->vector[0], grf_pad(op->width), op->width, op->eps);
+        grf_norm_row(c->model->kernels, op, grf_row(c, op->out[0].buffer, from),
+                     grf_row(c, op->in[0], row));
     }
 }
 
@@ -2394,9 +2893,16 @@ static float *grf_recurrent_before(const griffin_context *c, const grf_op *op, i
 
 /* ... and where its part after the pass is written: into the state itself, or, if the pass can
  * still be dropped, into memory of the context. */
-static float *grf_recurrent_after(const griffin_context *c, const grf_op *op, int64_t span) {
+static float *grf_recurrent_slot(const griffin_context *c, const grf_op *op, int64_t span,
+                                 int64_t slot) {
     if (c->in_place) return grf_recurrent_before(c, op, span);
-    return c->recurrent + span * c->model->layout.recurrent_floats + op->state.at / 4;
+    return c->recurrent + (c->span[span].slot + slot) * c->model->layout.recurrent_floats
+         + op->state.at / 4;
+}
+
+/* Where a mixer writes that knows of one slot. */
+static float *grf_recurrent_after(const griffin_context *c, const grf_op *op, int64_t span) {
+    return grf_recurrent_slot(c, op, span, 0);
 }
 
 /* Input row t of the convolution, counted from the start of the span. The K - 1 rows before it are
@@ -2414,7 +2920,6 @@ static void grf_run_conv(griffin_context *c, const grf_op *op, int64_t from, int
     int K = c->model->info.config.conv_width;
     for (int64_t span = 0; span < c->spans; span++) {
         const grf_span_in_pass *s = c->span + span;
-        float *after = grf_recurrent_after(c, op, span) + at;
         for (int64_t t = 0; t < s->count; t++) {
             for (int k = 0; k < K; k++) z[k] = grf_conv_input(c, op, span, t - K + 1 + k) + at;
             c->model->kernels->conv(grf_row(c, op->out[0].buffer, s->first + t) + at, z,
@@ -2422,9 +2927,11 @@ static void grf_run_conv(griffin_context *c, const grf_op *op, int64_t from, int
         }
         /* The last K - 1 inputs become the state. In place, rows move down in ascending order, so
          * none is overwritten before it has been read. */
-        for (int k = 0; k < K - 1; k++)
-            memcpy(after + k * row_floats,
-                   grf_conv_input(c, op, span, s->count - K + 1 + k) + at, (size_t)n * 4);
+        for (int64_t slot = 0; slot < s->slots; slot++)
+            for (int k = 0; k < K - 1; k++)
+                memcpy(grf_recurrent_slot(c, op, span, slot) + at + k * row_floats,
+                       grf_conv_input(c, op, span, s->count - s->slots + slot - K + 2 + k) + at,
+                       (size_t)n * 4);
     }
 }
 
@@ -2435,11 +2942,18 @@ static void grf_run_rglru(griffin_context *c, const grf_op *op, int64_t from, in
         const float *before = grf_recurrent_before(c, op, span) + at;
         float *h = grf_recurrent_after(c, op, span) + at;
         if (h != before) memcpy(h, before, (size_t)n * 4);
-        for (int64_t t = s->first; t < s->first + s->count; t++)
+        for (int64_t t = s->first; t < s->first + s->count; t++) {
+            int64_t slot = t - s->first - (s->count - s->slots);
+            if (slot > 0) {
+                float *next = grf_recurrent_slot(c, op, span, slot) + at;
+                memcpy(next, h, (size_t)n * 4);
+                h = next;
+            }
             c->model->kernels->rglru(h, grf_row(c, op->out[0].buffer, t) + at,
                                      grf_row(c, op->in[1], t) + at, grf_row(c, op->in[2], t) + at,
                                      grf_row(c, op->in[0], t) + at, op->vector[0] + at,
                                      grf_position(c, t) == 0, n);
+        }
     }
 }
 
@@ -2461,14 +2975,17 @@ static uint8_t *grf_new_kv(const griffin_context *c, int64_t ring, int which, in
     return c->kv + ring / l->slots * c->max_rows + (which * c->max_rows + row) * l->kv_row;
 }
 
+/* Without angles, heads are only copied and multiplied by the scale. */
 static void grf_run_rope(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
-    int half = c->model->info.config.rope_dims / 2, hd = c->model->info.config.head_dim;
+    int half = op->in[1] ? c->model->info.config.rope_dims / 2 : 0;
+    int hd = c->model->info.config.head_dim, repeats = op->heads / op->heads_in;
     for (; from < to; from++) {
-        const float *cosine = grf_row(c, op->in[1], from), *x = grf_row(c, op->in[0], from);
+        const float *x = grf_row(c, op->in[0], from);
+        const float *cosine = half ? grf_row(c, op->in[1], from) : x;   /* x: not read */
         float *y = grf_row(c, op->out[0].buffer, from);
         for (int h = 0; h < op->heads; h++)
-            c->model->kernels->rope(y + h * op->head_stride, x + h * hd, cosine, cosine + half,
-                                    op->scale, half, hd);
+            c->model->kernels->rope(y + h * op->head_stride, x + h / repeats * hd, cosine,
+                                    cosine + half, op->scale, half, hd);
     }
 }
 
@@ -2571,6 +3088,73 @@ static void grf_run_attend(griffin_context *c, const grf_op *op, int64_t from, i
     }
 }
 
+/* ---- states that are matrices: items are the tiles of S of all heads ---- */
+
+static int64_t grf_gates_cost(const griffin_context *c, const grf_op *op) {
+    (void)c;
+    return grf_pad(op->width) * 48;
+}
+
+static void grf_run_gates(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
+    for (; from < to; from++)
+        c->model->kernels->gates(grf_row(c, op->out[0].buffer, from),
+                                 grf_row(c, op->out[1].buffer, from),
+                                 grf_row(c, op->out[2].buffer, from), op->vector[0], op->vector[1],
+                                 op->scale, grf_pad(op->width));
+}
+
+static int64_t grf_outer_items(const griffin_context *c, const grf_op *op) {
+    return op->heads * (grf_pad(c->model->info.config.head_dim) / GRF_TILE);
+}
+
+/* A tile is read and written once for each span. */
+static int64_t grf_outer_cost(const griffin_context *c, const grf_op *op) {
+    int64_t keys = c->model->info.config.head_dim;
+    (void)op;
+    return keys * (c->spans * (2 * GRF_TILE * 4) + c->rows * 64);
+}
+
+/* Rows [row, row + count) of one span and one tile. `columns` of the tile are not padding. The
+ * kernel gets its values, and gives its results, as rows of 32. */
+static void grf_outer_rows(const griffin_context *c, const grf_op *op, int64_t tile, int64_t row,
+                           int count, float *state) {
+    float v[GRF_PANEL * GRF_TILE], o[GRF_PANEL * GRF_TILE];
+    int64_t hd = c->model->info.config.head_dim, tiles = grf_pad(hd) / GRF_TILE;
+    int64_t h = tile / tiles, first = tile % tiles * GRF_TILE;
+    int64_t k_head = h / (op->heads / op->heads_in), v_head = h / (op->heads / op->v_heads);
+    size_t size = (size_t)grf_min64(GRF_TILE, hd - first) * 4;
+    grf_outer a;
+    a.state = state;
+    a.q = grf_row(c, op->in[0], row) + h * hd;      a.q_stride = c->model->layout.width[op->in[0]];
+    a.k = grf_row(c, op->in[1], row) + k_head * hd; a.k_stride = c->model->layout.width[op->in[1]];
+    a.f = op->vector[0] ? op->vector[0] : grf_row(c, op->in[3], row);
+    a.f += h * hd;
+    a.f_stride = op->vector[0] ? 0 : c->model->layout.width[op->in[3]];
+    a.v = v; a.o = o;
+    a.keys = (int)hd; a.rows = count;
+    memset(v, 0, (size_t)count * GRF_TILE * 4);
+    memset(o, 0, (size_t)count * GRF_TILE * 4);
+    for (int t = 0; t < count; t++)
+        memcpy(v + t * GRF_TILE, grf_row(c, op->in[2], row + t) + v_head * hd + first, size);
+    c->model->kernels->outer(&a);
+    for (int t = 0; t < count; t++)
+        memcpy(grf_row(c, op->out[0].buffer, row + t) + h * hd + first, o + t * GRF_TILE, size);
+}
+
+static void grf_run_outer(griffin_context *c, const grf_op *op, int64_t from, int64_t to) {
+    int64_t tile_floats = (int64_t)c->model->info.config.head_dim * GRF_TILE;
+    for (; from < to; from++)
+        for (int64_t span = 0; span < c->spans; span++) {
+            const grf_span_in_pass *s = c->span + span;
+            const float *before = grf_recurrent_before(c, op, span) + from * tile_floats;
+            float *state = grf_recurrent_after(c, op, span) + from * tile_floats;
+            if (state != before) memcpy(state, before, (size_t)tile_floats * 4);
+            for (int t = 0; t < s->count; t += GRF_PANEL)
+                grf_outer_rows(c, op, from, s->first + t, (int)grf_min64(GRF_PANEL, s->count - t),
+                               state);
+        }
+}
+
 /* ---- the table of operations ---- */
 
 typedef struct grf_op_type {
@@ -2591,7 +3175,9 @@ static const grf_op_type grf_op_types[GRF_OP_KINDS] = {     /* in the order of g
     { "rglru",    grf_channel_items, grf_rglru_cost,  grf_run_rglru },
     { "rope",     grf_op_rows,       grf_row_cost,    grf_run_rope },
     { "keep",     grf_op_rows,       grf_row_cost,    grf_run_keep },
-    { "attend",   grf_attend_items,  grf_attend_cost, grf_run_attend }
+    { "attend",   grf_attend_items,  grf_attend_cost, grf_run_attend },
+    { "gates",    grf_op_rows,       grf_gates_cost,  grf_run_gates },
+    { "outer",    grf_outer_items,   grf_outer_cost,  grf_run_outer }
 };
 
 /* ---- the executor ----
@@ -2786,7 +3372,7 @@ static void grf_pass_run(griffin_context *c, int units) {
     else
 #endif
     grf_run_program(c, units, NULL);
-    if (c->op == c->model->n_ops) grf_state_commit(c);
+    if (c->op == c->model->n_ops && !c->held) grf_state_commit(c);
 }
 
 /* ---- states ---- */
@@ -2802,30 +3388,39 @@ static uint64_t grf_state_next_history(uint64_t history, int32_t token) {
     return history ^ history >> 27;
 }
 
+/* Can the state of a span move on by its first `count` tokens? */
+static int grf_span_can_commit(const griffin_context *c, const grf_span_in_pass *in, int count) {
+    return count > 0 && (!c->model->layout.recurrent_floats || count > in->count - in->slots);
+}
+
+/* The state of a span moves on by its first `count` tokens. */
+static void grf_span_commit(griffin_context *c, int span, int count) {
+    const griffin_model *m = c->model;
+    const grf_layout *l = &m->layout;
+    const grf_span_in_pass *in = c->span + span;
+    griffin_state *s = in->state;
+    if (!c->in_place)
+        memcpy((float *)(s + 1),
+               c->recurrent + (in->slot + in->slots - 1 - (in->count - count))
+                              * l->recurrent_floats, (size_t)l->recurrent_floats * 4);
+    for (int64_t layer = 0; layer < l->attention_layers; layer++)
+        for (int which = 0; which < 2; which++)
+            for (int t = 0; t < count; t++)
+                memcpy(grf_state_ring(m, s, layer * l->ring_bytes, which, in->position + t),
+                       grf_new_kv(c, layer * l->ring_bytes, which, in->first + t),
+                       (size_t)l->kv_row);
+    s->tag = l->tag;
+    for (int t = 0; t < count; t++) {
+        *grf_state_past(m, s, s->position++) = s->history;
+        s->history = grf_state_next_history(s->history, c->token[in->first + t]);
+    }
+    s->oldest = grf_max64(s->oldest, s->position - l->rewind);
+}
+
 /* The pass is complete. Only now do states change, but for the recurrent parts of a pass that
  * cannot be dropped: they have changed in place. */
 static void grf_state_commit(griffin_context *c) {
-    const griffin_model *m = c->model;
-    const grf_layout *l = &m->layout;
-    for (int span = 0; span < c->spans; span++) {
-        const grf_span_in_pass *in = c->span + span;
-        griffin_state *s = in->state;
-        if (!c->in_place)
-            memcpy((float *)(s + 1), c->recurrent + span * l->recurrent_floats,
-                   (size_t)l->recurrent_floats * 4);
-        for (int64_t layer = 0; layer < l->attention_layers; layer++)
-            for (int which = 0; which < 2; which++)
-                for (int t = 0; t < in->count; t++)
-                    memcpy(grf_state_ring(m, s, layer * l->ring_bytes, which, in->position + t),
-                           grf_new_kv(c, layer * l->ring_bytes, which, in->first + t),
-                           (size_t)l->kv_row);
-        s->tag = l->tag;
-        for (int t = 0; t < in->count; t++) {
-            *grf_state_past(m, s, s->position++) = s->history;
-            s->history = grf_state_next_history(s->history, c->token[in->first + t]);
-        }
-        s->oldest = grf_max64(s->oldest, s->position - l->rewind);
-    }
+    for (int span = 0; span < c->spans; span++) grf_span_commit(c, span, c->span[span].count);
     c->spans = 0;
 }
 
@@ -2891,7 +3486,7 @@ static int grf_pass_check(const griffin_context *c) {
 /* ---- a pass ---- */
 
 static void grf_pass_clear(griffin_context *c, int in_place) {
-    c->spans = c->rows = c->wanted_rows = 0;
+    c->spans = c->rows = c->wanted_rows = c->held = 0;
     c->in_place = in_place;
 }
 
@@ -2903,6 +3498,8 @@ static void grf_pass_add_span(griffin_context *c, const griffin_span *span, int 
     s->history = span->state->history;
     s->first = c->rows;
     s->count = count;
+    s->slot = c->spans;
+    s->slots = 1;
     for (int i = done; i < done + count; i++) {
         int row = c->rows++;
         c->token[row] = span->tokens[i];
@@ -3250,6 +3847,16 @@ static int grf_sampler_draw(const float *weights, int n, uint64_t *seed) {
     return last;
 }
 
+/* Where a mask leaves one token there is nothing to select. It draws a random number all the same,
+ * and leaves the same weights. */
+static int grf_sampler_draw_only(float *x, int n, int only, uint64_t *seed) {
+    for (int i = 0; i < n; i++)
+        if (i != only && x[i] != -INFINITY) return -1;
+    for (int i = 0; i < n; i++) x[i] = i == only;
+    grf_sampler_random(seed);
+    return only;
+}
+
 static int grf_sampler_choose(const griffin_model *model, griffin_sampler *s, float *x, int n) {
     int best = grf_sampler_best(x, n);
     if (s->repeat_penalty > 0) {
@@ -3258,6 +3865,7 @@ static int grf_sampler_choose(const griffin_model *model, griffin_sampler *s, fl
     }
     if (x[best] == -INFINITY) return -1;
     if (s->temperature <= 0) return best;
+    if (grf_sampler_draw_only(x, n, best, &s->seed) >= 0) return best;
     if (s->top_k > 0 && s->top_k < n) grf_sampler_select_top(x, n, s->top_k, 0, -INFINITY);
     grf_sampler_weigh(model, s->temperature, x[best], x, n);
     if (s->top_p > 0 && s->top_p < 1) {
@@ -3268,6 +3876,315 @@ static int grf_sampler_choose(const griffin_model *model, griffin_sampler *s, fl
         if (x[i] < least) x[i] = 0;
     }
     return grf_sampler_draw(x, n, &s->seed);
+}
+
+/* ================================================================= >>guess
+ * A sequence whose text is ahead of its state. A pass runs its known tokens, which the state does
+ * not have yet, and guesses behind them. The pass is held: it is complete, but the state has not
+ * moved on. Tokens are then taken one after the other, from the logits of their rows. When the next
+ * pass is wanted, what was taken goes from the held pass into the state. That needs the recurrent
+ * part as it was behind the last right token. A context with room for guesses has it behind each of
+ * them. In another one, only a pass whose guesses were all right can go into the state. Else it is
+ * dropped, and the tokens that were taken are run again together with the next guesses. So nothing
+ * that was wrong has ever been in a state, and no pass is made only to repair one.
+ *
+ * How many guesses are run is decided here, in passes of one token as the unit of time. A token more
+ * costs c = row_cost. If each guess is right with probability p, then of n guesses
+ *
+ *     p + p^2 + .. + p^n      are right, and each saves a pass
+ *     n c                     is what they cost,
+ *     c (known + j)           what the tokens cost that run again if guess j is the first wrong one
+ *                             and the context has no room for guesses,
+ *     copy                    what holding the pass costs: a copy of the recurrent part
+ *
+ * and the n with the best sum is taken. As estimates may be wrong, a balance of what was won and
+ * lost is kept: each token adds GRF_GUESS_LOSS, and guesses must not bring it below GRF_GUESS_DEBT.
+ * Guesses that are not run are compared all the same, so that the odds are known before they are
+ * trusted. */
+
+#define GRF_GUESS_LOSS 0.01f
+#define GRF_GUESS_DEBT (-4.0f)
+#define GRF_GUESS_CREDIT 4.0f               /* more is forgotten, so that it cannot be lost again */
+
+static int grf_guess_check(const griffin_guess *g) {
+    if (!g || !g->model) return GRIFFIN_E_ARGUMENT;
+    if (g->state && g->tokens && g->logits && g->room >= 2 && g->rows >= 1 && g->known >= 0
+        && g->known <= g->room && g->guesses >= 0 && g->guesses <= g->room - g->known
+        && g->running >= 0 && g->running <= g->guesses && g->certain >= 0
+        && g->certain <= g->guesses && g->row >= 0 && g->row < g->rows && g->row_cost >= 0)
+        return GRIFFIN_OK;
+    return grf_fail(&g->model->host, GRIFFIN_E_ARGUMENT,
+                    "guess: a field is out of range, or a pointer null");
+}
+
+static float grf_guess_row_cost(const griffin_guess *g) {
+    return g->row_cost > 0 ? g->row_cost : 0.25f;
+}
+
+/* Copies read and write, and weights are only read. */
+static float grf_guess_copy_cost(const griffin_model *m) {
+    return 8.0f * (float)m->layout.recurrent_floats / (float)m->info.file_bytes;
+}
+
+static void grf_odds_learn(griffin_odds *odds, int right) {
+    odds->tried += 1 - odds->tried / 16;
+    odds->right += (right ? 1.0f : 0.0f) - odds->right / 16;
+}
+
+/* Odds that keep guesses from being made do not keep them for ever. */
+static void grf_odds_forget(griffin_odds *odds) {
+    odds->tried -= odds->tried / 64;
+    odds->right -= odds->right / 64;
+}
+
+/* Of a copy of the odds the host may have made anything. */
+static float grf_odds_of(const griffin_odds *odds) {
+    float p = (odds->right + 0.5f) / (odds->tried + 1);
+    return p >= 0 && p <= 1 ? p : 0;
+}
+
+/* Fits time = pass_time (1 + rows row_cost) to the lower quartile of what is measured, a small step
+ * for each pass: some times are much too long, where the machine did something else in between, and
+ * a mean would follow these. */
+static void grf_guess_measure(griffin_guess *g, float rows, float time) {
+    float c = grf_guess_row_cost(g);
+    if (g->pass_time <= 0) g->pass_time = time / (1 + rows * c);
+    float step = (time < g->pass_time * (1 + rows * c) ? -3 : 1) / 32.0f / (1 + rows);
+    g->pass_time *= 1 + step;
+    c += step * rows * (c + 0.05f);
+    g->row_cost = c > 0.01f ? c : 0.01f;
+}
+
+/* How many of at most `most` guesses behind g->certain others are worth it, if one of them costs c
+ * to make and to run. */
+static int grf_guess_worth(const griffin_guess *g, const griffin_odds *odds, int most,
+                           float saving, float c) {
+    float p = grf_odds_of(odds), all = 1, best = 0, gain = 0;
+    float again = g->again ? grf_guess_row_cost(g) : 0;
+    float copy = g->certain ? 0 : grf_guess_copy_cost(g->model);
+    int ahead = g->known + g->certain, worth = 0;
+    for (int n = 1; n <= most; n++, all *= p) {     /* all: the n - 1 before this one are right */
+        float loss = c * (float)n + again * (float)ahead + copy;    /* if the first is wrong */
+        gain += all * (p * saving - (1 - p) * again * (float)(ahead + n - 1)) - c;
+        if (gain - copy > best && g->balance - loss > GRF_GUESS_DEBT) {
+            best = gain - copy;
+            worth = n;
+        }
+    }
+    return worth;
+}
+
+/* Among `sequences` of a pass, a token that needs no row saves its share. */
+static void grf_guess_choose(griffin_guess *g, const griffin_context *context, int sequences,
+                             int most) {
+    float c = grf_guess_row_cost(g), others = (float)(sequences - 1);
+    g->saving = (1 + c * others) / (1 + others);
+    g->again = context->model->layout.recurrent_floats && !context->max_guesses;
+    if (context->model->layout.recurrent_floats && !context->recurrent) most = 0;
+    if ((float)g->certain * (g->saving - c) < grf_guess_copy_cost(g->model) && g->certain) most = 0;
+    if (g->certain > most) g->certain = g->guesses = most;
+    int uncertain = (int)grf_min64(most, g->guesses) - g->certain;
+    g->running = g->certain;
+    if (uncertain > 0 && g->odds)
+        g->running += grf_guess_worth(g, g->odds, uncertain, g->saving, c);
+}
+
+/* Drops from the known tokens those that the state has by now. */
+static int grf_guess_follow_state(griffin_guess *g) {
+    const griffin_state *s = g->state;
+    int n = 0;
+    while (n < g->known && g->position < s->position) {
+        g->history = grf_state_next_history(g->history, g->tokens[n++]);
+        g->position++;
+    }
+    g->known -= n;
+    memmove(g->tokens, g->tokens + n, (size_t)(g->known + g->guesses) * sizeof *g->tokens);
+    if (g->position == s->position && g->history == s->history) return GRIFFIN_OK;
+    return grf_fail(&g->model->host, GRIFFIN_E_MISMATCH,
+                    "guess: other calls have changed the state before griffin_guess_finish");
+}
+
+/* What a held pass has run of the known tokens goes into the state. */
+static int grf_guess_settle(griffin_context *c, griffin_guess *g) {
+    int error = grf_state_check(c->model, g->state);
+    if (error || g->known == 0) return error;
+    for (int i = 0; i < c->spans && c->held && c->op == c->model->n_ops; i++) {
+        const grf_span_in_pass *in = c->span + i;
+        int n = 0;
+        if (in->state != g->state || in->position != g->state->position
+            || in->history != g->state->history) continue;
+        while (n < g->known && n < in->count && c->token[in->first + n] == g->tokens[n]) n++;
+        if (grf_span_can_commit(c, in, n) && (n == in->count || !g->certain))
+            grf_span_commit(c, i, n);
+    }
+    return grf_guess_follow_state(g);
+}
+
+static int grf_guess_needs_pass(const griffin_guess *g) { return g->known > 0 && !g->ready; }
+
+static int grf_guesses_check(const griffin_context *c, const griffin_guess *g, int count) {
+    if (!c) return GRIFFIN_E_ARGUMENT;
+    if (!g || count < 1) return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT, "no guesses");
+    for (int i = 0; i < count; i++) {
+        int error = grf_guess_check(g + i);
+        if (error) return error;
+        if (g[i].model != c->model)
+            return grf_fail(&c->model->host, GRIFFIN_E_MISMATCH, "guess %d is of another model", i);
+        for (int j = 0; j < i; j++)
+            if (g[j].state == g[i].state)
+                return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT,
+                                "guesses %d and %d share a state", j, i);
+    }
+    return GRIFFIN_OK;
+}
+
+/* The first tokens of a sequence as a span without logits. */
+static griffin_span grf_guess_span(const griffin_guess *g, int count) {
+    griffin_span span;
+    memset(&span, 0, sizeof span);
+    span.state = g->state;
+    span.tokens = g->tokens;
+    span.count = count;
+    return span;
+}
+
+static void grf_guess_add_span(griffin_context *c, griffin_guess *g) {
+    griffin_span span = grf_guess_span(g, g->known + g->running);
+    float *logits = g->logits;
+    int V = c->model->info.config.vocab, row = c->rows + g->known - 1 + g->certain;
+    grf_span_in_pass *in = c->span + c->spans, *before = in - (c->spans > 0);
+    grf_pass_add_span(c, &span, 0, span.count);
+    if (c->max_guesses) {
+        in->slots = g->running + 1;
+        in->slot = in == before ? 0 : before->slot + before->slots;
+    }
+    g->row = g->certain > 0;                /* row 0 is then for the certain ones */
+    for (logits += g->row * (int64_t)V; row < c->rows; row++, logits += V) {
+        c->wanted[c->wanted_rows].row = row;
+        c->wanted[c->wanted_rows++].logits = logits;
+    }
+    g->ready = 1;
+    g->passes++;
+    g->guessed += (uint64_t)g->running;
+    if (!g->running) return;
+    c->held = 1;
+    g->balance -= grf_guess_row_cost(g) * (float)g->running + grf_guess_copy_cost(c->model);
+}
+
+/* Makes room for the known tokens first. `now`: the pass will not be dropped. */
+static int grf_guess_begin(griffin_context *c, griffin_guess *g, int count, int now) {
+    int64_t rows = 0;
+    int spans = 0, running = 0, error = grf_guesses_check(c, g, count);
+    for (int i = 0; i < count && !error; i++) {
+        error = grf_guess_settle(c, g + i);
+        if (error || !grf_guess_needs_pass(g + i)) continue;
+        griffin_span span = grf_guess_span(g + i, g[i].known + g[i].guesses);
+        error = grf_span_check(c->model, &span);
+        spans++;
+        rows += g[i].known;
+    }
+    if (error || !spans) return error;
+    if (!now && c->no_slices)
+        return grf_fail(&c->model->host, GRIFFIN_E_SPACE, "guess: the context has no_slices");
+    if (rows > c->max_rows || spans > c->max_spans)
+        return grf_fail(&c->model->host, GRIFFIN_E_SPACE, "guess: %u tokens in %d sequences; the "
+                        "context has room for %d in %d", (uint64_t)rows, spans, c->max_rows,
+                        c->max_spans);
+    for (int i = 0; i < count; i++) {
+        if (!grf_guess_needs_pass(g + i)) continue;
+        int64_t most = c->max_rows - rows;
+        if (c->max_guesses) most = grf_min64(most, c->max_guesses - running);
+        grf_guess_choose(g + i, c, spans, (int)most);
+        rows += g[i].running;
+        running += g[i].running;
+    }
+    grf_pass_clear(c, now && !running);
+    for (int i = 0; i < count; i++)
+        if (grf_guess_needs_pass(g + i)) grf_guess_add_span(c, g + i);
+    grf_pass_cut(c);
+    return (int)grf_min64(c->chunks_left, INT_MAX);
+}
+
+/* ---- lookup ----
+ * The memory has a ring of tokens, and behind it for each length a table from the hash of so many
+ * tokens to the position behind them: the last one, and 0 for none. What a table says is compared
+ * with the text, so it may be wrong. */
+
+#define GRF_LOOKUP_NEAR 6                   /* tokens, before and behind, where a copy comes back */
+#define GRF_LOOKUP_LOST 12                  /* tokens until it is taken for none */
+
+static int grf_lookup_length(int level) { return 2 << level; }
+
+static int32_t grf_lookup_token(const griffin_lookup *l, uint32_t at) {
+    return l->memory[at & (uint32_t)(l->size - 1)];
+}
+
+/* The entry for the last tokens, or null if there are not so many. */
+static int32_t *grf_lookup_entry(const griffin_lookup *l, int level) {
+    uint32_t n = (uint32_t)grf_lookup_length(level);
+    uint64_t hash = n;
+    if (n > l->count || n > (uint32_t)l->size) return NULL;
+    for (uint32_t i = 1; i <= n; i++)
+        hash = (hash ^ (uint32_t)grf_lookup_token(l, l->count - i)) * 0x9E3779B97F4A7C15u;
+    hash ^= hash >> 32;
+    return l->memory + (int64_t)l->size * (level + 1) + (int64_t)(hash & (uint64_t)(l->size - 1));
+}
+
+/* Did the last n tokens occur before this position? All of them must be in the ring. */
+static int grf_lookup_agrees(const griffin_lookup *l, uint32_t at, uint32_t n) {
+    if (at < n || at >= l->count || l->count - at + n > (uint32_t)l->size) return 0;
+    for (uint32_t i = 1; i <= n; i++)
+        if (grf_lookup_token(l, at - i) != grf_lookup_token(l, l->count - i)) return 0;
+    return 1;
+}
+
+/* Finds where the text may go on, and returns the index of the odds for that, or -1. */
+static int grf_lookup_find(griffin_lookup *l) {
+    int level = GRIFFIN_LOOKUP_LENGTHS;
+    while (--level >= 0) {
+        uint32_t at = (uint32_t)l->found[level];
+        if (level == 0 && l->copied) break;
+        if (!grf_lookup_agrees(l, at, (uint32_t)grf_lookup_length(level))) continue;
+        l->copied = at;
+        l->astray = 0;
+        return level;
+    }
+    for (uint32_t i = 0; l->copied && i <= 2 * GRF_LOOKUP_NEAR; i++) {
+        uint32_t at = l->copied + (i & 1 ? (i + 1) / 2 : 0u - i / 2);       /* 0, 1, -1, 2, ... */
+        if (!grf_lookup_agrees(l, at, 1)) continue;
+        l->copied = at;
+        return GRIFFIN_LOOKUP_LENGTHS;
+    }
+    return grf_lookup_agrees(l, l->copied, 0) ? GRIFFIN_LOOKUP_LENGTHS + 1 : -1;
+}
+
+static int grf_lookup_check(const griffin_lookup *l) {
+    return l && l->memory && l->size > 0 && l->size <= 1 << 28 && !(l->size & (l->size - 1));
+}
+
+/* ---- draft ---- */
+
+static int grf_draft_check(const griffin_draft *d) {
+    return d && d->context && d->state && d->mark && d->logits && d->known >= 0 && d->drafted >= 0
+        && d->known <= GRIFFIN_DRAFT_TOKENS && d->fed >= 0 && d->fed <= GRIFFIN_DRAFT_TOKENS
+        && d->cost >= 0;
+}
+
+/* Brings the draft's state behind all known tokens, and sets the mark there. If it has fed other
+ * tokens or more, it goes back to the mark first. */
+static int grf_draft_catch_up(griffin_draft *d) {
+    const griffin_model *m = d->context->model;
+    int error = GRIFFIN_OK;
+    if (d->fed && (d->astray || d->fed >= d->known)) {
+        error = griffin_rewind(m, d->state, d->mark);
+        d->fed = 0;
+    }
+    if (!error && d->known > d->fed)
+        error = griffin_prefill(d->context, d->state, d->tokens + d->fed, d->known - d->fed,
+                                d->logits);
+    if (!error) error = griffin_mark(m, d->state, d->mark);
+    if (!error) d->known = d->fed = d->astray = 0;
+    return error;
 }
 
 /* ================================================================= >>gguf
@@ -3330,7 +4247,8 @@ static const grf_format grf_formats[] = {
     {  8, "q8_0",  32,  34 }, {  2, "q4_0",  32,  18 }, {  3, "q4_1",  32,  20 },
     {  6, "q5_0",  32,  22 }, {  7, "q5_1",  32,  24 }, { 12, "q4_k", 256, 144 },
     { 13, "q5_k", 256, 176 }, { 14, "q6_k", 256, 210 },
-    {  9, "q8_1", 0, 0 }, { 10, "q2_k", 0, 0 }, { 11, "q3_k", 0, 0 }, { 15, "q8_k", 0, 0 },
+    { 10, "q2_k", 256,  84 }, { 11, "q3_k", 256, 110 },
+    {  9, "q8_1", 0, 0 }, { 15, "q8_k", 0, 0 },
     { 25, "i16",  0, 0 }, { 26, "i32",  0, 0 }, { 27, "i64",  0, 0 }, { 28, "f64",  0, 0 }
 };
 
@@ -3847,6 +4765,8 @@ typedef struct grf_config_row {
     double      absent;                     /* what stands for a missing key, or GRF_NEEDED */
     double      least, most;
     const char *expected;
+    const char *blocks;                     /* letters of the mixers that use it; null: all. For
+                                             * others the number may be 0, or its key missing */
 } grf_config_row;
 
 /* Vocabulary, sizes, window, cap and scale have no default: a wrong one would change results
@@ -3854,47 +4774,51 @@ typedef struct grf_config_row {
 #define GRF_NEEDED (-2e30)
 #define GRF_MEMBER(name) offsetof(griffin_config, name)
 
+/* Later rows count for the fingerprint only if they are not 0: saves of 0.2.0 belong to the same
+ * models as before. */
+#define GRF_FIRST_ROWS 19
+
 static const grf_config_row grf_config_rows[] = {
     { "vocab_size",           'i', GRF_MEMBER(vocab),     GRF_NEEDED, 1, 1 << 21,
-      "1 <= vocabulary <= 2^21" },
+      "1 <= vocabulary <= 2^21", NULL },
     { "embedding_length",     'i', GRF_MEMBER(width),     GRF_NEEDED, 1, 1 << 20,
-      "1 <= width <= 2^20" },
+      "1 <= width <= 2^20", NULL },
     { "block_count",          'i', GRF_MEMBER(layers),    GRF_NEEDED, 1, GRIFFIN_MAX_LAYERS,
-      "1 <= layers <= 1024" },
+      "1 <= layers <= 1024", NULL },
     { "feed_forward_length",  'i', GRF_MEMBER(mlp_width), GRF_NEEDED, 1, 1 << 22,
-      "1 <= MLP width <= 2^22" },
+      "1 <= MLP width <= 2^22", NULL },
     { "attention.head_count", 'i', GRF_MEMBER(heads),     GRF_NEEDED, 1, 1 << 20,
-      "1 <= heads <= 2^20" },
+      "1 <= heads <= 2^20", "ahs" },
     { "attention.head_count_kv", 'i', GRF_MEMBER(kv_heads), 1, 1, 1 << 20,
-      "1 <= key/value heads <= 2^20" },
+      "1 <= key/value heads <= 2^20", "as" },
     { "attention.key_length", 'i', GRF_MEMBER(head_dim),  GRF_NEEDED, 1, 1 << 20,
-      "1 <= head_dim <= 2^20" },
+      "1 <= head_dim <= 2^20", "ahs" },
     { "attention.sliding_window", 'i', GRF_MEMBER(window), GRF_NEEDED, 1, 1 << 20,
-      "1 <= window <= 2^20" },
+      "1 <= window <= 2^20", "a" },
     { "attention.layer_norm_rms_epsilon", 'f', GRF_MEMBER(eps), 1e-6, 1e-37, 0.9999999,
-      "0 < eps < 1" },
-    { "attention.qkv_bias",   'b', GRF_MEMBER(qkv_bias), 0, 0, 1, "false or true" },
+      "0 < eps < 1", NULL },
+    { "attention.qkv_bias",   'b', GRF_MEMBER(qkv_bias), 0, 0, 1, "false or true", "a" },
     { "rope.dimension_count", 'i', GRF_MEMBER(rope_dims), GRF_NEEDED, 0, 1 << 20,
-      "0 <= rotated dimensions <= 2^20" },
+      "0 <= rotated dimensions <= 2^20", "as" },
     { "rope.freq_base",       'f', GRF_MEMBER(rope_base), 10000, 1, 1e12,
-      "1 <= rope base <= 10^12" },
+      "1 <= rope base <= 10^12", "as" },
     { "final_logit_softcapping", 'f', GRF_MEMBER(soft_cap), GRF_NEEDED, 0, 1e30,
-      "soft cap 0 or positive" },
+      "soft cap 0 or positive", NULL },
     { "embedding_scale",      'f', GRF_MEMBER(embedding_scale), GRF_NEEDED, 1e-30, 1e30,
-      "embedding scale positive" },
+      "embedding scale positive", NULL },
     { "ssm.conv_kernel",      'i', GRF_MEMBER(conv_width), 4, 1, 16,
-      "1 <= convolution width <= 16" },
+      "1 <= convolution width <= 16", "r" },
     { "ssm.inner_size",       'i', GRF_MEMBER(lru_width), GRF_NEEDED, 1, 1 << 20,
-      "1 <= recurrent width <= 2^20" },
+      "1 <= recurrent width <= 2^20", "r" },
     { "ssm.group_count",      'i', GRF_MEMBER(gate_blocks), GRF_NEEDED, 1, 1 << 20,
-      "1 <= gate blocks <= 2^20" },
+      "1 <= gate blocks <= 2^20", "r" },
     { "rglru.c",              'f', GRF_MEMBER(decay), 8, 1e-30, 1e6,
-      "0 < decay <= 10^6" },
+      "0 < decay <= 10^6", "r" },
     { "norm_weight_offset",   'f', GRF_MEMBER(norm_offset), 1, -1e6, 1e6,
-      "-10^6 <= norm offset <= 10^6" },
-    { "no_biases",            'b', GRF_MEMBER(no_biases), 0, 0, 1, "false or true" },
-    { "layer_norm",           'b', GRF_MEMBER(layer_norm), 0, 0, 1, "false or true" },
-    { "mixer_norm_epsilon",   'f', GRF_MEMBER(mixer_eps), 0, 0, 0.9999999, "0 <= eps < 1" }
+      "-10^6 <= norm offset <= 10^6", NULL },
+    { "no_biases",            'b', GRF_MEMBER(no_biases), 0, 0, 1, "false or true", NULL },
+    { "layer_norm",           'b', GRF_MEMBER(layer_norm), 0, 0, 1, "false or true", NULL },
+    { "mixer_norm_epsilon",   'f', GRF_MEMBER(mixer_eps), 0, 0, 0.9999999, "0 <= eps < 1", NULL }
 };
 
 /* The first name of each activation is the one that is written. */
@@ -3936,6 +4860,13 @@ static int grf_config_missing(const grf_line *key, const grf_host *host) {
     return grf_fail(host, GRIFFIN_E_FORMAT, "metadata key '%s' is missing", key->text);
 }
 
+/* 1: a block of the network uses the number. */
+static int grf_config_uses(const griffin_config *g, const grf_config_row *row) {
+    for (const char *letter = row->blocks; letter && *letter; letter++)
+        if (strchr(g->blocks, *letter)) return 1;
+    return !row->blocks;
+}
+
 static int grf_config_read_number(const grf_gguf *file, const char *prefix,
                                   const grf_config_row *row, griffin_config *g,
                                   const grf_host *host) {
@@ -3951,8 +4882,11 @@ static int grf_config_read_number(const grf_gguf *file, const char *prefix,
     default:  found = grf_gguf_get_bool(file, key.text, &truth, host); break;
     }
     if (found < 0) return found;
+    int used = grf_config_uses(g, row);
     if (found) number = row->kind == 'i' ? (double)whole : row->kind == 'f' ? (double)real : truth;
-    else if (row->absent == GRF_NEEDED) return grf_config_missing(&key, host);
+    else if (row->absent == GRF_NEEDED && used) return grf_config_missing(&key, host);
+    else if (row->absent == GRF_NEEDED) number = 0;
+    if (!used && number == 0) return GRIFFIN_OK;
     if (!(number >= row->least && number <= row->most))
         return grf_fail(host, GRIFFIN_E_FORMAT, "metadata '%s': expected %s", key.text,
                         row->expected);
@@ -3999,7 +4933,8 @@ static int grf_config_read_blocks(const grf_gguf *file, const char *prefix, grif
         const grf_mixer *mixer = grf_mixer_by_name(text, length);
         if (!mixer)
             return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "%s: layer %d is '%t', known are "
-                            "recurrent and attention", key.text, i, text, (size_t)length);
+                            "recurrent, attention, hgrn2 and supra", key.text, i, text,
+                            (size_t)length);
         g->blocks[i] = mixer->letter;
     }
     return GRIFFIN_OK;
@@ -4007,9 +4942,14 @@ static int grf_config_read_blocks(const grf_gguf *file, const char *prefix, grif
 
 /* The rules between numbers that everything after this relies on: null, or the broken one. */
 static const char *grf_config_broken_rule(const griffin_config *g) {
-    if (g->heads % g->kv_heads != 0) return "heads a multiple of key/value heads";
-    if ((int64_t)g->head_dim * g->heads != g->width) return "heads times head_dim equal to width";
-    if (g->lru_width % g->gate_blocks != 0) return "recurrent width a multiple of gate blocks";
+    int64_t heads_width = (int64_t)g->head_dim * g->heads;
+    int i = 0;
+    while (g->blocks[i] == 'a') i++;
+    if (g->kv_heads && g->heads % g->kv_heads != 0) return "heads a multiple of key/value heads";
+    if (i < g->layers ? g->heads && heads_width != g->width : heads_width > 1 << 22)
+        return "heads times head_dim equal to width, or with attention alone at most 2^22";
+    if (g->gate_blocks && g->lru_width % g->gate_blocks != 0)
+        return "recurrent width a multiple of gate blocks";
     if (g->rope_dims % 2 != 0 || g->rope_dims > g->head_dim)
         return "rotated dimensions even, at most head_dim";
     return NULL;
@@ -4021,9 +4961,13 @@ static int grf_config_read(const grf_gguf *file, const char *prefix, griffin_con
     int error = GRIFFIN_OK;
     memset(g, 0, sizeof *g);
     for (int i = 0; i < GRF_COUNT(grf_config_rows) && !error; i++)
-        error = grf_config_read_number(file, prefix, &grf_config_rows[i], g, host);
+        if (!grf_config_rows[i].blocks)
+            error = grf_config_read_number(file, prefix, &grf_config_rows[i], g, host);
     if (!error) error = grf_config_read_activation(file, prefix, g, host);
     if (!error) error = grf_config_read_blocks(file, prefix, g, host);
+    for (int i = 0; i < GRF_COUNT(grf_config_rows) && !error; i++)
+        if (grf_config_rows[i].blocks)
+            error = grf_config_read_number(file, prefix, &grf_config_rows[i], g, host);
     if (error) return error;
     broken = grf_config_broken_rule(g);
     if (!broken) return GRIFFIN_OK;
@@ -4045,7 +4989,7 @@ static int grf_check_architecture(const grf_gguf *file, const grf_host *host) {
                         "'griffin convert OLD NEW' with --config or --preset adds what is missing");
     if (length == 7 && memcmp(text, "griffin", 7) == 0) return GRIFFIN_OK;
     return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "architecture '%t': this library runs 'griffin'; "
-                    "if it is a recurrentgemma, " GRF_CONVERT, text, (size_t)length);
+                    "if it is a llama or a recurrentgemma, " GRF_CONVERT, text, (size_t)length);
 }
 
 /* Files of older versions and of other programs hold their matrices otherwise. They are refused by
@@ -4102,13 +5046,14 @@ static int grf_config_load(const grf_gguf *file, griffin_config *g, const grf_ho
  *
  * There are three kinds of vocabulary. >>text tells how each of them cuts a text into pieces.
  *
- *     GRF_BY_SCORE    SentencePiece: every piece has a score
+ *     GRF_BY_SCORE    SentencePiece, as Gemma, Llama 2 and Mistral have it: every piece has a score
  *     GRF_BY_RANK     pieces of the same form, but with a list of merges instead of scores
- *     GRF_BYTE_LEVEL  GPT-2: pieces of bytes, with a list of merges
+ *     GRF_BYTE_LEVEL  GPT-2, SmolLM, Llama 3, Qwen 2: pieces of bytes, with a list of merges
  *
  * The metadata keys are those of llama.cpp: "tokenizer.ggml.tokens" has the texts, ".token_type"
  * a griffin_token_kind for each, ".scores" or ".merges" what decides. A vocabulary without scores
- * is GRF_BY_RANK. Keys that start with "griffin." are ours.
+ * is GRF_BY_RANK. ".pre" tells how a byte-level vocabulary splits a text into words: grf_splits.
+ * Keys that start with "griffin." are ours.
  *
  * Two spellings are needed to read a piece. In the first two kinds U+2581 stands for a space, and
  * a piece <0x00> to <0xFF> of type byte stands for that byte. In byte-level pieces one printable
@@ -4117,8 +5062,36 @@ static int grf_config_load(const grf_gguf *file, griffin_config *g, const grf_ho
 #define GRF_MOST_TOKENS 2097152
 #define GRF_MOST_MERGES 16777216
 #define GRF_SPACE       "\xE2\x96\x81"      /* U+2581 stands for a space in pieces */
+#define GRF_MOST_AROUND 16                  /* tokens before a text, and after it */
 
 enum grf_bpe { GRF_BY_SCORE, GRF_BY_RANK, GRF_BYTE_LEVEL };
+
+/* How a text is split into words, by the name in ".pre"; see the words of >>text. whole_words and
+ * add_bos hold where no key says otherwise. */
+typedef struct grf_split {
+    const char *pre;
+    uint8_t     llama3;                     /* the expression of Llama 3 with words of at most so
+                                             * many numbers; 0: that of GPT-2 */
+    uint8_t     digits_apart;               /* before that, every number is a word of its own */
+    uint8_t     whole_words;                /* a word that is a piece needs no merges */
+    uint8_t     add_bos;
+} grf_split;
+
+static const grf_split grf_splits[] = {
+    { "default",   0, 0, 0, 0 },            /* the first also stands for a file without the key */
+    { "gpt-2",     0, 0, 0, 0 },
+    { "gpt2",      0, 0, 0, 0 },
+    { "phi-2",     0, 0, 0, 0 },
+    { "smollm",    0, 1, 0, 0 },
+    { "starcoder", 0, 1, 0, 0 },
+    { "refact",    0, 1, 0, 0 },
+    { "codeshell", 0, 1, 0, 0 },
+    { "llama-bpe", 3, 0, 1, 1 },
+    { "llama3",    3, 0, 1, 1 },
+    { "llama-v3",  3, 0, 1, 1 },
+    { "smaug-bpe", 3, 0, 0, 0 },
+    { "qwen2",     1, 0, 0, 0 }
+};
 
 /* Two sets of griffin_token_kind: pieces that merges can make, and pieces that only rules make. One
  * text may be a piece in each of the two sets, but only once in each. */
@@ -4144,11 +5117,18 @@ typedef struct grf_special { uint32_t child, sibling; int32_t id; uint8_t byte; 
 struct grf_vocab {
     int          count;                     /* tokens; 0: no vocabulary */
     int          kind;                      /* enum grf_bpe */
+    const grf_split *split;                 /* of a byte-level vocabulary */
     int32_t      bos, eos, eot, pad, unknown;   /* -1: none */
     int          add_bos, add_eos;
+    int32_t      before[GRF_MOST_AROUND];   /* the tokens that a text gets before it, */
+    int32_t      after[GRF_MOST_AROUND];    /* and those after it */
+    int          before_count, after_count;
     int          dummy_prefix;              /* text starts with a space of its own, */
     int          as_suffix;                 /* or ends with it; */
-    int          each_stretch;              /* so does the text after a piece that was cut out */
+    int          each_stretch;              /* so does the text after a piece that was cut out; */
+    int          prefix_once;               /* but not if it starts with a space anyway */
+    int          split_at_spaces;           /* by rank: every space starts a word */
+    int          whole_words;               /* byte-level: a word that is a piece stays whole */
     int32_t      first_added;               /* by score: from here on, pieces are cut out of text */
     int          verbatim;                  /* plain spaces of user-defined pieces are meant so */
     int          trim;                      /* runs of spaces shrink to one, none at the ends */
@@ -4297,13 +5277,22 @@ static int32_t grf_special_match(const grf_vocab *v, const char *text, uint64_t 
     return best;
 }
 
+/* [INST], [/INST], [TOOL_CALLS]: capitals, _ and / in brackets. */
+static int grf_piece_is_bracketed(const grf_piece *piece) {
+    uint32_t n = piece->length - 1, i = 1;
+    if (n < 2 || piece->text[0] != '[' || piece->text[n] != ']') return 0;
+    while (i < n && memchr("ABCDEFGHIJKLMNOPQRSTUVWXYZ_/", piece->text[i], 28)) i++;
+    return i == n;
+}
+
 /* A user-defined piece counts as a turn marker if a key names it, or if it is spelled like
- * <start_of_turn> or <|im_end|>. HTML tags, which vocabularies also define, have no _ and no |. */
+ * <start_of_turn>, <|im_end|> or [INST]. HTML tags, which vocabularies also define, have no _ and
+ * no |. */
 static int grf_piece_is_marker(const grf_vocab *v, int32_t id) {
     const grf_piece *piece = &v->pieces[id];
     if (GRF_RESERVED >> piece->type & 1) return 1;
     if (piece->type != GRIFFIN_TOKEN_USER_DEFINED) return 0;
-    if (id == v->bos || id == v->eos || id == v->eot) return 1;
+    if (id == v->bos || id == v->eos || id == v->eot || grf_piece_is_bracketed(piece)) return 1;
     return piece->text[0] == '<' && piece->text[piece->length - 1] == '>'
         && (memchr(piece->text, '_', piece->length) || memchr(piece->text, '|', piece->length));
 }
@@ -4346,9 +5335,24 @@ static int grf_special_index(grf_vocab *v, const grf_host *host) {
 
 /* ---- loading ----------------------------------------------------------------------- */
 
+static int grf_vocab_load_split(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    const char *key = "tokenizer.ggml.pre", *pre = grf_splits[0].pre;
+    uint64_t length = strlen(pre);
+    int found = grf_gguf_get_string(g, key, &pre, &length, host);
+    if (found < 0) return found;
+    for (int i = 0; i < GRF_COUNT(grf_splits); i++) {
+        v->split = &grf_splits[i];
+        if (strlen(v->split->pre) == length && memcmp(v->split->pre, pre, (size_t)length) == 0) {
+            return GRIFFIN_OK;
+        }
+    }
+    return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "%s '%t': only the splits of 'gpt-2', 'smollm', "
+                    "'llama-bpe' and 'qwen2' are supported", key, pre, (size_t)length);
+}
+
 static int grf_vocab_load_kind(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    const char *model = "", *pre = "default";
-    uint64_t length = 0, pre_length = 7;
+    const char *model = "";
+    uint64_t length = 0;
     int found = grf_gguf_get_string(g, "tokenizer.ggml.model", &model, &length, host);
     if (found < 0) return found;
     if (length == 5 && memcmp(model, "llama", 5) == 0) return GRIFFIN_OK;
@@ -4357,13 +5361,7 @@ static int grf_vocab_load_kind(grf_vocab *v, const grf_gguf *g, const grf_host *
                         "'gpt2' are supported", model, (size_t)length);
     }
     v->kind = GRF_BYTE_LEVEL;
-    found = grf_gguf_get_string(g, "tokenizer.ggml.pre", &pre, &pre_length, host);
-    if (found < 0) return found;
-    if ((pre_length == 7 && memcmp(pre, "default", 7) == 0)
-        || (pre_length == 5 && memcmp(pre, "gpt-2", 5) == 0)
-        || (pre_length == 4 && memcmp(pre, "gpt2", 4) == 0)) return GRIFFIN_OK;
-    return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "tokenizer.ggml.pre '%t': only 'default' and "
-                    "'gpt-2' are supported", pre, (size_t)pre_length);
+    return grf_vocab_load_split(v, g, host);
 }
 
 static int grf_vocab_load_texts(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
@@ -4443,16 +5441,19 @@ static int grf_vocab_load_scores(grf_vocab *v, const grf_gguf *g, const grf_host
 }
 
 static int grf_vocab_load_flags(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
-    int pieces = v->kind != GRF_BYTE_LEVEL;
+    int pieces = v->kind != GRF_BYTE_LEVEL, bos = pieces || v->split->add_bos;
     const struct { const char *key; int *value, absent; } flags[] = {
-        { "tokenizer.ggml.add_bos_token",                 &v->add_bos,      pieces },
-        { "tokenizer.ggml.add_eos_token",                 &v->add_eos,      0 },
-        { "tokenizer.ggml.add_space_prefix",              &v->dummy_prefix, pieces },
-        { "tokenizer.ggml.remove_extra_whitespaces",      &v->trim,         0 },
-        { "griffin.tokenizer.escape_whitespaces",         &v->escape,       1 },
-        { "griffin.tokenizer.treat_whitespace_as_suffix", &v->as_suffix,    0 },
-        { "griffin.tokenizer.space_prefix_everywhere",    &v->each_stretch, 0 },
-        { "griffin.tokenizer.verbatim_pieces",            &v->verbatim,     0 }
+        { "tokenizer.ggml.add_bos_token",                 &v->add_bos,         bos },
+        { "tokenizer.ggml.add_eos_token",                 &v->add_eos,         0 },
+        { "tokenizer.ggml.add_space_prefix",              &v->dummy_prefix,    pieces },
+        { "tokenizer.ggml.remove_extra_whitespaces",      &v->trim,            0 },
+        { "griffin.tokenizer.escape_whitespaces",         &v->escape,          1 },
+        { "griffin.tokenizer.treat_whitespace_as_suffix", &v->as_suffix,       0 },
+        { "griffin.tokenizer.space_prefix_everywhere",    &v->each_stretch,    0 },
+        { "griffin.tokenizer.space_prefix_once",          &v->prefix_once,     0 },
+        { "griffin.tokenizer.split_at_spaces",            &v->split_at_spaces, 0 },
+        { "griffin.tokenizer.ignore_merges", &v->whole_words, !pieces && v->split->whole_words },
+        { "griffin.tokenizer.verbatim_pieces",            &v->verbatim,        0 }
     };
     for (int i = 0; i < GRF_COUNT(flags); i++) {
         *flags[i].value = flags[i].absent;
@@ -4488,7 +5489,34 @@ static int grf_vocab_load_ids(grf_vocab *v, const grf_gguf *g, const grf_host *h
     if (v->kind != GRF_BY_SCORE) v->first_added = 0;
     else if (v->first_added < 0) v->first_added = v->count;
     v->add_bos = v->add_bos && v->bos >= 0;
+    v->add_eos = v->add_eos && v->eos >= 0;
     return GRIFFIN_OK;
+}
+
+/* The tokens before or after a text: those of a list, or else one if a flag says so. */
+static int grf_vocab_load_around(const grf_vocab *v, const grf_gguf *g, const char *key, int add,
+                                 int32_t one, int32_t *ids, int *count, const grf_host *host) {
+    const grf_kv *array = NULL;
+    int found = grf_gguf_get_array(g, key, GRIFFIN_VALUE_U32, &array, host);
+    *count = found > 0 ? (int)(array->count & INT32_MAX) : add;
+    ids[0] = one;
+    if (found <= 0) return found;
+    int sound = array->count <= GRF_MOST_AROUND;
+    for (int i = 0; sound && i < *count; i++) {
+        uint32_t id = grf_get_u32(g->data + array->offset + 4 * (size_t)i);
+        sound  = id < (uint32_t)v->count;
+        ids[i] = (int32_t)id;
+    }
+    return sound ? GRIFFIN_OK : grf_fail(host, GRIFFIN_E_FORMAT, "%s: expected at most %d tokens "
+                                         "from 0 to %d", key, GRF_MOST_AROUND, v->count - 1);
+}
+
+static int grf_vocab_load_template(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
+    int error = grf_vocab_load_around(v, g, "griffin.tokenizer.tokens_before", v->add_bos, v->bos,
+                                      v->before, &v->before_count, host);
+    return error ? error
+                 : grf_vocab_load_around(v, g, "griffin.tokenizer.tokens_after", v->add_eos, v->eos,
+                                         v->after, &v->after_count, host);
 }
 
 static int grf_vocab_load_surface(grf_vocab *v, const grf_gguf *g, const grf_host *host) {
@@ -4581,10 +5609,16 @@ static int grf_vocab_byte(const grf_vocab *v, const grf_piece *piece) {
     return (int)grf_byte_of_character(grf_utf8_code_point(piece->text, n));
 }
 
-/* Byte tokens must be complete where they are needed: in a byte-level vocabulary always, by score
+/* A byte-level vocabulary may lack control characters other than tab and line ends, as SmolLM's
+ * does, and bytes that no text in Unicode has today. */
+static int grf_byte_is_needed(int b) {
+    return b == '\t' || b == '\n' || b == '\r' || (b >= ' ' && b != 0xC0 && b != 0xC1 && b < 0xF1);
+}
+
+/* Byte tokens must be complete where they are needed: in a byte-level vocabulary nearly so, by score
  * if there is one of them. By rank a text may do without some. */
 static int grf_vocab_index_bytes(grf_vocab *v, const grf_host *host) {
-    int bytes = 0;
+    int bytes = 0, lacks = 0;
     for (int b = 0; b < 256; b++) v->bytes[b] = -1;
     for (int id = 0; id < v->count; id++) {
         int b = grf_vocab_byte(v, &v->pieces[id]);
@@ -4593,7 +5627,11 @@ static int grf_vocab_index_bytes(grf_vocab *v, const grf_host *host) {
         v->bytes[b] = id;
     }
     v->byte_fallback = v->kind == GRF_BY_SCORE && bytes;
-    if (bytes == 256 || (!v->byte_fallback && v->kind != GRF_BYTE_LEVEL)) return GRIFFIN_OK;
+    for (int b = 0; b < 256; b++) {
+        lacks |= v->bytes[b] < 0 && (v->byte_fallback
+                                     || (v->kind == GRF_BYTE_LEVEL && grf_byte_is_needed(b)));
+    }
+    if (!lacks) return GRIFFIN_OK;
     return grf_fail(host, GRIFFIN_E_FORMAT, "the vocabulary has tokens for %d of 256 bytes", bytes);
 }
 
@@ -4655,21 +5693,26 @@ static void grf_vocab_free(grf_vocab *v, const grf_host *host) {
     memset(v, 0, sizeof *v);
 }
 
+/* Pieces of these names end a turn, unless a key names another. */
 static int grf_vocab_fill(grf_vocab *v, const grf_gguf *g, const grf_kv *tokens,
                           const grf_host *host) {
+    static const char *const ends[] = { "<end_of_turn>", "<|im_end|>", "<|eot_id|>" };
     int error = grf_vocab_load_kind(v, g, host);
     if (!error) error = grf_vocab_load_texts(v, g, tokens, host);
     if (!error) error = grf_vocab_load_types(v, g, host);
     if (!error) error = grf_vocab_load_scores(v, g, host);
     if (!error) error = grf_vocab_load_flags(v, g, host);
     if (!error) error = grf_vocab_load_ids(v, g, host);
+    if (!error) error = grf_vocab_load_template(v, g, host);
     if (!error) error = grf_vocab_load_surface(v, g, host);
     if (!error) error = grf_vocab_load_map(v, g, host);
     if (!error) error = grf_vocab_repair_texts(v, host);
     if (!error) error = grf_vocab_index_texts(v, host);
     if (!error) error = grf_vocab_index_bytes(v, host);
     if (error) return error;
-    if (v->eot < 0) v->eot = grf_vocab_find_any(v, "<end_of_turn>", 13);
+    for (int i = 0; v->eot < 0 && i < GRF_COUNT(ends); i++) {
+        v->eot = grf_vocab_find_any(v, ends[i], strlen(ends[i]));
+    }
     error = grf_special_index(v, host);
     return error ? error : grf_vocab_load_merges(v, g, host);
 }
@@ -4712,9 +5755,11 @@ static int grf_vocab_load(grf_vocab *v, const grf_gguf *g, const grf_host *host)
  * neighbours can be joined if the list of merges has the pair. The pair that stands first in the
  * list comes first. A character that is no piece is cut into the tokens of its bytes.
  *
- * GRF_BYTE_LEVEL (GPT-2). The text is cut into words by a fixed pattern, and every byte of a word
- * is a symbol. Pairs and their order are as by rank, but no pair reaches from one word to the
- * next. Every byte has a token, so nothing is unknown. Spaces stay at the start of their word.
+ * GRF_BYTE_LEVEL (GPT-2 and Llama 3). The text is cut into words by one of two expressions,
+ * and every byte of a word is a symbol. Pairs and their order are as by rank, but no pair reaches
+ * from one word to the next. Nothing is unknown: a byte without a token, such as a control
+ * character in SmolLM, is left out, as the reference tokenizer does. Spaces stay at the start of
+ * their word.
  *
  * In all of them the leftmost of equal pairs comes first. Encoding takes three steps: the text is
  * rewritten and cut (grf_encoder_prepare), the symbols are joined (grf_encoder_merge), and the
@@ -4725,8 +5770,8 @@ static int grf_vocab_load(grf_vocab *v, const grf_gguf *g, const grf_host *host)
 #define GRF_BROKEN    "\xEF\xBF\xBD"        /* U+FFFD stands for a byte that is not UTF-8 */
 
 /* A stretch of rewritten text that becomes one token unless it is joined with a neighbour. prev and
- * next link only neighbours that may be joined: special pieces have none, and words of GPT-2 are
- * not linked to each other. */
+ * next link only neighbours that may be joined: special pieces have none, and words are not linked
+ * to each other. */
 typedef struct grf_symbol { uint32_t start, length; int32_t prev, next, id; } grf_symbol;
 
 /* A pair that can be joined into the piece `id`. `order` is its score or rank, and in the lower
@@ -4824,7 +5869,9 @@ static void grf_encoder_normalise(grf_encoder *e, const char *text, uint64_t len
         if (next.length != 1 || next.text[0] != ' ') break;
     }
     if (text == end) return;
-    if (first && v->dummy_prefix && !v->as_suffix) grf_encoder_append(e, " ", 1);
+    int spaced = v->prefix_once
+              && (*text == ' ' || (end - text >= 3 && memcmp(text, GRF_SPACE, 3) == 0));
+    if (first && v->dummy_prefix && !v->as_suffix && !spaced) grf_encoder_append(e, " ", 1);
     for (; text < end; text += next.used) {
         next = grf_encoder_rewrite(e, text, (uint64_t)(end - text));
         while (drop && next.length && next.text[0] == ' ') { next.text++; next.length--; }
@@ -4890,17 +5937,25 @@ static void grf_encoder_split_characters(grf_encoder *e, uint64_t from) {
             grf_encoder_add_special(e, at, length, id);
         } else {
             length = (uint64_t)grf_utf8_length(text, e->text.length - at);
+            if (e->v->split_at_spaces && length == 3 && !memcmp(text, GRF_SPACE, 3)) e->apart = 1;
             grf_encoder_add_character(e, at, length);
         }
     }
 }
 
-/* ---- words of GPT-2 --------------------------------------------------------------------
- *     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+           */
+/* ---- words -------------------------------------------------------------------------------
+ * GPT-2, and SmolLM with every number apart before that:
+ *
+ *     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+ *
+ * Llama 3, and Qwen 2 with \p{N} instead of \p{N}{1,3}:
+ *
+ *     (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|
+ *     \s*[\r\n]+|\s+(?!\S)|\s+                                                                */
 
 enum grf_class { GRF_OTHER, GRF_LETTER, GRF_NUMBER, GRF_BLANK };
 
-/* The code points of each class in Unicode 14, which no file brings along: how many are not of the
+/* The code points of each class in Unicode 16, which no file brings along: how many are not of the
  * class, how many are, how many are not, and so on. */
 static const uint16_t grf_blanks[] = {
     9,5,18,1,100,1,26,1,5599,1,2431,11,29,2,5,1,47,1,4000,1
@@ -4917,29 +5972,31 @@ static const uint16_t grf_letters[] = {
     4,13,12,1,17,38,1,1,5,1,2,43,1,333,1,4,2,7,1,1,1,4,2,41,1,4,2,33,1,4,2,7,1,1,1,4,2,15,1,57,1,4,
     2,67,37,16,16,86,2,6,3,620,2,17,1,26,5,75,6,8,7,18,13,19,14,18,14,13,1,3,15,52,35,1,4,1,67,89,7,
     5,2,34,1,1,5,70,10,31,49,30,2,5,11,44,4,26,54,23,9,53,82,1,93,47,17,8,54,30,13,2,10,44,26,36,41,
-    3,10,36,2,9,7,43,2,3,41,4,1,6,1,2,3,1,5,192,64,278,2,6,2,38,2,6,2,8,1,1,1,1,1,1,1,31,2,53,1,7,1,
-    1,3,3,1,7,3,4,2,6,4,13,5,3,1,7,116,1,13,1,16,13,101,1,4,1,2,10,1,1,3,5,6,1,1,1,1,1,1,4,1,11,2,4,
-    5,5,4,1,52,2,2683,229,6,4,3,2,12,38,1,1,5,1,2,56,7,1,16,23,9,7,1,7,1,7,1,7,1,7,1,7,1,7,1,7,80,1,
-    469,2,42,5,5,2,4,86,6,3,1,90,1,4,5,43,1,94,17,32,48,16,512,6592,64,22157,67,46,2,269,3,16,10,2,
-    20,47,16,31,2,70,49,9,2,103,2,64,5,2,1,1,1,5,24,16,1,3,1,4,1,23,29,52,14,50,62,6,3,1,1,2,11,28,
-    10,23,25,29,7,47,28,1,16,5,1,10,10,5,1,41,23,3,1,8,20,23,3,1,3,50,1,1,3,2,2,5,2,1,1,1,24,3,2,11,
-    7,3,12,6,2,6,2,6,9,7,1,7,1,43,1,14,6,115,29,11172,12,23,4,49,8452,366,2,106,38,7,12,5,5,1,1,10,
-    1,13,1,5,1,1,1,2,1,2,1,108,33,363,18,64,2,54,40,12,116,5,1,135,36,26,6,26,11,89,3,6,2,6,2,6,2,3,
-    35,12,1,26,1,19,1,2,1,15,2,14,34,123,389,29,3,49,47,32,13,20,1,8,6,38,10,30,2,36,4,8,48,158,18,
-    36,4,36,4,40,8,52,12,11,1,15,1,7,1,2,1,11,1,15,1,7,1,2,67,311,9,22,10,8,24,6,1,42,1,9,69,6,2,1,
-    1,44,1,2,3,1,2,23,10,23,9,31,65,19,1,2,10,22,10,26,70,56,6,2,64,1,15,4,1,3,1,29,42,29,3,29,35,8,
-    1,28,27,54,10,22,10,19,13,18,110,73,55,51,13,51,13,36,348,42,6,2,78,29,10,1,8,22,42,18,46,21,27,
-    23,12,53,57,2,2,1,13,45,32,25,26,36,29,1,2,1,8,35,3,1,12,48,14,4,21,1,1,1,35,18,1,25,84,7,1,1,1,
-    4,1,15,1,10,7,47,38,8,2,2,2,22,1,7,1,2,1,5,3,1,18,1,12,5,158,53,18,4,20,3,30,48,20,2,1,1,184,47,
-    41,4,36,48,20,1,59,43,13,1,71,27,37,7,185,44,116,64,31,8,2,1,2,8,1,2,1,24,15,1,1,1,94,8,2,39,16,
-    1,1,1,28,1,10,40,7,1,21,1,11,46,19,1,18,73,263,9,1,37,17,1,49,30,112,7,1,2,1,38,21,1,25,6,1,2,1,
-    32,14,1,327,19,189,1,79,922,230,196,2636,97,15,1071,4049,583,8633,569,7,31,17,79,17,30,18,48,16,
-    4,31,21,5,19,688,64,128,75,5,1,66,13,64,2,1,1,28,6136,8,1238,42,9,8935,4,1,7,1,2,1,291,45,3,17,
-    4,8,396,2308,107,5,13,3,9,7,10,5990,85,1,71,1,2,2,1,2,2,2,4,1,12,1,1,1,7,1,65,1,4,2,8,1,7,1,28,
-    1,4,1,5,1,1,3,7,1,340,2,25,1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,8,1844,31,481,45,10,7,
-    16,1,321,30,18,44,1268,7,1,4,1,2,1,15,1,197,59,68,7,1,1204,4,1,27,1,2,1,1,2,1,1,10,1,4,1,1,1,1,
-    6,1,4,1,1,1,1,1,1,3,1,2,1,1,2,1,1,1,1,1,1,1,1,1,1,2,1,1,2,4,1,7,1,4,1,4,1,1,1,10,1,17,5,3,1,5,1,
-    17,4420,42720,32,4153,7,222,2,5762,14,7473,3103,542,1506,4939
+    3,10,36,2,11,5,43,2,3,41,4,1,6,1,2,3,1,5,192,64,278,2,6,2,38,2,6,2,8,1,1,1,1,1,1,1,31,2,53,1,7,
+    1,1,3,3,1,7,3,4,2,6,4,13,5,3,1,7,116,1,13,1,16,13,101,1,4,1,2,10,1,1,3,5,6,1,1,1,1,1,1,4,1,11,2,
+    4,5,5,4,1,52,2,2683,229,6,4,3,2,12,38,1,1,5,1,2,56,7,1,16,23,9,7,1,7,1,7,1,7,1,7,1,7,1,7,1,7,80,
+    1,469,2,42,5,5,2,4,86,6,3,1,90,1,4,5,43,1,94,17,32,48,16,512,6592,64,22157,67,46,2,269,3,16,10,
+    2,20,47,16,31,2,70,49,9,2,103,2,67,2,2,1,1,1,8,21,16,1,3,1,4,1,23,29,52,14,50,62,6,3,1,1,2,11,
+    28,10,23,25,29,7,47,28,1,16,5,1,10,10,5,1,41,23,3,1,8,20,23,3,1,3,50,1,1,3,2,2,5,2,1,1,1,24,3,2,
+    11,7,3,12,6,2,6,2,6,9,7,1,7,1,43,1,14,6,115,29,11172,12,23,4,49,8452,366,2,106,38,7,12,5,5,1,1,
+    10,1,13,1,5,1,1,1,2,1,2,1,108,33,363,18,64,2,54,40,12,116,5,1,135,36,26,6,26,11,89,3,6,2,6,2,6,
+    2,3,35,12,1,26,1,19,1,2,1,15,2,14,34,123,389,29,3,49,47,32,13,20,1,8,6,38,10,30,2,36,4,8,48,158,
+    18,36,4,36,4,40,8,52,12,11,1,15,1,7,1,2,1,11,1,15,1,7,1,2,3,52,12,311,9,22,10,8,24,6,1,42,1,9,
+    69,6,2,1,1,44,1,2,3,1,2,23,10,23,9,31,65,19,1,2,10,22,10,26,70,56,6,2,64,1,15,4,1,3,1,29,42,29,
+    3,29,35,8,1,28,27,54,10,22,10,19,13,18,110,73,55,51,13,51,13,36,38,28,9,23,250,42,6,2,16,3,59,
+    29,10,1,8,22,42,18,46,21,27,23,12,53,57,2,2,1,13,45,32,25,26,36,29,1,2,1,8,35,3,1,12,48,14,4,21,
+    1,1,1,35,18,1,25,19,2,63,7,1,1,1,4,1,15,1,10,7,47,38,8,2,2,2,22,1,7,1,2,1,5,3,1,18,1,12,5,30,10,
+    1,1,2,1,1,38,1,1,25,1,1,1,44,53,18,4,20,3,30,48,20,2,1,1,184,47,41,4,36,48,20,1,59,43,13,1,71,
+    27,37,7,185,44,116,64,31,8,2,1,2,8,1,2,1,24,15,1,1,1,94,8,2,39,16,1,1,1,28,1,10,40,7,1,21,1,11,
+    46,19,1,18,73,199,33,31,9,1,37,17,1,49,30,112,7,1,2,1,38,21,1,25,6,1,2,1,32,14,1,327,19,15,1,1,
+    13,1,34,124,1,79,922,230,196,2636,97,15,1072,17,6,25,3995,5,583,6841,30,1762,569,7,31,17,79,17,
+    30,18,48,16,4,31,21,5,19,432,45,211,64,128,75,5,1,66,13,64,2,1,1,28,6136,8,1238,41,10,8935,4,1,
+    7,1,2,1,291,15,1,29,3,2,1,14,4,8,396,2308,107,5,13,3,9,7,10,5990,85,1,71,1,2,2,1,2,2,2,4,1,12,1,
+    1,1,7,1,65,1,4,2,8,1,7,1,28,1,4,1,5,1,1,3,7,1,340,2,25,1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,31,
+    1,25,1,8,1844,31,6,6,261,62,146,45,10,7,16,1,321,30,18,44,484,28,228,30,2,1,495,7,1,4,1,2,1,15,
+    1,197,59,68,7,1,1204,4,1,27,1,2,1,1,2,1,1,10,1,4,1,1,1,1,6,1,4,1,1,1,1,1,1,3,1,2,1,1,2,1,1,1,1,
+    1,1,1,1,1,1,2,1,1,2,4,1,7,1,4,1,4,1,1,1,10,1,17,5,3,1,5,1,17,4420,42720,32,4154,6,222,2,5762,14,
+    7473,15,622,2466,542,1506,4939,5,4192
 };
 static const uint16_t grf_numbers[] = {
     48,10,120,2,5,1,2,3,1441,10,134,10,198,10,412,10,118,10,4,6,108,10,118,10,118,10,2,6,110,13,115,
@@ -4947,10 +6004,11 @@ static const uint16_t grf_numbers[] = {
     300,10,128,11,165,10,6,10,182,10,86,10,134,10,6,10,1046,1,3,6,6,10,198,51,2,5,726,60,78,22,630,
     30,1385,1,777,1,25,9,14,3,343,4,138,10,30,8,1,15,32,10,39,15,29536,10,188,10,320,6,154,10,38,10,
     198,10,22,10,86,10,406,10,21270,10,493,45,12,57,17,2,341,27,36,4,29,1,8,1,134,5,202,10,942,8,25,
-    7,39,9,75,5,22,6,160,2,2,16,2,46,64,9,52,2,30,3,75,5,104,8,24,8,41,7,330,6,48,10,294,31,158,10,
-    42,4,112,7,134,30,128,10,60,10,144,10,7,20,251,10,342,10,118,10,374,10,102,10,102,12,420,19,93,
-    10,758,29,227,10,70,10,534,21,1067,111,17905,10,86,10,134,10,1,7,798,23,25673,20,108,25,1109,50,
-    2368,10,422,10,1485,9,128,10,791,59,1,3,1,4,76,45,1,15,962,13,2787,10
+    7,39,9,75,5,22,6,160,2,2,16,2,46,64,9,52,2,30,3,75,5,104,8,24,8,41,7,330,6,48,10,6,10,278,31,
+    158,10,42,4,112,7,134,30,128,10,60,10,144,10,7,20,251,10,342,10,118,10,374,10,102,10,6,20,76,12,
+    420,19,93,10,662,10,86,29,227,10,70,10,422,10,102,21,1067,111,15553,10,2342,10,86,10,134,10,1,7,
+    526,10,262,23,24153,10,1478,20,12,20,108,25,1109,50,2368,10,422,10,502,10,247,10,716,9,128,10,
+    791,59,1,3,1,4,76,45,1,15,962,13,2787,10
 };
 
 static int grf_class_in(const uint16_t *runs, int count, uint32_t c) {
@@ -4969,46 +6027,121 @@ static int grf_class_of(uint32_t c) {
     return GRF_OTHER;
 }
 
-/* The end of the characters of one class from `at` on; *last is where the last of them starts. */
-static uint64_t grf_word_run_end(const grf_text *text, uint64_t at, int kind, uint64_t *last) {
-    while (at < text->length) {
-        int n = grf_utf8_length(text->at + at, text->length - at);
-        if (grf_class_of(grf_utf8_code_point(text->at + at, n)) != kind) break;
+/* The class of the character at `at`; *bytes is its length. */
+static int grf_word_class(const grf_text *text, uint64_t at, int *bytes) {
+    *bytes = grf_utf8_length(text->at + at, text->length - at);
+    return grf_class_of(grf_utf8_code_point(text->at + at, *bytes));
+}
+
+/* The end of at most `most` characters of one class from `at` on; *last is where the last of them
+ * starts. */
+static uint64_t grf_word_run_end(const grf_text *text, uint64_t at, int kind, uint64_t most,
+                                 uint64_t *last) {
+    int n;
+    for (; most && at < text->length && grf_word_class(text, at, &n) == kind; most--) {
         *last = at;
         at += (uint64_t)n;
     }
     return at;
 }
 
-/* The length of 's, 't, 'm, 'd, 're, 've or 'll at the start of a text, or 0. */
-static uint64_t grf_word_contraction(const char *text, uint64_t left) {
+/* The length of 's, 't, 'm, 'd, 're, 've or 'll at the start of a text, or 0. With `fold` in
+ * capitals, too; and then the long s, U+017F, is an s. */
+static uint64_t grf_word_contraction(const char *text, uint64_t left, int fold) {
+    char c[2] = { 0, 0 };
     if (left < 2 || text[0] != '\'') return 0;
-    if (memchr("stmd", text[1], 4)) return 2;
-    return left > 2 && (memcmp(text, "'re", 3) == 0 || memcmp(text, "'ve", 3) == 0
-                        || memcmp(text, "'ll", 3) == 0) ? 3 : 0;
+    if (fold && left > 2 && memcmp(text + 1, "\xC5\xBF", 2) == 0) return 3;
+    for (int i = 0; i < 2 && (uint64_t)i + 1 < left; i++) {
+        c[i] = text[i + 1];
+        if (fold && c[i] >= 'A' && c[i] <= 'Z') c[i] = (char)(c[i] - 'A' + 'a');
+    }
+    if (memchr("stmd", c[0], 4)) return 2;
+    return memcmp(c, "re", 2) && memcmp(c, "ve", 2) && memcmp(c, "ll", 2) ? 0 : 3;
 }
 
-/* The word is a contraction, or a run of one class with one space before it, or a run of blanks.
- * Such a run leaves its last blank to the word after it. */
-static uint64_t grf_word_end(const grf_text *text, uint64_t start) {
-    uint64_t n = grf_word_contraction(text->at + start, text->length - start), last = start;
-    if (n) return start + n;
-    uint64_t at = start + (text->at[start] == ' ');
-    if (at < text->length) {
-        int bytes = grf_utf8_length(text->at + at, text->length - at);
-        int kind = grf_class_of(grf_utf8_code_point(text->at + at, bytes));
-        if (kind != GRF_BLANK) return grf_word_run_end(text, at, kind, &last);
-    }
-    uint64_t end = grf_word_run_end(text, start, GRF_BLANK, &last);
+/* A run of blanks leaves its last one to the word after it. */
+static uint64_t grf_word_blanks(const grf_text *text, uint64_t start) {
+    uint64_t last = start, end = grf_word_run_end(text, start, GRF_BLANK, UINT64_MAX, &last);
     return end < text->length && last > start ? last : end;
 }
 
+/* The word is a contraction, or a run of one class with one space before it, or a run of blanks. */
+static uint64_t grf_word_end_gpt2(const grf_text *text, uint64_t start) {
+    uint64_t n = grf_word_contraction(text->at + start, text->length - start, 0), last;
+    if (n) return start + n;
+    uint64_t at = start + (text->at[start] == ' ');
+    int bytes, kind = at < text->length ? grf_word_class(text, at, &bytes) : GRF_BLANK;
+    return kind == GRF_BLANK ? grf_word_blanks(text, start)
+                             : grf_word_run_end(text, at, kind, UINT64_MAX, &last);
+}
+
+static int grf_is_line_end(char c) { return c == '\r' || c == '\n'; }
+
+/* The word is a contraction, letters with one other character before them, up to `most` numbers,
+ * signs with one space before and line ends after them, blanks up to their last line end, or a run
+ * of blanks. */
+static uint64_t grf_word_end_llama3(const grf_text *text, uint64_t start, uint64_t most) {
+    uint64_t n = grf_word_contraction(text->at + start, text->length - start, 1), last, end, at;
+    int bytes, next, kind = grf_word_class(text, start, &bytes);
+    if (n) return start + n;
+    if (kind == GRF_NUMBER) return grf_word_run_end(text, start, GRF_NUMBER, most, &last);
+    at = kind == GRF_LETTER || grf_is_line_end(text->at[start]) ? start : start + (uint64_t)bytes;
+    end = grf_word_run_end(text, at, GRF_LETTER, UINT64_MAX, &last);
+    if (end > at) return end;
+    at = start + (text->at[start] == ' ');
+    if (at < text->length && grf_word_class(text, at, &next) == GRF_OTHER) {
+        end = grf_word_run_end(text, at, GRF_OTHER, UINT64_MAX, &last);
+        while (end < text->length && grf_is_line_end(text->at[end])) end++;
+        return end;
+    }
+    end = grf_word_run_end(text, start, GRF_BLANK, UINT64_MAX, &last);
+    while (end > start && !grf_is_line_end(text->at[end - 1])) end--;
+    return end > start ? end : grf_word_blanks(text, start);
+}
+
+/* The end of the stretch that starts at `at` and is split on its own: all of the text, or one
+ * number, or what comes before the next number. */
+static uint64_t grf_word_stretch(const grf_split *split, const grf_text *text, uint64_t at) {
+    if (!split->digits_apart) return text->length;
+    int n, number = grf_word_class(text, at, &n) == GRF_NUMBER;
+    for (at += (uint64_t)n; !number && at < text->length; at += (uint64_t)n) {
+        if (grf_word_class(text, at, &n) == GRF_NUMBER) break;
+    }
+    return at;
+}
+
+/* The piece that is a whole word, or -1. A word is spelled in the heap, which is still empty and
+ * has room for more than that. */
+static int32_t grf_encoder_word(const grf_encoder *e, uint64_t start, uint64_t end) {
+    char *spelled = (char *)e->heap;
+    uint64_t length = 0;
+    if (!e->v->whole_words || end - start > e->v->longest) return -1;
+    for (; start < end; start++) {
+        int32_t byte = e->v->bytes[(uint8_t)e->text.at[start]];
+        if (byte < 0) return -1;
+        memcpy(spelled + length, e->v->pieces[byte].text, e->v->pieces[byte].length);
+        length += e->v->pieces[byte].length;
+    }
+    uint32_t hash = grf_text_hash(spelled, length);
+    int32_t id = grf_vocab_find(e->v, spelled, length, hash, GRF_MERGEABLE);
+    return id >= 0 && e->no_special && e->v->pieces[id].marker ? -1 : id;
+}
+
 static void grf_encoder_split_words(grf_encoder *e, uint64_t from) {
-    for (uint64_t at = from; at < e->text.length; ) {
-        uint64_t end = grf_word_end(&e->text, at);
+    grf_text stretch = e->text;
+    uint64_t end;
+    stretch.length = from;
+    for (uint64_t at = from; at < e->text.length; at = end) {
+        if (at == stretch.length) stretch.length = grf_word_stretch(e->v->split, &e->text, at);
+        uint64_t most = e->v->split->llama3;
+        end = most ? grf_word_end_llama3(&stretch, at, most)
+                   : grf_word_end_gpt2(&stretch, at);
+        int32_t id = grf_encoder_word(e, at, end);
         e->apart = 1;
-        for (; at < end; at++) {
-            grf_encoder_add(e, at, 1, e->v->bytes[(uint8_t)e->text.at[at]]);
+        if (id >= 0) grf_encoder_add(e, at, end - at, id);
+        else for (uint64_t i = at; i < end; i++) {
+            int32_t byte = e->v->bytes[(uint8_t)e->text.at[i]];
+            if (byte >= 0) grf_encoder_add(e, i, 1, byte);
         }
     }
     e->apart = 1;
@@ -5027,7 +6160,7 @@ static void grf_encoder_prepare_stretch(grf_encoder *e, const char *text, uint64
 
 /* Whether the stretch that starts at `from` gets a space of its own. */
 static int grf_encoder_is_first(const grf_encoder *e, uint64_t from) {
-    return from == 0 ? !e->continues : e->v->each_stretch;
+    return from || e->continues == 2 ? e->v->each_stretch : !e->continues;
 }
 
 /* The special piece to be cut out of the raw text here, or -1. */
@@ -5212,7 +6345,7 @@ static uint64_t grf_encoder_lay_out(grf_encoder *e, void *base, uint64_t bytes, 
  * of them as bytes. Only by score, symbols are whole characters. */
 static uint64_t grf_encoder_bound(const grf_vocab *v, uint64_t length) {
     uint64_t symbols = (uint64_t)grf_min64((int64_t)length, GRF_MOST_TEXT - 1) + 1;
-    if (v->each_stretch) symbols *= 2;
+    if (v->each_stretch && v->first_added < v->count) symbols *= 2;
     symbols = (uint64_t)grf_min64((int64_t)(symbols * v->growth), GRF_MOST_TEXT);
     uint64_t bytes = (uint64_t)grf_min64((int64_t)(3 * symbols), GRF_MOST_TEXT);
     grf_encoder e;
@@ -5249,10 +6382,14 @@ static int grf_encode(const griffin_model *model, const griffin_encoding *encodi
     if (!memory) return grf_fail_memory(&model->host, size);
     grf_encoder_fit(&e, memory);
     memset(e.cuts, 0, (size_t)e.v->unused * sizeof(uint32_t));
-    if (e.v->add_bos && !encoding->no_bos && !encoding->continues) grf_encoder_emit(&e, e.v->bos);
+    int starts = !encoding->no_bos && !encoding->continues;
+    for (int i = 0; starts && i < e.v->before_count; i++) grf_encoder_emit(&e, e.v->before[i]);
     grf_encoder_prepare(&e, text, length);
     grf_encoder_merge(&e);
     grf_encoder_emit_all(&e);
+    for (int i = 0; encoding->ends && i < e.v->after_count; i++) {
+        grf_encoder_emit(&e, e.v->after[i]);
+    }
     if (!encoding->scratch) grf_host_release(&model->host, memory);
     return (int)e.written;
 }
@@ -5405,7 +6542,165 @@ static int grf_stop_valid(const griffin_stop *s) {
     return 1;
 }
 
+/* ---- bans ------------------------------------------------------------------------------
+ * A token is forbidden if a stop text would be found in the bytes so far and its own. */
+
+/* Does the byte complete a stop text? Goes on with the longest start of one, as if none had been
+ * found. */
+static int grf_ban_byte(griffin_stop *s, char byte) {
+    grf_text nowhere = { NULL, 0, 0 };
+    s->held[s->held_count++] = byte;
+    int found = grf_stop_find(s, 1) >= 0;
+    while (s->held_count && grf_stop_find(s, 0) < 0) {
+        grf_stop_release(s, s->held_count - 1, &nowhere);
+    }
+    return found;
+}
+
+/* Feeds the text of a token. Returns 1 if it completes a stop text. `starts` says which bytes start
+ * one, since a mask must pass over the others quickly; null: do not ask. */
+static int grf_ban_feed(griffin_stop *s, const grf_vocab *v, int32_t id, int *again,
+                        const uint8_t *starts) {
+    uint64_t length, at = 0;
+    const char *surface = grf_token_surface(v, id, &length);
+    char bytes[4];
+    int found = 0;
+    while (at < length) {
+        int n = grf_token_next_bytes(v, id, surface, length, &at, bytes);
+        for (int i = 0; i < n; i++) {
+            if (*again) { --*again; continue; }
+            if (starts && !s->held_count && !starts[(uint8_t)bytes[i]]) continue;
+            found |= grf_ban_byte(s, bytes[i]);
+        }
+    }
+    return found;
+}
+
+static int grf_ban_mask(const griffin_ban *ban, float *logits, int vocab) {
+    const grf_vocab *v = ban->model->vocab;
+    uint8_t starts[256] = { 0 };
+    int remaining = 0;
+    griffin_stop s = ban->stop;
+    for (int i = 0; i < s.count; i++) starts[(uint8_t)s.texts[i][0]] = 1;
+    for (int32_t id = 0; id < vocab; id++) {
+        int again = ban->again;
+        if (!(logits[id] > -INFINITY)) continue;
+        s.held_count = ban->stop.held_count;
+        memcpy(s.held, ban->stop.held, (size_t)s.held_count);
+        if (id < v->count && grf_ban_feed(&s, v, id, &again, starts)) logits[id] = -INFINITY;
+        else remaining++;
+    }
+    return remaining;
+}
+
+/* ---- healing ---------------------------------------------------------------------------
+ * What a tokenizer makes of the end of a prompt depends on what follows. So the last tokens are
+ * taken back, as far as one longer piece could replace them, and the model chooses again. */
+
+#define GRF_HEAL_SCRATCH 8192               /* bytes for an encoder, on the stack */
+
+/* The first `most` bytes of a token's text; returns how many it has. 0 for tokens that no text
+ * becomes part of. */
+static uint64_t grf_heal_text(const grf_vocab *v, int32_t id, char bytes[GRIFFIN_HEAL_BYTES]) {
+    const grf_piece *piece = &v->pieces[id];
+    grf_text out = { bytes, GRIFFIN_HEAL_BYTES, 0 };
+    int plain = (GRF_MERGEABLE >> piece->type & 1) && !piece->marker;
+    return plain || piece->type == GRIFFIN_TOKEN_BYTE ? (uint64_t)grf_token_text(v, id, &out) : 0;
+}
+
+/* Does a tokenizer write it for text that has pieces? */
+static int grf_heal_is_piece(const grf_vocab *v, int32_t id) {
+    int type = v->pieces[id].type;
+    return type == GRIFFIN_TOKEN_NORMAL || type == GRIFFIN_TOKEN_USER_DEFINED;
+}
+
+/* Of the ends of a text that begin at starts[0] > starts[1] > ... the longest which is the
+ * beginning of a longer piece: 1 + its index, or 0. */
+static int grf_heal_longest(const grf_vocab *v, const char *text, const int *starts, int count) {
+    char bytes[GRIFFIN_HEAL_BYTES];
+    int best = 0;
+    for (int32_t id = 0; id < v->count && best < count; id++) {
+        uint64_t n = grf_heal_is_piece(v, id) ? grf_heal_text(v, id, bytes) : 0;
+        for (int i = count; i > best; i--) {
+            int length = GRIFFIN_HEAL_BYTES - starts[i - 1];
+            if (n > (uint64_t)length && memcmp(bytes, text + starts[i - 1], (size_t)length) == 0) {
+                best = i;
+            }
+        }
+    }
+    return best;
+}
+
+static int grf_heal_start(griffin_heal *h, const grf_vocab *v, const int32_t *tokens, int count) {
+    char text[GRIFFIN_HEAL_BYTES], bytes[GRIFFIN_HEAL_BYTES];
+    int starts[GRIFFIN_HEAL_BYTES], n = 0, from = GRIFFIN_HEAL_BYTES;
+    while (n + 1 < count) {
+        uint64_t length = grf_heal_text(v, tokens[count - n - 1], bytes);
+        if (length < 1 || length > (uint64_t)from) break;
+        from -= (int)length;
+        memcpy(text + from, bytes, (size_t)length);
+        starts[n++] = from;
+    }
+    n = grf_heal_longest(v, text, starts, n);
+    h->count = n ? GRIFFIN_HEAL_BYTES - starts[n - 1] : 0;
+    memset(h->text, 0, sizeof h->text);
+    if (n) memcpy(h->text, text + starts[n - 1], (size_t)h->count);
+    return count - n;
+}
+
+/* The token with which the tokenizer starts a text that follows other text; -1: it needs more
+ * scratch to know that. */
+static int32_t grf_heal_first_token(const griffin_model *model, const char *text, int length) {
+    unsigned char scratch[GRF_HEAL_SCRATCH];
+    griffin_encoding how;
+    int32_t token = -1;
+    memset(&how, 0, sizeof how);
+    how.continues = how.no_special = 1;
+    how.scratch = scratch;
+    how.scratch_size = sizeof scratch;
+    if (grf_encoder_bound(model->vocab, (uint64_t)length) > sizeof scratch) return -1;
+    return grf_encode(model, &how, text, (size_t)length, &token, 1) > 0 ? token : -1;
+}
+
+/* 0: the token does not write what must be written; 1: it does; 2: as a tokenizer could have.
+ * `first` has the tokens with which the tokenizer starts the text if it ends there, and if a letter
+ * follows. */
+static int grf_heal_fit(const griffin_heal *h, int32_t id, const int32_t first[2]) {
+    const grf_vocab *v = h->model->vocab;
+    char bytes[GRIFFIN_HEAL_BYTES];
+    uint64_t count = (uint64_t)h->count, n = grf_heal_text(v, id, bytes);
+    if (!n || memcmp(bytes, h->text, (size_t)(n < count ? n : count)) != 0) return 0;
+    if (id == first[0] || id == first[1]) return 2;
+    return 1 + (grf_heal_is_piece(v, id) && (n >= count || first[0] < 0));
+}
+
+/* Returns how many tokens remain. */
+static int grf_heal_mask(const griffin_heal *h, float *logits, int vocab) {
+    char text[GRIFFIN_HEAL_BYTES + 1];
+    int32_t first[2];
+    int fits[3] = { 0, 0, 0 };
+    memcpy(text, h->text, (size_t)h->count);
+    text[h->count] = 'a';
+    for (int i = 0; i < 2; i++) first[i] = grf_heal_first_token(h->model, text, h->count + i);
+    for (int pass = 0; pass < 2; pass++) {  /* the second forbids what only fits */
+        for (int32_t id = 0; id < vocab; id++) {
+            if (!(logits[id] > -INFINITY)) continue;
+            int fit = id < h->model->vocab->count ? grf_heal_fit(h, id, first) : 0;
+            if (!pass) fits[fit]++;
+            if (fit <= pass) logits[id] = -INFINITY;
+        }
+        if (!fits[2]) break;
+    }
+    return fits[2] ? fits[2] : fits[1];
+}
+
 /* ---- arguments ---- */
+
+/* Asks another mask first, and says how many tokens remain. */
+static int grf_mask_ask(griffin_mask_function *mask, float *logits, int vocab, void *user) {
+    int error = mask ? mask(logits, vocab, user) : 0;
+    return error < 0 ? error : GRIFFIN_OK;
+}
 
 static int grf_text_check(const griffin_model *model, int arguments_ok, const char *function) {
     if (!model) return GRIFFIN_E_ARGUMENT;
@@ -5515,15 +6810,49 @@ static float *grf_load_vector(grf_builder *b, const char *name, int d0, int d1, 
     return v;
 }
 
-/* conv_1d.weight [E, 1, K] as [K][pad(E)]; the last tap belongs to the current token. */
-static float *grf_load_taps(grf_builder *b) {
-    int E = b->config->lru_width, K = b->config->conv_width;
+/* Shares of something: numbers from 0 to 1, which NaN is not. */
+static float *grf_load_shares(grf_builder *b, const char *name, int n) {
+    const grf_tensor *t = grf_require_floats(b, name, n, 0, 0);
+    const uint8_t *from = t ? b->model->file->data + t->offset : NULL;
+    for (int i = 0; t && i < n; i++) {
+        float share = grf_get_f32(from + 4 * i);
+        if (share >= 0 && share <= 1) continue;
+        b->error = grf_tensor_fail(&b->model->host, GRIFFIN_E_FORMAT, t, "number %d of %d is out "
+                                   "of range, expected 0 to 1", i, n);
+        return NULL;
+    }
+    return grf_load_vector(b, name, n, 0, 0);
+}
+
+/* One number for each head, head_dim times. */
+static float *grf_load_decay(grf_builder *b, const char *name, int heads, int head_dim) {
+    const float *of_head = grf_load_shares(b, name, heads);
+    int n = heads * head_dim;
+    float *decay = (float *)grf_arena_take(&b->arena, 4 * (uint64_t)grf_pad(n));
+    for (int i = 0; i < n && !grf_measuring(b); i++) decay[i] = of_head[i / head_dim];
+    return decay;
+}
+
+static float *grf_load_zeros(grf_builder *b, int n) {
+    uint64_t bytes = 4 * (uint64_t)grf_pad(n);
+    float *zeros = (float *)grf_arena_take(&b->arena, bytes);
+    if (zeros) memset(zeros, 0, (size_t)bytes);
+    return zeros;
+}
+
+/* Of E channels, [E, K] or with `middle` 1 [E, 1, K], as [K][pad(E)]. The last tap belongs to the
+ * current token. */
+static float *grf_load_taps(grf_builder *b, const char *name, int E, int middle) {
+    int K = b->config->conv_width;
     int64_t stride = grf_pad(E);
-    const grf_tensor *t = grf_require_floats(b, "temporal_block.conv_1d.weight", E, 1, K);
+    if (K < 1 && !b->error)
+        b->error = grf_fail(&b->model->host, GRIFFIN_E_FORMAT, "metadata 'griffin.ssm.conv_kernel' "
+                            "is %d, expected the taps of '%s'", K, name);
+    const grf_tensor *t = grf_require_floats(b, name, E, middle ? 1 : K, middle ? K : 0);
+    if (!t) return NULL;
     float *taps = (float *)grf_arena_take(&b->arena, 4 * (uint64_t)(K * stride));
     const uint8_t *from;
-    if (t && !taps) b->parameters += t->elements;
-    if (!t || !taps) return NULL;
+    if (!taps) { b->parameters += t->elements; return NULL; }
     memset(taps, 0, (size_t)(K * stride) * 4);
     from = b->model->file->data + t->offset;
     for (int e = 0; e < E; e++)
@@ -5631,6 +6960,7 @@ static uint64_t grf_model_fingerprint(const griffin_model *m) {
     }
     for (int i = 0; i < GRF_COUNT(grf_config_rows); i++) {
         float number = (float)grf_config_number(g, &grf_config_rows[i]);    /* ints are < 2^24 */
+        if (i >= GRF_FIRST_ROWS && number == 0) continue;
         hash = grf_hash_number(hash, grf_bits_from_float(number));
     }
     hash = grf_hash_number(hash, (uint64_t)g->activation);
@@ -5750,8 +7080,11 @@ static int grf_model_describe(griffin_model *m) {
     m->info.pad         = m->vocab->count ? m->vocab->pad : -1;
     m->info.add_bos = m->vocab->add_bos;
     m->info.fingerprint = grf_model_fingerprint(m);
-    m->layout.saved_tag = 1 | grf_hash_number(m->info.fingerprint, (uint64_t)m->info.attn_keys
-                                                  | (uint64_t)m->info.kv_type << 32);
+    uint64_t options = (uint64_t)m->info.config.window + 1;     /* without attention they change
+                                                                 * nothing, and this stands */
+    if (m->layout.attention_layers)
+        options = (uint64_t)m->info.attn_keys | (uint64_t)m->info.kv_type << 32;
+    m->layout.saved_tag = 1 | grf_hash_number(m->info.fingerprint, options);
     m->layout.tag = grf_hash_number(m->layout.saved_tag, (uint64_t)m->layout.rewind) | 1;
     return error;
 }
@@ -6167,6 +7500,9 @@ GRIFFIN_API int griffin_begin(griffin_context *c, const griffin_span *spans, int
     int error = grf_spans_check(c, spans, count);
     if (error) return error;
     int64_t rows = 0;
+    if (c->no_slices)
+        return grf_fail(&c->model->host, GRIFFIN_E_SPACE, "griffin_begin: the context was made "
+                        "with no_slices and has no room for what may be dropped");
     for (int i = 0; i < count; i++) rows += spans[i].count;
     if (rows > c->max_rows || count > c->max_spans)
         return grf_fail(&c->model->host, GRIFFIN_E_SPACE,
@@ -6181,7 +7517,7 @@ GRIFFIN_API int griffin_begin(griffin_context *c, const griffin_span *spans, int
 GRIFFIN_API int griffin_advance(griffin_context *c, int units) {
     if (!c) return GRIFFIN_E_ARGUMENT;
     if (units < 0) return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT, "%d units", units);
-    if (c->spans == 0) return 0;
+    if (c->spans == 0 || c->op == c->model->n_ops) return 0;
     int error = grf_pass_check(c);
     if (error) { c->spans = 0; return error; }
     grf_pass_run(c, units);
@@ -6189,7 +7525,7 @@ GRIFFIN_API int griffin_advance(griffin_context *c, int units) {
 }
 
 GRIFFIN_API const char *griffin_unit_name(const griffin_context *c) {
-    return c && c->spans ? grf_op_types[c->model->ops[c->op].kind].name : NULL;
+    return c && c->spans && c->op < c->model->n_ops ? grf_op_types[c->model->ops[c->op].kind].name : NULL;
 }
 
 GRIFFIN_API int griffin_run(griffin_context *c, const griffin_span *spans, int count) {
@@ -6243,6 +7579,175 @@ GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *
     return token;
 }
 
+/* ---- guessing ---- */
+
+GRIFFIN_API float *griffin_guess_logits(griffin_guess *g) {
+    if (grf_guess_check(g)) return NULL;
+    int V = g->model->info.config.vocab;
+    if (!g->ready || !g->certain) return g->logits + g->row * (int64_t)V;
+    memset(g->logits, 0, (size_t)V * sizeof *g->logits);
+    return g->logits;
+}
+
+GRIFFIN_API int griffin_guess_take(griffin_guess *g, int32_t token) {
+    int error = grf_guess_check(g);
+    if (error) return error;
+    int right = g->guesses && g->tokens[g->known] == token, accepted = right && g->running;
+    if (token < 0 || token >= g->model->info.config.vocab)
+        return grf_fail(&g->model->host, GRIFFIN_E_ARGUMENT, "guess: there is no token %d", token);
+    if (!accepted && g->known) error = grf_guess_follow_state(g);
+    if (error) return error;
+    if (!accepted && g->known == g->room)
+        return grf_fail(&g->model->host, GRIFFIN_E_SPACE, "guess: %d tokens wait for a pass",
+                        g->known);
+    if (g->guesses && !g->certain && g->odds) grf_odds_learn(g->odds, right);
+    if (g->known == 0) { g->position = g->state->position; g->history = g->state->history; }
+    if (accepted) g->balance += g->saving;
+    else if (g->running && g->again)
+        g->balance -= grf_guess_row_cost(g) * (float)g->known;
+    g->balance += GRF_GUESS_LOSS;
+    if (g->balance > GRF_GUESS_CREDIT) g->balance = GRF_GUESS_CREDIT;
+    g->tokens[g->known++] = token;
+    if (!accepted) {
+        g->guesses = g->running = g->certain = g->ready = 0;
+        return 0;
+    }
+    g->accepted++;
+    g->guesses--;
+    g->running--;
+    if (g->certain) g->certain--;
+    else g->row++;
+    return 1;
+}
+
+GRIFFIN_API int griffin_guess_add(griffin_guess *g, int32_t token, griffin_odds *odds) {
+    int error = grf_guess_check(g);
+    if (error) return error;
+    if (token < 0 || token >= g->model->info.config.vocab)
+        return grf_fail(&g->model->host, GRIFFIN_E_ARGUMENT, "guess: there is no token %d", token);
+    int uncertain = g->guesses - g->certain, certain = g->certain + !odds;
+    if (g->known == 0 || g->ready || (uncertain && odds != g->odds)
+        || 1 + uncertain + (odds != NULL) + (certain > 0) > g->rows
+        || g->known + g->guesses + 1 >= g->room) return 0;
+    g->odds = odds;
+    g->certain = certain;
+    g->tokens[g->known + g->guesses++] = token;
+    return 1;
+}
+
+GRIFFIN_API int griffin_guess_begin(griffin_context *c, griffin_guess *g, int count) {
+    return grf_guess_begin(c, g, count, 0);
+}
+
+GRIFFIN_API int griffin_guess_run(griffin_context *c, griffin_guess *g, int count) {
+    int left = grf_guess_begin(c, g, count, 1);
+    if (left > 0) grf_pass_run(c, INT_MAX);
+    return left < 0 ? left : GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_guess_time(griffin_guess *g, double time) {
+    int error = grf_guess_check(g);
+    if (error) return error;
+    if (!g->ready || !(time > 0 && time < 1e30)) return GRIFFIN_OK;
+    grf_guess_measure(g, (float)(g->known + g->running - 1), (float)time);
+    return GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_guess_finish(griffin_context *c, griffin_guess *g) {
+    int error = grf_guesses_check(c, g, 1);
+    if (!error) error = grf_guess_settle(c, g);
+    if (error) return error;
+    int V = c->model->info.config.vocab, there = g->known == 0 || (g->ready && !g->certain);
+    g->guesses = g->running = g->certain = 0;
+    griffin_span span = grf_guess_span(g, g->known);
+    if (!there) span.logits = g->logits;
+    if (g->known) error = griffin_run(c, &span, 1);
+    if (error) return error;
+    if (there) memmove(g->logits, g->logits + g->row * (int64_t)V, (size_t)V * sizeof *g->logits);
+    g->known = g->row = g->ready = 0;
+    return GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_lookup_add(griffin_lookup *l, const int32_t *tokens, int count) {
+    if (!grf_lookup_check(l) || count < 0 || (!tokens && count)) return GRIFFIN_E_ARGUMENT;
+    for (int i = 0; i < count; i++) {
+        l->memory[l->count++ & (uint32_t)(l->size - 1)] = tokens[i];
+        for (int level = 0; level < GRIFFIN_LOOKUP_LENGTHS; level++) {
+            int32_t *entry = grf_lookup_entry(l, level);
+            l->found[level] = entry ? *entry : 0;
+            if (entry) *entry = (int32_t)l->count;
+        }
+        l->copied = l->copied && ++l->astray < GRF_LOOKUP_LOST ? l->copied + 1 : 0;
+    }
+    return GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_lookup_guess(griffin_lookup *l, griffin_guess *g) {
+    int before = g ? g->guesses : 0;
+    if (!grf_lookup_check(l) || grf_guess_check(g)) return GRIFFIN_E_ARGUMENT;
+    int level = grf_lookup_find(l);
+    if (level < 0) return 0;
+    for (uint32_t at = l->copied, i = 0; ; i++) {
+        const int32_t *guess = g->tokens + g->known;
+        int32_t token = i < l->count - at ? grf_lookup_token(l, at + i)
+                                          : guess[i - (l->count - at)];
+        if (i < (uint32_t)before ? token != guess[i]
+                                 : griffin_guess_add(g, token, &l->odds[level]) <= 0) break;
+    }
+    return g->guesses - before;
+}
+
+static int grf_draft_same_token(const griffin_model *a, const griffin_model *b, int32_t token) {
+    const grf_piece *p = &a->vocab->pieces[token], *q = &b->vocab->pieces[token];
+    return p->length == q->length && p->type == q->type
+        && memcmp(p->text, q->text, p->length) == 0;
+}
+
+GRIFFIN_API int griffin_draft_check(const griffin_model *model, const griffin_model *smaller) {
+    if (!model || !smaller) return GRIFFIN_E_ARGUMENT;
+    const griffin_info *a = &model->info, *b = &smaller->info;
+    int same = a->config.vocab == b->config.vocab && a->tokens == b->tokens && a->eos == b->eos
+            && a->end_of_turn == b->end_of_turn;
+    for (int32_t i = 0; same && i < a->tokens; i++) same = grf_draft_same_token(model, smaller, i);
+    if (same) return GRIFFIN_OK;
+    return grf_fail(&model->host, GRIFFIN_E_MISMATCH,
+                    "draft: the vocabulary of the smaller model is another");
+}
+
+GRIFFIN_API int griffin_draft_take(griffin_draft *d, int32_t token) {
+    int error = grf_draft_check(d) ? GRIFFIN_OK : GRIFFIN_E_ARGUMENT;
+    if (!error && d->known == GRIFFIN_DRAFT_TOKENS) error = grf_draft_catch_up(d);
+    if (error) return error;
+    if (d->known < d->fed && d->tokens[d->known] != token) d->astray = 1;
+    d->tokens[d->known++] = token;
+    d->drafted = 0;
+    return GRIFFIN_OK;
+}
+
+GRIFFIN_API int griffin_draft_next(griffin_draft *d, griffin_guess *g, griffin_sampler *sampler) {
+    int error = grf_draft_check(d) && sampler ? grf_guess_check(g) : GRIFFIN_E_ARGUMENT;
+    if (error || g->guesses != d->drafted) return error;    /* others have guessed */
+    const griffin_model *m = d->context->model;
+    float cost = d->cost > 0 ? d->cost : (float)m->info.file_bytes / (float)g->model->info.file_bytes;
+    int most = (int)grf_min64(g->rows, grf_min64(m->info.rewind, GRIFFIN_DRAFT_TOKENS) + 1) - 1;
+    if (grf_guess_worth(g, &d->odds, most, 1, grf_guess_row_cost(g) + cost) <= d->drafted) {
+        if (d->drafted == 0) grf_odds_forget(&d->odds);
+        return 0;
+    }
+    if (d->drafted == 0) error = d->known ? grf_draft_catch_up(d) : GRIFFIN_E_ARGUMENT;
+    else {
+        d->tokens[d->fed] = g->tokens[g->known + g->guesses - 1];
+        error = griffin_step(d->context, d->state, d->tokens[d->fed], d->logits);
+        d->fed += !error;
+    }
+    if (error) return error;
+    g->balance -= cost;
+    int32_t token = griffin_sample(m, sampler, d->logits);
+    error = token < 0 ? token : griffin_guess_add(g, token, &d->odds);
+    d->drafted += error == 1;
+    return error;
+}
+
 /* ---- text ---- */
 
 GRIFFIN_API size_t griffin_encode_size(const griffin_model *model, size_t length) {
@@ -6282,6 +7787,71 @@ GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t l
     out[shown.length] = 0;
     *stop = s;
     return (int)shown.length;
+}
+
+static int grf_ban_check(const griffin_ban *ban, int others_ok, const char *function) {
+    if (!ban) return GRIFFIN_E_ARGUMENT;
+    return grf_text_check(ban->model, others_ok && ban->again >= 0 && grf_stop_valid(&ban->stop),
+                          function);
+}
+
+GRIFFIN_API int griffin_ban_mask(float *logits, int vocab, void *user) {
+    const griffin_ban *ban = (const griffin_ban *)user;
+    int error = grf_ban_check(ban, logits && vocab >= 0, "griffin_ban_mask");
+    if (!error) error = grf_mask_ask(ban->mask, logits, vocab, ban->mask_user);
+    if (error || ban->stop.count == 0 || grf_ban_mask(ban, logits, vocab)) return error;
+    return grf_fail(&ban->model->host, GRIFFIN_E_NO_TOKEN, "griffin_ban_mask: every token is "
+                    "forbidden");
+}
+
+GRIFFIN_API int griffin_ban_accept(griffin_ban *ban, int32_t token) {
+    int error = grf_ban_check(ban, ban && grf_token_exists(ban->model, token),
+                              "griffin_ban_accept");
+    if (!error) grf_ban_feed(&ban->stop, ban->model->vocab, token, &ban->again, NULL);
+    return error;
+}
+
+GRIFFIN_API int griffin_heal_start(griffin_heal *heal, const griffin_model *model,
+                                   const int32_t *tokens, int count) {
+    int ok = heal && count >= 0 && (tokens || !count);
+    for (int i = 0; i < count && ok; i++) ok = grf_token_exists(model, tokens[i]);
+    int error = grf_text_check(model, ok, "griffin_heal_start");
+    if (error) return error;
+    heal->model = model;
+    return grf_heal_start(heal, model->vocab, tokens, count);
+}
+
+static int grf_heal_check(const griffin_heal *heal, int others_ok, const char *function) {
+    if (!heal || (heal->count && !heal->model)) return GRIFFIN_E_ARGUMENT;
+    if (!heal->count && others_ok) return GRIFFIN_OK;
+    return grf_text_check(heal->model, others_ok && heal->count >= 0
+                          && heal->count <= GRIFFIN_HEAL_BYTES, function);
+}
+
+GRIFFIN_API int griffin_heal_mask(float *logits, int vocab, void *user) {
+    const griffin_heal *heal = (const griffin_heal *)user;
+    int error = grf_heal_check(heal, logits && vocab >= 0, "griffin_heal_mask");
+    if (!error) error = grf_mask_ask(heal->mask, logits, vocab, heal->mask_user);
+    if (error || heal->count == 0 || grf_heal_mask(heal, logits, vocab)) return error;
+    return grf_fail(&heal->model->host, GRIFFIN_E_NO_TOKEN, "griffin_heal_mask: no token that is "
+                    "left writes the end of the prompt");
+}
+
+GRIFFIN_API int griffin_heal_accept(griffin_heal *heal, int32_t token) {
+    static const int32_t unknown[2] = { -1, -1 };
+    char bytes[GRIFFIN_HEAL_BYTES];
+    int error = grf_heal_check(heal, token >= 0, "griffin_heal_accept");
+    if (error || heal->count == 0) return error;
+    if (!grf_token_exists(heal->model, token) || !grf_heal_fit(heal, token, unknown)) {
+        return grf_fail(&heal->model->host, GRIFFIN_E_ARGUMENT, "griffin_heal_accept: token %d "
+                        "does not write the end of the prompt", (int)token);
+    }
+    uint64_t n = grf_heal_text(heal->model->vocab, token, bytes);
+    int used = n < (uint64_t)heal->count ? (int)n : heal->count;
+    heal->count -= used;
+    memmove(heal->text, heal->text + used, (size_t)heal->count);
+    memset(heal->text + heal->count, 0, (size_t)(GRIFFIN_HEAL_BYTES - heal->count));
+    return used;
 }
 
 GRIFFIN_API int griffin_token_text(const griffin_model *model, int32_t token,
@@ -7389,9 +8959,10 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
  * that of the set `bytes`. */
 #define GRF_KERNELS(name, base, bytes) { name, \
     grf_float_tile_##base, grf_int_tile_##bytes, grf_quantise_##base, grf_norm_row_##base, \
-    grf_conv_row_##base, grf_rglru_row_##base, grf_rope_angles_##base, grf_rope_head_##base, \
-    grf_attend_##base, grf_activate_##base, grf_multiply_##base, grf_finish_##base, \
-    grf_soft_cap_##base, grf_exp_shifted_##base }
+    grf_layer_norm_##base, grf_conv_row_##base, grf_rglru_row_##base, grf_rope_angles_##base, \
+    grf_rope_head_##base, grf_attend_##base, grf_gates_##base, grf_outer_##base, \
+    grf_activate_##base, grf_multiply_##base, grf_finish_##base, grf_soft_cap_##base, \
+    grf_exp_shifted_##base }
 
 /* The sets that are compiled, the best first. */
 static const struct grf_set { griffin_cpu cpu; grf_kernels kernels; } grf_sets[] = {
@@ -7701,6 +9272,32 @@ GV_KERNEL void GV(norm_row)(float *y, const float *x, const float *gain, int64_t
         gv_store(y + j, gv_mul(gv_mul(gv_load(x + j), r), gv_load(gain + j)));
 }
 
+/* y = (x - mean(x)) / sqrt(variance + eps) * gain. The variance is the mean square of x - mean(x).
+ * `width` need not be a multiple of 16; the rest of the last vector counts as 0. */
+GV_KERNEL void GV(layer_norm)(float *y, const float *x, const float *gain, int width, float eps) {
+    float last[16];
+    int whole = width / 16 * 16;
+    size_t rest = (size_t)(width - whole) * 4;
+    memset(last, 0, sizeof last);
+    if (rest) memcpy(last, x + whole, rest);
+    gv sum = gv_load(last), squares = gv_set(0);
+    for (int j = 0; j < whole; j += 16) sum = gv_add(gv_load(x + j), sum);
+    gv mean = gv_set(gv_sum(sum) / (float)width);
+    gv_store(last, gv_sub(gv_load(last), mean));
+    memset((char *)last + rest, 0, sizeof last - rest);
+    for (int j = 0; j < whole; j += 16) {
+        gv a = gv_sub(gv_load(x + j), mean);
+        squares = gv_fma(a, a, squares);
+        gv_store(y + j, a);
+    }
+    squares = gv_fma(gv_load(last), gv_load(last), squares);
+    gv r = gv_set(1 / sqrtf(gv_sum(squares) / (float)width + eps)), one = gv_set(1);
+    for (int j = 0; j < whole; j += 16)
+        gv_store(y + j, gv_mul(gv_mul(gv_load(y + j), r), gain ? gv_load(gain + j) : one));
+    gv_store(last, gv_mul(gv_mul(gv_load(last), r), gain ? gv_load(gain + whole) : one));
+    if (rest) memcpy(y + whole, last, rest);
+}
+
 /* ---- quantising activations ------------------------------------------------------------------
  * For each group: scale = max|x| / 127, q = x / scale rounded to the nearest integer, and to the
  * even one of two. As in GV(reduce), adding 1.5 2^23 does the rounding. */
@@ -7824,6 +9421,60 @@ GV_KERNEL void GV(rglru_row)(float *h, float *y, const float *i, const float *r,
         gv_store(h + j, x);
         gv_store(y + j, gv_mul(gv_load(y + j), x));
     }
+}
+
+/* ---- states that are matrices --------------------------------------------------------------- */
+
+/* HGRN2's gates: q = silu(zq) scale, f = lower + range sigmoid(zf), k = range sigmoid(-zf). Both
+ * sigmoids are of one e = e^-|zf|: 1 / (1 + e) and e / (1 + e). */
+GV_KERNEL void GV(gates)(float *q, float *f, float *k, const float *lower, const float *range,
+                         float scale, int64_t n) {
+    for (int64_t j = 0; j < n; j += 16) {
+        gv zq = gv_load(q + j), zf = gv_load(f + j), share = gv_load(range + j), zero = gv_set(0);
+        gv e = GV(exp)(gv_less(zf, zero, zf, GV(neg)(zf)));
+        gv large = gv_div(gv_set(1), gv_add(gv_set(1), e)), small = gv_mul(e, large);
+        gv_store(q + j, gv_mul(gv_mul(zq, GV(sigmoid)(zq)), gv_set(scale)));
+        gv_store(f + j, gv_fma(share, gv_less(zf, zero, small, large), gv_load(lower + j)));
+        gv_store(k + j, gv_mul(share, gv_less(zf, zero, large, small)));
+    }
+}
+
+/* For each row, with d ascending: S[d][e] = f[d] S[d][e] + k[d] v[e] and o[e] += q[d] S[d][e]. S
+ * goes by once for `rows` rows, a constant at every call, whose o is in registers. Two rows hide
+ * the latency of their sums. More rows, or blocks of S in registers for all rows, were not faster:
+ * q, k and f of rows that are a power of two apart meet in the same lines of the first cache. */
+#define GRF_OUTER_ROWS 2
+
+GV_INLINE void GV(outer_rows)(const int rows, const grf_outer *a, int row) {
+    const float *q = a->q + row * a->q_stride, *k = a->k + row * a->k_stride;
+    const float *f = a->f + row * a->f_stride, *v = a->v + row * GRF_TILE;
+    float *s = a->state, *o = a->o + row * GRF_TILE;
+    gv low[GRF_OUTER_ROWS], high[GRF_OUTER_ROWS];           /* of o: columns 0 to 15, 16 to 31 */
+    GRF_UNROLL for (int m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
+    for (int d = 0; d < a->keys; d++, s += GRF_TILE) {
+        gv s0 = gv_load(s), s1 = gv_load(s + 16);
+        GRF_UNROLL for (int m = 0; m < rows; m++) {
+            gv qm = gv_set(q[m * a->q_stride + d]), km = gv_set(k[m * a->k_stride + d]);
+            gv fm = gv_set(f[m * a->f_stride + d]);
+            s0 = gv_fma(fm, s0, gv_mul(km, gv_load(v + m * GRF_TILE)));
+            s1 = gv_fma(fm, s1, gv_mul(km, gv_load(v + m * GRF_TILE + 16)));
+            low[m] = gv_fma(qm, s0, low[m]);
+            high[m] = gv_fma(qm, s1, high[m]);
+        }
+        gv_store(s, s0);
+        gv_store(s + 16, s1);
+    }
+    GRF_UNROLL for (int m = 0; m < rows; m++) {
+        gv_store(o + m * GRF_TILE, low[m]);
+        gv_store(o + m * GRF_TILE + 16, high[m]);
+    }
+}
+
+GV_KERNEL void GV(outer)(const grf_outer *a) {
+    int row = 0;
+    for (; row + GRF_OUTER_ROWS <= a->rows; row += GRF_OUTER_ROWS)
+        GV(outer_rows)(GRF_OUTER_ROWS, a, row);
+    for (; row < a->rows; row++) GV(outer_rows)(1, a, row);
 }
 
 /* ---- attention ------------------------------------------------------------------------------ */
@@ -8196,6 +9847,7 @@ GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, c
 #undef GV_FETCH_BLOCK
 #undef GV_FMAF
 #undef GV_MATRIX_ROWS
+#undef GRF_OUTER_ROWS
 
 #endif /* GRF_ISA */
 

@@ -1,9 +1,11 @@
 /* crowd.c - thirty-two characters think at once, and each weight is read once for all of them.
  *
  *     cc -O2 -fopenmp examples/crowd.c -lm -o crowd && ./crowd examples/models/storyteller.gguf
+ *     ./crowd examples/models/storyteller.gguf examples/personas/wolf.persona ...
  *
- * What all of them know is read once; memcpy makes a crowd of that mind. They hear their own names
- * and answer, all in one griffin_run a word. Then each of them does so again alone: same bits. */
+ * What all of them know is read once, in each persona that is named; memcpy makes a crowd of these
+ * minds. They hear their own names and answer, all in one griffin_run a word. Then each of them
+ * does so again alone: same bits. */
 
 #define GRIFFIN_IMPLEMENTATION
 #include "../griffin.h"
@@ -58,15 +60,31 @@ static griffin_context *new_context(int states, void **memory) {
     return context;
 }
 
-/* Minds that know what `common` knows, and are about to hear who they are. */
-static mind *new_crowd(const griffin_state *common) {
+/* A state that has read what all know; it begins in the persona of a file, or fresh. */
+static griffin_state *new_common(griffin_context *context, const char *persona) {
+    griffin_state *state = allocate(griffin_state_size(model));
+    int32_t tokens[MOST];
+    int count = griffin_encode(model, NULL, knowledge, strlen(knowledge), tokens, MOST);
+    FILE *file = persona ? fopen(persona, "rb") : NULL;
+    if (persona) {
+        static char saved[1 << 20];
+        size_t size = file ? fread(saved, 1, sizeof saved, file) : 0;
+        check(griffin_load(model, state, NULL, NULL, saved, size), persona);
+    }
+    if (file) fclose(file);
+    check(griffin_prefill(context, state, tokens, check(count, knowledge), NULL), "prefill");
+    return state;
+}
+
+/* Minds that know what the commons know, and are about to hear who they are. */
+static mind *new_crowd(griffin_state *const *commons, int count) {
     const griffin_encoding onward = { .continues = 1 };
     mind *crowd = allocate(CROWD * sizeof *crowd);
     char text[64];
     for (int i = 0; i < CROWD; i++) {
         mind *m = &crowd[i];
         m->state = allocate(griffin_state_size(model));
-        memcpy(m->state, common, griffin_state_size(model));
+        memcpy(m->state, commons[i % count], griffin_state_size(model));
         m->logits = allocate((size_t)griffin_get_info(model)->config.vocab * sizeof(float));
         m->sampler = (griffin_sampler){ .seed = (uint64_t)i, .temperature = 0.7f, .top_p = 0.9f };
         snprintf(text, sizeof text, "\"I,\" said the %s, \"", names[i]);
@@ -111,16 +129,14 @@ static double seconds(void) {
 
 int main(int argc, char **argv) {
     const char *path = argc > 1 ? argv[1] : "examples/models/storyteller.gguf";
+    int count = argc > 2 ? argc - 2 : 1, same = 1;
+    griffin_state **commons = allocate((size_t)count * sizeof *commons);
     void *memory[2];
-    int32_t tokens[MOST];
-    int same = 1;
 
     check(griffin_open_file(&model, path, NULL), path);
     griffin_context *many = new_context(CROWD, &memory[0]), *one = new_context(1, &memory[1]);
-    griffin_state *common = allocate(griffin_state_size(model));
-    int count = griffin_encode(model, NULL, knowledge, strlen(knowledge), tokens, MOST);
-    check(griffin_prefill(one, common, tokens, check(count, knowledge), NULL), "prefill");
-    mind *together = new_crowd(common), *alone = new_crowd(common);
+    for (int i = 0; i < count; i++) commons[i] = new_common(one, argc > 2 ? argv[2 + i] : NULL);
+    mind *together = new_crowd(commons, count), *alone = new_crowd(commons, count);
 
     double start = seconds();
     talk(many, together, CROWD);
@@ -138,7 +154,8 @@ int main(int argc, char **argv) {
                           : "Alone they are DIFFERENT.");
     fprintf(stderr, "%d tokens: %.0f ms together, %.0f ms one at a time\n", CROWD * WORDS,
             (middle - start) * 1e3, (end - middle) * 1e3);
-    free_crowd(together); free_crowd(alone); free(common); free(memory[0]); free(memory[1]);
+    for (int i = 0; i < count; i++) free(commons[i]);
+    free_crowd(together); free_crowd(alone); free(commons); free(memory[0]); free(memory[1]);
     griffin_close(model);
     return !same;
 }

@@ -7,6 +7,7 @@
 #     platforms        other processors and systems: tests/platforms.sh has the table
 #     windows-stack    functions align the stack for wide vectors there
 #     web-test         the page in a browser
+#     love-test        three characters in LÖVE, on a screen that nobody sees
 #     tests-elsewhere  the tests unoptimised, and by clang with all it can do
 #     sanitizers       the tests under clang's sanitizers
 #     valgrind         uninitialised memory in the readers and the network
@@ -14,9 +15,10 @@
 #     spills           sums of the kernels stay in registers
 #     fuzz             each fuzzer for $(SECONDS) seconds
 #     sizes            not a check: bytes of the compiled library
+#     real-model       not in check-all: fetches a model that others have trained, and talks to it
 
-check-all: sanitizers platforms tests-elsewhere same-bits fuzz valgrind web-test lint spills \
-           windows-stack symbols headers-clang
+check-all: sanitizers platforms tests-elsewhere same-bits fuzz valgrind web-test love-test lint \
+           spills windows-stack symbols headers-clang
 
 # ---- the library, compiled in other ways -------------------------------------------------------
 # COMPILER-STANDARD-OPTIMISATION; warnings are errors. Each must give the bits that
@@ -109,6 +111,21 @@ web-test: web build/web_native
 build/web_native: tests/web_native.c examples/web/web.c griffin.h
 	$(CC) $(STANDARD) -O1 $(WARNINGS) $< -lm -o $@
 
+# Three characters in LÖVE, under Xvfb, against the library on this machine.
+love-test: love-files build/love_native
+	@sh tests/love.sh build/love build/love_native 150
+
+build/love_native: tests/love_native.c griffin.h
+	$(CC) $(STANDARD) -O1 $(WARNINGS) $< -lm -o $@
+
+# ---- a real model ------------------------------------------------------------------------------
+
+real-model: build/griffin $(BUILD)/tests/real_model
+	@sh tests/real_model.sh
+
+$(BUILD)/tests/real_model: $(BUILD)/tests/real_model.o $(LIBRARY)
+	$(CC) $(CFLAGS) $(OPENMP) $^ -lm -o $@
+
 # ---- the tests once more -----------------------------------------------------------------------
 # Each of these has a build of its own, in build/NAME.
 
@@ -181,5 +198,6 @@ $(BUILD)/tests/fuzz_%.fuzzed: $(BUILD)/tests/fuzz_% FORCE
 	    || { tail -n 40 $<.log; exit 1; }
 
 .PHONY: check-all same-bits headers-clang symbols spills sizes platforms \
-        $(PLATFORMS:%=platform-%) windows-stack web-test tests-elsewhere test-gcc-O0 \
-        test-clang-O3 sanitizers test-asan test-ubsan test-tsan valgrind lint fuzz run-fuzzers
+        $(PLATFORMS:%=platform-%) windows-stack web-test love-test tests-elsewhere test-gcc-O0 \
+        test-clang-O3 sanitizers test-asan test-ubsan test-tsan valgrind lint fuzz run-fuzzers \
+        real-model

@@ -9,16 +9,37 @@
 #include "griffin.h"
 #include "test.h"
 
-static griffin_model *models[7];
+enum { MODELS = 10 };
+
+static griffin_model *models[MODELS];
+
+/* The file with another value of "tokenizer.ggml.pre", which is "default". */
+static unsigned char *with_split(unsigned char *data, size_t *size, const char *split) {
+    size_t n = strlen(split), at = 8;
+    unsigned char *edited = (unsigned char *)malloc(*size + n);
+    while (at + 7 < *size && memcmp(data + at, "default", 7) != 0) at++;
+    if (at + 7 == *size) abort();
+    memcpy(edited, data, at);
+    edited[at - 8] = (unsigned char)n;
+    memcpy(edited + at, split, n);
+    memcpy(edited + at + n, data + at + 7, *size - at - 7);
+    free(data);
+    *size += n - 7;
+    return edited;
+}
 
 static void open_all(void) {
-    static const char *names[] = { "gemma_like", "llama_like", "tiny300", "unused", "nfkc",
-                                   "gemma_like_merges", "byte_level" };
+    static const struct { const char *name, *split; } files[MODELS] = {
+        { "gemma_like", NULL }, { "llama_like", NULL }, { "tiny300", NULL }, { "unused", NULL },
+        { "nfkc", NULL }, { "gemma_like_merges", NULL }, { "byte_level", NULL },
+        { "byte_level", "smollm" }, { "byte_level", "llama-bpe" }, { "byte_level", "qwen2" }
+    };
     char path[100];
     size_t size, i;
-    for (i = 0; i < 7; i++) {
-        snprintf(path, sizeof path, "tests/data/tokenizer/%s.gguf", names[i]);
-        const unsigned char *data = test_read(path, &size);
+    for (i = 0; i < MODELS; i++) {
+        snprintf(path, sizeof path, "tests/data/tokenizer/%s.gguf", files[i].name);
+        unsigned char *data = test_read(path, &size);
+        if (data && files[i].split) data = with_split(data, &size, files[i].split);
         griffin_options options;
         memset(&options, 0, sizeof options);
         options.directory_only = 1;
@@ -36,12 +57,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     int i, n, written, length = 0;
     if (!models[0]) open_all();
     if (size == 0 || size > 2048) return 0;
-    const griffin_model *m = models[data[0] % 7];
+    const griffin_model *m = models[data[0] % MODELS];
     memset(&encoding, 0, sizeof encoding);
     memset(&decoder, 0, sizeof decoder);
-    encoding.no_bos     = data[0] / 7 & 1;
-    encoding.no_special = data[0] / 14 & 1;
-    encoding.continues  = data[0] / 28 & 1;
+    encoding.no_bos     = data[0] / MODELS & 1;
+    encoding.no_special = data[0] / MODELS / 2 & 1;
+    encoding.continues  = data[0] / MODELS / 4 % 3;
     encoding.scratch_size = griffin_encode_size(m, size - 1);
     encoding.scratch = malloc(encoding.scratch_size);
     n = griffin_encode(m, &encoding, (const char *)data + 1, size - 1, tokens, 1 << 16);
@@ -53,7 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         length += written;
     }
     /* Gemma's text comes back as it was, but for U+2581 and control tokens. */
-    if (data[0] % 7 == 0 && grf_utf8_valid((const char *)data + 1, size - 1)) {
+    if (data[0] % MODELS == 0 && grf_utf8_valid((const char *)data + 1, size - 1)) {
         for (i = 1; i + 2 < (int)size && memcmp(data + i, GRF_SPACE, 3) != 0; i++) { }
         if (i + 2 < (int)size) return 0;
         if (length != (int)size - 1 || memcmp(text, data + 1, size - 1) != 0) abort();

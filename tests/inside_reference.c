@@ -234,8 +234,8 @@ static void test_deepmind(void) {
 /* ---- the formulas --------------------------------------------------------------------------- */
 
 /* Three windows of tokens, all at once and one by one. */
-static void check_formulas(const griffin_config *config, int attn_keys, const char *what) {
-    network *n = network_make(config);
+static void check_network(network *n, int attn_keys, const char *what) {
+    const griffin_config *config = &n->config;
     formulas *f = formulas_new(n, attn_keys ? attn_keys : config->window + 1);
     griffin_options options;
     griffin_model *m;
@@ -272,6 +272,10 @@ static void check_formulas(const griffin_config *config, int attn_keys, const ch
     network_free(n);
 }
 
+static void check_formulas(const griffin_config *config, int attn_keys, const char *what) {
+    check_network(network_make(config), attn_keys, what);
+}
+
 static void test_shapes(void) {
     griffin_config g = small_config(), c;
     check_formulas(&g, 0, "small");
@@ -295,6 +299,33 @@ static void test_shapes(void) {
     c = g; c.activation = GRIFFIN_GELU_ERF; check_formulas(&c, 0, "gelu");
     c = g; c.activation = GRIFFIN_SILU;     check_formulas(&c, 0, "silu");
     c = g; c.activation = GRIFFIN_RELU;     check_formulas(&c, 0, "relu");
+}
+
+static void check_kin(griffin_config c, const char *extras, const char *what) {
+    check_network(network_make_with(&c, extras), 0, what);
+}
+
+/* The options of HGRN2, SUPRA and networks of Llama's layout. */
+static void test_kin(void) {
+    griffin_config h = kin_config("hhh"), s = kin_config("sss"), a = kin_config("aaa"), c;
+    check_kin(h, "u", "HGRN2");
+    check_kin(h, "bc", "HGRN2, all options");
+    c = h; c.conv_width = 1; check_kin(c, "cu", "HGRN2, one tap");
+    c = h; c.heads = 1; c.head_dim = 48; c.mixer_eps = 0.1f;
+    check_kin(c, "", "HGRN2, one head of 48");
+    c = h; c.heads = 6; c.head_dim = 8; c.rope_dims = 0; check_kin(c, "b", "HGRN2, heads of 8");
+    check_kin(s, "u", "SUPRA");
+    c = s; c.kv_heads = 3; c.rope_dims = 0; check_kin(c, "", "SUPRA, no rotary");
+    c = s; c.layer_norm = 1; c.rope_base = 500; check_kin(c, "en", "SUPRA, LayerNorm, all options");
+    c = s; c.heads = 6; c.kv_heads = 2; c.head_dim = 8; c.rope_dims = 8; c.mixer_eps = 0.1f;
+    check_kin(c, "n", "SUPRA, heads of 8");
+    c = s; c.no_biases = 0; check_kin(c, "", "SUPRA, biases");
+    check_kin(a, "u", "Llama");
+    c = a; c.heads = 4; c.kv_heads = 2; c.qkv_bias = 1; c.rope_base = 500000;
+    check_kin(c, "", "Llama, wide heads");
+    check_kin(kin_config("hars"), "cnu", "all mixers");
+    c = kin_config("rash"); c.norm_offset = 1; c.no_biases = 0; c.layer_norm = 1;
+    check_kin(c, "bcen", "all mixers, all options");
 }
 
 /* ---- printed vectors ------------------------------------------------------------------------ */
@@ -358,5 +389,6 @@ int main(void) {
     RUN(test_deepmind);
     RUN(test_printed);
     RUN(test_shapes);
+    RUN(test_kin);
     return test_end();
 }

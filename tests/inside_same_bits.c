@@ -223,6 +223,14 @@ static int64_t run_kernel(const grf_kernels *k, int which, float limit, float *o
     case 12: k->soft_cap(out, 3.7f, n); break;
     case 13: case 14: k->finish(out, 23, a, b, which == 14, 5, which == 14 ? 23 : 16); break;
     case 15: n = 77; k->exp_shifted(out, a, -1.25f, (int)n); break;
+    case 16: case 17: n = which == 16 ? 261 : 5; k->layer_norm(out, a, b, (int)n, 1e-5f); break;
+    case 18: n = 64; k->layer_norm(out, a, NULL, (int)n, 1e-5f); break;
+    case 19:
+        n = 128;
+        memcpy(out + n, a + n, (size_t)n * 4);
+        k->gates(out, out + n, out + 2 * n, h, c, 0.125f, n);
+        n *= 3;
+        break;
     default: n = 0;
     }
     free(a); free(b); free(h); free(c);
@@ -233,10 +241,11 @@ static void test_kernels(void) {
     static const char *const names[] = {
         "quantise", "norm", "conv", "rglru", "rglru of a fresh state", "rope_angles", "rope",
         "gelu_tanh", "gelu_erf", "silu", "relu", "multiply", "soft_cap", "finish",
-        "finish by adding", "exp_shifted"
+        "finish by adding", "exp_shifted", "layer_norm", "layer_norm of few", "layer_norm without gain",
+        "gates"
     };
     static const float limits[] = { 1, 12, 200, 1e-20f, 1e20f };
-    float want[2 * KERNEL_N], got[2 * KERNEL_N];
+    float want[2 * KERNEL_N], got[2 * KERNEL_N];        /* room for 3 outputs of 128, too */
     int which, set, limit, round;
     for (which = 0; which < GRF_COUNT(names); which++)
         for (limit = 0; limit < GRF_COUNT(limits); limit++)
@@ -320,6 +329,63 @@ static void test_attend(void) {
     }
 }
 
+/* ---- the outer-product state ---- */
+
+enum { OUTER_ROWS = 9, OUTER_KEYS = 37, OUTER_STATE = OUTER_KEYS * 32 };
+
+/* The definition, in the plainest loops: decays of a row differ, or are the same for all rows. */
+static void plain_outer(const grf_outer *a) {
+    for (int t = 0; t < a->rows; t++)
+        for (int e = 0; e < 32; e++)
+            for (int d = 0; d < a->keys; d++) {
+                float *s = a->state + d * 32 + e, *o = a->o + t * 32 + e;
+                volatile float written = a->k[t * a->k_stride + d] * a->v[t * 32 + e];
+                *s = grf_fma(a->f[t * a->f_stride + d], *s, written);
+                *o = grf_fma(a->q[t * a->q_stride + d], *s, *o);
+            }
+}
+
+/* All rows as passes of at most `most`. k null: the plain loops. */
+static void outer_passes(const grf_kernels *k, const grf_outer *all, int most) {
+    grf_outer a = *all;
+    memset(a.o, 0, (size_t)a.rows * 32 * 4);
+    for (int t = 0; t < all->rows; t += a.rows) {
+        a.rows = (int)grf_min64(most, all->rows - t);
+        a.q = all->q + t * a.q_stride; a.k = all->k + t * a.k_stride;
+        a.f = all->f + t * a.f_stride; a.v = all->v + t * 32; a.o = all->o + t * 32;
+        if (k) k->outer(&a); else plain_outer(&a);
+    }
+}
+
+static void check_outer(int keys, int f_stride) {
+    static float state[OUTER_STATE], want[OUTER_STATE], o[OUTER_ROWS * 32], want_o[OUTER_ROWS * 32];
+    float *random = random_floats(OUTER_ROWS * 4 * 64, 1), *start = random_floats(OUTER_STATE, 1);
+    grf_outer a;
+    a.q = random; a.q_stride = 64;
+    a.k = random + OUTER_ROWS * 64; a.k_stride = 50;
+    a.f = random + OUTER_ROWS * 128; a.f_stride = f_stride;
+    a.v = random + OUTER_ROWS * 192;
+    a.keys = keys; a.rows = OUTER_ROWS;
+    memcpy(want, start, sizeof want);
+    a.state = want; a.o = want_o;
+    outer_passes(NULL, &a, OUTER_ROWS);
+    a.state = state; a.o = o;
+    for (int set = 0; set < n_sets; set++)
+        for (int most = 1; most <= OUTER_ROWS; most++) {
+            memcpy(state, start, sizeof state);
+            outer_passes(sets[set], &a, most);
+            CHECK(memcmp(state, want, (size_t)keys * 32 * 4) == 0
+                  && memcmp(o, want_o, sizeof o) == 0, "%s, %d keys, passes of %d",
+                  sets[set]->name, keys, most);
+        }
+    free(random); free(start);
+}
+
+static void test_outer(void) {
+    static const int keys[] = { 1, 4, 8, 15, 16, 37 };
+    for (int i = 0; i < GRF_COUNT(keys); i++) { check_outer(keys[i], 0); check_outer(keys[i], 40); }
+}
+
 /* ---- whole models --------------------------------------------------------------------------- */
 
 static griffin_model *open_for(const golden *g, const char *type, griffin_cpu cpu) {
@@ -355,7 +421,7 @@ static void check_sets(const golden *g, const char *type) {
 
 static void test_sets(void) {
     int i, type;
-    for (i = 0; i < GOLDENS; i++)
+    for (i = 0; i < ALL_GOLDENS; i++)
         for (type = 0; type < TYPES; type++) {
             golden g = golden_read(i);
             check_sets(&g, golden_types[type]);
@@ -372,7 +438,7 @@ typedef struct crowd {
     golden g;
     int V, from[CROWD], to[CROWD];
     griffin_state *state[CROWD];
-    float *logits[CROWD];                   /* [64][V] */
+    float *logits[CROWD];                   /* [tokens][V] */
 } crowd;
 
 /* Everyone has a past of another length, so that the call starts amid windows. */
@@ -463,8 +529,8 @@ static void check_units(int model, const char *type, const crowd *alone) {
 
 static void test_company(void) {
     int model, type, i;
-    for (model = 0; model < GOLDENS - 1; model++)
-        for (type = 0; type < TYPES; type += 3) {           /* f32 and q8_0 */
+    for (model = 0; model < ALL_GOLDENS; model++)
+        for (type = 0; type < TYPES && model != GOLDENS - 1; type += 3) {   /* f32 and q8_0 */
             crowd alone = crowd_new(model, golden_types[type]);
             griffin_context *c = new_context(alone.m, 0, 0);
             for (i = 0; i < CROWD; i++)
@@ -483,6 +549,7 @@ int main(void) {
     RUN(test_extremes);
     RUN(test_kernels);
     RUN(test_attend);
+    RUN(test_outer);
     RUN(test_sets);
     RUN(test_company);
     return test_end();

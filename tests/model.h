@@ -78,7 +78,7 @@ static inline uint64_t checksum(const void *data, size_t size) {
 
 /* ---- the reference models: tests/data/NAME, converted to build/data/NAME[.TYPE].gguf -------- */
 
-#define MOST_TOKENS 64
+#define MOST_TOKENS 256
 
 typedef struct golden {
     const char *name, *model;               /* folder of the arrays; of the model */
@@ -90,9 +90,14 @@ typedef struct golden {
 static const char *const golden_names[][2] = {
     { "griffin-tiny", "griffin-tiny" }, { "hawk-tiny", "hawk-tiny" },
     { "griffin-paper-tiny", "griffin-paper-tiny" }, { "rgemma-bf16", "rgemma-bf16" },
-    { "attn-only-tiny", "attn-only-tiny" }, { "griffin-tiny-segments", "griffin-tiny" }
+    { "attn-only-tiny", "attn-only-tiny" }, { "griffin-tiny-segments", "griffin-tiny" },
+    { "hgrn2-tiny", "hgrn2-tiny" }, { "hgrn2-long", "hgrn2-long" },
+    { "hgrn2-legacy", "hgrn2-legacy" }, { "hgrn2-nofloor", "hgrn2-nofloor" },
+    { "supra-tiny", "supra-tiny" }, { "supra-tiny-mha", "supra-tiny-mha" },
+    { "supra-tiny-gqa", "supra-tiny-gqa" }, { "supra-openlm", "supra-openlm" }
 };
-#define GOLDENS COUNT(golden_names)
+#define GOLDENS     6                       /* DeepMind's, the last in several documents; */
+#define ALL_GOLDENS COUNT(golden_names)     /* then those of the kin */
 
 static const char *const golden_types[] = {             /* null: f32 */
     NULL, "f16", "bf16", "q8_0", "q4_0", "q6_0"
@@ -122,7 +127,7 @@ static inline golden golden_read(int index) {
     g.model = golden_names[index][1];
     snprintf(path, sizeof path, "tests/data/%s/tokens.json", g.name);
     json = test_read(path, &size);
-    if (json) g.count = read_list((char *)json, "\"tokens\"", g.tokens);
+    if (json) g.count = read_list((char *)json, *json == '[' ? "[" : "\"tokens\"", g.tokens);
     if (json) read_list((char *)json, "\"segment_pos\"", g.position);
     free(json);
     CHECK(g.count > 0, "%s", path);
@@ -321,47 +326,77 @@ static inline unsigned char *gguf_finish(gguf *g, size_t *size) {
 /* ---- networks with weights from a formula --------------------------------------------------- */
 
 /* Each tensor has a short name, from which its values follow, and that of the file. Letters of the
- * shape are those of the configuration; n = E / B, g = G head_dim; c marks taps, which the file has
- * as [E, 1, K]. Kinds: 'r' and 'a' of such a layer, 'q' of attention with biases, 'l' of every
- * layer, '1' once. */
-static const struct { const char *name, *file, *shape; char kind; } network_tensors[] = {
-    { "embed.weight",       "embed_tokens.weight",       "VD", '1' },
-    { "final_norm.weight",  "final_norm.weight",         "D",  '1' },
-    { "norm1.weight",       "temporal_pre_norm.weight",  "D",  'l' },
-    { "norm2.weight",       "channel_pre_norm.weight",   "D",  'l' },
-    { "rec.x.weight",       "temporal_block.linear_x.weight",   "ED", 'r' },
-    { "rec.x.bias",         "temporal_block.linear_x.bias",     "E",  'r' },
-    { "rec.y.weight",       "temporal_block.linear_y.weight",   "ED", 'r' },
-    { "rec.y.bias",         "temporal_block.linear_y.bias",     "E",  'r' },
-    { "rec.out.weight",     "temporal_block.linear_out.weight", "DE", 'r' },
-    { "rec.out.bias",       "temporal_block.linear_out.bias",   "D",  'r' },
-    { "rec.conv.weight",    "temporal_block.conv_1d.weight",    "cKE", 'r' },
-    { "rec.conv.bias",      "temporal_block.conv_1d.bias",      "E",  'r' },
-    { "rec.gate_x.weight",  "temporal_block.rg_lru.input_gate_weight",     "Bnn", 'r' },
-    { "rec.gate_x.bias",    "temporal_block.rg_lru.input_gate_bias",       "Bn",  'r' },
-    { "rec.gate_a.weight",  "temporal_block.rg_lru.recurrent_gate_weight", "Bnn", 'r' },
-    { "rec.gate_a.bias",    "temporal_block.rg_lru.recurrent_gate_bias",   "Bn",  'r' },
-    { "rec.a_param",        "temporal_block.rg_lru.recurrent_param",       "E",   'r' },
-    { "attn.q.weight",      "temporal_block.q_proj.weight", "DD", 'a' },
-    { "attn.k.weight",      "temporal_block.k_proj.weight", "gD", 'a' },
-    { "attn.v.weight",      "temporal_block.v_proj.weight", "gD", 'a' },
-    { "attn.o.weight",      "temporal_block.o_proj.weight", "DD", 'a' },
-    { "attn.o.bias",        "temporal_block.o_proj.bias",   "D",  'a' },
-    { "attn.q.bias",        "temporal_block.q_proj.bias",   "D",  'q' },
-    { "attn.k.bias",        "temporal_block.k_proj.bias",   "g",  'q' },
-    { "attn.v.bias",        "temporal_block.v_proj.bias",   "g",  'q' },
-    { "mlp.gate.weight",    "mlp_block.gate_proj.weight",   "FD", 'l' },
-    { "mlp.gate.bias",      "mlp_block.gate_proj.bias",     "F",  'l' },
-    { "mlp.up.weight",      "mlp_block.up_proj.weight",     "FD", 'l' },
-    { "mlp.up.bias",        "mlp_block.up_proj.bias",       "F",  'l' },
-    { "mlp.down.weight",    "mlp_block.down_proj.weight",   "DF", 'l' },
-    { "mlp.down.bias",      "mlp_block.down_proj.bias",     "D",  'l' }
+ * shape are those of the configuration; n = E / B, g = G head_dim, A = H head_dim; c marks taps,
+ * which the file has as [E, 1, K], t those of a short convolution, [A, K]. Kinds: the letter of a
+ * mixer, 'l' of every layer, '1' once. `only` says which networks have it: 'B' those with biases,
+ * 'q' with qkv_bias, 'l' with LayerNorm; other letters stand in network_make_with's `extras`. */
+static const struct { const char *name, *file, *shape; char kind, only; } network_tensors[] = {
+    { "embed.weight",       "embed_tokens.weight",       "VD", '1', 0 },
+    { "embed_norm.weight",  "embed_norm.weight",         "D",  '1', 'e' },
+    { "head.weight",        "lm_head.weight",            "VD", '1', 'u' },
+    { "final_norm.weight",  "final_norm.weight",         "D",  '1', 0 },
+    { "final_norm.bias",    "final_norm.bias",           "D",  '1', 'l' },
+    { "norm1.weight",       "temporal_pre_norm.weight",  "D",  'l', 0 },
+    { "norm1.bias",         "temporal_pre_norm.bias",    "D",  'l', 'l' },
+    { "norm2.weight",       "channel_pre_norm.weight",   "D",  'l', 0 },
+    { "norm2.bias",         "channel_pre_norm.bias",     "D",  'l', 'l' },
+    { "rec.x.weight",       "temporal_block.linear_x.weight",   "ED", 'r', 0 },
+    { "rec.x.bias",         "temporal_block.linear_x.bias",     "E",  'r', 'B' },
+    { "rec.y.weight",       "temporal_block.linear_y.weight",   "ED", 'r', 0 },
+    { "rec.y.bias",         "temporal_block.linear_y.bias",     "E",  'r', 'B' },
+    { "rec.out.weight",     "temporal_block.linear_out.weight", "DE", 'r', 0 },
+    { "rec.out.bias",       "temporal_block.linear_out.bias",   "D",  'r', 'B' },
+    { "rec.conv.weight",    "temporal_block.conv_1d.weight",    "cKE", 'r', 0 },
+    { "rec.conv.bias",      "temporal_block.conv_1d.bias",      "E",  'r', 0 },
+    { "rec.gate_x.weight",  "temporal_block.rg_lru.input_gate_weight",     "Bnn", 'r', 0 },
+    { "rec.gate_x.bias",    "temporal_block.rg_lru.input_gate_bias",       "Bn",  'r', 0 },
+    { "rec.gate_a.weight",  "temporal_block.rg_lru.recurrent_gate_weight", "Bnn", 'r', 0 },
+    { "rec.gate_a.bias",    "temporal_block.rg_lru.recurrent_gate_bias",   "Bn",  'r', 0 },
+    { "rec.a_param",        "temporal_block.rg_lru.recurrent_param",       "E",   'r', 0 },
+    { "attn.q.weight",      "temporal_block.q_proj.weight", "AD", 'a', 0 },
+    { "attn.k.weight",      "temporal_block.k_proj.weight", "gD", 'a', 0 },
+    { "attn.v.weight",      "temporal_block.v_proj.weight", "gD", 'a', 0 },
+    { "attn.o.weight",      "temporal_block.o_proj.weight", "DA", 'a', 0 },
+    { "attn.o.bias",        "temporal_block.o_proj.bias",   "D",  'a', 'B' },
+    { "attn.q.bias",        "temporal_block.q_proj.bias",   "A",  'a', 'q' },
+    { "attn.k.bias",        "temporal_block.k_proj.bias",   "g",  'a', 'q' },
+    { "attn.v.bias",        "temporal_block.v_proj.bias",   "g",  'a', 'q' },
+    { "h.q.weight",         "temporal_block.q_proj.weight", "AD", 'h', 0 },
+    { "h.f.weight",         "temporal_block.f_proj.weight", "AD", 'h', 0 },
+    { "h.v.weight",         "temporal_block.v_proj.weight", "AD", 'h', 0 },
+    { "h.o.weight",         "temporal_block.o_proj.weight", "DA", 'h', 0 },
+    { "h.o.bias",           "temporal_block.o_proj.bias",   "D",  'h', 'B' },
+    { "h.floor",            "temporal_block.lower_bound",   "A",  'h', 0 },
+    { "h.range",            "temporal_block.gate_range",    "A",  'h', 0 },
+    { "h.norm.weight",      "temporal_block.group_norm.weight", "A", 'h', 0 },
+    { "h.norm.bias",        "temporal_block.group_norm.bias",   "A", 'h', 'b' },
+    { "h.q.conv.weight",    "temporal_block.q_conv.weight", "tKA", 'h', 'c' },
+    { "h.f.conv.weight",    "temporal_block.f_conv.weight", "tKA", 'h', 'c' },
+    { "h.v.conv.weight",    "temporal_block.v_conv.weight", "tKA", 'h', 'c' },
+    { "h.v.conv.bias",      "temporal_block.v_conv.bias",   "A",   'h', 'c' },
+    { "s.q.weight",         "temporal_block.q_proj.weight", "AD", 's', 0 },
+    { "s.q.bias",           "temporal_block.q_proj.bias",   "A",  's', 0 },
+    { "s.k.weight",         "temporal_block.k_proj.weight", "gD", 's', 0 },
+    { "s.k.bias",           "temporal_block.k_proj.bias",   "g",  's', 0 },
+    { "s.v.weight",         "temporal_block.v_proj.weight", "gD", 's', 0 },
+    { "s.o.weight",         "temporal_block.o_proj.weight", "DA", 's', 0 },
+    { "s.o.bias",           "temporal_block.o_proj.bias",   "D",  's', 'B' },
+    { "s.decay",            "temporal_block.decay",         "H",  's', 0 },
+    { "s.q.norm.weight",    "temporal_block.q_norm.weight", "A",  's', 'n' },
+    { "s.k.norm.weight",    "temporal_block.k_norm.weight", "A",  's', 'n' },
+    { "s.k.norm.bias",      "temporal_block.k_norm.bias",   "A",  's', 'n' },
+    { "mlp.gate.weight",    "mlp_block.gate_proj.weight",   "FD", 'l', 0 },
+    { "mlp.gate.bias",      "mlp_block.gate_proj.bias",     "F",  'l', 'B' },
+    { "mlp.up.weight",      "mlp_block.up_proj.weight",     "FD", 'l', 0 },
+    { "mlp.up.bias",        "mlp_block.up_proj.bias",       "F",  'l', 'B' },
+    { "mlp.down.weight",    "mlp_block.down_proj.weight",   "DF", 'l', 0 },
+    { "mlp.down.bias",      "mlp_block.down_proj.bias",     "D",  'l', 'B' }
 };
 
 typedef struct tensor {
     char   name[64], file[64];              /* file: "model." and the name in a file of rows */
     char   stored[80];                      /* the name in a file that the library reads */
-    int    sizes[4], rank, taps;            /* row-major, as the formula fills them */
+    int    sizes[4], rank, taps;            /* row-major, as the formula fills them; taps: 'c', 't' */
     int    tiled;                           /* a matrix: stored in tiles as NAME.f32 */
     long   count;
     float *values;
@@ -383,13 +418,15 @@ static inline int network_size(const griffin_config *c, char letter) {
     case 'B': return c->gate_blocks;
     case 'n': return c->lru_width / c->gate_blocks;
     case 'g': return c->kv_heads * c->head_dim;
+    case 'A': return c->heads * c->head_dim;
+    case 'H': return c->heads;
     default:  return c->conv_width;
     }
 }
 
 /* s = FNV-1a of the name; for each element s = 1664525 s + 1013904223, and the value is offset +
  * (2 s / 2^32 - 1) amplitude, of s the upper 24 bits. */
-static inline void fill_by_formula(tensor *t) {
+static inline void fill_by_formula(tensor *t, double norm_offset) {
     double offset = 0, amplitude = sqrt(3.0 / t->sizes[t->rank - 1]);       /* of matrices */
     const char *p;
     uint32_t s = 2166136261u;
@@ -397,6 +434,9 @@ static inline void fill_by_formula(tensor *t) {
     for (p = t->name; *p; p++) s = (s ^ (unsigned char)*p) * 16777619u;
     if (strstr(t->name, ".bias")) amplitude = 0.1;
     if (strstr(t->name, "norm")) amplitude = 0.2;
+    if (strstr(t->name, "norm") && strstr(t->name, ".weight")) offset = 1 - norm_offset;
+    if (strstr(t->name, "h.floor") || strstr(t->name, "h.range")) { amplitude = 0.3; offset = 0.35; }
+    if (strstr(t->name, "s.decay")) { amplitude = 0.1; offset = 0.9; }
     if (strstr(t->name, "conv.weight")) amplitude = 0.5;
     if (strstr(t->name, "a_param")) { amplitude = 2.5; offset = -4.5; }
     for (i = 0; i < t->count; i++) {
@@ -413,30 +453,45 @@ static inline void network_add(network *n, int kind, int layer) {
     if (layer >= 0) snprintf(prefix, sizeof prefix, "layers.%d.", layer);
     snprintf(t->name, sizeof t->name, "%s%s", prefix, name);
     snprintf(t->file, sizeof t->file, "model.%s%s", prefix, network_tensors[kind].file);
-    t->taps = *shape == 'c';
+    t->taps = *shape == 'c' || *shape == 't' ? *shape : 0;
     t->count = 1;
-    for (shape += t->taps; *shape; shape++)
+    for (shape += t->taps != 0; *shape; shape++)
         t->count *= t->sizes[t->rank++] = network_size(&n->config, *shape);
     t->tiled = t->rank > 1 && !t->taps && strstr(t->name, ".weight");
     snprintf(t->stored, sizeof t->stored, "%s%s", t->file + strlen("model."),
              t->tiled ? ".f32" : "");
     t->values = (float *)malloc((size_t)t->count * sizeof *t->values);
-    fill_by_formula(t);
+    fill_by_formula(t, n->config.norm_offset);
 }
 
-static inline network *network_make(const griffin_config *config) {
+static inline int network_wants(const griffin_config *c, char only, const char *extras) {
+    switch (only) {
+    case 0:   return 1;
+    case 'B': return !c->no_biases;
+    case 'q': return c->qkv_bias;
+    case 'l': return c->layer_norm;
+    default:  return strchr(extras, only) != NULL;
+    }
+}
+
+/* Extras: 'e' a norm of the embedding, 'u' a head of its own, 'b' a bias in the norm and 'c' short
+ * convolutions of HGRN2, 'n' norms of SUPRA's q and k. */
+static inline network *network_make_with(const griffin_config *config, const char *extras) {
     network *n = (network *)calloc(1, sizeof *n);
     int kind, layer, types = (int)(sizeof network_tensors / sizeof network_tensors[0]);
     n->config = *config;
     for (kind = 0; kind < types; kind++) {
         char which = network_tensors[kind].kind;
+        if (!network_wants(config, network_tensors[kind].only, extras)) continue;
         if (which == '1') network_add(n, kind, -1);
         for (layer = 0; layer < config->layers && which != '1'; layer++)
-            if (which == 'l' || which == config->blocks[layer]
-                || (which == 'q' && config->qkv_bias && config->blocks[layer] == 'a'))
-                network_add(n, kind, layer);
+            if (which == 'l' || which == config->blocks[layer]) network_add(n, kind, layer);
     }
     return n;
+}
+
+static inline network *network_make(const griffin_config *config) {
+    return network_make_with(config, "");
 }
 
 static inline void network_free(network *n) {
@@ -470,20 +525,24 @@ static inline void network_write_config(const griffin_config *c, gguf *g) {
     gguf_float(g, "griffin.norm_weight_offset", c->norm_offset);
     if (gguf_key(g, "griffin.attention.qkv_bias", GGUF_BOOL))
         put(&g->pairs, c->qkv_bias ? "\1" : "\0", 1);
+    if (gguf_key(g, "griffin.no_biases", GGUF_BOOL)) put(&g->pairs, c->no_biases ? "\1" : "\0", 1);
+    if (gguf_key(g, "griffin.layer_norm", GGUF_BOOL)) put(&g->pairs, c->layer_norm ? "\1" : "\0", 1);
+    gguf_float(g, "griffin.mixer_norm_epsilon", c->mixer_eps);
     gguf_text(g, "griffin.hidden_activation", activations[c->activation]);
     if (!gguf_array(g, "griffin.block_types", GGUF_STRING, c->layers)) return;
     for (i = 0; i < c->layers; i++)
-        put_text(&g->pairs, c->blocks[i] == 'a' ? "attention" : "recurrent");
+        put_text(&g->pairs, c->blocks[i] == 'a' ? "attention" : c->blocks[i] == 'h' ? "hgrn2"
+                            : c->blocks[i] == 's' ? "supra" : "recurrent");
 }
 
-/* [K][E] to [E, 1, K] */
+/* [K][E] to [E, 1, K], or [E, K] */
 static inline void write_taps(gguf *g, const tensor *t) {
     int K = t->sizes[0], E = t->sizes[1], e, k, sizes[3];
     float *turned = (float *)malloc((size_t)t->count * sizeof *turned);
-    sizes[0] = E; sizes[1] = 1; sizes[2] = K;
+    sizes[0] = E; sizes[1] = t->taps == 'c' ? 1 : K; sizes[2] = K;
     for (e = 0; e < E; e++)
         for (k = 0; k < K; k++) turned[e * K + k] = t->values[k * E + e];
-    gguf_tensor(g, t->stored, sizes, 3, turned);
+    gguf_tensor(g, t->stored, sizes, t->taps == 'c' ? 3 : 2, turned);
     free(turned);
 }
 
@@ -525,6 +584,33 @@ static inline griffin_config small_config(void) {
     c.eps = 1e-6f; c.norm_offset = 1; c.embedding_scale = 4.90625f; c.soft_cap = 30; c.decay = 8;
     strcpy(c.blocks, "rrar");
     return c;
+}
+
+/* The other kinds of layers: states that are matrices with padding in their tiles, heads that share
+ * keys and values, full rotary. All mixers in one network, if `blocks` says so. */
+static inline griffin_config kin_config(const char *blocks) {
+    griffin_config c = small_config();
+    c.width = 48; c.heads = 3; c.head_dim = 16; c.rope_dims = 16;
+    c.no_biases = 1; c.norm_offset = 0; c.embedding_scale = 1; c.soft_cap = 0;
+    c.activation = GRIFFIN_SILU;
+    c.layers = (int)strlen(blocks);
+    strcpy(c.blocks, blocks);
+    return c;
+}
+
+/* What the promises are checked with: Griffin itself, then its kin. */
+static const struct family { const char *name, *blocks, *extras; int layer_norm; } families[] = {
+    { "griffin", "rrar", "", 0 },    { "hgrn2", "hhh", "u", 0 },   { "supra", "sss", "u", 0 },
+    { "llama", "aaa", "u", 0 },      { "all of them", "hars", "", 0 },
+    { "hgrn2 with options", "hh", "bc", 0 }, { "supra with options", "ss", "en", 1 }
+};
+#define FAMILIES COUNT(families)
+
+static inline network *family_make(int index, float embedding_scale) {
+    griffin_config c = index ? kin_config(families[index].blocks) : small_config();
+    c.layer_norm = families[index].layer_norm;
+    c.embedding_scale = embedding_scale;
+    return network_make_with(&c, families[index].extras);
 }
 
 /* A model of which only the size of its vocabulary matters, such as for sampling. */

@@ -31,7 +31,7 @@ function finish(    i, j, inner, stores, bad) {
 /^[0-9a-f]+ <.*>:$/ {
     if (name) finish()
     name = substr($2, 2, length($2) - 3)
-    if (name !~ /^grf_((float|int)_tile|attend|norm_row|conv_row|rglru_row)_avx/ || \
+    if (name !~ /^grf_((float|int)_tile|attend|norm_row|layer_norm|conv_row|rglru_row|outer)_avx/ || \
         name ~ /^grf_(int_tile|rglru_row)_avx(2|_vnni)/) name = ""
     jumps = spills = 0
     next

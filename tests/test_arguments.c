@@ -384,7 +384,7 @@ static void test_for_writers(void) {
         if (!strcmp(row.key, "embedding_scale"))
             CHECK(row.value == 4.90625 && row.type == GRIFFIN_VALUE_F32, "%g", row.value);
     }
-    CHECK(count == 19, "%d numbers", count);
+    CHECK(count == 22, "%d numbers", count);
     CHECK(griffin_config_number(&config, -1, &row) == 0, "-1");
     CHECK(griffin_config_number(NULL, 0, &row) == GRIFFIN_E_ARGUMENT, "no configuration");
     CHECK(griffin_config_number(&config, 0, NULL) == GRIFFIN_E_ARGUMENT, "no room");

@@ -291,12 +291,28 @@ static void test_json(void) {
     const char *const rows[] = { "bench", "-m", MODEL, "-p", "8,3", "-n", "2", "-d", "0,1k",
                                  "-b", "1,2", "-r", "1", "-t", "1", "-o", "json", NULL };
     const char *const ops[] = { "bench", "-m", MODEL, "-n", "2", "--ops", "-o", "json", NULL };
+    const char *const prompt[] = { "bench", "-m", MODEL, "-n", "0", "-p", "20", "--chunk", "8",
+                                   "--ops", "-o", "json", NULL };
+    const char *const matrices[] = { "bench", "--preset", "hgrn2-100m", "--vocab", "99", "--type",
+                                     "q4_0", "-n", "1", "--ops", "-o", "json", NULL };
     const char *const families[] = { "bench", "--compare", "100m", "--vocab", "99", "--type",
                                      "q4_0", "-d", "3,5", "-r", "1", "-t", "1", "--memory", "1",
                                      "-o", "json", NULL };
     check_json(rows, 6);
-    check_json(families, 6);
+    check_json(families, 8);                /* four at two lengths */
     check_json(ops, 12);
+    check_json(prompt, 12);
+    check_json(matrices, 8);                /* no rope, no attention */
+}
+
+/* Three grammars, in the vocabulary of a file and in a made-up one. */
+static void test_masks(void) {
+    const char *const file[] = { "bench", "examples/models/storyteller.gguf", "--masks", "-r", "1",
+                                 "-o", "json", NULL };
+    const char *const made_up[] = { "bench", "--masks", "--vocab", "3000", "-r", "1", "-o", "json",
+                                    NULL };
+    check_json(file, 3);
+    check_json(made_up, 3);
 }
 
 static void test_csv(void) {
@@ -376,6 +392,7 @@ int main(void) {
     RUN(test_quantiles);
     RUN(test_units_have_names);
     RUN(test_json);
+    RUN(test_masks);
     RUN(test_csv);
     RUN(test_wrong_words);
     RUN(test_plots);

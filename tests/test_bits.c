@@ -47,7 +47,7 @@ static uint64_t hash_of(const griffin_model *m, float *logits, int vocab) {
 /* Logits after each of the tokens, `rows` of which make a pass. */
 static void run(const griffin_model *m, float *logits, int vocab, int rows) {
     void *state = calloc(1, griffin_state_size(m)), *memory;
-    griffin_context_options options = { 0, 0, { NULL, NULL, 0 } };
+    griffin_context_options options = { 0, 0, { NULL, NULL, 0 }, 0 };
     griffin_context *c;
     griffin_span span = { NULL, NULL, 0, 1, NULL };
     int32_t tokens[TOKENS];

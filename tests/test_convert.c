@@ -550,7 +550,7 @@ static void test_broken_configurations(void) {
         {"\"attention_bias\": false", "\"attention_bias\": 0",
          "attention_bias: expected true or false"},
         {"gelu_pytorch_tanh", "mish", "hidden_activation: expected"},
-        {"\"model_type\": \"recurrent_gemma\"", "\"model_type\": \"llama\"",
+        {"\"model_type\": \"recurrent_gemma\"", "\"model_type\": \"mamba\"",
          "model_type: expected"},
         {"\"attention\"\n", "\"mamba\"\n", "block_types: expected"},
         {"\"lru_width\": 64", "\"_block_types\": [\"recurrent\"]",
@@ -807,7 +807,7 @@ static void test_foreign_tokenizers(void) {
     static const char *const cases[][3] = {
         {"\"normalizer\":null", "\"normalizer\":{\"type\":\"NFC\"}", "type 'NFC' is not supported"},
         {"\"pre_tokenizer\":{\n\"type\":\"ByteLevel\"", "\"pre_tokenizer\":{\n\"type\":\"Digits\"",
-         "'Digits'"},
+         "Digits is not supported here"},
         {"\"use_regex\":true", "\"use_regex\":false", "use_regex 'false'"},
         {"\"type\":\"BPE\"", "\"type\":\"Unigram\"", "type 'Unigram' is not supported"},
         {"\"dropout\":null", "\"dropout\":0.1", "dropout"},

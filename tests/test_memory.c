@@ -192,7 +192,7 @@ static void check_context(const griffin_model *m, int rows, int states, size_t m
 
 static void test_contexts(void) {
     static const char *const types[] = { NULL, "q8_0" };
-    for (int i = 0; i < GOLDENS; i++)
+    for (int i = 0; i < ALL_GOLDENS; i++)
         for (int type = 0; type < 2; type++) {
             golden g = golden_read(i);
             griffin_model *m = golden_open(&g, types[type], NULL);

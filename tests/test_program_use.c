@@ -511,6 +511,51 @@ static void test_new_texts_begin(void) {
     free(alone);
 }
 
+/* ---- the end of a prompt, and bans ------------------------------------------------------------ */
+
+/* The prompt is shown as it was given, and what follows goes on inside its last word. */
+static void test_healing(void) {
+    static const char *const prompts[] = { "The little gir", "Once upon a ", "The" };
+    for (int i = 0; i < 3; i++) {
+        for (int seed = 1; seed < 4; seed++) {
+            char line[400];
+            snprintf(line, sizeof line, G " run " MODEL " -p '%s' -n 8 -s %d --heal 2>&1", prompts[i],
+                     seed);
+            char *text = shell(0, line);
+            CHECK(!strncmp(text, prompts[i], strlen(prompts[i])), "%s\n%s", line, text);
+            if (i == 0) CHECK(!strncmp(text, "The little girl", 15), "%s\n%s", line, text);
+            if (i == 1) CHECK(text[12] != ' ', "%s\n%s", line, text);
+            char *whole = strdup(text);
+            snprintf(line, sizeof line, G " run " MODEL " -p '%s' -n 8 -s %d --heal "
+                     "--no-display-prompt 2>&1", prompts[i], seed);
+            free(text);
+            text = shell(0, line);
+            char *end = strstr(whole, "\n\n"), *other = strstr(text, "\n\n");
+            if (end) *end = 0;
+            if (other) *other = 0;
+            CHECK(!strcmp(text, whole + strlen(prompts[i])), "%s\n%s\n%s", line, text, whole);
+            free(whole);
+            free(text);
+        }
+    }
+    check_says(0, "echo 'The little gir' | " TALK " --heal 2>&1", "l");
+    check_says(2, G " chat " MODEL " --heal 2>&1", "--heal needs --raw");
+    check_says(0, G " run " MODEL " -p 'She said: ' --heal -s 3 --grammar tests/data/grammars/quoted.gbnf"
+               " 2>&1", "She said: \"");
+    check_says(0, G " run " MODEL " -p 'Once upon a ti' --heal --stop ti --stop e -n 8 -s 3 2>&1",
+               "Once upon a tim\n");
+}
+
+static void test_bans(void) {
+    char *text = shell(0, G " run " MODEL " -p 'Once upon a time' -n 300 -s 3 --ban the --ban e. "
+                       "--ban ' was' --carry-on 2>&1");
+    CHECK(!strstr(text, "the") && !strstr(text, "e.") && !strstr(text, " was"), "%s", text);
+    free(text);
+    check_says(0, G " run " MODEL " -p 'Once upon a ti' -n 3 -s 3 --heal --ban ti 2>&1",
+               "Once upon a ti");
+    check_says(1, RUNS "-p a --ban '' 2>&1", "--ban: a text must have 1 to 128 bytes");
+}
+
 int main(void) {
     if (system("rm -rf " WORK " && mkdir -p " WORK)) return 1;
     signal(SIGPIPE, SIG_IGN);
@@ -527,6 +572,8 @@ int main(void) {
     RUN(test_names);
     RUN(test_a_full_disk_is_an_error);
     RUN(test_nothing_half_stays);
+    RUN(test_healing);
+    RUN(test_bans);
     RUN(test_run_ends_with_130);
     RUN(test_a_conversation_goes_on);
     RUN(test_an_ignored_signal_stays_ignored);

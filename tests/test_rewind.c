@@ -34,7 +34,8 @@ static unsigned char *saved(const griffin_model *m, const griffin_state *s, int6
 
 static scene *scene_new(const char *blocks, int attn_keys, int rewind) {
     scene *w = (scene *)calloc(1, sizeof *w);
-    griffin_config config = small_config();
+    int is_kin = strchr(blocks, 'h') || strchr(blocks, 's');
+    griffin_config config = is_kin ? kin_config(blocks) : small_config();
     griffin_options options;
     griffin_state *s;
     int i;
@@ -140,6 +141,29 @@ static void test_griffin(void) {
 }
 static void test_hawk(void) { check_walks("rrrr", 0, 0); check_walks("rrrr", 0, 1); }
 static void test_attention(void) { check_walks("aaaa", 0, 7); check_walks("aaaa", 1, 2); }
+static void test_kin(void) {
+    check_walks("hhh", 0, 0);
+    check_walks("sss", 0, 1);
+    check_walks("hars", 0, 29);
+}
+
+/* Without attention no row is ever lost: going back thousands of tokens costs 8 bytes for each. */
+static void test_far_back(void) {
+    enum { BACK = 3000 };
+    scene *w = scene_new("hs", 0, BACK), *usual = scene_new("hs", 0, 0);
+    griffin_state *s = new_state(w->m);
+    void *mark;
+    CHECK(griffin_state_size(w->m) - griffin_state_size(usual->m) == 8 * (BACK - 16), "%d bytes",
+          (int)griffin_state_size(w->m));
+    CHECK(griffin_mark_size(w->m) == 64 + 4 * 2 * 3 * 16 * 32, "%d", (int)griffin_mark_size(w->m));
+    read_on(w, s, 20, 0);
+    mark = new_mark(w, s);
+    while (griffin_state_position(s) < 20 + BACK) go_astray(w, s, 40, 40);
+    check_rewind(w, s, mark);
+    read_on(w, s, 30, 7);
+    free(mark); free(s);
+    scene_free(w); scene_free(usual);
+}
 
 /* A mark for each of the last tokens, used in any order from there back. */
 static void test_many_marks(void) {
@@ -333,6 +357,8 @@ int main(void) {
     RUN(test_griffin);
     RUN(test_hawk);
     RUN(test_attention);
+    RUN(test_kin);
+    RUN(test_far_back);
     RUN(test_many_marks);
     RUN(test_forks);
     RUN(test_far_out);

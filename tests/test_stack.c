@@ -109,6 +109,26 @@ static void stop_feed(void) {
     stop.count = 2;
     result = griffin_stop_feed(&stop, text, sizeof text, out, sizeof out);
 }
+static void heal(void) {
+    griffin_heal heal;
+    int32_t some[20];
+    int count = griffin_encode(words, NULL, "Once upon a ti", 14, some, 20);
+    memset(&heal, 0, sizeof heal);
+    result = griffin_heal_start(&heal, words, some, count);
+    int remain = result;
+    if (result >= 0) result = griffin_heal_mask(logits, 1000, &heal);
+    if (result >= 0) result = griffin_heal_accept(&heal, some[remain]);
+}
+static void ban(void) {
+    static const char *const texts[] = { "ijk\n", "never" };
+    griffin_ban ban;
+    memset(&ban, 0, sizeof ban);
+    ban.model = words;
+    ban.stop.texts = texts;
+    ban.stop.count = 2;
+    result = griffin_ban_mask(logits, 1000, &ban);
+    if (result >= 0) result = griffin_ban_accept(&ban, 300);
+}
 static void prefill(void) { result = griffin_prefill(context, state, prompt, 128, logits); }
 static void step(void) { result = griffin_step(context, state, 5, logits); }
 static void run(void) {
@@ -143,6 +163,63 @@ static void sample(void) {
     griffin_accept(&s, 1);
     result = griffin_sample(m, &s, logits);
 }
+static griffin_guess guess_of(void) {
+    static int32_t waiting[64];
+    griffin_guess g;
+    memset(&g, 0, sizeof g);
+    g.model = m;
+    g.state = other;
+    g.tokens = waiting;
+    g.room = 64;
+    g.logits = logits;
+    g.rows = 20;
+    return g;
+}
+static void guess(void) {
+    static int32_t remembered[6 * 64];
+    griffin_guess g = guess_of();
+    griffin_lookup l;
+    memset(&l, 0, sizeof l);
+    l.memory = remembered;
+    l.size = 64;
+    for (int i = 0; i < 40; i++) {
+        int32_t next = i % 5;
+        griffin_lookup_add(&l, &next, 1);
+        if (griffin_guess_take(&g, next)) continue;
+        griffin_lookup_guess(&l, &g);
+        griffin_guess_run(context, &g, 1);
+        griffin_guess_time(&g, 1);
+    }
+    result = griffin_guess_logits(&g) && g.accepted ? griffin_guess_finish(context, &g) : -1;
+}
+static void draft(void) {
+    griffin_guess g = guess_of();
+    griffin_sampler s;
+    griffin_draft d;
+    memset(&d, 0, sizeof d);
+    memset(&s, 0, sizeof s);
+    d.context = context;
+    d.state = state;
+    d.mark = mark;
+    d.logits = logits;
+    d.cost = 1e-3f;
+    result = griffin_draft_check(m, m);
+    for (int i = 0; i < 9 && result >= 0; i++) {
+        griffin_guess_take(&g, i);
+        griffin_draft_take(&d, i);
+        result = griffin_draft_next(&d, &g, &s);
+    }
+}
+static void guess_grammar(void) {
+    griffin_guess g = guess_of();
+    griffin_sampler s;
+    griffin_grammar_state beginning;
+    memset(&s, 0, sizeof s);
+    memset(&beginning, 0, sizeof beginning);
+    g.model = words;
+    griffin_guess_take(&g, 1);
+    result = griffin_grammar_guess(grammar, &beginning, &s, logits, &g);
+}
 static void refuse(void) {                  /* a message is made */
     result = griffin_step(context, state, -1, NULL) == GRIFFIN_E_ARGUMENT ? 0 : -1;
 }
@@ -166,6 +243,8 @@ static void open_schema(void) {
         "\"string\", \"maxLength\": 9 }, \"list\": { \"type\": \"array\", \"items\": { \"enum\": "
         "[1, null, \"x\"] } } }, \"required\": [\"name\"] }";
     result = griffin_grammar_open_schema(&grammar, words, schema, sizeof schema - 1, NULL);
+    memset(&at, 0, sizeof at);
+    if (!result) result = griffin_grammar_lead(grammar, &at, " ", 1);
 }
 
 static const struct { const char *name; void (*call)(void); } calls[] = {
@@ -174,11 +253,14 @@ static const struct { const char *name; void (*call)(void); } calls[] = {
     { "griffin_context_init", init_context }, { "griffin_encode", encode },
     { "griffin_encode, scratch", encode_in_scratch }, { "griffin_decode", decode },
     { "griffin_token_text ...", token }, { "griffin_stop_feed", stop_feed },
+    { "griffin_heal_...", heal }, { "griffin_ban_...", ban },
     { "griffin_prefill", prefill }, { "griffin_step", step }, { "griffin_run", run },
     { "griffin_begin", begin }, { "griffin_advance", advance }, { "griffin_mark", make_mark },
     { "griffin_step", step }, { "griffin_rewind", rewind_state }, { "griffin_save", save_state },
-    { "griffin_load", load_state }, { "griffin_sample", sample }, { "an error", refuse },
+    { "griffin_load", load_state }, { "griffin_sample", sample }, { "griffin_guess_...", guess },
+    { "griffin_draft_...", draft }, { "an error", refuse },
     { "griffin_grammar_open", open_grammar }, { "griffin_grammar_mask", mask_grammar },
+    { "griffin_grammar_guess", guess_grammar },
     { "griffin_grammar_accept", accept_grammar }, { "griffin_grammar_close", close_grammar },
     { "griffin_grammar_open_schema", open_schema }, { "griffin_grammar_close", close_grammar },
     { "griffin_close", close_model }

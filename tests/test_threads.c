@@ -49,11 +49,11 @@ static void run_pool(void (*job)(void *data, int index), void *data, int count, 
 }
 
 /* Wide enough that its matrices are cut into many pieces. */
-static griffin_config wide_config(void) {
-    griffin_config c = small_config();
+static griffin_config wide_config(const char *blocks) {
+    griffin_config c = strchr(blocks, 'h') ? kin_config(blocks) : small_config();
     c.width = 512; c.heads = 4; c.head_dim = 128; c.rope_dims = 64;
     c.lru_width = 640; c.gate_blocks = 4; c.mlp_width = 700; c.vocab = 1000; c.window = 6;
-    strcpy(c.blocks, "ra");
+    strcpy(c.blocks, blocks);
     c.layers = 2;
     return c;
 }
@@ -205,6 +205,7 @@ static void *tend(void *argument) {
 static void test_crowd(void) {
     pthread_t thread[3];
     int wrong[3] = { 0, 0, 0 }, i;
+    memset(seats, 0, sizeof seats);
     for (i = 0; i < SEATS; i++) seats[i].state = new_state(m);
     for (i = 0; i < 3; i++) if (pthread_create(&thread[i], NULL, tend, &wrong[i])) abort();
     for (i = 0; i < 3; i++) {
@@ -240,8 +241,8 @@ static void test_openers(void) {
     network_free(n);
 }
 
-int main(void) {
-    griffin_config config = wide_config();
+static void test_blocks(const char *blocks) {
+    griffin_config config = wide_config(blocks);
     network *n = network_make(&config);
     m = network_open(n, NULL);
     alone = ask(NULL, 64, TOKENS);
@@ -249,9 +250,14 @@ int main(void) {
     RUN(test_widths);
     RUN(test_callers);
     RUN(test_crowd);
-    RUN(test_openers);
     release(&alone);
     griffin_close(m);
     network_free(n);
+}
+
+int main(void) {
+    test_blocks("ra");
+    test_blocks("hs");
+    RUN(test_openers);
     return test_end();
 }

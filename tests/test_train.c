@@ -457,6 +457,21 @@ static void test_documents_end_where_they_should(void) {
     }
 }
 
+/* Eight keys with a value each; later each key once more, and its value is the answer. */
+static void check_recall(const int32_t *tokens, const int32_t *targets, int length) {
+    int asked = 0;
+    for (int i = 0; i < 16; i++) CHECK(targets[i] == -1, "no question at %d", i);
+    for (int i = 16; i < length; i++) {
+        int pair = 0;
+        if (tokens[i] == 0) { CHECK(targets[i] == -1, "noise at %d", i); continue; }
+        while (pair < 16 && tokens[pair] != tokens[i]) pair += 2;
+        CHECK(pair < 16 && targets[i] == tokens[pair + 1] && targets[i] >= 33, "answer at %d", i);
+        for (int k = 16; k < i; k++) CHECK(tokens[k] != tokens[i], "asked twice, at %d", i);
+        asked++;
+    }
+    CHECK(asked == 8, "%d questions", asked);
+}
+
 static void test_answers_of_tasks_are_right(void) {
     enum { LENGTH = 64, ROWS = 8 };
     batch b;
@@ -479,6 +494,14 @@ static void test_answers_of_tasks_are_right(void) {
     }
     CHECK(batch_scored(&b) == ROWS, "one answer each");
     batch_free(&b);
+    CHECK(batch_new(&b, ROWS, LENGTH) == 0, "memory");
+    task_batch(TASK_RECALL, 3, 0, &b);
+    for (int row = 0; row < ROWS; row++) check_recall(b.tokens + row * LENGTH,
+                                                      b.targets + row * LENGTH, LENGTH);
+    CHECK(batch_scored(&b) == 8 * ROWS, "8 answers");
+    batch_free(&b);
+    CHECK(train("--task recall --kind hgrn2 --steps 3 --reports 1 -o " WORK "task.gguf") == 0
+          && log_says("right at 512"), "trains");
     CHECK(train("--task induction --steps 3 --reports 1 -o " WORK "task.gguf") == 0, "trains");
     CHECK(log_says("right at 512"), "accuracies for longer texts");
 }
@@ -538,6 +561,9 @@ static void test_the_loss_is_the_librarys(void) {
     write_file(WORK "valid.txt", held_out, sizeof held_out - 1);
     check_same_loss("--afresh", "--length 8");
     check_same_loss("", "");
+    check_same_loss("--kind hgrn2", "");
+    check_same_loss("--kind supra", "");
+    check_same_loss("--blocks rahs", "");
     write_file(WORK "valid.txt", documents, sizeof documents - 1);
     check_same_loss("", "--split gaps");
     check_same_loss("--run-on 1", "--split gaps");
@@ -583,6 +609,94 @@ static void test_models_move_to_other_layouts_and_back(void) {
           == 1 && log_says("cannot be used"), "not from int8");
 }
 
+/* What a model predicts after some tokens. */
+static float *logits_of(const char *path, int *count) {
+    griffin_model *model = open_model(path);
+    griffin_context_options o;
+    memset(&o, 0, sizeof o);
+    size_t size = griffin_context_size(model, &o), state_size = griffin_state_size(model);
+    void *memory = NULL;
+    griffin_context *context;
+    if (posix_memalign(&memory, 64, size)) exit(1);
+    CHECK(griffin_context_init(&context, model, &o, memory, size) == GRIFFIN_OK, "a context");
+    griffin_state *state = (griffin_state *)calloc(1, state_size);
+    *count = griffin_get_info(model)->config.vocab;
+    float *logits = (float *)malloc((size_t)*count * sizeof *logits);
+    for (int i = 0; i < 20; i++) griffin_step(context, state, 4 + i * 7 % 250, logits);
+    free(state);
+    free(memory);
+    griffin_close(model);
+    return logits;
+}
+
+/* flash-linear-attention's layout, also with layers of attention. */
+static void check_hgrn2_layout(const char *options) {
+    char words[512];
+    int counts[2];
+    double loss;
+    snprintf(words, sizeof words, TEXT " -o " WORK "h.gguf --kind hgrn2 --steps 20 --save-hf " WORK
+             "fla --valid " TEXT " --reports 1 %s", options);
+    CHECK(train(words) == 0, "%s", options);
+    loss = logged("held out ");
+    CHECK(call(command_convert, "convert " WORK "fla " WORK "fla.gguf --type f32") == 0,
+          "%s: reads a directory", options);
+    float *own = logits_of(WORK "h.gguf", &counts[0]);
+    float *its = logits_of(WORK "fla.gguf", &counts[1]);
+    CHECK(counts[0] == counts[1] && !memcmp(own, its, (size_t)counts[0] * sizeof *own),
+          "%s: the same logits", options);
+    free(own);
+    free(its);
+    for (int i = 0; i < 3; i++) {
+        static const char *const from[] = { "h.gguf", "fla", "h.gguf --layers 5" };
+        snprintf(words, sizeof words, "train --from " WORK "%s " TEXT " -o " WORK "f.gguf --steps 1"
+                 " --rate 1e-30 --reports 1 --valid " TEXT " --length 32 --batch 4", from[i]);
+        CHECK(call(command_train, words) == 0 && fabs(logged("before the first step: held out ")
+              - loss) < 1e-3, "%s: goes on from %s", options, from[i]);
+    }
+}
+
+static void test_hgrn2_moves_to_other_layouts_and_back(void) {
+    check_hgrn2_layout("");
+    check_hgrn2_layout("--blocks hah");
+    CHECK(train(TEXT " -o " WORK "h.gguf --kind supra --steps 1 --save-hf " WORK "none") == 1
+          && log_says("there is no layout for these blocks"), "SUPRA has none");
+}
+
+/* Attention becomes recurrent: what fits is copied and named, and the loss falls. */
+static void check_uptraining(const char *options, const char *copied, const char *begun,
+                             double trained) {
+    char words[512];
+    double before, after;
+    snprintf(words, sizeof words, "train --from " WORK "a.gguf " TEXT " -o " WORK "s.gguf --steps 40"
+             " --rate 0.01 --reports 1 --valid " TEXT " --length 32 --batch 4 %s", options);
+    CHECK(call(command_train, words) == 0, "%s", options);
+    CHECK(log_says(copied) && log_says(begun), "%s: '%s' and '%s'", options, copied, begun);
+    before = logged("before the first step: held out ");
+    after = logged("  held out ");
+    CHECK(before > trained && after < before && after > 0, "%s: from %g by %g to %g", options,
+          trained, before, after);
+    CHECK(call(command_perplexity, "perplexity -m " WORK "s.gguf -f " TEXT) == 0
+          && fabs(logged("nats per token") - after) < 1e-3, "%s: the library says %g, not %g",
+          options, logged("nats per token"), after);
+}
+
+static void test_attention_becomes_recurrent(void) {
+    double loss;
+    CHECK(train(TEXT " -o " WORK "a.gguf --kind attention --steps 150 --rate 0.01 --valid " TEXT
+                " --reports 1") == 0, "trains");
+    loss = logged("held out ");
+    check_uptraining("--kind supra", "3 x temporal_block.k_proj.weight", "new: 3 x "
+                     "temporal_block.q_proj.bias", loss);
+    check_uptraining("--kind supra --features random", "copied: embed_tokens.weight", "new: ",
+                     loss);
+    check_uptraining("--kind supra --mixer-only", "copied: embed_tokens.weight", "new: ", loss);
+    check_uptraining("--kind hgrn2", "3 x temporal_block.q_proj.weight", "left out: 3 x "
+                     "temporal_block.k_proj.weight", loss);
+    check_uptraining("--blocks aas", "3 x temporal_block.o_proj.weight", "new: 1 x ", loss);
+    CHECK(call(command_train, "train --from " WORK "a.gguf " TEXT " -o " WORK "s.gguf --kind hawk")
+          == 1 && log_says("layer 0 cannot become r"), "only what needs nothing else");
+}
+
 static void test_layers_are_added_without_a_change(void) {
     double loss;
     CHECK(train(TEXT " -o " WORK "m.gguf --steps 20 --valid " TEXT) == 0, "trains");
@@ -622,6 +736,7 @@ static void test_a_killed_run_goes_on_exactly(void) {
     check_killed("", SIGKILL);
     check_killed("--run-on 0.5 --muon 0.9 --quantise q4_0", SIGKILL);
     check_killed("--afresh", SIGKILL);
+    check_killed("--blocks ash --muon 0.9", SIGKILL);
     check_killed("", SIGINT);
 }
 
@@ -724,7 +839,9 @@ static void test_wrong_use_is_explained(void) {
         { TEXT " -o " WORK "x.gguf --quantise q5_0", "q8_0 or q4_0", 2 },
         { TEXT " -o " WORK "x.gguf --muon 1", "less than 1", 2 },
         { TEXT " -o " WORK "x.gguf --time soon", "not like 90m", 2 },
-        { TEXT " -o " WORK "x.gguf --blocks rax", "not made of r and a", 2 },
+        { TEXT " -o " WORK "x.gguf --blocks rax", "not made of r, a, h and s", 2 },
+        { TEXT " -o " WORK "x.gguf --mixer-only", "need --from", 2 },
+        { TEXT " -o " WORK "x.gguf --kind supra --save-hf " WORK "none", "no layout", 1 },
         { TEXT " -o " WORK "x.gguf --heads 3", "multiple of 4", 2 },
         { TEXT " -o " WORK "x.gguf --vocab 200", "--vocab", 2 },
         { TEXT " -o " WORK "x.gguf --from " WORK "hf", "decides about the shape", 2 },
@@ -756,6 +873,8 @@ int main(int argc, char **argv) {
     RUN(test_the_loss_is_the_librarys);
     RUN(test_steps_for_rounded_weights);
     RUN(test_models_move_to_other_layouts_and_back);
+    RUN(test_hgrn2_moves_to_other_layouts_and_back);
+    RUN(test_attention_becomes_recurrent);
     RUN(test_layers_are_added_without_a_change);
     RUN(test_a_killed_run_goes_on_exactly);
     RUN(test_a_full_disk_leaves_what_is_there);

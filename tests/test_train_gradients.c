@@ -1,7 +1,8 @@
 /* Promise: training uses the exact gradients. The source of the net, compiled here with doubles,
- * agrees with central differences in every tensor, so in every component: Griffin, Hawk and
- * attention alone, with documents that begin in the middle, states from an earlier text, sizes that
- * fill no vector, and batches larger than any block of the computation. */
+ * agrees with central differences in every tensor, so in every component: Griffin, Hawk,
+ * attention, HGRN2 and SUPRA alone and mixed, with documents that begin in the middle, states from
+ * an earlier text, sizes that fill no vector, and batches larger than any block of the
+ * computation. */
 
 #define NET_REAL double
 #ifndef GRIFFIN_SCALAR_ONLY
@@ -38,14 +39,28 @@ typedef struct scene {
     double   *state;
 } scene;
 
+static int is_fixed(const net_weight *w) { return strstr(w->name, ".decay") != NULL; }
+
+/* Features of SUPRA that stay on their side of 0, since a difference across it is no slope. */
+static void part_features(layer *l) {
+    matrix *const features[] = { &l->q, &l->k };
+    for (int i = 0; l->decay && i < 2; i++) {
+        fill_normal(features[i]->weight, 0.1 / features[i]->in, &dice_seed);
+        for (int j = 0; j < features[i]->out; j++)
+            features[i]->bias->value[j] = (j % 2 ? 1 : -1) * (1.5 + uniform(&dice_seed));
+    }
+}
+
 static scene scene_new(const griffin_config *config, int sequences, int length) {
     scene s = { net_new(config, length), sequences, length, NULL, NULL, NULL, NULL };
     int count = sequences * length;
     for (int i = 0; i < s.n->weight_count; i++) {
         net_weight *w = &s.n->weights[i];
-        if (strstr(w->name, "recurrent_param")) continue;
+        if (strstr(w->name, "recurrent_param") || is_fixed(w)) continue;
         if (!w->decays) fill_normal(w, strstr(w->name, "conv_1d.weight") ? 0.3 : 0.05, &dice_seed);
+        else if (s.n->lower_bounds) fill_normal(w, 1.0 / w->shape[w->rank - 1], &dice_seed);
     }
+    for (int i = 0; i < config->layers; i++) part_features(&s.n->layers[i]);
     s.tokens = (int32_t *)malloc((size_t)count * sizeof *s.tokens);
     s.targets = (int32_t *)malloc((size_t)count * sizeof *s.targets);
     s.fresh = (uint8_t *)malloc((size_t)count);
@@ -108,7 +123,7 @@ static void check_direction(const scene *s, int first, int last, double step) {
         const net_weight *w = &s->n->weights[i];
         direction[i] = (double *)malloc(w->count * sizeof(double));
         for (size_t j = 0; j < w->count; j++) {
-            direction[i][j] = 2 * uniform(&dice_seed) - 1;
+            direction[i][j] = is_fixed(w) ? 0 : 2 * uniform(&dice_seed) - 1;
             got += w->gradient[j] * direction[i][j];
             size += fabs(w->gradient[j]);
         }
@@ -131,8 +146,10 @@ static void check_scene(const griffin_config *config, int length, int before) {
     whole = backward(&s, 0.5f);
     again = backward(&s, 0.5f);
     CHECK(whole == again && whole == loss(&s), "%g, %g and %g", whole, again, loss(&s));
-    for (int i = 0; i < s.n->weight_count; i++)
+    for (int i = 0; i < s.n->weight_count; i++) {
+        if (is_fixed(&s.n->weights[i])) continue;
         for (int round = 0; round < 3; round++) check_direction(&s, i, i + 1, 1e-4);
+    }
     scene_free(&s);
 }
 
@@ -168,10 +185,54 @@ static void test_attention(void) {
     check_tensors(&c);
 }
 
+/* Skeletons of the two: no biases, a plain gain, SiLU. */
+static griffin_config plain_shape(const char *blocks) {
+    griffin_config c = shape(blocks);
+    c.norm_offset = 0;
+    c.embedding_scale = 1;
+    c.soft_cap = 0;
+    c.no_biases = 1;
+    c.activation = GRIFFIN_SILU;
+    return c;
+}
+
+/* Without what other kinds of blocks need; and with more tokens than a stretch. */
+static void test_hgrn2(void) {
+    griffin_config c = plain_shape("hhh");
+    c.kv_heads = 4;
+    c.window = c.lru_width = c.gate_blocks = c.conv_width = c.rope_dims = 0;
+    check_tensors(&c);
+    check_scene(&c, 2 * STRETCH + 3, 1);
+    c.heads = c.kv_heads = 2;
+    c.width = 70; c.head_dim = 35;          /* more rows of a state than are worked on at once */
+    c.mixer_eps = 1e-3f;
+    check_scene(&c, 9, 1);
+}
+
+static void test_supra(void) {
+    griffin_config c = plain_shape("ss");
+    c.window = c.lru_width = c.gate_blocks = c.conv_width = 0;
+    c.rope_dims = 6;
+    check_tensors(&c);
+    c.kv_heads = 2;
+    check_scene(&c, 2 * STRETCH + 3, 1);
+    c.rope_dims = 0;
+    c.kv_heads = 4;
+    check_tensors(&c);
+}
+
+/* Each beside the others, in Griffin's skeleton. */
+static void test_hybrids(void) {
+    griffin_config c = shape("rsah");
+    check_tensors(&c);
+    c.rope_dims = 6;
+    check_scene(&c, STRETCH + 1, 1);
+}
+
 /* More tokens than a group, a block, or a window has; more words than a stripe; wide enough for
  * several blocks of each sum. */
 static void test_large(void) {
-    griffin_config c = shape("ra");
+    griffin_config c = shape("rahs");
     scene s;
     c.vocab = 530;
     c.width = 40; c.head_dim = 10;
@@ -228,7 +289,93 @@ static void test_state(void) {
         check_pieces("rr", length);
         check_pieces("aa", length);
         check_pieces("rra", length);
+        check_pieces("hh", length);
+        check_pieces("ss", length);
+        check_pieces("rash", length);
     }
+}
+
+/* ---- the first state ------------------------------------------------------------------------- */
+
+/* The gradient of numbers first..last-1 of the state before sequence 1. */
+static void check_state_part(scene *s, const double *d_state, size_t first, size_t last) {
+    size_t size = net_state_size(s->n);
+    double *state = s->state + size, step = 1e-4, way[4] = { 1, -1, 2, -2 }, found[4];
+    double got = 0, all = 0, expected, *direction = (double *)malloc(size * sizeof *direction);
+    for (size_t i = first; i < last; i++) {
+        direction[i] = 2 * uniform(&dice_seed) - 1;
+        got += d_state[size + i] * direction[i];
+        all += fabs(d_state[size + i]);
+    }
+    for (int k = 0; k < 4; k++) {
+        for (size_t i = first; i < last; i++) state[i] += way[k] * step * direction[i];
+        found[k] = loss(s);
+        for (size_t i = first; i < last; i++) state[i] -= way[k] * step * direction[i];
+    }
+    expected = (8 * (found[0] - found[1]) - (found[2] - found[3])) / (12 * step);
+    CHECK(all > 1e-4, "%lu: no gradient", (unsigned long)first);
+    CHECK(fabs(got - expected) <= 1e-7 * (all + fabs(expected)), "%lu: %.12g instead of %.12g",
+          (unsigned long)first, got, expected);
+    free(direction);
+}
+
+/* All parts of the state of every layer; and the weights' gradients stay. frozen: the net has none.
+ * As many tokens as `before` came before. */
+static void check_first_state(const char *blocks, int length, int before, int frozen) {
+    griffin_config c = shape(blocks);
+    scene s = scene_new(&c, 3, length);
+    size_t size = net_state_size(s.n);
+    double *d_state = (double *)calloc(3 * size, sizeof *d_state), result;
+    for (int t = 0; t < 3 * length; t++) s.fresh[t] = t % length == length - 1;
+    read_before(&s);
+    for (size_t i = 0; i < 3 * size; i++)
+        s.state[i] = i % size ? s.state[i] + 0.3 * (2 * uniform(&dice_seed) - 1) : before;
+    net_batch b = batch_of(&s);
+    s.n->frozen = frozen;
+    result = net_backward_state(s.n, &b, 1, d_state, NULL);
+    CHECK(result == loss(&s), "%g", result);
+    for (int i = 0; i < s.n->weight_count; i++)
+        for (size_t j = 0; j < s.n->weights[i].count; j++)
+            if (s.n->weights[i].gradient[j] != 0) { CHECK(0, "%s", s.n->weights[i].name); break; }
+    for (int i = 0; i < c.layers; i++) {
+        size_t at = s.n->layers[i].state_at, end = i + 1 < c.layers ? s.n->layers[i + 1].state_at
+                                                                    : size;
+        size_t middle = blocks[i] == 'r' ? end - (size_t)c.lru_width : (at + end) / 2;
+        check_state_part(&s, d_state, at, middle);
+        check_state_part(&s, d_state, middle, end);
+    }
+    CHECK(d_state[size] == 0, "the count of tokens has no gradient");
+    free(d_state);
+    scene_free(&s);
+}
+
+static void test_first_state(void) {
+    check_first_state("rrar", 9, 7, 0);
+    check_first_state("rrar", 2, 1, 1);
+    check_first_state("rr", 4, 2, 0);
+    check_first_state("aa", 6, 3, 0);
+    check_first_state("ra", 70, 5, 0);
+    check_first_state("hs", STRETCH + 5, 2, 0);
+    check_first_state("rahs", 5, 3, 1);
+    check_first_state("hs", 6, 3, 0);
+    check_first_state("sh", 40, 5, 1);
+}
+
+/* A document that begins with the sequence sees nothing of a state. */
+static void test_unseen_state(void) {
+    griffin_config c = shape("rash");
+    scene s = scene_new(&c, 3, 8);
+    size_t size = net_state_size(s.n);
+    double *d_state = (double *)malloc(3 * size * sizeof *d_state);
+    read_before(&s);
+    for (int i = 0; i < 3; i++) s.fresh[i * 8] = 1;
+    net_batch b = batch_of(&s);
+    net_backward_state(s.n, &b, 1, d_state, NULL);
+    for (size_t i = 0; i < 3 * size; i++)
+        if (d_state[i] != 0) { CHECK(0, "%lu: %g", (unsigned long)i, d_state[i]); break; }
+    CHECK(1, "no gradient");
+    free(d_state);
+    scene_free(&s);
 }
 
 /* sqrt(1 - a^2) has no slope at a = 1; the reference's largest one is 1000. */
@@ -309,15 +456,46 @@ static void test_muon(void) {
     scene_free(&s);
 }
 
+/* What is held stays, and does not count for the norm; the rest moves. */
+static void check_held(float momentum) {
+    griffin_config c = shape("hs");
+    scene s = scene_new(&c, 2, 9);
+    net_adam adam = { 0.01f, 0.9f, 0.99f, 1e-8f, 0.1f, 0, momentum, 0 };
+    net_weight *held[2] = { s.n->layers[0].up.weight, s.n->embedding.weight };
+    const net_weight *free_one = s.n->layers[1].q.weight;
+    double before[3], all, rest;
+    backward(&s, 1);
+    all = net_update(s.n, &adam);
+    for (int i = 0; i < 2; i++) { before[i] = held[i]->value[3]; held[i]->held = 1; }
+    before[2] = free_one->value[3];
+    backward(&s, 1);
+    rest = net_update(s.n, &adam);
+    for (int i = 0; i < 2; i++)
+        CHECK(held[i]->value[3] == before[i] && held[i]->gradient[3] == 0, "%s", held[i]->name);
+    CHECK(free_one->value[3] != before[2] && rest < all, "%g of %g", rest, all);
+    scene_free(&s);
+}
+
+static void test_held(void) {
+    check_held(0);
+    check_held(0.9f);
+}
+
 int main(void) {
     RUN(test_griffin);
     RUN(test_hawk);
     RUN(test_attention);
+    RUN(test_hgrn2);
+    RUN(test_supra);
+    RUN(test_hybrids);
     RUN(test_large);
     RUN(test_documents);
     RUN(test_state);
+    RUN(test_first_state);
+    RUN(test_unseen_state);
     RUN(test_bounded_root);
     RUN(test_update);
     RUN(test_muon);
+    RUN(test_held);
     return test_end();
 }

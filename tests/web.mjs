@@ -99,11 +99,13 @@ async function shownAtRest() {
   return now;
 }
 
-const moments = new Map(execFileSync(native, [join(folder, 'storyteller.gguf'), SEED, OPENING, 400])
+const momentsOf = (opening, ...persona) => new Map(execFileSync(native,
+  [join(folder, 'storyteller.gguf'), SEED, opening, 400, ...persona])
   .toString().trim().split('\n').map(line => {
     const [, tokens, bits, tale] = /^(\d+) (\S+) (.*)$/.exec(line);
     return [Number(tokens), { bits, tale: JSON.parse(tale) }];
   }));
+const moments = momentsOf(OPENING);
 
 let passed = 0, failed = 0;
 function check(name, condition, ...values) {
@@ -112,8 +114,8 @@ function check(name, condition, ...values) {
   if (!condition) console.log(`${name} FAILED:`, ...values);
 }
 
-function checkMoment(name, page) {
-  const expected = moments.get(page.tokens);
+function checkMoment(name, page, all = moments) {
+  const expected = all.get(page.tokens);
   check(name, expected?.tale === page.tale && expected.bits === page.bits, page, expected);
 }
 
@@ -125,6 +127,26 @@ async function screenshot() {
   await send('Input.dispatchMouseEvent', { type: 'mouseMoved', x, y });
   const { data } = await send('Page.captureScreenshot');
   writeFileSync(join(folder, 'screenshot.png'), Buffer.from(data, 'base64'));
+}
+
+/* In a page of its own, so that the random numbers begin again. */
+async function testPersona() {
+  await send('Page.navigate', { url: address });
+  await until(`document.getElementById('say')?.disabled === false`);
+  await evaluate(`{ const who = document.getElementById('who'); who.value = 'pirate';
+                    who.dispatchEvent(new Event('change')) }`);
+  await until(`document.getElementById('text').value.startsWith('The pirate')`);
+  await press('say');
+  await until(`Number(document.getElementById('tokens').textContent) > 40`);
+  await press('write');
+  const told = momentsOf('The pirate said, "', join(folder, 'pirate.persona'));
+  const page = await shownAtRest();
+  checkMoment('what a persona tells', page, told);
+  const nobody = momentsOf('The pirate said, "').get(page.tokens);
+  check('not what nobody tells', page.tale !== nobody.tale);
+  await press('anew');
+  const anew = await shown();
+  check('a persona begins anew', anew.tokens === 0 && anew.tale === '', anew);
 }
 
 async function test() {
@@ -169,6 +191,8 @@ async function test() {
   await press('anew');
   const anew = await shown();
   check('anew', anew.tale === '' && anew.tokens === 0, anew);
+
+  await testPersona();
   check('no complaints', complaints.length === 0, complaints);
 }
 

@@ -11,7 +11,7 @@
 typedef int command_main(int argc, char **argv);
 
 command_main command_run, command_chat, command_info, command_tokenize, command_perplexity,
-             command_logits, command_convert, command_bench, command_train;
+             command_logits, command_convert, command_bench, command_train, command_persona;
 
 static const struct { const char *name; command_main *run; const char *about; } commands[] = {
     { "run",        command_run,        "continue a prompt" },
@@ -22,7 +22,8 @@ static const struct { const char *name; command_main *run; const char *about; } 
     { "logits",     command_logits,     "write the logits after given tokens" },
     { "convert",    command_convert,    "make a model file from a checkpoint" },
     { "bench",      command_bench,      "measure speed against the machine's limits" },
-    { "train",      command_train,      "make a model of your own from a text" }
+    { "train",      command_train,      "make a model of your own from a text" },
+    { "persona",    command_persona,    "make a character from a text: a first state" }
 };
 
 enum { COMMANDS = sizeof commands / sizeof commands[0] };

@@ -36,6 +36,8 @@
  *     griffin_grammar_size          bytes of memory that it takes
  *     griffin_grammar_mask          sets the logits of all tokens that do not fit to -INFINITY
  *     griffin_grammar_accept        tells the state which token was written
+ *     griffin_grammar_guess         adds what must follow to the guesses of griffin.h
+ *     griffin_grammar_lead          the first tokens write the end of the prompt again
  *
  *
  * GRAMMARS are GBNF texts, as llama.cpp has them, in UTF-8
@@ -140,6 +142,8 @@
   #define griffin_grammar_size        GRG_PREFIXED(griffin_grammar_size)
   #define griffin_grammar_mask        GRG_PREFIXED(griffin_grammar_mask)
   #define griffin_grammar_accept      GRG_PREFIXED(griffin_grammar_accept)
+  #define griffin_grammar_guess       GRG_PREFIXED(griffin_grammar_guess)
+  #define griffin_grammar_lead        GRG_PREFIXED(griffin_grammar_lead)
 #endif
 
 #ifdef __cplusplus
@@ -161,6 +165,8 @@ typedef struct griffin_grammar_state {
     int32_t  last;                          /* 1 + the token that was written last; 0: none yet */
     uint32_t unfinished;                    /* the bytes of a character that is not complete */
     griffin_grammar_frame frame[GRIFFIN_GRAMMAR_FRAMES];
+    uint32_t leading;                       /* bytes that come before the text of the grammar */
+    char     lead[GRIFFIN_HEAL_BYTES];
 } griffin_grammar_state;
 
 /* Of the options only allocator, logger, error and error_size count. Without an allocator or a
@@ -191,6 +197,23 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *grammar,
  * was. */
 GRIFFIN_GRAMMAR_API int griffin_grammar_accept(const griffin_grammar *grammar,
                                                griffin_grammar_state *state, int32_t token);
+
+/* Where the grammar leaves one token after the known tokens of a griffin_guess, it adds this token
+ * as certain, then the next one, and so on: names, quotes and brackets of JSON then go through the
+ * model in one pass, without their logits. The sampler's mask must be griffin_grammar_mask, and
+ * nothing that comes before it may ban a token but the sampler's biases. scratch has [vocab] floats.
+ * Returns how many it added. */
+GRIFFIN_GRAMMAR_API int griffin_grammar_guess(const griffin_grammar *grammar,
+                                              const griffin_grammar_state *state,
+                                              const griffin_sampler *sampler, float *scratch,
+                                              griffin_guess *guess);
+
+/* Says that the next tokens write these bytes, at most GRIFFIN_HEAL_BYTES, before the text of the
+ * grammar begins, perhaps inside the same token. For token healing: call it for a fresh state, with
+ * the text that griffin_heal_start took back. */
+GRIFFIN_GRAMMAR_API int griffin_grammar_lead(const griffin_grammar *grammar,
+                                             griffin_grammar_state *state,
+                                             const char *text, size_t length);
 
 #ifdef __cplusplus
 }
@@ -1654,8 +1677,9 @@ static int grg_frame_ok(const griffin_grammar *g, griffin_grammar_frame f, int f
 static int grg_check_state(const griffin_grammar *g, const griffin_grammar_state *s,
                            const char *function) {
     int n = s->frames + s->places, ok = n <= GRIFFIN_GRAMMAR_FRAMES && s->last >= 0
-                                     && s->last <= g->info->tokens;
-    if (s->grammar == 0 && n + s->ended == 0) return GRIFFIN_OK;
+                                     && s->last <= g->info->tokens
+                                     && s->leading <= GRIFFIN_HEAL_BYTES;
+    if (ok && s->grammar == 0 && n + s->ended == 0) return GRIFFIN_OK;
     for (int i = 0; ok && i < n; i++)
         ok = grg_frame_ok(g, s->frame[i], i < s->frames ? i : s->frames);
     if (ok && s->grammar == g->id) return GRIFFIN_OK;
@@ -1737,12 +1761,19 @@ static uint32_t grg_unfinished(uint32_t bytes, uint8_t byte) {
     return bytes < 0xF00000 ? 0 : bytes < 0x1000000 ? bytes : 0;
 }
 
+static int grg_accept_lead(griffin_grammar_state *s, char byte) {
+    if (s->lead[0] != byte) return 0;
+    memmove(s->lead, s->lead + 1, --s->leading);
+    s->lead[s->leading] = 0;
+    return 1;
+}
+
 static int grg_accept_token(grg_threads *t, const griffin_grammar *g, griffin_grammar_state *s,
                             int32_t token) {
     char bytes[GRG_LONGEST_TOKEN];
     int moved = 0;
     if (token == g->info->eos || token == g->info->end_of_turn) {
-        if (!grg_may_end(t, g, s)) return 0;
+        if (s->leading || !grg_may_end(t, g, s)) return 0;
         memset(s, 0, sizeof *s);
         s->grammar = g->id;
         s->ended = 1;
@@ -1750,7 +1781,8 @@ static int grg_accept_token(grg_threads *t, const griffin_grammar *g, griffin_gr
     }
     int n = grg_has_text(g, token) ? griffin_token_text(g->model, token, bytes, sizeof bytes) : 0;
     for (int i = 0; i < n; i++) {
-        moved = grg_accept_byte(t, g, s, (uint8_t)bytes[i]);
+        moved = s->leading ? grg_accept_lead(s, bytes[i])
+                           : grg_accept_byte(t, g, s, (uint8_t)bytes[i]);
         if (moved <= 0) return moved;
         s->unfinished = grg_unfinished(s->unfinished, (uint8_t)bytes[i]);
     }
@@ -1774,6 +1806,7 @@ static int grg_accept_token(grg_threads *t, const griffin_grammar *g, griffin_gr
 
 #define GRG_MOST_CACHED 8                   /* threads of a mask whose sets are used */
 #define GRG_NO_NODE     0xFFFFFFFFu
+#define GRG_MOST_STEPS  50000000            /* of threads, for all cached sets together */
 
 /* A thread with a cached set: the ranges and the undecided nodes that the walk has not reached yet.
  * There are no such nodes if no calls are around the thread. */
@@ -1803,6 +1836,7 @@ typedef struct grg_walk {                   /* scratch of a mask, on the stack *
     grg_cached_set *found;                  /* not for a mask, but to fill this set; or null */
     uint32_t  most;                         /* numbers that fit into each of its arrays */
     uint32_t  visited;                      /* nodes */
+    uint64_t  steps;                        /* of threads */
 
     grg_level   level[GRG_LONGEST_TOKEN + 2];
     grg_threads t;
@@ -1816,6 +1850,7 @@ static void grg_walk_start(grg_walk *w, const griffin_grammar *g, float *logits,
     w->found = found;
     w->most = g->n_numbered / 2;
     w->next = w->visited = 0;
+    w->steps = 0;
     w->forbidden = w->n_cached = 0;
     w->undecided = GRG_NO_NODE;
 }
@@ -1942,24 +1977,27 @@ static void grg_enter(grg_walk *w, grg_level *l, const grg_level *above, int arr
     l->end = end;
 }
 
-/* The threads at the root are in w->t. */
-static void grg_walk_trie(grg_walk *w) {
+/* Goes through what is below a node, at which the threads in w->t have arrived. */
+static void grg_walk_trie(grg_walk *w, uint32_t root) {
     const grg_trie_node *trie = w->t.g->trie;
     grg_threads *t = &w->t;
     grg_level *l = w->level;
-    uint32_t end = w->t.g->n_nodes, next;
+    uint32_t end = trie[root].next_byte >> 8, next;
     if (w->undecided == 0) grg_join_undecided(w, 0, 0);
     grg_enter(w, l, NULL, 0, end);
     if (w->found && l->returned) grg_found_undecided(w, 0);
-    for (uint32_t i = 1; i < end && !t->full; i = next) {
+    for (uint32_t i = root + 1; i < end && !t->full; i = next) {
         while (i >= l->end) l--;
         t->n_threads = l->n_threads;
         grg_drop_frames(t, l->n_frames);
         next = trie[i].next_byte >> 8;
         if (w->n_cached && grg_is_decided(w, trie[i].first, trie[next].first)) {
             grg_skip_undecided(w, next);    /* all tokens below are allowed already */
+            if (!l->n_open) next = w->undecided < l->end ? w->undecided : l->end;
             continue;
         }
+        w->steps += l->n_open;
+        if (w->found && w->steps > GRG_MOST_STEPS) t->full = 1;
         if (grg_advance(t, l->open, l->n_open, (uint8_t)trie[i].next_byte)) {
             grg_allow(w, trie[i].first, trie[i + 1].first);
             w->visited++;
@@ -2003,7 +2041,21 @@ static int grg_mask_text(grg_walk *w) {
     }
     w->t.n_threads = n;
     grg_find_undecided(w);
-    grg_walk_trie(w);
+    grg_walk_trie(w, 0);
+    grg_forbid_until(w, g->n_numbered);
+    return (int)g->n_numbered - w->forbidden;
+}
+
+/* The same while other text comes first: of the tokens that go beyond it, what is behind it must
+ * fit. Cached sets are of no use, since they begin at the root. */
+static int grg_mask_lead(grg_walk *w, const char *lead, uint32_t leading) {
+    const griffin_grammar *g = w->t.g;
+    uint32_t node = 0, i = 0;
+    for (; i < leading && (!i || node); i++) {
+        node = grg_child(g, node, (uint8_t)lead[i]);
+        if (node) grg_allow(w, g->trie[node].first, g->trie[node + 1].first);
+    }
+    if (node && i == leading) grg_walk_trie(w, node);
     grg_forbid_until(w, g->n_numbered);
     return (int)g->n_numbered - w->forbidden;
 }
@@ -2165,6 +2217,7 @@ static uint32_t grg_find_miscut(grg_threads *t, const griffin_grammar *g,
 /* Of the `remaining` tokens forbids those that a tokenizer would not have written. */
 static int grg_prefer(grg_threads *t, const griffin_grammar *g, const griffin_grammar_state *state,
                       float *logits, int remaining) {
+    if (state->leading) return grg_forbid(g->spare, g->n_spare, logits, remaining);
     if ((state->unfinished || remaining <= GRG_FEW_TOKENS)) {
         int32_t list[128];
         uint32_t n = grg_find_needless(t, g, state, logits, list);
@@ -2191,12 +2244,15 @@ static int grg_prefer(grg_threads *t, const griffin_grammar *g, const griffin_gr
 
 /* Walks from a position whose calls are not known. `found` lends its arrays, which hold half as
  * many numbers as there are tokens: where that is too little, nothing would be won. */
-static int grg_cache_position(griffin_grammar *g, int position, grg_cached_set found) {
+static int grg_cache_position(griffin_grammar *g, int position, grg_cached_set found,
+                              uint64_t *steps) {
     grg_cached_set *set = &g->sets[g->n_sets];
     grg_walk w;
     grg_walk_start(&w, g, NULL, &found);
+    w.steps = *steps;
     grg_add_thread(&w.t, 0, (uint32_t)position, 0);
-    grg_walk_trie(&w);
+    grg_walk_trie(&w, 0);
+    *steps = w.steps;
     if (w.t.full || w.visited < GRG_LONG_WALK) return GRIFFIN_OK;
     grg_drop_decided(g, &found, g->n_nodes);
     set->n_ranges    = found.n_ranges;
@@ -2211,11 +2267,19 @@ static int grg_cache_position(griffin_grammar *g, int position, grg_cached_set f
     return GRIFFIN_OK;
 }
 
-/* A text stops behind a code that reads or calls, or at the beginning, which is i == -1. Where only
- * one byte can follow, or the rule ends, the walk is short. */
+/* The walk is short where the rule ends, and where only a byte can follow that few tokens start
+ * with. */
+static int grg_is_short_walk(const griffin_grammar *g, const grg_code *code) {
+    if (code->kind != GRG_BYTE) return code->kind == GRG_RETURN;
+    uint32_t node = grg_child(g, 0, code->byte);
+    return !node || (g->trie[node].next_byte >> 8) - node < GRG_LONG_WALK;
+}
+
+/* A text stops behind a code that reads or calls, or at the beginning, which is i == -1. */
 static int grg_build_cache(griffin_grammar *g) {
     uint64_t codes = (uint64_t)g->n_codes, half = g->n_numbered / 2;
     uint32_t *scratch = (uint32_t *)grg_allocate(&g->hooks, 8 * half + codes);
+    uint64_t steps = 0;
     int error = GRIFFIN_OK;
     if (!scratch) return GRIFFIN_E_MEMORY;
     grg_cached_set found = { scratch, scratch + half, 0, 0 };
@@ -2225,9 +2289,9 @@ static int grg_build_cache(griffin_grammar *g) {
         int at = i < 0 ? g->root : i + 1;
         if (i >= 0 && g->codes[i].kind > GRG_TAIL && g->codes[i].kind != GRG_CALL) continue;
         while (g->codes[at].kind == GRG_JUMP) at = g->codes[at].to;
-        if (g->codes[at].kind == GRG_BYTE || g->codes[at].kind == GRG_RETURN || done[at]) continue;
+        if (done[at] || grg_is_short_walk(g, &g->codes[at])) continue;
         done[at] = 1;
-        error = grg_cache_position(g, at, found);
+        error = grg_cache_position(g, at, found, &steps);
     }
     grg_release(&g->hooks, scratch);
     return error;
@@ -3531,9 +3595,9 @@ GRIFFIN_GRAMMAR_API uint64_t griffin_grammar_size(const griffin_grammar *g) {
     return g ? g->size : 0;
 }
 
-GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
-                                             const griffin_grammar_state *state, float *logits) {
-    grg_walk w;
+/* The walk is scratch. */
+static int grg_mask(grg_walk *w, const griffin_grammar *g, const griffin_grammar_state *state,
+                    float *logits) {
     float kept[2] = { 0, 0 };
     int banned = 0;
     if (!g) return GRIFFIN_E_ARGUMENT;
@@ -3543,9 +3607,10 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
     const griffin_info *info = g->info;
     int32_t ends[2] = { info->eos, info->end_of_turn == info->eos ? -1 : info->end_of_turn };
     for (int i = 0; i < 2; i++) if (ends[i] >= 0) kept[i] = logits[ends[i]];
-    grg_walk_start(&w, g, logits, NULL);
-    int may_end = grg_may_end(&w.t, g, state);
-    int remaining = grg_mask_text(&w);
+    grg_walk_start(w, g, logits, NULL);
+    int may_end = grg_may_end(&w->t, g, state) && !state->leading;
+    int remaining = state->leading ? grg_mask_lead(w, state->lead, state->leading)
+                                   : grg_mask_text(w);
     for (int i = (int)g->n_numbered; i < info->tokens; i++) logits[g->order[i]] = -INFINITY;
     for (int i = info->tokens; i < info->config.vocab; i++) logits[i] = -INFINITY;
     for (int i = 0; i < 2; i++) {
@@ -3554,11 +3619,11 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
         if (kept[i] != -INFINITY) remaining++;
         else banned++;                      /* by the caller: it is no way out */
     }
-    if (state->frames + state->places > GRG_NEAR_LIMIT && !w.t.full)
-        remaining -= grg_forbid_too_deep(&w.t, g, state, logits);
-    if (remaining > 1 && !w.t.full) remaining = grg_prefer(&w.t, g, state, logits, remaining);
+    if (state->frames + state->places > GRG_NEAR_LIMIT && !w->t.full)
+        remaining -= grg_forbid_too_deep(&w->t, g, state, logits);
+    if (remaining > 1 && !w->t.full) remaining = grg_prefer(&w->t, g, state, logits, remaining);
     remaining += banned;
-    if (w.t.full)
+    if (w->t.full)
         return grg_fail(&g->hooks, GRIFFIN_E_SPACE, "griffin_grammar_mask: the grammar leaves too "
                         "many ways open here");
     if (remaining) return remaining;
@@ -3566,6 +3631,12 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
                     state->ended ? "the text has ended"
                     : may_end ? "the text is complete, and the model has no token to end it"
                     : "no token of the vocabulary can continue the text");
+}
+
+GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *g,
+                                             const griffin_grammar_state *state, float *logits) {
+    grg_walk w;
+    return grg_mask(&w, g, state, logits);
 }
 
 GRIFFIN_GRAMMAR_API int griffin_grammar_accept(const griffin_grammar *g,
@@ -3586,7 +3657,70 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_accept(const griffin_grammar *g,
         return grg_fail(&g->hooks, moved, "griffin_grammar_accept: more than %d rules are open",
                         GRIFFIN_GRAMMAR_FRAMES);
     *state = s;
-    return s.ended || grg_may_end(&t, g, &s);
+    return s.ended || (!s.leading && grg_may_end(&t, g, &s));
+}
+
+GRIFFIN_GRAMMAR_API int griffin_grammar_lead(const griffin_grammar *g,
+                                             griffin_grammar_state *state,
+                                             const char *text, size_t length) {
+    if (!g) return GRIFFIN_E_ARGUMENT;
+    if (!state || (!text && length) || length > GRIFFIN_HEAL_BYTES || state->grammar
+        || state->leading)
+        return grg_fail(&g->hooks, GRIFFIN_E_ARGUMENT, "griffin_grammar_lead: at most %d bytes, "
+                        "for a fresh state", GRIFFIN_HEAL_BYTES);
+    if (length) memcpy(state->lead, text, length);
+    state->leading = (uint32_t)length;
+    return GRIFFIN_OK;
+}
+
+/* Can one byte alone follow, and the text not end? It takes much less time than a mask. */
+static int grg_is_forced(grg_threads *t, const griffin_grammar *g,
+                         const griffin_grammar_state *state) {
+    char text[GRG_MOST_FORCED];
+    int complete, threads = grg_resume(t, g, state);
+    return grg_forced_text(t, threads, text, GRG_MOST_FORCED - 1, &complete) == GRG_MOST_FORCED;
+}
+
+/* The only token that a mask leaves; -1: there are others, or none. */
+static int32_t grg_forced_token(grg_walk *w, const griffin_grammar *g,
+                                const griffin_grammar_state *state,
+                                const griffin_sampler *sampler, float *logits) {
+    int32_t only = -1;
+    int vocab = g->info->config.vocab;
+    if (state->leading || !grg_is_forced(&w->t, g, state)) return -1;
+    memset(logits, 0, (size_t)vocab * sizeof *logits);
+    for (int i = 0; i < sampler->bias_count; i++)
+        if (sampler->biases[i].token >= 0 && sampler->biases[i].token < vocab)
+            logits[sampler->biases[i].token] += sampler->biases[i].bias;
+    if (grg_mask(w, g, state, logits) < 0) return -1;
+    for (int i = 0; i < vocab; i++) {
+        if (logits[i] == -INFINITY) continue;
+        if (only >= 0) return -1;
+        only = i;
+    }
+    return only;
+}
+
+GRIFFIN_GRAMMAR_API int griffin_grammar_guess(const griffin_grammar *g,
+                                              const griffin_grammar_state *state,
+                                              const griffin_sampler *sampler, float *scratch,
+                                              griffin_guess *guess) {
+    grg_walk w;
+    if (!g) return GRIFFIN_E_ARGUMENT;
+    if (!state || !sampler || !scratch || !guess)
+        return grg_fail(&g->hooks, GRIFFIN_E_ARGUMENT, "griffin_grammar_guess: null pointer");
+    if (guess->model != g->model)
+        return grg_fail(&g->hooks, GRIFFIN_E_MISMATCH, "griffin_grammar_guess: the grammar is of "
+                        "another model");
+    int error = grg_check_state(g, state, "griffin_grammar_guess"), count = 0;
+    if (error) return error;
+    griffin_grammar_state at = *state;
+    for (; !at.ended; count++) {
+        int32_t token = grg_forced_token(&w, g, &at, sampler, scratch);
+        if (token < 0 || griffin_guess_add(guess, token, NULL) != 1
+            || grg_accept_token(&w.t, g, &at, token) <= 0) break;
+    }
+    return count;
 }
 
 #endif /* GRIFFIN_GRAMMAR_IMPLEMENTATION */

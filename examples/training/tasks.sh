@@ -1,23 +1,32 @@
 #!/bin/sh
-# tasks.sh - the two synthetic tasks of the Griffin paper's section 6.2, learned by tiny models of
-# three kinds from sequences of 64 tokens: how many answers are right in those, and in sequences up
-# to sixteen times as long? Prints the rows of the table in README.md, one in some minutes. Run it
-# from the top of the repository.
+# tasks.sh [TASK [KIND ...]] - synthetic tasks of memory, learned by tiny models of five kinds: how many
+# answers are right in sequences as long as in training, and in those up to sixteen times as long?
+# Copying and induction are those of the Griffin paper's section 6.2; recall is multi-query associative
+# recall, by networks of two layers. Prints the rows of the tables in README.md, or those of a task or
+# a kind, one in some minutes. Run it from the top of the repository.
 set -e
 mkdir -p build/training
 
 learn() {
     task=$1 kind=$2 model=build/training/$1-$2.gguf
     shift 2
-    build/griffin train --task "$task" --kind "$kind" --length 64 --batch 64 --steps 1000 \
-        --rate 0.004 --reports 5 -o "$model" "$@" > "$model.log"
+    build/griffin train --task "$task" --kind "$kind" --rate 0.004 --reports 5 \
+        --checkpoint "$model.ck" --resume -o "$model" "$@" > "$model.log"
     tail -n 1 "$model.log" | awk -v row="| $task | $kind" '
         { gsub(",", ""); for (i = 1; i < NF; i++) if ($i == "%") row = row " | " $(i - 1) " %" }
         END { print row " |" }'
 }
 
-for task in copying induction; do
-    learn $task griffin
-    learn $task hawk
-    learn $task attention --window 1024
+tasks=${1:-copying induction recall}
+[ $# = 0 ] || shift
+for task in $tasks; do
+    for kind in ${@:-griffin hawk attention hgrn2 supra}; do
+        size='--length 64 --batch 64 --steps 1000'
+        [ $task != recall ] || size='--length 32 --batch 32 --steps 1500 --layers 2 --heads 2'
+        case $task-$kind in
+            recall-griffin) size="$size --blocks ra" ;;
+            *-attention)    size="$size --window 1024" ;;
+        esac
+        learn $task $kind $size
+    done
 done

@@ -5,6 +5,7 @@ const BUDGET = 6;       // milliseconds of a frame in which the model may think
 const PACE = 60;        // milliseconds from token to token: nobody reads faster
 const WORDS = 300;      // that can be taken back; each costs a copy of the story's bytes
 const ROOM = 4096;      // bytes of text that pass in or out at once
+const PERSONA = 1 << 18;    // bytes of a persona's file, at most
 
 const $ = id => document.getElementById(id);
 const file = async name => {
@@ -15,6 +16,7 @@ const file = async name => {
 
 let engine, bytes;      // the module and its memory, which never grows
 let story, size, text;  // addresses in it, and the bytes of a story
+let first, personas;    // the moment before a tale; where a persona's file may lie
 let writing = false, due = 0;
 
 // ---- the engine ---------------------------------------------------------------------------------
@@ -39,6 +41,17 @@ async function open() {
   }
   story = engine.story();
   size = engine.story_size();
+  personas = engine.reserve(PERSONA);
+  first = remember();
+}
+
+// Who tells: a persona is a small file, the state before the first token; '' is nobody's.
+async function become(name) {
+  const data = name ? new Uint8Array(await file(`${name}.persona`)) : new Uint8Array(0);
+  if (data.length > PERSONA) throw new Error(`${name}: larger than PERSONA in griffin.js`);
+  bytes.set(data, personas);
+  check(engine.persona(personas, data.length));
+  first = remember();
 }
 
 // All that the story is, once every word of it has been read.
@@ -173,10 +186,17 @@ try {
     takeBack($('story').lastElementChild);
     write(false);
   };
-  $('anew').onclick = () => {
-    goBackTo(new Uint8Array(size));         // zeros are the beginning
+  const beginAnew = () => {
+    goBackTo(first);
     $('story').replaceChildren();
     write(false);
+  };
+  $('anew').onclick = beginAnew;
+  $('who').onchange = async () => {
+    const who = $('who').selectedOptions[0];
+    await become(who.value);
+    beginAnew();
+    $('text').value = who.dataset.opening;
   };
   $('story').onclick = event => {
     if (!event.target.moment) return;

@@ -37,6 +37,7 @@ static struct {
     int32_t waiting[WAITING];
     int     next, count;                    /* of those waiting */
     int     units;                          /* of the pass in flight */
+    int64_t first;                          /* position before the first token: a persona's, or 0 */
     char    error[256];
 } page;
 
@@ -66,7 +67,9 @@ EXPORT(story_size) size_t page_story_size(void) {
     return sizeof(story) + griffin_state_size(page.model) + page_logits_size();
 }
 EXPORT(error) const char *page_error(void) { return page.error; }
-EXPORT(position) int page_position(void) { return (int)griffin_state_position(page.state); }
+EXPORT(position) int page_position(void) {
+    return (int)(griffin_state_position(page.state) - page.first);
+}
 
 /* Returns 0 or a griffin_error. */
 EXPORT(open) int page_open(const void *file, size_t size, uint32_t seed) {
@@ -86,6 +89,16 @@ EXPORT(open) int page_open(const void *file, size_t size, uint32_t seed) {
     return griffin_context_init(&page.context, page.model, &rows, memory, scratch);
 }
 
+/* Tales begin in this persona, a saved state, from now on; size 0: in none. Ends the one that is
+ * told. Returns 0 or a griffin_error. */
+EXPORT(persona) int page_persona(const void *file, size_t size) {
+    memset(page.story, 0, page_story_size());
+    page.next = page.count = page.units = 0;
+    int error = size ? griffin_load(page.model, page.state, NULL, NULL, file, size) : GRIFFIN_OK;
+    page.first = griffin_state_position(page.state);
+    return error;
+}
+
 /* A unit of what is to be done, a fraction of a millisecond; returns 0 when all is done. */
 EXPORT(work) int page_work(void) {
     int left = page.count - page.next;
@@ -103,7 +116,7 @@ EXPORT(work) int page_work(void) {
 
 /* After work has returned 0: text to be read by its next calls; returns how many tokens. */
 EXPORT(listen) int page_listen(const char *text, size_t length) {
-    griffin_encoding encoding = { .continues = griffin_state_position(page.state) > 0 };
+    griffin_encoding encoding = { .continues = page_position() > 0 };
     size_t mark = used;                     /* what encoding allocates is given back at once */
     int count = griffin_encode(page.model, &encoding, text, length, page.waiting, WAITING);
     used = mark;

@@ -1,6 +1,8 @@
 /* bench.c - griffin bench: how fast models run, of a file or of any shape with random weights,
  * beside what the machine could do at that moment; see run.h. */
 
+#include "guess.h"
+#include "masks.h"
 #include "run.h"
 #include "../convert/config.h"
 #include "../convert/tiles.h"
@@ -23,9 +25,9 @@ enum { LONGEST = 16 };                      /* list on the command line */
 typedef struct numbers { const char *text; int64_t at[LONGEST]; int count; } numbers;
 
 typedef struct settings {
-    const char *path, *preset, *types, *head, *compare, *plot;
+    const char *path, *preset, *types, *head, *compare, *plot, *text, *grammar;
     numbers     prompts, steps, depths, batches, threads, memory;
-    int         repetitions, chunk, vocab, pure, copy, cpu, format, ops;
+    int         repetitions, chunk, vocab, pure, copy, cpu, format, ops, masks, guesses;
     double      predicted;                  /* bytes: the most memory that was needed at once */
 } settings;
 
@@ -181,8 +183,8 @@ typedef struct operation { const char *name; double seconds; int units; } operat
 
 typedef struct profile {
     operation at[16];
-    double   *units;                        /* seconds of each unit of all steps */
-    int       count, steps, capacity;
+    double   *units;                        /* seconds of each unit of all passes */
+    int       count, passes, capacity;
 } profile;
 
 static operation *find_operation(profile *p, const char *name) {
@@ -192,7 +194,14 @@ static operation *find_operation(profile *p, const char *name) {
     return &p->at[i];
 }
 
-static int profile_step(runner *r, profile *p) {
+/* A step, or the next tokens of a prompt. */
+static int profile_pass(runner *r, profile *p, int at) {
+    if (r->w.is_prompt) {
+        int left = r->w.tokens - at;
+        r->spans[0].tokens = r->tokens + at;
+        r->spans[0].count = left < r->w.chunk ? left : r->w.chunk;
+        r->spans[0].logits = left > r->w.chunk ? NULL : r->logits;
+    }
     int left = griffin_begin(r->context, r->spans, r->w.batch);
     while (left > 0) {
         operation *o = find_operation(p, griffin_unit_name(r->context));
@@ -203,19 +212,19 @@ static int profile_step(runner *r, profile *p) {
         o->units++;
         if (p->count < p->capacity) p->units[p->count++] = seconds;
     }
-    p->steps++;
+    p->passes++;
     return left < 0 ? bench_error(r->b, left) : 0;
 }
 
 static void print_profile(const runner *r, profile *p, int format) {
     static const column columns[] = {
         { "model", COLUMN_WORD }, { "type", COLUMN_WORD }, { "test", COLUMN_WORD },
-        { "operation", COLUMN_WORD }, { "units", COLUMN_NUMBER }, { "us a step", COLUMN_NUMBER },
+        { "operation", COLUMN_WORD }, { "units", COLUMN_NUMBER }, { "us a pass", COLUMN_NUMBER },
         { "%", COLUMN_NUMBER }, { "us p50", COLUMN_NUMBER }, { "us p99", COLUMN_NUMBER },
         { "us max", COLUMN_NUMBER }, { NULL, COLUMN_WORD }
     };
     operation *all = &p->at[15];
-    double us = 1e6 / p->steps;
+    double us = 1e6 / p->passes;
     table t;
     all->name = "all";
     for (int i = 0; i < 15 && p->at[i].name; i++) {
@@ -228,7 +237,7 @@ static void print_profile(const runner *r, profile *p, int format) {
         int is_all = o == all;
         const cell cells[] = {
             word_cell(r->b->name), word_cell(r->b->type), test_cell(&r->w),
-            word_cell(o->name ? o->name : ""), number_cell((double)o->units / p->steps),
+            word_cell(o->name ? o->name : ""), number_cell((double)o->units / p->passes),
             number_cell(o->seconds * us), number_cell(100 * o->seconds / all->seconds),
             number_cell(is_all ? 1e6 * quantile(p->units, p->count, 0.5) : NAN),
             number_cell(is_all ? 1e6 * quantile(p->units, p->count, 0.99) : NAN),
@@ -241,27 +250,31 @@ static void print_profile(const runner *r, profile *p, int format) {
     table_end(&t);
 }
 
-/* Times the units of a step one by one, as a program with a frame budget runs them: on one thread,
- * each with the cost of its call. */
+/* Times the units of steps, or with -n 0 of a prompt, one by one, as a program with a frame budget
+ * runs them: on one thread, each with the cost of its call. States are copied, as they are not when
+ * nobody may drop the job. */
 static int measure_operations(settings *s, bench_model *b) {
     workload w = { 0, 0, 1, 0, 0, 0 };
     profile p;
     runner r;
     int units;
     memset(&p, 0, sizeof p);
-    w.tokens = (int)s->steps.at[0];
-    w.batch = (int)s->batches.at[0];
+    w.is_prompt = s->steps.at[0] == 0;
+    w.tokens = (int)(w.is_prompt ? s->prompts.at[0] : s->steps.at[0]);
+    w.batch = w.is_prompt ? 1 : (int)s->batches.at[0];
+    w.chunk = w.is_prompt ? s->chunk : 1;
     w.depth = s->depths.at[0];
-    if (w.tokens == 0) return complain("--ops: how many steps? -n is 0");
+    if (w.tokens == 0) return complain("--ops: how many steps, or tokens? -n and -p are 0");
     int status = runner_open(&r, b, &w);
     s->predicted = fmax(s->predicted, model_memory(b) + (double)r.memory);
     if (!status) {
+        r.spans[0].count = w.chunk < w.tokens ? w.chunk : w.tokens;     /* the longest pass */
         units = griffin_begin(r.context, r.spans, w.batch);
         p.capacity = units < 0 ? 0 : units * w.tokens;
         p.units = (double *)malloc(((size_t)p.capacity + 1) * sizeof *p.units);
         status = p.units ? 0 : complain("out of memory");
     }
-    for (int i = 0; i < w.tokens && !status; i++) status = profile_step(&r, &p);
+    for (int i = 0; i < w.tokens && !status; i += w.chunk) status = profile_pass(&r, &p, i);
     if (!status) print_profile(&r, &p, s->format);
     free(p.units);
     runner_close(&r);
@@ -282,7 +295,7 @@ static int random_image(const settings *s, bench_model *b, griffin_config *confi
 
 /* ---- comparing families ---------------------------------------------------------------------- */
 
-static const char *const families[] = { "griffin", "hawk", "mqa" };
+static const char *const families[] = { "griffin", "hawk", "hgrn2", "mqa" };
 
 enum { FAMILIES = sizeof families / sizeof families[0], MQA = FAMILIES - 1 };
 enum { SMALL = 16, LARGE = 64 };            /* batches */
@@ -354,7 +367,7 @@ static int throughput(settings *s, bench_model *b, int64_t depth, const int *bat
 
 /* A Transformer attends to the whole sequence, so its window is as long as that. */
 static int compare_length(settings *s, bench_model *b, int i, comparison *c, int round) {
-    static const int one[FAMILIES] = { 1, 1, 1 };
+    static const int one[FAMILIES] = { 1, 1, 1, 1 };
     int64_t length = s->depths.at[i];
     double seconds[FAMILIES], rate[FAMILIES];
     int batch[FAMILIES];
@@ -484,8 +497,45 @@ static void set_name(bench_model *b, const char *name) {
         if (b->name[i] < ' ' || strchr("\"\\,|", b->name[i])) b->name[i] = '_';
 }
 
+/* ---- guesses --------------------------------------------------------------------------------- */
+
+static const column guess_columns[] = {
+    { "model", COLUMN_WORD }, { "type", COLUMN_WORD }, { "threads", COLUMN_NUMBER },
+    { "text", COLUMN_WORD }, { "tokens", COLUMN_NUMBER }, { "plain t/s", COLUMN_NUMBER },
+    { "t/s", COLUMN_NUMBER }, { "gain", COLUMN_NUMBER }, { "guesses", COLUMN_NUMBER },
+    { "right", COLUMN_NUMBER }, { "passes", COLUMN_NUMBER }, { "cost of a row", COLUMN_NUMBER },
+    { NULL, COLUMN_WORD }
+};
+
+static int measure_guesses(const settings *s, bench_model *b, table *t) {
+    char *name = path_name(s->text);
+    int status = 0;
+    for (int i = 0; i < s->threads.count && !status; i++) {
+        const char *texts[12];
+        guess_test test;
+        memset(&test, 0, sizeof test);
+        test.path = s->text;
+        test.grammar = s->grammar;
+        test.most = s->guesses;
+        test.threads = (int)s->threads.at[i];
+        test.repetitions = s->repetitions;
+        status = guess_measure(b, &test);
+        const cell cells[] = {
+            word_cell(b->name), word_cell(b->type), number_cell(test.threads),
+            word_cell(name ? name : "text"), number_cell(test.tokens), number_cell(test.plain),
+            number_cell(test.guessed), number_cell(test.gain), number_cell(test.guesses),
+            number_cell(test.right), number_cell(test.passes), number_cell(test.row_cost)
+        };
+        for (int k = 0; k < 12; k++) texts[k] = cells[k].text;
+        if (!status) table_row(t, texts);
+    }
+    free(name);
+    return status;
+}
+
 static int measure_model(settings *s, bench_model *b, table *t) {
     if (bench_open(b, (griffin_cpu)s->cpu, 0)) return 1;
+    if (s->text) return measure_guesses(s, b, t);
     return s->ops ? measure_operations(s, b) : measure_tests(s, b, t);
 }
 
@@ -510,8 +560,9 @@ static int measure_random(settings *s, table *t) {
     int status = 0;
     while (!status && next_word(&presets, preset, sizeof preset)) {
         if (preset_find(&config, preset) < 0)
-            return complain("there is no preset '%s'; known are 2b, 9b, and griffin-, hawk- or "
-                            "mqa- with 100m 200m 400m 1.3b 3b 7b 14b", preset);
+            return complain("there is no preset '%s'; known are 2b, 9b, hgrn2-2.7b, supra-7b, and "
+                            "griffin-, hawk-, mqa- or hgrn2- with 100m 200m 400m 1.3b 3b 7b 14b",
+                            preset);
         for (const char *types = s->types; !status && next_word(&types, type, sizeof type);) {
             status = random_image(s, &b, &config, type);
             set_name(&b, preset);
@@ -525,7 +576,11 @@ static int measure_random(settings *s, table *t) {
 static int measure_all(settings *s) {
     table t;
     if (s->compare) return compare(s);
-    if (!s->ops) table_begin(&t, (table_format)s->format, row_columns);
+    if (s->masks)
+        return bench_masks(s->path, s->vocab ? s->vocab : 256000, (table_format)s->format,
+                           s->repetitions);
+    const column *columns = s->text ? guess_columns : row_columns;
+    if (!s->ops) table_begin(&t, (table_format)s->format, columns);
     int status = s->path ? measure_file(s, &t) : measure_random(s, &t);
     if (!s->ops) table_end(&t);
     return status;
@@ -560,12 +615,21 @@ static int check(const command *c, settings *s) {
     if (s->head && !tile_exists(s->head))
         return options_wrong(c, "--head: '%s' is not one of these types", s->head);
     if (*types) return options_wrong(c, "--type: '%s' is not a list of types", s->types);
-    if (!!s->path + !!s->preset + !!s->compare != 1)
+    if (s->masks && (s->preset || s->compare))
+        return options_wrong(c, "--masks measures -m, or a made-up vocabulary");
+    if (!s->masks && !!s->path + !!s->preset + !!s->compare != 1)
         return options_wrong(c, "one of -m, --preset and --compare says what to measure");
+    if (s->masks && s->vocab && s->vocab < 400)
+        return options_wrong(c, "--masks needs a vocabulary of 400 pieces or more");
     if (s->compare && strchr(s->types, ','))
         return options_wrong(c, "--compare takes one type");
     if (s->compare && s->repetitions > ROUNDS)
         return options_wrong(c, "--compare takes at most %d repetitions", ROUNDS);
+    if (s->text && (s->ops || s->compare))
+        return options_wrong(c, "--text, --ops and --compare exclude each other");
+    if (s->grammar && !s->text) return options_wrong(c, "--grammar goes with --text");
+    if (s->guesses < 1 || s->guesses > 62)
+        return options_wrong(c, "--guesses: from 1 to 62");
     if (s->repetitions < 1 || s->chunk < 1)
         return options_wrong(c, "-r and --chunk: at least 1");
     return -1;
@@ -575,11 +639,12 @@ int command_bench(int argc, char **argv) {
     char threads[16];
     settings s;
     const option options[] = {
-        { "model", "m", OPTION_TEXT, &s.path, "FILE", "a model, a GGUF file; or:" },
+        { "MODEL", NULL, OPTION_WORD, &s.path, NULL, "a model, a GGUF file; or:" },
+        { "model", "m", OPTION_TEXT, &s.path, "MODEL", "the same" },
         { "copy", NULL, OPTION_FLAG, &s.copy, NULL,
           "copy the weights of the file into huge pages" },
         { "preset", NULL, OPTION_TEXT, &s.preset, "NAMES",
-          "shapes with random weights: 2b, 9b, griffin-1.3b, ..." },
+          "shapes with random weights: 2b, griffin-1.3b, hgrn2-1.3b, ..." },
         { "type", NULL, OPTION_TEXT, &s.types, "TYPES",
           "their weights: f32, f16, bf16, q8_0, q6_0, q4_0 (default: q8_0)" },
         { "pure", NULL, OPTION_FLAG, &s.pure, NULL,
@@ -601,15 +666,22 @@ int command_bench(int argc, char **argv) {
         CPU_OPTION(s.cpu),
         { "output", "o", OPTION_CHOICE, &s.format, "md|csv|json",
           "csv and json have every stretch" },
-        { "ops", NULL, OPTION_FLAG, &s.ops, NULL, "time the operations of a step instead" },
+        { "ops", NULL, OPTION_FLAG, &s.ops, NULL,
+          "time the operations of a step, or with -n 0 of a prompt" },
+        { "masks", NULL, OPTION_FLAG, &s.masks, NULL,
+          "time the masks of grammars instead: of -m, or of --vocab made-up pieces" },
+        { "text", NULL, OPTION_TEXT, &s.text, "FILE",
+          "what guesses are worth: write this text with and without" },
+        { "guesses", NULL, OPTION_COUNT, &s.guesses, "N", "the most guesses in a pass of --text" },
+        { "grammar", NULL, OPTION_TEXT, &s.grammar, "FILE", "the grammar (GBNF) of that text" },
         { "compare", NULL, OPTION_TEXT, &s.compare, "SIZE",
-          "compare griffin, hawk and mqa of this size, 100m to 14b" },
+          "compare griffin, hawk, hgrn2 and mqa of this size, 100m to 14b" },
         { "memory", NULL, OPTION_TEXT, &s.memory.text, "BYTES",
           "memory for the largest batch of --compare (default: 8G)" },
         { "plot", NULL, OPTION_TEXT, &s.plot, "FILE", "draw --compare as SVG" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
-    const command c = { "bench", "-m MODEL | --preset NAMES | --compare SIZE [options]",
+    const command c = { "bench", "MODEL | --preset NAMES | --compare SIZE | --masks [options]",
                         "Measures tokens a second beside what the machine allowed at that moment.\n"
                         "Lists have commas between; k, M and G are powers of 1024. The tests of a\n"
                         "model take turns, so memory has to hold the states of all.", options };
@@ -621,11 +693,12 @@ int command_bench(int argc, char **argv) {
     s.threads.text = threads;
     s.repetitions = 3;
     s.chunk = 96;
+    s.guesses = 16;
     if ((status = options_parse(&c, argc, argv)) >= 0) return status;
     if (!s.depths.text) s.depths.text = s.compare ? "512,1k,2k,4k,8k,16k,32k" : "0";
     if ((status = check(&c, &s)) >= 0) return status;
     status = measure_all(&s);
-    if (!status)
+    if (!status && !s.masks)
         fprintf(stderr, "\nmemory: %.0f MiB by the sizes of model, states, contexts and logits; "
                 "at most %.0f MiB were used\n", s.predicted / (1 << 20), peak_mebibytes());
     return status;

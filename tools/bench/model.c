@@ -81,14 +81,16 @@ typedef struct drawing {
     gguf_writer   file;
     bench_tensor *tensors;
     int           count;
-    const char   *types[4];                 /* by tensor_kind */
+    const char   *types[TENSOR_KINDS];      /* by tensor_kind */
+    float         gain;                     /* what stored weights of norms add up to 1 with */
 } drawing;
 
 /* Random vectors are spread around a centre that keeps the network's numbers in proportion. */
-static void choose_spread(bench_tensor *t) {
-    static const struct { const char *ending; float centre, spread; } rules[] = {
-        { "norm.weight", 0, 0.1f }, { "conv_1d.weight", 0, 0.5f }, { "recurrent_param", -4, 2 },
-        { "bias", 0, 0.01f }
+static void choose_spread(const drawing *d, bench_tensor *t) {
+    const struct { const char *ending; float centre, spread; } rules[] = {
+        { "norm.weight", 1 - d->gain, 0.1f }, { "conv_1d.weight", 0, 0.5f },
+        { "recurrent_param", -4, 2 }, { "bias", 0, 0.01f }, { "lower_bound", 0.6f, 0.2f },
+        { "gate_range", 0.15f, 0.05f }, { "decay", 0.95f, 0.04f }
     };
     for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
         size_t n = strlen(t->name), m = strlen(rules[i].ending);
@@ -125,7 +127,7 @@ static void draw(drawing *d, const tensor *from) {
     t->offset = d->file.data_size;
     if (t->type) draw_tiles(d, t);
     else t->bytes = gguf_tensor(&d->file, t->name, from->rank, from->shape, quant_find("f32"));
-    if (!t->type) choose_spread(t);
+    if (!t->type) choose_spread(d, t);
 }
 
 static int draw_all(drawing *d, const griffin_config *c) {
@@ -169,8 +171,10 @@ int bench_image(bench_model *b, const griffin_config *config, const char *type,
     memset(b, 0, sizeof *b);
     memset(&d, 0, sizeof d);
     b->type = type;
+    d.gain = config->norm_offset;
     d.types[TENSOR_MATRIX] = type;
     d.types[TENSOR_TABLE] = table_type;
+    d.types[TENSOR_CAREFUL] = strcmp(type, "q4_0") ? type : "q8_0";
     d.types[TENSOR_GATE] = "f32";
     if (draw_all(&d, config) == 0) data = write_image(b, &d.file);
     for (int i = 0; data && i < d.count; i++)
@@ -293,16 +297,14 @@ static uint64_t checksum(const unsigned char *p, size_t size) {     /* FNV-1a by
  * halves of rings. All other members are in bytes. */
 typedef struct save_shape { size_t recurrent, rings, row, rows, most; } save_shape;
 
-static save_shape shape_of_save(const bench_model *b, size_t size) {
+static save_shape shape_of_save(const bench_model *b, size_t size, int64_t position) {
     const griffin_config *c = &b->info->config;
     save_shape s = { 0, 0, 0, 0, 0 };
     for (int i = 0; i < c->layers; i++) s.rings += c->blocks[i] == 'a' ? 2 : 0;
     s.row = (size_t)c->kv_heads * (size_t)((c->head_dim + 15) / 16 * 16) * 4;
-    s.recurrent = ((size_t)c->layers - s.rings / 2) * (size_t)c->conv_width
-                * (size_t)((c->lru_width + TILE - 1) / TILE * TILE) * 4;
-    if (s.rings == 0) return s;
-    s.rows = (size - SAVE_FLOATS - SAVE_SUM - s.recurrent) / (s.rings * s.row);
     s.most = (size_t)b->info->attn_keys - 1;
+    s.rows = (uint64_t)position < s.most ? (size_t)position : s.most;
+    s.recurrent = size - SAVE_FLOATS - SAVE_SUM - s.rings * s.rows * s.row;
     return s;
 }
 
@@ -330,7 +332,7 @@ int bench_deepen(bench_model *b, griffin_state *state, int64_t position) {
     unsigned char *to = (unsigned char *)malloc((size_t)size + griffin_state_size(b->model));
     if (!from || !to) { free(from); free(to); return complain("out of memory"); }
     griffin_save(b->model, state, NULL, NULL, from, (size_t)size);
-    save_shape shape = shape_of_save(b, (size_t)size);
+    save_shape shape = shape_of_save(b, (size_t)size, now);
     int error = griffin_load(b->model, state, NULL, NULL, to, deepen(to, from, &shape, position));
     free(from);
     free(to);

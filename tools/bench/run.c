@@ -104,8 +104,8 @@ int runner_open(runner *r, bench_model *b, const workload *w) {
     aim_spans(r);
     if (open_context(b, &options, &r->context_memory, &r->context) || make_start(r)) return 1;
     runner_reset(r);
-    r->saved_bytes = (double)w->batch
-                   * (double)griffin_save(b->model, r->spans[0].state, NULL, NULL, NULL, 0);
+    r->saved_bytes = (double)griffin_save(b->model, r->spans[0].state, NULL, NULL, NULL, 0);
+    r->saved_bytes = w->batch * (r->saved_bytes + (double)griffin_mark_size(b->model));
     return 0;
 }
 

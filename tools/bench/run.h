@@ -1,6 +1,7 @@
 /* run.h - measures a workload in stretches, with a probe of the machine before and after each.
  *
- * A step must read every weight once, and the state of every sequence. A prefill must make two
+ * A step must read every weight once, and the state of every sequence, and write the part of it that
+ * is no ring of keys and values. A prefill must make two
  * operations for each parameter and token (of linear layers; attention is not counted). So the
  * seconds of a stretch are not less than
  *
@@ -39,7 +40,8 @@ typedef struct runner {
     griffin_span    *spans;
     int32_t         *tokens;
     float           *logits;
-    double           saved_bytes;           /* what a step reads of all states */
+    double           saved_bytes;           /* what a step reads of all states, and writes: the
+                                             * recurrent part is replaced by every step */
     size_t           memory;                /* of all this */
     sample          *samples;               /* of all repetitions, each so many stretches */
     int              count, stretches;

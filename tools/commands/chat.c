@@ -1,12 +1,7 @@
-/* chat.c - griffin chat: a conversation in the turns that RecurrentGemma was trained on,
- *
- *     bos <start_of_turn>user\n TEXT <end_of_turn>\n
- *         <start_of_turn>model\n ANSWER <end_of_turn>\n  and so on,
- *
- * The markers are token ids, so that no text which a user types can become one. The state is the
- * whole memory of the conversation: no text is read twice. */
+/* chat.c - griffin chat: a conversation in the turns that a model was trained on, see turns.h. The
+ * state is the whole memory of the conversation: no text is read twice. */
 
-#include "../shared/session.h"
+#include "turns.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -16,47 +11,28 @@
 typedef struct chat {
     session s;
     griffin_sampler sampler;
+    turns turns;
+    const char *format, *system;            /* of the options */
+    const text_list *personas;
     int limit, raw;
-    int32_t start_of_turn;
     double stopped;                         /* when Ctrl-C stopped an answer */
 } chat;
 
 /* ---- one turn ----------------------------------------------------------------------------- */
 
-static int add_text(chat *c, token_list *list, const char *words, size_t size) {
+static int add_raw(chat *c, token_list *list, int begins, const char *words, size_t size) {
     griffin_encoding plain;
     memset(&plain, 0, sizeof plain);
     plain.no_special = 1;
-    plain.continues = list->count > 0 || griffin_state_position(c->s.state) > 0;
+    plain.continues = !begins;
     return tokens_add_text(list, &c->s, &plain, words, size);
-}
-
-/* Role and text are encoded together, because a newline may merge with the text after it. */
-static int add_turn(chat *c, token_list *list, const char *words, size_t size) {
-    char *turn = (char *)malloc(size + 6);
-    if (!turn) return complain("out of memory");
-    memcpy(turn, "user\n", 5);
-    memcpy(turn + 5, words, size);
-    int status = tokens_add(list, c->start_of_turn) || add_text(c, list, turn, size + 5)
-              || tokens_add(list, c->s.info->end_of_turn) || add_text(c, list, "\n", 1)
-              || tokens_add(list, c->start_of_turn) || add_text(c, list, "model\n", 6);
-    free(turn);
-    return status;
-}
-
-static int add_prompt(chat *c, token_list *list, const char *words, size_t size) {
-    if (c->raw) return add_text(c, list, words, size);
-    if (griffin_state_position(c->s.state) > 0) {           /* end the last answer */
-        if (tokens_add(list, c->s.info->end_of_turn) || add_text(c, list, "\n", 1)) return 1;
-    } else if (c->s.info->bos >= 0 && tokens_add(list, c->s.info->bos)) {
-        return 1;
-    }
-    return add_turn(c, list, words, size);
 }
 
 static int answer(chat *c, const char *words, size_t size) {
     token_list list = { NULL, 0, 0 };
-    int status = add_prompt(c, &list, words, size);
+    int begins = !session_has_begun(&c->s);
+    int status = c->raw ? add_raw(c, &list, begins, words, size)
+                        : turns_add(&c->turns, &list, begins, words, size);
     if (!status && list.count > 0) status = session_feed(&c->s, &list, &c->sampler, 0);
     if (!status) status = session_generate(&c->s, &c->sampler, c->limit, ENDS_END);
     tokens_free(&list);
@@ -155,28 +131,25 @@ static int converse(chat *c) {
     return status;
 }
 
-static int check_turns(chat *c, const char *path) {
-    static const char piece[] = "<start_of_turn>";
-    c->start_of_turn = griffin_find_token(c->s.model, piece, sizeof piece - 1);
+static int open_turns(chat *c, const char *path) {
     if (c->raw) return 0;
-    if (c->start_of_turn < 0 || c->s.info->end_of_turn < 0)
-        return complain("%s: the vocabulary has no turn markers, so this model was not made for "
-                        "conversation; with --raw it continues what you write", path);
-    if (!c->s.info->chat_template[0])
-        note("the file has no chat template; if the answers make no sense, try --raw");
+    if (turns_open(&c->turns, &c->s, path, c->format, c->system)) return 1;
+    if (c->turns.end >= 0) c->s.end_of_turn = c->turns.end;
     return 0;
 }
 
 static int open_and_converse(const command *how, chat *c, const model_options *o,
-                             const control_options *control) {
+                             const control_options *control, const guess_options *guess) {
     int status = session_open(&c->s, how, o, NEEDS_TEXT);
     if (status) return status;
     c->s.seed = c->sampler.seed;
-    status = session_control(&c->s, control) || check_turns(c, o->path);
+    status = session_personas(&c->s, c->personas) || session_control(&c->s, control)
+          || session_guess(&c->s, o, guess) || open_turns(c, o->path);
     if (!status) {
         status = converse(c);
         session_statistics(&c->s);
     }
+    turns_free(&c->turns);
     session_close(&c->s);
     return status;
 }
@@ -185,16 +158,23 @@ int command_chat(int argc, char **argv) {
     model_options o = MODEL_DEFAULTS;
     griffin_sampler sampler = SAMPLER_DEFAULTS;
     control_options control = CONTROL_DEFAULTS;
-    const char *system = NULL;
+    guess_options guess = GUESS_DEFAULTS;
+    const char *system = NULL, *format = NULL;
+    text_list personas = NO_PERSONAS;
     int limit = 512, raw = 0;
     const option table[] = {
         MODEL_OPTIONS(o),
         { "n-predict", "n", OPTION_LIMIT, &limit, "N", "longest answer in tokens; -1: no limit" },
         { "predict", NULL, OPTION_LIMIT, &limit, "N", NULL },
+        PERSONA_OPTION(personas),
         SAMPLER_OPTIONS(sampler),
         CONTROL_OPTIONS(control),
+        GUESS_OPTIONS(guess),
         { "raw", NULL, OPTION_FLAG, &raw, NULL, "no turns: the model continues what you write" },
+        { "system", NULL, OPTION_TEXT, &system, "TEXT", "what the model is told before you begin" },
         { "system-prompt", "sys", OPTION_TEXT, &system, "TEXT", NULL },
+        { "chat-format", NULL, OPTION_TEXT, &format, "NAME",
+          "how turns are written: gemma, chatml, llama-3, ...; see README" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
     const command how = { "chat", "MODEL [options]",
@@ -202,9 +182,10 @@ int command_chat(int argc, char **argv) {
                           table };
     int status = options_parse(&how, argc, argv);
     chat c;
-    if (status < 0 && system)
-        return options_wrong(&how, "these models know no system role: put the text "
-                                   "into your first message");
+    if (status < 0 && raw && (system || format))
+        return options_wrong(&how, "--raw knows no turns: neither --system nor --chat-format");
+    if (status < 0 && control.heal && !raw)
+        return options_wrong(&how, "--heal needs --raw: an answer begins a turn of its own");
     if (status < 0) status = sampler_prepare(&how, &sampler);
     if (status >= 0) return status;
     memset(&c, 0, sizeof c);
@@ -212,5 +193,8 @@ int command_chat(int argc, char **argv) {
     c.limit = limit;
     c.raw = raw;
     c.stopped = -1;
-    return open_and_converse(&how, &c, &o, &control);
+    c.format = format;
+    c.system = system;
+    c.personas = &personas;
+    return open_and_converse(&how, &c, &o, &control, &guess);
 }

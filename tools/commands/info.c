@@ -21,18 +21,38 @@ static void print_bytes(const char *label, uint64_t bytes) {
     printf("%-12s %.*f %s\n", label, unit ? 2 : 0, size, units[unit]);
 }
 
+static int has_block(const griffin_config *c, char letter) {
+    return strchr(c->blocks, letter) != NULL;
+}
+
+/* Only what some layer uses. */
+static void print_mixers(const griffin_info *i) {
+    const griffin_config *c = &i->config;
+    if (has_block(c, 'r'))
+        printf("%-12s of %d, %d gate blocks, convolution of %d, decay %g\n", "recurrence",
+               c->lru_width, c->gate_blocks, c->conv_width, c->decay);
+    if (has_block(c, 'a'))
+        printf("%-12s %d heads of %d, %d for keys and values (%s)%s, window %d (%d keys seen)\n",
+               "attention", c->heads, c->head_dim, c->kv_heads, kv_type_name(i->kv_type),
+               c->qkv_bias ? ", biases" : "", c->window, i->attn_keys);
+    if (has_block(c, 'h'))
+        printf("%-12s %d heads with a matrix of %d x %d each\n", "hgrn2", c->heads, c->head_dim,
+               c->head_dim);
+    if (has_block(c, 's'))
+        printf("%-12s %d heads with a matrix of %d x %d each, %d for keys and values\n", "supra",
+               c->heads, c->head_dim, c->head_dim, c->kv_heads);
+    if (has_block(c, 'a') || has_block(c, 's'))
+        printf("%-12s %d dimensions, base %g\n", "rope", c->rope_dims, c->rope_base);
+}
+
 static void print_network(const griffin_info *i) {
     const griffin_config *c = &i->config;
     printf("%-12s %d layers, %s\n", "network", c->layers, c->blocks);
-    printf("%-12s %d, mlp %d, recurrent %d\n", "widths", c->width, c->mlp_width, c->lru_width);
-    printf("%-12s %d gate blocks, convolution of %d, decay %g\n", "recurrence", c->gate_blocks,
-           c->conv_width, c->decay);
-    printf("%-12s %d heads of %d, %d for keys and values (%s)%s, window %d (%d keys seen)\n",
-           "attention", c->heads, c->head_dim, c->kv_heads, kv_type_name(i->kv_type),
-           c->qkv_bias ? ", biases" : "", c->window, i->attn_keys);
-    printf("%-12s %d dimensions, base %g\n", "rope", c->rope_dims, c->rope_base);
-    printf("%-12s %s, norm eps %g, offset %g\n", "functions", griffin_activation_name(c->activation),
-           c->eps, c->norm_offset);
+    printf("%-12s %d, mlp %d\n", "widths", c->width, c->mlp_width);
+    print_mixers(i);
+    printf("%-12s %s, %s eps %g, offset %g%s\n", "functions",
+           griffin_activation_name(c->activation), c->layer_norm ? "LayerNorm" : "norm", c->eps,
+           c->norm_offset, c->no_biases ? ", no biases" : "");
     printf("%-12s scaled by %g, logits capped at %g%s\n", "embedding", c->embedding_scale,
            c->soft_cap, c->soft_cap > 0 ? "" : " (not at all)");
 }
@@ -170,8 +190,10 @@ static void json_config(const griffin_config *c) {
            c->rope_dims, c->rope_base, c->eps, c->norm_offset);
     printf("    \"embedding_scale\": %.9g, \"soft_cap\": %.9g, \"activation\": \"%s\",\n",
            c->embedding_scale, c->soft_cap, griffin_activation_name(c->activation));
-    printf("    \"qkv_bias\": %s, \"blocks\": \"%s\"\n  },\n", c->qkv_bias ? "true" : "false",
-           c->blocks);
+    printf("    \"qkv_bias\": %s, \"no_biases\": %s, \"layer_norm\": %s, \"mixer_eps\": %.9g,\n",
+           c->qkv_bias ? "true" : "false", c->no_biases ? "true" : "false",
+           c->layer_norm ? "true" : "false", c->mixer_eps);
+    printf("    \"blocks\": \"%s\"\n  },\n", c->blocks);
 }
 
 static void json_tensor(const griffin_tensor *t, int is_last) {

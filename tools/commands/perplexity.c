@@ -26,20 +26,12 @@ typedef struct perplexity_options {
     int chunk, length, limit, split, run_on;
 } perplexity_options;
 
-static double loss(const float *logits, int vocab, int32_t next) {
-    double sum = 1;                         /* the term of the largest logit */
-    int top = 0;
-    for (int v = 1; v < vocab; v++) if (logits[v] > logits[top]) top = v;
-    for (int v = 0; v < vocab; v++) if (v != top) sum += exp((double)logits[v] - logits[top]);
-    return log(sum) + logits[top] - logits[next];
-}
-
 static int smaller(int a, int b) { return a < b ? a : b; }
 
 /* A stretch begins as a text does, and as sequences do in training: with bos, which replaces the
  * token before the stretch. */
 static void start_stretch(session *s, int32_t *before) {
-    memset(s->state, 0, griffin_state_size(s->model));
+    session_begin_text(s);
     if (s->info->add_bos) *before = s->info->bos;
 }
 
@@ -60,7 +52,8 @@ static int measure(session *s, token_list *list, int first, int runs_on,
         error = griffin_run(s->context, &span, 1);
         for (k = 0; k < span.count && error >= 0; k++) {
             if (i + k < first) continue;
-            r->nats += loss(logits + (size_t)k * (size_t)vocab, vocab, list->data[i + k + 1]);
+            r->nats += logits_loss(logits + (size_t)k * (size_t)vocab, vocab,
+                                   list->data[i + k + 1]);
             r->tokens++;
         }
         if (error >= 0)
@@ -140,11 +133,13 @@ int command_perplexity(int argc, char **argv) {
     session s;
     file_bytes words;
     const char *file = NULL;
+    text_list personas = NO_PERSONAS;
     perplexity_options p = { 128, 0, 0, SPLIT_NONE, 0 };
     int status;
     const option table[] = {
         MODEL_OPTIONS(o),
         { "file", "f", OPTION_TEXT, &file, "FILE", "the text; without it, standard input" },
+        PERSONA_OPTION(personas),
         { "chunk", "c", OPTION_COUNT, &p.chunk, "N", "tokens in one pass; changes no result" },
         { "length", NULL, OPTION_COUNT, &p.length, "N",
           "forget everything after so many tokens; 0: never" },
@@ -160,7 +155,8 @@ int command_perplexity(int argc, char **argv) {
     if ((status = options_parse(&c, argc, argv)) >= 0) return status;
     if (p.chunk == 0) return options_wrong(&c, "--chunk: at least 1");
     if ((status = session_open(&s, &c, &o, NEEDS_TEXT)) != 0) return status;
-    status = text_open(&words, NULL, file) || score_text(&s, &words, &p);
+    status = text_open(&words, NULL, file) || session_personas(&s, &personas)
+          || score_text(&s, &words, &p);
     file_close(&words);
     session_close(&s);
     return status;

@@ -9,6 +9,8 @@ typedef struct run_options {
     model_options model;
     griffin_sampler sampler;
     control_options control;
+    guess_options guess;
+    text_list personas;
     const char *prompt, *file;
     int limit, ignore_eos, carry_on, hide_prompt;
 } run_options;
@@ -47,7 +49,8 @@ static int open_and_run(const command *c, run_options *o) {
     if (!status) status = session_open(&s, c, &o->model, NEEDS_TEXT);
     if (!status) {
         s.seed = o->sampler.seed;
-        status = session_control(&s, &o->control);
+        status = session_personas(&s, &o->personas) || session_control(&s, &o->control)
+              || session_guess(&s, &o->model, &o->guess);
         if (!status) status = run(&s, o, &prompt);
         session_close(&s);
     }
@@ -56,16 +59,18 @@ static int open_and_run(const command *c, run_options *o) {
 }
 
 int command_run(int argc, char **argv) {
-    run_options o = { MODEL_DEFAULTS, SAMPLER_DEFAULTS, CONTROL_DEFAULTS, NULL, NULL, 256,
-                      0, 0, 0 };
+    run_options o = { MODEL_DEFAULTS, SAMPLER_DEFAULTS, CONTROL_DEFAULTS, GUESS_DEFAULTS,
+                      NO_PERSONAS, NULL, NULL, 256, 0, 0, 0 };
     const option table[] = {
         MODEL_OPTIONS(o.model),
         { "prompt", "p", OPTION_TEXT, &o.prompt, "TEXT", "how the text begins" },
         { "file", "f", OPTION_TEXT, &o.file, "FILE", "read the prompt from a file" },
         { "n-predict", "n", OPTION_LIMIT, &o.limit, "N", "tokens to write; -1: until the end" },
         { "predict", NULL, OPTION_LIMIT, &o.limit, "N", NULL },
+        PERSONA_OPTION(o.personas),
         SAMPLER_OPTIONS(o.sampler),
         CONTROL_OPTIONS(o.control),
+        GUESS_OPTIONS(o.guess),
         { "ignore-eos", NULL, OPTION_FLAG, &o.ignore_eos, NULL,
           "begin a new text where the model would end" },
         { "carry-on", NULL, OPTION_FLAG, &o.carry_on, NULL,

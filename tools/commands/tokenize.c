@@ -58,6 +58,7 @@ static int encode(session *s, const file_bytes *words, int no_bos, int only_ids)
     token_list list = { NULL, 0, 0 };
     memset(&encoding, 0, sizeof encoding);
     encoding.no_bos = no_bos;
+    encoding.ends = !no_bos;
     int status = tokens_add_text(&list, s, &encoding, words->data, words->size)
               || print_tokens(s, &list, only_ids);
     tokens_free(&list);
@@ -106,7 +107,7 @@ int command_tokenize(int argc, char **argv) {
         { "prompt", "p", OPTION_TEXT, &prompt, "TEXT", "the text" },
         { "file", "f", OPTION_TEXT, &file, "FILE", "read the text from a file" },
         { "ids", NULL, OPTION_FLAG, &only_ids, NULL, "print a list of numbers" },
-        { "no-bos", NULL, OPTION_FLAG, &no_bos, NULL, "leave out the token that begins a text" },
+        { "no-bos", NULL, OPTION_FLAG, &no_bos, NULL, "leave out tokens that begin or end a text" },
         { "decode", NULL, OPTION_TEXT, &ids, "IDS", "print the text of these tokens" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };

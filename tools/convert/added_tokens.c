@@ -213,10 +213,10 @@ int added_tokens_read(vocabulary *v, const char *path, report *r) {
     }
     for (size_t i = in.old_count; status == 0 && i < v->count; i++)
         if (!v->pieces[i].text.length) vocabulary_pad(v, i);
+    if (v->has_scores) v->prefix_everywhere = v->add_space_prefix && in.legacy;
     if (v->has_scores && v->count > in.old_count) {
         v->first_added = (int)in.old_count;
         v->verbatim = 1;
-        v->prefix_everywhere = v->add_space_prefix && in.legacy;
     }
     return status;
 }

@@ -24,12 +24,19 @@ static int open_named(weights *w, const char *directory, const char *name, weigh
 }
 
 static int open_directory(weights *w, const char *directory, report *r) {
-    static const char index[] = "model.safetensors.index.json", single[] = "model.safetensors";
+    static const struct { const char *name; weights_opener *open; } usual[] = {
+        { "model.safetensors.index.json", weights_open_sharded },
+        { "model.safetensors", weights_open_safetensors },
+        { "pytorch_model.bin.index.json", weights_open_sharded },
+        { "pytorch_model.bin", weights_open_torch }
+    };
     int status;
-    if (open_named(w, directory, index, weights_open_sharded, &status, r)
-        || open_named(w, directory, single, weights_open_safetensors, &status, r)) return status;
+    for (size_t i = 0; i < sizeof usual / sizeof usual[0]; i++)
+        if (open_named(w, directory, usual[i].name, usual[i].open, &status, r)) return status;
     char *path = path_only(directory, ".pt", r);
-    if (!path) return report_fail(r, "%s: needs %s or one *.pt file", directory, single);
+    if (!path)
+        return report_fail(r, "%s: needs model.safetensors, pytorch_model.bin or one *.pt file",
+                           directory);
     status = weights_open_torch(w, path, r);
     free(path);
     return status;
@@ -38,14 +45,15 @@ static int open_directory(weights *w, const char *directory, report *r) {
 int weights_open(weights *w, const char *source, report *r) {
     static const struct { const char *ending; weights_opener *open; } kinds[] = {
         { ".index.json", weights_open_sharded }, { ".safetensors", weights_open_safetensors },
-        { ".pt", weights_open_torch }, { ".pth", weights_open_torch }
+        { ".pt", weights_open_torch }, { ".pth", weights_open_torch },
+        { ".bin", weights_open_torch }
     };
     memset(w, 0, sizeof *w);
     if (!path_exists(source)) return report_fail(r, "%s: no such file or directory", source);
     if (path_is_directory(source)) return open_directory(w, source, r);
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (path_ends_in(source, kinds[i].ending)) return kinds[i].open(w, source, r);
-    return report_fail(r, "%s: neither a directory nor a .safetensors or .pt file", source);
+    return report_fail(r, "%s: neither a directory nor a .safetensors, .pt or .bin file", source);
 }
 
 /* ---- tokenizers ------------------------------------------------------------------------------ */
@@ -66,7 +74,7 @@ static int is_json(const file_bytes *file) {
     return at == file->size || file->data[at] == '"' || file->data[at] == '}';
 }
 
-int vocabulary_read(vocabulary *v, const char *path, report *r) {
+int vocabulary_read(vocabulary *v, const char *path, int assume_nfc, report *r) {
     file_bytes file;
     int status;
     memset(v, 0, sizeof *v);
@@ -74,7 +82,7 @@ int vocabulary_read(vocabulary *v, const char *path, report *r) {
     v->escape_whitespaces = 1;
     if (file_open(&file, path, r) != 0) return -1;
     if (is_json(&file))
-        status = vocabulary_from_json(v, file.data, (size_t)file.size, path, r);
+        status = vocabulary_from_json(v, file.data, (size_t)file.size, path, assume_nfc, r);
     else
         status = vocabulary_from_sentencepiece(v, file.data, (size_t)file.size, path, r);
     file_close(&file);

@@ -11,7 +11,8 @@
 /* A .safetensors file, an index of several, a .pt file, or a directory that holds one of them. */
 int weights_open(weights *w, const char *source, report *r);
 
-/* A tokenizer.model or a tokenizer.json. */
-int vocabulary_read(vocabulary *v, const char *path, report *r);
+/* A tokenizer.model or a tokenizer.json. Of the latter some want texts in Unicode's form NFC, which
+ * is refused unless texts are assumed to be in it already. */
+int vocabulary_read(vocabulary *v, const char *path, int assume_nfc, report *r);
 
 #endif

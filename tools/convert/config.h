@@ -5,13 +5,21 @@
 
 #include "../../griffin.h"
 #include "gguf_writer.h"
+#include "members.h"
 #include "../shared/host.h"
 
 enum { CONFIG_ENDS = 8 };                   /* most ids of eos_token_id */
 
+typedef enum head_kind {
+    HEAD_AS_FOUND,                          /* its own if the file has one */
+    HEAD_OWN, HEAD_TIED                     /* the embedding */
+} head_kind;
+
 typedef struct model_config {
     griffin_config net;
+    head_kind head;
     int   context_length;                   /* of the training, for information */
+    int   is_unbounded;                     /* 1: its attention has no window; net has one */
     int   bos, eos, end_of_turn, pad;       /* ids; -1: not said */
     int   ends[CONFIG_ENDS], end_count;     /* eos_token_id: the first is eos, the second
                                              * end_of_turn, unless the vocabulary knows better */
@@ -19,10 +27,26 @@ typedef struct model_config {
     char *chat_template;                    /* null: none */
 } model_config;
 
-/* Each starts a configuration: from a config.json, or from the name of a published shape. All
- * sizes are then in range and agree with each other. */
-int config_read(model_config *c, const char *path, report *r);
+/* Starts a configuration in which nothing was said; its net is that of no family. */
+void config_start(model_config *c);
+
+/* The same from the name of a published shape. */
 int config_preset(model_config *c, const char *name, report *r);
+
+/* What a config.json says of the rotation of queries and keys, in any of its places. Kinds that are
+ * not known are refused. */
+typedef struct rotation {
+    double base, part;                      /* of a head that is rotated */
+    int    has_base, has_part;              /* 1: it was said */
+} rotation;
+
+rotation config_rotation(members *s, double part);
+
+griffin_activation config_activation(members *s, const char *name, griffin_activation absent);
+
+/* Adds the special tokens and the chat template of a config.json. What is said replaces what is
+ * there. */
+void config_take_ids(model_config *c, members *s);
 
 /* Adds what generation_config.json, tokenizer_config.json and chat_template.jinja of a directory
  * say, where they exist. */
@@ -35,6 +59,9 @@ float config_embedding_scale(int width);
  * paper's "griffin-S", "hawk-S", "mqa-S" with S of 100m 200m 400m 1.3b 3b 7b 14b (vocabulary
  * 32000). mqa is the paper's Transformer baseline: all attention. 0, or -1: no such name. */
 int preset_find(griffin_config *net, const char *name);
+
+/* What block_types calls the blocks of a letter. */
+const char *config_block_name(char letter);
 
 /* Writes the configuration as the metadata that griffin.h reads. */
 void config_write(const griffin_config *net, gguf_writer *g);

@@ -9,7 +9,7 @@
 
 #include "added_tokens.h"
 #include "checkpoint.h"
-#include "deepmind.h"
+#include "family.h"
 #include "gguf_reader.h"
 #include "gguf_writer.h"
 #include "quantise.h"
@@ -26,10 +26,14 @@ typedef struct job {
     model_parts *m;
     char        *directory;                 /* where the companions of the weights lie */
     const quant_type *type, *gates, *head;
+    const family *family;
+    members     members;                  /* of config.json, for `family` */
+    char        *config_path;
     int          from_deepmind;
     gguf_writer  out;
     size_t       fallen[2];                 /* tensors that became q8_0, f16 for their rows */
     uint64_t     parameters;
+    uint64_t     state;                     /* bytes of a state; 0: not known */
     float       *values;                    /* [chunk] */
     uint8_t     *bytes;                     /* the same, encoded */
     uint8_t     *tile;                      /* and packed */
@@ -53,7 +57,7 @@ static int open_weights(job *j) {
     if (weights_open(&j->m->w, j->o->source, j->r) != 0
         || weights_strip(&j->m->w, j->o->source, j->r) != 0) return -1;
     j->from_deepmind = weights_find(&j->m->w, "embedder.input_embedding") != NULL;
-    return j->from_deepmind ? weights_from_deepmind(&j->m->w, j->o->source, j->r) : 0;
+    return 0;
 }
 
 static int no_config(const job *j) {
@@ -62,26 +66,40 @@ static int no_config(const job *j) {
 }
 
 static int read_config_file(job *j) {
-    char *path;
-    int status;
-    if (j->o->config) return config_read(&j->m->config, j->o->config, j->r);
-    path = path_join(j->directory, "config.json");
+    model_config *c = &j->m->config;
+    const char *path = j->o->config;
+    if (!path) path = j->config_path = path_join(j->directory, "config.json");
     if (!path) return report_fail(j->r, "out of memory");
-    status = path_exists(path) ? config_read(&j->m->config, path, j->r) : no_config(j);
-    free(path);
-    return status;
+    if (!j->o->config && !path_exists(path)) return no_config(j);
+    if (members_read(&j->members, path, j->r) != 0) return -1;
+    j->family = family_find(&j->members, &j->m->w);
+    if (!j->family) return -1;
+    config_start(c);
+    j->family->configure(&j->members, c);
+    config_take_ids(c, &j->members);
+    if (members_find(&j->members, "quantization_config"))
+        members_wrong(&j->members, "quantization_config",
+                      "plain weights, not those of another quantiser");
+    return j->members.failed ? -1 : 0;
+}
+
+static int read_preset(job *j) {
+    static members none;
+    j->family = family_find(&none, &j->m->w);
+    return config_preset(&j->m->config, j->o->preset, j->r);
 }
 
 static int check_id(const job *j, const char *name, int id) {
     if (id < j->m->config.net.vocab) return 0;
-    return report_fail(j->r, "%s %d is not below vocab_size %d", name, id, j->m->config.net.vocab);
+    return report_fail(j->r, "%s: %s %d is not below vocab_size %d", j->directory, name, id,
+                       j->m->config.net.vocab);
 }
 
 static int read_config(job *j) {
     model_config *c = &j->m->config;
     if (j->o->preset && j->o->config)
         return report_fail(j->r, "--preset and --config exclude each other");
-    if (j->o->preset ? config_preset(c, j->o->preset, j->r) : read_config_file(j)) return -1;
+    if (j->o->preset ? read_preset(j) : read_config_file(j)) return -1;
     if (config_read_companions(c, j->directory, j->r) != 0) return -1;
     if (j->o->vocab) c->net.vocab = j->o->vocab;
     for (int i = 0; i < c->end_count; i++)
@@ -93,9 +111,12 @@ static int read_config(job *j) {
 static int drop_tied_head(job *j) {
     const tensor *embedding = j->m->tensors.list, *head = embedding + j->m->tensors.count - 1;
     uint64_t row = head->shape[head->rank - 1];
+    head_kind kind = j->m->config.head;
     float *rows;
     int same = 1, status = 0;
-    if (strcmp(head->name, "lm_head.weight") != 0) return 0;
+    if (strcmp(head->name, "lm_head.weight") != 0)
+        return kind != HEAD_OWN ? 0 : report_fail(j->r, "tensor 'lm_head.weight' is missing");
+    if (kind == HEAD_TIED) { j->m->tensors.count--; return 0; }
     rows = (float *)malloc(2 * (size_t)row * sizeof *rows);
     if (!rows) return report_fail(j->r, "out of memory");
     for (uint64_t i = 0; status == 0 && same && i < head->shape[0]; i++) {
@@ -167,7 +188,7 @@ static int read_vocabulary(job *j) {
                 "model will know tokens, but no text\n", j->directory);
         return 0;
     }
-    status = vocabulary_read(v, path, j->r);
+    status = vocabulary_read(v, path, j->o->assume_nfc, j->r);
     if (status == 0) {
         j->m->has_vocabulary = 1;
         status = added_tokens_read(v, path, j->r);
@@ -215,6 +236,9 @@ static const quant_type *type_wanted(const job *j, const tensor *t) {
     switch (t->kind) {
     case TENSOR_GATE: return j->gates ? j->gates : type_kept(j, t);
     case TENSOR_MATRIX: return j->type ? j->type : type_kept(j, t);
+    case TENSOR_CAREFUL:
+        if (!j->type) return type_kept(j, t);
+        return j->type->bytes < j->type->elements ? quant_find("q8_0") : j->type;
     case TENSOR_TABLE:                      /* also the output head, so it gets more bits */
         if (j->head) return j->head;
         if (!j->type) return type_kept(j, t);
@@ -324,8 +348,8 @@ static int read_values(const job *j, const tensor *t, uint64_t first, uint64_t c
     if (weight_read(t->source, first, count, x, j->r) != 0) return -1;
     for (uint64_t i = 0; i < count; i++) {
         if (!isfinite(x[i]))
-            return report_fail(j->r, "tensor '%s': element %llu is not finite", t->source->name,
-                               (unsigned long long)(first + i));
+            return report_fail(j->r, "tensor '%s': element %llu is not finite",
+                               weight_origin(t->source), (unsigned long long)(first + i));
     }
     return 0;
 }
@@ -335,7 +359,7 @@ static int encode(const job *j, const tensor *t, uint64_t count) {
     int (*quantise)(const quant_type *, const float *, uint64_t, uint8_t *) =
         j->o->plain_scales ? quantise_row : quantise_best;
     if (quantise(type, j->values, count, j->bytes) == 0) return 0;
-    return report_fail(j->r, "tensor '%s': values are too large for %s", t->source->name,
+    return report_fail(j->r, "tensor '%s': values are too large for %s", weight_origin(t->source),
                        type->name);
 }
 
@@ -344,7 +368,7 @@ static int encode_rows(const job *j, const tensor *t, uint64_t first, uint64_t c
     const quant_type *type = type_of(j, t);
     if (read_values(j, t, first, count, j->values) != 0) return -1;
     if (t->source->type != WEIGHT_BLOCKS || t->source->blocks != type) return encode(j, t, count);
-    memcpy(j->bytes, t->source->data + quant_bytes(type, first), (size_t)quant_bytes(type, count));
+    weight_copy_blocks(t->source, first, count, j->bytes);
     return 0;
 }
 
@@ -415,6 +439,7 @@ static int write_data(job *j) {
     if (!j->values || !j->bytes || !j->tile) return report_fail(j->r, "out of memory");
     for (size_t i = 0; i < j->m->tensors.count; i++) {
         if (write_tensor(j, &j->m->tensors.list[i]) != 0) return -1;
+        weight_release(j->m->tensors.list[i].source);
     }
     return gguf_finish(&j->out, j->r);
 }
@@ -430,7 +455,7 @@ static int no_success(const job *j) {
  * is opened by the caller, and what is written to a device cannot be read again. */
 static int try_output(job *j) {
     const char *part = j->out.file.part;
-    if (part && trial_file(part, j->o->rows, j->r) != 0) return no_success(j);
+    if (part && trial_file(part, j->o->rows, &j->state, j->r) != 0) return no_success(j);
     return gguf_close(&j->out, j->r);
 }
 
@@ -467,14 +492,32 @@ static int read_gguf(job *j) {
     return drop_tied_head(j);
 }
 
-static int read_source(job *j) {
+/* --window counts as the configuration does: tokens before the own one that a token sees. */
+static int choose_window(const job *j) {
+    griffin_config *net = &j->m->config.net;
+    int attends = strchr(net->blocks, 'a') != NULL;
+    if (j->o->window && (!attends || j->o->window > 1 << 20))
+        return report_fail(j->r, "--window %d: expected %s", j->o->window,
+                           attends ? "at most 1048576" : "a network that has attention");
+    if (j->o->window) net->window = j->o->window;
+    if (net->window < 1)
+        return report_fail(j->r, "%s: its attention has no window: say --window N",
+                           j->o->source);
+    return 0;
+}
+
+static int read_files(job *j) {
     if (choose_types(j) != 0 || find_directory(j) != 0) return -1;
     if (path_ends_in(j->o->source, ".gguf")) return read_gguf(j);
     if (open_weights(j) != 0 || read_config(j) != 0) return -1;
+    if (j->family->rename(&j->m->w, &j->members, &j->m->config.net, j->o->source, j->r) != 0)
+        return -1;
     if (tensors_find(&j->m->tensors, &j->m->config.net, &j->m->w,
                      j->from_deepmind || j->o->vocab, j->r)) return -1;
     return drop_tied_head(j) != 0 ? -1 : read_vocabulary(j);
 }
+
+static int read_source(job *j) { return read_files(j) != 0 ? -1 : choose_window(j); }
 
 static int write_output(job *j) {
     if (j->o->output && strcmp(j->o->source, j->o->output) == 0)
@@ -500,10 +543,27 @@ static void start(job *j, model_parts *m, const convert_options *o, report *r) {
 static void finish(job *j) {
     progress_clear();
     gguf_free(&j->out);
+    members_free(&j->members);
+    free(j->config_path);
     free(j->directory);
     free(j->values);
     free(j->bytes);
     free(j->tile);
+}
+
+/* A message that only names a tensor gets the file before it. */
+static void name_source(const job *j) {
+    if (strncmp(j->r->text, "tensor '", 8) == 0) no_success(j);
+}
+
+/* What a host should know of attention over everything. */
+static void tell_window(const job *j) {
+    const griffin_config *net = &j->m->config.net;
+    if (!j->m->config.is_unbounded || j->o->window) return;
+    fprintf(stderr, "griffin: note: this model has no sliding window, so its window is its context: "
+            "a token sees %d tokens before it", net->window);
+    if (j->state) fprintf(stderr, ", and a state takes %.1f MB", (double)j->state / 1e6);
+    fprintf(stderr, "; --window N makes it smaller\n");
 }
 
 int parts_read(model_parts *m, const convert_options *options, report *r) {
@@ -512,6 +572,7 @@ int parts_read(model_parts *m, const convert_options *options, report *r) {
     memset(m, 0, sizeof *m);
     start(&j, m, options, r);
     status = read_source(&j);
+    if (status != 0) name_source(&j);
     finish(&j);
     if (status != 0) parts_free(m);
     return status;
@@ -524,6 +585,7 @@ int parts_write(model_parts *m, const convert_options *options, char **image, si
     int status;
     start(&j, m, options, r);
     status = choose_types(&j) != 0 ? -1 : write_output(&j);
+    if (status != 0) name_source(&j);
     if (status == 0 && !options->output) {
         *image = (char *)j.out.image.data;
         *size = j.out.image.size;
@@ -531,6 +593,7 @@ int parts_write(model_parts *m, const convert_options *options, char **image, si
     }
     bytes = j.out.data_size;
     finish(&j);
+    if (status == 0 && !options->quiet) tell_window(&j);
     if (status == 0 && !options->quiet)
         printf("%s: %lu tensors, %llu parameters, %llu bytes of weights, %.2f bits per weight\n",
                options->output, (unsigned long)m->tensors.count, (unsigned long long)j.parameters,
@@ -557,7 +620,7 @@ int convert(const convert_options *options, report *r) {
 /* ---- the command --------------------------------------------------------------------------- */
 
 int command_convert(int argc, char **argv) {
-    convert_options o = {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, NULL};
+    convert_options o = {.source = NULL};
     const option options[] = {
         {"SOURCE", NULL, OPTION_WORD, &o.source, NULL, "the checkpoint, a directory or a file"},
         {"OUTPUT", NULL, OPTION_WORD, &o.output, NULL, "the model, a GGUF file"},
@@ -574,6 +637,10 @@ int command_convert(int argc, char **argv) {
          "in place of a config.json: 2b, 9b, griffin-1.3b ..."},
         {"name", NULL, OPTION_TEXT, &o.name, "TEXT", "what the model is called"},
         {"vocab", NULL, OPTION_COUNT, &o.vocab, "N", "keep only the first N rows of the embedding"},
+        {"window", NULL, OPTION_COUNT, &o.window, "N",
+         "how many tokens before its own attention sees; 0: as the source has it"},
+        {"assume-nfc", NULL, OPTION_FLAG, &o.assume_nfc, NULL,
+         "texts are in Unicode's form NFC, for tokenizers that ask for it: Qwen, GPT-NeoX"},
         {"rows", NULL, OPTION_FLAG, &o.rows, NULL,
          "plain rows for other readers of GGUF; also of q4_1 q5_0 q5_1 q4_k q5_k q6_k"},
         {"plain-scales", NULL, OPTION_FLAG, &o.plain_scales, NULL,
@@ -583,12 +650,16 @@ int command_convert(int argc, char **argv) {
     };
     const command c = {
         "convert", "SOURCE OUTPUT [options]",
-        "Makes a model file from a checkpoint: a Hugging Face directory, a .safetensors file\n"
-        "beside its config.json, DeepMind's .pt file, or a GGUF file of an older griffin.h, of\n"
-        "plain rows or of any type.\n\n"
+        "Makes a model file from a checkpoint: a Hugging Face directory (model.safetensors or\n"
+        "pytorch_model.bin, also in several files), such a file beside its config.json, a .pt\n"
+        "file of DeepMind or OpenLM, or a GGUF file of griffin.h, of plain rows or of any type.\n"
+        "It knows RecurrentGemma, HGRN2, SUPRA, Llama, Mistral and Qwen2 by model_type or by the\n"
+        "names of their tensors, and GGUF files of architecture llama.\n\n"
         "Matrices are written in tiles, which griffin uses where they are in the file. Embedding\n"
-        "and head get more bits: q6_0 with q4_0. A GGUF file keeps its types where griffin has\n"
-        "tiles of them, and its other weights become f32, unless there is a --type.\n\n"
+        "and head get more bits, q6_0 with q4_0; so do f_proj of HGRN2 and q_proj and k_proj of\n"
+        "SUPRA, q8_0, because a state sums up their errors. A GGUF file keeps its types where\n"
+        "griffin has tiles of them, and its other weights become f32, unless there is a --type.\n\n"
+        "Attention without a sliding window gets that of its context; --window sets another.\n\n"
         "Tokens that fine-tuning has added are kept: added_tokens.json, tokenizer_config.json and\n"
         "tokenizer.json beside a tokenizer.model are read. What cannot be done as the source asks\n"
         "for it is refused by its name, and the file runs a token before it gets its own.",

@@ -17,6 +17,8 @@ typedef struct convert_options {
     int         quiet;
     int         plain_scales;               /* of q4_0: those of other programs, without search */
     const char *head;                       /* type of embedding and head; null: as type says */
+    int         window;                     /* of attention; 0: as the source has it */
+    int         assume_nfc;                 /* see vocabulary_read */
 } convert_options;
 
 /* 0, or -1 with a message and no trace of an output file. */

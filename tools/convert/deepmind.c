@@ -67,11 +67,10 @@ static int look(weight *t, const view *how) {
 
 static int add(weights *to, const weight *from, const char *name, const view *how,
                const char *path, report *r) {
-    weight *t = weights_add(to, name, strlen(name), path, r);
+    weight *t = weights_add_view(to, name, from, path, r);
     if (!t) return -1;
-    char *own_name = t->name;
-    *t = *from;
-    t->name = own_name;
+    free(t->origin);                        /* messages use the names that all know */
+    t->origin = NULL;
     if (how && look(t, how) != 0)
         return report_fail(r, "%s: tensor '%s' has an unexpected shape", path, from->name);
     return 0;

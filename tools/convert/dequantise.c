@@ -36,6 +36,13 @@
  *          nibble for k < 2 and the high one otherwise; bits 2k and 2k + 1 of H[l] are its
  *          upper two:   x[e] = (d s[e / 16]) (v - 32).
  *
+ *   q2_k   0: u8 s[16]    16: u8 q[64]                  80: h d    82: h dmin
+ *   q3_k   0: u8 H[32]    32: u8 q[64]    96: u8 s[12]  108: h d
+ *          Element e = 128 n + 32 k + l has bits 2k and 2k + 1 of q[32 n + l] as its v. In q2_k
+ *              x[e] = (d (s[e / 16] & 15)) v - (dmin (s[e / 16] >> 4)).
+ *          In q3_k v is 4 less unless bit 4 n + k of H[l] is set, and x[e] = (d scale(e / 16)) v.
+ *              scale(i) = (s[i % 8] >> 4 (i / 8) & 15 | (s[8 + i % 4] >> 2 (i / 4) & 3) << 4) - 32
+ *
  * Decoding is the same bits on every compiler, also where it fuses a product with a sum: a
  * product of a half (11 bits), a scale (at most 7) and a code (at most 5 and a sign) fits into
  * the 24 bits of a float, so it is exact, and only the sum rounds. */
@@ -167,6 +174,30 @@ void decode_q6_k(const uint8_t *p, float *x, uint64_t n) {
             int high = p[128 + 32 * half + l] >> 2 * k & 3;
             float step = d * (float)(int8_t)p[192 + e / 16];
             *x++ = step * (float)((low | high << 4) - 32);
+        }
+    }
+}
+
+void decode_q2_k(const uint8_t *p, float *x, uint64_t n) {
+    for (; n; n--, p += 84) {
+        float d = float_of_f16(little_u16(p + 80)), dmin = float_of_f16(little_u16(p + 82));
+        for (int e = 0; e < 256; e++) {
+            int v = p[16 + e / 128 * 32 + e % 32] >> 2 * (e / 32 % 4) & 3;
+            float step = d * (float)(p[e / 16] & 15), base = dmin * (float)(p[e / 16] >> 4);
+            *x++ = step * (float)v - base;
+        }
+    }
+}
+
+void decode_q3_k(const uint8_t *p, float *x, uint64_t n) {
+    for (; n; n--, p += 110) {
+        const uint8_t *s = p + 96;
+        float d = float_of_f16(little_u16(p + 108));
+        for (int e = 0; e < 256; e++) {
+            int half = e / 128, k = e / 32 % 4, l = e % 32, i = e / 16;
+            int v = (p[32 + 32 * half + l] >> 2 * k & 3) - (p[l] >> (4 * half + k) & 1 ? 0 : 4);
+            int scale = (s[i % 8] >> 4 * (i / 8) & 15) | (s[8 + i % 4] >> 2 * (i / 4) & 3) << 4;
+            *x++ = d * (float)(scale - 32) * (float)v;
         }
     }
 }

@@ -4,6 +4,7 @@
  * refuses whatever is wrong with it. From then on counts, lengths and offsets can be trusted. */
 
 #include "gguf_reader.h"
+#include "family.h"
 #include "tiles.h"
 
 #include <limits.h>
@@ -62,11 +63,40 @@ static void read_merges(vocabulary *v, const griffin_model *f) {
     while (griffin_next_element(&merges));
 }
 
-/* What is absent is what the library takes it for. */
+static void read_row(token_row *row, const griffin_model *f, const char *key) {
+    griffin_metadata m;
+    if (!find(f, key, GRIFFIN_VALUE_U32, 1, &m) || m.count == 0) return;
+    do row->ids[row->count++] = (int)m.integer;
+    while (row->count < VOCABULARY_AROUND && griffin_next_element(&m));
+}
+
+/* llama.cpp, whose files say "llama" here, puts the space before every stretch of text between
+ * special tokens. */
+static int is_llama(const griffin_model *f) {
+    griffin_metadata m;
+    return find(f, "general.architecture", GRIFFIN_VALUE_STRING, 0, &m) && m.length == 5
+        && !memcmp(m.text, "llama", 5);
+}
+
+/* What is absent is what the library takes it for; it has checked what is there. */
+static void read_split(vocabulary *v, const griffin_model *f) {
+    griffin_metadata m;
+    strcpy(v->pre, "gpt-2");
+    if (find(f, "tokenizer.ggml.pre", GRIFFIN_VALUE_STRING, 0, &m) && m.length < sizeof v->pre
+        && strncmp(m.text, "default", m.length)) {
+        memcpy(v->pre, m.text, m.length);
+        v->pre[m.length] = 0;
+    }
+    v->ignore_merges = flag_of(f, "griffin.tokenizer.ignore_merges", !strncmp(v->pre, "llama", 5));
+}
+
 static void read_rules(vocabulary *v, const griffin_model *f) {
     griffin_metadata m;
     if (find(f, "tokenizer.ggml.model", GRIFFIN_VALUE_STRING, 0, &m))
         v->byte_level = m.length == 4 && !memcmp(m.text, "gpt2", 4);
+    read_split(v, f);
+    read_row(&v->before, f, "griffin.tokenizer.tokens_before");
+    read_row(&v->after, f, "griffin.tokenizer.tokens_after");
     v->unknown = -1;
     if (find(f, "tokenizer.ggml.unknown_token_id", GRIFFIN_VALUE_U32, 0, &m))
         v->unknown = (int)m.integer;
@@ -75,7 +105,10 @@ static void read_rules(vocabulary *v, const griffin_model *f) {
     v->remove_extra_whitespaces = flag_of(f, "tokenizer.ggml.remove_extra_whitespaces", 0);
     v->escape_whitespaces = flag_of(f, "griffin.tokenizer.escape_whitespaces", 1);
     v->whitespace_suffix = flag_of(f, "griffin.tokenizer.treat_whitespace_as_suffix", 0);
-    v->prefix_everywhere = flag_of(f, "griffin.tokenizer.space_prefix_everywhere", 0);
+    v->prefix_everywhere = flag_of(f, "griffin.tokenizer.space_prefix_everywhere",
+                                   is_llama(f) && v->add_space_prefix);
+    v->prefix_once = flag_of(f, "griffin.tokenizer.space_prefix_once", 0);
+    v->split_at_spaces = flag_of(f, "griffin.tokenizer.split_at_spaces", 0);
     if (find(f, "griffin.tokenizer.first_added_id", GRIFFIN_VALUE_U32, 0, &m))
         v->first_added = (int)m.integer;
     v->verbatim = flag_of(f, "griffin.tokenizer.verbatim_pieces", 0);
@@ -85,6 +118,21 @@ static void read_rules(vocabulary *v, const griffin_model *f) {
         v->charsmap = vocabulary_keep(v, (const char *)m.data, (size_t)m.count);
 }
 
+/* What fine-tuning added to a model of SentencePiece stands after its last piece or byte. It is cut
+ * out of a text, as in added_tokens.c; llama.cpp calls the special ones control tokens. */
+static void settle_added(vocabulary *v) {
+    size_t first = v->count;
+    while (first > 0 && (v->pieces[first - 1].type == GRIFFIN_TOKEN_CONTROL
+                         || v->pieces[first - 1].type == GRIFFIN_TOKEN_USER_DEFINED
+                         || v->pieces[first - 1].type == GRIFFIN_TOKEN_UNUSED)) first--;
+    if (first == v->count || first == 0) return;
+    v->first_added = (int)first;
+    v->verbatim = 1;
+    for (size_t i = first; i < v->count; i++)
+        if (v->pieces[i].type == GRIFFIN_TOKEN_CONTROL)
+            v->pieces[i].type = GRIFFIN_TOKEN_USER_DEFINED;
+}
+
 static int read_vocabulary(model_parts *m, const griffin_model *f, report *r) {
     vocabulary *v = &m->vocabulary;
     const griffin_info *info = griffin_get_info(f);
@@ -92,6 +140,7 @@ static int read_vocabulary(model_parts *m, const griffin_model *f, report *r) {
     read_rules(v, f);
     read_pieces(v, f);
     read_merges(v, f);
+    if (is_llama(f) && v->has_scores) settle_added(v);
     v->bos = info->bos;
     v->eos = info->eos;
     v->pad = info->pad;
@@ -151,18 +200,6 @@ static void set_type(weight *w, const quant_type *type) {
     w->bytes = quant_bytes(type, w->elements);
 }
 
-/* Memory that lives with the weights, as another of their files. */
-static unsigned char *own_memory(weights *w, size_t size) {
-    unsigned char *memory = (unsigned char *)malloc(size);
-    file_bytes *files = (file_bytes *)realloc(w->files, (w->file_count + 1) * sizeof *files);
-    if (files) w->files = files;
-    if (!files || !memory) { free(memory); return NULL; }
-    memset(&files[w->file_count], 0, sizeof *files);
-    files[w->file_count].data = memory;
-    files[w->file_count++].owned = memory;
-    return memory;
-}
-
 /* Rows [cols] of numbers to columns, as a gate [blocks, cols, rows] is kept. */
 static void turn(const uint8_t *from, uint8_t *to, uint64_t cols, uint64_t rows, uint64_t first,
                  uint64_t count, size_t size) {
@@ -176,7 +213,7 @@ static int unpack(weights *w, weight *to, const tensor *e, const quant_type *typ
     int gate = e->kind == TENSOR_GATE;
     uint64_t blocks = gate ? e->shape[0] : 1, rows = e->shape[gate ? 2 : 0], cols = e->shape[1];
     uint64_t size = tile_size(type, cols), row = quant_bytes(type, cols);
-    uint8_t *all = own_memory(w, (size_t)to->bytes), *part = (uint8_t *)malloc((size_t)size);
+    uint8_t *all = weights_own(w, (size_t)to->bytes), *part = (uint8_t *)malloc((size_t)size);
     to->data = all;
     for (uint64_t block = 0; all && part && block < blocks; block++)
         for (uint64_t first = 0; first < rows; first += TILE, tiles += size) {
@@ -209,14 +246,10 @@ static int add_tiles(weights *w, const griffin_tensor *t, const tensor *e, const
     return unpack(w, to, e, type, file + t->offset, r);
 }
 
-/* Names get the prefix that Hugging Face gives them. */
-static int add_rows(weights *w, const griffin_tensor *t, const unsigned char *file, report *r) {
-    const quant_type *type = quant_find(t->type);
-    const char *name = without_prefix(t->name);
-    char full[136];
-    weight *to;
-    snprintf(full, sizeof full, "%s%s", strcmp(name, "lm_head.weight") ? "model." : "", name);
-    to = weights_add(w, full, strlen(full), "model", r);
+static int add_rows(weights *w, const griffin_tensor *t, const char *name,
+                    const unsigned char *file, report *r) {
+    const quant_type *type = quant_find_source(t->type);
+    weight *to = weights_add(w, name, strlen(name), "model", r);
     if (!to) return -1;
     to->type_name = t->type;
     set_shape(to, t->rank, t->shape);
@@ -226,20 +259,43 @@ static int add_rows(weights *w, const griffin_tensor *t, const unsigned char *fi
     return 0;
 }
 
+/* Names get the prefix that Hugging Face gives them. */
+static int add_own_rows(weights *w, const griffin_tensor *t, const unsigned char *file, report *r) {
+    const char *name = without_prefix(t->name);
+    char full[136];
+    snprintf(full, sizeof full, "%s%s", strcmp(name, "lm_head.weight") ? "model." : "", name);
+    return add_rows(w, t, full, file, r);
+}
+
+static int read_foreign_weights(model_parts *m, const griffin_model *f, const file_bytes *file,
+                                const gguf_family *foreign, const char *path, report *r) {
+    const unsigned char *data = file->data;
+    griffin_tensor t;
+    int status = 0;
+    for (int i = 0; status == 0 && griffin_get_tensor(f, i, &t) == GRIFFIN_OK; i++)
+        status = add_rows(&m->w, &t, t.name, data, r);
+    if (weights_finish(&m->w, status, path, r) != 0) return -1;
+    return foreign->rename(&m->w, &m->config.net, path, r);
+}
+
 static int read_weights(model_parts *m, const griffin_model *f, const file_bytes *file,
                         const char *path, report *r) {
     const unsigned char *data = file->data; /* reading tiles may move the list of files */
     tensors expected;
+    griffin_metadata key;
     griffin_tensor t;
-    int count = griffin_get_info(f)->tensors, status = 0;
-    for (int i = 0; i < count && griffin_get_tensor(f, i, &t) == GRIFFIN_OK; i++)
+    int count = griffin_get_info(f)->tensors, status = 0, said;
+    said = griffin_get_metadata(f, "griffin.attention.qkv_bias", 0, &key) == 1;
+    for (int i = 0; i < count && !said && griffin_get_tensor(f, i, &t) == GRIFFIN_OK; i++)
         if (strstr(t.name, "temporal_block.q_proj.bias")) m->config.net.qkv_bias = 1;
-    if (tensors_list(&expected, &m->config.net) != 0) return report_fail(r, "out of memory");
+    if (tensors_list(&expected, &m->config.net) != 0
+        || tensors_list_head(&expected, &m->config.net) != 0)
+        status = report_fail(r, "out of memory");
     for (int i = 0; i < count && status == 0; i++) {
         const quant_type *type = NULL;
         griffin_get_tensor(f, i, &t);
         const tensor *e = untiled(&expected, &t, &type);
-        status = e ? add_tiles(&m->w, &t, e, type, data, r) : add_rows(&m->w, &t, data, r);
+        status = e ? add_tiles(&m->w, &t, e, type, data, r) : add_own_rows(&m->w, &t, data, r);
     }
     tensors_free(&expected);
     return weights_finish(&m->w, status, path, r);
@@ -247,25 +303,49 @@ static int read_weights(model_parts *m, const griffin_model *f, const file_bytes
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
-static int read_config(model_parts *parts, const griffin_model *f, report *r) {
-    model_config *c = &parts->config;
+/* A network of another program; null and a message: not one that is known. */
+static const gguf_family *find_family(const griffin_model *f, report *r) {
+    const gguf_family *found;
     griffin_metadata m;
-    const griffin_config *net = &griffin_get_info(f)->config;
-    int found = net->layers > 0, status = 0;
-    if (!found && find(f, "general.architecture", GRIFFIN_VALUE_STRING, 0, &m))
-        return report_fail(r, "architecture '%.*s', expected griffin or recurrentgemma",
-                           m.length < 80 ? (int)m.length : 80, m.text);
-    if (!found && c->net.layers == 0)
-        return report_fail(r, "no general.architecture in the metadata: say --config FILE or "
-                           "--preset NAME");
-    if (found) {
-        free(c->chat_template);
-        memset(c, 0, sizeof *c);
-        c->net = *net;
-        c->context_length = 8192;
+    if (!find(f, "general.architecture", GRIFFIN_VALUE_STRING, 0, &m)) {
+        report_fail(r, "no general.architecture in the metadata: say --config FILE or --preset "
+                    "NAME");
+        return NULL;
     }
+    found = gguf_family_find(m.text, m.length);
+    if (!found) report_fail(r, "architecture '%.*s', expected griffin, recurrentgemma or llama",
+                             m.length < 80 ? (int)m.length : 80, m.text);
+    return found;
+}
+
+/* *foreign: null for a Griffin. */
+static int read_network(model_config *c, const griffin_model *f, const gguf_family **foreign,
+                        report *r) {
+    const griffin_config *net = &griffin_get_info(f)->config;
+    griffin_metadata m;
+    int found = net->layers > 0;
+    *foreign = NULL;
+    if (!found && c->net.layers && !find(f, "general.architecture", GRIFFIN_VALUE_STRING, 0, &m))
+        return 0;                           /* --config or --preset has told it */
+    free(c->chat_template);
+    config_start(c);
+    if (!found) {
+        *foreign = find_family(f, r);
+        return *foreign ? (*foreign)->configure(f, c, r) : -1;
+    }
+    c->net = *net;
+    c->context_length = 8192;
     if (find(f, "griffin.context_length", GRIFFIN_VALUE_U32, 0, &m))
         c->context_length = (int)(m.integer & INT_MAX);
+    return 0;
+}
+
+static int read_config(model_parts *parts, const griffin_model *f, const gguf_family **foreign,
+                       report *r) {
+    model_config *c = &parts->config;
+    griffin_metadata m;
+    int status = 0;
+    if (read_network(c, f, foreign, r) != 0) return -1;
     c->bos = c->eos = c->end_of_turn = c->pad = c->add_bos = c->add_eos = -1;
     if (find(f, "general.name", GRIFFIN_VALUE_STRING, 0, &m) && m.length < sizeof parts->name)
         memcpy(parts->name, m.text, m.length);
@@ -293,15 +373,17 @@ static int open_directory(griffin_model **f, const file_bytes *file, report *r) 
 
 int gguf_read(model_parts *m, const char *path, report *r) {
     const file_bytes *added = weights_add_file(&m->w, path, r);
+    const gguf_family *foreign = NULL;
     griffin_model *f;
     file_bytes file;
     int status;
     if (!added) return -1;
     file = *added;
     status = open_directory(&f, &file, r);
-    if (status == 0) status = read_config(m, f, r);
+    if (status == 0) status = read_config(m, f, &foreign, r);
     if (status == 0) status = read_vocabulary(m, f, r);
-    if (status == 0) status = read_weights(m, f, &file, path, r);
+    if (status == 0) status = foreign ? read_foreign_weights(m, f, &file, foreign, path, r)
+                                      : read_weights(m, f, &file, path, r);
     if (status != 0) {
         char text[300];
         snprintf(text, sizeof text, "%.299s", r->text);

@@ -57,6 +57,45 @@ static int gemma_preset(griffin_config *g, const char *size) {
     return 0;
 }
 
+/* Transformers' sizes and the like: SwiGLU of so many columns, plain RMS norms, no biases. */
+static void plain_network(griffin_config *g, int width, int layers, int mlp_width) {
+    g->vocab = 32000;
+    g->width = width;
+    g->layers = layers;
+    g->mlp_width = mlp_width;
+    g->head_dim = 128;
+    g->heads = width / g->head_dim;
+    g->norm_offset = 0;
+    g->no_biases = 1;
+    g->activation = GRIFFIN_SILU;
+    g->conv_width = 0;
+}
+
+/* HGRN2: flash-linear-attention's shapes of 1.3b and 2.7b, and the widths and depths of the Griffin
+ * paper with the same rule for the MLP: 8/3 D, rounded up to a multiple of 256. */
+static int hgrn2_preset(griffin_config *g, const char *size) {
+    int D = 2560, N = 32;
+    if (strcmp(size, "2.7b") != 0) {
+        if (paper_preset(g, size) != 0) return -1;
+        D = g->width;
+        N = g->layers;
+        g->lru_width = g->gate_blocks = g->window = 0;
+    }
+    plain_network(g, D, N, (D * 8 / 3 + 255) / 256 * 256);
+    g->kv_heads = g->heads;
+    return 0;
+}
+
+/* SUPRA from Mistral 7B, the published one. */
+static int supra_preset(griffin_config *g, const char *size) {
+    if (strcmp(size, "7b") != 0) return -1;
+    plain_network(g, 4096, 32, 14336);
+    g->kv_heads = 8;
+    g->rope_dims = g->head_dim;
+    g->eps = 1e-5f;
+    return 0;
+}
+
 int preset_find(griffin_config *net, const char *name) {
     static const struct {
         const char *prefix, *blocks;
@@ -64,15 +103,18 @@ int preset_find(griffin_config *net, const char *name) {
     } families[] = {
         { "griffin-", "rra", paper_preset }, { "hawk-", "r", paper_preset },
         { "mqa-", "a", paper_preset }, { "recurrentgemma-", "rra", gemma_preset },
+        { "hgrn2-", "h", hgrn2_preset }, { "supra-", "s", supra_preset },
         { "", "rra", gemma_preset }
     };
     int family = 0;
     while (strncmp(name, families[family].prefix, strlen(families[family].prefix)) != 0) family++;
     family_defaults(net);
     if (families[family].fill(net, name + strlen(families[family].prefix)) != 0) return -1;
-    net->mlp_width = 3 * net->width;
-    net->heads = net->width / net->head_dim;
-    net->rope_dims = net->head_dim / 2;
+    if (!net->mlp_width) {                  /* as all of Griffin's have it */
+        net->mlp_width = 3 * net->width;
+        net->heads = net->width / net->head_dim;
+        net->rope_dims = net->head_dim / 2;
+    }
     repeat_blocks(net, families[family].blocks);
     return 0;
 }

@@ -476,14 +476,21 @@ static const quant_type types[] = {
     {"q6_0", TILES_ONLY, 18, 32, 26, encode_q6_0, NULL, decode_q6_0},
     {"q4_k", 12, 14, 256, 144, encode_q4_k, NULL, decode_q4_k},
     {"q5_k", 13, 17, 256, 176, encode_q5_k, NULL, decode_q5_k},
-    {"q6_k", 14, 18, 256, 210, encode_q6_k, NULL, decode_q6_k}
+    {"q6_k", 14, 18, 256, 210, encode_q6_k, NULL, decode_q6_k},
+    {"q2_k", 10, 10, 256,  84, NULL, NULL, decode_q2_k},
+    {"q3_k", 11, 12, 256, 110, NULL, NULL, decode_q3_k}
 };
 
-const quant_type *quant_find(const char *name) {
+const quant_type *quant_find_source(const char *name) {
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         if (strcmp(types[i].name, name) == 0) return &types[i];
     }
     return NULL;
+}
+
+const quant_type *quant_find(const char *name) {
+    const quant_type *type = quant_find_source(name);
+    return type && type->encode ? type : NULL;
 }
 
 uint64_t quant_bytes(const quant_type *type, uint64_t n) {

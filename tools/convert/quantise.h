@@ -14,15 +14,17 @@ typedef struct quant_type {
     uint32_t    id;                         /* the type of a tensor in GGUF, or TILES_ONLY */
     uint32_t    file_type;                  /* what general.file_type calls a file full of it */
     uint32_t    elements, bytes;            /* of one block */
-    int       (*encode)(const float *x, uint8_t *block);    /* as the reference does it */
+    int       (*encode)(const float *x, uint8_t *block);    /* as the reference; null: only read */
     int       (*search)(const float *x, uint8_t *block);    /* with less error; null: no such way */
     void      (*decode)(const uint8_t *blocks, float *x, uint64_t n);  /* n blocks, any address */
 } quant_type;
 
 #define TILES_ONLY 0xffffffffu              /* GGUF has no rows of this type */
 
-/* By the command line's name; null: there is no such type. */
+/* By the command line's name; null: there is no such type, or it cannot be written. The second also
+ * finds those that are only read. */
 const quant_type *quant_find(const char *name);
+const quant_type *quant_find_source(const char *name);
 
 /* How many bytes n values take; n is a multiple of type->elements. */
 uint64_t quant_bytes(const quant_type *type, uint64_t n);
@@ -40,6 +42,7 @@ float    float_of_f16(uint16_t half);       /* exact */
 /* The decoders of the table; dequantise.c describes the blocks. */
 typedef void quant_decoder(const uint8_t *blocks, float *x, uint64_t n);
 quant_decoder decode_f32, decode_f16, decode_bf16, decode_q8_0, decode_q4_0, decode_q4_1,
-              decode_q5_0, decode_q5_1, decode_q6_0, decode_q4_k, decode_q5_k, decode_q6_k;
+              decode_q5_0, decode_q5_1, decode_q6_0, decode_q4_k, decode_q5_k, decode_q6_k,
+              decode_q2_k, decode_q3_k;
 
 #endif

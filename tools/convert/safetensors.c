@@ -1,6 +1,7 @@
 /* safetensors.c - single and sharded safetensors files; see safetensors.h. */
 
 #include "safetensors.h"
+#include "torch.h"
 
 #include "../shared/checked.h"
 #include "../shared/json.h"
@@ -226,6 +227,8 @@ int weights_open_safetensors(weights *w, const char *path, report *r) {
 
 /* ---- shards ------------------------------------------------------------------------------------
  *     {"metadata": ..., "weight_map": {"tensor": "model-00001-of-00002.safetensors", ...}}
+ *
+ * Older ones are PyTorch's files, "pytorch_model-00001-of-00002.bin".
  */
 
 enum { SHARD_LIMIT = 4096 };
@@ -268,11 +271,15 @@ static void map_free(shard_map *map) {
     free(map->list);
 }
 
+static int has_ending(const char *text, size_t length, const char *ending) {
+    size_t n = strlen(ending);
+    return length > n && memcmp(text + length - n, ending, n) == 0;
+}
+
 /* Whether a name is a plain file name, which cannot lead out of the directory. */
 static int is_shard_name(const char *text, size_t length) {
-    static const char ending[] = ".safetensors";
-    size_t n = sizeof ending - 1;
-    if (length <= n || length > 255 || memcmp(text + length - n, ending, n) != 0) return 0;
+    if (!has_ending(text, length, ".safetensors") && !has_ending(text, length, ".bin")) return 0;
+    if (length > 255) return 0;
     for (size_t i = 0; i < length; i++) {
         if (text[i] == '/' || text[i] == '\\' || text[i] == ':' || text[i] == 0) return 0;
     }
@@ -288,7 +295,7 @@ static int read_map(json *j, shard_map *map, const char *path, report *r) {
         if (bad) return report_fail(r, "%s: weight_map: bad name or out of memory", path);
         if (json_next(j) != JSON_STRING || !is_shard_name(j->text, j->length)) {
             if (j->kind != JSON_STRING) return report_fail(r, "%s: shard is not a string", path);
-            return report_fail(r, "%s: shard '%s' is not a plain *.safetensors name", path,
+            return report_fail(r, "%s: shard '%s' is not a plain *.safetensors or *.bin name", path,
                                report_name(j->text, j->length, text));
         }
         entry->shard = copy_text(j);
@@ -315,6 +322,11 @@ static int compare_shards(const void *a, const void *b) {
     return strcmp(((const map_entry *)a)->shard, ((const map_entry *)b)->shard);
 }
 
+static int add_shard(weights *w, const char *path, report *r) {
+    return has_ending(path, strlen(path), ".bin") ? weights_add_torch(w, path, r)
+                                                  : add_safetensors(w, path, r);
+}
+
 /* Opens every distinct shard once, in the order of their names. */
 static int open_shards(weights *w, shard_map *map, const char *index_path, report *r) {
     if (map->count) qsort(map->list, map->count, sizeof *map->list, compare_shards);
@@ -322,7 +334,7 @@ static int open_shards(weights *w, shard_map *map, const char *index_path, repor
         map_entry *entry = &map->list[i];
         if (i == 0 || compare_shards(entry, entry - 1) != 0) {
             char *path = path_beside(index_path, entry->shard);
-            int status = path && w->file_count < SHARD_LIMIT ? add_safetensors(w, path, r)
+            int status = path && w->file_count < SHARD_LIMIT ? add_shard(w, path, r)
                          : report_fail(r, "%s: out of memory or too many shards", index_path);
             free(path);
             if (status) return -1;

@@ -10,8 +10,11 @@ typedef enum tensor_kind {
     TENSOR_SMALL,                           /* norms, biases, convolution, recurrent parameter */
     TENSOR_GATE,                            /* block-diagonal gate weights */
     TENSOR_MATRIX,                          /* the other linear layers */
-    TENSOR_TABLE                            /* embedding and output head */
+    TENSOR_TABLE,                           /* embedding and output head */
+    TENSOR_CAREFUL                          /* a linear layer whose errors a state sums up */
 } tensor_kind;
+
+enum { TENSOR_KINDS = TENSOR_CAREFUL + 1 };
 
 typedef struct tensor {
     char          name[64];
@@ -32,5 +35,8 @@ void tensors_free(tensors *t);
 /* The tensors of a network without an output head of its own, in the same order, sources being
  * null. -1: no memory. */
 int tensors_list(tensors *t, const griffin_config *net);
+
+/* Adds the output head that a network may have. */
+int tensors_list_head(tensors *t, const griffin_config *net);
 
 #endif

@@ -1,7 +1,9 @@
 /* tokenizer_json.c - reads the tokenizer.json of Hugging Face's fast tokenizers.
  *
- * It reads BPE made from SentencePiece models (spaces become U+2581) and GPT-2's byte-level BPE. It
- * refuses by name whatever would change the tokens in another way. */
+ * It reads BPE made from SentencePiece models, where spaces become U+2581 by a normalizer (Replace,
+ * perhaps with Prepend) or by a pre_tokenizer (Metaspace), and byte-level BPE with the words of
+ * GPT-2, SmolLM, Llama 3 and Qwen 2. It refuses by name whatever would change the tokens in another
+ * way. */
 
 #include "tokenizer_json.h"
 
@@ -18,6 +20,9 @@ enum { STEPS = 16 };
 /* A special token of a template, and its id as the template gives it. */
 typedef struct template_token { slice text; int id; } template_token;
 
+/* Tokens before or after the text of a template. */
+typedef struct template_row { slice texts[VOCABULARY_AROUND]; int count; } template_row;
+
 /* An entry of added_tokens. */
 typedef struct added_token { slice text; int is_normalized; } added_token;
 
@@ -25,12 +30,15 @@ typedef struct reader {
     json        j;
     vocabulary *v;
     const char *path, *part;                /* the file, and which part of it is being read */
+    int         assume_nfc;                 /* of the options */
     report     *r;
-    slice       bos, eos, unknown;          /* their texts; empty: none */
+    slice       unknown;                    /* its text; empty: none */
     int         byte_fallback, fuse_unknown;
     char        steps[STEPS + 1];           /* of this part: a letter for each, see step_letters */
-    char        decoder[STEPS + 1];
-    int         splits;                     /* the pre_tokenizer splits at spaces */
+    char        normaliser[STEPS + 1], pre_tokenizer[STEPS + 1], decoder[STEPS + 1];
+    int         decoder_strips;             /* the space at the start of a text */
+    const char *expression;                 /* which the pre_tokenizer splits by; null: none */
+    template_row before, after;
     template_token template_tokens[STEPS];
     int         template_count;
     added_token *added;
@@ -218,7 +226,8 @@ static int take_merges(reader *in) {
 
 static const struct { const char *type; char letter; } step_letters[] = {
     {"Replace", 'R'}, {"Prepend", 'P'}, {"Split", 'S'}, {"ByteLevel", 'L'}, {"ByteFallback", 'B'},
-    {"Fuse", 'F'}, {"Strip", 'T'}, {"TemplateProcessing", 'M'}
+    {"Fuse", 'F'}, {"Strip", 'T'}, {"TemplateProcessing", 'M'}, {"Metaspace", 'A'}, {"Digits", 'D'},
+    {"NFC", 'N'}
 };
 
 static int take_step(reader *in) {
@@ -258,49 +267,128 @@ static int walk_part(reader *in, const char *part, rule *rules, const char *allo
 static int take_normaliser(reader *in) {
     rule rules[] = {{"type", 0, take_step, 0}, {"String", " ", 0, 0},
                     {"content", SPACE, 0, 0}, {"prepend", SPACE, 0, 0}, {0, 0, 0, 0}};
-    if (walk_part(in, "normalizer", rules, "|R|PR|RP") != 0) return -1;
-    in->v->escape_whitespaces = strchr(in->steps, 'R') != NULL;
-    in->v->add_space_prefix = in->v->prefix_everywhere = strchr(in->steps, 'P') != NULL;
+    if (walk_part(in, "normalizer", rules, "|R|PR|RP|N") != 0) return -1;
+    strcpy(in->normaliser, in->steps);
+    if (in->steps[0] != 'N') return 0;
+    if (!in->assume_nfc)
+        return wrong(in, "type 'NFC' is not supported", "with --assume-nfc, texts are taken to be "
+                     "in this form of Unicode already");
+    in->normaliser[0] = 0;
     return 0;
 }
 
+/* The expressions of a Split by Regex, and the names that tokenizer.ggml.pre has for them. */
+#define WORDS_OF_GPT2   "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|" \
+                        "\\s+(?!\\S)|\\s+"
+#define WORDS_LIKE_LLAMA3(numbers) \
+                        "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" numbers "|" \
+                        " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+
+/* What a row of steps splits by. The first three do not split a byte-level text. */
+static const struct { const char *steps, *expression, *pre; } splits[] = {
+    {"", NULL, ""},   {"S", NULL, ""},                  {"A", NULL, ""},
+    {"L", NULL, "gpt-2"}, {"DL", NULL, "smollm"},
+    {"SL", WORDS_OF_GPT2, "gpt-2"}, {"SL", WORDS_LIKE_LLAMA3("\\p{N}{1,3}"), "llama-bpe"},
+    {"SL", WORDS_LIKE_LLAMA3("\\p{N}"), "qwen2"}
+};
+
+static int take_expression(reader *in) {
+    char shown[80];
+    if (in->j.kind != JSON_STRING) return wrong(in, "Regex", "not a text");
+    for (size_t i = 0; i < sizeof splits / sizeof splits[0]; i++)
+        if (splits[i].expression && json_text_is(&in->j, splits[i].expression)) {
+            in->expression = splits[i].expression;
+            return 0;
+        }
+    return report_fail(in->r, "%s: %s: Regex '%s' is not supported", in->path, in->part,
+                       report_name(in->j.text, in->j.length, shown));
+}
+
+/* Bit i of a rule's `seen` is its i-th allowed value. */
+static int only(const rule *r, int number) { return !(r->seen & ~(1u << number)); }
+
+/* The rules are for one step of each kind. ByteLevel splits by itself, or Split does it before. */
+static int check_split(reader *in, const rule *string, const rule *behaviour, const rule *regex) {
+    int by_text = strcmp(in->steps, "S") == 0, by_regex = strcmp(in->steps, "SL") == 0;
+    if (by_text && (in->expression || !string->seen))
+        return wrong(in, "Split", "by an expression is not supported without ByteLevel");
+    if (by_regex && (!in->expression || string->seen))
+        return wrong(in, "Split", "at a text is not supported before ByteLevel");
+    if (!only(behaviour, by_regex)) return wrong(in, "behavior", "not supported with this pattern");
+    if (by_regex && !(regex->seen & 2))
+        return wrong(in, "use_regex 'true'", "not supported after Split");
+    if (!only(regex, by_regex))
+        return wrong(in, "use_regex 'false'", "not supported without Split");
+    return 0;
+}
+
+/* prepend_scheme, or in older files add_prefix_space: a space before every stretch of text. */
+static void settle_metaspace(reader *in, const rule *scheme, const rule *prefix,
+                             const rule *split) {
+    vocabulary *v = in->v;
+    int given = scheme->seen != 0;
+    v->escape_whitespaces = v->prefix_once = 1;
+    v->prefix_everywhere = given ? (scheme->seen & 1) != 0 : !(prefix->seen & 1);
+    v->add_space_prefix = v->prefix_everywhere || (scheme->seen & 2);
+    v->split_at_spaces = !(split->seen & 1);
+}
+
 static int take_pre_tokenizer(reader *in) {
-    rule rules[] = {{"type", 0, take_step, 0}, {"String", " ", 0, 0},
-                    {"behavior", "MergedWithPrevious", 0, 0}, {"invert", "false", 0, 0},
-                    {"add_prefix_space", "false", 0, 0}, {"trim_offsets", 0, 0, 0},
-                    {"use_regex", "true", 0, 0}, {0, 0, 0, 0}};
-    if (walk_part(in, "pre_tokenizer", rules, "|S|L") != 0) return -1;
-    in->v->byte_level = in->steps[0] == 'L';
-    in->splits = in->steps[0] == 'S';
+    rule rules[] = {{"String", " ", 0, 0}, {"behavior", "MergedWithPrevious|Isolated", 0, 0},
+                    {"use_regex", "true|false", 0, 0}, {"add_prefix_space", "false|true", 0, 0},
+                    {"prepend_scheme", "always|first|never", 0, 0}, {"split", "false|true", 0, 0},
+                    {"Regex", 0, take_expression, 0}, {"type", 0, take_step, 0},
+                    {"invert", "false", 0, 0}, {"individual_digits", "true", 0, 0},
+                    {"replacement", SPACE, 0, 0}, {"str_rep", SPACE, 0, 0},
+                    {"trim_offsets", 0, 0, 0}, {0, 0, 0, 0}};
+    const char *pre = NULL;
+    if (walk_part(in, "pre_tokenizer", rules, "|S|L|A|DL|SL") != 0) return -1;
+    if (check_split(in, &rules[0], &rules[1], &rules[2]) != 0) return -1;
+    if (strchr(in->steps, 'L') && rules[3].seen & 2)
+        return wrong(in, "add_prefix_space 'true'", "not supported with ByteLevel");
+    for (size_t i = 0; i < sizeof splits / sizeof splits[0]; i++)
+        if (!strcmp(splits[i].steps, in->steps) && splits[i].expression == in->expression)
+            pre = splits[i].pre;
+    strcpy(in->v->pre, pre ? pre : "");
+    strcpy(in->pre_tokenizer, in->steps);
+    in->v->byte_level = in->v->pre[0] != 0;
+    if (in->steps[0] == 'A') settle_metaspace(in, &rules[4], &rules[3], &rules[5]);
     return 0;
 }
 
 static int take_decoder(reader *in) {
     rule rules[] = {{"type", 0, take_step, 0}, {"String", SPACE, 0, 0}, {"content", " ", 0, 0},
-                    {"start", "1", 0, 0}, {"stop", "0", 0, 0}, {"add_prefix_space", 0, 0, 0},
-                    {"trim_offsets", 0, 0, 0}, {"use_regex", 0, 0, 0}, {0, 0, 0, 0}};
-    if (walk_part(in, "decoder", rules, "|L|R|RB|RF|RBF|RFT|RBFT|B|BF|F") != 0) return -1;
+                    {"start", "1", 0, 0}, {"stop", "0", 0, 0}, {"trim_offsets", 0, 0, 0},
+                    {"use_regex", 0, 0, 0}, {"replacement", SPACE, 0, 0}, {"str_rep", SPACE, 0, 0},
+                    {"split", 0, 0, 0}, {"add_prefix_space", "false|true", 0, 0},
+                    {"prepend_scheme", "always|first|never", 0, 0}, {0, 0, 0, 0}};
+    const rule *prefix = &rules[10], *scheme = &rules[11];
+    if (walk_part(in, "decoder", rules, "|L|R|RB|RF|RBF|RFT|RBFT|B|BF|F|A|BA|AB|BFA|ABF") != 0)
+        return -1;
     strcpy(in->decoder, in->steps);
+    in->decoder_strips = strchr(in->steps, 'T') != NULL
+        || (strchr(in->steps, 'A') && (scheme->seen ? !(scheme->seen & 4) : !(prefix->seen & 1)));
     return 0;
 }
 
-/* Reads a template: at most one special token before the text "A", and at most one after it. */
+/* Reads a template: special tokens, the text "A", and special tokens. */
 static int take_single(reader *in) {
-    slice *next = &in->bos;
-    int texts = 0;
+    template_row *row = &in->before;
     if (in->j.kind != JSON_ARRAY) return wrong(in, "single", "not a list");
     while (json_next(&in->j) != JSON_ARRAY_END) {
         if (in->j.kind == JSON_ERROR) return wrong(in, "single", "not a list of objects");
         if (in->j.kind != JSON_KEY) continue;
-        if (json_text_is(&in->j, "Sequence")) { next = &in->eos; texts++; }
+        if (json_text_is(&in->j, "Sequence")) {
+            if (row == &in->after) return wrong(in, "single", "not a template of one text");
+            row = &in->after;
+        }
         if (!json_text_is(&in->j, "id")) continue;
         if (json_next(&in->j) != JSON_STRING) return wrong(in, "single", "an id is no text");
-        if (next == &in->eos && json_text_is(&in->j, "A")) continue;
-        if (next->length)
-            return wrong(in, "single", "a template of several tokens is not supported");
-        *next = vocabulary_keep(in->v, in->j.text, in->j.length);
+        if (row == &in->after && row->count == 0 && json_text_is(&in->j, "A")) continue;
+        if (row->count == VOCABULARY_AROUND) return wrong(in, "single", "too many tokens");
+        row->texts[row->count++] = vocabulary_keep(in->v, in->j.text, in->j.length);
     }
-    return texts == 1 ? 0 : wrong(in, "single", "not a template of one text");
+    return row == &in->after ? 0 : wrong(in, "single", "not a template of one text");
 }
 
 /* {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}: one id for each. */
@@ -354,7 +442,7 @@ static int take_model(reader *in) {
                     {"end_of_word_suffix", "null|", 0, 0},
                     {"fuse_unk", "false|true", 0, 0},
                     {"byte_fallback", "false|true", 0, 0},
-                    {"ignore_merges", "false|null", 0, 0},
+                    {"ignore_merges", "false|null|true", 0, 0},
                     {"vocab", 0, take_vocab, 0},
                     {"merges", 0, take_merges, 0},
                     {0, 0, 0, 0}};
@@ -362,6 +450,7 @@ static int take_model(reader *in) {
     if (walk(in, rules) != 0) return -1;
     in->fuse_unknown = (rules[5].seen & 2) != 0;
     in->byte_fallback = (rules[6].seen & 2) != 0;
+    in->v->ignore_merges = (rules[7].seen & 4) != 0;
     return 0;
 }
 
@@ -415,10 +504,13 @@ static int count_bytes(const vocabulary *v) {
 static int check_decoder(reader *in) {
     const vocabulary *v = in->v;
     const char *allowed = v->byte_level ? "L"
-                        : v->add_space_prefix ? "RFT|RBFT"
-                        : v->escape_whitespaces ? "R|RB|RF|RBF" : "F|B|BF";
+                        : v->add_space_prefix ? "RFT|RBFT|A|BA|AB|BFA|ABF"
+                        : v->escape_whitespaces ? "R|RB|RF|RBF|A|BA|AB|BFA|ABF" : "F|B|BF";
     in->part = "decoder";
     if (check_steps(in, in->decoder, allowed) != 0) return -1;
+    if (in->decoder_strips != v->add_space_prefix)
+        return refuse(in, "decoder", v->add_space_prefix ? "keeps the space that the text gets"
+                                                         : "strips a space that no text gets");
     if (count_bytes(v) && !strchr(in->decoder, 'B'))
         return refuse(in, "decoder", "no ByteFallback, although the model has byte_fallback");
     return 0;
@@ -426,17 +518,38 @@ static int check_decoder(reader *in) {
 
 static int check_cutting(reader *in) {
     const vocabulary *v = in->v;
-    if (v->byte_level && v->escape_whitespaces)
+    int splits_at_spaces = strcmp(in->pre_tokenizer, "S") == 0;
+    if (in->normaliser[0] && v->byte_level)
         return refuse(in, "normalizer", "not supported together with ByteLevel");
-    if (in->splits && !v->escape_whitespaces)
+    if (in->normaliser[0] && in->pre_tokenizer[0] == 'A')
+        return refuse(in, "normalizer", "not supported together with Metaspace");
+    if (splits_at_spaces && !in->normaliser[0])
         return refuse(in, "pre_tokenizer", "Split at spaces is not supported without a normalizer "
                       "that replaces them");
+    if (v->ignore_merges && !v->byte_level)
+        return refuse(in, "model", "ignore_merges 'true' is not supported without ByteLevel");
     return 0;
 }
 
-/* Characters that are neither pieces nor bytes become one unknown token, which must exist. */
+/* Pieces of one of the 256 characters that stand for bytes in GPT-2's alphabet. */
+static int count_byte_characters(const vocabulary *v) {
+    int count = 0;
+    for (size_t i = 0; i < v->count; i++) {
+        const unsigned char *p = (const unsigned char *)v->text + v->pieces[i].text.at;
+        size_t n = v->pieces[i].text.length;
+        unsigned c = n == 1 ? p[0] : n == 2 ? (p[0] & 31u) << 6 | (p[1] & 63u) : 0;
+        count += c > 32 && c < 324 && (c < 127 || c > 160) && c != 173;
+    }
+    return count;
+}
+
+/* Characters that are neither pieces nor bytes become one unknown token, which must exist. Bytes
+ * without a piece are left out of byte-level texts, but only if no unk_token takes their place. */
 static int check_unknown(reader *in) {
     const vocabulary *v = in->v;
+    if (v->byte_level && in->unknown.length && count_byte_characters(v) < 256)
+        return refuse_text(in, "model", in->unknown, "is unk_token, which is not supported where "
+                           "bytes have no piece");
     if (v->byte_level || count_bytes(v) == 256) return 0;
     if (!in->unknown.length)
         return refuse(in, "model", "unk_token: none; dropping characters is not supported");
@@ -451,8 +564,11 @@ static int check_unknown(reader *in) {
 
 static int check_template(reader *in) {
     static const char part[] = "post_processor";
-    if ((in->bos.length && in->v->bos < 0) || (in->eos.length && in->v->eos < 0))
-        return refuse(in, part, "a token of the template is no piece");
+    const template_row *rows[] = {&in->before, &in->after};
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < rows[i]->count; k++)
+            if (find(in, rows[i]->texts[k], 0) < 0)
+                return refuse(in, part, "a token of the template is no piece");
     for (int i = 0; i < in->template_count; i++) {
         const template_token *t = &in->template_tokens[i];
         if (find(in, t->text, 0) != t->id)
@@ -487,7 +603,7 @@ static int check_added(reader *in) {
         size_t n = t->text.length;
         if (!t->is_normalized) continue;
         int spaces = memchr(text, ' ', n) || vocabulary_overlaps(text, n, SPACE, 3);
-        if (v->add_space_prefix || (v->escape_whitespaces && spaces))
+        if (strchr(in->normaliser, 'P') || (strchr(in->normaliser, 'R') && spaces))
             return refuse_text(in, "added_tokens", t->text, "is normalized, which is not supported "
                                "with this normalizer");
         if (check_overlaps(in, t) != 0) return -1;
@@ -522,23 +638,35 @@ static int read_parts(reader *in) {
     return json_next(&in->j) == JSON_END ? 0 : wrong(in, "the file", "goes on");
 }
 
+/* Returns the id that stands for the row, which is bos or eos; -1: the row is empty. */
+static int settle_row(const reader *in, const template_row *from, int which, token_row *row) {
+    for (row->count = 0; row->count < from->count; row->count++)
+        row->ids[row->count] = find(in, from->texts[row->count], 0);
+    return row->count ? row->ids[which] : -1;
+}
+
 /* What follows from the whole. */
 static int settle(reader *in) {
     vocabulary *v = in->v;
+    if (in->normaliser[0]) {
+        v->escape_whitespaces = 1;
+        v->add_space_prefix = v->prefix_everywhere = strchr(in->normaliser, 'P') != NULL;
+    }
     settle_types(in);
-    v->bos = find(in, in->bos, 0);
-    v->eos = find(in, in->eos, 0);
+    v->bos = settle_row(in, &in->before, 0, &v->before);
+    v->eos = settle_row(in, &in->after, in->after.count - 1, &v->after);
     v->add_bos = v->bos >= 0;
     v->add_eos = v->eos >= 0;
     return v->out_of_memory ? 0 : check_all(in);
 }
 
 int vocabulary_from_json(vocabulary *v, const void *data, size_t size, const char *path,
-                         report *r) {
+                         int assume_nfc, report *r) {
     reader in;
     memset(&in, 0, sizeof in);
     in.v = v;
     in.path = path;
+    in.assume_nfc = assume_nfc;
     in.part = "the file";
     in.r = r;
     v->escape_whitespaces = 0;

@@ -7,6 +7,7 @@
 #include "vocabulary.h"
 
 /* Fills in a zeroed vocabulary; data is the whole file. 0, or -1 with a message. */
-int vocabulary_from_json(vocabulary *v, const void *data, size_t size, const char *path, report *r);
+int vocabulary_from_json(vocabulary *v, const void *data, size_t size, const char *path,
+                         int assume_nfc, report *r);
 
 #endif

@@ -642,9 +642,12 @@ int weights_open_torch_memory(weights *w, const void *data, uint64_t size, const
     return weights_finish(w, read_torch(w, data, size, name, r), name, r);
 }
 
+int weights_add_torch(weights *w, const char *path, report *r) {
+    const file_bytes *file = weights_add_file(w, path, r);
+    return file ? read_torch(w, file->data, file->size, path, r) : -1;
+}
+
 int weights_open_torch(weights *w, const char *path, report *r) {
     memset(w, 0, sizeof *w);
-    const file_bytes *file = weights_add_file(w, path, r);
-    int status = file ? read_torch(w, file->data, file->size, path, r) : -1;
-    return weights_finish(w, status, path, r);
+    return weights_finish(w, weights_add_torch(w, path, r), path, r);
 }

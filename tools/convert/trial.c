@@ -51,8 +51,14 @@ static int run_token(const griffin_model *model, float *logits, report *r) {
     size_t size = griffin_context_size(model, NULL);
     void *memory = malloc(size), *state = calloc(1, griffin_state_size(model));
     griffin_context *context;
-    int error = GRIFFIN_E_MEMORY;
-    if (memory && state) error = griffin_context_init(&context, model, NULL, memory, size);
+    int error;
+    if (!memory || !state) {
+        free(memory);
+        free(state);
+        return report_fail(r, "out of memory to run a token: a state takes %.1f GB; --window N makes "
+                           "that of attention smaller", (double)griffin_state_size(model) / 1e9);
+    }
+    error = griffin_context_init(&context, model, NULL, memory, size);
     if (!error) error = griffin_step(context, (griffin_state *)state, info->bos > 0 ? info->bos : 0,
                                      logits);
     free(memory);
@@ -63,7 +69,7 @@ static int run_token(const griffin_model *model, float *logits, report *r) {
     return 0;
 }
 
-static int run_model(const void *data, size_t size, report *r) {
+static int run_model(const void *data, size_t size, uint64_t *state, report *r) {
     griffin_model *model;
     griffin_options options;
     float *logits;
@@ -72,17 +78,18 @@ static int run_model(const void *data, size_t size, report *r) {
     if (griffin_open_memory(&model, data, size, &options) != GRIFFIN_OK) return -1;
     logits = (float *)malloc((size_t)griffin_get_info(model)->config.vocab * sizeof *logits);
     status = logits ? run_token(model, logits, r) : report_fail(r, "out of memory");
+    *state = griffin_state_size(model);
     free(logits);
     griffin_close(model);
     return status;
 }
 
-int trial_file(const char *path, int rows, report *r) {
+int trial_file(const char *path, int rows, uint64_t *state, report *r) {
     file_bytes file;
     int status;
     if (file_open(&file, path, r) != 0) return -1;
     status = rows ? read_metadata(file.data, (size_t)file.size, r)
-                  : run_model(file.data, (size_t)file.size, r);
+                  : run_model(file.data, (size_t)file.size, state, r);
     file_close(&file);
     return status;
 }

@@ -9,7 +9,8 @@
 int trial_metadata(const gguf_writer *g, report *r);
 
 /* Opens the finished file and runs a token. Files of rows are not for the library: of them it
- * reads the configuration and the vocabulary. 0, or -1 with a message. */
-int trial_file(const char *path, int rows, report *r);
+ * reads the configuration and the vocabulary. *state becomes the bytes of a state, if a token was
+ * run. 0, or -1 with a message. */
+int trial_file(const char *path, int rows, uint64_t *state, report *r);
 
 #endif

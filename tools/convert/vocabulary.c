@@ -147,9 +147,18 @@ static void write_id(gguf_writer *g, const char *key, int id) {
     if (id >= 0) gguf_u32(g, key, (uint32_t)id);
 }
 
+/* `usual` alone needs no list. */
+static void write_row(gguf_writer *g, const char *key, const token_row *row, int usual) {
+    if (row->count == 0 || (row->count == 1 && row->ids[0] == usual)) return;
+    gguf_array(g, key, GGUF_U32, (uint64_t)row->count);
+    for (int i = 0; i < row->count; i++) gguf_item_u32(g, (uint32_t)row->ids[i]);
+}
+
 static void write_rules(const vocabulary *v, gguf_writer *g) {
     gguf_bool(g, "tokenizer.ggml.add_bos_token", v->add_bos);
     gguf_bool(g, "tokenizer.ggml.add_eos_token", v->add_eos);
+    if (v->add_bos) write_row(g, "griffin.tokenizer.tokens_before", &v->before, v->bos);
+    if (v->add_eos) write_row(g, "griffin.tokenizer.tokens_after", &v->after, v->eos);
     gguf_bool(g, "tokenizer.ggml.add_space_prefix", v->add_space_prefix);
     gguf_bool(g, "tokenizer.ggml.remove_extra_whitespaces", v->remove_extra_whitespaces);
     if (!v->charsmap.length) return;
@@ -161,7 +170,7 @@ static void write_rules(const vocabulary *v, gguf_writer *g) {
 
 void vocabulary_write(const vocabulary *v, const char *chat_template, gguf_writer *g) {
     gguf_string(g, "tokenizer.ggml.model", v->byte_level ? "gpt2" : "llama");
-    gguf_string(g, "tokenizer.ggml.pre", v->byte_level ? "gpt-2" : "default");
+    gguf_string(g, "tokenizer.ggml.pre", v->byte_level ? v->pre : "default");
     write_pieces(v, g);
     write_id(g, "tokenizer.ggml.bos_token_id", v->bos);
     write_id(g, "tokenizer.ggml.eos_token_id", v->eos);
@@ -170,10 +179,15 @@ void vocabulary_write(const vocabulary *v, const char *chat_template, gguf_write
     write_id(g, "tokenizer.ggml.eot_token_id", v->end_of_turn);
     write_rules(v, g);
     if (chat_template) gguf_string(g, "tokenizer.chat_template", chat_template);
-    if (v->byte_level) return;
+    if (v->byte_level) {
+        gguf_bool(g, "griffin.tokenizer.ignore_merges", v->ignore_merges);
+        return;
+    }
     gguf_bool(g, "griffin.tokenizer.escape_whitespaces", v->escape_whitespaces);
     gguf_bool(g, "griffin.tokenizer.treat_whitespace_as_suffix", v->whitespace_suffix);
     if (v->prefix_everywhere) gguf_bool(g, "griffin.tokenizer.space_prefix_everywhere", 1);
+    if (v->prefix_once) gguf_bool(g, "griffin.tokenizer.space_prefix_once", 1);
+    if (v->split_at_spaces) gguf_bool(g, "griffin.tokenizer.split_at_spaces", 1);
     if (v->first_added > 0)
         gguf_u32(g, "griffin.tokenizer.first_added_id", (uint32_t)v->first_added);
     if (v->verbatim) gguf_bool(g, "griffin.tokenizer.verbatim_pieces", 1);

@@ -8,11 +8,15 @@
 #include "gguf_writer.h"
 #include "../shared/buffer.h"
 
-enum { VOCABULARY_LIMIT = 2097152 };        /* pieces */
+enum { VOCABULARY_LIMIT = 2097152,          /* pieces */
+       VOCABULARY_AROUND = 16 };            /* tokens before a text, and after it */
 
 typedef struct slice { size_t at, length; } slice;          /* of vocabulary.text */
 
 typedef struct piece { slice text; float score; int type; } piece;   /* a griffin_token_kind */
+
+/* Tokens that stand before or after every text. */
+typedef struct token_row { int ids[VOCABULARY_AROUND]; int count; } token_row;
 
 typedef struct vocabulary {
     char  *text;                            /* every text, back to back */
@@ -22,11 +26,16 @@ typedef struct vocabulary {
     slice *merges;                          /* "left right", the first is applied first */
     size_t merge_count, merge_room;
     int    byte_level;                      /* GPT-2's alphabet of bytes */
+    char   pre[32];                         /* how that splits words: a name of tokenizer.ggml.pre */
+    int    ignore_merges;                   /* of such words, those that are pieces stay whole */
     int    has_scores;
     int    bos, eos, unknown, pad, end_of_turn;             /* ids; -1: none */
+    token_row before, after;                /* of a text; count 0: bos and eos, if they are added */
     int    add_bos, add_eos, add_space_prefix, remove_extra_whitespaces;
     int    escape_whitespaces, whitespace_suffix;
-    int    prefix_everywhere;               /* add_space_prefix counts after special pieces too */
+    int    prefix_everywhere;               /* add_space_prefix counts after special pieces too, */
+    int    prefix_once;                     /* but not before a space */
+    int    split_at_spaces;                 /* no merge reaches over the start of a word */
     int    first_added;                     /* with scores: from this id on, pieces were added to
                                              * the model and are cut out of text; 0: none */
     int    verbatim;                        /* plain spaces of user-defined pieces are meant so */

@@ -52,15 +52,39 @@ typedef struct model_options {
     { "repeat-last-n", 0, OPTION_COUNT, &(s).repeat_last, "N", "how far back it looks, to 64" }, \
     { "seed", "s", OPTION_SEED, &(s).seed, "N", "the same seed gives the same text" }
 
-/* What limits an answer. */
-typedef struct control_options { const char *grammar, *schema; text_list stops; } control_options;
+#define PERSONA_OPTION(target) \
+    { "persona", 0, OPTION_TEXTS, &(target), "FILE", \
+      "begin in a state of griffin persona; given more than once: in their mean" }
 
-#define CONTROL_DEFAULTS { 0, 0, { { 0 }, 0 } }
+#define NO_PERSONAS { { 0 }, 0 }
+
+/* What limits an answer. */
+typedef struct control_options {
+    const char *grammar, *schema;
+    text_list stops, bans;
+    int heal;
+} control_options;
+
+#define CONTROL_DEFAULTS { 0, 0, { { 0 }, 0 }, { { 0 }, 0 }, 0 }
 
 #define CONTROL_OPTIONS(o) \
     { "grammar", 0, OPTION_TEXT, &(o).grammar, "FILE", "write what this grammar (GBNF) allows" }, \
     { "schema", 0, OPTION_TEXT, &(o).schema, "FILE", "write JSON that this schema describes" }, \
-    { "stop", 0, OPTION_TEXTS, &(o).stops, "TEXT", "end before this text; may be repeated" }
+    { "stop", 0, OPTION_TEXTS, &(o).stops, "TEXT", "end before this text; may be repeated" }, \
+    { "ban", 0, OPTION_TEXTS, &(o).bans, "TEXT", "never write this text; may be repeated" }, \
+    { "heal", 0, OPTION_FLAG, &(o).heal, 0, \
+      "choose the prompt's last tokens again: it ends inside a word, or with a blank" }
+
+/* Tokens that are guessed: see griffin.h, guessing. */
+typedef struct guess_options { int lookup; const char *draft; } guess_options;
+
+#define GUESS_DEFAULTS { 0, 0 }
+
+#define GUESS_OPTIONS(o) \
+    { "lookup", 0, OPTION_COUNT, &(o).lookup, "N", \
+      "guess up to N tokens from the text before: the same answer, sooner" }, \
+    { "draft", 0, OPTION_TEXT, &(o).draft, "MODEL", \
+      "let a smaller model of the same vocabulary guess, with the same answer" }
 
 /* Checks what the table of options cannot, and draws a seed if none was given. Returns -1 to go on,
  * or 2 after a message. */
@@ -73,14 +97,26 @@ typedef struct session {
     griffin_model      *model;
     const griffin_info *info;
     griffin_state      *state;
+    griffin_state      *first;              /* the persona that all texts begin in; null: none */
     griffin_context    *context;
     void               *context_memory;
-    float              *logits;             /* [V], after the last token */
+    float              *logits;             /* [guess.rows][V]; the first after the last token */
+    griffin_guess       guess;              /* every answer is written by one */
+    int32_t             waiting[64];        /* its tokens */
+    griffin_lookup      lookup;             /* memory null: not wanted */
+    struct session     *smaller;            /* the model that guesses, or null */
+    griffin_draft       draft;
+    griffin_grammar_state draft_grammar;    /* behind its guesses */
     griffin_decoder     decoder;
     griffin_stop        stop;               /* of an answer */
     griffin_bias        no_ends[2];         /* for --ignore-eos */
+    griffin_ban         ban;
+    griffin_heal        heal;
+    int                 heals;              /* --heal */
+    int                 again;              /* bytes of the prompt that an answer writes again */
     griffin_grammar    *grammar;            /* of an answer, or null */
     griffin_grammar_state grammar_state;
+    int32_t             end_of_turn;        /* that of the model, or of the turns of a chat */
     int                 may_end;            /* the grammar allows the answer to end */
     int                 is_cut;             /* the last answer had to end before that */
     int                 masks;
@@ -96,6 +132,8 @@ enum { NUMBERS_ONLY, NEEDS_TEXT };
 
 int  session_open(session *s, const command *c, const model_options *o, int needs);
 int  session_open_memory(session *s, const void *data, size_t size, int threads);   /* borrowed */
+int  session_guess(session *s, const model_options *model, const guess_options *o);
+int  session_personas(session *s, const text_list *paths);      /* none: texts begin afresh */
 int  session_control(session *s, const control_options *o);     /* o outlives the session */
 void session_close(session *s);
 int  session_error(session *s, int error);              /* prints the last message; returns 1 */
@@ -127,6 +165,12 @@ int session_end_line(void);
 
 /* Forgets all that was read and said. The sampler's random numbers go on. */
 void session_reset(session *s, griffin_sampler *sampler);
+
+void session_begin_text(session *s);                    /* the state before the first token */
+int  session_has_begun(const session *s);               /* it has read some */
+
+/* What logits [vocab] say about the token that came: its cross entropy in nats. */
+double logits_loss(const float *logits, int vocab, int32_t next);
 
 /* For a limit that cut what a grammar had not finished. */
 #define CUT_MESSAGE "the answer was cut after %d tokens, before it was complete; see -n"

@@ -27,6 +27,40 @@ static int add_weight(weights *w, const net_weight *from, report *r) {
     return 0;
 }
 
+/* [layers][width], or null. */
+static const float *lower_bounds(const training *t) {
+    const net_weight *last = &t->weights[t->weight_count - 1];
+    return strcmp(last->name, "model.lower_bounds") == 0 ? last->value : NULL;
+}
+
+/* The two vectors of a layer that stand for lower_bounds in a file. */
+static int add_floor(const training *t, weights *w, int layer, float *room, double *values,
+                     report *r) {
+    static const char *const names[] = { "lower_bound", "gate_range" };
+    const griffin_config *shape = &t->config.net;
+    uint64_t D = (uint64_t)shape->width;
+    net_floor(shape, lower_bounds(t), layer, room, room + D);
+    for (int i = 0; i < 2; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "model.layers.%d.temporal_block.%s", layer, names[i]);
+        for (uint64_t j = 0; j < D; j++) values[j] = (double)room[i * (int)D + (int)j];
+        if (!weights_add_vector(w, name, values, D, "the network", r)) return -1;
+    }
+    return 0;
+}
+
+static int add_floors(const training *t, weights *w, report *r) {
+    size_t D = (size_t)t->config.net.width;
+    double *values = (double *)malloc(2 * D * sizeof *values);
+    float *room = (float *)malloc(2 * D * sizeof *room);
+    int status = values && room ? 0 : report_fail(r, "out of memory");
+    for (int i = 0; status == 0 && i < t->config.net.layers; i++)
+        if (t->config.net.blocks[i] == 'h') status = add_floor(t, w, i, room, values, r);
+    free(values);
+    free(room);
+    return status;
+}
+
 /* The network as the converter wants it; the weights stay where they are. */
 static int parts_of(training *t, model_parts *m, report *r) {
     int status = 0;
@@ -35,7 +69,8 @@ static int parts_of(training *t, model_parts *m, report *r) {
     m->vocabulary = t->vocabulary;
     m->has_vocabulary = t->vocabulary.count != 0;
     for (int i = 0; status == 0 && i < t->weight_count; i++)
-        status = add_weight(&m->w, &t->weights[i], r);
+        status = t->weights[i].value == lower_bounds(t) ? add_floors(t, &m->w, r)
+                                                        : add_weight(&m->w, &t->weights[i], r);
     if (weights_finish(&m->w, status, "the network", r) != 0) return -1;
     status = tensors_find(&m->tensors, &m->config.net, &m->w, 0, r);
     if (status != 0) weights_close(&m->w);
@@ -90,78 +125,9 @@ int train_save(training *t) {
     if (!t->o.output && !t->o.save_hf) return 0;
     if (parts_of(t, &m, &r) != 0) return complain("%s", r.text);
     status = (t->o.output && write_model(t, &m, t->o.output, t->o.type, NULL, NULL))
-          || (t->o.save_hf && hf_write(&m, t->o.save_hf));
+          || (t->o.save_hf && hf_write(&m, lower_bounds(t), t->o.save_hf));
     release_parts(&m);
     return status;
-}
-
-/* More layers than the source has, of the kinds of its layers from the first on. */
-static int add_layers(griffin_config *shape, const train_options *o) {
-    int have = shape->layers;
-    if (o->layers == 0) return 0;
-    if (o->layers < have || o->layers > GRIFFIN_MAX_LAYERS)
-        return complain("--layers: %s has %d, expected so many or more", o->from, have);
-    for (int i = have; i < o->layers; i++) shape->blocks[i] = shape->blocks[i - have];
-    shape->layers = o->layers;
-    return 0;
-}
-
-int train_read_source(training *t, model_parts *source) {
-    convert_options o = { .type = "f32", .gates = "f32", .quiet = 1 };
-    report r = { "" };
-    o.source = t->o.from;
-    if (parts_read(source, &o, &r) != 0) return complain("%s", r.text);
-    t->config = source->config;
-    if (add_layers(&t->config.net, &t->o)) return 1;
-    t->vocabulary = source->vocabulary;
-    memset(&source->vocabulary, 0, sizeof source->vocabulary);          /* ours now */
-    source->config.chat_template = NULL;
-    if (!source->has_vocabulary) return complain("%s: has no vocabulary", t->o.from);
-    if (t->o.save_hf && hf_can_write(&t->vocabulary, &r) != 0)
-        return complain("--save-hf: %s", r.text);
-    for (size_t i = 0; i < source->tensors.count; i++)
-        if (source->tensors.list[i].source->type == WEIGHT_BLOCKS)
-            return complain("%s: tensor '%s' of type %s cannot be used: train from floats",
-                            t->o.from, source->tensors.list[i].name,
-                            source->tensors.list[i].source->type_name);
-    if (source->tensors.count && strcmp(source->tensors.list[source->tensors.count - 1].name,
-                                        "lm_head.weight") != 0) return 0;
-    return complain("%s: an output head of its own cannot be trained", t->o.from);
-}
-
-/* Null if the source has no such tensor. Names of Hugging Face begin with "model.". */
-static const tensor *find_in_source(const model_parts *source, const char *name) {
-    if (strncmp(name, "model.", 6) == 0) name += 6;
-    for (size_t i = 0; i < source->tensors.count; i++) {
-        const tensor *found = &source->tensors.list[i];
-        const char *its = found->name + (strncmp(found->name, "model.", 6) == 0 ? 6 : 0);
-        if (strcmp(its, name) == 0) return found;
-    }
-    return NULL;
-}
-
-static int ends_in(const char *text, const char *ending) {
-    size_t n = strlen(text), m = strlen(ending);
-    return n >= m && strcmp(text + n - m, ending) == 0;
-}
-
-/* A layer that the source does not have adds nothing to the stream yet: the network computes what
- * the source computes. */
-static int ends_a_block(const char *name) {
-    return ends_in(name, "linear_out.weight") || ends_in(name, "o_proj.weight")
-        || ends_in(name, "down_proj.weight");
-}
-
-int train_copy_weights(training *t, const model_parts *source) {
-    report r = { "" };
-    for (int i = 0; i < t->weight_count; i++) {
-        const net_weight *to = &t->weights[i];
-        const tensor *from = find_in_source(source, to->name);
-        if (from && weight_read(from->source, 0, to->count, to->value, &r) != 0)
-            return complain("%s", r.text);
-        if (!from && ends_a_block(to->name)) memset(to->value, 0, to->count * sizeof *to->value);
-    }
-    return 0;
 }
 
 /* ---- checkpoints -------------------------------------------------------------------------------

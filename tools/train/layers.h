@@ -68,6 +68,12 @@ static inline real gelu(real x, real *slope) {
     return x * s;
 }
 
+static inline real silu(real x, real *slope) {
+    real s = sigmoid(x);
+    *slope = s + x * s * (1 - s);
+    return x * s;
+}
+
 /* ---- sums ------------------------------------------------------------------------------------ */
 
 static real dot(const real *a, const real *b, int n) {
@@ -116,46 +122,97 @@ static real log_sum_exp(const real *x, int n, real scale) {
 
 /* ---- RMSNorm: y = x r (offset + w), r = 1 / sqrt(mean of x^2 + eps) -------------------------- */
 
-static void norm(const griffin_config *g, int rows, const real *x, const real *restrict w,
+typedef struct norm_rule { int width; real eps, offset; } norm_rule;
+
+static void norm(norm_rule rule, int rows, const real *x, const real *restrict w,
                  real *restrict y) {
-    int D = g->width;
+    int D = rule.width;
     for (int t = 0; t < rows; t++, x += D, y += D) {
-        real r = 1 / (real)sqrt(dot(x, x, D) / (real)D + (real)g->eps);
-        for (int j = 0; j < D; j++) y[j] = x[j] * r * ((real)g->norm_offset + w[j]);
+        real r = 1 / (real)sqrt(dot(x, x, D) / (real)D + rule.eps);
+        for (int j = 0; j < D; j++) y[j] = x[j] * r * (rule.offset + w[j]);
     }
 }
 
-/* dx = above + the gradient through the norm; dw += that of the gain; dy is overwritten. */
-static void norm_backward(const griffin_config *g, int rows, const real *x, const real *restrict w,
-                          real *restrict dy, const real *above, real *dx, real *restrict dw) {
-    int D = g->width;
-    for (int t = 0; t < rows; t++, x += D, dy += D, dx += D, above += D) {
-        real r = 1 / (real)sqrt(dot(x, x, D) / (real)D + (real)g->eps), pull;
+/* dx = above + the gradient through the norm, above null: 0; dw += that of the gain; dy is
+ * overwritten, and may be dx if above is null. */
+static void norm_backward(norm_rule rule, int rows, const real *x, const real *restrict w,
+                          real *dy, const real *above, real *dx, real *restrict dw) {
+    int D = rule.width;
+    for (int t = 0; t < rows; t++, x += D, dy += D, dx += D) {
+        real r = 1 / (real)sqrt(dot(x, x, D) / (real)D + rule.eps), pull;
         for (int j = 0; j < D; j++) {
             dw[j] += dy[j] * x[j] * r;
-            dy[j] *= (real)g->norm_offset + w[j];
+            dy[j] *= rule.offset + w[j];
         }
         pull = dot(dy, x, D) * r * r * r / (real)D;
-        for (int j = 0; j < D; j++) dx[j] = above[j] + dy[j] * r - x[j] * pull;
+        for (int j = 0; j < D; j++) dx[j] = (above ? above[j] : 0) + dy[j] * r - x[j] * pull;
+        if (above) above += D;
     }
 }
 
-/* ---- gated products: m = gelu(g) u ----------------------------------------------------------- */
+/* ---- GroupNorm without a gain, by heads: y = (x - mean) r, r = 1 / sqrt(variance + eps) ------ */
 
-static void gated(size_t count, const real *restrict g, const real *restrict u, real *restrict m) {
+/* y of a head; returns r. */
+static real head_norm(int dim, real eps, const real *x, real *restrict y) {
+    real mean = 0, r;
+    for (int j = 0; j < dim; j++) mean += x[j];
+    mean /= (real)dim;
+    for (int j = 0; j < dim; j++) y[j] = x[j] - mean;
+    r = 1 / (real)sqrt(dot(y, y, dim) / (real)dim + eps);
+    for (int j = 0; j < dim; j++) y[j] *= r;
+    return r;
+}
+
+/* y once more; dx replaces d = dy. */
+static void head_norm_backward(int dim, real eps, const real *x, real *restrict y,
+                               real *restrict d) {
+    real r = head_norm(dim, eps, x, y), pull = dot(y, d, dim) / (real)dim, mean = 0;
+    for (int j = 0; j < dim; j++) mean += d[j];
+    mean /= (real)dim;
+    for (int j = 0; j < dim; j++) d[j] = r * (d[j] - mean - y[j] * pull);
+}
+
+/* ---- gated products: m = activation(g) u ----------------------------------------------------- */
+
+static void gated(int is_silu, size_t count, const real *restrict g, const real *restrict u,
+                  real *restrict m) {
     real slope;
-    for (size_t i = 0; i < count; i++) m[i] = gelu(g[i], &slope) * u[i];
+    if (is_silu) for (size_t i = 0; i < count; i++) m[i] = silu(g[i], &slope) * u[i];
+    else for (size_t i = 0; i < count; i++) m[i] = gelu(g[i], &slope) * u[i];
+}
+
+static inline void gated_backward_one(real y, real slope, real *restrict g, real u,
+                                      real *restrict d, real *restrict m) {
+    real dm = *d;
+    *m = y * u;
+    *g = dm * u * slope;
+    *d = dm * y;
 }
 
 /* m once more; dg replaces g, and du replaces d = dm. */
-static void gated_backward(size_t count, real *restrict g, const real *restrict u,
+static void gated_backward(int is_silu, size_t count, real *restrict g, const real *restrict u,
                            real *restrict d, real *restrict m) {
-    for (size_t i = 0; i < count; i++) {
-        real slope, y = gelu(g[i], &slope), other = u[i], dm = d[i];
-        m[i] = y * other;
-        g[i] = dm * other * slope;
-        d[i] = dm * y;
-    }
+    real slope, y;
+    if (is_silu)
+        for (size_t i = 0; i < count; i++) {
+            y = silu(g[i], &slope);
+            gated_backward_one(y, slope, g + i, u[i], d + i, m + i);
+        }
+    else
+        for (size_t i = 0; i < count; i++) {
+            y = gelu(g[i], &slope);
+            gated_backward_one(y, slope, g + i, u[i], d + i, m + i);
+        }
+}
+
+/* ---- relu, in place -------------------------------------------------------------------------- */
+
+static void relu(size_t count, real *restrict x) {
+    for (size_t i = 0; i < count; i++) x[i] = x[i] > 0 ? x[i] : 0;
+}
+
+static void relu_backward(size_t count, const real *restrict y, real *restrict d) {
+    for (size_t i = 0; i < count; i++) d[i] = y[i] > 0 ? d[i] : 0;
 }
 
 /* ---- causal convolution: c[t] = bias + sum over s of w[s] z[t - s] ------------------------------
@@ -198,6 +255,22 @@ static void conv_backward(int rows, int width, int K, const real *taps, const in
         for (int s = 0; s < K && t + s < rows; s++) {
             const real *w = taps + s * width, *d = dc + (size_t)(t + s) * row;
             if (s > position[t + s]) break;
+            for (int j = 0; j < width; j++) to[j] += w[j] * d[j];
+        }
+    }
+}
+
+/* Over the K - 1 rows `earlier`. */
+static void conv_backward_earlier(int rows, int width, int K, const real *taps,
+                                  const int32_t *position, const real *dc, size_t row,
+                                  real *d_earlier) {
+    for (int i = 0; i < K - 1; i++) {
+        real *restrict to = d_earlier + (size_t)i * row;
+        memset(to, 0, (size_t)width * sizeof *to);
+        for (int t = 0; t < rows && t <= i; t++) {
+            int s = t + K - 1 - i;
+            const real *w = taps + s * width, *d = dc + (size_t)t * row;
+            if (s > position[t]) break;
             for (int j = 0; j < width; j++) to[j] += w[j] * d[j];
         }
     }
@@ -269,6 +342,56 @@ static void weigh(int count, int from, int to, real scale, real weighing, real *
 static void weigh_backward(int count, real scale, const real *restrict p, real *restrict ds) {
     real mean = dot(p, ds, count);
     for (int j = 0; j < count; j++) ds[j] = p[j] * (ds[j] - mean) * scale;
+}
+
+/* ---- gated outer products -----------------------------------------------------------------------
+ *     S[t] = f o S[t-1] + v k'        o[t] = S[t] q
+ * A row of S belongs to a number of v; it is `width` long, a multiple of LANES, and so are f, k, q.
+ * Functions are for `rows` of the rows. */
+
+/* S[t] from S[t-1], which may be the same memory. */
+static void outer_step(int rows, int width, const real *f, const real *k, const real *v,
+                       const real *before, real *after) {
+    for (int e = 0; e < rows; e++, before += width, after += width)
+        for (int d = 0; d < width; d += LANES)
+            *(loose_vec *)(after + d) = *(const loose_vec *)(f + d)
+                                      * *(const loose_vec *)(before + d)
+                                      + *(const loose_vec *)(k + d) * v[e];
+}
+
+static void outer_read(int rows, int width, const real *q, const real *S, real *o) {
+    for (int e = 0; e < rows; e++) o[e] = dot(q, S + (size_t)e * (size_t)width, width);
+}
+
+/* A token on the way back. dS: what later tokens want of S[t]; then of S[t-1]. */
+typedef struct outer_token {
+    const real *q, *k, *f, *v, *d_o;        /* [width] three times, [rows] twice */
+    const real *before, *after;             /* S[t-1], S[t] */
+    real       *dq, *dk, *df, *dv;          /* are added to */
+} outer_token;
+
+static void outer_backward(int rows, int width, const outer_token *t, real *dS) {
+    for (int e = 0; e < rows; e++) {
+        real *row = dS + (size_t)e * (size_t)width;
+        for (int d = 0; d < width; d += LANES)
+            *(loose_vec *)(row + d) += *(const loose_vec *)(t->q + d) * t->d_o[e];
+        t->dv[e] += dot(t->k, row, width);
+    }
+    for (int d = 0; d < width; d += LANES) {
+        vec dq = *(loose_vec *)(t->dq + d), dk = *(loose_vec *)(t->dk + d);
+        vec df = *(loose_vec *)(t->df + d), f = *(const loose_vec *)(t->f + d);
+        for (int e = 0; e < rows; e++) {
+            size_t at = (size_t)e * (size_t)width + (size_t)d;
+            vec s = *(loose_vec *)(dS + at);
+            dq += *(const loose_vec *)(t->after + at) * t->d_o[e];
+            dk += s * t->v[e];
+            df += s * *(const loose_vec *)(t->before + at);
+            *(loose_vec *)(dS + at) = f * s;
+        }
+        *(loose_vec *)(t->dq + d) = dq;
+        *(loose_vec *)(t->dk + d) = dk;
+        *(loose_vec *)(t->df + d) = df;
+    }
 }
 
 /* ---- output ---------------------------------------------------------------------------------- */

@@ -46,7 +46,7 @@ static int next_batch(training *t) {
     return 0;
 }
 
-static void add_point(train_curve *c, int64_t step, double loss) {
+void train_add_point(train_curve *c, int64_t step, double loss) {
     if (c->count == CURVE) return;
     c->step[c->count] = (double)step;
     c->loss[c->count++] = loss;
@@ -62,7 +62,7 @@ static void count_step(train_progress *p, int64_t scored, double nats, int64_t t
     p->point_nats += nats;
     p->point_scored += (double)scored;
     if (c->count && (double)p->steps < 1.025 * c->step[c->count - 1]) return;
-    add_point(&p->learned, p->steps, p->point_nats / p->point_scored);
+    train_add_point(&p->learned, p->steps, p->point_nats / p->point_scored);
     p->point_nats = p->point_scored = 0;
 }
 
@@ -105,7 +105,7 @@ static int step(training *t) {
 
 /* ---- what is shown --------------------------------------------------------------------------- */
 
-static void print_duration(byte_buffer *out, double seconds) {
+void train_print_duration(byte_buffer *out, double seconds) {
     long s = (long)(seconds + 0.5);
     if (s < 3600) buffer_print(out, "%ld:%02ld", s / 60, s % 60);
     else buffer_print(out, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
@@ -121,7 +121,7 @@ static byte_buffer state_of(const run *r) {
     if (r->loss > 0) buffer_print(out, "  held out %.4f (%.4f bits a byte)", r->loss, r->bits);
     buffer_print(out, "  %.0f tokens/s  ",
                  r->step_seconds > 0 ? (double)(p->tokens - r->first_tokens) / r->step_seconds : 0);
-    print_duration(out, share > 0 ? p->seconds * (1 / share - 1) : 0);
+    train_print_duration(out, share > 0 ? p->seconds * (1 / share - 1) : 0);
     buffer_print(out, " left");
     return line;
 }
@@ -132,21 +132,20 @@ static void show_progress(const run *r) {
     buffer_free(&line);
 }
 
-static int draw_curve(const training *t) {
-    const train_progress *p = &t->progress;
+int train_draw(const char *path, const train_curve *learned, const train_curve *validated) {
     plot_line lines[2] = { { "training", NULL, NULL, 0 }, { "held out", NULL, NULL, 0 } };
     plot picture = { "Loss", "steps", "nats a token", NULL, 1 };
     const train_curve *curves[2] = { NULL, NULL };
-    curves[0] = &p->learned;
-    curves[1] = &p->validated;
+    curves[0] = learned;
+    curves[1] = validated;
     for (int i = 0; i < 2; i++) {
         lines[i].x = curves[i]->step;
         lines[i].y = curves[i]->loss;
         lines[i].count = (int)curves[i]->count;
     }
     picture.lines = lines;
-    picture.count = 1 + (p->validated.count > 0);
-    return plot_write(t->o.plot, &picture, 1);
+    picture.count = 1 + (validated->count > 0);
+    return plot_write(path, &picture, 1);
 }
 
 /* ---- reports --------------------------------------------------------------------------------- */
@@ -177,7 +176,6 @@ static int validate(run *r) {
     bytes = (double)t->held_out.bytes * (double)sum / (double)t->held_out.tokens.count;
     r->loss = nats / (double)sum;
     r->bits = nats / log(2.0) / bytes;
-    add_point(&t->progress.validated, t->progress.steps, r->loss);
     return more < 0;
 }
 
@@ -205,6 +203,7 @@ static int report_state(run *r) {
     int better = 1, status;
     if (t->held_out.tokens.count > 0) {
         if (validate(r)) return 1;
+        train_add_point(&p->validated, p->steps, r->loss);
         better = p->best == 0 || r->loss < p->best;
         if (better) p->best = r->loss;
         better |= t->o.keep_last;
@@ -218,7 +217,7 @@ static int report_state(run *r) {
     if (!status && t->o.task) status = task_report(t);
     if (!status && better) status = train_save(t);
     if (!status && t->o.checkpoint) status = train_checkpoint(t);
-    if (!status && t->o.plot) status = draw_curve(t);
+    if (!status && t->o.plot) status = train_draw(t->o.plot, &p->learned, &p->validated);
     if (!status && t->o.sample && !t->o.task && !interrupted()) status = sample(t);
     return status;
 }
@@ -229,15 +228,25 @@ static int is_due(const training *t, double before) {
     return now >= 1 || interrupted() || floor(now * t->o.reports) > floor(before * t->o.reports);
 }
 
+/* What another model knows already. */
+static int report_source(run *r) {
+    const training *t = r->t;
+    if (!t->o.from || t->progress.steps || t->held_out.tokens.count == 0) return 0;
+    if (validate(r)) return 1;
+    printf("before the first step: held out %.4f (%.4f bits a byte)\n", r->loss, r->bits);
+    return output_flush();
+}
+
 int train_run(training *t) {
     run r = { NULL, 0, 0, 0, 0, 0 };
     int status = 0;
     r.t = t;
+    interrupt_catch(0);
+    status = report_source(&r);
     r.start = seconds_now() - t->progress.seconds;
     r.first_tokens = t->progress.tokens;
     if (share_after(t, t->progress.steps) >= 1)
         printf("nothing is left to do: give it more --steps or --time\n");
-    interrupt_catch(0);
     while (!status && !interrupted() && share_after(t, t->progress.steps) < 1) {
         double before = share_after(t, t->progress.steps), begun = seconds_now();
         status = step(t);

@@ -24,14 +24,20 @@ void net_each(const net *n, int count, net_job job, void *data) {
 }
 
 int net_matrices(layer *l, matrix *list[LAYER_MATRICES]) {
-    int r = l->recurrent, count = 0;
-    list[count++] = r ? &l->y : &l->q;
-    list[count++] = r ? &l->x : &l->k;
-    list[count++] = r ? &l->gate_x : &l->v;
-    if (r) list[count++] = &l->gate_a;
-    list[count++] = &l->out;
-    list[count++] = &l->gate;
-    list[count++] = &l->up;
-    list[count++] = &l->down;
+    matrix *const all[] = { &l->y, &l->x, &l->gate_x, &l->gate_a, &l->q, &l->k, &l->v,
+                            &l->out, &l->gate, &l->up, &l->down };
+    int count = 0;
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        if (all[i]->weight) list[count++] = all[i];
     return count;
+}
+
+int net_kv_heads(const griffin_config *g, int kind) {
+    return NET_LETTERS[kind] == 'h' ? g->heads : g->kv_heads;
+}
+
+int net_state_row(const griffin_config *g) { return net_rounded(g->head_dim, WIDEST); }
+
+size_t net_head_state(const griffin_config *g) {
+    return (size_t)g->head_dim * (size_t)net_state_row(g);
 }

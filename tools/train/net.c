@@ -25,29 +25,49 @@ static int threads_wanted(void) {
 
 /* ---- shape ----------------------------------------------------------------------------------- */
 
+enum { WIDEST_NET = 1 << 14 };
+
 static int between(int value, int least, int most) { return value >= least && value <= most; }
 
-/* Null, or the rule that the shape breaks. Products of two sizes fit an int afterwards. */
-static const char *broken_rule(const griffin_config *g, int longest) {
-    enum { MOST = 1 << 14 };
-    if (!between(longest, 1, 1 << 16)) return "sequences of 1 to 65536 tokens";
-    if (!between(g->vocab, 1, 1 << 21)) return "1 to 2^21 words";
-    if (!between(g->width, 1, MOST) || !between(g->mlp_width, 1, 4 * MOST)
-        || !between(g->lru_width, 1, MOST)) return "widths of 1 to 16384, of the MLP 65536";
-    if (!between(g->layers, 1, GRIFFIN_MAX_LAYERS)
-        || strlen(g->blocks) != (size_t)g->layers
-        || strspn(g->blocks, "ra") != (size_t)g->layers) return "a letter r or a for each layer";
+static int has(const griffin_config *g, const char *letters) {
+    return strpbrk(g->blocks, letters) != NULL;
+}
+
+static const char *broken_recurrence(const griffin_config *g) {
+    if (!between(g->lru_width, 1, WIDEST_NET)) return "a recurrent width of 1 to 16384";
+    if (!between(g->gate_blocks, 1, g->lru_width) || g->lru_width % g->gate_blocks)
+        return "recurrent width a multiple of gate blocks";
+    return between(g->conv_width, 1, 16) ? NULL : "1 to 16 taps";
+}
+
+static const char *broken_heads(const griffin_config *g) {
     if (!between(g->heads, 1, g->width) || g->head_dim * (int64_t)g->heads != g->width)
         return "heads times head_dim equal to width";
     if (!between(g->kv_heads, 1, g->heads) || g->heads % g->kv_heads)
         return "heads a multiple of key/value heads";
-    if (!between(g->gate_blocks, 1, g->lru_width) || g->lru_width % g->gate_blocks)
-        return "recurrent width a multiple of gate blocks";
-    if (!between(g->conv_width, 1, 16)) return "1 to 16 taps";
-    if (!between(g->window, 1, 1 << 20)) return "a window of 1 to 2^20 tokens";
+    if (has(g, "a") && !between(g->window, 1, 1 << 20)) return "a window of 1 to 2^20 tokens";
     if (!between(g->rope_dims, 0, g->head_dim) || g->rope_dims % 2)
         return "rotated dimensions even, at most head_dim";
-    if (g->activation != GRIFFIN_GELU_TANH) return "the activation gelu_pytorch_tanh";
+    return NULL;
+}
+
+/* Null, or the rule that the shape breaks. Products of two sizes fit an int afterwards. */
+static const char *broken_rule(const griffin_config *g, int longest) {
+    const char *broken = NULL;
+    if (!between(longest, 1, 1 << 16)) return "sequences of 1 to 65536 tokens";
+    if (!between(g->vocab, 1, 1 << 21)) return "1 to 2^21 words";
+    if (!between(g->width, 1, WIDEST_NET) || !between(g->mlp_width, 1, 4 * WIDEST_NET))
+        return "widths of 1 to 16384, of the MLP 65536";
+    if (!between(g->layers, 1, GRIFFIN_MAX_LAYERS)
+        || strlen(g->blocks) != (size_t)g->layers
+        || strspn(g->blocks, NET_LETTERS) != (size_t)g->layers)
+        return "a letter r, a, h or s for each layer";
+    if (has(g, "r")) broken = broken_recurrence(g);
+    if (!broken && has(g, "ahs")) broken = broken_heads(g);
+    if (broken) return broken;
+    if (g->layer_norm) return "norms that do not subtract the mean";
+    if (g->activation != GRIFFIN_GELU_TANH && g->activation != GRIFFIN_SILU)
+        return "the activation gelu_pytorch_tanh or silu";
     return NULL;
 }
 
@@ -58,20 +78,39 @@ static void describe_weight(net_weight *w, const tensor *t) {
     w->rank = t->rank;
     w->count = 1;
     w->decays = t->kind != TENSOR_SMALL;
+    w->careful = t->kind == TENSOR_CAREFUL;
     for (int i = 0; i < t->rank; i++) {
         w->shape[i] = (int)t->shape[i];
         w->count *= (size_t)t->shape[i];
     }
 }
 
+/* Files have two vectors for the gates of an HGRN2 layer that follow from lower_bounds. */
+static int follows(const char *name) {
+    const char *last = strrchr(name, '.');
+    return last && (strcmp(last, ".lower_bound") == 0 || strcmp(last, ".gate_range") == 0);
+}
+
+static void describe_bounds(net_weight *w, const griffin_config *g) {
+    tensor t;
+    memset(&t, 0, sizeof t);
+    snprintf(t.name, sizeof t.name, "model.lower_bounds");
+    t.rank = 2;
+    t.shape[0] = (uint64_t)g->layers;
+    t.shape[1] = (uint64_t)g->width;
+    describe_weight(w, &t);
+}
+
 static int list_weights(net *n) {
     tensors t;
     if (tensors_list(&t, &n->config) != 0) return -1;
-    n->weights = (net_weight *)calloc(t.count, sizeof *n->weights);
-    for (size_t i = 0; n->weights && i < t.count; i++) describe_weight(&n->weights[i], &t.list[i]);
-    n->weight_count = (int)t.count;
+    n->weights = (net_weight *)calloc(t.count + 1, sizeof *n->weights);
+    for (size_t i = 0; n->weights && i < t.count; i++)
+        if (!follows(t.list[i].name)) describe_weight(&n->weights[n->weight_count++], &t.list[i]);
     tensors_free(&t);
-    return n->weights ? 0 : -1;
+    if (!n->weights) return -1;
+    if (has(&n->config, "h")) describe_bounds(&n->weights[n->weight_count++], &n->config);
+    return 0;
 }
 
 /* The weight "model.[layers.AT.]NAME", or null. */
@@ -106,31 +145,19 @@ static matrix find_gate(net *n, int at, const char *name, const char *bias) {
     return m;
 }
 
-static void find_mixer(net *n, int i, layer *l) {
-    if (!l->recurrent) {
-        l->q = find_matrix(n, i, "temporal_block.q_proj");
-        l->k = find_matrix(n, i, "temporal_block.k_proj");
-        l->v = find_matrix(n, i, "temporal_block.v_proj");
-        l->out = find_matrix(n, i, "temporal_block.o_proj");
-        return;
-    }
-    l->y = find_matrix(n, i, "temporal_block.linear_y");
-    l->x = find_matrix(n, i, "temporal_block.linear_x");
-    l->taps = find(n, i, "temporal_block.conv_1d.weight");
-    l->taps_bias = find(n, i, "temporal_block.conv_1d.bias");
-    l->gate_x = find_gate(n, i, "temporal_block.rg_lru.input_gate_weight",
-                          "temporal_block.rg_lru.input_gate_bias");
-    l->gate_a = find_gate(n, i, "temporal_block.rg_lru.recurrent_gate_weight",
-                          "temporal_block.rg_lru.recurrent_gate_bias");
-    l->a_param = find(n, i, "temporal_block.rg_lru.recurrent_param");
-    l->out = find_matrix(n, i, "temporal_block.linear_out");
-}
+/* ---- kinds of blocks ------------------------------------------------------------------------- */
 
-/* A layer's part of a state, see layer.state_at. */
-static size_t state_part(const griffin_config *g, int recurrent) {
-    return recurrent ? (size_t)g->conv_width * (size_t)g->lru_width
-                     : 2 * (size_t)g->window * (size_t)(g->kv_heads * g->head_dim);
-}
+typedef struct arena { char *memory; size_t used; } arena;
+
+typedef struct kind {
+    void   (*find)(net *n, int at, layer *l);               /* the mixer's weights */
+    size_t (*state)(const griffin_config *g);               /* numbers, see layer.state_at */
+    void   (*lay_out)(const net *n, layer *l, arena *a);    /* what it keeps for the way back */
+    void   (*initialise)(net *n, layer *l, uint64_t *seed);
+    double  variance;                       /* of all matrices at first; 0: 1 / inputs */
+} kind;
+
+static const kind kinds[sizeof NET_LETTERS - 1];
 
 static int find_layers(net *n) {
     size_t state = 1;
@@ -138,17 +165,18 @@ static int find_layers(net *n) {
     if (!n->layers) return -1;
     n->embedding = find_matrix(n, -1, "embed_tokens");
     n->final_norm = find(n, -1, "final_norm.weight");
+    n->lower_bounds = find(n, -1, "lower_bounds");
     for (int i = 0; i < n->config.layers; i++) {
         layer *l = &n->layers[i];
-        l->recurrent = n->config.blocks[i] == 'r';
+        l->kind = (int)(strchr(NET_LETTERS, n->config.blocks[i]) - NET_LETTERS);
         l->norm1 = find(n, i, "temporal_pre_norm.weight");
         l->norm2 = find(n, i, "channel_pre_norm.weight");
         l->gate = find_matrix(n, i, "mlp_block.gate_proj");
         l->up = find_matrix(n, i, "mlp_block.up_proj");
         l->down = find_matrix(n, i, "mlp_block.down_proj");
-        find_mixer(n, i, l);
+        kinds[l->kind].find(n, i, l);
         l->state_at = state;
-        state += state_part(&n->config, l->recurrent);
+        state += kinds[l->kind].state(&n->config);
     }
     n->state_size = state;
     return 0;
@@ -156,8 +184,6 @@ static int find_layers(net *n) {
 
 /* ---- memory -------------------------------------------------------------------------------------
  * Laid out twice: first to learn the size, with no memory, then with it. */
-
-typedef struct arena { char *memory; size_t used; } arena;
 
 static void *give(arena *a, size_t count, size_t size) {
     void *here = a->memory ? a->memory + a->used : NULL;
@@ -173,6 +199,7 @@ static void lay_out_weights(net *n, arena *a) {
     for (int i = 0; i < n->weight_count; i++) {
         net_weight *w = &n->weights[i];
         w->value = reals(a, w->count, 1);
+        if (n->frozen) continue;
         w->gradient = reals(a, w->count, 1);
         w->mean = reals(a, w->count, 1);
         w->square = reals(a, w->count, 1);
@@ -188,45 +215,48 @@ static void lay_out_panels(arena *a, matrix *m) {
 static void lay_out_layer(net *n, layer *l, arena *a) {
     const griffin_config *g = &n->config;
     size_t M = (size_t)n->capacity;
-    int E = l->recurrent ? g->lru_width : 0;                /* nothing of the other mixer */
-    int Q = l->recurrent ? 0 : g->width, kv = l->recurrent ? 0 : g->kv_heads * g->head_dim;
     matrix *list[LAYER_MATRICES];
     for (int i = net_matrices(l, list); i-- > 0;) lay_out_panels(a, list[i]);
     l->input = reals(a, M, g->width);
     l->middle = reals(a, M, g->width);
     l->g = reals(a, M, g->mlp_width);
     l->u = reals(a, M, g->mlp_width);
-    l->mixed = reals(a, M, E + Q);
-    l->y_in = reals(a, M, E);
-    l->z = reals(a, M, E);
-    l->gx = reals(a, M, E);
-    l->ga = reals(a, M, E);
-    l->queries = reals(a, M, Q);
-    l->keys = reals(a, M, kv);
-    l->values = reals(a, M, kv);
-    l->weighing = reals(a, M, Q ? g->heads : 0);
+    kinds[l->kind].lay_out(n, l, a);
+}
+
+/* As wide as the widest mixer needs it. */
+static void lay_out_mixer_work(net *n, arena *a) {
+    const griffin_config *g = &n->config;
+    work *w = &n->work;
+    size_t M = (size_t)n->capacity;
+    int E = has(g, "r") ? g->lru_width : 0, widest = g->width > E ? g->width : E;
+    int D = has(g, "ahs") ? g->width : 0, kv = has(g, "as") ? g->kv_heads * g->head_dim : 0;
+    if (has(g, "h")) kv = D;
+    w->product = reals(a, M, widest);
+    w->d_mixed = reals(a, M, widest);
+    w->c = reals(a, M, E);
+    w->d_c = reals(a, M, E);
+    w->channel_sums = reals(a, M * (size_t)(g->conv_width + 2), E);
+    w->d_q = reals(a, M, D);
+    w->d_k = reals(a, M, kv);
+    w->d_v = reals(a, M, kv);
+    w->floor_sums = reals(a, M, has(g, "h") ? D : 0);
+    w->d_floors = reals(a, (size_t)g->layers, has(g, "h") ? D : 0);
 }
 
 static void lay_out_work(net *n, arena *a) {
     const griffin_config *g = &n->config;
     work *w = &n->work;
     size_t M = (size_t)n->capacity;
-    int D = g->width, E = g->lru_width, kv = g->kv_heads * g->head_dim, K = g->conv_width;
-    int widest = D > E ? D : E;
-    real **of_width[] = { &w->d_out, &w->d_middle, &w->d_in, &w->n1, &w->n2, &w->d_q };
-    for (int i = 0; i < 6; i++) *of_width[i] = reals(a, M, D);
+    int D = g->width;
+    real **of_width[] = { &w->d_out, &w->d_middle, &w->d_in, &w->n1, &w->n2 };
+    for (int i = 0; i < 5; i++) *of_width[i] = reals(a, M, D);
     w->m = reals(a, M, g->mlp_width);
     w->d_u = reals(a, M, g->mlp_width);
-    w->product = reals(a, M, widest);
-    w->d_mixed = reals(a, M, widest);
-    w->c = reals(a, M, E);
-    w->d_c = reals(a, M, E);
-    w->d_k = reals(a, M, kv);
-    w->d_v = reals(a, M, kv);
+    lay_out_mixer_work(n, a);
     w->logits_row = (size_t)net_rounded(g->vocab, SPREAD) + SPREAD;
     w->logits = reals(a, HEAD * w->logits_row, 1);
-    w->norm_sums = reals(a, 2 * (size_t)net_pieces(n->capacity, BLOCK), D);
-    w->channel_sums = reals(a, M * (size_t)(K + 2), E);
+    w->norm_sums = reals(a, 3 * (size_t)net_pieces(n->capacity, BLOCK), D);
     w->losses = (double *)give(a, M, sizeof *w->losses);
     n->position = (int32_t *)give(a, M, sizeof *n->position);
     n->turns = reals(a, (size_t)n->longest + 1, g->rope_dims);
@@ -237,8 +267,9 @@ static void lay_out_work(net *n, arena *a) {
 static size_t muon_scratch(const net *n) {
     const griffin_config *g = &n->config;
     size_t most = 0;
-    const int sides[][2] = { { g->width, g->mlp_width }, { g->width, g->lru_width } };
-    for (int i = 0; i < 2; i++) {
+    const int sides[][2] = { { g->width, g->mlp_width }, { g->width, g->lru_width },
+                             { g->width, g->width } };
+    for (int i = 0; i < 3; i++) {
         size_t a = (size_t)net_rounded(sides[i][0], WIDEST);
         size_t b = (size_t)net_rounded(sides[i][1], WIDEST), least = a < b ? a : b;
         if (2 * a * b + 2 * least * least > most) most = 2 * a * b + 2 * least * least;
@@ -246,15 +277,27 @@ static size_t muon_scratch(const net *n) {
     return most;
 }
 
+static size_t attention_scratch(const net *n) {
+    int span = net_rounded(n->longest + n->config.window, WIDEST);
+    return (size_t)span * (size_t)(7 * net_rounded(n->config.head_dim, WIDEST) + 2 * QUERY);
+}
+
+/* What a stretch knows of a head, its states, and the gradients of those of a group of heads. */
+static size_t outer_scratch(const griffin_config *g) {
+    size_t row = (size_t)net_state_row(g);
+    return (6 * STRETCH + (STRETCH + 1) * STRETCH) * row
+         + (size_t)(g->heads / g->kv_heads) * net_head_state(g);
+}
+
 /* The most that a job takes, see pass.h; 16 numbers each for alignment. */
 static size_t scratch_needed(const net *n) {
     const griffin_config *g = &n->config;
-    int span = net_rounded(n->longest + g->window, WIDEST);
-    int dim = net_rounded(g->head_dim, WIDEST);
-    size_t rows = (size_t)BLOCK * (size_t)(g->width + g->mlp_width + g->lru_width);
-    size_t attention = (size_t)span * (size_t)(7 * dim + 2 * QUERY);
+    size_t rows = (size_t)BLOCK * (size_t)(2 * g->width + g->mlp_width + g->lru_width);
+    size_t attention = has(g, "a") ? attention_scratch(n) : 0;
+    size_t outer = has(g, "hs") ? outer_scratch(g) : 0;
     size_t recurrent = (size_t)(2 * g->conv_width + 8) * (size_t)g->lru_width;
-    return rows + attention + recurrent + GRADIENT_SCRATCH + muon_scratch(n) + 256;
+    size_t gradients = n->frozen ? 0 : GRADIENT_SCRATCH + muon_scratch(n);
+    return rows + attention + outer + recurrent + gradients + 256;
 }
 
 /* All matrices of the layers; each block of a gate by itself. */
@@ -337,7 +380,7 @@ static int allocate(net *n) {
     return 0;
 }
 
-net *net_new(const griffin_config *config, int longest) {
+static net *make(const griffin_config *config, int longest, int frozen) {
     const char *broken = broken_rule(config, longest);
     net *n;
     if (broken) { complain("cannot train this shape: expected %s", broken); return NULL; }
@@ -345,7 +388,9 @@ net *net_new(const griffin_config *config, int longest) {
     if (!n) { complain("out of memory"); return NULL; }
     n->config = *config;
     n->longest = longest;
+    n->frozen = frozen;
     n->capacity = longest > GROUP ? longest : GROUP;
+    n->kept_states = has(config, "hs") ? 2 * net_pieces(n->capacity, STRETCH) : 0;
     n->threads = threads_wanted();
     n->math = best_math(1);
     n->exact = best_math(0);
@@ -358,6 +403,9 @@ net *net_new(const griffin_config *config, int longest) {
     net_initialise(n, 0);
     return n;
 }
+
+net *net_new(const griffin_config *config, int longest) { return make(config, longest, 0); }
+net *net_new_frozen(const griffin_config *config, int longest) { return make(config, longest, 1); }
 
 void net_free(net *n) {
     if (!n) return;
@@ -403,30 +451,154 @@ static void fill_decay(net_weight *w, double c, uint64_t *seed) {
     }
 }
 
-static void fill_matrix(const matrix *m, double gain, uint64_t *seed) {
-    fill_normal(m->weight, gain / m->in, seed);
+/* variance 0: `gain` divided by the inputs */
+static void fill_matrix(const matrix *m, double gain, double variance, uint64_t *seed) {
+    fill_normal(m->weight, variance > 0 ? variance : gain / m->in, seed);
 }
+
+/* ---- r */
+
+static void find_recurrent(net *n, int i, layer *l) {
+    l->y = find_matrix(n, i, "temporal_block.linear_y");
+    l->x = find_matrix(n, i, "temporal_block.linear_x");
+    l->taps = find(n, i, "temporal_block.conv_1d.weight");
+    l->taps_bias = find(n, i, "temporal_block.conv_1d.bias");
+    l->gate_x = find_gate(n, i, "temporal_block.rg_lru.input_gate_weight",
+                          "temporal_block.rg_lru.input_gate_bias");
+    l->gate_a = find_gate(n, i, "temporal_block.rg_lru.recurrent_gate_weight",
+                          "temporal_block.rg_lru.recurrent_gate_bias");
+    l->a_param = find(n, i, "temporal_block.rg_lru.recurrent_param");
+    l->out = find_matrix(n, i, "temporal_block.linear_out");
+}
+
+static size_t recurrent_state(const griffin_config *g) {
+    return (size_t)g->conv_width * (size_t)g->lru_width;
+}
+
+static void lay_out_recurrent(const net *n, layer *l, arena *a) {
+    real **const of_width[] = { &l->mixed, &l->y_in, &l->z, &l->gx, &l->ga };
+    for (int i = 0; i < 5; i++) *of_width[i] = reals(a, (size_t)n->capacity, n->config.lru_width);
+}
+
+static void initialise_recurrent(net *n, layer *l, uint64_t *seed) {
+    fill_matrix(&l->y, 1, 0, seed);
+    fill_matrix(&l->x, 1, 0, seed);
+    fill_normal(l->taps, 0.01 / n->config.conv_width, seed);
+    fill_matrix(&l->gate_x, 1, 0, seed);
+    fill_matrix(&l->gate_a, 1, 0, seed);
+    fill_decay(l->a_param, (double)n->config.decay, seed);
+}
+
+/* ---- a */
+
+static void find_attention(net *n, int i, layer *l) {
+    l->q = find_matrix(n, i, "temporal_block.q_proj");
+    l->k = find_matrix(n, i, "temporal_block.k_proj");
+    l->v = find_matrix(n, i, "temporal_block.v_proj");
+    l->out = find_matrix(n, i, "temporal_block.o_proj");
+}
+
+static size_t attention_state(const griffin_config *g) {
+    return 2 * (size_t)g->window * (size_t)(g->kv_heads * g->head_dim);
+}
+
+static void lay_out_heads(const net *n, layer *l, arena *a) {
+    size_t M = (size_t)n->capacity;
+    int kv = net_kv_heads(&n->config, l->kind) * n->config.head_dim;
+    l->mixed = reals(a, M, n->config.width);
+    l->queries = reals(a, M, n->config.width);
+    l->keys = reals(a, M, kv);
+    l->values = reals(a, M, kv);
+}
+
+static void lay_out_attention(const net *n, layer *l, arena *a) {
+    lay_out_heads(n, l, a);
+    l->weighing = reals(a, (size_t)n->capacity, n->config.heads);
+}
+
+static void initialise_attention(net *n, layer *l, uint64_t *seed) {
+    double variance = kinds[l->kind].variance;
+    (void)n;
+    fill_matrix(&l->q, 1, variance, seed);
+    fill_matrix(&l->k, 1, variance, seed);
+    fill_matrix(&l->v, 1, variance, seed);
+}
+
+/* ---- h */
+
+static void find_hgrn2(net *n, int i, layer *l) {
+    l->q = find_matrix(n, i, "temporal_block.q_proj");
+    l->k = find_matrix(n, i, "temporal_block.f_proj");
+    l->v = find_matrix(n, i, "temporal_block.v_proj");
+    l->group_norm = find(n, i, "temporal_block.group_norm.weight");
+    l->out = find_matrix(n, i, "temporal_block.o_proj");
+}
+
+static size_t outer_state(const griffin_config *g) {
+    return (size_t)g->heads * net_head_state(g);
+}
+
+static void lay_out_outer(const net *n, layer *l, arena *a) {
+    lay_out_heads(n, l, a);
+    l->kept = reals(a, (size_t)n->kept_states * outer_state(&n->config), 1);
+    l->floor = reals(a, 2, NET_LETTERS[l->kind] == 'h' ? n->config.width : 0);
+}
+
+/* Of lower_bounds the first values are 0: the bounds rise evenly from layer to layer. */
+static void initialise_hgrn2(net *n, layer *l, uint64_t *seed) {
+    initialise_attention(n, l, seed);
+    fill(l->group_norm, 1 - (double)n->config.norm_offset);
+}
+
+/* ---- s */
+
+static void find_supra(net *n, int i, layer *l) {
+    find_attention(n, i, l);
+    l->decay = find(n, i, "temporal_block.decay");
+}
+
+/* gamma = exp(-2^(-8 (h + 1) / H)): heads that forget at different speeds. */
+static void fill_gamma(net_weight *w) {
+    for (size_t h = 0; h < w->count; h++)
+        w->value[h] = (real)exp(-exp2(-8.0 * (double)(h + 1) / (double)w->count));
+}
+
+static void fill_evenly(net_weight *w, double most, uint64_t *seed) {
+    for (size_t i = 0; i < w->count; i++) w->value[i] = (real)(most * (2 * uniform(seed) - 1));
+}
+
+/* The features are W' h + b, W' standing for We Wq: of We and b, the paper's initialisation is
+ * uniform in +-1 / sqrt(inputs), which has a third of a normal matrix's variance. */
+static void initialise_supra(net *n, layer *l, uint64_t *seed) {
+    (void)n;
+    fill_matrix(&l->q, 1 / 3.0, 0, seed);
+    fill_matrix(&l->k, 1 / 3.0, 0, seed);
+    fill_matrix(&l->v, 1, 0, seed);
+    fill_evenly(l->q.bias, 1 / sqrt((double)l->q.in), seed);
+    fill_evenly(l->k.bias, 1 / sqrt((double)l->k.in), seed);
+    fill_gamma(l->decay);
+}
+
+/* In the order of NET_LETTERS. HGRN2's variance is that of flash-linear-attention. */
+static const kind kinds[sizeof NET_LETTERS - 1] = {
+    { find_recurrent, recurrent_state, lay_out_recurrent, initialise_recurrent, 0 },
+    { find_attention, attention_state, lay_out_attention, initialise_attention, 0 },
+    { find_hgrn2,     outer_state,     lay_out_outer,     initialise_hgrn2,     0.02 * 0.02 },
+    { find_supra,     outer_state,     lay_out_outer,     initialise_supra,     0 }
+};
+
+/* ---- all kinds */
 
 static void initialise_layer(net *n, layer *l, uint64_t *seed) {
     double last = 2.0 / n->config.layers;   /* what ends a residual branch starts smaller */
+    double variance = kinds[l->kind].variance;
     fill(l->norm1, 1 - (double)n->config.norm_offset);
     fill(l->norm2, 1 - (double)n->config.norm_offset);
-    if (l->recurrent) {
-        fill_matrix(&l->y, 1, seed);
-        fill_matrix(&l->x, 1, seed);
-        fill_normal(l->taps, 0.01 / n->config.conv_width, seed);
-        fill_matrix(&l->gate_x, 1, seed);
-        fill_matrix(&l->gate_a, 1, seed);
-        fill_decay(l->a_param, (double)n->config.decay, seed);
-    } else {
-        fill_matrix(&l->q, 1, seed);
-        fill_matrix(&l->k, 1, seed);
-        fill_matrix(&l->v, 1, seed);
-    }
-    fill_matrix(&l->out, last, seed);
-    fill_matrix(&l->gate, 1, seed);
-    fill_matrix(&l->up, 1, seed);
-    fill_matrix(&l->down, last, seed);
+    kinds[l->kind].initialise(n, l, seed);
+    fill_matrix(&l->out, last, variance, seed);
+    fill_matrix(&l->gate, 1, variance, seed);
+    fill_matrix(&l->up, 1, variance, seed);
+    fill_matrix(&l->down, last, variance, seed);
 }
 
 /* Numbers as in the reference, except a_param, where its code differs from the paper. */
@@ -434,13 +606,60 @@ void net_initialise(net *n, uint64_t seed) {
     for (int i = 0; i < n->weight_count; i++) {
         net_weight *w = &n->weights[i];
         fill(w, 0);                         /* what biases stay */
+        if (n->frozen) continue;
         memset(w->gradient, 0, w->count * sizeof(real));
         memset(w->mean, 0, w->count * sizeof(real));
         memset(w->square, 0, w->count * sizeof(real));
     }
-    fill_matrix(&n->embedding, 1, &seed);
+    fill_matrix(&n->embedding, 1, kinds[n->layers[0].kind].variance, &seed);
     for (int i = 0; i < n->config.layers; i++) initialise_layer(n, &n->layers[i], &seed);
     fill(n->final_norm, 1 - (double)n->config.norm_offset);
+}
+
+/* ---- lower bounds -------------------------------------------------------------------------------
+ * Of HGRN2's gates, from A [layers][width]: p = softmax of A over the layers, and layer l has
+ * p_1 + .. + p_l. So the first has none, and later layers forget less. */
+
+/* p of a channel; in double, since what is left of 1 must be exact too. */
+static void bound_shares(const griffin_config *g, const real *A, int channel, double *p) {
+    double most = -DBL_MAX, sum = 0;
+    for (int l = 0; l < g->layers; l++) most = fmax(most, (double)A[l * g->width + channel]);
+    for (int l = 0; l < g->layers; l++)
+        sum += p[l] = exp((double)A[l * g->width + channel] - most);
+    for (int l = 0; l < g->layers; l++) p[l] /= sum;
+}
+
+void net_floor(const griffin_config *g, const real *A, int at, real *bound, real *range) {
+    for (int c = 0; c < g->width; c++) {
+        double p[GRIFFIN_MAX_LAYERS], below = 0, above = 0;
+        bound_shares(g, A, c, p);
+        for (int l = 1; l <= at; l++) below += p[l];
+        for (int l = g->layers - 1; l > at; l--) above += p[l];
+        bound[c] = (real)below;
+        range[c] = at ? (real)(above + p[0]) : 1;
+    }
+}
+
+static void find_floors(net *n) {
+    for (int i = 0; i < n->config.layers; i++) {
+        layer *l = &n->layers[i];
+        if (l->group_norm)
+            net_floor(&n->config, n->lower_bounds->value, i, l->floor,
+                      l->floor + n->config.width);
+    }
+}
+
+/* From work.d_floors through the sums and the softmax to A's gradient. */
+static void floors_backward(net *n) {
+    const griffin_config *g = &n->config;
+    for (int c = 0; c < g->width; c++) {
+        double p[GRIFFIN_MAX_LAYERS], dp[GRIFFIN_MAX_LAYERS] = { 0 }, sum = 0, mean = 0;
+        bound_shares(g, n->lower_bounds->value, c, p);
+        for (int l = g->layers - 1; l > 0; l--)
+            mean += p[l] * (dp[l] = sum += (double)n->work.d_floors[l * g->width + c]);
+        for (int l = 0; l < g->layers; l++)
+            n->lower_bounds->gradient[l * g->width + c] += (real)(p[l] * (dp[l] - mean));
+    }
 }
 
 /* ---- batches --------------------------------------------------------------------------------- */
@@ -462,10 +681,12 @@ static int64_t count_scored(const int32_t *targets, int64_t count) {
 }
 
 /* Group by group, whatever the batch. */
-static double run_batch(net *n, const net_batch *b, int backward) {
+static double run_batch(net *n, const net_batch *b, int backward, real *d_state) {
     const net_math *math = backward ? n->math : n->exact;
     int most = b->length < GROUP ? GROUP / b->length : 1;
     double sum = 0;
+    if (n->kept_states) most = net_least(most, n->kept_states / net_kept(b->length));
+    if (n->lower_bounds) find_floors(n);
     math->prepare(n);
     n->length = b->length;
     for (int first = 0; first < b->sequences; first += most) {
@@ -475,8 +696,10 @@ static double run_batch(net *n, const net_batch *b, int backward) {
         n->targets = b->targets + at;
         n->state = b->state ? b->state + (size_t)first * n->state_size : NULL;
         n->next = b->next ? b->next + (size_t)first * n->state_size : NULL;
+        n->d_state = d_state ? d_state + (size_t)first * n->state_size : NULL;
         find_positions(n, b->fresh ? b->fresh + at : NULL);
         sum += math->run(n, backward);
+        if (backward && n->lower_bounds && !d_state) floors_backward(n);
     }
     return sum;
 }
@@ -484,13 +707,21 @@ static double run_batch(net *n, const net_batch *b, int backward) {
 double net_backward(net *n, const net_batch *b, float scale, int64_t *scored) {
     n->scale = (double)scale;
     if (scored) *scored = count_scored(b->targets, (int64_t)b->sequences * b->length);
-    return run_batch(n, b, 1);
+    return run_batch(n, b, 1, NULL);
+}
+
+double net_backward_state(net *n, const net_batch *b, float scale, real *d_state,
+                          int64_t *scored) {
+    n->scale = (double)scale;
+    if (scored) *scored = count_scored(b->targets, (int64_t)b->sequences * b->length);
+    for (int s = 0; s < b->sequences; s++) d_state[(size_t)s * n->state_size] = 0;
+    return run_batch(n, b, 1, d_state);
 }
 
 double net_loss(net *n, const net_batch *b, int64_t *scored) {
     n->scale = 1;
     if (scored) *scored = count_scored(b->targets, (int64_t)b->sequences * b->length);
-    return run_batch(n, b, 0);
+    return run_batch(n, b, 0, NULL);
 }
 
 double net_update(net *n, net_adam *adam) {

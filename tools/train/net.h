@@ -30,6 +30,8 @@ typedef struct net_weight {
     int       rank, shape[3];               /* row-major */
     size_t    count;                        /* numbers */
     int       decays;                       /* matrices do; norms, biases, taps, a_param do not */
+    int       careful;                      /* a matrix whose errors a state sums up */
+    int       held;                         /* 1: net_update leaves it as it is */
     NET_REAL *value, *gradient;             /* [count] */
     NET_REAL *mean, *square;                /* [count] AdamW's first and second moments; or Muon's
                                                momentum, and nothing */
@@ -39,21 +41,30 @@ typedef struct net net;
 
 /* longest: tokens in a sequence, at most; the memory for activations follows from it, since a batch
  * goes through the net in groups of about 2048 tokens. Null, after a message: no memory, or a shape
- * that cannot be trained (only tanh-GELU is known). */
+ * that cannot be trained (only tanh-GELU and SiLU are known). */
 net *net_new(const griffin_config *config, int longest);
+
+/* The same with weights that stay: no memory for their gradients and moments, two thirds of all.
+ * For net_loss and net_backward_state. */
+net *net_new_frozen(const griffin_config *config, int longest);
 void net_free(net *n);                                      /* null is fine */
 
-/* The paper's initialisation; gradients and moments become 0. */
+/* The papers' initialisation; gradients and moments become 0. */
 void net_initialise(net *n, uint64_t seed);
 
-/* All of them, in the order of a forward pass; returns how many. */
-int net_weights(net *n, net_weight **list);
+/* All of them, in the order of a forward pass; returns how many. Where a file has lower_bound and
+ * gate_range in each layer of HGRN2, the net has one weight, "model.lower_bounds" [layers][width],
+ * as the last, and net_floor gives the two vectors [width] of a layer. */
+int  net_weights(net *n, net_weight **list);
+void net_floor(const griffin_config *config, const NET_REAL *lower_bounds, int layer,
+               NET_REAL *lower_bound, NET_REAL *gate_range);
 
 /* A batch. Tokens and targets must be below the vocabulary's size.
  *
  * A state is what a sequence leaves to the one that continues it: of a recurrent layer the last
  * rows before the convolution and the last h, of an attention layer the keys and values of a
- * window. All zeros: nothing came before. Gradients do not go back through it. */
+ * window, of HGRN2 and SUPRA the sums of outer products. All zeros: nothing came before. Its first
+ * number says how many tokens came before; rows from before these count for nothing. */
 typedef struct net_batch {
     int             sequences, length;
     const int32_t  *tokens, *targets;       /* [sequences][length]; target -1 is not scored */
@@ -71,6 +82,13 @@ size_t net_state_size(const net *n);                        /* numbers, for one 
  * processor multiplies bf16, net_backward rounds what its products take, net_loss never. */
 double net_backward(net *n, const net_batch *b, float scale, int64_t *scored);
 double net_loss(net *n, const net_batch *b, int64_t *scored);
+
+/* The gradient of the first state, which is a parameter like any other: writes
+ * scale * d(sum of losses)/d(state) to d_state [sequences][net_state_size], where b->state is not
+ * null. Rows that nothing sees get 0, and so does the count of tokens. Those of weights stay as
+ * they are. */
+double net_backward_state(net *n, const net_batch *b, float scale, NET_REAL *d_state,
+                          int64_t *scored);
 
 typedef struct net_adam {
     float   rate, beta1, beta2, eps;

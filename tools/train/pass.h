@@ -29,10 +29,23 @@ static real *take(real **scratch, size_t count) {
 static int block_rows(const net *n, int block) { return net_least(BLOCK, n->rows - block * BLOCK); }
 static size_t at_row(int row, int width) { return (size_t)row * (size_t)width; }
 
-static int kv_width(const net *n) { return n->config.kv_heads * n->config.head_dim; }
-static int mixed_width(const net *n, const layer *l) {
-    return l->recurrent ? n->config.lru_width : n->config.width;
+static int kv_width(const net *n, const layer *l) {
+    return net_kv_heads(&n->config, l->kind) * n->config.head_dim;
 }
+
+static norm_rule stream_norm(const net *n) {
+    norm_rule rule = { 0, 0, 0 };
+    rule.width = n->config.width;
+    rule.eps = (real)n->config.eps;
+    rule.offset = (real)n->config.norm_offset;
+    return rule;
+}
+
+static real mixer_eps(const net *n) {
+    return n->config.mixer_eps > 0 ? (real)n->config.mixer_eps : (real)1e-5f;
+}
+
+static int is_silu(const net *n) { return n->config.activation == GRIFFIN_SILU; }
 
 static real *take_zeros(real **scratch, int count) {
     real *memory = take(scratch, (size_t)count);
@@ -43,6 +56,11 @@ static real *take_zeros(real **scratch, int count) {
 /* What a layer has from before a sequence, or null. */
 static const real *state_of(const net *n, const layer *l, int sequence) {
     return n->state ? n->state + (size_t)sequence * n->state_size + l->state_at : NULL;
+}
+
+/* Where the gradient of that goes, or null. */
+static real *d_state_of(const net *n, const layer *l, int sequence) {
+    return n->d_state ? n->d_state + (size_t)sequence * n->state_size + l->state_at : NULL;
 }
 
 /* ---- panels ---------------------------------------------------------------------------------- */
@@ -126,6 +144,16 @@ static void keep_channel_sums(const pass *p, const lane *a, int sequence, const 
         sums[j] = -(real)g->decay * d_rate[j] * sigmoid(p->l->a_param->value[first + j]);
 }
 
+/* What is left of the gradients where the sequence begins. */
+static void recurrent_backward_state(const pass *p, const lane *a, const real *dc,
+                                     const real *carry, real *d_state) {
+    const griffin_config *g = &p->n->config;
+    int first = a->block * a->width, E = g->lru_width, K = g->conv_width;
+    conv_backward_earlier(p->n->length, a->width, K, a->taps, a->position, dc, (size_t)E,
+                          d_state + first);
+    copy_block(1, a->width, carry, 0, d_state + at_row(K - 1, E) + first, 0);
+}
+
 /* From work.d_mixed to gradients over z, gx and ga; and c, which the gates' weights want. */
 static void recurrent_backward_job(void *data, int index, real *scratch) {
     pass *p = (pass *)data;
@@ -150,6 +178,8 @@ static void recurrent_backward_job(void *data, int index, real *scratch) {
     linear_backward(&l->gate_a, a.block, T, l->ga + a.start, row, dc, row, 1);
     conv_backward(T, a.width, K, a.taps, a.position, a.earlier, l->z + a.start, dc, row, dtaps);
     keep_channel_sums(p, &a, index / p->n->config.gate_blocks, dtaps, d_rate);
+    real *d_state = d_state_of(p->n, l, index / p->n->config.gate_blocks);
+    if (d_state) recurrent_backward_state(p, &a, dc, carry, d_state);
 }
 
 /* ---- attention mixer: a job is one key/value head of one sequence -------------------------------
@@ -163,20 +193,21 @@ typedef struct view {                       /* of a key/value head in one sequen
     const int32_t *position;
 } view;
 
-static view view_of(const net *n, int index) {
+static view view_of(const net *n, const layer *l, int index) {
     const griffin_config *g = &n->config;
+    int kv_heads = net_kv_heads(g, l->kind);
     view a;
-    a.sequence = index / g->kv_heads;
-    a.heads = g->heads / g->kv_heads;
-    a.head = index % g->kv_heads * a.heads;
+    a.sequence = index / kv_heads;
+    a.heads = g->heads / kv_heads;
+    a.head = index % kv_heads * a.heads;
     a.T = n->length;
     a.D = g->width;
     a.dim = g->head_dim;
-    a.keys_row = kv_width(n);
+    a.keys_row = kv_width(n, l);
     a.before = n->state ? g->window : 0;
     a.span = a.before + a.T;
     a.start = at_row(a.sequence * a.T, a.D);
-    a.kv_first = (size_t)(index % g->kv_heads * a.dim);
+    a.kv_first = (size_t)(index % kv_heads * a.dim);
     a.kv_start = at_row(a.sequence * a.T, a.keys_row) + a.kv_first;
     a.position = n->position + a.sequence * a.T;
     return a;
@@ -277,7 +308,7 @@ static void weigh_rows(const pass *p, const view *a, const sight *s, int head, i
 
 static void attention_job(void *data, int index, real *scratch) {
     pass *p = (pass *)data;
-    view a = view_of(p->n, index);
+    view a = view_of(p->n, p->l, index);
     const real *keys = pack_by_key(&a, join(p->n, &a, p->l, 0, &scratch), &scratch);
     const real *values = pack_by_number(&a, join(p->n, &a, p->l, 1, &scratch), &scratch);
     real *scores = take(&scratch, at_row(QUERY, net_rounded(a.span, WIDEST)));
@@ -291,11 +322,21 @@ static void attention_job(void *data, int index, real *scratch) {
         }
 }
 
-/* From work.d_mixed to work.d_q, d_k, d_v; the gradients of what is carried are dropped. */
+/* Gradients of keys or values to work, and of those carried to the state, if they are wanted. */
+static void put_back(const pass *p, const view *a, const real *d_rows, real *own, int values) {
+    real *d = d_state_of(p->n, p->l, a->sequence);
+    size_t dim = (size_t)a->dim, row = (size_t)a->keys_row;
+    copy_block(a->T, a->dim, d_rows + at_row(a->before, a->dim), dim, own + a->kv_start, row);
+    if (!d) return;
+    d += (values ? at_row(a->before, a->keys_row) : 0) + a->kv_first;
+    copy_block(a->before, a->dim, d_rows, dim, d, row);
+}
+
+/* From work.d_mixed to work.d_q, d_k, d_v. */
 static void attention_backward_job(void *data, int index, real *scratch) {
     pass *p = (pass *)data;
     const work *w = &p->n->work;
-    view a = view_of(p->n, index);
+    view a = view_of(p->n, p->l, index);
     const real *key_rows = join(p->n, &a, p->l, 0, &scratch);
     const real *keys = pack_by_key(&a, key_rows, &scratch);
     const real *turned_keys = pack_by_number(&a, key_rows, &scratch);
@@ -318,13 +359,44 @@ static void attention_backward_job(void *data, int index, real *scratch) {
             gather(&a, &s, d_scores, turned_keys, w->d_q + at);
             spread(&a, &s, d_scores, p->l->queries + at, d_k, scratch);
         }
-    copy_block(a.T, a.dim, d_k + at_row(a.before, a.dim), (size_t)a.dim, w->d_k + a.kv_start,
-               (size_t)a.keys_row);
-    copy_block(a.T, a.dim, d_v + at_row(a.before, a.dim), (size_t)a.dim, w->d_v + a.kv_start,
-               (size_t)a.keys_row);
+    put_back(p, &a, d_k, w->d_k, 0);
+    put_back(p, &a, d_v, w->d_v, 1);
 }
 
-/* ---- a layer, forward: before the mixer, after it; a job is a block of rows ------------------ */
+#include "outer.h"
+
+/* ---- before the mixers: blocks of rows ------------------------------------------------------- */
+
+static void project(const matrix *m, int first, int rows, const real *x, real *y) {
+    linear(m, 0, rows, x, (size_t)m->in, y + at_row(first, m->out), (size_t)m->out, 0);
+}
+
+/* dx = W' dy, or that added to it. */
+static void project_back(const matrix *m, int first, int rows, const real *dy, real *dx, int add) {
+    linear_backward(m, 0, rows, dy + at_row(first, m->out), (size_t)m->out, dx, (size_t)m->in, add);
+}
+
+static void project_recurrent(const pass *p, int first, int rows, const real *x) {
+    project(&p->l->y, first, rows, x, p->l->y_in);
+    project(&p->l->x, first, rows, x, p->l->z);
+}
+
+static void project_recurrent_back(const pass *p, int first, int rows, real *dx) {
+    project_back(&p->l->y, first, rows, p->l->y_in, dx, 0);
+    project_back(&p->l->x, first, rows, p->l->z, dx, 1);
+}
+
+static void project_heads(const pass *p, int first, int rows, const real *x) {
+    project(&p->l->q, first, rows, x, p->l->queries);
+    project(&p->l->k, first, rows, x, p->l->keys);
+    project(&p->l->v, first, rows, x, p->l->values);
+}
+
+static void project_heads_back(const pass *p, int first, int rows, real *dx) {
+    project_back(&p->l->q, first, rows, p->n->work.d_q, dx, 0);
+    project_back(&p->l->k, first, rows, p->n->work.d_k, dx, 1);
+    project_back(&p->l->v, first, rows, p->n->work.d_v, dx, 1);
+}
 
 /* Only differences of positions matter, so they are counted from the sequence's first. */
 static void rotate_rows(const net *n, int first, int rows, int heads, real way, real *x) {
@@ -335,62 +407,38 @@ static void rotate_rows(const net *n, int first, int rows, int heads, real way, 
                x + at_row(t, heads * g->head_dim));
 }
 
-static void before_mixer_job(void *data, int index, real *scratch) {
-    pass *p = (pass *)data;
-    const net *n = p->n;
-    const griffin_config *g = &n->config;
-    layer *l = p->l;
-    int first = index * BLOCK, rows = block_rows(n, index), D = g->width, E = g->lru_width;
-    size_t d = (size_t)D, e = (size_t)E, kv = (size_t)kv_width(n);
-    real *x = take(&scratch, at_row(BLOCK, D));
-    norm(g, rows, l->input + at_row(first, D), l->norm1->value, x);
-    if (l->recurrent) {
-        linear(&l->y, 0, rows, x, d, l->y_in + at_row(first, E), e, 0);
-        linear(&l->x, 0, rows, x, d, l->z + at_row(first, E), e, 0);
-        return;
-    }
-    linear(&l->q, 0, rows, x, d, l->queries + at_row(first, D), d, 0);
-    linear(&l->k, 0, rows, x, d, l->keys + (size_t)first * kv, kv, 0);
-    linear(&l->v, 0, rows, x, d, l->values + (size_t)first * kv, kv, 0);
-    rotate_rows(n, first, rows, g->heads, 1, l->queries);
-    rotate_rows(n, first, rows, g->kv_heads, 1, l->keys);
-}
-
-/* y = x + W from + b */
-static void add_linear(const matrix *m, int rows, const real *from, const real *x, real *y) {
-    size_t in = (size_t)m->in, out = (size_t)m->out;
-    for (int t = 0; t < rows; t++)
-        for (size_t j = 0; j < out; j++)
-            y[(size_t)t * out + j] = x[(size_t)t * out + j] + m->bias->value[j];
-    linear(m, 0, rows, from, in, y, out, 1);
-}
-
-static void after_mixer_job(void *data, int index, real *scratch) {
-    pass *p = (pass *)data;
+static void project_attention(const pass *p, int first, int rows, const real *x) {
     const griffin_config *g = &p->n->config;
-    layer *l = p->l;
-    int first = index * BLOCK, rows = block_rows(p->n, index), D = g->width, F = g->mlp_width;
-    int E = mixed_width(p->n, l);
-    size_t d = (size_t)D, f = (size_t)F;
-    real *x = take(&scratch, at_row(BLOCK, D)), *m = take(&scratch, at_row(BLOCK, F));
-    real *mixed = l->mixed + at_row(first, E), *middle = l->middle + at_row(first, D);
-    real *gate = l->g + at_row(first, F), *up = l->u + at_row(first, F);
-    if (l->recurrent) {
-        real *h = mixed;
-        mixed = take(&scratch, at_row(BLOCK, E));
-        gated(at_row(rows, E), l->y_in + at_row(first, E), h, mixed);
-    }
-    add_linear(&l->out, rows, mixed, l->input + at_row(first, D), middle);
-    norm(g, rows, middle, l->norm2->value, x);
-    linear(&l->gate, 0, rows, x, d, gate, f, 0);
-    linear(&l->up, 0, rows, x, d, up, f, 0);
-    gated(at_row(rows, F), gate, up, m);
-    add_linear(&l->down, rows, m, middle, l->output + at_row(first, D));
+    project_heads(p, first, rows, x);
+    rotate_rows(p->n, first, rows, g->heads, 1, p->l->queries);
+    rotate_rows(p->n, first, rows, g->kv_heads, 1, p->l->keys);
 }
 
-/* ---- a layer, backward ----------------------------------------------------------------------- */
+static void project_attention_back(const pass *p, int first, int rows, real *dx) {
+    const griffin_config *g = &p->n->config;
+    rotate_rows(p->n, first, rows, g->heads, -1, p->n->work.d_q);
+    rotate_rows(p->n, first, rows, g->kv_heads, -1, p->n->work.d_k);
+    project_heads_back(p, first, rows, dx);
+}
 
-/* Where the gradient of a norm's gain is summed over a block; which = 0 or 1. */
+static void project_supra(const pass *p, int first, int rows, const real *x) {
+    const matrix *features[] = { &p->l->q, &p->l->k };
+    project_heads(p, first, rows, x);
+    for (int i = 0; i < 2; i++)
+        relu(at_row(rows, features[i]->out),
+             (i ? p->l->keys : p->l->queries) + at_row(first, features[i]->out));
+}
+
+static void project_supra_back(const pass *p, int first, int rows, real *dx) {
+    size_t q = at_row(first, p->l->q.out), k = at_row(first, p->l->k.out);
+    relu_backward(at_row(rows, p->l->q.out), p->l->queries + q, p->n->work.d_q + q);
+    relu_backward(at_row(rows, p->l->k.out), p->l->keys + k, p->n->work.d_k + k);
+    project_heads_back(p, first, rows, dx);
+}
+
+/* ---- after the mixers: what the output projection takes; blocks of rows ---------------------- */
+
+/* Where the gradient of a norm's gain is summed over a block; which = 0, 1, or 2 in a mixer. */
 static real *norm_sum(const net *n, int which, int block) {
     int blocks = net_pieces(n->capacity, BLOCK), D = n->config.width;
     real *sum = n->work.norm_sums + at_row(which * blocks + block, D);
@@ -398,53 +446,78 @@ static real *norm_sum(const net *n, int which, int block) {
     return sum;
 }
 
-/* From work.d_out to work.d_middle and work.d_mixed. */
-static void after_mixer_backward_job(void *data, int index, real *scratch) {
-    pass *p = (pass *)data;
-    const griffin_config *g = &p->n->config;
-    const work *w = &p->n->work;
-    layer *l = p->l;
-    int first = index * BLOCK, rows = block_rows(p->n, index), D = g->width, F = g->mlp_width;
-    int E = mixed_width(p->n, l);
-    size_t d = (size_t)D, f = (size_t)F, at = at_row(first, D), at_f = at_row(first, F);
-    size_t at_e = at_row(first, E);
-    real *dx = take(&scratch, at_row(BLOCK, D));
-    norm(g, rows, l->middle + at, l->norm2->value, w->n2 + at);
-    linear_backward(&l->down, 0, rows, w->d_out + at, d, w->d_u + at_f, f, 0);
-    gated_backward(at_row(rows, F), l->g + at_f, l->u + at_f, w->d_u + at_f, w->m + at_f);
-    linear_backward(&l->gate, 0, rows, l->g + at_f, f, dx, d, 0);
-    linear_backward(&l->up, 0, rows, w->d_u + at_f, f, dx, d, 1);
-    norm_backward(g, rows, l->middle + at, l->norm2->value, dx, w->d_out + at, w->d_middle + at,
-                  norm_sum(p->n, 1, index));
-    linear_backward(&l->out, 0, rows, w->d_middle + at, d, w->d_mixed + at_e, (size_t)E, 0);
-    if (!l->recurrent) return;
-    gated_backward(at_row(rows, E), l->y_in + at_e, l->mixed + at_e, w->d_mixed + at_e,
-                   w->product + at_e);
+static void add_norm_sums(net *n, int which, net_weight *gain) {
+    int D = n->config.width, blocks = net_pieces(n->capacity, BLOCK);
+    add_rows(net_pieces(n->rows, BLOCK), D, n->work.norm_sums + at_row(which * blocks, D),
+             (size_t)D, gain->gradient);
 }
 
-/* From the gradients of the mixer's inputs to work.d_in. */
-static void before_mixer_backward_job(void *data, int index, real *scratch) {
-    pass *p = (pass *)data;
-    const net *n = p->n;
-    const griffin_config *g = &n->config;
-    const work *w = &n->work;
-    layer *l = p->l;
-    int first = index * BLOCK, rows = block_rows(n, index), D = g->width, E = g->lru_width;
-    size_t d = (size_t)D, e = (size_t)E, kv = (size_t)kv_width(n), at = at_row(first, D);
-    real *dx = take(&scratch, at_row(BLOCK, D));
-    norm(g, rows, l->input + at, l->norm1->value, w->n1 + at);
-    if (l->recurrent) {
-        linear_backward(&l->y, 0, rows, l->y_in + at_row(first, E), e, dx, d, 0);
-        linear_backward(&l->x, 0, rows, l->z + at_row(first, E), e, dx, d, 1);
-    } else {
-        rotate_rows(n, first, rows, g->heads, -1, w->d_q);
-        rotate_rows(n, first, rows, g->kv_heads, -1, w->d_k);
-        linear_backward(&l->q, 0, rows, w->d_q + at, d, dx, d, 0);
-        linear_backward(&l->k, 0, rows, w->d_k + (size_t)first * kv, kv, dx, d, 1);
-        linear_backward(&l->v, 0, rows, w->d_v + (size_t)first * kv, kv, dx, d, 1);
+/* Way back: from work.d_mixed, which is of what `finish` returned, to that of mixed; and what it
+ * returned to work.product. */
+
+static const real *finish_recurrent(const pass *p, int first, int rows, real *scratch) {
+    int E = p->n->config.lru_width;
+    gated(is_silu(p->n), at_row(rows, E), p->l->y_in + at_row(first, E),
+          p->l->mixed + at_row(first, E), scratch);
+    return scratch;
+}
+
+static void finish_recurrent_back(const pass *p, int first, int rows) {
+    int E = p->n->config.lru_width;
+    size_t at = at_row(first, E);
+    gated_backward(is_silu(p->n), at_row(rows, E), p->l->y_in + at, p->l->mixed + at,
+                   p->n->work.d_mixed + at, p->n->work.product + at);
+}
+
+static const real *finish_attention(const pass *p, int first, int rows, real *scratch) {
+    (void)rows;
+    (void)scratch;
+    return p->l->mixed + at_row(first, p->n->config.width);
+}
+
+static void finish_attention_back(const pass *p, int first, int rows) {
+    (void)p;
+    (void)first;
+    (void)rows;
+}
+
+static norm_rule mixer_norm(const net *n) {
+    norm_rule rule = stream_norm(n);
+    rule.eps = mixer_eps(n);
+    return rule;
+}
+
+static const real *finish_hgrn2(const pass *p, int first, int rows, real *scratch) {
+    norm(mixer_norm(p->n), rows, p->l->mixed + at_row(first, p->n->config.width),
+         p->l->group_norm->value, scratch);
+    return scratch;
+}
+
+static void finish_hgrn2_back(const pass *p, int first, int rows) {
+    const work *w = &p->n->work;
+    size_t at = at_row(first, p->n->config.width);
+    const real *gain = p->l->group_norm->value;
+    norm(mixer_norm(p->n), rows, p->l->mixed + at, gain, w->product + at);
+    norm_backward(mixer_norm(p->n), rows, p->l->mixed + at, gain, w->d_mixed + at, NULL,
+                  w->d_mixed + at, norm_sum(p->n, 2, first / BLOCK));
+}
+
+static const real *finish_supra(const pass *p, int first, int rows, real *scratch) {
+    const griffin_config *g = &p->n->config;
+    const real *x = p->l->mixed + at_row(first, g->width);
+    for (int i = 0; i < rows * g->heads; i++)
+        head_norm(g->head_dim, mixer_eps(p->n), x + at_row(i, g->head_dim),
+                  scratch + at_row(i, g->head_dim));
+    return scratch;
+}
+
+static void finish_supra_back(const pass *p, int first, int rows) {
+    const griffin_config *g = &p->n->config;
+    for (int i = 0; i < rows * g->heads; i++) {
+        size_t at = at_row(first, g->width) + at_row(i, g->head_dim);
+        head_norm_backward(g->head_dim, mixer_eps(p->n), p->l->mixed + at,
+                           p->n->work.product + at, p->n->work.d_mixed + at);
     }
-    norm_backward(g, rows, l->input + at, l->norm1->value, dx, w->d_middle + at, w->d_in + at,
-                  norm_sum(n, 0, index));
 }
 
 /* ---- gradients of weights: a job is a stripe of one of a layer's matrices -------------------- */
@@ -500,31 +573,27 @@ static void run_harvests(harvests *s) {
     net_each(s->n, jobs, harvest_job, s);
 }
 
-static void harvest_layer(net *n, layer *l) {
-    const work *w = &n->work;
-    harvests s = { n, n->rows, 0, { { NULL, NULL, NULL, 0, 0 } } };
-    add_harvest(&s, &l->gate, w->n2, l->g);
-    add_harvest(&s, &l->up, w->n2, w->d_u);
-    add_harvest(&s, &l->down, w->m, w->d_out);
-    add_harvest(&s, &l->out, l->recurrent ? w->product : l->mixed, w->d_middle);
-    if (l->recurrent) {
-        add_harvest(&s, &l->y, w->n1, l->y_in);
-        add_harvest(&s, &l->x, w->n1, l->z);
-        add_harvest(&s, &l->gate_x, w->c, l->gx);
-        add_harvest(&s, &l->gate_a, w->c, l->ga);
-    } else {
-        add_harvest(&s, &l->q, w->n1, w->d_q);
-        add_harvest(&s, &l->k, w->n1, w->d_k);
-        add_harvest(&s, &l->v, w->n1, w->d_v);
-    }
-    run_harvests(&s);
+/* ---- gradients of a mixer's weights ---------------------------------------------------------- */
+
+static void harvest_recurrent(const pass *p, harvests *s) {
+    const work *w = &p->n->work;
+    add_harvest(s, &p->l->out, w->product, w->d_middle);
+    add_harvest(s, &p->l->y, w->n1, p->l->y_in);
+    add_harvest(s, &p->l->x, w->n1, p->l->z);
+    add_harvest(s, &p->l->gate_x, w->c, p->l->gx);
+    add_harvest(s, &p->l->gate_a, w->c, p->l->ga);
 }
 
-static void add_norm_sums(net *n, int which, net_weight *gain) {
-    int D = n->config.width, blocks = net_pieces(n->capacity, BLOCK);
-    add_rows(net_pieces(n->rows, BLOCK), D, n->work.norm_sums + at_row(which * blocks, D),
-             (size_t)D, gain->gradient);
+static void harvest_heads(const pass *p, harvests *s, const real *mixed) {
+    const work *w = &p->n->work;
+    add_harvest(s, &p->l->out, mixed, w->d_middle);
+    add_harvest(s, &p->l->q, w->n1, w->d_q);
+    add_harvest(s, &p->l->k, w->n1, w->d_k);
+    add_harvest(s, &p->l->v, w->n1, w->d_v);
 }
+
+static void harvest_attention(const pass *p, harvests *s) { harvest_heads(p, s, p->l->mixed); }
+static void harvest_outer(const pass *p, harvests *s) { harvest_heads(p, s, p->n->work.product); }
 
 static void add_channel_sums(net *n, layer *l) {
     int E = n->config.lru_width, K = n->config.conv_width;
@@ -536,6 +605,168 @@ static void add_channel_sums(net *n, layer *l) {
         add_rows(1, E, sums + at_row(K, E), 0, l->taps_bias->gradient);
         add_rows(1, E, sums + at_row(K + 1, E), 0, l->a_param->gradient);
     }
+}
+
+static void add_hgrn2_sums(net *n, layer *l) {
+    int D = n->config.width;
+    real *floors = n->work.d_floors + at_row((int)(l - n->layers), D);
+    add_norm_sums(n, 2, l->group_norm);
+    memset(floors, 0, (size_t)D * sizeof *floors);
+    add_rows(n->rows / n->length, D, n->work.floor_sums, (size_t)D, floors);
+}
+
+static void no_sums(net *n, layer *l) {
+    (void)n;
+    (void)l;
+}
+
+/* ---- what a sequence leaves --------------------------------------------------------------- */
+
+/* The last `count` of the rows carried and the T own ones. */
+static void keep_rows(int count, int T, int width, const real *carried, const real *own, real *to) {
+    for (int i = 0; i < count; i++, to += width) {
+        const real *from = T + i >= count ? own + at_row(T + i - count, width)
+                         : carried ? carried + at_row(T + i, width) : NULL;
+        if (from) memcpy(to, from, (size_t)width * sizeof *to);
+        else memset(to, 0, (size_t)width * sizeof *to);
+    }
+}
+
+static void keep_recurrent(const net *n, const layer *l, int sequence, real *to) {
+    int T = n->length, E = n->config.lru_width, count = n->config.conv_width - 1;
+    keep_rows(count, T, E, state_of(n, l, sequence), l->z + at_row(sequence * T, E), to);
+    copy_block(1, E, l->mixed + at_row(sequence * T + T - 1, E), 0, to + at_row(count, E), 0);
+}
+
+/* Keys are turned back by the length of the sequence. */
+static void keep_attention(const net *n, const layer *l, int sequence, real *to) {
+    const griffin_config *g = &n->config;
+    int T = n->length, W = g->window, kv = kv_width(n, l), half = g->rope_dims / 2;
+    const real *carried = state_of(n, l, sequence);
+    size_t own = at_row(sequence * T, kv), values = at_row(W, kv);
+    keep_rows(W, T, kv, carried, l->keys + own, to);
+    keep_rows(W, T, kv, carried ? carried + values : NULL, l->values + own, to + values);
+    for (int t = 0; t < W; t++)
+        rotate(g->kv_heads, g->head_dim, half, n->turns + at_row(T, 2 * half), -1,
+               to + at_row(t, kv));
+}
+
+/* ---- the kinds of mixers --------------------------------------------------------------------- */
+
+static int gate_blocks(const net *n, const layer *l) {
+    (void)l;
+    return n->config.gate_blocks;
+}
+static int kv_heads(const net *n, const layer *l) { return net_kv_heads(&n->config, l->kind); }
+
+typedef struct mixer {
+    void (*project)(const pass *p, int first, int rows, const real *x);
+    int  (*jobs)(const net *n, const layer *l);             /* of a sequence */
+    net_job run;
+    const real *(*finish)(const pass *p, int first, int rows, real *scratch);
+    void (*finish_back)(const pass *p, int first, int rows);
+    net_job run_back;
+    void (*project_back)(const pass *p, int first, int rows, real *dx);
+    void (*harvest)(const pass *p, harvests *s);            /* of its matrices; at most 5 */
+    void (*sums)(net *n, layer *l);                         /* of its other weights */
+    void (*keep)(const net *n, const layer *l, int sequence, real *to);
+} mixer;
+
+/* In the order of NET_LETTERS. */
+static const mixer mixers[sizeof NET_LETTERS - 1] = {
+    { project_recurrent, gate_blocks, recurrent_job, finish_recurrent, finish_recurrent_back,
+      recurrent_backward_job, project_recurrent_back, harvest_recurrent, add_channel_sums,
+      keep_recurrent },
+    { project_attention, kv_heads, attention_job, finish_attention, finish_attention_back,
+      attention_backward_job, project_attention_back, harvest_attention, no_sums, keep_attention },
+    { project_heads, kv_heads, hgrn2_job, finish_hgrn2, finish_hgrn2_back, hgrn2_backward_job,
+      project_heads_back, harvest_outer, add_hgrn2_sums, keep_hgrn2 },
+    { project_supra, kv_heads, supra_job, finish_supra, finish_supra_back, supra_backward_job,
+      project_supra_back, harvest_outer, no_sums, keep_supra }
+};
+
+/* ---- a layer, forward: before the mixer, after it; a job is a block of rows ------------------ */
+
+static void before_mixer_job(void *data, int index, real *scratch) {
+    pass *p = (pass *)data;
+    int first = index * BLOCK, rows = block_rows(p->n, index), D = p->n->config.width;
+    real *x = take(&scratch, at_row(BLOCK, D));
+    norm(stream_norm(p->n), rows, p->l->input + at_row(first, D), p->l->norm1->value, x);
+    mixers[p->l->kind].project(p, first, rows, x);
+}
+
+/* y = x + W from + b */
+static void add_linear(const matrix *m, int rows, const real *from, const real *x, real *y) {
+    size_t in = (size_t)m->in, out = (size_t)m->out;
+    for (int t = 0; t < rows; t++)
+        for (size_t j = 0; j < out; j++)
+            y[(size_t)t * out + j] = x[(size_t)t * out + j] + (m->bias ? m->bias->value[j] : 0);
+    linear(m, 0, rows, from, in, y, out, 1);
+}
+
+static void after_mixer_job(void *data, int index, real *scratch) {
+    pass *p = (pass *)data;
+    layer *l = p->l;
+    int first = index * BLOCK, rows = block_rows(p->n, index);
+    int D = p->n->config.width, F = p->n->config.mlp_width;
+    real *x = take(&scratch, at_row(BLOCK, D)), *m = take(&scratch, at_row(BLOCK, F));
+    real *middle = l->middle + at_row(first, D);
+    real *gate = l->g + at_row(first, F), *up = l->u + at_row(first, F);
+    const real *mixed = mixers[l->kind].finish(p, first, rows, scratch);
+    add_linear(&l->out, rows, mixed, l->input + at_row(first, D), middle);
+    norm(stream_norm(p->n), rows, middle, l->norm2->value, x);
+    project(&l->gate, first, rows, x, l->g);
+    project(&l->up, first, rows, x, l->u);
+    gated(is_silu(p->n), at_row(rows, F), gate, up, m);
+    add_linear(&l->down, rows, m, middle, l->output + at_row(first, D));
+}
+
+/* ---- a layer, backward ----------------------------------------------------------------------- */
+
+/* From work.d_out to work.d_middle and work.d_mixed. */
+static void after_mixer_backward_job(void *data, int index, real *scratch) {
+    pass *p = (pass *)data;
+    const work *w = &p->n->work;
+    layer *l = p->l;
+    int first = index * BLOCK, rows = block_rows(p->n, index);
+    int D = p->n->config.width, F = p->n->config.mlp_width;
+    size_t at = at_row(first, D), at_f = at_row(first, F);
+    real *dx = take(&scratch, at_row(BLOCK, D));
+    norm(stream_norm(p->n), rows, l->middle + at, l->norm2->value, w->n2 + at);
+    project_back(&l->down, first, rows, w->d_out, w->d_u + at_f, 0);
+    gated_backward(is_silu(p->n), at_row(rows, F), l->g + at_f, l->u + at_f, w->d_u + at_f,
+                   w->m + at_f);
+    project_back(&l->gate, first, rows, l->g, dx, 0);
+    project_back(&l->up, first, rows, w->d_u, dx, 1);
+    norm_backward(stream_norm(p->n), rows, l->middle + at, l->norm2->value, dx, w->d_out + at,
+                  w->d_middle + at, norm_sum(p->n, 1, index));
+    project_back(&l->out, first, rows, w->d_middle, w->d_mixed + at_row(first, l->out.in), 0);
+    mixers[l->kind].finish_back(p, first, rows);
+}
+
+/* From the gradients of the mixer's inputs to work.d_in. */
+static void before_mixer_backward_job(void *data, int index, real *scratch) {
+    pass *p = (pass *)data;
+    const work *w = &p->n->work;
+    layer *l = p->l;
+    int first = index * BLOCK, rows = block_rows(p->n, index), D = p->n->config.width;
+    size_t at = at_row(first, D);
+    real *dx = take(&scratch, at_row(BLOCK, D));
+    norm(stream_norm(p->n), rows, l->input + at, l->norm1->value, w->n1 + at);
+    mixers[l->kind].project_back(p, first, rows, dx);
+    norm_backward(stream_norm(p->n), rows, l->input + at, l->norm1->value, dx, w->d_middle + at,
+                  w->d_in + at, norm_sum(p->n, 0, index));
+}
+
+static void harvest_layer(pass *p) {
+    const work *w = &p->n->work;
+    layer *l = p->l;
+    harvests s = { p->n, p->n->rows, 0, { { NULL, NULL, NULL, 0, 0 } } };
+    add_harvest(&s, &l->gate, w->n2, l->g);
+    add_harvest(&s, &l->up, w->n2, w->d_u);
+    add_harvest(&s, &l->down, w->m, w->d_out);
+    mixers[l->kind].harvest(p, &s);
+    run_harvests(&s);
 }
 
 /* ---- embedding and output head --------------------------------------------------------------- */
@@ -571,7 +802,8 @@ static void final_norm_job(void *data, int index, real *scratch) {
     const net *n = (const net *)data;
     size_t at = at_row(index * BLOCK, n->config.width);
     (void)scratch;
-    norm(&n->config, block_rows(n, index), n->output + at, n->final_norm->value, n->work.n1 + at);
+    norm(stream_norm(n), block_rows(n, index), n->output + at, n->final_norm->value,
+         n->work.n1 + at);
 }
 
 enum { LOGITS = 512, LOSSES = 16 };         /* columns, rows in a job */
@@ -617,10 +849,9 @@ static void final_norm_backward_job(void *data, int index, real *scratch) {
     const net *n = (const net *)data;
     int D = n->config.width;
     size_t at = at_row(index * BLOCK, D);
-    real *none = take(&scratch, at_row(BLOCK, D));
-    memset(none, 0, at_row(BLOCK, D) * sizeof *none);
-    norm_backward(&n->config, block_rows(n, index), n->output + at, n->final_norm->value,
-                  n->work.n2 + at, none, n->work.d_in + at, norm_sum(n, 0, index));
+    (void)scratch;
+    norm_backward(stream_norm(n), block_rows(n, index), n->output + at, n->final_norm->value,
+                  n->work.n2 + at, NULL, n->work.d_in + at, norm_sum(n, 0, index));
 }
 
 /* Logits, losses and all gradients of the head, HEAD rows at a time. */
@@ -634,46 +865,17 @@ static void run_head(net *n, int backward) {
         net_each(n, net_pieces(h.rows, LOSSES), losses_job, &h);
         if (!backward) continue;
         net_each(n, net_pieces(h.rows, BLOCK / 2), logits_backward_job, &h);
+        if (n->d_state) continue;
         add_harvest(&s, &n->embedding, n->work.n1 + at_row(first, n->config.width), n->work.logits);
         s.list[0].dy_row = n->work.logits_row;
         run_harvests(&s);
     }
     if (!backward) return;
     net_each(n, blocks, final_norm_backward_job, n);
-    add_norm_sums(n, 0, n->final_norm);
+    if (!n->d_state) add_norm_sums(n, 0, n->final_norm);
 }
 
-/* ---- what a sequence leaves: a job is one sequence ------------------------------------------- */
-
-/* The last `count` of the rows carried and the T own ones. */
-static void keep_rows(int count, int T, int width, const real *carried, const real *own, real *to) {
-    for (int i = 0; i < count; i++, to += width) {
-        const real *from = T + i >= count ? own + at_row(T + i - count, width)
-                         : carried ? carried + at_row(T + i, width) : NULL;
-        if (from) memcpy(to, from, (size_t)width * sizeof *to);
-        else memset(to, 0, (size_t)width * sizeof *to);
-    }
-}
-
-static void keep_recurrent(const net *n, const layer *l, int sequence, real *to) {
-    int T = n->length, E = n->config.lru_width, count = n->config.conv_width - 1;
-    keep_rows(count, T, E, state_of(n, l, sequence), l->z + at_row(sequence * T, E), to);
-    copy_block(1, E, l->mixed + at_row(sequence * T + T - 1, E), 0, to + at_row(count, E), 0);
-}
-
-/* Keys are turned back by the length of the sequence. */
-static void keep_attention(const net *n, const layer *l, int sequence, real *to) {
-    const griffin_config *g = &n->config;
-    int T = n->length, W = g->window, kv = kv_width(n), half = g->rope_dims / 2;
-    const real *carried = state_of(n, l, sequence);
-    size_t own = at_row(sequence * T, kv), values = at_row(W, kv);
-    keep_rows(W, T, kv, carried, l->keys + own, to);
-    keep_rows(W, T, kv, carried ? carried + values : NULL, l->values + own, to + values);
-    for (int t = 0; t < W; t++)
-        rotate(g->kv_heads, g->head_dim, half, n->turns + at_row(T, 2 * half), -1,
-               to + at_row(t, kv));
-}
-
+/* A job is one sequence. */
 static void keep_job(void *data, int index, real *scratch) {
     enum { MOST = 1 << 21 };                /* no window is longer */
     const net *n = (const net *)data;
@@ -683,21 +885,21 @@ static void keep_job(void *data, int index, real *scratch) {
     to[0] = (real)net_least(position + 1, MOST);
     for (int i = 0; i < n->config.layers; i++) {
         const layer *l = &n->layers[i];
-        (l->recurrent ? keep_recurrent : keep_attention)(n, l, index, to + l->state_at);
+        mixers[l->kind].keep(n, l, index, to + l->state_at);
     }
 }
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
 static int mixer_jobs(const net *n, const layer *l) {
-    return n->rows / n->length * (l->recurrent ? n->config.gate_blocks : n->config.kv_heads);
+    return n->rows / n->length * mixers[l->kind].jobs(n, l);
 }
 
 static void run_layer(net *n, layer *l) {
     pass p = { n, l };
     int blocks = net_pieces(n->rows, BLOCK);
     net_each(n, blocks, before_mixer_job, &p);
-    net_each(n, mixer_jobs(n, l), l->recurrent ? recurrent_job : attention_job, &p);
+    net_each(n, mixer_jobs(n, l), mixers[l->kind].run, &p);
     net_each(n, blocks, after_mixer_job, &p);
 }
 
@@ -708,13 +910,13 @@ static void run_layer_backward(net *n, layer *l) {
     n->work.d_out = n->work.d_in;           /* of the layer above */
     n->work.d_in = d_out;
     net_each(n, blocks, after_mixer_backward_job, &p);
-    net_each(n, mixer_jobs(n, l), l->recurrent ? recurrent_backward_job : attention_backward_job,
-             &p);
+    net_each(n, mixer_jobs(n, l), mixers[l->kind].run_back, &p);
     net_each(n, blocks, before_mixer_backward_job, &p);
-    harvest_layer(n, l);
+    if (n->d_state) return;
+    harvest_layer(&p);
     add_norm_sums(n, 0, l->norm1);
     add_norm_sums(n, 1, l->norm2);
-    if (l->recurrent) add_channel_sums(n, l);
+    mixers[l->kind].sums(n, l);
 }
 
 static double run(net *n, int backward) {
@@ -726,6 +928,7 @@ static double run(net *n, int backward) {
     for (int t = 0; t < n->rows; t++) sum += n->work.losses[t];
     if (!backward) return sum;
     for (int i = n->config.layers - 1; i >= 0; i--) run_layer_backward(n, &n->layers[i]);
+    if (n->d_state) return sum;
     net_each(n, net_pieces(n->config.width, EMBED_COLS), embed_backward_job, n);
     return sum;
 }
@@ -756,6 +959,7 @@ static void square_job(void *data, int index, real *scratch) {
     piece c = piece_of(s->n, index);
     double sum = 0;
     (void)scratch;
+    if (c.w->held) memset(c.w->gradient + c.start, 0, (c.end - c.start) * sizeof(real));
     for (size_t i = c.start; i < c.end; i += DEPTH) {
         int count = c.end - i < DEPTH ? (int)(c.end - i) : DEPTH;
         sum += (double)dot(c.w->gradient + i, c.w->gradient + i, count);
@@ -771,7 +975,7 @@ static void adam_job(void *data, int index, real *scratch) {
     real *restrict value = c.w->value, *restrict gradient = c.w->gradient;
     real *restrict mean = c.w->mean, *restrict square = c.w->square;
     (void)scratch;
-    if (s->adam->momentum > 0 && is_for_muon(s->n, c.w)) return;
+    if (c.w->held || (s->adam->momentum > 0 && is_for_muon(s->n, c.w))) return;
     for (size_t i = c.start; i < c.end; i++) {
         real d = gradient[i] * s->clip;
         mean[i] = b1 * mean[i] + (1 - b1) * d;
@@ -833,6 +1037,7 @@ static void muon_job(void *data, int index, real *scratch) {
     real *restrict value = w->value + part->start, *restrict gradient = w->gradient + part->start;
     real *restrict mean = w->mean + part->start;
     size_t down = turned ? 1 : cols, right = turned ? rows : 1;         /* steps in x */
+    if (w->held) return;
     for (size_t i = 0; i < rows; i++)
         for (size_t j = 0; j < cols; j++) {
             size_t at = i * cols + j;

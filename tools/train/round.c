@@ -15,6 +15,10 @@ static int is_rounded(const net_weight *w) {
     return w->decays && w->rank == 2 && w->shape[1] % BLOCK_VALUES == 0;
 }
 
+static const quant_type *type_of(const net_weight *w, const quant_type *type) {
+    return w->careful ? quant_find("q8_0") : type;
+}
+
 static void round_weight(const quant_type *type, net_weight *w) {
     uint8_t block[BLOCK_BYTES];
     for (size_t i = 0; i < w->count; i += BLOCK_VALUES)
@@ -48,7 +52,8 @@ int train_round(training *t) {
     #pragma omp parallel for schedule(dynamic, 1)
 #endif
     for (i = 0; i < t->weight_count; i++)
-        if (is_rounded(&t->weights[i])) round_weight(type, &t->weights[i]);
+        if (is_rounded(&t->weights[i]))
+            round_weight(type_of(&t->weights[i], type), &t->weights[i]);
     return 0;
 }
 

@@ -3,6 +3,7 @@
 
 #include "train.h"
 #include "bpe.h"
+#include "../convert/hf_writer.h"
 #include "../convert/quantise.h"
 
 #include <limits.h>
@@ -20,11 +21,19 @@ int command_train(int argc, char **argv);
 /* ---- shapes ---------------------------------------------------------------------------------- */
 
 #define PRESETS "tiny|small|medium|large"
-#define KINDS   "griffin|hawk|attention"
-#define TASKS   "none|copying|induction"
+#define KINDS   "griffin|hawk|attention|hgrn2|supra"
+#define FEATURES "kept|random"
+#define TASKS   "none|copying|induction|recall"
 
 enum { TINY, SMALL };
-enum { GRIFFIN, HAWK, ATTENTION };
+enum { GRIFFIN, HAWK, ATTENTION, HGRN2, SUPRA };
+
+/* plain: norms of a plain gain, SiLU, no biases, no scale of the embedding and no soft cap. */
+static const struct { const char *blocks; int plain; float eps; } kinds[] = {
+    { "rra", 0, 1e-6f }, { "r", 0, 1e-6f }, { "a", 0, 1e-6f }, { "h", 1, 1e-6f }, { "s", 1, 1e-5f }
+};
+
+static int kind_of(const train_options *o) { return o->kind < 0 ? GRIFFIN : o->kind; }
 
 static void set_default(int *value, int standard) { if (*value == 0) *value = standard; }
 
@@ -49,20 +58,20 @@ static void set_task(train_options *o) {
     set_default(&o->heads, 4);
     set_default(&o->length, 256);
     set_default(&o->window, o->length);
-    o->vocab = TASK_VOCABULARY;
-    if (!o->blocks && o->kind == GRIFFIN) o->blocks = "rrarr";
+    o->vocab = task_vocabulary((train_task)o->task);
+    if (!o->blocks && kind_of(o) == GRIFFIN) o->blocks = "rrarr";
 }
 
-/* The paper's proportions: one key/value head, MLP 3 D; as in RecurrentGemma the recurrence is as
- * wide as the stream, and its gates have as many blocks as there are heads. */
+/* The papers' proportions: one key/value head, or all of them where a state is a matrix; MLP 3 D;
+ * as in RecurrentGemma the recurrence is as wide as the stream, and its gates have as many blocks
+ * as there are heads. */
 static void set_proportions(train_options *o) {
-    static const char *const blocks[] = { "rra", "r", "a" };
     set_default(&o->heads, o->width < 128 ? 1 : o->width / 64);
-    set_default(&o->kv_heads, 1);
+    set_default(&o->kv_heads, kinds[kind_of(o)].plain ? o->heads : 1);
     set_default(&o->mlp, 3 * o->width);
     set_default(&o->lru, o->width);
     set_default(&o->batch, 16);
-    if (!o->blocks) o->blocks = blocks[o->kind];
+    if (!o->blocks && !(o->from && o->kind < 0)) o->blocks = kinds[kind_of(o)].blocks;
 }
 
 static int check_shape(const command *c, const train_options *o) {
@@ -78,11 +87,21 @@ static int check_shape(const command *c, const train_options *o) {
                              o->kv_heads);
     if (o->lru % o->heads)
         return options_wrong(c, "--lru %d is no multiple of --heads %d", o->lru, o->heads);
-    if (strspn(o->blocks, "ra") != strlen(o->blocks) || !*o->blocks)
-        return options_wrong(c, "--blocks: '%s' is not made of r and a", o->blocks);
+    if (o->blocks && (strspn(o->blocks, "rahs") != strlen(o->blocks) || !*o->blocks))
+        return options_wrong(c, "--blocks: '%s' is not made of r, a, h and s", o->blocks);
     if (!o->task && o->vocab < BPE_FEWEST)
         return options_wrong(c, "--vocab: at least %d", BPE_FEWEST);
     return -1;
+}
+
+static void make_plain(griffin_config *shape, int kind) {
+    shape->eps = kinds[kind].eps;
+    shape->norm_offset = 0;
+    shape->embedding_scale = 1;
+    shape->soft_cap = 0;
+    shape->no_biases = 1;
+    shape->activation = GRIFFIN_SILU;
+    shape->rope_dims = shape->head_dim;
 }
 
 static int build_config(model_config *c, const train_options *o) {
@@ -101,6 +120,7 @@ static int build_config(model_config *c, const train_options *o) {
     shape->lru_width = o->lru;
     shape->window = o->window;
     shape->embedding_scale = config_embedding_scale(o->width);
+    if (kinds[kind_of(o)].plain) make_plain(shape, kind_of(o));
     memset(shape->blocks, 0, sizeof shape->blocks);
     for (int i = 0; i < o->layers; i++) shape->blocks[i] = o->blocks[(size_t)i % n];
     c->context_length = o->length;
@@ -194,8 +214,12 @@ static int make_net(training *t) {
 }
 
 static int begin_anew(training *t, const texts *x) {
+    report r = { "" };
     if (!t->o.task && make_vocabulary(t, x)) return 1;
-    return build_config(&t->config, &t->o) || make_net(t);
+    if (build_config(&t->config, &t->o)) return 1;
+    if (t->o.save_hf && hf_can_write(&t->config.net, &t->vocabulary, &r) != 0)
+        return complain("--save-hf: %s", r.text);
+    return make_net(t);
 }
 
 static int begin_from(training *t) {
@@ -264,8 +288,7 @@ static void release(training *t) {
     config_free(&t->config);
 }
 
-/* "90m", "2h", "45s" or "45". Returns the seconds, or -1. */
-static double duration_of(const char *text) {
+double train_duration(const char *text) {
     char *end;
     double value = strtod(text, &end);
     const char *units = "smh", *unit = *end ? strchr(units, *end) : units;
@@ -295,9 +318,12 @@ static int check_files(const command *c, const train_options *o) {
 }
 
 static int check_numbers(const command *c, const train_options *o) {
-    if (o->from && (o->width || o->heads || o->kv_heads || o->mlp || o->lru || o->vocab || o->window
-                    || o->blocks))
-        return options_wrong(c, "--from decides about the shape; only --layers can add to it");
+    if (o->from && (o->width || o->heads || o->kv_heads || o->mlp || o->lru || o->vocab
+                    || o->window))
+        return options_wrong(c, "--from decides about the shape; only --layers can add to it, and "
+                             "--kind or --blocks change mixers");
+    if (!o->from && (o->features || o->mixer_only))
+        return options_wrong(c, "--features and --mixer-only need --from");
     if (o->task && o->length && o->length < 32) return options_wrong(c, "--length: at least 32");
     if (o->batch > 1 << 16) return options_wrong(c, "--batch: at most %d", 1 << 16);
     if (o->hold_out > 0.5f) return options_wrong(c, "--hold-out: at most 0.5");
@@ -310,7 +336,7 @@ static int prepare(const command *c, training *t) {
     train_options *o = &t->o;
     int status = check_numbers(c, o);
     if (status >= 0) return status;
-    t->budget = o->time ? duration_of(o->time) : o->steps ? 0 : 600;
+    t->budget = o->time ? train_duration(o->time) : o->steps ? 0 : 600;
     if (t->budget < 0) return options_wrong(c, "--time: '%s' is not like 90m, 2h or 45s", o->time);
     set_task(o);
     set_preset(o);
@@ -328,7 +354,12 @@ static int prepare(const command *c, training *t) {
     { "name", NULL, OPTION_TEXT, &(o).name, "TEXT", "what the model is called" }, \
     { "save-hf", NULL, OPTION_TEXT, &(o).save_hf, "DIR", "write Hugging Face's layout too" }, \
     { "from", NULL, OPTION_TEXT, &(o).from, "PATH", \
-      "go on from such a directory, or from an f32 GGUF file; --layers can add layers" }, \
+      "go on from such a directory, or from an f32 GGUF file; --layers can add layers, and " \
+      "--kind or --blocks change them to h or s" }, \
+    { "features", NULL, OPTION_CHOICE, &(o).features, FEATURES, \
+      "attention that becomes SUPRA: q and k as they were, or times random matrices" }, \
+    { "mixer-only", NULL, OPTION_FLAG, &(o).mixer_only, NULL, \
+      "train only what is new: changed mixers and added layers" }, \
     { "time", NULL, OPTION_TEXT, &(o).time, "T", "for so long: 90m, 2h, 45s (default: 10m)" }, \
     { "steps", NULL, OPTION_COUNT, &(o).steps, "N", "or for so many steps; 0: by time" }, \
     { "checkpoint", NULL, OPTION_TEXT, &(o).checkpoint, "FILE", \
@@ -345,9 +376,9 @@ static int prepare(const command *c, training *t) {
 
 #define SHAPE_OPTIONS(o) \
     { "preset", NULL, OPTION_CHOICE, &(o).preset, PRESETS, "sizes not given below are as in" }, \
-    { "kind", NULL, OPTION_CHOICE, &(o).kind, KINDS, "blocks: rra, r or a" }, \
+    { "kind", NULL, OPTION_CHOICE, &(o).kind, KINDS, "blocks: rra, r, a, h or s" }, \
     { "blocks", NULL, OPTION_TEXT, &(o).blocks, "WORD", \
-      "one letter a layer, repeated: r recurrent, a attention" }, \
+      "one letter a layer, repeated: r recurrent, a attention, h HGRN2, s SUPRA" }, \
     { "width", NULL, OPTION_COUNT, &(o).width, "N", "of the residual stream; 0: see preset" }, \
     { "layers", NULL, OPTION_COUNT, &(o).layers, "N", "0: see preset" }, \
     { "heads", NULL, OPTION_COUNT, &(o).heads, "N", "and blocks of the gates; 0: width / 64" }, \
@@ -391,8 +422,8 @@ int command_train(int argc, char **argv) {
     train_options *o = t ? &t->o : NULL;
     int status;
     if (!t) return complain("out of memory");
-    *o = (train_options){ .type = "f32", .prompt = "", .preset = SMALL, .reports = 20, .seed = 1,
-                          .valid_limit = 65536, .end_rate = 0.05f, .warmup = 0.02f,
+    *o = (train_options){ .type = "f32", .prompt = "", .preset = SMALL, .kind = -1, .reports = 20,
+                          .seed = 1, .valid_limit = 65536, .end_rate = 0.05f, .warmup = 0.02f,
                           .hold_out = 0.02f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f,
                           .decay = 0.1f, .clip = 1 };
     const option table[] = {

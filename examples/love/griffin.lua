@@ -1,0 +1,62 @@
+-- griffin.lua - griffin.h for LuaJIT: the library's functions as they are, and what Lua wants.
+--
+--     local griffin = require "griffin"
+--     local api = griffin.load(library, declarations)     a path, and the text of griffin_api.h
+--     local model = griffin.open(bytes, size)             memory that outlives the model
+--
+-- The declarations are those of griffin.h itself, which `make love` takes through the preprocessor.
+-- Structs of the API begin as zeros, as ffi.new makes them.
+
+local ffi = require "ffi"
+
+local griffin = {}
+local api
+
+function griffin.load(library, declarations)
+  ffi.cdef(declarations)
+  api = ffi.load(library)
+  griffin.api = api
+  return api
+end
+
+-- The result, or an error of Lua with the library's words.
+function griffin.check(result, what)
+  if result < 0 then
+    error(what .. ": " .. ffi.string(api.griffin_error_string(tonumber(result))), 2)
+  end
+  return tonumber(result)
+end
+
+-- Tokens that a state can take back; see griffin_options.rewind.
+function griffin.open(bytes, size, rewind)
+  local model = ffi.new "griffin_model *[1]"
+  local words = ffi.new("char[?]", 256)
+  local options = ffi.new "griffin_options"
+  options.rewind, options.error, options.error_size = rewind, words, 256
+  if api.griffin_open_memory(model, bytes, size, options) < 0 then error(ffi.string(words)) end
+  return model[0]
+end
+
+-- Memory for a C object; it lives as long as the value that is returned.
+function griffin.bytes(size)
+  return ffi.new("uint8_t[?]", tonumber(size))
+end
+
+-- A context, and the memory that it lies in.
+function griffin.context(model, rows, states)
+  local options = ffi.new("griffin_context_options", { rows = rows, states = states })
+  local size = api.griffin_context_size(model, options)
+  local memory, context = griffin.bytes(size), ffi.new "griffin_context *[1]"
+  griffin.check(api.griffin_context_init(context, model, options, memory, size), "context")
+  return context[0], memory
+end
+
+-- The tokens of a text and how many they are. A text that continues has no bos of its own.
+function griffin.encode(model, text, continues)
+  local encoding = ffi.new("griffin_encoding", { continues = continues and 1 or 0 })
+  local most = #text + 2
+  local tokens = ffi.new("int32_t[?]", most)
+  return tokens, griffin.check(api.griffin_encode(model, encoding, text, #text, tokens, most), text)
+end
+
+return griffin
