@@ -67,11 +67,11 @@ static void open_small(bench_model *b, const char *type, uint64_t seed) {
 
 /* ---- random models --------------------------------------------------------------------------- */
 
-static const char *const types[] = { "f32", "f16", "bf16", "q8_0", "q4_0" };
+static const char *const types[] = { "f32", "f16", "bf16", "q8_0", "q4_0", "q6_0" };
 
 static void test_random_models_run(void) {
     int i, v, vocab = small_shape().vocab;
-    for (i = 0; i < 5; i++) {
+    for (i = 0; i < 6; i++) {
         bench_model b;
         float *logits;
         double sum = 0;
@@ -136,11 +136,11 @@ static void convert_tiny(const char *type) {
 
 static void test_tiles_in_place_give_the_bits_of_the_file(void) {
     int i;
-    for (i = 0; i < 5; i++) {
+    for (i = 0; i < 6; i++) {
         bench_model file, image;
         convert_tiny(types[i]);
         if (bench_file(&file, TINY) || bench_open(&file, GRIFFIN_CPU_BEST, 0)) exit(1);
-        CHECK(bench_image(&image, &file.info->config, types[i], i == 4 ? "q8_0" : types[i],
+        CHECK(bench_image(&image, &file.info->config, types[i], i == 4 ? "q6_0" : types[i],
                           fill_from_file, &file) == 0, "%s", types[i]);
         CHECK(bench_open(&image, GRIFFIN_CPU_BEST, 0) == 0, "%s", types[i]);
         CHECK(same_logits(&file, &image), "%s", types[i]);

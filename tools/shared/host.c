@@ -601,6 +601,9 @@ int path_is_same(const char *one, const char *other) {
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#if defined(__linux__) && defined(__x86_64__)
+  #include <sys/syscall.h>
+#endif
 
 #ifdef __wasi__
 void host_start(int *argc, char ***argv) { (void)argc; (void)argv; }
@@ -611,6 +614,9 @@ void host_start(int *argc, char ***argv) {
     (void)argc;
     (void)argv;
     signal(SIGXFSZ, SIG_IGN);
+#if defined(__linux__) && defined(__x86_64__)
+    syscall(SYS_arch_prctl, 0x1023, 18);    /* ARCH_REQ_XCOMP_PERM: see GRIFFIN_CPU_AMX */
+#endif
     for (int i = 0; i < 3; i++)
         if (fcntl(i, F_GETFD) < 0 && open("/dev/null", i ? O_RDONLY : O_WRONLY) < 0) return;
 }

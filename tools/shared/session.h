@@ -26,7 +26,8 @@ typedef struct model_options {
 
 /* In the order of griffin_cpu. */
 #define CPU_OPTION(target) \
-    { "cpu", 0, OPTION_CHOICE, &(target), "best|scalar|avx2|avx-vnni|avx512|neon|neon-dot|wasm", \
+    { "cpu", 0, OPTION_CHOICE, &(target), \
+      "best|scalar|avx2|avx-vnni|avx512|neon|neon-dot|wasm|neon-i8mm|amx", \
       "which instructions to use" }
 
 #define MODEL_OPTIONS(o) \
