@@ -160,7 +160,7 @@ build/love/storyteller.gguf: $(MODEL)
 
 TESTS  = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c tests/inside_*.c))
 NAMES  = $(patsubst tests/data/%/config.json,%,$(wildcard tests/data/*/config.json))
-TYPES  = f16 bf16 q8_0 q4_0
+TYPES  = f16 bf16 q8_0 q4_0 q6_0
 MODELS = $(NAMES:%=build/data/%.gguf) $(foreach n,$(NAMES),$(TYPES:%=build/data/$n.%.gguf)) \
          $(FOREIGN:%=build/data/griffin-tiny.%.gguf)
 FOREIGN = q4_1 q5_0 q5_1
@@ -189,7 +189,11 @@ $(BUILD)/tests/test_examples: | $(EXAMPLES:%=$(BUILD)/examples/%)
 build/data/%.gguf: build/griffin
 	@mkdir -p $(@D)
 	@build/griffin convert tests/data/$(basename $*) $@ \
-	    --type $(or $(patsubst .%,%,$(suffix $*)),f32) > $@.log 2>&1 || { cat $@.log; exit 1; }
+	    --type $(or $(patsubst .%,%,$(suffix $*)),f32) $(SCALES) > $@.log 2>&1 \
+	    || { cat $@.log; exit 1; }
+
+# tests/test_bits.c knows the bits of this file, so its weights must stay what they are.
+build/data/griffin-tiny.q4_0.gguf: SCALES = --plain-scales --head q8_0
 
 $(FOREIGN:%=build/data/griffin-tiny.%.gguf): build/data/griffin-tiny.%.gguf: build/griffin
 	@mkdir -p $(@D)

@@ -219,7 +219,7 @@
  *
  *     acc = 0;  for k = 0 .. K-1:  acc = fma(w[r][k], x[k], acc);   y[r] = acc + b[r]
  *
- * Weights of 16 bits are widened first. Weights in q8_0 and q4_0 lie in blocks j of 32, and their
+ * Weights of 16 bits are widened first. Weights in q8_0, q6_0 and q4_0 lie in blocks j of 32. Their
  * inputs are rounded to int8 in groups of 256 with a scale dx of their own:
  *
  *     acc = 0;  for each group:  part = 0;  for each j in it:
@@ -239,8 +239,8 @@
  * FILES
  *
  * A model is a GGUF file of architecture "griffin" that the converter in tools/ wrote, with the
- * vocabulary inside. A matrix is a tensor NAME.TILING, where TILING is f32, f16, bf16, q8_0 or
- * q4_0. It lies in tiles of 32 rows, which the kernels read where they are: opening copies
+ * vocabulary inside. A matrix is a tensor NAME.TILING, where TILING is f32, f16, bf16, q8_0,
+ * q6_0 or q4_0. It lies in tiles of 32 rows, which the kernels read where they are: opening copies
  * nothing, unless copy_weights is set or the machine is big-endian. Vectors are f32.
  * griffin.format_version is 2. Anything else is refused by name, with the command that converts
  * it: griffin convert OLD NEW. The bytes are described where they are read: >>network (tilings),
@@ -265,6 +265,7 @@
  * gcc -O2, the most over all instruction sets (build/tests/test_stack x prints them):
  *
  *     griffin_run, griffin_prefill             31600
+ *     griffin_guess_...                        30400
  *     griffin_step, griffin_advance            29300
  *     griffin_heal_mask                         9500
  *     griffin_open_...                          5800
@@ -287,11 +288,11 @@
  *     GRIFFIN_SCALAR_ONLY   only the plain C kernels
  *     GRIFFIN_FILE          the quoted name of this file, if you renamed it: it includes itself
  *
- * No -march or -m flag is needed. Kernels for AVX2, AVX-VNNI and AVX-512 (with VNNI), or for NEON
- * with and without dot products, are compiled in and chosen when a model is opened. WebAssembly
- * needs -msimd128, since it cannot choose at run time. gcc for 32-bit x86 needs -msse2
- * -mfpmath=sse, since the 387 keeps more bits than a float has. Build with -O2; -fopenmp brings
- * threads.
+ * No -march or -m flag is needed. Kernels for AVX2, AVX-VNNI, AVX-512 (with VNNI) and AMX, or for
+ * NEON with and without dot and matrix products, are compiled in and chosen when a model is opened.
+ * AMX needs the permission of Linux: see GRIFFIN_CPU_AMX. WebAssembly needs -msimd128, since it
+ * cannot choose at run time. gcc for 32-bit x86 needs -msse2 -mfpmath=sse, since the 387 keeps more
+ * bits than a float has. Build with -O2; -fopenmp brings threads.
  *
  *
  * LIMITS
@@ -322,11 +323,11 @@
  *                        with the command that converts them, to the same bits. Grammars moved to
  *                        tools/griffin_grammar.h. griffin_get_metadata, griffin_get_operation,
  *                        GRIFFIN_TOKEN_MARKER, griffin_options.directory_only, griffin_ban,
- *                        griffin_heal, griffin_context_options.no_slices. Calls that cannot be
- *                        dropped write recurrent states in place. Every call works on a stack of
- *                        64 KB. Compiler options that change floats are refused. griffin_tile_*,
- *                        griffin_preset and griffin_options.config are gone. Saves are version 3;
- *                        those of 0.1 are refused.
+ *                        griffin_heal, griffin_guess, griffin_context_options.no_slices. Calls
+ *                        that cannot be dropped write recurrent states in place. Every call works
+ *                        on a stack of 64 KB. Compiler options that change floats are refused.
+ *                        griffin_tile_*, griffin_preset and griffin_options.config are gone. Saves
+ *                        are version 3; those of 0.1 are refused.
  *     0.1.0  2026-11-22  The first version.
  */
 
@@ -482,7 +483,12 @@ typedef enum griffin_cpu {                  /* the best kernels a model may use 
     GRIFFIN_CPU_AVX512,
     GRIFFIN_CPU_NEON,                       /* of 64-bit ARM */
     GRIFFIN_CPU_NEON_DOT,                   /* with dot products of bytes */
-    GRIFFIN_CPU_WASM                        /* SIMD128 */
+    GRIFFIN_CPU_WASM,                       /* SIMD128 */
+    GRIFFIN_CPU_NEON_I8MM,                  /* NEON_DOT with matrix products of bytes */
+    GRIFFIN_CPU_AMX                         /* AVX512 with the matrix unit of x86 servers. Linux
+                                             * must permit it, and then enlarges the frames of all
+                                             * signals: naming it here asks for that, BEST does not
+                                             * and takes AMX if the process has asked before */
 } griffin_cpu;
 
 typedef enum griffin_activation {
@@ -505,7 +511,8 @@ typedef struct griffin_config {
     int   width;                            /* D, of the residual stream */
     int   mlp_width;                        /* F, of one of the two MLP branches */
     int   layers;                           /* N */
-    int   heads, kv_heads, head_dim;        /* H, G, D / H; H % G == 0 */
+    int   heads, kv_heads, head_dim;        /* H, G; H % G == 0, HGRN2 takes G for H. H head_dim
+                                             * is D, but may be other in networks of attention */
     int   lru_width;                        /* E, of the RG-LRU */
     int   gate_blocks;                      /* B, diagonal blocks of its gates; E % B == 0 */
     int   conv_width;                       /* K, taps */
@@ -539,7 +546,7 @@ typedef struct griffin_options {
     griffin_kv_type   kv_type;
     int               rewind;               /* most tokens griffin_rewind can go back; 0: 16. Each
                                              * adds a token's keys and values to every state: 16 KiB
-                                             * for RecurrentGemma 2B */
+                                             * for RecurrentGemma 2B, 8 bytes without attention */
     char             *error;                /* null, or receives the message of a failed open */
     size_t            error_size;
     int               directory_only;       /* 1: no network. Any GGUF file can be opened, to look
@@ -601,7 +608,7 @@ GRIFFIN_API const griffin_info *griffin_get_info(const griffin_model *model);
  * dimension runs fastest. */
 typedef struct griffin_tensor {
     char     name[64];
-    const char *type;                       /* "f32", "i8" for tiles of q8_0 and q4_0, ...; with
+    const char *type;                       /* "f32", "i8" for tiles of q8_0 to q4_0; with
                                              * directory_only also "q4_k" and the like, or
                                              * "unknown"; bytes are 0 if they are not known */
     int      rank;                          /* 1 to 4 */
@@ -703,13 +710,14 @@ GRIFFIN_API size_t  griffin_state_size(const griffin_model *model);
 GRIFFIN_API int64_t griffin_state_position(const griffin_state *state);    /* tokens consumed */
 
 /* A mark is what a state needs to go back from tokens that should not have been: its recurrent
- * part, which is a small share of it. It is griffin_mark_size plain bytes in your memory, for use
- * in this process. griffin_rewind takes a state that has gone on for at most griffin_options.rewind
- * tokens back to where the mark was made, exactly: whatever follows has the same bits as if the
- * state had never been further. E_MISMATCH, and nothing changed: the mark is of another model, of a
- * text that the state did not continue, or of a position that it has not reached, can no longer
- * reach, or has forgotten. griffin_load forgets all before the saved position. A mark does not hold
- * logits, sampler, decoder or the state of a grammar: copy those yourself. */
+ * part, which is a small share of it, or in HGRN2 and SUPRA all of it. It is griffin_mark_size
+ * plain bytes in your memory, for use in this process. griffin_rewind takes a state that has gone
+ * on for at most griffin_options.rewind tokens back to where the mark was made, exactly: whatever
+ * follows has the same bits as if the state had never been further. E_MISMATCH, and nothing
+ * changed: the mark is of another model, of a text that the state did not continue, or of a
+ * position that it has not reached, can no longer reach, or has forgotten. griffin_load forgets all
+ * before the saved position. A mark does not hold logits, sampler, decoder or the state of a
+ * grammar: copy those yourself. */
 GRIFFIN_API size_t griffin_mark_size(const griffin_model *model);
 GRIFFIN_API int    griffin_mark  (const griffin_model *model, const griffin_state *state,
                                   void *mark);
@@ -730,10 +738,10 @@ typedef struct griffin_context_options {
     int          no_slices;                 /* 1: griffin_begin returns E_SPACE. The context is then
                                              * smaller, by about griffin_mark_size for each of
                                              * `states`: it has no room for what may be dropped */
-    int          guesses;                   /* of griffin_guess_run, in one pass: so many may be right
-                                             * in part without another pass over those. Each takes the
-                                             * memory of a mark; 0: none. Not for mixers with large
-                                             * states: only "recurrent" and "attention" */
+    int          guesses;                   /* of griffin_guess_run: so many in a pass need not run
+                                             * again when a later one is wrong. Each takes as much
+                                             * memory as a mark; 0: none. Only where all layers are
+                                             * recurrent or attention: other states are too large */
 } griffin_context_options;
 
 GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
@@ -772,7 +780,8 @@ GRIFFIN_API int griffin_run(griffin_context *context, const griffin_span *spans,
  * logits are written into your memory along the way. griffin_advance runs at most
  * `units` slices. Both return how many units are left; at 0 the states have moved
  * on. To cancel, begin something else. griffin_step, griffin_prefill and griffin_run
- * with the same context drop the job, too. Without a job griffin_advance returns 0. */
+ * with the same context drop the job, too. Without a job griffin_advance returns 0. griffin_begin
+ * returns E_SPACE if the context has too few rows or states, or was made with no_slices. */
 GRIFFIN_API int griffin_begin  (griffin_context *context, const griffin_span *spans, int count);
 GRIFFIN_API int griffin_advance(griffin_context *context, int units);
 
@@ -831,8 +840,8 @@ GRIFFIN_API void griffin_accept(griffin_sampler *sampler, int32_t token);
  * Another token in a pass costs little beside the weights that the pass reads, and its logits are
  * the same bits as in a pass of its own. So guess what will be drawn, run the guesses together, and
  * keep those that were right. What is drawn, the logits and the state are, to the bit, those of one
- * griffin_step after the other, with any sampler, mask or stop text, since every token is drawn from
- * its own logits in turn. After a prefill that wrote its logits to g.logits, the loop is
+ * griffin_step after the other, with any sampler, mask or stop text, since every token is drawn
+ * from its own logits in turn. After a prefill that wrote its logits to g.logits, the loop is
  *
  *     for (;;) {
  *         token = griffin_sample(m, &sampler, griffin_guess_logits(&g));
@@ -857,9 +866,9 @@ typedef struct griffin_guess {              /* of one sequence */
     float    *logits;                       /* [rows][V]; row 0 is where a prefill writes them */
     int       room, rows;                   /* room is at least 2; rows - 1 guesses fit into a pass,
                                              * and one of the rows serves all that are certain */
-    float     row_cost;                     /* time of another token in a pass, as a part of the time
-                                             * of a pass of one token; 0: 0.25. griffin_guess_time
-                                             * measures it */
+    float     row_cost;                     /* time of another token in a pass, as a part of the
+                                             * time of a pass of one token; 0: 0.25.
+                                             * griffin_guess_time measures it */
     uint64_t  passes, guessed, accepted;    /* counted; guesses that were run, and were right */
 
     /* The rest begins with zero bytes and is the library's. */
@@ -885,10 +894,10 @@ GRIFFIN_API float *griffin_guess_logits(griffin_guess *guess);
 GRIFFIN_API int griffin_guess_take(griffin_guess *guess, int32_t token);
 
 /* Adds what may come after the known tokens and earlier guesses, and returns 1; 0 if no more fit.
- * With odds null the token is certain, since the sampler's mask will leave no other: nobody looks at
- * its logits, so they are not computed, and griffin_guess_logits gives zeros. The odds, which you
- * keep, are counted for you. Guesses from different odds do not mix in a pass; certain ones come
- * first. */
+ * With odds null the token is certain, since the sampler's mask will leave no other: the logits
+ * that it is drawn from do not matter, so they are not computed, and griffin_guess_logits gives
+ * zeros. The odds, which you keep, are counted for you. Guesses from different odds do not mix in a
+ * pass; certain ones come first. */
 GRIFFIN_API int griffin_guess_add(griffin_guess *guess, int32_t token, griffin_odds *odds);
 
 /* One pass for all of these sequences that need one. griffin_guess_begin leaves the pass to
@@ -906,9 +915,9 @@ GRIFFIN_API int griffin_guess_time(griffin_guess *guess, double time);
  * step or save finds what it would have found without guesses. */
 GRIFFIN_API int griffin_guess_finish(griffin_context *context, griffin_guess *guess);
 
-/* Guesses that a text goes on as it did before, where its longest end that occurred before was last:
- * 32, 16, 8, 4 or 2 tokens are compared. Where a copy departs from what it copies, it looks for the
- * place nearby where it comes back. It remembers the last `size` tokens. */
+/* Guesses that a text goes on as it did before, where its longest end that occurred before was
+ * last: 32, 16, 8, 4 or 2 tokens are compared. Where a copy departs from what it copies, it looks
+ * for the place nearby where it comes back. It remembers the last `size` tokens. */
 #define GRIFFIN_LOOKUP_LENGTHS 5
 
 typedef struct griffin_lookup {
@@ -916,7 +925,7 @@ typedef struct griffin_lookup {
     int          size;                      /* a power of 2 */
     uint32_t     count;                     /* tokens so far */
     int32_t      found[GRIFFIN_LOOKUP_LENGTHS];     /* where the end of the text was before */
-    uint32_t     copied;                    /* where the text would go on if it were a copy; 0: none */
+    uint32_t     copied;                    /* where the text goes on if it is a copy; 0: none */
     int          astray;                    /* tokens since that was last seen to be so */
     griffin_odds odds[GRIFFIN_LOOKUP_LENGTHS + 2];
 } griffin_lookup;
@@ -935,8 +944,8 @@ typedef struct griffin_draft {
     griffin_state   *state;
     void            *mark;                  /* griffin_mark_size of the smaller model */
     float           *logits;                /* [V] */
-    float            cost;                  /* time of its step, as a part of a step of the model; 0:
-                                             * as the sizes of the files */
+    float            cost;                  /* time of its step, as a part of a step of the model;
+                                             * 0: as the sizes of the files */
     griffin_odds     odds;
     /* The rest begins with zero bytes and is the library's. */
     int32_t tokens[GRIFFIN_DRAFT_TOKENS];   /* behind the mark: those taken, over those fed */
@@ -951,8 +960,8 @@ GRIFFIN_API int griffin_draft_check(const griffin_model *model, const griffin_mo
 GRIFFIN_API int griffin_draft_take(griffin_draft *draft, int32_t token);
 
 /* Adds the next guess, and returns 1; 0 if no more are worth it. `sampler` is a copy of yours, with
- * which it draws, so that it draws what you will, where the models agree. A mask in it should follow
- * the guesses: the last one is guess->tokens[guess->known + guess->guesses - 1]. */
+ * which it draws, so that it draws what you will, where the models agree. A mask in it should
+ * follow the guesses: the last one is guess->tokens[guess->known + guess->guesses - 1]. */
 GRIFFIN_API int griffin_draft_next(griffin_draft *draft, griffin_guess *guess,
                                    griffin_sampler *sampler);
 
@@ -1115,8 +1124,10 @@ GRIFFIN_API int     griffin_load(const griffin_model *model, griffin_state *stat
  *
  *     GRF_MMAP           files can be mapped into memory
  *     GRF_OPENMP         OpenMP 4.0; GRF_YIELD: a waiting thread can give up its processor
- *     GRF_X86            kernels for x86-64; GRF_AVX_VNNI: the compiler knows AVX-VNNI
- *     GRF_NEON           kernels for 64-bit ARM; GRF_NEON_DOT: with dot products of bytes
+ *     GRF_X86            kernels for x86-64; GRF_AVX_VNNI: the compiler knows AVX-VNNI;
+ *                        GRF_AMX: its assembler knows AMX, and the system is Linux
+ *     GRF_NEON           kernels for 64-bit ARM; GRF_NEON_DOT: with dot products of bytes,
+ *                        GRF_NEON_I8MM: with matrix products of bytes
  *     GRF_WASM           kernels for WebAssembly
  *     GRF_BIG_ENDIAN     0 or 1 */
 
@@ -1210,6 +1221,9 @@ typedef char grf_constants_must_be_doubles[sizeof(0.1) == sizeof(double) ? 1 : -
                          !defined(__GNUC__) || __GNUC__ >= 11)
   #define GRF_AVX_VNNI 1
 #endif
+#if defined(GRF_AVX_VNNI) && defined(__linux__) && defined(__LP64__)
+  #define GRF_AMX 1
+#endif
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
   #define GRF_BIG_ENDIAN 1
@@ -1219,8 +1233,8 @@ typedef char grf_constants_must_be_doubles[sizeof(0.1) == sizeof(double) ? 1 : -
 
 /* NEON is part of every 64-bit ARM, but its dot products of bytes are an extension. A compiler that
  * may use it everywhere (Apple's always may) needs no choice at run time: GRF_NEON_DOT is 1. On
- * Linux the choice can be made at run time: it is 2. WebAssembly has no choice at run time, only
- * -msimd128 when it is compiled. */
+ * Linux the choice can be made at run time: it is 2. GRF_NEON_I8MM likewise. WebAssembly has no
+ * choice at run time, only -msimd128 when it is compiled. */
 #if defined(__aarch64__) && defined(__GNUC__) && !GRF_BIG_ENDIAN && !defined(GRIFFIN_SCALAR_ONLY)
   #define GRF_NEON 1
   #include <arm_neon.h>
@@ -1229,6 +1243,11 @@ typedef char grf_constants_must_be_doubles[sizeof(0.1) == sizeof(double) ? 1 : -
   #elif defined(__linux__) && (defined(__clang__) ? __clang_major__ >= 16 : __GNUC__ >= 8)
     #define GRF_NEON_DOT 2
     #include <sys/auxv.h>
+  #endif
+  #if defined(__ARM_FEATURE_MATMUL_INT8) && defined(__ARM_FEATURE_DOTPROD)
+    #define GRF_NEON_I8MM 1
+  #elif GRF_NEON_DOT == 2 && (defined(__clang__) || __GNUC__ >= 10)
+    #define GRF_NEON_I8MM 2
   #endif
 #elif defined(__wasm_simd128__) && !defined(GRIFFIN_SCALAR_ONLY)
   #define GRF_WASM 1
@@ -1707,12 +1726,18 @@ static int64_t grf_pad(int64_t n) { return (n + GRF_TILE - 1) / GRF_TILE * GRF_T
  *     q4_0             for each 32 k: 32 f16 scales, then for j = 0, 4, 8, 12: 32 rows x 4 bytes;
  *                      byte i of a row has k = j + i in its low nibble and k = j + i + 16 in its
  *                      high nibble, stored + 8
+ *     q6_0             for each 32 k: 32 f16 scales, then for h = 0, 8: 32 rows x 4 bytes of upper
+ *                      bits, and then twice, for j = h and j = h + 4, what q4_0 has for j. Weights
+ *                      of 6 bits are stored + 32. Byte i of the upper bits has, from its bit 4 on,
+ *                      those of k = h + i, in bits 6 and 7 k = h + i + 16, in bits 0 and 1
+ *                      k = h + i + 4, and in bits 2 and 3 k = h + i + 20
  *
  * A tile whose matrix has fewer rows is filled up with zeros. Elements are in the machine's byte
  * order; in files they are little-endian. A new tiling is a row of grf_tilings, one function for
  * the embedding, and the kernels. */
 
-typedef enum grf_type { GRF_F32, GRF_F16, GRF_BF16, GRF_Q8_0, GRF_Q4_0, GRF_TILINGS } grf_type;
+typedef enum grf_type { GRF_F32, GRF_F16, GRF_BF16, GRF_Q8_0, GRF_Q4_0, GRF_Q6_0,
+                       GRF_TILINGS } grf_type;
 
 typedef struct grf_tiling {
     const char *name;
@@ -1757,12 +1782,22 @@ static float grf_weight_q4_0(const uint8_t *block, int row, int column) {
            * (float)((column < 16 ? pair & 15 : pair >> 4) - 8);
 }
 
+static float grf_weight_q6_0(const uint8_t *block, int row, int column) {
+    static const uint8_t shift[] = { 4, 0, 6, 2 };          /* of columns 0, 4, 16, 20 and on */
+    const uint8_t *half = block + 2 * GRF_TILE + column % 16 / 8 * (12 * GRF_TILE) + row * 4;
+    int second = column % 8 / 4, upper = half[column % 4] >> shift[column / 16 * 2 + second] & 3;
+    int pair = half[(1 + second) * (4 * GRF_TILE) + column % 4];
+    return grf_float_from_f16(grf_half_at(block, row))
+           * (float)((column < 16 ? pair & 15 : pair >> 4) + upper * 16 - 32);
+}
+
 static const grf_tiling grf_tilings[GRF_TILINGS] = {            /* index: grf_type */
     { "f32",   1,  128,   0, 0, grf_weight_f32 },
     { "f16",   1,   64,   0, 0, grf_weight_f16 },
     { "bf16",  1,   64,   0, 0, grf_weight_bf16 },
     { "q8_0", 32, 1088, 128, 1, grf_weight_q8_0 },
-    { "q4_0", 32,  576,   8, 1, grf_weight_q4_0 }
+    { "q4_0", 32,  576,   8, 1, grf_weight_q4_0 },
+    { "q6_0", 32,  832,  32, 1, grf_weight_q6_0 }
 };
 
 /* Of a tile with so many columns, a multiple of the tiling's. */
@@ -1787,9 +1822,9 @@ static int grf_is_quantised(const grf_linear *w) { return w && grf_tilings[w->ty
  * ceil(cols / GRF_GROUP) groups; the last one may be shorter, by a multiple of 32. The groups of
  * all rows of a pass lie as [group][row]: the groups that meet the same weights are neighbours.
  *
- * Tilings store quantised weights with a number added: 128 in q8_0, 8 in q4_0. A sum of products
- * with stored weights is too large by that number times the sum of q. start8 and start4 cancel
- * it: they are -128 and -8 times the sum of q over each block of 32 columns. */
+ * Tilings store quantised weights with a number added: 128 in q8_0, 8 in q4_0, 32 in q6_0. A sum of
+ * products with stored weights is too large by that number times the sum of q. start8 and start4
+ * cancel it: they are -128 and -8 times the sum of q over each block of 32 columns. */
 typedef struct grf_q8 {
     float   scale;                          /* value = scale * q */
     int32_t start8[GRF_GROUP / 32], start4[GRF_GROUP / 32];
@@ -2583,8 +2618,8 @@ struct griffin_context {
     float       *buffer[GRF_INT8];          /* [rows][width] */
     grf_q8      *int8;                      /* GRF_INT8: [q8_row][rows of the pass] */
     float       *score;                     /* [rows][H][keys] */
-    float       *recurrent;                 /* [max_spans + max_guesses][recurrent_floats]: slots, to
-                                             * be committed; or null */
+    float       *recurrent;                 /* slots, [max_spans + max_guesses][recurrent_floats],
+                                             * to be committed; or null */
     uint8_t     *kv;                        /* [attention layers][keys, values][max_rows][kv_row]
                                              * to be committed */
 };
@@ -3857,8 +3892,8 @@ static int grf_sampler_choose(const griffin_model *model, griffin_sampler *s, fl
  * dropped, and the tokens that were taken are run again together with the next guesses. So nothing
  * that was wrong has ever been in a state, and no pass is made only to repair one.
  *
- * How many guesses are run is decided here, in passes of one token as the unit of time. A token more
- * costs c = row_cost. If each guess is right with probability p, then of n guesses
+ * How many guesses are run is decided here, in passes of one token as the unit of time. A token
+ * more costs c = row_cost. If each guess is right with probability p, then of n guesses
  *
  *     p + p^2 + .. + p^n      are right, and each saves a pass
  *     n c                     is what they cost,
@@ -7429,15 +7464,23 @@ GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state,
 
 /* ---- running ---- */
 
-GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
-                                        const griffin_context_options *options) {
+static size_t grf_context_bytes(const griffin_model *model,
+                                const griffin_context_options *options) {
     griffin_context c;
     grf_arena count = { NULL, 0 };
-    if (!model || !model->n_ops || !grf_context_limits(model, options, &c)) return 0;
+    if (!grf_context_limits(model, options, &c)) return 0;
     grf_arena_take(&count, sizeof c);
     grf_context_lay_out(&c, &count);
     count.used += 64;                       /* to align what the host gives */
     return count.used > (uint64_t)((size_t)-1) ? 0 : (size_t)count.used;
+}
+
+GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
+                                        const griffin_context_options *options) {
+    if (!model || grf_network_check(model)) return 0;
+    size_t size = grf_context_bytes(model, options);
+    if (!size) grf_fail(&model->host, GRIFFIN_E_ARGUMENT, "context: rows or states out of range");
+    return size;
 }
 
 GRIFFIN_API int griffin_context_init(griffin_context **context, const griffin_model *model,
@@ -7445,11 +7488,11 @@ GRIFFIN_API int griffin_context_init(griffin_context **context, const griffin_mo
                                      size_t size) {
     griffin_context limits;
     grf_arena arena = { NULL, 0 };
-    size_t needed = griffin_context_size(model, options);
     if (context) *context = NULL;
     if (!model) return GRIFFIN_E_ARGUMENT;
     int error = grf_network_check(model);
     if (error) return error;
+    size_t needed = grf_context_bytes(model, options);
     if (!context || !memory || needed == 0)
         return grf_fail(&model->host, GRIFFIN_E_ARGUMENT,
                         "context: a pointer is null, or rows or states are out of range");
@@ -7494,7 +7537,8 @@ GRIFFIN_API int griffin_advance(griffin_context *c, int units) {
 }
 
 GRIFFIN_API const char *griffin_unit_name(const griffin_context *c) {
-    return c && c->spans && c->op < c->model->n_ops ? grf_op_types[c->model->ops[c->op].kind].name : NULL;
+    if (!c || !c->spans || c->op == c->model->n_ops) return NULL;
+    return grf_op_types[c->model->ops[c->op].kind].name;
 }
 
 GRIFFIN_API int griffin_run(griffin_context *c, const griffin_span *spans, int count) {
@@ -7697,7 +7741,8 @@ GRIFFIN_API int griffin_draft_next(griffin_draft *d, griffin_guess *g, griffin_s
     int error = grf_draft_check(d) && sampler ? grf_guess_check(g) : GRIFFIN_E_ARGUMENT;
     if (error || g->guesses != d->drafted) return error;    /* others have guessed */
     const griffin_model *m = d->context->model;
-    float cost = d->cost > 0 ? d->cost : (float)m->info.file_bytes / (float)g->model->info.file_bytes;
+    float cost = d->cost;
+    if (cost <= 0) cost = (float)m->info.file_bytes / (float)g->model->info.file_bytes;
     int most = (int)grf_min64(g->rows, grf_min64(m->info.rewind, GRIFFIN_DRAFT_TOKENS) + 1) - 1;
     if (grf_guess_worth(g, &d->odds, most, 1, grf_guess_row_cost(g) + cost) <= d->drafted) {
         if (d->drafted == 0) grf_odds_forget(&d->odds);
@@ -7741,7 +7786,10 @@ GRIFFIN_API int griffin_decode(const griffin_model *model, griffin_decoder *deco
     int error = grf_text_check(model, decoder && text && decoder->count < 4
                                && (token == -1 || grf_token_exists(model, token)),
                                "griffin_decode");
-    return error ? error : grf_decode(model->vocab, decoder, token, text, capacity);
+    if (!error) error = grf_decode(model->vocab, decoder, token, text, capacity);
+    if (error != GRIFFIN_E_SPACE) return error;
+    return grf_fail(&model->host, error, "griffin_decode: %u bytes are too few for token %d",
+                    (uint64_t)capacity, (int)token);
 }
 
 GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t length,
@@ -7896,6 +7944,7 @@ GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *p
 #define gi_add       GV_BASE(gi_add)
 #define gi_exponent  GV_BASE(gi_exponent)
 #define gi_nibble    GV_BASE(gi_nibble)
+#define gi_six       GV_BASE(gi_six)
 #define gi_store8    GV_BASE(gi_store8)
 #define gi_byte      GV(gi_byte)
 #define gi_dot4      GV(gi_dot4)
@@ -7915,7 +7964,12 @@ GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *p
  *     GV_SUM4          1 where four sums at once, GV(sum4), are faster than gv_sum four times
  *     GV_UNROLL_BLOCK  GRF_UNROLL if the loop over a block of quantised weights is to be unrolled
  *     GV_FETCH_BLOCK   1 if GV_INT_ROWS rows prefetch a block after that loop, not in its steps
- *     GV_FMAF          a fused multiply-add of three floats */
+ *     GV_FMAF          a fused multiply-add of three floats
+ *     GV_MATRIX_ROWS   if defined, GV(int_matrix) multiplies from so many rows of activations on
+ *
+ * GV(int_matrix) is for sets that multiply bytes of several rows at once, as matrix units do. It
+ * does what GV(int_rows) does: a part of a tile, of the type `type`, times as many of the `rows`
+ * rows of x as it likes, their sums added to out. It returns their number. */
 
 /* ---- what the kernels of all sets share ------------------------------------------------------ */
 
@@ -7982,6 +8036,16 @@ static grf_ahead grf_look_ahead(const uint8_t *part, int64_t part_bytes, int ste
 /* Attention prefetches keys and values so many rows before it reads them. A row is a few lines of
  * cache, too short for the hardware prefetcher to follow. */
 #define GRF_ROWS_AHEAD 16
+
+/* What the integer sum of a block starts at, to cancel what is added to stored weights: see grf_q8.
+ * zero: the set's GV_BYTE_ZERO. */
+GRF_INLINE int32_t grf_int_start(const int type, const int zero, const grf_q8 *x, int64_t block) {
+    switch (type) {
+    case GRF_Q4_0: return x->start4[block];
+    case GRF_Q6_0: return 4 * x->start4[block];
+    default:       return zero ? x->start8[block] : 0;
+    }
+}
 
 /* For vectors of two or four registers: `value` for each of them, with i as a constant. */
 #define GV_PART(part, value) { enum { i = part }; r.at[i] = value; }
@@ -8052,6 +8116,11 @@ GV_INLINE gi   gi_add(gi a, gi b) { GV_EACH(gi, GV_WRAP(a.at[i], +, b.at[i])); }
 GV_INLINE gi   gi_exponent(gi a) { GV_EACH(gi, GV_WRAP(a.at[i], <<, 23)); }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
     GV_EACH(gi, GV_WRAP(a.at[i], >>, upper ? 4 : 0) & 0x0f0f0f0f);
+}
+GV_INLINE gi   gi_six(gi a, gi upper, int part) {
+    gi low = gi_nibble(a, part & 1);
+    int left = part == 2 ? 4 : part == 3 ? 2 : 0, right = part == 1 ? 2 : 0;
+    GV_EACH(gi, low.at[i] | (GV_WRAP(GV_WRAP(upper.at[i], <<, left), >>, right) & 0x30303030));
 }
 GV_INLINE gi   gi_byte(gi a) { return a; }
 GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
@@ -8145,6 +8214,15 @@ GV_INLINE gi   gi_exponent(gi a) { GV_TWO(gi, _mm256_slli_epi32(a.at[i], 23)); }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
     const __m256i low = _mm256_set1_epi8(15);
     GV_TWO(gi, _mm256_and_si256(upper ? _mm256_srli_epi16(a.at[i], 4) : a.at[i], low));
+}
+GV_INLINE __m256i GV(upper_bits)(__m256i a, int part) {
+    if (part == 1) a = _mm256_srli_epi16(a, 2);
+    if (part >= 2) a = _mm256_slli_epi16(a, part == 2 ? 4 : 2);
+    return _mm256_and_si256(a, _mm256_set1_epi8(0x30));
+}
+GV_INLINE gi   gi_six(gi a, gi upper, int part) {
+    a = gi_nibble(a, part & 1);
+    GV_TWO(gi, _mm256_or_si256(a.at[i], GV(upper_bits)(upper.at[i], part)));
 }
 GV_INLINE gi   gi_byte(gi a) {
     GV_TWO(gi, _mm256_xor_si256(a.at[i], _mm256_set1_epi8(-128)));
@@ -8260,6 +8338,13 @@ GV_INLINE gi   gi_exponent(gi a) { return _mm512_slli_epi32(a, 23); }
 GV_INLINE gi   gi_nibble(gi a, int upper) {
     return _mm512_and_si512(upper ? _mm512_srli_epi16(a, 4) : a, _mm512_set1_epi8(15));
 }
+GV_INLINE gi   gi_six(gi a, gi upper, int part) {
+    if (part & 1)  a = _mm512_srli_epi16(a, 4);
+    if (part == 1) upper = _mm512_srli_epi16(upper, 2);
+    if (part >= 2) upper = _mm512_slli_epi16(upper, part == 2 ? 4 : 2);
+    upper = _mm512_and_si512(upper, _mm512_set1_epi8(0x30));
+    return _mm512_ternarylogic_epi32(upper, a, _mm512_set1_epi8(15), 0xf8);     /* u | (a & 15) */
+}
 GV_INLINE gi   gi_byte(gi a) { return a; }
 GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) { return _mm512_dpbusd_epi32(sum, u, s); }
 GV_INLINE void gi_store8(int8_t *p, gi a) {
@@ -8267,6 +8352,159 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
 }
 
 #include GRIFFIN_FILE
+
+/* ---- AMX: AVX-512 with a matrix unit ---------------------------------------------------------
+ * A register is 16 rows of 64 bytes. tdpbsud adds to sums C [16 rows of activations][16 output
+ * rows] the products of signed bytes A [rows][32 columns] and unsigned bytes B [8][16 output rows]
+ * [4 columns]: two of them multiply a block of a tile, whose lines are operands as they lie. All
+ * else is that of AVX-512. The instructions are assembler, for gcc 12 believes that
+ * _tile_loadconfig reads 8 bytes, and that _tile_loadd reads none. */
+
+#ifdef GRF_AMX
+#define GRF_ISA          amx
+#define GRF_ISA_BASE     avx512
+#define GV_TARGET        \
+    GRF_TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
+#define GV_INLINE        GRF_INLINE GV_TARGET
+
+#ifndef GRF_AMX_LOAD                        /* a test puts plain C in their place */
+  typedef struct { uint8_t at[64]; } grf_amx_config;
+  #define GRF_AMX_BEGIN(config)    __asm__ volatile("ldtilecfg %0" : : "m"(*(config)) : "memory")
+  #define GRF_AMX_END()            __asm__ volatile("tilerelease" : : : "memory")
+  #define GRF_AMX_ZERO(c)          __asm__ volatile("tilezero %%tmm" #c : : : "memory")
+  #define GRF_AMX_DOT(c, a, b) \
+      __asm__ volatile("tdpbsud %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : : "memory")
+  #define GRF_AMX_LOAD(a, from, stride) \
+      __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #a \
+                       : : "r"(from), "r"((int64_t)(stride)) : "memory")
+  #define GRF_AMX_STORE(c, to, stride) \
+      __asm__ volatile("tilestored %%tmm" #c ", (%0,%1,1)" \
+                       : : "r"(to), "r"((int64_t)(stride)) : "memory")
+#endif
+
+/* Rows of activations, blocks of a group, and the fewest rows that are worth it. */
+enum { GRF_AMX_ROWS = 16, GRF_AMX_BLOCKS = GRF_GROUP / 32, GRF_AMX_LEAST = 8 };
+
+typedef struct grf_amx_sums { int32_t at[GRF_AMX_BLOCKS][GRF_AMX_ROWS][GRF_TILE]; } grf_amx_sums;
+
+/* Registers 0 to 3 are C, 4 and 5 A, 6 and 7 B. */
+static void grf_amx_begin(int rows) {
+    grf_amx_config config;
+    memset(&config, 0, sizeof config);
+    config.at[0] = 1;                       /* the only palette */
+    for (int i = 0; i < 8; i++) {
+        config.at[16 + 2 * i] = i == 4 || i == 5 ? 32 : 64;         /* bytes of a row */
+        config.at[48 + i] = (uint8_t)(i < 6 ? rows : 8);
+    }
+    GRF_AMX_BEGIN(&config);
+}
+
+/* The codes of a block of q4_0 or q6_0 as 8 lines of 32 rows x 4 bytes: see GV(int_turn). */
+GV_INLINE void grf_amx_unpack(const int type, uint8_t *to, const uint8_t *w) {
+    const int parts = type == GRF_Q4_0 ? 2 : 4, turns = 8 / parts;
+    for (int j = 0; j < turns; j++, w += parts == 2 ? 128 : 384) {
+        const uint8_t *at = w + (parts == 2 ? 64 : 192);
+        uint8_t *line = to + 64 * parts * j;
+        for (int i = 0; i < 128; i += 64) {
+            _mm512_storeu_si512(line + i, grf_int_weights_avx512(type, at + i, 0));
+            _mm512_storeu_si512(line + 512 + i, grf_int_weights_avx512(type, at + i, 1));
+            if (parts == 2) continue;
+            _mm512_storeu_si512(line + 128 + i, grf_int_weights_avx512(type, at + 128 + i, 2));
+            _mm512_storeu_si512(line + 640 + i, grf_int_weights_avx512(type, at + 128 + i, 3));
+        }
+    }
+}
+
+/* sums[block] of the rows: codes [8][32 rows][4 bytes] every `step` bytes, times block of x. Turns
+ * use different registers, so that one can begin before the other has been stored. */
+#define GRF_AMX_BLOCK(c, d, a, b) \
+    GRF_AMX_ZERO(c); \
+    GRF_AMX_ZERO(d); \
+    GRF_AMX_LOAD(a, x->q + 32 * (b), sizeof *x); \
+    GRF_AMX_LOAD(6, codes + (b) * step, 128); \
+    GRF_AMX_DOT(c, a, 6); \
+    GRF_AMX_LOAD(7, codes + (b) * step + 64, 128); \
+    GRF_AMX_DOT(d, a, 7); \
+    GRF_AMX_STORE(c, sums->at[b][0], 4 * GRF_TILE); \
+    GRF_AMX_STORE(d, sums->at[b][0] + 16, 4 * GRF_TILE)
+
+static void grf_amx_multiply(grf_amx_sums *sums, const uint8_t *codes, int64_t step,
+                             const grf_q8 *x, int blocks) {
+    int b = 0;
+    for (; b + 2 <= blocks; b += 2) {
+        GRF_AMX_BLOCK(0, 1, 4, b);
+        GRF_AMX_BLOCK(2, 3, 5, b + 1);
+    }
+    if (b < blocks) { GRF_AMX_BLOCK(0, 1, 4, b); }
+}
+
+/* The float work of a group, in the order of GV(int_group). */
+GV_INLINE void grf_amx_finish(const int type, float *out, const grf_amx_sums *sums,
+                              const uint8_t *w, const grf_q8 *x, int blocks, int rows) {
+    gv d[2 * GRF_AMX_BLOCKS];
+    GRF_UNROLL for (int b = 0; b < GRF_AMX_BLOCKS; b++) {
+        const uint8_t *scales = w + (b < blocks ? b : 0) * grf_tilings[type].bytes;
+        d[2 * b]     = gv_f16(scales);
+        d[2 * b + 1] = gv_f16(scales + 32);
+    }
+    for (int m = 0; m < rows; m++, x++, out += GRF_TILE) {
+        gv low = gv_set(0), high = gv_set(0), dx = gv_set(x->scale);
+        GRF_UNROLL for (int b = 0; b < GRF_AMX_BLOCKS; b++) {
+            gi start = gi_set(grf_int_start(type, 128, x, b));
+            const int32_t *sum = sums->at[b][m];
+            if (b >= blocks) continue;
+            low  = gv_fma(d[2 * b],     gv_from_int(gi_add(gi_load(sum), start)), low);
+            high = gv_fma(d[2 * b + 1], gv_from_int(gi_add(gi_load(sum + 16), start)), high);
+        }
+        gv_store(out,      gv_fma(dx, low,  gv_load(out)));
+        gv_store(out + 16, gv_fma(dx, high, gv_load(out + 16)));
+    }
+}
+
+/* One group of columns of a tile times all rows. */
+GV_INLINE void grf_amx_group(const int type, float *out, const uint8_t *w, const grf_q8 *x,
+                             int blocks, int rows) {
+    const int bytes = grf_tilings[type].bytes;
+    uint8_t unpacked[GRF_AMX_BLOCKS * 1024];
+    grf_amx_sums sums;
+    int64_t step = type == GRF_Q8_0 ? bytes : 1024;
+    if (type != GRF_Q8_0)
+        for (int b = 0; b < blocks; b++) grf_amx_unpack(type, unpacked + 1024 * b, w + b * bytes);
+    grf_fetch_bytes_avx512(w + blocks * bytes, blocks * bytes);
+    for (int m, before = 0; rows > 0; rows -= m, x += m, out += m * GRF_TILE, before = m) {
+        m = rows < GRF_AMX_ROWS ? rows : GRF_AMX_ROWS;
+        if (m != before) grf_amx_begin(m);
+        grf_amx_multiply(&sums, type == GRF_Q8_0 ? w + 64 : unpacked, step, x, blocks);
+        grf_amx_finish(type, out, &sums, w, x, blocks, m);
+    }
+}
+
+/* Rows in sixteens; a rest of less than 8 rows goes to AVX-512. */
+static GV_TARGET void grf_int_tile_amx(float *out, const grf_linear *l, const uint8_t *w,
+                                       const grf_q8 *x, int64_t stride, int rows) {
+    int rest = rows % GRF_AMX_ROWS, all = rest < GRF_AMX_LEAST ? rows - rest : rows;
+    int64_t at = 0;
+    if (all < rows)
+        grf_int_tile_avx512(out + all * GRF_TILE, l, w, x + all, stride, rows - all);
+    if (all == 0) return;
+    memset(out, 0, (size_t)all * GRF_TILE * 4);
+    for (; at < l->cols; at += GRF_GROUP, x += stride) {
+        int n = (int)(grf_min64(GRF_GROUP, l->cols - at) / 32);
+        switch (l->type) {
+        case GRF_Q8_0: grf_amx_group(GRF_Q8_0, out, w, x, n, all); break;
+        case GRF_Q4_0: grf_amx_group(GRF_Q4_0, out, w, x, n, all); break;
+        default:       grf_amx_group(GRF_Q6_0, out, w, x, n, all); break;
+        }
+        w += n * grf_tilings[l->type].bytes;
+    }
+    GRF_AMX_END();
+}
+
+#undef GRF_ISA
+#undef GRF_ISA_BASE
+#undef GV_TARGET
+#undef GV_INLINE
+#endif
 
 #ifdef GRF_WINDOWS_GCC
   #pragma GCC pop_options
@@ -8355,6 +8593,16 @@ GV_INLINE gi   gi_nibble(gi a, int upper) {
     if (upper) { GV_FOUR(gi, GV(upper_nibbles)(a.at[i])); }
     GV_FOUR(gi, vandq_s32(a.at[i], vdupq_n_s32(0x0f0f0f0f)));
 }
+GV_INLINE int32x4_t GV(upper_bits)(int32x4_t a, int part) {
+    if (part == 1) a = vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(a), 2));
+    if (part == 2) a = vreinterpretq_s32_u8(vshlq_n_u8(vreinterpretq_u8_s32(a), 4));
+    if (part == 3) a = vreinterpretq_s32_u8(vshlq_n_u8(vreinterpretq_u8_s32(a), 2));
+    return vandq_s32(a, vdupq_n_s32(0x30303030));
+}
+GV_INLINE gi   gi_six(gi a, gi upper, int part) {
+    a = gi_nibble(a, part & 1);
+    GV_FOUR(gi, vorrq_s32(a.at[i], GV(upper_bits)(upper.at[i], part)));
+}
 /* the dot products here are of signed bytes, and turning the top bit takes 128 off */
 GV_INLINE gi   gi_byte(gi a) {
     GV_FOUR(gi, veorq_s32(a.at[i], vreinterpretq_s32_u8(vdupq_n_u8(128))));
@@ -8414,6 +8662,139 @@ GV_INLINE gi   gi_byte(gi a) { return GV_BASE(gi_byte)(a); }
 GV_INLINE gi   gi_dot4(gi sum, gi w, gi x) {
     GV_FOUR(gi, vdotq_s32(sum.at[i], vreinterpretq_s8_s32(w.at[i]),
                           vreinterpretq_s8_s32(x.at[i])));
+}
+
+#include GRIFFIN_FILE
+#endif
+
+/* ---- NEON with matrix products of bytes ------------------------------------------------------
+ * usmmla adds to four sums, of two rows of weights and two rows of activations, the products of 8
+ * columns. Weights are unsigned. Single rows of activations are multiplied by dot products. */
+
+#ifdef GRF_NEON_I8MM
+#define GRF_ISA          neon_i8mm
+#define GRF_ISA_BASE     neon
+#define GRF_BYTES_ONLY
+#if GRF_NEON_I8MM == 1
+  #define GV_TARGET
+#elif defined(__clang__)
+  #define GV_TARGET __attribute__((target("dotprod,i8mm")))
+#else
+  #define GV_TARGET __attribute__((target("arch=armv8.2-a+dotprod+i8mm")))
+#endif
+#define GV_INLINE        GRF_INLINE GV_TARGET
+#define GV_INT_ROWS      1
+#define GV_BYTE_ZERO     128
+#define GV_PAIRS         0
+#define GV_UNROLL_BLOCK
+#define GV_FETCH_BLOCK   0
+#define GV_MATRIX_ROWS   2
+
+GV_INLINE gi   gi_byte(gi a) { return a; }
+GV_INLINE gi   gi_dot4(gi sum, gi u, gi s) {
+    GV_FOUR(gi, vusdotq_s32(sum.at[i], vreinterpretq_u8_s32(u.at[i]),
+                            vreinterpretq_s8_s32(s.at[i])));
+}
+
+/* Sums of 16 output rows and two rows of activations: at[i] has output row 2i with each of them,
+ * then 2i + 1 with each. */
+typedef struct { int32x4_t   at[8]; } GV(sums);
+typedef struct { float32x4_t at[8]; } GV(totals);
+
+GV_INLINE gi GV(weights)(const int type, const uint8_t *at, const int part) {
+    return type == GRF_Q8_0 ? gi_load(at) : GV_BASE(int_weights)(type, at, part);
+}
+
+/* Weights of 16 output rows and 8 columns, the second four of which follow 128 bytes later. */
+GV_INLINE void GV(add_columns)(const int pairs, const int type, GV(sums) *sum, const uint8_t *w,
+                               const int part, const int second, const grf_q8 *const *x, int k) {
+    gi a = GV(weights)(type, w, part), b = GV(weights)(type, w + 128, second);
+    int8x16_t two[2];
+    GRF_UNROLL for (int p = 0; p < pairs; p++)
+        two[p] = vcombine_s8(vld1_s8(x[2 * p]->q + k), vld1_s8(x[2 * p + 1]->q + k));
+    GRF_UNROLL for (int i = 0; i < 4; i++) {
+        uint8x16_t low  = vreinterpretq_u8_s32(vzip1q_s32(a.at[i], b.at[i]));
+        uint8x16_t high = vreinterpretq_u8_s32(vzip2q_s32(a.at[i], b.at[i]));
+        GRF_UNROLL for (int p = 0; p < pairs; p++) {
+            sum[p].at[2 * i]     = vusmmlaq_s32(sum[p].at[2 * i], low, two[p]);
+            sum[p].at[2 * i + 1] = vusmmlaq_s32(sum[p].at[2 * i + 1], high, two[p]);
+        }
+    }
+}
+
+/* A block of 32 columns, as a sum of 4 times 8: see GV(int_turn). */
+GV_INLINE void GV(add_block)(const int pairs, const int type, GV(sums) *sum, const uint8_t *w,
+                             const grf_q8 *const *x, int b) {
+    GRF_UNROLL for (int p = 0; p < pairs; p++) {
+        int32_t start[4];
+        for (int i = 0; i < 4; i++)
+            start[i] = grf_int_start(type, GV_BYTE_ZERO, x[2 * p + i % 2], b);
+        GRF_UNROLL for (int i = 0; i < 8; i++) sum[p].at[i] = vld1q_s32(start);
+    }
+    GRF_UNROLL for (int s = 0; s < 4; s++) {
+        const int h = s / 2, part = type == GRF_Q8_0 ? 0 : s % 2;
+        const int line = type == GRF_Q8_0 ? 2 * s : type == GRF_Q4_0 ? 2 * h : 3 * h + 1;
+        GV(add_columns)(pairs, type, sum, w + 64 + 128 * line, part,
+                        type == GRF_Q6_0 ? part + 2 : part, x,
+                        32 * b + (type == GRF_Q8_0 ? 8 * s : 8 * h + 16 * part));
+    }
+}
+
+/* out += dx total, for 16 output rows and one or both rows of a pair. */
+GV_INLINE void GV(add_totals)(float *out, const GV(totals) *total, const grf_q8 *const *x,
+                              int rows) {
+    gv even, odd;
+    GRF_UNROLL for (int i = 0; i < 4; i++) {
+        even.at[i] = vuzp1q_f32(total->at[2 * i], total->at[2 * i + 1]);
+        odd.at[i]  = vuzp2q_f32(total->at[2 * i], total->at[2 * i + 1]);
+    }
+    gv_store(out, gv_fma(gv_set(x[0]->scale), even, gv_load(out)));
+    if (rows < 2) return;
+    gv_store(out + GRF_TILE, gv_fma(gv_set(x[1]->scale), odd, gv_load(out + GRF_TILE)));
+}
+
+/* Half a tile times one group of columns. */
+GV_INLINE void GV(half_group)(const int pairs, const int type, float *out, const uint8_t *w,
+                              const uint8_t *scales, const grf_q8 *const *x, int blocks,
+                              int rows) {
+    GV(totals) total[2];
+    GRF_UNROLL for (int p = 0; p < pairs; p++)
+        GRF_UNROLL for (int i = 0; i < 8; i++) total[p].at[i] = vdupq_n_f32(0);
+    for (int b = 0; b < blocks; b++, w += grf_tilings[type].bytes,
+                                scales += grf_tilings[type].bytes) {
+        GV(sums) sum[2];
+        gv d = gv_f16(scales);
+        GV(add_block)(pairs, type, sum, w, x, b);
+        GRF_UNROLL for (int i = 0; i < 8; i++) {
+            float32x4_t two = i % 2 ? vzip2q_f32(d.at[i / 2], d.at[i / 2])
+                                    : vzip1q_f32(d.at[i / 2], d.at[i / 2]);
+            GRF_UNROLL for (int p = 0; p < pairs; p++)
+                total[p].at[i] = vfmaq_f32(total[p].at[i], two, vcvtq_f32_s32(sum[p].at[i]));
+        }
+    }
+    GRF_UNROLL for (int p = 0; p < pairs; p++)
+        GV(add_totals)(out + 2 * p * GRF_TILE, &total[p], x + 2 * p, rows - 2 * p);
+}
+
+/* One to four rows; of an odd number the last one is multiplied twice. */
+GV_INLINE int GV(int_matrix)(const int type, float *out, const uint8_t *w, const grf_q8 *x,
+                             int64_t stride, int64_t blocks, int rows, grf_ahead ahead) {
+    const int most = GRF_GROUP / 32, bytes = grf_tilings[type].bytes;
+    rows = rows < 4 ? rows : 4;
+    for (; blocks > 0; blocks -= most, x += stride, w += most * bytes) {
+        const int n = blocks < most ? (int)blocks : most;
+        const grf_q8 *row[4];
+        for (int m = 0; m < 4; m++) row[m] = x + (m < rows ? m : rows - 1);
+        GV_BASE(fetch_bytes)(ahead.at, 8 * n * ahead.step);
+        ahead.at += 8 * n * ahead.step;
+        for (int half = 0; half < 2; half++) {
+            float *to = out + 16 * half;
+            const uint8_t *at = w + 64 * half, *scales = w + 32 * half;
+            if (rows <= 2) GV(half_group)(1, type, to, at, scales, row, n, rows);
+            else           GV(half_group)(2, type, to, at, scales, row, n, rows);
+        }
+    }
+    return rows;
 }
 
 #include GRIFFIN_FILE
@@ -8522,6 +8903,15 @@ GV_INLINE gi   gi_nibble(gi a, int upper) {
     if (upper) { GV_FOUR(gi, wasm_u8x16_shr(a.at[i], 4)); }
     GV_FOUR(gi, wasm_v128_and(a.at[i], wasm_i32x4_splat(0x0f0f0f0f)));
 }
+GV_INLINE v128_t GV(upper_bits)(v128_t a, int part) {
+    if (part == 1) a = wasm_u8x16_shr(a, 2);
+    if (part >= 2) a = wasm_i8x16_shl(a, part == 2 ? 4 : 2);
+    return wasm_v128_and(a, wasm_i32x4_splat(0x30303030));
+}
+GV_INLINE gi   gi_six(gi a, gi upper, int part) {
+    a = gi_nibble(a, part & 1);
+    GV_FOUR(gi, wasm_v128_or(a.at[i], GV(upper_bits)(upper.at[i], part)));
+}
 GV_INLINE gi   gi_byte(gi a) { return a; }
 /* bytes 0 and 2 of each four, then 1 and 3, as 16-bit pairs */
 GV_INLINE v128_t GV(dot4_quarter)(v128_t sum, v128_t u, v128_t s) {
@@ -8568,6 +8958,7 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
 #undef gi_add
 #undef gi_exponent
 #undef gi_nibble
+#undef gi_six
 #undef gi_store8
 #undef gi_byte
 #undef gi_dot4
@@ -8592,6 +8983,12 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
 
 /* The sets that are compiled, the best first. */
 static const struct grf_set { griffin_cpu cpu; grf_kernels kernels; } grf_sets[] = {
+#ifdef GRF_AMX
+    { GRIFFIN_CPU_AMX,      GRF_KERNELS("amx",      avx512, amx) },
+#endif
+#ifdef GRF_NEON_I8MM
+    { GRIFFIN_CPU_NEON_I8MM, GRF_KERNELS("neon-i8mm", neon, neon_i8mm) },
+#endif
 #ifdef GRF_X86
     { GRIFFIN_CPU_AVX512,   GRF_KERNELS("avx512",   avx512, avx512) },
 #endif
@@ -8624,15 +9021,35 @@ static void grf_cpuid(uint32_t out[4], int leaf, int part) {    /* eax, ebx, ecx
 #endif
 }
 
-/* Registers that the operating system saves: bits 1 and 2 SSE and AVX, 5 to 7 AVX-512. */
+/* Registers that the operating system saves: bits 1 and 2 SSE and AVX, 5 to 7 AVX-512, 17 and 18
+ * AMX. */
 static GRF_TARGET("xsave") uint64_t grf_saved_registers(void) {
     return (uint64_t)_xgetbv(0);
 }
 
+/* Linux gives a process the registers of AMX only if it asks for them, since they enlarge the frame
+ * of every signal. That is for the host to decide: with `ask` 0, this only looks whether somebody
+ * has asked. arch_prctl is system call 158; 0x1022 gets the permissions, 0x1023 asks for one. */
+static int grf_may_use_amx(int ask) {
+#ifdef GRF_AMX
+    uint64_t allowed = 0;
+    long status;
+    if (ask)
+        __asm__ volatile("syscall" : "=a"(status)
+                         : "a"(158L), "D"(0x1023L), "S"(18L) : "rcx", "r11", "memory");
+    __asm__ volatile("syscall" : "=a"(status)
+                     : "a"(158L), "D"(0x1022L), "S"(&allowed) : "rcx", "r11", "memory");
+    return status == 0 && (allowed >> 18 & 1);
+#else
+    (void)ask;
+    return 0;
+#endif
+}
+
 /* The sets that both processor and system know, a bit for each griffin_cpu. Leaf 1, ecx: 12 fma,
- * 27 osxsave, 29 f16c. Leaf 7, ebx: 5 avx2, 16 f, 17 dq, 30 bw, 31 vl; ecx: 11 vnni; its part 1,
- * eax: 4 avx-vnni. */
-static unsigned grf_x86_sets(void) {
+ * 27 osxsave, 29 f16c. Leaf 7, ebx: 5 avx2, 16 f, 17 dq, 30 bw, 31 vl; ecx: 11 vnni; edx: 24 tiles
+ * of AMX, 25 with bytes; its part 1, eax: 4 avx-vnni. */
+static unsigned grf_x86_sets(int ask) {
     const uint32_t avx2 = 1u << 12 | 1u << 27 | 1u << 29,
                    avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
     uint32_t top[4], one[4], seven[4], more[4] = { 0, 0, 0, 0 };
@@ -8648,26 +9065,36 @@ static unsigned grf_x86_sets(void) {
     if (more[0] >> 4 & 1) sets |= 1u << GRIFFIN_CPU_AVX_VNNI;
     if ((saved & 0xe6) == 0xe6 && (seven[1] & avx512) == avx512 && seven[2] >> 11 & 1)
         sets |= 1u << GRIFFIN_CPU_AVX512;
+    if (sets >> GRIFFIN_CPU_AVX512 & 1 && (saved & 0x60000) == 0x60000 && (seven[3] >> 24 & 3) == 3
+        && grf_may_use_amx(ask))
+        sets |= 1u << GRIFFIN_CPU_AMX;
     return sets;
 }
 #endif
 
-/* The sets that can run here, a bit for each griffin_cpu. Compilers choose NEON and SIMD128. */
-static unsigned grf_sets_here(void) {
+/* The sets that can run here, a bit for each griffin_cpu. Compilers choose NEON and SIMD128. `cpu`
+ * is what the host names. */
+static unsigned grf_sets_here(griffin_cpu cpu) {
     unsigned sets = 1u << GRIFFIN_CPU_SCALAR | 1u << GRIFFIN_CPU_NEON | 1u << GRIFFIN_CPU_WASM;
 #ifdef GRF_X86
-    sets |= grf_x86_sets();
+    sets |= grf_x86_sets(cpu == GRIFFIN_CPU_AMX);
 #endif
+    (void)cpu;
 #if GRF_NEON_DOT == 1
     sets |= 1u << GRIFFIN_CPU_NEON_DOT;
 #elif GRF_NEON_DOT == 2
     if (getauxval(AT_HWCAP) >> 20 & 1) sets |= 1u << GRIFFIN_CPU_NEON_DOT;  /* HWCAP_ASIMDDP */
 #endif
+#if GRF_NEON_I8MM == 1
+    sets |= 1u << GRIFFIN_CPU_NEON_I8MM;
+#elif GRF_NEON_I8MM == 2
+    if (getauxval(AT_HWCAP2) >> 13 & 1) sets |= 1u << GRIFFIN_CPU_NEON_I8MM;    /* HWCAP2_I8MM */
+#endif
     return sets;
 }
 
 static const grf_kernels *grf_kernels_find(griffin_cpu cpu) {
-    const unsigned here = grf_sets_here();
+    const unsigned here = grf_sets_here(cpu);
     for (int i = 0; i < GRF_COUNT(grf_sets); i++) {
         const struct grf_set *set = &grf_sets[i];
         if ((cpu == GRIFFIN_CPU_BEST || cpu == set->cpu) && here >> set->cpu & 1)
@@ -9272,6 +9699,7 @@ GV_KERNEL void GV(attend)(grf_attention *a) {
  * Each of the 16 lanes of a vector is an output row; low and high are the two halves of a tile. A
  * step multiplies 4 columns: gi_dot4 adds 4 products in each lane. A block has 8 steps. In q8_0
  * each step has 4 bytes a row. In q4_0 the low and the high nibbles of 4 bytes a row are two steps.
+ * In q6_0 four steps share 4 bytes of upper bits a row, with the nibbles of the 8 that follow.
  * Weights have an offset; the integer sum starts at what cancels it (grf_q8). */
 
 #define GV_IN_PAIRS (GV_PAIRS && type == GRF_Q4_0)      /* see GV_PAIRS: sums of a block in int16 */
@@ -9281,7 +9709,7 @@ GV_INLINE gi GV(sum_pairs)(gi pairs) { return pairs; }
 #endif
 
 GV_INLINE gi GV(int_start)(const int type, const grf_q8 *x, int block) {
-    return gi_set(type == GRF_Q4_0 ? x->start4[block] : GV_BYTE_ZERO ? x->start8[block] : 0);
+    return gi_set(grf_int_start(type, GV_BYTE_ZERO, x, block));
 }
 
 /* sum[m] += w q[m] for 4 columns and 16 output rows */
@@ -9294,21 +9722,43 @@ GV_INLINE void GV(int_add)(const int rows, const int type, gi *sum, gi w, const 
     }
 }
 
-GV_INLINE gi GV(int_weights)(const int type, const uint8_t *at, int upper) {
-    return type == GRF_Q8_0 ? gi_byte(gi_load(at)) : gi_nibble(gi_load(at), upper);
+/* Part 0 or 1 of the bytes at `at` in q4_0: the low or the high nibbles. In q6_0 the bytes of parts
+ * 0 and 1, and then of 2 and 3, follow the upper bits of all four. */
+GV_INLINE gi GV(int_weights)(const int type, const uint8_t *at, const int part) {
+    switch (type) {
+    case GRF_Q4_0: return gi_nibble(gi_load(at), part);
+    case GRF_Q6_0: return gi_six(gi_load(at), gi_load(at - (part < 2 ? 128 : 256)), part);
+    default:       return gi_byte(gi_load(at));
+    }
 }
 
-/* A step for both halves of the tile: the weights of 4 columns at `at`, or their upper nibbles. The
- * loads stay in the order of memory: if the compiler moves them, cache lines are not read one after
- * the other, and the bandwidth falls by a fifth (measured, gcc 12). */
+/* A step for both halves of the tile: a part of the weights of 4 columns at `at`. The loads stay in
+ * the order of memory: if the compiler moves them, cache lines are not read one after the other,
+ * and the bandwidth falls by a fifth (measured, gcc 12). */
 GV_INLINE void GV(int_step)(const int rows, const int type, gi *low, gi *high, const uint8_t *at,
-                            const int upper, const int8_t *q, const int fetch,
+                            const int part, const int8_t *q, const int fetch,
                             const uint8_t *ahead) {
-    gi w = GV(int_weights)(type, at, upper);
+    gi w = GV(int_weights)(type, at, part);
     GRF_IN_ORDER;
-    if (fetch) GRF_FETCH_LINES(ahead, type == GRF_Q8_0);
+    if (fetch) GRF_FETCH_LINES(ahead, type != GRF_Q4_0);
     GV(int_add)(rows, type, low, w, q);
-    GV(int_add)(rows, type, high, GV(int_weights)(type, at + 64, upper), q);
+    GV(int_add)(rows, type, high, GV(int_weights)(type, at + 64, part), q);
+}
+
+/* Lines of 32 rows x 4 bytes that are used together: turn j of those of a block. They are 1 step,
+ * 2 steps of q4_0 or 4 of q6_0. */
+GV_INLINE void GV(int_turn)(const int rows, const int type, gi *low, gi *high, const uint8_t *w,
+                            const int j, const int8_t *q, const int fetch, grf_ahead ahead) {
+    const int parts = type == GRF_Q8_0 ? 1 : type == GRF_Q4_0 ? 2 : 4, step = ahead.step;
+    const uint8_t *at = w + 64 + (parts < 4 ? 128 * j : 384 * j + 128);
+    const uint8_t *line = ahead.at + parts * j * step;
+    q += parts < 4 ? 4 * j : 8 * j;
+    GV(int_step)(rows, type, low, high, at, 0, q, fetch, line);
+    if (parts == 1) return;
+    GV(int_step)(rows, type, low, high, at, 1, q + 16, fetch, line + step);
+    if (parts == 2) return;
+    GV(int_step)(rows, type, low, high, at + 128, 2, q + 4, fetch, line + 2 * step);
+    GV(int_step)(rows, type, low, high, at + 128, 3, q + 20, fetch, line + 3 * step);
 }
 
 GV_INLINE void GV(fetch_bytes)(const uint8_t *at, int bytes) {
@@ -9320,24 +9770,16 @@ GV_INLINE void GV(fetch_bytes)(const uint8_t *at, int bytes) {
 GV_INLINE const uint8_t *GV(int_group)(const int rows, const int type, float *out,
                                        const uint8_t *w, const grf_q8 *x, int blocks,
                                        grf_ahead ahead) {
-    const int steps = type == GRF_Q8_0 ? 8 : 4, fetch = !(GV_FETCH_BLOCK && rows == GV_INT_ROWS);
+    const int turns = type == GRF_Q8_0 ? 8 : type == GRF_Q4_0 ? 4 : 2;
+    const int fetch = !(GV_FETCH_BLOCK && rows == GV_INT_ROWS);
     gv low[GV_INT_ROWS], high[GV_INT_ROWS];
     GRF_UNROLL for (int m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
     for (int b = 0; b < blocks; b++) {
         gi ilow[GV_INT_ROWS], ihigh[GV_INT_ROWS];
         GRF_UNROLL for (int m = 0; m < rows; m++)
             ilow[m] = ihigh[m] = GV_IN_PAIRS ? gi_set(0) : GV(int_start)(type, x + m, b);
-        GV_UNROLL_BLOCK for (int j = 0; j < steps; j++) {
-            const uint8_t *at = w + 64 + 128 * j;
-            const int8_t *q = x->q + 32 * b + 4 * j;
-            if (type == GRF_Q8_0) {
-                GV(int_step)(rows, type, ilow, ihigh, at, 0, q, fetch, ahead.at + j * ahead.step);
-            } else {
-                const uint8_t *line = ahead.at + 2 * j * ahead.step;
-                GV(int_step)(rows, type, ilow, ihigh, at, 0, q, fetch, line);
-                GV(int_step)(rows, type, ilow, ihigh, at, 1, q + 16, fetch, line + ahead.step);
-            }
-        }
+        GV_UNROLL_BLOCK for (int j = 0; j < turns; j++)
+            GV(int_turn)(rows, type, ilow, ihigh, w, j, x->q + 32 * b, fetch, ahead);
         if (!fetch) GV(fetch_bytes)(ahead.at, 8 * ahead.step);
         gv dl = gv_f16(w), dh = gv_f16(w + 32);
         w += grf_tilings[type].bytes;
@@ -9374,6 +9816,13 @@ GV_INLINE void GV(int_part)(const int type, float *out, const uint8_t *w, const 
     const int bytes = grf_tilings[type].bytes, most = GV_INT_ROWS;
     grf_ahead ahead = grf_look_ahead(w, blocks * bytes, bytes / 8, (rows + most - 1) / most);
     for (int m; rows > 0; rows -= m, x += m, out += m * GRF_TILE) {
+#ifdef GV_MATRIX_ROWS
+        if (rows >= GV_MATRIX_ROWS) {
+            m = GV(int_matrix)(type, out, w, x, stride, blocks, rows, ahead);
+            ahead.at += blocks * 8 * ahead.step;
+            continue;
+        }
+#endif
         m = grf_next_rows(rows, most);
         GRF_CALL_ROWS(m, GV_INT_ROWS, GV(int_rows), type, out, w, x, stride, blocks, ahead)
         ahead.at += blocks * 8 * ahead.step;
@@ -9387,8 +9836,11 @@ GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, c
     memset(out, 0, (size_t)rows * GRF_TILE * 4);
     for (; blocks > 0; blocks -= step, x += stride) {
         int64_t n = grf_min64(step, blocks);
-        if (l->type == GRF_Q8_0) GV(int_part)(GRF_Q8_0, out, w, x, stride, n, rows);
-        else                     GV(int_part)(GRF_Q4_0, out, w, x, stride, n, rows);
+        switch (l->type) {
+        case GRF_Q8_0: GV(int_part)(GRF_Q8_0, out, w, x, stride, n, rows); break;
+        case GRF_Q4_0: GV(int_part)(GRF_Q4_0, out, w, x, stride, n, rows); break;
+        default:       GV(int_part)(GRF_Q6_0, out, w, x, stride, n, rows); break;
+        }
         w += n * grf_tilings[l->type].bytes;
     }
 }
@@ -9411,6 +9863,7 @@ GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, c
 #undef GV_UNROLL_BLOCK
 #undef GV_FETCH_BLOCK
 #undef GV_FMAF
+#undef GV_MATRIX_ROWS
 #undef GRF_OUTER_ROWS
 
 #endif /* GRF_ISA */

@@ -14,11 +14,12 @@
 #     lint             cppcheck
 #     spills           sums of the kernels stay in registers
 #     fuzz             each fuzzer for $(SECONDS) seconds
+#     prove            the readers of files, by a bounded model checker
 #     sizes            not a check: bytes of the compiled library
 #     real-model       not in check-all: fetches a model that others have trained, and talks to it
 
-check-all: sanitizers platforms tests-elsewhere same-bits fuzz valgrind web-test love-test lint \
-           spills windows-stack symbols headers-clang
+check-all: sanitizers platforms tests-elsewhere same-bits fuzz prove valgrind web-test love-test \
+           lint spills windows-stack symbols headers-clang
 
 # ---- the library, compiled in other ways -------------------------------------------------------
 # COMPILER-STANDARD-OPTIMISATION; warnings are errors. Each must give the bits that
@@ -197,7 +198,11 @@ $(BUILD)/tests/fuzz_%.fuzzed: $(BUILD)/tests/fuzz_% FORCE
 	    $$(sed '/\*\//q' tests/fuzz_$*.c | grep -o 'tests/data/[a-z_/]*' | sort -u) > $<.log 2>&1 \
 	    || { tail -n 40 $<.log; exit 1; }
 
+# What is proved, for how long an input, stands in tests/prove_files.c and tests/prove.sh.
+prove:
+	@sh tests/prove.sh
+
 .PHONY: check-all same-bits headers-clang symbols spills sizes platforms \
         $(PLATFORMS:%=platform-%) windows-stack web-test love-test tests-elsewhere test-gcc-O0 \
         test-clang-O3 sanitizers test-asan test-ubsan test-tsan valgrind lint fuzz run-fuzzers \
-        real-model
+        real-model prove

@@ -121,7 +121,7 @@ static void check_golden(int index) {
     float *want = new_logits(plain, g.count), *got = new_logits(plain, g.count);
     int cpu, i, sets = 0;
     run_chunks(plain, c, alone, g.tokens, g.count, 1, want);
-    for (cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_WASM; cpu++) {
+    for (cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_AMX; cpu++) {
         griffin_model *m = golden_kv(&g, (griffin_cpu)cpu);
         griffin_context *wide;
         griffin_span spans[2];

@@ -11,13 +11,13 @@
 
 /* ---- the instruction sets of this machine; the first is plain C ----------------------------- */
 
-static const grf_kernels *sets[GRIFFIN_CPU_WASM];
-static griffin_cpu cpus[GRIFFIN_CPU_WASM];
+static const grf_kernels *sets[GRIFFIN_CPU_AMX];
+static griffin_cpu cpus[GRIFFIN_CPU_AMX];
 static int n_sets;
 
 static void find_sets(void) {
     int i;
-    for (i = GRIFFIN_CPU_SCALAR; i <= GRIFFIN_CPU_WASM; i++) {
+    for (i = GRIFFIN_CPU_SCALAR; i <= GRIFFIN_CPU_AMX; i++) {
         const grf_kernels *k = grf_kernels_find((griffin_cpu)i);
         if (!k) continue;
         cpus[n_sets] = (griffin_cpu)i;
@@ -67,20 +67,28 @@ static void put_float(matrix *m, int64_t k, int r) {
     else                      memcpy(m->tile + (k * 32 + r) * 2, &half, 2);
 }
 
+/* Column i of a block of q6_0: halves of 384 bytes, each with 128 of upper bits. */
+static void put_six(uint8_t *block, int r, int i, int q) {
+    uint8_t *half = block + 64 + i % 16 / 8 * 384 + r * 4 + i % 4;
+    half[128 + i % 8 / 4 * 128] |= (uint8_t)((q & 15) << i / 16 * 4);
+    half[0] |= (uint8_t)(q >> 4 << ((i % 8 / 4 ? 0 : 4) + i / 16 * 2));
+}
+
 /* Block j of row r, as at grf_linear in the header: 32 scales, then groups of 4 bytes a row. */
 static void put_block(matrix *m, int64_t j, int r, spread weights) {
-    int nibbles = m->w.type == GRF_Q4_0, i;
-    uint8_t *at = m->tile + j * 32 * (nibbles ? 18 : 34);
+    int nibbles = m->w.type == GRF_Q4_0, six = m->w.type == GRF_Q6_0, i;
+    int most = nibbles ? 15 : six ? 63 : 255;
+    uint8_t *at = m->tile + j * 32 * (nibbles ? 18 : six ? 26 : 34);
     uint16_t half = random_half(m->w.type);
     memcpy(at + 2 * r, &half, 2);
     m->scale[r * (m->w.cols / 32) + j] = grf_float_from_f16(half);
     for (i = 0; i < 32; i++) {
-        int q = throw_dice(weights, nibbles ? 15 : 255), place = i % (nibbles ? 16 : 32);
+        int q = throw_dice(weights, most), place = i % (nibbles ? 16 : 32);
         uint8_t *byte = at + 64 + place / 4 * 128 + r * 4 + place % 4;
-        m->value[r * m->w.cols + j * 32 + i] = (float)(q - (nibbles ? 8 : 128));
-        if (!nibbles)    *byte = (uint8_t)q;
-        else if (i < 16) *byte = (uint8_t)q;
-        else             *byte = (uint8_t)(*byte | q << 4);
+        m->value[r * m->w.cols + j * 32 + i] = (float)(q - (most + 1) / 2);
+        if (six)                      put_six(at, r, i, q);
+        else if (!nibbles || i < 16) *byte = (uint8_t)q;
+        else                         *byte = (uint8_t)(*byte | q << 4);
     }
 }
 
@@ -156,11 +164,11 @@ static void check_linear(int type, int cols, int rows) {
 }
 
 static void test_linear(void) {
-    static const int types[] = { GRF_F32, GRF_F16, GRF_BF16, GRF_Q8_0, GRF_Q4_0 };
+    static const int types[] = { GRF_F32, GRF_F16, GRF_BF16, GRF_Q8_0, GRF_Q4_0, GRF_Q6_0 };
     static const int floats[] = { 1, 2, 31, 33, 257, 511, 513, 1031 };
     int t, i, rows;
     for (t = 0; t < GRF_COUNT(types); t++) {
-        int blocks = types[t] == GRF_Q8_0 || types[t] == GRF_Q4_0;
+        int blocks = grf_tilings[types[t]].quantised;
         for (rows = 1; rows <= 40; rows++) check_linear(types[t], blocks ? 96 : 37, rows);
         for (i = 0; i < GRF_COUNT(floats); i++)
             check_linear(types[t], blocks ? 32 * (4 * i + 1) : floats[i], 13);
@@ -176,6 +184,7 @@ static void test_extremes(void) {
         for (inputs = LEAST; inputs < SPREADS; inputs++) {
             check_spread(GRF_Q8_0, 512, 7, (spread)weights, (spread)inputs);
             check_spread(GRF_Q4_0, 512, 7, (spread)weights, (spread)inputs);
+            check_spread(GRF_Q6_0, 512, 7, (spread)weights, (spread)inputs);
         }
 }
 

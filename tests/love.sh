@@ -4,7 +4,7 @@
 # (tests/love_native.c), also when they have gone back in time. Leaves FOLDER/screenshot.png. How frames kept their budget is
 # reported, for that depends on the machine; FOLDER/log has it too.
 
-folder=$1 native=$2 tokens=$3 seed=7 passed=0 failed=0
+folder=$1 native=$2 tokens=$3 seed=19 passed=0 failed=0
 
 check() {                                   # check NAME COMMAND...
     name=$1

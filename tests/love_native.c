@@ -107,8 +107,9 @@ int main(int argc, char **argv) {
     for (int i = 0; i < MINDS; i++) {
         load(i, argv[4 + i]);
         samplers[i].seed = (uint64_t)(strtol(argv[2], NULL, 10) + i + 1);
-        samplers[i].temperature = 0.8f;
-        samplers[i].top_p = 0.9f;
+        samplers[i].temperature = 0.65f;
+        samplers[i].repeat_penalty = 1.15f;
+        samplers[i].top_p = 0.85f;
     }
     memset(&decoder, 0, sizeof decoder);
     for (int turn = 0; read_tokens < atol(argv[3]); turn++)

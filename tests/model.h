@@ -99,7 +99,9 @@ static const char *const golden_names[][2] = {
 #define GOLDENS     6                       /* DeepMind's, the last in several documents; */
 #define ALL_GOLDENS COUNT(golden_names)     /* then those of the kin */
 
-static const char *const golden_types[] = { NULL, "f16", "bf16", "q8_0", "q4_0" };  /* null: f32 */
+static const char *const golden_types[] = {             /* null: f32 */
+    NULL, "f16", "bf16", "q8_0", "q4_0", "q6_0"
+};
 #define TYPES COUNT(golden_types)
 
 /* The list of whole numbers after "key": in a small JSON file. */

@@ -389,7 +389,8 @@ static void test_for_writers(void) {
     CHECK(griffin_config_number(NULL, 0, &row) == GRIFFIN_E_ARGUMENT, "no configuration");
     CHECK(griffin_config_number(&config, 0, NULL) == GRIFFIN_E_ARGUMENT, "no room");
     CHECK(!strcmp(griffin_tiling_name(0), "f32") && !strcmp(griffin_tiling_name(4), "q4_0")
-          && !griffin_tiling_name(5) && !griffin_tiling_name(-1), "tilings");
+          && !strcmp(griffin_tiling_name(5), "q6_0") && !griffin_tiling_name(6)
+          && !griffin_tiling_name(-1), "tilings");
     for (;; activations++) {
         const char *name = griffin_activation_name((griffin_activation)activations);
         if (!name) break;

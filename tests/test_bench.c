@@ -67,11 +67,11 @@ static void open_small(bench_model *b, const char *type, uint64_t seed) {
 
 /* ---- random models --------------------------------------------------------------------------- */
 
-static const char *const types[] = { "f32", "f16", "bf16", "q8_0", "q4_0" };
+static const char *const types[] = { "f32", "f16", "bf16", "q8_0", "q4_0", "q6_0" };
 
 static void test_random_models_run(void) {
     int i, v, vocab = small_shape().vocab;
-    for (i = 0; i < 5; i++) {
+    for (i = 0; i < 6; i++) {
         bench_model b;
         float *logits;
         double sum = 0;
@@ -136,11 +136,11 @@ static void convert_tiny(const char *type) {
 
 static void test_tiles_in_place_give_the_bits_of_the_file(void) {
     int i;
-    for (i = 0; i < 5; i++) {
+    for (i = 0; i < 6; i++) {
         bench_model file, image;
         convert_tiny(types[i]);
         if (bench_file(&file, TINY) || bench_open(&file, GRIFFIN_CPU_BEST, 0)) exit(1);
-        CHECK(bench_image(&image, &file.info->config, types[i], i == 4 ? "q8_0" : types[i],
+        CHECK(bench_image(&image, &file.info->config, types[i], i == 4 ? "q6_0" : types[i],
                           fill_from_file, &file) == 0, "%s", types[i]);
         CHECK(bench_open(&image, GRIFFIN_CPU_BEST, 0) == 0, "%s", types[i]);
         CHECK(same_logits(&file, &image), "%s", types[i]);
@@ -333,6 +333,17 @@ static void test_csv(void) {
     free(out);
 }
 
+static void test_guesses(void) {
+    const char *const actions[] = { "bench", "-m", "examples/models/storyteller.gguf", "--text",
+                                    "tools/bench/texts/actions.txt", "--grammar",
+                                    "tools/bench/texts/actions.gbnf", "-r", "1", "-t", "1", "-o",
+                                    "json", NULL };
+    const char *const bytes[] = { "bench", "-m", MODEL, "--text", "tools/bench/texts/actions.txt",
+                                  "-r", "1", "-t", "1", "--guesses", "5", "-o", "json", NULL };
+    check_json(actions, 1);
+    check_json(bytes, 1);
+}
+
 static void test_wrong_words(void) {
     static const char *const wrong[][4] = {
         { "bench", "-m", MODEL, "-p=x" }, { "bench", "-m", MODEL, "--depth=1,,2" },
@@ -393,6 +404,7 @@ int main(void) {
     RUN(test_units_have_names);
     RUN(test_json);
     RUN(test_masks);
+    RUN(test_guesses);
     RUN(test_csv);
     RUN(test_wrong_words);
     RUN(test_plots);

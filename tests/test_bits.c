@@ -47,10 +47,11 @@ static uint64_t hash_of(const griffin_model *m, float *logits, int vocab) {
 /* Logits after each of the tokens, `rows` of which make a pass. */
 static void run(const griffin_model *m, float *logits, int vocab, int rows) {
     void *state = calloc(1, griffin_state_size(m)), *memory;
-    griffin_context_options options = { 0, 0, { NULL, NULL, 0 }, 0 };
+    griffin_context_options options;
     griffin_context *c;
     griffin_span span = { NULL, NULL, 0, 1, NULL };
     int32_t tokens[TOKENS];
+    memset(&options, 0, sizeof options);
     options.rows = rows;
     size_t size = griffin_context_size(m, &options);
     memory = malloc(size);
@@ -85,7 +86,7 @@ static void test_known_bits(void) {
     griffin_model *m;
     memset(&options, 0, sizeof options);
     for (int i = 0; i < (int)(sizeof known / sizeof *known); i++)
-        for (int cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_WASM; cpu++) {
+        for (int cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_AMX; cpu++) {
             options.cpu = (griffin_cpu)cpu;
             int error = griffin_open_file(&m, known[i].file, &options);
             CHECK(!error || (error == GRIFFIN_E_UNSUPPORTED && cpu > GRIFFIN_CPU_SCALAR), "%s: %s",

@@ -213,7 +213,8 @@ static void test_types(void) {
     check_types("f16", "f16", "f16");
     check_types("bf16", "bf16", "bf16");
     check_types("q8_0", "q8_0", "q8_0");
-    check_types("q4_0", "q4_0", "q8_0");
+    check_types("q4_0", "q4_0", "q6_0");
+    check_types("q6_0", "q6_0", "q6_0");
 }
 
 /* The types that the library has no tiles of are for other readers, so in rows. Everything that a
@@ -353,6 +354,14 @@ static void test_unknown_types(void) {
     check_refused(convert(&o, &message), "--type q2_k");
     o.type = "q4_1";
     check_refused(convert(&o, &message), "--rows");
+    o.rows = 1;
+    o.type = "q6_0";
+    check_refused(convert(&o, &message), "only tiles");
+    o.type = "q8_0";
+    o.head = "q9";
+    check_refused(convert(&o, &message), "--head q9");
+    o.rows = 0;
+    o.head = NULL;
     o.type = "f32";
     o.gates = "q8_0";
     check_refused(convert(&o, &message), "--gates q8_0");

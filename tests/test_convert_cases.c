@@ -434,7 +434,7 @@ static void test_added_tokens_are_markers(void) {
     int32_t tokens[64];
     check_added("tokenizer_config.json", BOTH, NULL, "1 60 13 61");
     CHECK(rename(OUT, WORK "first.gguf") == 0, "renames");
-    convert_options o = {WORK "first.gguf", OUT, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0};
+    convert_options o = {.source = WORK "first.gguf", .output = OUT, .quiet = 1};
     check_output(convert(&o, &message), "<|im_start|>hero<|im_end|>", "1 60 13 61");
     if (!(model = open_output())) return;
     memset(&plain, 0, sizeof plain);
@@ -519,7 +519,7 @@ static void test_rotations(void) {
 /* ---- writing --------------------------------------------------------------------------------- */
 
 static int write_directory(const char *directory) {
-    convert_options o = {WORK, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0};
+    convert_options o = {.source = WORK, .quiet = 1};
     model_parts m;
     if (parts_read(&m, &o, &message) != 0) { CHECK(0, "%s", message.text); return -1; }
     int status = hf_write(&m, NULL, directory);

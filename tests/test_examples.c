@@ -138,14 +138,20 @@ static void test_cpp_host(void) {
 
 /* ---- comparisons that the examples make themselves ------------------------------------------ */
 
-static void test_crowd(void) {
-    char *said = output_of("crowd", "");
+static void check_crowd(const char *personas) {
+    char *said = output_of("crowd", personas);
     const char *line = said;
     int voices = 0;
     for (; begins_with(line, "\"I,\" said the "); line = strchr(line, '\n') + 1) voices++;
     CHECK(voices == 32, "%d voices", voices);
     CHECK(strstr(said, "Alone they say the same"), "%s", said);
     free(said);
+}
+
+static void test_crowd(void) {
+    check_crowd("");
+    check_crowd("examples/models/storyteller.gguf examples/personas/pirate.persona "
+                "examples/personas/girl.persona");
 }
 
 static void test_rollback(void) {

@@ -141,7 +141,7 @@ static int open_mind(mind *m, const char *model, griffin_kv_type kv_type) {
     model_options o = MODEL_DEFAULTS;
     memset(m, 0, sizeof *m);
     o.path = model;
-    o.kv_type = kv_type;
+    o.kv_type = (int)kv_type;
     if (session_open(&m->s, &c, &o, NEEDS_TEXT) || !(m->n = persona_net(model, 40))) return 1;
     m->state = (float *)calloc(net_state_size(m->n), sizeof *m->state);
     for (int i = 0; i < 40; i++) m->tokens[i] = i * 7 % 290 + 4;

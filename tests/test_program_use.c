@@ -546,6 +546,33 @@ static void test_healing(void) {
                "Once upon a tim\n");
 }
 
+/* Whoever guesses, the answer is the same. */
+static void test_guesses(void) {
+    static const char *const guessers[] = { "--lookup 1", "--lookup 20", "--lookup 1000000",
+                                            "--draft " MODEL, "--lookup 9 --draft " MODEL };
+    static const char *const answers[] = {
+        "-p 'Once upon a time' -n 200 -s 3", "-p 'Once upon a time' -n 300 -s 3 --ignore-eos",
+        "-p 'The wolf' -n 90 --temp 0 --repeat-penalty 1.1 --stop ' the' --carry-on",
+        "-p 'She said: ' --heal -s 3 -n 60 --ban at --grammar tests/data/grammars/quoted.gbnf"
+    };
+    char line[400], guessed[400];
+    for (int i = 0; i < (int)(sizeof answers / sizeof answers[0]); i++)
+        for (int k = 0; k < (int)(sizeof guessers / sizeof guessers[0]); k++) {
+            snprintf(line, sizeof line, G " run " MODEL " %s 2>/dev/null", answers[i]);
+            snprintf(guessed, sizeof guessed, G " run " MODEL " %s %s 2>/dev/null", answers[i],
+                     guessers[k]);
+            check_same(line, guessed);
+        }
+    check_same("printf 'One day\\nHe went home\\n' | " TALK " -n 50 2>/dev/null",
+               "printf 'One day\\nHe went home\\n' | " TALK " -n 50 --lookup 8 2>/dev/null");
+    check_says(0, G " run " MODEL " -p 'the cat and the cat and the cat' -n 200 --temp 0 "
+               "--lookup 8 2>&1", "guesses");
+    check_says(1, G " run " MODEL " -p x --draft nothing.gguf 2>&1", "nothing.gguf");
+    check_says(1, G " convert " TINY WORK "small.gguf >/dev/null 2>&1 && " G " run " MODEL
+               " -p x --draft " WORK "small.gguf 2>&1", "small.gguf");
+    check_says(2, G " run " MODEL " -p x --lookup -1 2>&1", "--lookup");
+}
+
 static void test_bans(void) {
     char *text = shell(0, G " run " MODEL " -p 'Once upon a time' -n 300 -s 3 --ban the --ban e. "
                        "--ban ' was' --carry-on 2>&1");
@@ -553,7 +580,40 @@ static void test_bans(void) {
     free(text);
     check_says(0, G " run " MODEL " -p 'Once upon a ti' -n 3 -s 3 --heal --ban ti 2>&1",
                "Once upon a ti");
-    check_says(1, RUNS "-p a --ban '' 2>&1", "--ban: a text must have 1 to 128 bytes");
+    check_says(2, RUNS "-p a --ban '' 2>&1", "--ban: a text must have 1 to 128 bytes");
+}
+
+/* ---- the command line ------------------------------------------------------------------------ */
+
+/* 2 if the command line is wrong, 1 if what it names is. */
+static void test_exit_statuses(void) {
+    check_says(2, RUNS "-p a --stop '' 2>&1", "--stop");
+    check_says(2, RUNS "-p a --grammar x --schema y 2>&1", "exclude each other");
+    check_says(2, G " tokenize " MODEL " --decode 1,x 2>&1", "--decode");
+    check_says(2, G " bench " MODEL " --ops -n 0 -p 0 2>&1", "--ops");
+    check_says(2, G " frobnicate 2>&1", "there is no command");
+    check_says(1, G " run " WORK "missing.gguf -p a 2>&1", "missing.gguf");
+    check_says(1, RUNS "-p a --grammar " WORK "missing 2>&1", "missing");
+    check_same(RUNS "-p a 2> /dev/null", G " run " MODEL " -n6 -s1 -p a 2> /dev/null");
+    check_says(2, RUNS "-p a -n6x 2>&1", "--n-predict: '6x'");
+}
+
+/* Neither tokens nor model are overwritten, by whatever name. */
+static void test_logits_spares_its_inputs(void) {
+    write_file(WORK "tokens.json", "{\"tokens\": [2, 5]}", 18);
+    check_says(2, G " logits " MODEL " --tokens " WORK "tokens.json --out " WORK "../use/tokens.json"
+               " 2>&1", "is what is read");
+    check_says(2, G " logits " MODEL " --tokens " WORK "tokens.json --out " MODEL " 2>&1",
+               "is what is read");
+    check_says(0, "cat " WORK "tokens.json", "[2, 5]");
+}
+
+/* What cannot be run can be looked at. */
+static void test_info_of_other_files(void) {
+    check_says(0, G " info tests/data/gguf/alltypes.gguf --tensors 2>&1", "x3d");
+    check_says(0, G " info tests/data/gguf/alltypes.gguf 2>&1", "cannot be run: ");
+    check_says(0, G " info tests/data/gguf/candle_like_v2.gguf --json 2>&1", "\"can_run\": false");
+    check_says(1, G " info README.md 2>&1", "not a GGUF file");
 }
 
 int main(void) {
@@ -573,7 +633,11 @@ int main(void) {
     RUN(test_a_full_disk_is_an_error);
     RUN(test_nothing_half_stays);
     RUN(test_healing);
+    RUN(test_guesses);
     RUN(test_bans);
+    RUN(test_exit_statuses);
+    RUN(test_logits_spares_its_inputs);
+    RUN(test_info_of_other_files);
     RUN(test_run_ends_with_130);
     RUN(test_a_conversation_goes_on);
     RUN(test_an_ignored_signal_stays_ignored);

@@ -60,14 +60,16 @@ static void test_halves(void) {
 }
 
 static const char *const every_type[] = {"f32",  "f16",  "bf16", "q8_0", "q4_0", "q4_1",
-                                         "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"};
+                                         "q5_0", "q5_1", "q6_0", "q4_k", "q5_k", "q6_k"};
 
 /* A block full of one value, but for one zero. */
 static int encode_filled(const char *name, float value) {
     uint8_t bytes[1024];
     float x[256];
     for (int i = 0; i < 256; i++) x[i] = i == 77 ? 0.0f : value;
-    return quantise_row(quant_find(name), x, 256, bytes);
+    int plain = quantise_row(quant_find(name), x, 256, bytes);
+    CHECK(quantise_best(quant_find(name), x, 256, bytes) == plain, "%s: a search", name);
+    return plain;
 }
 
 /* F16 ends at 65504. What a scale or value cannot hold is refused, not turned into infinity. */
@@ -94,10 +96,48 @@ static void test_underflow(void) {
     CHECK(quant_find("q3_k") == NULL && quant_find("") == NULL, "types that do not exist");
 }
 
+/* Rows of weights as networks have them: a sum of uniform numbers is about normal. */
+static void test_search(void) {
+    enum { N = 64 * 1024 };
+    float *x = (float *)malloc(N * sizeof *x), *y = (float *)malloc(N * sizeof *y);
+    uint8_t *bytes = (uint8_t *)malloc(N), *again = (uint8_t *)malloc(N);
+    double error[3];
+    static const struct { const char *type; int best; } ways[] = {
+        {"q4_0", 0}, {"q4_0", 1}, {"q6_0", 0}
+    };
+    uint32_t dice = 1;
+    for (int i = 0; i < N; i++) {
+        x[i] = -6;
+        for (int k = 0; k < 12; k++) {
+            dice = dice * 1664525u + 1013904223u;
+            x[i] += (float)(dice >> 8) * 0x1p-24f;
+        }
+    }
+    for (int w = 0; w < 3; w++) {
+        const quant_type *type = quant_find(ways[w].type);
+        int (*quantise)(const quant_type *, const float *, uint64_t, uint8_t *) =
+            ways[w].best ? quantise_best : quantise_row;
+        CHECK(quantise(type, x, N, bytes) == 0, "%s", type->name);
+        for (int i = 0; i < N; i += 32)     /* a block has the same bytes alone */
+            quantise(type, x + i, 32, again + i / 32 * (int)type->bytes);
+        CHECK(memcmp(bytes, again, (size_t)quant_bytes(type, N)) == 0, "%s: blocks", type->name);
+        type->decode(bytes, y, N / 32);
+        error[w] = 0;
+        for (int i = 0; i < N; i++) error[w] += (double)(x[i] - y[i]) * (x[i] - y[i]) / N;
+    }
+    CHECK(error[1] < 0.9 * error[0], "q4_0: %g, without search %g", error[1], error[0]);
+    CHECK(error[2] < 0.08 * error[1], "q6_0: %g, q4_0 %g", error[2], error[1]);
+    free(x);
+    free(y);
+    free(bytes);
+    free(again);
+}
+
 int main(void) {
     RUN(test_blocks);
     RUN(test_halves);
     RUN(test_overflow);
     RUN(test_underflow);
+    RUN(test_search);
     return test_end();
 }

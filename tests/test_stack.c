@@ -332,11 +332,12 @@ static int has_kernels(void) {
 }
 
 static void test_every_call(void) {
-    static const char *const models[] = { "f32", "f16.f16", "bf16.bf16", "q8_0.q8_0", "q4_0.q4_0" };
+    static const char *const models[] = { "f32", "f16.f16", "bf16.bf16", "q8_0.q8_0", "q4_0.q4_0",
+                                         "q6_0.q6_0" };
     char path[100];
     for (int i = 0; i < (int)sizeof text; i++) text[i] = "abc de fgh, ijk\n"[i % 16];
     for (int i = 0; i < COUNT(prompt); i++) prompt[i] = i * 7 % 97;
-    for (int c = GRIFFIN_CPU_SCALAR; c <= GRIFFIN_CPU_WASM; c++) {
+    for (int c = GRIFFIN_CPU_SCALAR; c <= GRIFFIN_CPU_AMX; c++) {
         cpu = (griffin_cpu)c;
         for (int i = 0; i < COUNT(models) && has_kernels(); i++) {
             const char *type = strchr(models[i], '.');

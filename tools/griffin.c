@@ -34,6 +34,7 @@ static int help(void) {
         printf("  griffin %-12s%s\n", commands[i].name, commands[i].about);
     printf("\n  griffin %-12s%s\n", "help", "this text; with a COMMAND, its options");
     printf("  griffin %-12s%s\n", "version", "the version of the library");
+    printf("\nExit status: 0; 1 after an error; 2 if the command line is wrong; 130 after Ctrl-C.\n");
     return 0;
 }
 

@@ -201,8 +201,8 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_accept(const griffin_grammar *grammar,
 /* Where the grammar leaves one token after the known tokens of a griffin_guess, it adds this token
  * as certain, then the next one, and so on: names, quotes and brackets of JSON then go through the
  * model in one pass, without their logits. The sampler's mask must be griffin_grammar_mask, and
- * nothing that comes before it may ban a token but the sampler's biases. scratch has [vocab] floats.
- * Returns how many it added. */
+ * nothing before it may ban a token but the sampler's biases. scratch has [vocab] floats. Returns
+ * how many it added. */
 GRIFFIN_GRAMMAR_API int griffin_grammar_guess(const griffin_grammar *grammar,
                                               const griffin_grammar_state *state,
                                               const griffin_sampler *sampler, float *scratch,

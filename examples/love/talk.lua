@@ -56,7 +56,8 @@ function talk.open(weights, weights_size, personas, seed)
     griffin.check(api.griffin_load(model, states[i].state, nil, nil, personas[i], #personas[i]),
                   talk.names[i])
     samplers[i - 1].seed = seed + i
-    samplers[i - 1].temperature, samplers[i - 1].top_p = 0.8, 0.9
+    samplers[i - 1].temperature, samplers[i - 1].top_p = 0.65, 0.85
+    samplers[i - 1].repeat_penalty = 1.15
   end
   marks = {}
   for i = 1, MOMENTS do marks[i] = new_moment() end

@@ -25,7 +25,7 @@ enum { LONGEST = 16 };                      /* list on the command line */
 typedef struct numbers { const char *text; int64_t at[LONGEST]; int count; } numbers;
 
 typedef struct settings {
-    const char *path, *preset, *types, *compare, *plot, *text, *grammar;
+    const char *path, *preset, *types, *head, *compare, *plot, *text, *grammar;
     numbers     prompts, steps, depths, batches, threads, memory;
     int         repetitions, chunk, vocab, pure, copy, cpu, format, ops, masks, guesses;
     double      predicted;                  /* bytes: the most memory that was needed at once */
@@ -264,7 +264,6 @@ static int measure_operations(settings *s, bench_model *b) {
     w.batch = w.is_prompt ? 1 : (int)s->batches.at[0];
     w.chunk = w.is_prompt ? s->chunk : 1;
     w.depth = s->depths.at[0];
-    if (w.tokens == 0) return complain("--ops: how many steps, or tokens? -n and -p are 0");
     int status = runner_open(&r, b, &w);
     s->predicted = fmax(s->predicted, model_memory(b) + (double)r.memory);
     if (!status) {
@@ -283,10 +282,11 @@ static int measure_operations(settings *s, bench_model *b) {
 
 /* ---- random models --------------------------------------------------------------------------- */
 
-/* As in files of the converter, the embedding is q8_0 where the other weights are q4_0. */
+/* As in files of the converter, the embedding is q6_0 where the other weights are q4_0. */
 static int random_image(const settings *s, bench_model *b, griffin_config *config,
                         const char *type) {
-    const char *table_type = !s->pure && !strcmp(type, "q4_0") ? "q8_0" : type;
+    const char *more = s->head ? s->head : "q6_0", *table_type = type;
+    if (!s->pure && !strcmp(type, "q4_0")) table_type = more;
     uint64_t seed = 1;
     if (s->vocab) config->vocab = s->vocab;
     return bench_image(b, config, type, table_type, bench_random, &seed);
@@ -610,7 +610,9 @@ static int check(const command *c, settings *s) {
                                  lists[i].name, lists[i].list->text, lists[i].least, lists[i].most);
     while (next_word(&types, type, sizeof type))
         if (!tile_exists(type))
-            return options_wrong(c, "--type: '%s' is not f32, f16, bf16, q8_0 or q4_0", type);
+            return options_wrong(c, "--type: '%s' is not f32, f16, bf16, q8_0, q6_0 or q4_0", type);
+    if (s->head && !tile_exists(s->head))
+        return options_wrong(c, "--head: '%s' is not one of these types", s->head);
     if (*types) return options_wrong(c, "--type: '%s' is not a list of types", s->types);
     if (s->masks && (s->preset || s->compare))
         return options_wrong(c, "--masks measures -m, or a made-up vocabulary");
@@ -618,6 +620,8 @@ static int check(const command *c, settings *s) {
         return options_wrong(c, "one of -m, --preset and --compare says what to measure");
     if (s->masks && s->vocab && s->vocab < 400)
         return options_wrong(c, "--masks needs a vocabulary of 400 pieces or more");
+    if (s->ops && s->steps.at[0] == 0 && s->prompts.at[0] == 0)
+        return options_wrong(c, "--ops: how many steps, or tokens? -n and -p are 0");
     if (s->compare && strchr(s->types, ','))
         return options_wrong(c, "--compare takes one type");
     if (s->compare && s->repetitions > ROUNDS)
@@ -643,9 +647,11 @@ int command_bench(int argc, char **argv) {
         { "preset", NULL, OPTION_TEXT, &s.preset, "NAMES",
           "shapes with random weights: 2b, griffin-1.3b, hgrn2-1.3b, ..." },
         { "type", NULL, OPTION_TEXT, &s.types, "TYPES",
-          "their weights: f32, f16, bf16, q8_0, q4_0 (default: q8_0)" },
+          "their weights: f32, f16, bf16, q8_0, q6_0, q4_0 (default: q8_0)" },
         { "pure", NULL, OPTION_FLAG, &s.pure, NULL,
-          "q4_0 in the embedding too, which the converter makes q8_0" },
+          "q4_0 in the embedding too, which the converter makes q6_0" },
+        { "head", NULL, OPTION_TEXT, &s.head, "TYPE",
+          "of the embedding with weights of q4_0 (default: q6_0)" },
         { "vocab", NULL, OPTION_COUNT, &s.vocab, "N",
           "tokens of their vocabulary; 0: as the shape has it" },
         { "prompt", "p", OPTION_TEXT, &s.prompts.text, "LIST",

@@ -4,6 +4,7 @@
 #include "run.h"
 #include "../griffin_grammar.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,7 +69,8 @@ static int read_text(writer *w, const guess_test *t) {
     size_t prompt, answer;
     if (text_open(&f, NULL, t->path)) return 1;
     prompt = find_answer(&f, &answer);
-    size_t end = f.size > answer && f.data[f.size - 1] == '\n' ? (size_t)f.size - 1 : (size_t)f.size;
+    size_t end = (size_t)f.size;
+    if (end > answer && f.data[end - 1] == '\n') end--;
     if (prompt && f.data[prompt - 1] == '\n') prompt--;
     int status = read_tokens(w->b, f.data, prompt, 0, &w->prompt, &w->prompted)
               || read_tokens(w->b, f.data + answer, end - answer, 1, &w->tokens, &w->count);
@@ -76,6 +78,50 @@ static int read_text(writer *w, const guess_test *t) {
     if (!status && w->count < 2)
         status = complain("%s: there is no text to write", t->path);
     return status;
+}
+
+/* Of the tokens that a mask allows, the one that has most of the text that comes. */
+static int32_t longest_token(const writer *w, const float *logits, const char *text, int left) {
+    int32_t longest = -1;
+    for (int32_t i = 0, most = 0; i < w->b->info->tokens; i++) {
+        char piece[128];
+        if (logits[i] == -INFINITY || griffin_token_type(w->b->model, i) == GRIFFIN_TOKEN_CONTROL)
+            continue;
+        int n = griffin_token_text(w->b->model, i, piece, sizeof piece);
+        if (n <= most || n > left || n > (int)sizeof piece || memcmp(piece, text, (size_t)n))
+            continue;
+        most = n;
+        longest = i;
+    }
+    return longest;
+}
+
+/* With a grammar the tokens are those that its masks let a model write. */
+static int cut_by_grammar(writer *w, const char *path) {
+    size_t vocab = (size_t)w->b->info->config.vocab;
+    char *text = (char *)malloc((size_t)w->count * 128 + 1);
+    float *logits = (float *)malloc(vocab * sizeof *logits);
+    int size = 0, at = 0, n = 0, error = text && logits ? 0 : complain("out of memory");
+    for (int i = 0; i < w->count && !error; i++) {
+        int bytes = griffin_token_text(w->b->model, w->tokens[i], text + size, 128);
+        size += bytes > 0 && bytes <= 128 ? bytes : 0;
+    }
+    int32_t *tokens = error ? NULL : (int32_t *)realloc(w->tokens, (size_t)(size + 1)
+                                                                  * sizeof *tokens);
+    if (tokens) w->tokens = tokens;
+    while (at < size && !error) {
+        memset(logits, 0, vocab * sizeof *logits);
+        error = griffin_grammar_mask(w->grammar, &w->at, logits);
+        int32_t token = error < 0 ? -1 : longest_token(w, logits, text + at, size - at);
+        if (token < 0) { error = complain("%s: the text is not of this grammar", path); break; }
+        error = griffin_grammar_accept(w->grammar, &w->at, token) < 0;
+        at += griffin_token_text(w->b->model, token, NULL, 0);
+        if (tokens) tokens[n++] = token;
+    }
+    w->count = n;
+    free(text);
+    free(logits);
+    return error || !tokens;
 }
 
 static int read_grammar(writer *w, const char *path) {
@@ -87,7 +133,7 @@ static int read_grammar(writer *w, const char *path) {
     file_close(&f);
     w->sampler.mask = mask;
     w->sampler.mask_user = w;
-    return error < 0 ? bench_error(w->b, error) : 0;
+    return error < 0 ? bench_error(w->b, error) : cut_by_grammar(w, path);
 }
 
 static int open_memory(writer *w, const guess_test *t) {

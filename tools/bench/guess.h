@@ -11,8 +11,8 @@
 #include "model.h"
 
 typedef struct guess_test {
-    const char *path;                       /* the text; what stands before a line "---" is a prompt,
-                                             * which is not measured */
+    const char *path;                       /* the text; what stands before a line "---" is the
+                                             * prompt, which is not measured */
     const char *grammar;                    /* a file with the grammar of the text, or null */
     int most, threads, repetitions;         /* guesses in a pass */
 

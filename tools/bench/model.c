@@ -41,8 +41,9 @@ static const uint64_t twice = 0x0000000100000001u, four_times = 0x00010001000100
 
 static void fill_tile(const bench_tensor *t, unsigned char *tile, uint64_t seed) {
     const unsigned char *end = tile + t->tile_bytes;
-    size_t all = (size_t)t->tile_bytes, scales = 64, codes = strcmp(t->type, "q8_0") ? 512 : 1024;
-    double rms = 1 / sqrt(t->cols), of_codes = codes == 512 ? 4.6 : 74;   /* of v - 8 and v - 128 */
+    size_t all = (size_t)t->tile_bytes, scales = 64, codes = TILE * quant_find(t->type)->bytes - 64;
+    /* of v - 8, v - 32 and v - 128 */
+    double rms = 1 / sqrt(t->cols), of_codes = codes == 512 ? 4.6 : codes == 768 ? 18.5 : 74;
     if (!strcmp(t->type, "f32"))
         fill_words(tile, all, 0x807fffff * twice, (exponent(rms, 127) << 23) * twice, &seed);
     else if (!strcmp(t->type, "bf16"))

@@ -148,13 +148,16 @@ static const struct probe_set {
     { "avx-vnni", read_avx2, { f32_avx2,  int8_vnni },    { 8, 32 } },
 #endif
     { "avx512", read_avx512, { f32_avx512, int8_avx512 }, { 16, 64 } },
+    { "amx",    read_avx512, { f32_avx512, int8_avx512 }, { 16, 64 } },     /* see below */
 #endif
 #ifdef PROBE_NEON
     { "neon",     read_neon, { f32_neon,   int8_neon },   { 4, 8 } },
     { "neon-dot", read_neon, { f32_neon,   int8_dot },    { 4, 16 } },
+    { "neon-i8mm", read_neon, { f32_neon,  int8_dot },    { 4, 16 } },      /* see below */
 #endif
 };
 
+/* The peak of sets with a matrix unit is that of their vectors: a share above 1 is the unit's gain. */
 static const struct probe_set *find_set(const char *name) {
     size_t n = sizeof probe_sets / sizeof probe_sets[0];
     for (size_t i = 0; i < n; i++) if (!strcmp(probe_sets[i].name, name)) return &probe_sets[i];

@@ -143,8 +143,10 @@ static int open_and_converse(const command *how, chat *c, const model_options *o
     int status = session_open(&c->s, how, o, NEEDS_TEXT);
     if (status) return status;
     c->s.seed = c->sampler.seed;
-    status = session_personas(&c->s, c->personas) || session_control(&c->s, control)
-          || session_guess(&c->s, o, guess) || open_turns(c, o->path);
+    status = session_control(&c->s, how, control);
+    if (!status)
+        status = session_personas(&c->s, c->personas) || session_guess(&c->s, o, guess)
+              || open_turns(c, o->path);
     if (!status) {
         status = converse(c);
         session_statistics(&c->s);

@@ -77,10 +77,28 @@ static void print_info(const griffin_info *i) {
     printf("%-12s %llu, mostly %s, in %d tensors\n", "parameters", (ull)i->parameters, i->type,
            i->tensors);
     print_bytes("file", i->file_bytes);
-    print_bytes("packed", i->weight_bytes);
+    print_bytes("copied", i->weight_bytes);
     print_bytes("state", i->state_bytes);
     print_bytes("mark", i->mark_bytes);
     printf("%-12s %s\n%-12s %016llx\n", "kernels", i->kernels, "fingerprint", (ull)i->fingerprint);
+}
+
+/* Of a file whose network cannot be run. */
+static void print_directory(const session *s) {
+    griffin_metadata m;
+    if (griffin_get_metadata(s->model, "general.architecture", 0, &m) > 0 && m.text) {
+        printf("%-12s ", "architecture");
+        report_print(m.text, m.length);
+        printf("\n");
+    }
+    if (s->info->name[0]) {
+        printf("%-12s ", "name");
+        report_print(s->info->name, strlen(s->info->name));
+        printf("\n");
+    }
+    if (s->info->tokens) printf("%-12s %d tokens\n", "vocabulary", s->info->tokens);
+    printf("%-12s %d\n", "tensors", s->info->tensors);
+    print_bytes("file", s->info->file_bytes);
 }
 
 static void print_tensor(const griffin_tensor *t) {
@@ -205,6 +223,13 @@ static void json_tensor(const griffin_tensor *t, int is_last) {
            is_last ? "" : ",");
 }
 
+static void json_directory(const griffin_info *i) {
+    printf("  \"name\": ");
+    json_text(i->name);
+    printf(",\n  \"can_run\": false, \"tokens\": %d, \"file_bytes\": %llu", i->tokens,
+           (ull)i->file_bytes);
+}
+
 static void json_info(const griffin_info *i) {
     printf("  \"name\": ");
     json_text(i->name);
@@ -255,7 +280,10 @@ static int print_program(session *s, int json) {
 static int print_all(session *s, int json, int tensors, int program, int metadata) {
     griffin_metadata m;
     int status = 0;
-    if (json) { printf("{\n"); json_info(s->info); }
+    if (json) printf("{\n");
+    if (s->why[0] && json) json_directory(s->info);
+    else if (s->why[0]) print_directory(s);
+    else if (json) json_info(s->info);
     else print_info(s->info);
     if (metadata && !json) printf("\n");
     for (int i = 0; metadata && !json && griffin_get_metadata(s->model, NULL, i, &m) > 0; i++)
@@ -289,9 +317,10 @@ int command_info(int argc, char **argv) {
     };
     const command c = { "info", "MODEL [options]", "Shows what a model file holds.", table };
     int status = options_parse(&c, argc, argv);
-    if (status < 0) status = session_open(&s, &c, &o, NUMBERS_ONLY);
+    if (status < 0) status = session_open(&s, &c, &o, ANY_FILE);
     else return status;
     if (status) return status;
+    if (s.why[0]) note("this model cannot be run: %s", s.why);
     status = print_all(&s, json, tensors, program, metadata);
     session_close(&s);
     return status;

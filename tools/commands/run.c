@@ -49,8 +49,10 @@ static int open_and_run(const command *c, run_options *o) {
     if (!status) status = session_open(&s, c, &o->model, NEEDS_TEXT);
     if (!status) {
         s.seed = o->sampler.seed;
-        status = session_personas(&s, &o->personas) || session_control(&s, &o->control)
-              || session_guess(&s, &o->model, &o->guess);
+        status = session_control(&s, c, &o->control);
+        if (!status)
+            status = session_personas(&s, &o->personas)
+                  || session_guess(&s, &o->model, &o->guess);
         if (!status) status = run(&s, o, &prompt);
         session_close(&s);
     }

@@ -76,8 +76,8 @@ static int read_ids(token_list *list, const char *ids, int vocab) {
         errno = 0;
         id = strtol(at, &end, 10);
         if (end == at || errno || id < 0 || id >= vocab)
-            return complain("--decode: '%.20s' does not begin with a token from 0 to %d", at,
-                            vocab - 1);
+            complain("--decode: '%.20s' does not begin with a token from 0 to %d", at, vocab - 1);
+        if (end == at || errno || id < 0 || id >= vocab) return 2;
         if (tokens_add(list, (int32_t)id)) return 1;
         at = end + strspn(end, " ,[]\n");
     }

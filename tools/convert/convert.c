@@ -25,7 +25,7 @@ typedef struct job {
     report      *r;
     model_parts *m;
     char        *directory;                 /* where the companions of the weights lie */
-    const quant_type *type, *gates;
+    const quant_type *type, *gates, *head;
     const family *family;
     members     members;                  /* of config.json, for `family` */
     char        *config_path;
@@ -221,11 +221,15 @@ static const quant_type *type_of_source(const weight *w) {
     }
 }
 
+static int can_write(const job *j, const quant_type *type) {
+    return j->o->rows ? type->id != TILES_ONLY : tile_exists(type->name);
+}
+
 /* A file without --type keeps what the library can read; the rest becomes f32, exactly. */
 static const quant_type *type_kept(const job *j, const tensor *t) {
     const quant_type *type = type_of_source(t->source);
     if (t->kind == TENSOR_GATE && type->elements > 1) return quant_find("f32");
-    return j->o->rows || tile_exists(type->name) ? type : quant_find("f32");
+    return can_write(j, type) ? type : quant_find("f32");
 }
 
 static const quant_type *type_wanted(const job *j, const tensor *t) {
@@ -236,9 +240,11 @@ static const quant_type *type_wanted(const job *j, const tensor *t) {
         if (!j->type) return type_kept(j, t);
         return j->type->bytes < j->type->elements ? quant_find("q8_0") : j->type;
     case TENSOR_TABLE:                      /* also the output head, so it gets more bits */
+        if (j->head) return j->head;
         if (!j->type) return type_kept(j, t);
-        if (j->type->elements == 1) return j->type;
-        return quant_find(tile_exists(j->type->name) ? "q8_0" : "q6_k");
+        if (j->type->elements > 1 && !tile_exists(j->type->name)) return quant_find("q6_k");
+        if (strcmp(j->type->name, "q4_0") != 0) return j->type;
+        return quant_find(j->o->rows ? "q8_0" : "q6_0");
     case TENSOR_SMALL: break;
     }
     return quant_find("f32");
@@ -350,7 +356,9 @@ static int read_values(const job *j, const tensor *t, uint64_t first, uint64_t c
 
 static int encode(const job *j, const tensor *t, uint64_t count) {
     const quant_type *type = type_of(j, t);
-    if (quantise_row(type, j->values, count, j->bytes) == 0) return 0;
+    int (*quantise)(const quant_type *, const float *, uint64_t, uint8_t *) =
+        j->o->plain_scales ? quantise_row : quantise_best;
+    if (quantise(type, j->values, count, j->bytes) == 0) return 0;
     return report_fail(j->r, "tensor '%s': values are too large for %s", weight_origin(t->source),
                        type->name);
 }
@@ -453,17 +461,24 @@ static int try_output(job *j) {
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
+/* A type that the command line names, or null if it names none. */
+static int choose_type(const job *j, const char *what, const char *name, const quant_type **type) {
+    *type = name ? quant_find(name) : NULL;
+    if (!name || (*type && can_write(j, *type))) return 0;
+    if (!*type) return report_fail(j->r, "%s %s: there is no such type", what, name);
+    if (j->o->rows) return report_fail(j->r, "%s %s: only tiles are of this type", what, name);
+    return report_fail(j->r, "%s %s: griffin reads f32, f16, bf16, q8_0, q6_0 and q4_0; --rows "
+                       "writes a file of this type for other readers", what, name);
+}
+
 /* Null: each tensor keeps the type that it has in a GGUF file. */
 static int choose_types(job *j) {
     int keep = path_ends_in(j->o->source, ".gguf");
     const char *type = j->o->type ? j->o->type : keep ? NULL : "bf16";
     const char *gates = j->o->gates ? j->o->gates : keep ? NULL : "f32";
-    j->type = type ? quant_find(type) : NULL;
     j->gates = gates ? quant_find(gates) : NULL;
-    if (type && !j->type) return report_fail(j->r, "--type %s: there is no such type", type);
-    if (type && !j->o->rows && !tile_exists(type))
-        return report_fail(j->r, "--type %s: griffin reads f32, f16, bf16, q8_0 and q4_0; --rows "
-                           "writes a file of this type for other readers", type);
+    if (choose_type(j, "--type", type, &j->type) != 0
+        || choose_type(j, "--head", j->o->head, &j->head) != 0) return -1;
     if (!gates || (j->gates && j->gates->elements == 1)) return 0;
     return report_fail(j->r, "--gates %s: gates are f32, bf16 or f16; less would spoil the decay",
                        gates);
@@ -605,12 +620,14 @@ int convert(const convert_options *options, report *r) {
 /* ---- the command --------------------------------------------------------------------------- */
 
 int command_convert(int argc, char **argv) {
-    convert_options o = {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0};
+    convert_options o = {.source = NULL};
     const option options[] = {
         {"SOURCE", NULL, OPTION_WORD, &o.source, NULL, "the checkpoint, a directory or a file"},
         {"OUTPUT", NULL, OPTION_WORD, &o.output, NULL, "the model, a GGUF file"},
         {"type", "t", OPTION_TEXT, &o.type, "TYPE",
-         "of most weights: f32 f16 bf16 q8_0 q4_0 (default: those of a GGUF file, else bf16)"},
+         "of most weights: f32 f16 bf16 q8_0 q6_0 q4_0 (default: a GGUF file's, else bf16)"},
+        {"head", NULL, OPTION_TEXT, &o.head, "TYPE",
+         "of embedding and head (default: q6_0 with q4_0, else that of --type)"},
         {"gates", NULL, OPTION_TEXT, &o.gates, "TYPE", 
          "of the recurrence's gates: f32 bf16 f16 (default: those of a GGUF file, else f32)"},
         {"tokenizer", NULL, OPTION_TEXT, &o.tokenizer, "FILE",
@@ -626,6 +643,8 @@ int command_convert(int argc, char **argv) {
          "texts are in Unicode's form NFC, for tokenizers that ask for it: Qwen, GPT-NeoX"},
         {"rows", NULL, OPTION_FLAG, &o.rows, NULL,
          "plain rows for other readers of GGUF; also of q4_1 q5_0 q5_1 q4_k q5_k q6_k"},
+        {"plain-scales", NULL, OPTION_FLAG, &o.plain_scales, NULL,
+         "blocks of q4_0 as other programs write them: no search for scales with less error"},
         {"quiet", "q", OPTION_FLAG, &o.quiet, NULL, "no progress, notes and summary"},
         {NULL, NULL, OPTION_END, NULL, NULL, NULL}
     };
@@ -637,9 +656,9 @@ int command_convert(int argc, char **argv) {
         "It knows RecurrentGemma, HGRN2, SUPRA, Llama, Mistral and Qwen2 by model_type or by the\n"
         "names of their tensors, and GGUF files of architecture llama.\n\n"
         "Matrices are written in tiles, which griffin uses where they are in the file. Embedding\n"
-        "and head get more bits, q8_0 with q4_0; so do f_proj of HGRN2 and q_proj and k_proj of\n"
-        "SUPRA, because a state sums up their errors. A GGUF file keeps its types where griffin\n"
-        "has tiles of them, and its other weights become f32, unless there is a --type.\n\n"
+        "and head get more bits, q6_0 with q4_0; so do f_proj of HGRN2 and q_proj and k_proj of\n"
+        "SUPRA, q8_0, because a state sums up their errors. A GGUF file keeps its types where\n"
+        "griffin has tiles of them, and its other weights become f32, unless there is a --type.\n\n"
         "Attention without a sliding window gets that of its context; --window sets another.\n\n"
         "Tokens that fine-tuning has added are kept: added_tokens.json, tokenizer_config.json and\n"
         "tokenizer.json beside a tokenizer.model are read. What cannot be done as the source asks\n"

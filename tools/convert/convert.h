@@ -15,6 +15,8 @@ typedef struct convert_options {
     int         vocab;                      /* rows of the embedding to keep; 0: as configured */
     int         rows;                       /* plain rows for other readers, instead of tiles */
     int         quiet;
+    int         plain_scales;               /* of q4_0: those of other programs, without search */
+    const char *head;                       /* type of embedding and head; null: as type says */
     int         window;                     /* of attention; 0: as the source has it */
     int         assume_nfc;                 /* see vocabulary_read */
 } convert_options;

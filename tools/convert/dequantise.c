@@ -16,6 +16,11 @@
  *          v of element j is the low nibble of q[j], of element j + 16 its high nibble; in
  *          q5 bit i of H is worth 16 in the v of element i.
  *
+ *   q6_0   0: h d      2: u8 q[2][12], for halves h = 0 and 8 of j and j + 16:
+ *          u8 H[4], u8 q[4] of j = h + i, u8 q[4] of j = h + i + 4, i = 0 .. 3, nibbles as in q4.
+ *          H[i] is worth 16 to 48 in v: its bits 4 and 5 in that of h + i, 6 and 7 of
+ *          h + i + 16, 0 and 1 of h + i + 4, 2 and 3 of h + i + 20.     x[l] = (v - 32) d
+ *
  *   q4_k   0: h d      2: h dmin    4: u8 s[12]                  16: u8 q[128]
  *   q5_k   0: h d      2: h dmin    4: u8 s[12]    16: u8 H[32]  48: u8 q[128]
  *          Eight sub-blocks i of 32:  x[32 i + l] = (d scale(i)) v - (dmin min(i)).
@@ -113,6 +118,18 @@ void decode_q4_0(const uint8_t *p, float *x, uint64_t n) { decode_nibbles(p, x, 
 void decode_q4_1(const uint8_t *p, float *x, uint64_t n) { decode_nibbles(p, x, n, 1, 0); }
 void decode_q5_0(const uint8_t *p, float *x, uint64_t n) { decode_nibbles(p, x, n, 0, 1); }
 void decode_q5_1(const uint8_t *p, float *x, uint64_t n) { decode_nibbles(p, x, n, 1, 1); }
+
+void decode_q6_0(const uint8_t *p, float *x, uint64_t n) {
+    for (; n; n--, p += 26, x += 32) {
+        float d = float_of_f16(little_u16(p));
+        for (int j = 0; j < 16; j++) {
+            const uint8_t *half = p + 2 + j / 8 * 12;
+            int pair = half[4 + j % 8], upper = half[j % 4] >> (j % 8 < 4 ? 4 : 0);
+            x[j]      = (float)((pair & 15) + (upper & 3) * 16 - 32) * d;
+            x[j + 16] = (float)((pair >> 4) + (upper >> 2 & 3) * 16 - 32) * d;
+        }
+    }
+}
 
 /* Unpacks scale and minimum of sub-block i from the twelve bytes s of q4_k and q5_k. */
 static void unpack_scale(const uint8_t *s, int i, int *scale, int *min) {

@@ -172,6 +172,14 @@ static int encode_q5_1(const float *x, uint8_t *out) { return encode_affine(x, o
  *   f16 d, f16 dmin, 12 bytes of 6-bit scales and minima, [q5_k: fifth bits[32],] nibbles[128]
  *   x = (d scale) q - (dmin minimum) */
 
+/* How much an error at each of 32 values matters: more at a large one. */
+static void weigh(const float *x, float *w) {
+    float squares = 0.0f, rms;
+    for (int i = 0; i < 32; i++) squares += x[i] * x[i];
+    rms = sqrtf(squares / 32.0f);
+    for (int i = 0; i < 32; i++) w[i] = rms + fabsf(x[i]);
+}
+
 typedef struct affine_rule { int top, steps; float first; } affine_rule;
 
 static void affine_codes(const float *x, float low, float inverse, int top, uint8_t *codes) {
@@ -211,12 +219,10 @@ static int affine_line(const float *x, const float *w, const float sums[2], cons
  * Tries rule->steps + 1 spacings around the obvious one. `low` moves with every improvement and
  * later candidates start from there, as in the reference. */
 static float affine_fit(const float *x, const affine_rule *rule, float *minimum, uint8_t *codes) {
-    float w[32], sums[2] = {0.0f, 0.0f}, squares = 0.0f, low = x[0], high = x[0];
-    float rms, inverse, scale, best;
-    for (int i = 0; i < 32; i++) squares += x[i] * x[i];
-    rms = sqrtf(squares / 32.0f);
+    float w[32], sums[2] = {0.0f, 0.0f}, low = x[0], high = x[0];
+    float inverse, scale, best;
+    weigh(x, w);
     for (int i = 0; i < 32; i++) {
-        w[i] = rms + fabsf(x[i]);
         sums[0] += w[i];
         sums[1] += w[i] * x[i];
         if (x[i] < low) low = x[i];
@@ -379,22 +385,100 @@ static int encode_q6_k(const float *x, uint8_t *out) {
     return 0;
 }
 
+/* ---- scales by search, for 32 values around zero ------------------------------------
+ * Of several spacings the one that leaves the least squared error, where as in q4_k an error at a
+ * larger value weighs more: those that give the extreme value a code of half - 1, half - 3/4, ...
+ * half + 1 in size, below zero or above. */
+
+enum { LANES = 8 };                         /* sums side by side, so that compilers use vectors */
+
+static float sum_of_lanes(const float *s) {
+    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+}
+
+/* Codes for one spacing. Returns by how much their best scale lowers the error. */
+static float try_spacing(const float *x, const float *w, float half, float inverse, float *codes,
+                         float *scale) {
+    float xl[LANES] = {0}, l2[LANES] = {0}, product, square;
+    for (int i = 0; i < SIMPLE; i += LANES) {
+        for (int k = 0; k < LANES; k++) {
+            float v = x[i + k] * inverse, code, weighed;
+            v = v > -half ? v : -half;
+            v = v < half - 1.0f ? v : half - 1.0f;
+            code = codes[i + k] = (v + 12582912.0f) - 12582912.0f;      /* as in `nearest` */
+            weighed = w[i + k] * code;
+            xl[k] += weighed * x[i + k];
+            l2[k] += weighed * code;
+        }
+    }
+    product = sum_of_lanes(xl);
+    square = sum_of_lanes(l2);
+    *scale = square > 0.0f ? product / square : 0.0f;
+    return *scale * product;
+}
+
+static int search(const float *x, int half, uint8_t *stored, uint8_t *out) {
+    float w[SIMPLE], codes[2][SIMPLE] = {{0}}, peak = extreme(x, SIMPLE), best = 0.0f, scale = 0.0f;
+    int at = 0;
+    if (!fits_f16(peak / (float)half)) return -1;
+    weigh(x, w);
+    for (int k = -4; k <= 4 && fabsf(peak) >= TINY; k++) {
+        for (float sign = -1.0f; sign <= 1.0f; sign += 2.0f) {
+            float spacing = sign * ((float)half + 0.25f * (float)k) / peak, found;
+            float gain = try_spacing(x, w, (float)half, spacing, codes[!at], &found);
+            if (!(gain > best)) continue;
+            at = !at;
+            best = gain;
+            scale = found;
+        }
+    }
+    for (int i = 0; i < SIMPLE; i++) stored[i] = (uint8_t)((int)codes[at][i] + half);
+    put_u16(out, f16_of(scale));
+    return fits_f16(scale) ? 0 : -1;
+}
+
+static int search_q4_0(const float *x, uint8_t *out) {
+    uint8_t codes[SIMPLE];
+    if (search(x, 8, codes, out) != 0) return -1;
+    pack_simple(codes, 0, out + 2);
+    return 0;
+}
+
+/* Our own: f16 d, then for h = 0, 8: upper bits[4], nibbles[4] of j = h and of h + 4, as in q4_0.
+ * The upper bits of byte i are those of values h + i + 4, h + i + 20, h + i, h + i + 16, from bit 0
+ * on.                                                                         x = (q - 32) d */
+static int encode_q6_0(const float *x, uint8_t *out) {
+    uint8_t codes[SIMPLE];
+    if (search(x, 32, codes, out) != 0) return -1;
+    out += 2;
+    for (int h = 0; h < 16; h += 8, out += 12) {
+        for (int i = 0; i < 4; i++) {
+            const uint8_t *a = codes + h + i, *b = a + 4;
+            out[i] = (uint8_t)(b[0] >> 4 | b[16] >> 4 << 2 | a[0] >> 4 << 4 | a[16] >> 4 << 6);
+            out[4 + i] = (uint8_t)((a[0] & 15) | (a[16] & 15) << 4);
+            out[8 + i] = (uint8_t)((b[0] & 15) | (b[16] & 15) << 4);
+        }
+    }
+    return 0;
+}
+
 /* ---- the table --------------------------------------------------------------- */
 
 static const quant_type types[] = {
-    {"f32",   0,  0,   1,   4, encode_f32, decode_f32},
-    {"f16",   1,  1,   1,   2, encode_f16, decode_f16},
-    {"bf16", 30, 32,   1,   2, encode_bf16, decode_bf16},
-    {"q8_0",  8,  7,  32,  34, encode_q8_0, decode_q8_0},
-    {"q4_0",  2,  2,  32,  18, encode_q4_0, decode_q4_0},
-    {"q4_1",  3,  3,  32,  20, encode_q4_1, decode_q4_1},
-    {"q5_0",  6,  8,  32,  22, encode_q5_0, decode_q5_0},
-    {"q5_1",  7,  9,  32,  24, encode_q5_1, decode_q5_1},
-    {"q4_k", 12, 14, 256, 144, encode_q4_k, decode_q4_k},
-    {"q5_k", 13, 17, 256, 176, encode_q5_k, decode_q5_k},
-    {"q6_k", 14, 18, 256, 210, encode_q6_k, decode_q6_k},
-    {"q2_k", 10, 10, 256,  84, NULL, decode_q2_k},
-    {"q3_k", 11, 12, 256, 110, NULL, decode_q3_k}
+    {"f32",   0,  0,   1,   4, encode_f32, NULL, decode_f32},
+    {"f16",   1,  1,   1,   2, encode_f16, NULL, decode_f16},
+    {"bf16", 30, 32,   1,   2, encode_bf16, NULL, decode_bf16},
+    {"q8_0",  8,  7,  32,  34, encode_q8_0, NULL, decode_q8_0},
+    {"q4_0",  2,  2,  32,  18, encode_q4_0, search_q4_0, decode_q4_0},
+    {"q4_1",  3,  3,  32,  20, encode_q4_1, NULL, decode_q4_1},
+    {"q5_0",  6,  8,  32,  22, encode_q5_0, NULL, decode_q5_0},
+    {"q5_1",  7,  9,  32,  24, encode_q5_1, NULL, decode_q5_1},
+    {"q6_0", TILES_ONLY, 18, 32, 26, encode_q6_0, NULL, decode_q6_0},
+    {"q4_k", 12, 14, 256, 144, encode_q4_k, NULL, decode_q4_k},
+    {"q5_k", 13, 17, 256, 176, encode_q5_k, NULL, decode_q5_k},
+    {"q6_k", 14, 18, 256, 210, encode_q6_k, NULL, decode_q6_k},
+    {"q2_k", 10, 10, 256,  84, NULL, NULL, decode_q2_k},
+    {"q3_k", 11, 12, 256, 110, NULL, NULL, decode_q3_k}
 };
 
 const quant_type *quant_find_source(const char *name) {
@@ -413,9 +497,23 @@ uint64_t quant_bytes(const quant_type *type, uint64_t n) {
     return n / type->elements * type->bytes;
 }
 
+/* Blocks are encoded apart from each other, and each is the same whoever encodes it. */
+static int encode_all(int (*encode)(const float *, uint8_t *), const quant_type *type,
+                      const float *x, uint64_t n, uint8_t *out) {
+    int64_t blocks = (int64_t)(n / type->elements), i;
+    int failed = 0;
+#ifdef _OPENMP
+    #pragma omp parallel for schedule(static) reduction(|:failed) if (blocks >= 64)
+#endif
+    for (i = 0; i < blocks; i++)
+        failed |= encode(x + i * type->elements, out + i * type->bytes) != 0;
+    return failed ? -1 : 0;
+}
+
 int quantise_row(const quant_type *type, const float *x, uint64_t n, uint8_t *out) {
-    for (; n; n -= type->elements, x += type->elements, out += type->bytes) {
-        if (type->encode(x, out) != 0) return -1;
-    }
-    return 0;
+    return encode_all(type->encode, type, x, n, out);
+}
+
+int quantise_best(const quant_type *type, const float *x, uint64_t n, uint8_t *out) {
+    return encode_all(type->search ? type->search : type->encode, type, x, n, out);
 }

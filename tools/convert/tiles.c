@@ -24,7 +24,7 @@ int tile_shape(const quant_type *type, uint64_t cols, uint64_t tiles, uint64_t s
 }
 
 const quant_type *tile_storage(const quant_type *type) {
-    static const quant_type bytes = { "i8", 24, 0, 1, 1, NULL, NULL };
+    static const quant_type bytes = { "i8", 24, 0, 1, 1, NULL, NULL, NULL };
     return type->elements == 1 ? type : &bytes;
 }
 

@@ -585,6 +585,12 @@ void big_release(void *memory) {
     if (memory) VirtualFree(memory, 0, MEM_RELEASE);
 }
 
+int path_is_same(const char *one, const char *other) {
+    char full[2][MAX_PATH];
+    return _fullpath(full[0], one, MAX_PATH) && _fullpath(full[1], other, MAX_PATH)
+        && !_stricmp(full[0], full[1]);
+}
+
 #else
 /* ==== POSIX =================================================================================== */
 
@@ -595,6 +601,9 @@ void big_release(void *memory) {
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#if defined(__linux__) && defined(__x86_64__)
+  #include <sys/syscall.h>
+#endif
 
 #ifdef __wasi__
 void host_start(int *argc, char ***argv) { (void)argc; (void)argv; }
@@ -605,6 +614,9 @@ void host_start(int *argc, char ***argv) {
     (void)argc;
     (void)argv;
     signal(SIGXFSZ, SIG_IGN);
+#if defined(__linux__) && defined(__x86_64__)
+    syscall(SYS_arch_prctl, 0x1023, 18);    /* ARCH_REQ_XCOMP_PERM: see GRIFFIN_CPU_AMX */
+#endif
     for (int i = 0; i < 3; i++)
         if (fcntl(i, F_GETFD) < 0 && open("/dev/null", i ? O_RDONLY : O_WRONLY) < 0) return;
 }
@@ -668,6 +680,12 @@ const char *path_slash(const char *path) { return strrchr(path, '/'); }
 static mode_t path_mode(const char *path) { /* 0: there is no such path */
     struct stat about;
     return stat(path, &about) == 0 ? about.st_mode : 0;
+}
+
+int path_is_same(const char *one, const char *other) {
+    struct stat a, b;
+    return !stat(one, &a) && !stat(other, &b) && S_ISREG(a.st_mode) && a.st_dev == b.st_dev
+        && a.st_ino == b.st_ino;
 }
 
 int path_exists(const char *path) { return path_mode(path) != 0; }

@@ -11,7 +11,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* To be called first: makes arguments and console UTF-8, and the standard streams binary. */
+/* To be called first: makes arguments and console UTF-8, and the standard streams binary. Asks Linux
+ * for the matrix unit of x86 servers, which griffin.h then uses where there is one. */
 void host_start(int *argc, char ***argv);
 
 /* ---- files -------------------------------------------------------------------------------- */
@@ -59,6 +60,8 @@ char *path_beside(const char *path, const char *name);
 
 /* The last part of a path, without slashes at its end; to be freed, null if out of memory. */
 char *path_name(const char *path);
+
+int path_is_same(const char *one, const char *other);           /* names of one file */
 
 const char *path_slash(const char *path);                       /* the last one, or null */
 int         path_ends_in(const char *path, const char *ending);

@@ -134,6 +134,18 @@ int options_wrong(const command *c, const char *format, ...) {
 
 /* ---- parsing --------------------------------------------------------------- */
 
+/* Finds the row for "-n3", a letter and its number. */
+static const option *find_joined(const command *c, const char *name, const char **value) {
+    if (!name[0] || !strchr("0123456789", name[1 + (name[1] == '-')])) return NULL;
+    for (const option *o = c->options; name[1] && o->kind != OPTION_END; o++) {
+        if (o->kind == OPTION_WORD || o->kind == OPTION_FLAG || !o->letter) continue;
+        if (o->letter[0] != name[0] || o->letter[1]) continue;
+        *value = name + 1;
+        return o;
+    }
+    return NULL;
+}
+
 /* Finds the row for "--temp", "--temp=1" or "-t". *value points to what follows a '='. */
 static const option *find(const command *c, const char *word, const char **value) {
     int is_long = word[1] == '-';
@@ -145,7 +157,7 @@ static const option *find(const command *c, const char *word, const char **value
         if (o->kind != OPTION_WORD && known && strlen(known) == length
             && !memcmp(known, name, length)) return o;
     }
-    return NULL;
+    return is_long ? NULL : find_joined(c, name, value);
 }
 
 /* Parses the option at argv[*at] and its value. Returns -1, or 2 after a message. */

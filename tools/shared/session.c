@@ -37,6 +37,12 @@ static int open_model(session *s, const model_options *o, int needs) {
     options.kv_type = (griffin_kv_type)o->kv_type;
     if (file_open(&s->file, o->path, &r)) return complain("%s", r.text);
     int error = griffin_open_memory(&s->model, s->file.data, (size_t)s->file.size, &options);
+    if (error < 0 && needs == ANY_FILE) {
+        snprintf(s->why, sizeof s->why, "%s", s->message);
+        options.directory_only = 1;
+        error = griffin_open_memory(&s->model, s->file.data, (size_t)s->file.size, &options);
+        if (error) snprintf(s->message, sizeof s->message, "%s", s->why);
+    }
     if (error < 0)
         return complain("%s: %s", o->path,
                         s->message[0] ? s->message : griffin_error_string(error));
@@ -73,7 +79,7 @@ int session_open(session *s, const command *c, const model_options *o, int needs
     double start = seconds_now();
     memset(s, 0, sizeof *s);
     if (!o->path) return options_wrong(c, "no model: name a file");
-    if (open_model(s, o, needs) || open_sequence(s, o->threads)) {
+    if (open_model(s, o, needs) || (!s->why[0] && open_sequence(s, o->threads))) {
         session_close(s);
         return 1;
     }
@@ -135,21 +141,24 @@ int session_guess(session *s, const model_options *model, const guess_options *o
     return o->draft ? open_draft(s, model, o->draft) : 0;
 }
 
-static int take_texts(griffin_stop *stop, const text_list *texts, const char *name) {
+static int take_texts(const command *c, griffin_stop *stop, const text_list *texts,
+                      const char *name) {
     char nothing[GRIFFIN_STOP_BYTES];
     stop->texts = texts->at;
     stop->count = texts->count;
     if (griffin_stop_feed(stop, "", 0, nothing, sizeof nothing) >= 0) return 0;
-    return complain("%s: a text must have 1 to %d bytes", name, GRIFFIN_STOP_BYTES);
+    return options_wrong(c, "%s: a text must have 1 to %d bytes", name, GRIFFIN_STOP_BYTES);
 }
 
-int session_control(session *s, const control_options *o) {
+int session_control(session *s, const command *c, const control_options *o) {
     file_bytes file;
     int error;
     s->heals = o->heal;
-    if (take_texts(&s->stop, &o->stops, "--stop")) return 1;
-    if (take_texts(&s->ban.stop, &o->bans, "--ban")) return 1;
-    if (o->grammar && o->schema) return complain("--grammar and --schema exclude each other");
+    s->ban.model = s->model;
+    if (take_texts(c, &s->stop, &o->stops, "--stop")) return 2;
+    if (take_texts(c, &s->ban.stop, &o->bans, "--ban")) return 2;
+    if (o->grammar && o->schema)
+        return options_wrong(c, "--grammar and --schema exclude each other");
     if (!o->grammar && !o->schema) return 0;
     if (text_open(&file, NULL, o->grammar ? o->grammar : o->schema)) return 1;
     error = (o->schema ? griffin_grammar_open_schema : griffin_grammar_open)(

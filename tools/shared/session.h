@@ -26,7 +26,8 @@ typedef struct model_options {
 
 /* In the order of griffin_cpu. */
 #define CPU_OPTION(target) \
-    { "cpu", 0, OPTION_CHOICE, &(target), "best|scalar|avx2|avx-vnni|avx512|neon|neon-dot|wasm", \
+    { "cpu", 0, OPTION_CHOICE, &(target), \
+      "best|scalar|avx2|avx-vnni|avx512|neon|neon-dot|wasm|neon-i8mm|amx", \
       "which instructions to use" }
 
 #define MODEL_OPTIONS(o) \
@@ -121,19 +122,23 @@ typedef struct session {
     int                 masks;
     double              mask_seconds, longest_mask;
     char                message[400];       /* the library's last error */
+    char                why[400];           /* the network cannot be run, or "" */
     uint64_t            seed;               /* of the sampler, for the statistics */
     int                 prompt_tokens, generated_tokens;
     double              open_seconds, prompt_seconds, generated_seconds;
     double              start, first_seconds;       /* of the first prompt; until its first token */
 } session;
 
-enum { NUMBERS_ONLY, NEEDS_TEXT };
+/* ANY_FILE: if the network cannot be run, the directory of the file is opened, and `why` says why
+ * that is all. There is no state and no context then. */
+enum { NUMBERS_ONLY, NEEDS_TEXT, ANY_FILE };
 
 int  session_open(session *s, const command *c, const model_options *o, int needs);
 int  session_open_memory(session *s, const void *data, size_t size, int threads);   /* borrowed */
 int  session_guess(session *s, const model_options *model, const guess_options *o);
 int  session_personas(session *s, const text_list *paths);      /* none: texts begin afresh */
-int  session_control(session *s, const control_options *o);     /* o outlives the session */
+/* o outlives the session. 0, 1, or 2 if the options are wrong. */
+int  session_control(session *s, const command *c, const control_options *o);
 void session_close(session *s);
 int  session_error(session *s, int error);              /* prints the last message; returns 1 */
 void session_statistics(const session *s);              /* on stderr */

@@ -19,25 +19,11 @@ static const quant_type *type_of(const net_weight *w, const quant_type *type) {
     return w->careful ? quant_find("q8_0") : type;
 }
 
-static float f32_of(const uint8_t *half) {
-    int bits = half[0] | half[1] << 8, power = bits >> 10 & 31, rest = bits & 1023;
-    float value = power ? ldexpf((float)(rest | 1024), power - 25) : ldexpf((float)rest, -24);
-    return bits >> 15 ? -value : value;
-}
-
-/* q8_0: d and 32 bytes; q4_0: d and 16 bytes, each with a code below and one above. */
-static void decode(const uint8_t *block, int four_bits, float *x) {
-    float d = f32_of(block);
-    for (int i = 0; i < BLOCK_VALUES; i++)
-        x[i] = d * (float)(four_bits ? (block[2 + i % 16] >> (i < 16 ? 0 : 4) & 15) - 8
-                                     : (int8_t)block[2 + i]);
-}
-
 static void round_weight(const quant_type *type, net_weight *w) {
     uint8_t block[BLOCK_BYTES];
     for (size_t i = 0; i < w->count; i += BLOCK_VALUES)
-        if (type->encode(w->value + i, block) == 0)
-            decode(block, type->bytes < BLOCK_BYTES, w->value + i);
+        if (quantise_best(type, w->value + i, BLOCK_VALUES, block) == 0)
+            type->decode(block, w->value + i, 1);
 }
 
 int train_can_round_to(const quant_type *type) {

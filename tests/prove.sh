@@ -1,0 +1,51 @@
+#!/bin/sh
+# Proves each row of the table below with cbmc: see tests/prove_files.c. `sh tests/prove.sh` proves
+# all, `sh tests/prove.sh prove_pair` one. The table has the name, the most bytes of input, and how
+# often a loop may be taken: cbmc proves that none is taken more often.
+#
+# Debian has the package cbmc, but not in version 12. Where the command is missing nothing is proved,
+# and that is said.
+
+CBMC=${CBMC:-cbmc}  GOTO_CC=${GOTO_CC:-goto-cc}  INSTRUMENT=${INSTRUMENT:-goto-instrument}
+OUT=build/prove
+CHECKS="--bounds-check --pointer-check --pointer-overflow-check --signed-overflow-check
+        --undefined-shift-check --div-by-zero-check --unwinding-assertions --no-standard-checks
+        --drop-unused-functions --slice-formula"
+
+prove() {                                   # name length unwind more
+    $GOTO_CC -DLENGTH="$2" -I. tests/prove_files.c -o $OUT/$1.all --function $1 &&
+    $INSTRUMENT --replace-calls grf_fail:fail_ --replace-calls grf_tensor_fail:fail_tensor_ \
+                --replace-calls grf_hash:hash_ $4 $OUT/$1.all $OUT/$1.goto >$OUT/$1.log 2>&1 &&
+    $CBMC $OUT/$1.goto $CHECKS --unwind "$3" >$OUT/$1.log 2>&1 &&
+    grep -q '^VERIFICATION SUCCESSFUL' $OUT/$1.log
+}
+
+mkdir -p $OUT
+if ! command -v ${CBMC%% *} >/dev/null; then
+    echo "cbmc is not installed: nothing was proved"
+    exit 0
+fi
+passed=0 failed=0
+while read -r name length unwind more; do
+    [ -z "$1" ] || [ "$1" = "$name" ] || continue
+    if prove "$name" "$length" "$unwind" "$more"; then
+        passed=$((passed + 1))
+        echo "$name: proved, LENGTH $length"
+    else
+        failed=$((failed + 1))
+        echo "$name FAILED: see $OUT/$name.log"
+        grep ': FAILURE$' $OUT/$name.log | head -20
+    fi
+done <<TABLE
+prove_place  0   5
+prove_shape  63  66
+prove_cursor 64  10
+prove_header 64  20
+prove_tensor 32  34
+prove_key    48  50
+prove_value  12  14
+prove_pair   48  4 --replace-calls grf_gguf_check_key:key_ --replace-calls grf_gguf_check_value:value_
+prove_state  104 12
+TABLE
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
