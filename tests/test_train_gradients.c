@@ -326,7 +326,10 @@ static void check_first_state(const char *blocks, int length, int before, int fr
     scene s = scene_new(&c, 3, length);
     size_t size = net_state_size(s.n);
     double *d_state = (double *)calloc(3 * size, sizeof *d_state), result;
-    for (int t = 0; t < 3 * length; t++) s.fresh[t] = t % length == length - 1;
+    for (int t = 0; t < 3 * length; t++) {
+        s.fresh[t] = t % length == length - 1;
+        if (s.targets[t] < 0) s.targets[t] = 0;             /* short ones must count, too */
+    }
     read_before(&s);
     for (size_t i = 0; i < 3 * size; i++)
         s.state[i] = i % size ? s.state[i] + 0.3 * (2 * uniform(&dice_seed) - 1) : before;
