@@ -9745,20 +9745,17 @@ GV_INLINE void GV(int_step)(const int rows, const int type, gi *low, gi *high, c
     GV(int_add)(rows, type, high, GV(int_weights)(type, at + 64, part), q);
 }
 
-/* Lines of 32 rows x 4 bytes that are used together: turn j of those of a block. They are 1 step,
- * 2 steps of q4_0 or 4 of q6_0. */
+/* Turn j: the step of one line of 32 rows x 4 bytes in q8_0, else the two steps of its nibbles. In
+ * q6_0 it is the first or the second line behind the upper bits. */
 GV_INLINE void GV(int_turn)(const int rows, const int type, gi *low, gi *high, const uint8_t *w,
                             const int j, const int8_t *q, const int fetch, grf_ahead ahead) {
-    const int parts = type == GRF_Q8_0 ? 1 : type == GRF_Q4_0 ? 2 : 4, step = ahead.step;
-    const uint8_t *at = w + 64 + (parts < 4 ? 128 * j : 384 * j + 128);
-    const uint8_t *line = ahead.at + parts * j * step;
-    q += parts < 4 ? 4 * j : 8 * j;
-    GV(int_step)(rows, type, low, high, at, 0, q, fetch, line);
-    if (parts == 1) return;
-    GV(int_step)(rows, type, low, high, at, 1, q + 16, fetch, line + step);
-    if (parts == 2) return;
-    GV(int_step)(rows, type, low, high, at + 128, 2, q + 4, fetch, line + 2 * step);
-    GV(int_step)(rows, type, low, high, at + 128, 3, q + 20, fetch, line + 3 * step);
+    const int parts = type == GRF_Q8_0 ? 1 : 2, part = type == GRF_Q6_0 ? j % 2 * 2 : 0;
+    const uint8_t *at = w + 64 + 128 * j + (type == GRF_Q6_0 ? 128 + j / 2 * 128 : 0);
+    const uint8_t *line = ahead.at + parts * j * ahead.step;
+    GV(int_step)(rows, type, low, high, at, part, q + 4 * j, fetch, line);
+    if (parts == 2)
+        GV(int_step)(rows, type, low, high, at, part + 1, q + 4 * j + 16, fetch,
+                     line + ahead.step);
 }
 
 GV_INLINE void GV(fetch_bytes)(const uint8_t *at, int bytes) {
@@ -9770,7 +9767,7 @@ GV_INLINE void GV(fetch_bytes)(const uint8_t *at, int bytes) {
 GV_INLINE const uint8_t *GV(int_group)(const int rows, const int type, float *out,
                                        const uint8_t *w, const grf_q8 *x, int blocks,
                                        grf_ahead ahead) {
-    const int turns = type == GRF_Q8_0 ? 8 : type == GRF_Q4_0 ? 4 : 2;
+    const int turns = type == GRF_Q8_0 ? 8 : 4;
     const int fetch = !(GV_FETCH_BLOCK && rows == GV_INT_ROWS);
     gv low[GV_INT_ROWS], high[GV_INT_ROWS];
     GRF_UNROLL for (int m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
@@ -9778,8 +9775,13 @@ GV_INLINE const uint8_t *GV(int_group)(const int rows, const int type, float *ou
         gi ilow[GV_INT_ROWS], ihigh[GV_INT_ROWS];
         GRF_UNROLL for (int m = 0; m < rows; m++)
             ilow[m] = ihigh[m] = GV_IN_PAIRS ? gi_set(0) : GV(int_start)(type, x + m, b);
-        GV_UNROLL_BLOCK for (int j = 0; j < turns; j++)
-            GV(int_turn)(rows, type, ilow, ihigh, w, j, x->q + 32 * b, fetch, ahead);
+        if (type == GRF_Q6_0) {
+            GRF_UNROLL for (int j = 0; j < 4; j++)      /* j decides how far bits are shifted */
+                GV(int_turn)(rows, type, ilow, ihigh, w, j, x->q + 32 * b, fetch, ahead);
+        } else {
+            GV_UNROLL_BLOCK for (int j = 0; j < turns; j++)
+                GV(int_turn)(rows, type, ilow, ihigh, w, j, x->q + 32 * b, fetch, ahead);
+        }
         if (!fetch) GV(fetch_bytes)(ahead.at, 8 * ahead.step);
         gv dl = gv_f16(w), dh = gv_f16(w + 32);
         w += grf_tilings[type].bytes;

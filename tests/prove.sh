@@ -43,7 +43,7 @@ prove_cursor 64  10
 prove_header 64  20
 prove_tensor 32  34
 prove_key    48  50
-prove_value  12  14
+prove_value  16  18
 prove_pair   48  4 --replace-calls grf_gguf_check_key:key_ --replace-calls grf_gguf_check_value:value_
 prove_state  104 12
 TABLE
