@@ -7984,6 +7984,14 @@ static int grf_next_rows(int rows, int most) {
     return rows < most ? rows : most;
 }
 
+/* Rows that meet q6_0. Clang 14 keeps more constants that unpack it in registers than GCC does, and
+ * leaves fewer for sums. */
+#ifdef __clang__
+  #define GV_SIX_ROWS (GV_INT_ROWS < 3 ? GV_INT_ROWS : 3)
+#else
+  #define GV_SIX_ROWS GV_INT_ROWS
+#endif
+
 /* Queries of attention go in groups of 5, 4, 2 or 1. Models have 5 or 8 heads in an item. */
 static int grf_next_queries(int queries, int most) {
     if (most >= 5 && queries % 5 == 0) return 5;
@@ -9460,13 +9468,13 @@ GV_KERNEL void GV(gates)(float *q, float *f, float *k, const float *lower, const
  * goes by once for `rows` rows, a constant at every call, whose o is in registers. Two rows hide
  * the latency of their sums. More rows, or blocks of S in registers for all rows, were not faster:
  * q, k and f of rows that are a power of two apart meet in the same lines of the first cache. */
-#define GRF_OUTER_ROWS 2
+#define GV_OUTER_ROWS (GV_FLOAT_ROWS > 1 ? 2 : 1)
 
 GV_INLINE void GV(outer_rows)(const int rows, const grf_outer *a, int row) {
     const float *q = a->q + row * a->q_stride, *k = a->k + row * a->k_stride;
     const float *f = a->f + row * a->f_stride, *v = a->v + row * GRF_TILE;
     float *s = a->state, *o = a->o + row * GRF_TILE;
-    gv low[GRF_OUTER_ROWS], high[GRF_OUTER_ROWS];           /* of o: columns 0 to 15, 16 to 31 */
+    gv low[GV_OUTER_ROWS], high[GV_OUTER_ROWS];             /* of o: columns 0 to 15, 16 to 31 */
     GRF_UNROLL for (int m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
     for (int d = 0; d < a->keys; d++, s += GRF_TILE) {
         gv s0 = gv_load(s), s1 = gv_load(s + 16);
@@ -9489,8 +9497,8 @@ GV_INLINE void GV(outer_rows)(const int rows, const grf_outer *a, int row) {
 
 GV_KERNEL void GV(outer)(const grf_outer *a) {
     int row = 0;
-    for (; row + GRF_OUTER_ROWS <= a->rows; row += GRF_OUTER_ROWS)
-        GV(outer_rows)(GRF_OUTER_ROWS, a, row);
+    for (; row + GV_OUTER_ROWS <= a->rows; row += GV_OUTER_ROWS)
+        GV(outer_rows)(GV_OUTER_ROWS, a, row);
     for (; row < a->rows; row++) GV(outer_rows)(1, a, row);
 }
 
@@ -9815,7 +9823,8 @@ GV_INLINE void GV(int_rows)(const int rows, const int type, float *out, const ui
 /* All rows of x, in groups. */
 GV_INLINE void GV(int_part)(const int type, float *out, const uint8_t *w, const grf_q8 *x,
                             int64_t stride, int64_t blocks, int rows) {
-    const int bytes = grf_tilings[type].bytes, most = GV_INT_ROWS;
+    const int most = type == GRF_Q6_0 ? GV_SIX_ROWS : GV_INT_ROWS;
+    const int bytes = grf_tilings[type].bytes;
     grf_ahead ahead = grf_look_ahead(w, blocks * bytes, bytes / 8, (rows + most - 1) / most);
     for (int m; rows > 0; rows -= m, x += m, out += m * GRF_TILE) {
 #ifdef GV_MATRIX_ROWS
@@ -9826,7 +9835,7 @@ GV_INLINE void GV(int_part)(const int type, float *out, const uint8_t *w, const 
         }
 #endif
         m = grf_next_rows(rows, most);
-        GRF_CALL_ROWS(m, GV_INT_ROWS, GV(int_rows), type, out, w, x, stride, blocks, ahead)
+        GRF_CALL_ROWS(m, most, GV(int_rows), type, out, w, x, stride, blocks, ahead)
         ahead.at += blocks * 8 * ahead.step;
     }
 }
@@ -9866,7 +9875,7 @@ GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, c
 #undef GV_FETCH_BLOCK
 #undef GV_FMAF
 #undef GV_MATRIX_ROWS
-#undef GRF_OUTER_ROWS
+#undef GV_OUTER_ROWS
 
 #endif /* GRF_ISA */
 
