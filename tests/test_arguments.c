@@ -268,7 +268,7 @@ static void test_arithmetic(void) {
 /* The file without a network; the caller frees the bytes. */
 static griffin_model *look_into(const char *path, unsigned char **file) {
     griffin_options options = listening();
-    griffin_model *m;
+    griffin_model *m = NULL;
     size_t size;
     *file = test_read(path, &size);
     options.directory_only = 1;
