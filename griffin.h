@@ -3403,7 +3403,7 @@ static void grf_span_commit(griffin_context *c, int span, int count) {
     const grf_layout *l = &m->layout;
     const grf_span_in_pass *in = c->span + span;
     griffin_state *s = in->state;
-    if (!c->in_place)
+    if (!c->in_place && l->recurrent_floats)
         memcpy((float *)(s + 1),
                c->recurrent + (in->slot + in->slots - 1 - (in->count - count))
                               * l->recurrent_floats, (size_t)l->recurrent_floats * 4);
