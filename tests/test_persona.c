@@ -286,8 +286,8 @@ static void test_use(void) {
     close_mind(&m);
 }
 
-/* Two personas together are their mean: of the same one twice, itself; of two, another. */
-/* The mean of two is another one, and better for a text than the one that is not made for it. */
+/* Two personas together are their mean: of the same one twice, itself; of two, another one, which is
+ * better for a text than the one that is not made for it. */
 static void test_mixed(void) {
     static const char *const which[4] = { "a", "a.persona --persona " WORK "a", "b",
                                           "a.persona --persona " WORK "b" };
