@@ -9835,7 +9835,10 @@ GV_INLINE void GV(int_part)(const int type, float *out, const uint8_t *w, const 
         }
 #endif
         m = grf_next_rows(rows, most);
-        GRF_CALL_ROWS(m, most, GV(int_rows), type, out, w, x, stride, blocks, ahead)
+        if (type == GRF_Q6_0)
+            GRF_CALL_ROWS(m, GV_SIX_ROWS, GV(int_rows), type, out, w, x, stride, blocks, ahead)
+        else
+            GRF_CALL_ROWS(m, GV_INT_ROWS, GV(int_rows), type, out, w, x, stride, blocks, ahead)
         ahead.at += blocks * 8 * ahead.step;
     }
 }
