@@ -259,13 +259,13 @@
  *
  * For RecurrentGemma 2B, an opened model takes 5 MB beside its mapped file.
  * tools/bench/NUMBERS.md has sizes of states, marks, saves and contexts. The library's code has
- * about 200 KB.
+ * about 270 KB.
  *
  * Every function works on a thread with a stack of 64 KB, also unoptimised. Bytes of stack with
  * gcc -O2, the most over all instruction sets (build/tests/test_stack x prints them):
  *
  *     griffin_run, griffin_prefill             31600
- *     griffin_guess_...                        30400
+ *     griffin_guess_..., griffin_draft_...     30400
  *     griffin_step, griffin_advance            29300
  *     griffin_heal_mask                         9500
  *     griffin_open_...                          5800
@@ -303,8 +303,7 @@
  * aarch64 and WebAssembly with gcc (for Windows since its version 12) and clang, and for x86-64
  * with Visual C++ 2022, tested with clang in its place. Elsewhere plain C runs, with the same bits,
  * and slowly. So do float weights in WebAssembly, which has no fused multiply-add. A context cannot
- * grow. Chat templates are not interpreted: tools/commands/chat.c writes RecurrentGemma's turns
- * itself.
+ * grow. Chat templates are not interpreted: tools/commands/turns.c has a table of the usual turns.
  *
  *
  * VERSIONS
@@ -608,7 +607,7 @@ GRIFFIN_API const griffin_info *griffin_get_info(const griffin_model *model);
  * dimension runs fastest. */
 typedef struct griffin_tensor {
     char     name[64];
-    const char *type;                       /* "f32", "i8" for tiles of q8_0 to q4_0; with
+    const char *type;                       /* "f32", "i8" for tiles of q8_0, q6_0, q4_0; with
                                              * directory_only also "q4_k" and the like, or
                                              * "unknown"; bytes are 0 if they are not known */
     int      rank;                          /* 1 to 4 */

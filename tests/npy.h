@@ -6,6 +6,7 @@
 
 #include "test.h"
 
+#include <math.h>
 #include <stdint.h>
 
 typedef struct npy {
@@ -73,6 +74,17 @@ static inline npy npz_get(const unsigned char *zip, size_t size, const char *nam
     }
     CHECK(0, "no array '%s'", name);
     return none;
+}
+
+/* The standard deviation of all elements. */
+static inline double npy_deviation(const npy *a) {
+    double sum = 0, squares = 0;
+    for (long i = 0; i < a->count; i++) {
+        sum += (double)a->at[i];
+        squares += (double)a->at[i] * (double)a->at[i];
+    }
+    sum /= (double)a->count;
+    return sqrt(squares / (double)a->count - sum * sum);
 }
 
 #endif

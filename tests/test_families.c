@@ -77,16 +77,6 @@ static void run_tokens(const griffin_model *model, const int32_t *tokens, int co
     free(memory);
 }
 
-static double spread_of(const npy *a) {
-    double sum = 0, squares = 0;
-    for (long i = 0; i < a->count; i++) {
-        sum += (double)a->at[i];
-        squares += (double)a->at[i] * (double)a->at[i];
-    }
-    sum /= (double)a->count;
-    return sqrt(squares / (double)a->count - sum * sum);
-}
-
 /* 2e-5 where the logits have a standard deviation of 1.5. */
 static void check_logits(const char *name, const griffin_model *model) {
     char path[120];
@@ -105,7 +95,7 @@ static void check_logits(const char *name, const griffin_model *model) {
         run_tokens(model, tokens, count, 1, stepped);
         CHECK(memcmp(logits, stepped, (size_t)count * (size_t)vocab * 4) == 0, "%s: other bits",
               name);
-        if (spread_of(&expected) > 1.5) allowed *= spread_of(&expected) / 1.5;
+        if (npy_deviation(&expected) > 1.5) allowed *= npy_deviation(&expected) / 1.5;
         for (long i = 0; i < expected.count; i++) {
             double wrong = fabs((double)logits[i] - (double)expected.at[i]);
             if (!(wrong <= most)) most = wrong;

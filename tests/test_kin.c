@@ -29,16 +29,6 @@ static double worst_of(const float *x, const float *y, long count) {
     return worst;
 }
 
-static double deviation(const npy *a) {
-    double sum = 0, squares = 0;
-    for (long i = 0; i < a->count; i++) {
-        sum += (double)a->at[i];
-        squares += (double)a->at[i] * (double)a->at[i];
-    }
-    sum /= (double)a->count;
-    return sqrt(squares / (double)a->count - sum * sum);
-}
-
 static npy reference(const golden *g, const char *file) {
     char path[256];
     snprintf(path, sizeof path, "tests/data/%s/%s", g->name, file);
@@ -85,7 +75,7 @@ static void check_golden(int index) {
     griffin_state *first = new_state(m), *s = new_state(m);
     float *logits = new_logits(m, g.count), *again = new_logits(m, g.count);
     npy want = reference(&g, "logits.npy");
-    double limit = 2e-5 * fmax(1, deviation(&want) / 1.5), worst;
+    double limit = 2e-5 * fmax(1, npy_deviation(&want) / 1.5), worst;
     run_chunks(m, c, first, g.tokens, g.count, 1, logits);
     CHECK(want.count == (long)g.count * vocabulary(m), "%s: %ld", g.name, want.count);
     worst = worst_of(logits, want.at, want.count);

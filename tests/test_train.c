@@ -23,6 +23,7 @@
 #define WORK  TEST_TMP "train/"
 #define TEXT  WORK "text.txt"
 #define LOG   WORK "log.txt"
+#include "command.h"
 #define SIZES " --preset tiny --width 32 --heads 2 --layers 3 --vocab 300 --window 16 --batch 4" \
               " --length 32 --threads 1 "
 
@@ -62,28 +63,6 @@ static void make_folders(void) {
     mkdir(TEST_TMP, 0777);
     mkdir(WORK, 0777);
     write_file(TEXT, tale, sizeof tale - 1);
-}
-
-static int split_words(char *words, char **argv) {
-    int argc = 0;
-    for (char *word = strtok(words, " "); word && argc < 63; word = strtok(NULL, " "))
-        argv[argc++] = word;
-    argv[argc] = NULL;
-    return argc;
-}
-
-/* A command with its words, which prints to LOG. */
-static int call(int (*run)(int, char **), const char *words) {
-    char copy[2048], *argv[64];
-    int kept[2], log = open(LOG, O_WRONLY | O_CREAT | O_TRUNC, 0666), status, i;
-    snprintf(copy, sizeof copy, "%s", words);
-    fflush(stdout);
-    for (i = 1; i <= 2; i++) { kept[i - 1] = dup(i); dup2(log, i); }
-    status = run(split_words(copy, argv), argv);
-    fflush(stdout);
-    for (i = 1; i <= 2; i++) { dup2(kept[i - 1], i); close(kept[i - 1]); }
-    close(log);
-    return status;
 }
 
 static int train(const char *words) {

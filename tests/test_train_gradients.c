@@ -114,10 +114,19 @@ static double loss_along(const scene *s, int first, int last, double *const *dir
     return result;
 }
 
+/* The norm of heads takes the scale out of SUPRA's features, so their gradients are as small as the
+ * rounding of a hundred nats in a difference. */
+static int has_small_slopes(const net *n, int index) {
+    const char *name = n->weights[index].name;
+    int number;
+    return sscanf(name, "model.layers.%d.", &number) == 1 && n->config.blocks[number] == 's'
+        && strstr(name, "_proj.bias");
+}
+
 /* Gradients of weights first..last-1 along a random direction, against a difference of fourth
  * order. */
 static void check_direction(const scene *s, int first, int last, double step) {
-    const double rounding = 1e-13 / step;   /* of losses of a hundred nats, in the difference */
+    const double rounding = has_small_slopes(s->n, first) ? 1e-13 / step : 0;
     double *direction[256], expected, got = 0, size = 0;
     for (int i = first; i < last; i++) {
         const net_weight *w = &s->n->weights[i];
