@@ -181,6 +181,10 @@ $(TESTS:%=$(BUILD)/tests/%): %: %.o $(LIBRARY)
 $(BUILD)/tests/%.o: STANDARD += -DTEST_TMP='"$(BUILD)/tmp/"'
 $(BUILD)/tests/test_bits.o $(BUILD)/tests/test_json_action.o: STANDARD += $(SHARED)
 
+# To optimise a copy of the library takes ten times as long as to compile it, and these run in a moment.
+$(patsubst %,$(BUILD)/tests/%.o,$(filter-out inside_same_bits,$(filter inside_%,$(TESTS)))) \
+$(BUILD)/tests/guest_prefixed.o $(BUILD)/tests/guest_static.o: CFLAGS = -O0
+
 # It has two more copies of the library in it.
 $(BUILD)/tests/test_guest: $(BUILD)/tests/guest_prefixed.o $(BUILD)/tests/guest_static.o
 
@@ -188,7 +192,7 @@ $(BUILD)/tests/test_examples: | $(EXAMPLES:%=$(BUILD)/examples/%)
 
 build/data/%.gguf: build/griffin
 	@mkdir -p $(@D)
-	@build/griffin convert tests/data/$(basename $*) $@ \
+	@OMP_NUM_THREADS=1 build/griffin convert tests/data/$(basename $*) $@ \
 	    --type $(or $(patsubst .%,%,$(suffix $*)),f32) $(SCALES) > $@.log 2>&1 \
 	    || { cat $@.log; exit 1; }
 
@@ -197,7 +201,8 @@ build/data/griffin-tiny.q4_0.gguf: SCALES = --plain-scales --head q8_0
 
 $(FOREIGN:%=build/data/griffin-tiny.%.gguf): build/data/griffin-tiny.%.gguf: build/griffin
 	@mkdir -p $(@D)
-	@{ build/griffin convert tests/data/griffin-tiny $(@:.gguf=.rows.gguf) --type $* --rows && \
+	@{ export OMP_NUM_THREADS=1; \
+	    build/griffin convert tests/data/griffin-tiny $(@:.gguf=.rows.gguf) --type $* --rows && \
 	    build/griffin convert $(@:.gguf=.rows.gguf) $@; } > $@.log 2>&1 || { cat $@.log; exit 1; }
 
 # The headers compile alone, in both languages, without a warning.
