@@ -5,6 +5,7 @@
 #     make test       every test; gcc and make are all it takes (make test_state: one of them)
 #     make hello      the program of the README; so for every other program in examples/
 #     make shared     build/libgriffin.so, the library for other languages
+#     make sqlite     build/griffin_sqlite.so, an extension of SQLite; wants libsqlite3-dev
 #     make love       three characters at a fire, in LÖVE; wants Debian's love
 #     make web        build/web, a page to be put on any static file server; wants clang and lld
 #     make check-all  what CI runs after the tests: see tests/checks.mk
@@ -75,8 +76,8 @@ $(BUILD)/examples/embedded_model.o: $(MODEL)
 $(BUILD)/examples/%: $(BUILD)/examples/%.o $(LIBRARY)
 	$(CC) $(CFLAGS) $(OPENMP) -pthread $^ -lm -o $@
 
-$(BUILD)/examples/cpp_host: $(wildcard examples/cpp_host/*.cpp) griffin.h
-	$(CXX) -std=c++11 $(CFLAGS) $(WARNINGS) $(filter %.cpp,$^) -lm -o $@
+$(BUILD)/examples/cpp_host: $(wildcard examples/cpp_host/*pp) griffin.h
+	$(CXX) -std=c++17 $(CFLAGS) $(WARNINGS) -I. $(filter %.cpp,$^) -lm -o $@
 
 # Made again from their texts: after a change of the model, to which they belong.
 PERSONAS = $(patsubst examples/personas/%.txt,%,$(wildcard examples/personas/*.txt))
@@ -123,6 +124,14 @@ $(LIBRARIES): griffin.h
 	    $(if $(findstring love,$@),,$(OPENMP)) -shared -fPIC -fvisibility=hidden \
 	    -DGRIFFIN_API='__attribute__((visibility("default")))' -DGRIFFIN_IMPLEMENTATION \
 	    -x c $< -lm -o $@
+
+# The extension has a copy of the library of its own, and shows nothing but the function by which
+# SQLite loads it. It stays on the thread that calls.
+sqlite: build/griffin_sqlite.so
+
+build/griffin_sqlite.so: examples/sqlite/griffin_sqlite.c griffin.h
+	@mkdir -p $(@D)
+	$(CC) $(STANDARD) $(CFLAGS) $(WARNINGS) -shared -fPIC -fvisibility=hidden $< -lm -o $@
 
 # Three characters at a fire. Lua's FFI reads the declarations of griffin.h itself, as the preprocessor
 # leaves them.
@@ -215,5 +224,5 @@ clean:
 include tests/checks.mk
 
 FORCE:
-.PHONY: personas shared love love-files all run $(EXAMPLES) web test $(TESTS) clean FORCE
+.PHONY: personas shared sqlite love love-files all run $(EXAMPLES) web test $(TESTS) clean FORCE
 .SECONDARY:
