@@ -194,7 +194,8 @@ public:
     friend bool operator!=(const state &a, const state &b) { return !(a == b); }
 
 private:
-    struct block { std::max_align_t at; };
+    /* Aligned as malloc aligns; without padding, which would not have to be zero. */
+    struct block { alignas(std::max_align_t) std::byte at[alignof(std::max_align_t)]; };
     static std::size_t blocks(std::size_t size) {
         return (size + sizeof(block) - 1) / sizeof(block);
     }
@@ -218,28 +219,28 @@ public:
         c.logits_.resize(m.vocabulary());
         return c;
     }
-    griffin_context *get() { return context_; }
+    griffin_context *get() { return memory_ ? context_ : nullptr; }
 
     /* [V], written by the calls that are not given others. */
     span<float> logits() { return logits_; }
 
     status step(state &s, token t) { return prefill(s, span<const token>(&t, 1)); }
     status prefill(state &s, span<const token> list) {
-        return status_of(griffin_prefill(context_, s.get(), list.data(), int_of(list.size()),
+        return status_of(griffin_prefill(get(), s.get(), list.data(), int_of(list.size()),
                                          logits_.data()));
     }
     status read(state &s, span<const token> list) {     /* without logits */
-        return status_of(griffin_prefill(context_, s.get(), list.data(), int_of(list.size()),
+        return status_of(griffin_prefill(get(), s.get(), list.data(), int_of(list.size()),
                                          nullptr));
     }
     /* Many texts at once, and in slices: see griffin_run and griffin_begin. */
     status run(span<const griffin_span> spans) {
-        return status_of(griffin_run(context_, spans.data(), int_of(spans.size())));
+        return status_of(griffin_run(get(), spans.data(), int_of(spans.size())));
     }
     result<int> begin(span<const griffin_span> spans) {
-        return left(griffin_begin(context_, spans.data(), int_of(spans.size())));
+        return left(griffin_begin(get(), spans.data(), int_of(spans.size())));
     }
-    result<int> advance(int units) { return left(griffin_advance(context_, units)); }
+    result<int> advance(int units) { return left(griffin_advance(get(), units)); }
 
 private:
     static result<int> left(int units) {
