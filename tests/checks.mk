@@ -60,7 +60,8 @@ build/symbols/%_prefixed.o: COPY = -DGRIFFIN_PREFIX=griffin_our_
 
 symbols: $(foreach c,$(COMPILERS),$(COPIES:%=build/symbols/$c_%.o)) \
          build/symbols/libgriffin.shown build/symbols/griffin_sqlite.shown
-	@! nm $(filter %.o,$^) | grep -E '^[0-9a-f]+ [BbDdCcGgSs] ' || { echo "data that can be written"; exit 1; }
+	@! nm $(filter %.o,$^) | grep -E '^[0-9a-f]+ [BbDdCcGgSs] ' \
+	    || { echo "data that can be written"; exit 1; }
 	@! nm -g --defined-only $(filter %.o,$^) | grep -E '^[0-9a-f]+ . ' | grep -v ' T griffin_' \
 	    || { echo "names that are not griffin_..."; exit 1; }
 	@! nm -g --defined-only $(filter %_prefixed.o,$^) | grep ' T ' | grep -v ' griffin_our_griffin_' \
@@ -152,7 +153,8 @@ cpp-test: $(CPP_WAYS:%=build/cpp/%.log)
 $(CPP_WAYS:%=build/cpp/%.log): %.log: % FORCE
 	@sh tests/run.sh $< $@
 
-$(CPP_WAYS:%=build/cpp/%): build/cpp/%: tests/cpp_host.cpp examples/cpp_host/griffin.hpp tests/test.h build/libgriffin.so
+$(CPP_WAYS:%=build/cpp/%): build/cpp/%: tests/cpp_host.cpp examples/cpp_host/griffin.hpp \
+                           tests/test.h build/libgriffin.so
 	@mkdir -p $(@D)
 	$(subst +-,+ -std=,$*) -O1 -fno-exceptions -fno-rtti $(WARNINGS) -Wcast-qual -Werror -I. \
 	    $< build/libgriffin.so -o $@

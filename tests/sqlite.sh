@@ -1,7 +1,7 @@
 #!/bin/sh
-# sqlite.sh EXTENSION NATIVE - the extension of examples/sqlite in the shell of SQLite. What it tells
-# must be what NATIVE (tests/sqlite_native.c) tells, to the byte; tests/sqlite.sql compares. What is
-# wrong must be refused with words.
+# sqlite.sh EXTENSION NATIVE - the extension of examples/sqlite in the shell of SQLite. What it
+# tells must be what NATIVE (tests/sqlite_native.c) tells, to the byte; tests/sqlite.sql compares.
+# What is wrong must be refused with words.
 
 extension=$1 native=$2 folder=build/sqlite passed=0 failed=0
 model=examples/models/storyteller.gguf persona=examples/personas/pirate.persona
@@ -32,6 +32,8 @@ refused() {                                 # refused WORDS SQL: an error that h
 say() { refused "griffin_say: .*$1" "SELECT * FROM griffin_say($2);"; }     # say WORDS ARGUMENTS
 
 saved="(SELECT pirate FROM personas)"
+newer="CAST(substr($saved, 1, 8) || x'09' || substr($saved, 10) AS BLOB)"
+forged="(SELECT state FROM native WHERE name ="
 
 say "n must be a number from 0 to 4096"     ""
 say "n must be a number from 0 to 4096"     "NULL, 'x', -1, 1"
@@ -54,18 +56,24 @@ say "not a saved state"                     "zeroblob(1000000), 'x', 1, 1"
 say "damaged or cut"                        "substr($saved, 1, length($saved) - 1), 'x', 1, 1"
 say "damaged or cut"                        "substr($saved, 1, 100), 'x', 1, 1"
 say "damaged or cut"                        "CAST($saved || x'00' AS BLOB), 'x', 1, 1"
-say "a newer griffin.h"                     "CAST(substr($saved, 1, 8) || x'09' || substr($saved, 10) AS BLOB), 'x', 1, 1"
+say "a newer griffin.h"                     "$newer, 'x', 1, 1"
 say "saved with another model"              "$saved, 'x', 1, 1, 'other'"
+say "token -5"                              "$forged 'token -5'), 'x', 1, 1"
+say "token 1000000000"                      "$forged 'token 1e9'), NULL, 1, 1"
+say "griffin_decode: "                      "$forged 'decoder'), NULL, 1, 1"
+refused "griffin_score: .*token -5"         "SELECT griffin_score('x', $forged 'token -5'));"
 refused "griffin_next: no model 'x' is"     "SELECT * FROM griffin_next(NULL, 'x', 'x');"
 refused "griffin_score: .*not a saved"      "SELECT griffin_score('x', x'00');"
 refused "griffin_score: text must be"       "SELECT griffin_score(5);"
 refused "griffin_open: .*nothing.gguf"      "SELECT griffin_open('nothing.gguf');"
 refused "griffin_open: .*$persona"          "SELECT griffin_open('$persona');"
-refused "griffin-tiny.gguf has no vocabulary" "SELECT griffin_open('build/data/griffin-tiny.gguf');"
+refused "griffin-tiny.gguf has no voc"      "SELECT griffin_open('build/data/griffin-tiny.gguf');"
 refused "griffin_open: path must be"        "SELECT griffin_open(NULL);"
 refused "'storyteller' belongs to"          "SELECT griffin_open('$persona', 'storyteller');"
-refused "unsafe use of griffin_open"        "CREATE VIEW v AS SELECT griffin_open('$model'); SELECT * FROM v;"
-refused "write TABLE.COLUMN"                "SELECT (SELECT text FROM griffin_say(state, 'x', 1, 1)) FROM heard;"
+refused "unsafe use of griffin_open" \
+    "CREATE VIEW v AS SELECT griffin_open('$model'); SELECT * FROM v;"
+refused "write TABLE.COLUMN" \
+    "SELECT (SELECT text FROM griffin_say(state, 'x', 1, 1)) FROM heard;"
 
 sqlite3 "$folder/characters.db" ".load $extension" "SELECT griffin_score('x');" \
     > "$folder/refused" 2>&1
@@ -74,9 +82,9 @@ check "no model" grep -q "no model is open: SELECT griffin_open" "$folder/refuse
 # ---- two processes at once ----
 
 talk() {                                    # goes on for a hundred characters
-    sqlite3 -batch -readonly "$folder/characters.db" ".load $extension" "SELECT griffin_open('$model');" \
-        "SELECT id, s.text, hex(s.state) FROM characters, griffin_say(characters.state, ' And', 3, id) AS s
-         WHERE id <= 100;"
+    sqlite3 -batch "$folder/characters.db" ".load $extension" "SELECT griffin_open('$model');" \
+        "SELECT id, s.text, hex(s.state)
+         FROM characters, griffin_say(characters.state, ' And', 3, id) AS s WHERE id <= 100;"
 }
 talk > "$folder/talk.1" 2>&1 &
 talk > "$folder/talk.2" 2>&1

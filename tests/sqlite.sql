@@ -1,4 +1,4 @@
--- sqlite.sql - for tests/sqlite.sh: every SELECT gives a line, "ok" or "FAILED" and what was checked.
+-- sqlite.sql - for tests/sqlite.sh. Every SELECT gives a line: "ok" or "FAILED", what was checked.
 -- The table native has what the library says by itself.
 
 .bail on

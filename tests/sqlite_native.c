@@ -102,10 +102,10 @@ static void print_hex(const void *data, size_t size) {
     printf("'");
 }
 
-static void print_told(const char *name) {
+static void print_told(const char *name, int32_t token) {
     griffin_sampler s = sampler;
     memset(s.recent, 0, sizeof s.recent);
-    s.recent[0] = last;
+    s.recent[0] = token;
     s.accepted = 1;
     int64_t size = griffin_save(model, state, &s, &decoder, NULL, 0);
     void *data = allocate((size_t)size);
@@ -167,16 +167,20 @@ int main(int argc, char **argv) {
     with(7, 0.7f);
     hear("Once upon a time");
     speak(20);
-    print_told("first");
+    print_told("first", last);
     with(8, 0.7f);
     hear(" Then the wolf said, \"");
     speak(12);
-    print_told("second");
+    print_told("second", last);
+    print_told("token -5", -5);             /* well formed, but nobody would save this */
+    print_told("token 1e9", 1000000000);
+    decoder.count = 200;
+    print_told("decoder", last);
     begin_as(argv[2]);
     with(0, 0);
     hear("The pirate said, \"");
     speak(15);
-    print_told("persona");
+    print_told("persona", last);
 
     forget();
     print_score("score", "The old king had three sons, and they lived in a castle.");

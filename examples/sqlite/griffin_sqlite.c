@@ -662,12 +662,12 @@ __attribute__((visibility("default")))
 #endif
 int sqlite3_griffinsqlite_init(sqlite3 *db, char **error, const sqlite3_api_routines *api) {
     SQLITE_EXTENSION_INIT2(api)
-    (void)error;
     connection *c = sqlite3_malloc(sizeof *c);
     if (!c) return SQLITE_NOMEM;
     memset(c, 0, sizeof *c);
     c->users = 1;
     int code = add_all(db, c);
+    if (code != SQLITE_OK) *error = sqlite3_mprintf("%s", sqlite3_errmsg(db));
     release(c);
     return code;
 }
