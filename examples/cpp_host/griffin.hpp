@@ -134,6 +134,8 @@ private:
     template <class Open> static result<model> open_by(griffin_options &options, Open open) {
         char message[400] = "";
         griffin_model *opened = nullptr;
+        if (griffin_version() / 100 != GRIFFIN_VERSION / 100)   /* see VERSIONS in griffin.h */
+            return failure(GRIFFIN_E_VERSION, "the shared library is not of this griffin.h");
         if (!options.error || !options.error_size) {
             options.error = message;
             options.error_size = sizeof message;

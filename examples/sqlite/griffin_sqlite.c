@@ -26,7 +26,8 @@
  * A state is the BLOB that an earlier call gave, or a file of griffin persona, or NULL: a new text.
  * With text NULL the model goes on by itself, and with seed NULL the random numbers go on too: two
  * calls write what one would have written, and leave the same bytes. Nothing is remembered outside
- * these BLOBs, so a transaction that is rolled back takes back what was said in it.
+ * these BLOBs, so a transaction that is rolled back takes back what was said in it. A call stays on
+ * its thread. Connections share nothing, so that each may have a thread.
  *
  * A BLOB is made by griffin_save, with sampler and decoder. The last token of the text is not in
  * the state yet: it is the one that the sampler accepted last. So a call need not run the network
@@ -199,21 +200,25 @@ static int find_model(connection *c, sqlite3_value *model, teller **found) {
 
 /* ---- a text: taken up, read, written --------------------------------------------------------- */
 
-/* Takes up the text that a BLOB remembers. */
+/* Takes up the text that a BLOB remembers. Of a persona no sampler was saved: a mismatch. */
 static int take_up(connection *c, teller *t, sqlite3_value *state) {
     size_t size = is_null(state) ? 0 : (size_t)sqlite3_value_bytes(state);
     const void *data = size ? sqlite3_value_blob(state) : "";
     t->begun = 0;
     memset(&t->sampler, 0, sizeof t->sampler);
     memset(&t->decoder, 0, sizeof t->decoder);
-    memset(t->state, 0, griffin_state_size(t->model));
-    if (is_null(state)) return SQLITE_OK;
     if (!data) return SQLITE_NOMEM;
-    int error = griffin_load(t->model, t->state, NULL, NULL, data, size);
-    if (error < 0) return check(c, error);
-    t->begun = griffin_load(t->model, t->state, &t->sampler, &t->decoder, data, size) == GRIFFIN_OK;
-    c->message[0] = 0;
-    return SQLITE_OK;
+    if (is_null(state)) {
+        memset(t->state, 0, griffin_state_size(t->model));
+        return SQLITE_OK;
+    }
+    int error = griffin_load(t->model, t->state, &t->sampler, &t->decoder, data, size);
+    t->begun = error == GRIFFIN_OK;
+    if (error == GRIFFIN_E_MISMATCH) {
+        c->message[0] = 0;
+        error = griffin_load(t->model, t->state, NULL, NULL, data, size);
+    }
+    return check(c, error);
 }
 
 static int32_t last_token(const griffin_sampler *s) {
