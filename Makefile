@@ -5,8 +5,8 @@
 #     make test       every test; gcc and make are all it takes (make test_state: one of them)
 #     make hello      the program of the README; so for every other program in examples/
 #     make shared     build/libgriffin.so, the library for other languages
-#     make sqlite     build/griffin_sqlite.so, an extension of SQLite; wants libsqlite3-dev
 #     make love       three characters at a fire, in LÖVE; wants Debian's love
+#     make sqlite     build/griffin_sqlite.so, an extension of SQLite; wants libsqlite3-dev
 #     make web        build/web, a page to be put on any static file server; wants clang and lld
 #     make check-all  what CI runs after the tests: see tests/checks.mk
 #     make clean
@@ -125,14 +125,6 @@ $(LIBRARIES): griffin.h
 	    -DGRIFFIN_API='__attribute__((visibility("default")))' -DGRIFFIN_IMPLEMENTATION \
 	    -x c $< -lm -o $@
 
-# The extension has a copy of the library of its own, and shows nothing but the function by which
-# SQLite loads it. It stays on the thread that calls.
-sqlite: build/griffin_sqlite.so
-
-build/griffin_sqlite.so: examples/sqlite/griffin_sqlite.c griffin.h
-	@mkdir -p $(@D)
-	$(CC) $(STANDARD) $(CFLAGS) $(WARNINGS) -shared -fPIC -fvisibility=hidden $< -lm -o $@
-
 # Three characters at a fire. Lua's FFI reads the declarations of griffin.h itself, as the preprocessor
 # leaves them.
 LOVE = $(patsubst examples/love/%,build/love/%,$(wildcard examples/love/*.lua)) \
@@ -159,6 +151,14 @@ build/love/%: examples/personas/%
 build/love/storyteller.gguf: $(MODEL)
 	@mkdir -p $(@D)
 	cp $< $@
+
+# The extension has a copy of the library of its own, and shows nothing but the function by which
+# SQLite loads it. It stays on the thread that calls.
+sqlite: build/griffin_sqlite.so
+
+build/griffin_sqlite.so: examples/sqlite/griffin_sqlite.c griffin.h
+	@mkdir -p $(@D)
+	$(CC) $(STANDARD) $(CFLAGS) $(WARNINGS) -shared -fPIC -fvisibility=hidden $< -lm -o $@
 
 # ---- tests -------------------------------------------------------------------------------------
 # tests/test_*.c are programs that end with the line "N passed, N failed", linked to the library

@@ -5,12 +5,12 @@
 #     symbols          what the linker sees of the library
 #     headers-clang    the headers compile alone by clang, too
 #     platforms        other processors and systems: tests/platforms.sh has the table
-#     windows-stack    functions align the stack for wide vectors there
-#     web-test         the page in a browser
-#     love-test        three characters in LÖVE, on a screen that nobody sees
 #     sqlite-test      characters in a table of SQLite
 #     cmake-test       projects that fetch or copy the header
 #     cpp-test         the header for C++, by two compilers, without exceptions and RTTI
+#     windows-stack    functions align the stack for wide vectors there
+#     web-test         the page in a browser
+#     love-test        three characters in LÖVE, on a screen that nobody sees
 #     tests-elsewhere  the tests unoptimised, and by clang with all it can do
 #     sanitizers       the tests under clang's sanitizers
 #     valgrind         uninitialised memory in the readers and the network
@@ -120,20 +120,6 @@ windows-stack:
 	    END                    { exit wrong || !used }'
 	@echo "1 passed, 0 failed"
 
-# The page in a browser, driven by node, against its engine on this machine.
-web-test: web build/web_native
-	@node tests/web.mjs build/web build/web_native
-
-build/web_native: tests/web_native.c examples/web/web.c griffin.h
-	$(CC) $(STANDARD) -O1 $(WARNINGS) $< -lm -o $@
-
-# Three characters in LÖVE, under Xvfb, against the library on this machine.
-love-test: love-files build/love_native
-	@sh tests/love.sh build/love build/love_native 150
-
-build/love_native: tests/love_native.c griffin.h
-	$(CC) $(STANDARD) -O1 $(WARNINGS) $< -lm -o $@
-
 # Characters in a table, through the shell of SQLite, against the library on this machine.
 sqlite-test: build/griffin_sqlite.so build/sqlite_native build/griffin build/data/griffin-tiny.gguf
 	@sh tests/sqlite.sh build/griffin_sqlite build/sqlite_native
@@ -158,6 +144,20 @@ $(CPP_WAYS:%=build/cpp/%): build/cpp/%: tests/cpp_host.cpp examples/cpp_host/gri
 	@mkdir -p $(@D)
 	$(subst +-,+ -std=,$*) -O1 -fno-exceptions -fno-rtti $(WARNINGS) -Wcast-qual -Werror -I. \
 	    $< build/libgriffin.so -o $@
+
+# The page in a browser, driven by node, against its engine on this machine.
+web-test: web build/web_native
+	@node tests/web.mjs build/web build/web_native
+
+build/web_native: tests/web_native.c examples/web/web.c griffin.h
+	$(CC) $(STANDARD) -O1 $(WARNINGS) $< -lm -o $@
+
+# Three characters in LÖVE, under Xvfb, against the library on this machine.
+love-test: love-files build/love_native
+	@sh tests/love.sh build/love build/love_native 150
+
+build/love_native: tests/love_native.c griffin.h
+	$(CC) $(STANDARD) -O1 $(WARNINGS) $< -lm -o $@
 
 # ---- a real model ------------------------------------------------------------------------------
 
