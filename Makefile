@@ -6,6 +6,7 @@
 #     make hello      the program of the README; so for every other program in examples/
 #     make shared     build/libgriffin.so, the library for other languages
 #     make love       three characters at a fire, in LÖVE; wants Debian's love
+#     make sqlite     build/griffin_sqlite.so, an extension of SQLite; wants libsqlite3-dev
 #     make web        build/web, a page to be put on any static file server; wants clang and lld
 #     make check-all  what CI runs after the tests: see tests/checks.mk
 #     make clean
@@ -75,8 +76,8 @@ $(BUILD)/examples/embedded_model.o: $(MODEL)
 $(BUILD)/examples/%: $(BUILD)/examples/%.o $(LIBRARY)
 	$(CC) $(CFLAGS) $(OPENMP) -pthread $^ -lm -o $@
 
-$(BUILD)/examples/cpp_host: $(wildcard examples/cpp_host/*.cpp) griffin.h
-	$(CXX) -std=c++11 $(CFLAGS) $(WARNINGS) $(filter %.cpp,$^) -lm -o $@
+$(BUILD)/examples/cpp_host: $(wildcard examples/cpp_host/*pp) griffin.h
+	$(CXX) -std=c++17 $(CFLAGS) $(WARNINGS) -I. $(filter %.cpp,$^) -lm -o $@
 
 # Made again from their texts: after a change of the model, to which they belong.
 PERSONAS = $(patsubst examples/personas/%.txt,%,$(wildcard examples/personas/*.txt))
@@ -151,6 +152,14 @@ build/love/storyteller.gguf: $(MODEL)
 	@mkdir -p $(@D)
 	cp $< $@
 
+# The extension has a copy of the library of its own, and shows nothing but the function by which
+# SQLite loads it. It stays on the thread that calls.
+sqlite: build/griffin_sqlite.so
+
+build/griffin_sqlite.so: examples/sqlite/griffin_sqlite.c griffin.h
+	@mkdir -p $(@D)
+	$(CC) $(STANDARD) $(CFLAGS) $(WARNINGS) -shared -fPIC -fvisibility=hidden $< -lm -o $@
+
 # ---- tests -------------------------------------------------------------------------------------
 # tests/test_*.c are programs that end with the line "N passed, N failed", linked to the library
 # that the program uses. tests/inside_*.c are the same with a copy of the library in them, since
@@ -220,5 +229,5 @@ clean:
 include tests/checks.mk
 
 FORCE:
-.PHONY: personas shared love love-files all run $(EXAMPLES) web test $(TESTS) clean FORCE
+.PHONY: personas shared sqlite love love-files all run $(EXAMPLES) web test $(TESTS) clean FORCE
 .SECONDARY:

@@ -314,6 +314,13 @@
  * their version number, and the message names the command that converts a file. Structs may grow
  * at their end: fill them with zeros, and zero will mean what it means today.
  *
+ * A shared library (make shared) shows the functions of >>api and nothing else. Before any other
+ * call, a host of it compares griffin_version() / 100 with the GRIFFIN_VERSION / 100 of the header
+ * that its structs come from, and does not go on if they differ: structs carry no size, so a
+ * library that knows more fields than the host would use bytes behind the end of its structs. As
+ * long as the two are equal, functions, structs and enums stay as they are. Bytes of states and
+ * marks are for the library that wrote them. Saves are for every other one.
+ *
  *
  * HISTORY
  *
