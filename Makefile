@@ -61,7 +61,7 @@ run: $(BUILD)/griffin
 	$(BUILD)/griffin run -m $(MODEL) -p "$(PROMPT)"
 
 # Each example is a program by itself: cc -O2 -I. examples/hello.c -lm. Here they skip their copy of the
-# library and share the one that is compiled already, but for two whose point is how it is compiled.
+# library and share the one that is compiled already, but for one whose point is how it is compiled.
 EXAMPLES = $(patsubst examples/%.c,%,$(wildcard examples/*.c)) \
            $(if $(shell command -v $(CXX)),cpp_host)
 
@@ -76,8 +76,8 @@ $(BUILD)/examples/embedded_model.o: $(MODEL)
 $(BUILD)/examples/%: $(BUILD)/examples/%.o $(LIBRARY)
 	$(CC) $(CFLAGS) $(OPENMP) -pthread $^ -lm -o $@
 
-$(BUILD)/examples/cpp_host: $(wildcard examples/cpp_host/*pp) griffin.h
-	$(CXX) -std=c++17 $(CFLAGS) $(WARNINGS) -I. $(filter %.cpp,$^) -lm -o $@
+$(BUILD)/examples/cpp_host: examples/cpp_host/main.cpp examples/cpp_host/griffin.hpp $(LIBRARY)
+	$(CXX) -std=c++17 $(CFLAGS) $(WARNINGS) $(OPENMP) -I. $< $(LIBRARY) -lm -o $@
 
 # Made again from their texts: after a change of the model, to which they belong.
 PERSONAS = $(patsubst examples/personas/%.txt,%,$(wildcard examples/personas/*.txt))
