@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Does a model tell for ever, or fall into repetition?
 
-    python3 endless.py GRIFFIN MODEL [SEEDS [TOKENS]]
+    python3 endless.py GRIFFIN MODEL [SEEDS [TOKENS [FIRST]]]
 
-Lets it tell tale after tale, 20 seeds of 20000 tokens unless told otherwise, and compresses each
+Lets it tell tale after tale, 20 seeds from 1 on, 20000 tokens each, and compresses each
 window of 2000 bytes with zlib. Text that repeats itself compresses below a quarter of its size.
 Prints for each seed the smallest share that is left, and the place of the first window below a
 quarter.
@@ -25,9 +25,9 @@ def told(griffin, model, seed, tokens):
 
 def main():
     griffin, model = sys.argv[1:3]
-    seeds, tokens = [int(n) for n in sys.argv[3:5]] + [20, 20000][len(sys.argv[3:5]):]
+    seeds, tokens, first = [int(n) for n in sys.argv[3:6]] + [20, 20000, 1][len(sys.argv[3:6]):]
     fallen = 0
-    for seed in range(1, seeds + 1):
+    for seed in range(first, first + seeds):
         text = told(griffin, model, seed, tokens)
         shares = [len(zlib.compress(text[i:i + WINDOW])) / WINDOW
                   for i in range(0, max(1, len(text) - WINDOW + 1), STEP)]
