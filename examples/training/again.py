@@ -18,8 +18,8 @@ import tempfile
 
 import numpy as np
 
-START = ("Once upon a time, there was a little boy named Timmy. Timmy loved to play outside. One day "
-         "he went to the park and his mom gave him a")
+START = ("Once upon a time, there was a little boy named Timmy. Timmy loved to play outside. One "
+         "day he went to the park and his mom gave him a")
 TIMES, TEMPERATURE = 6, 0.8
 
 
@@ -56,8 +56,8 @@ def main():
             words.append(([], ""))
         if words:
             words[-1] = (words[-1][0] + [number], words[-1][1] + text)
-    bos = json.loads("[" + run(griffin, "tokenize", model, "--ids", "-p", START).strip("[]\n ") + "]")
-    texts = [bos + numbers * (TIMES + 1) for numbers, _ in words]
+    start = json.loads(run(griffin, "tokenize", model, "--ids", "-p", START))
+    texts = [start + numbers * (TIMES + 1) for numbers, _ in words]
     logits, at, results = logits_of(griffin, model, texts), 0, []
     for (numbers, word), text in zip(words, texts):
         at += len(text)
@@ -68,6 +68,8 @@ def main():
         results.append((chance, len(numbers), word.strip()))
     for low, high in ((1, 1), (2, 2), (3, 99)):
         some = [chance for chance, tokens, _ in results if low <= tokens <= high]
+        if not some:
+            continue
         print(f"{low}{'' if low == high else ' or more'} token{'s'[:high > 1]}: {len(some)} words, "
               f"again {100 * np.mean(some):.2f} %, over one half {sum(c > 0.5 for c in some)}")
     for chance, tokens, word in sorted(results, reverse=True)[:12]:
