@@ -8,6 +8,7 @@
 #     windows-stack    functions align the stack for wide vectors there
 #     web-test         the page in a browser
 #     love-test        three characters in LÖVE, on a screen that nobody sees
+#     python-test      examples/python, with NumPy and without, against a program in C
 #     tests-elsewhere  the tests unoptimised, and by clang with all it can do
 #     sanitizers       the tests under clang's sanitizers
 #     valgrind         uninitialised memory in the readers and the network
@@ -19,7 +20,7 @@
 #     real-model       not in check-all: fetches a model that others have trained, and talks to it
 
 check-all: sanitizers platforms tests-elsewhere same-bits fuzz prove valgrind web-test love-test \
-           lint spills windows-stack symbols headers-clang
+           python-test lint spills windows-stack symbols headers-clang
 
 # ---- the library, compiled in other ways -------------------------------------------------------
 # COMPILER-STANDARD-OPTIMISATION; warnings are errors. Each must give the bits that
@@ -119,6 +120,16 @@ love-test: love-files build/love_native
 build/love_native: tests/love_native.c griffin.h
 	$(CC) $(STANDARD) -O1 $(WARNINGS) $< -lm -o $@
 
+# Python as a host: against a program in C, and against NumPy's mathematics.
+python-test: shared build/griffin build/examples/hello $(MODELS)
+	@CC="$(CC)" python3 tests/python_host.py
+	@CC="$(CC)" python3 -S tests/python_host.py
+	@build/griffin convert $(MODEL) build/f32.gguf --type f32 > build/f32.log
+	@for model in build/f32 build/data/griffin-tiny build/data/griffin-paper-tiny \
+	              build/data/hawk-tiny; do \
+	    python3 examples/python/compare.py $$model.gguf && echo "1 passed, 0 failed" || exit 1; \
+	done
+
 # ---- a real model ------------------------------------------------------------------------------
 
 real-model: build/griffin $(BUILD)/tests/real_model
@@ -203,6 +214,6 @@ prove:
 	@sh tests/prove.sh
 
 .PHONY: check-all same-bits headers-clang symbols spills sizes platforms \
-        $(PLATFORMS:%=platform-%) windows-stack web-test love-test tests-elsewhere test-gcc-O0 \
-        test-clang-O3 sanitizers test-asan test-ubsan test-tsan valgrind lint fuzz run-fuzzers \
+        $(PLATFORMS:%=platform-%) windows-stack web-test love-test python-test tests-elsewhere \
+        test-gcc-O0 test-clang-O3 sanitizers test-asan test-ubsan test-tsan valgrind lint fuzz run-fuzzers \
         real-model prove
