@@ -6,8 +6,9 @@
  * stays there from frame to frame, so many tokens are in flight at once. Two rules do the rest:
  *
  *   Priority: near the listener a token is due every few frames, far away one in a second. A free
- *   context goes to the one that is most behind, by its own pace: a near one that waits for 6 frames
- *   comes before a far one that waits for 50. Whoever waits gets ever more urgent: nobody starves.
+ *   context goes to the one that is most behind, by its own pace: a near one that waits for 6
+ *   frames comes before a far one that waits for 50. Who waits becomes more urgent, so nobody
+ *   starves.
  *   Budget: a frame has BUDGET microseconds. Its units are dealt out to the jobs in flight in
  *   proportion to their shares, and a near one has sixteen times the share of a far one.
  *

@@ -18,7 +18,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { LINE = 256, TOKENS = 128, SAID = 1 << 12, TALKS = 6, ANSWER = 24, DREAM = 20, REGRET = 12 };
+enum { LINE = 512, TOKENS = 200, SAID = 1 << 12, TALKS = 6, ANSWER = 18, DREAM = 20, REGRET = 12 };
 
 typedef struct life {
     griffin_model   *model;
@@ -164,7 +164,7 @@ static void forbid_the_end(life *l) {
     l->sampler.bias_count = l->no_end.token >= 0;
 }
 
-/* A night: whatever is not in the save is gone. Logits are not in it, so a day begins with words. */
+/* A night: what is not in the save is gone. Logits are not in it, so a day begins with words. */
 static uint64_t sleep_over(life *l) {
     uint64_t sum = save(l);
     memset(&l->sampler, 0, sizeof l->sampler);
@@ -203,9 +203,10 @@ static uint64_t dice(uint64_t *seed) {
 static void live_a_day(life *l, uint64_t *chance) {
     char words[LINE];
     for (int talk = 0; talk < TALKS; talk++) {
-        snprintf(words, sizeof words, "%s \"%s\" asked the %s. The girl said, \"",
-                 ONE_OF(events, dice(chance)), ONE_OF(questions, dice(chance)),
-                 ONE_OF(people, dice(chance)));
+        snprintf(words, sizeof words, "%s %s The %s saw it and told the %s. \"%s\" asked the %s. "
+                 "The girl said, \"", ONE_OF(events, dice(chance)), ONE_OF(events, dice(chance)),
+                 ONE_OF(people, dice(chance)), ONE_OF(people, dice(chance)),
+                 ONE_OF(questions, dice(chance)), ONE_OF(people, dice(chance)));
         fprintf(l->log, "hear %s\n", words);
         hear(l, words);
         if (talk == 1) { fprintf(l->log, "regret %d\n", REGRET); regret(l, REGRET); }

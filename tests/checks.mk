@@ -9,6 +9,7 @@
 #     web-test         the page in a browser
 #     love-test        three characters in LÖVE, on a screen that nobody sees
 #     python-test      examples/python, with NumPy and without, against a program in C
+#     life-test        a million tokens in one state, and the same calls again
 #     tests-elsewhere  the tests unoptimised, and by clang with all it can do
 #     sanitizers       the tests under clang's sanitizers
 #     valgrind         uninitialised memory in the readers and the network
@@ -20,7 +21,7 @@
 #     real-model       not in check-all: fetches a model that others have trained, and talks to it
 
 check-all: sanitizers platforms tests-elsewhere same-bits fuzz prove valgrind web-test love-test \
-           python-test lint spills windows-stack symbols headers-clang
+           python-test life-test lint spills windows-stack symbols headers-clang
 
 # ---- the library, compiled in other ways -------------------------------------------------------
 # COMPILER-STANDARD-OPTIMISATION; warnings are errors. Each must give the bits that
@@ -130,6 +131,17 @@ python-test: shared build/griffin build/examples/hello $(MODELS)
 	    python3 examples/python/compare.py $$model.gguf && echo "1 passed, 0 failed" || exit 1; \
 	done
 
+# A pass of this model is too small to be shared by threads.
+LIFE = OMP_NUM_THREADS=1 build/examples/life build/years.log
+
+life-test: build/examples/life
+	@$(LIFE) --tokens 1000000 > build/years.lived
+	@$(LIFE) --replay > build/years.again
+	@for run in lived again; do sed '/tokens in/,$$d' build/years.$$run > build/years.$$run.said; done
+	@cmp build/years.lived.said build/years.again.said
+	@tail -n 2 build/years.again && ls -l build/years.log build/years.log.save
+	@tail -n 1 build/years.again | grep -q "the same bits" && echo "1 passed, 0 failed"
+
 # ---- a real model ------------------------------------------------------------------------------
 
 real-model: build/griffin $(BUILD)/tests/real_model
@@ -214,6 +226,6 @@ prove:
 	@sh tests/prove.sh
 
 .PHONY: check-all same-bits headers-clang symbols spills sizes platforms \
-        $(PLATFORMS:%=platform-%) windows-stack web-test love-test python-test tests-elsewhere \
-        test-gcc-O0 test-clang-O3 sanitizers test-asan test-ubsan test-tsan valgrind lint fuzz run-fuzzers \
-        real-model prove
+        $(PLATFORMS:%=platform-%) windows-stack web-test love-test python-test life-test \
+        tests-elsewhere test-gcc-O0 test-clang-O3 sanitizers test-asan test-ubsan test-tsan \
+        valgrind lint fuzz run-fuzzers real-model prove

@@ -1,5 +1,5 @@
-"""python_host.py - examples/python/griffin.py keeps its word: it declares what griffin.h declares, it
-tells what a program in C tells, and whatever is done wrong is an error with words that changes
+"""python_host.py - examples/python/griffin.py keeps its word: it declares what griffin.h declares,
+it tells what a program in C tells, and whatever is done wrong is an error with words that changes
 nothing.
 
     python3 tests/python_host.py        with NumPy where it is installed; python3 -S: without
@@ -81,8 +81,8 @@ def compiled(source):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "declared")
         open(path + ".c", "w").write(source)
-        made = subprocess.run(os.environ.get("CC", "gcc").split() + ["-I.", path + ".c", "-o", path],
-                              capture_output=True, text=True)
+        command = os.environ.get("CC", "gcc").split() + ["-I.", path + ".c", "-o", path]
+        made = subprocess.run(command, capture_output=True, text=True)
         if made.returncode:
             return None
         return subprocess.run([path], capture_output=True, text=True, check=True).stdout
@@ -101,7 +101,8 @@ def test_declarations():
     assert not said, said
     wrong = griffin.FUNCTIONS.replace("int griffin_mark(const griffin_model *, ",
                                       "int griffin_mark(")
-    assert wrong != griffin.FUNCTIONS and compiled(program().replace(griffin.FUNCTIONS, wrong)) is None
+    assert wrong != griffin.FUNCTIONS
+    assert compiled(program().replace(griffin.FUNCTIONS, wrong)) is None
 
 
 def test_no_field_is_missing():
@@ -160,7 +161,7 @@ def test_logits():
 
 
 def test_many_together():
-    texts = ["The king said", "A", "Once upon a time there was a small dog who had no friends at all"]
+    texts = ["The king said", "A", "Once upon a time there was a small dog who had no friends"]
     states = [model.state() for _ in texts]
     together = model.run([(s, model.encode(t)) for s, t in zip(states, texts)])
     for state, text, logits in zip(states, texts, together):
@@ -175,7 +176,8 @@ def test_text():
     assert b"".join(model.token_text(t) for t in model.encode("a wolf", bos=False)) == b" a wolf" \
         or model.decode(model.encode("a wolf")) == "a wolf"
     assert model.find_token("no such piece of a word") is None
-    assert model.encode("a\udc80b") and model.encode(b"\xff\xfe") and model.encode("", bos=False) == []
+    assert model.encode("a\udc80b") and model.encode(b"\xff\xfe")
+    assert model.encode("", bos=False) == []
 
 
 def test_persona():
@@ -233,6 +235,17 @@ def test_operations():
     assert places and len(fed) == model.info.state_bytes
     for offset, size in places:
         assert not any(fresh[offset:offset + size]) and any(fed[offset:offset + size])
+
+
+def test_readme():
+    """Its example runs, and prints what stands there."""
+    readme = open("README.md").read()
+    code = re.search(r"```python\n(.*?)```\n\nIt prints\n\n((?:    [^\n]*\n|\n)+)", readme, re.S)
+    said = subprocess.run([sys.executable] + sys.flags.no_site * ["-S"] + ["-c", code.group(1)],
+                          env=dict(os.environ, PYTHONPATH="examples/python"), text=True,
+                          capture_output=True)
+    expected = re.sub("^    ", "", code.group(2), flags=re.M)
+    assert said.stdout.strip() == expected.strip(), (said.stdout, said.stderr)
 
 
 # ---- what is wrong -------------------------------------------------------------------------------
