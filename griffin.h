@@ -3732,7 +3732,7 @@ static void grf_pieces_put(grf_pieces *p, const uint8_t *from, int64_t bytes, in
 /* To null: they are only checked. */
 static void grf_pieces_take(const griffin_model *m, grf_pieces *p, uint8_t *to, int64_t bytes,
                             int size) {
-    uint8_t aside[256];
+    uint8_t aside[256] = { 0 };
     for (int64_t n; bytes > 0 && !p->error; bytes -= n) {
         uint8_t *piece = to ? to : aside;
         n = grf_min64(bytes, to ? GRIFFIN_PIECE : (int64_t)sizeof aside);
