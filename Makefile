@@ -4,7 +4,7 @@
 #     make run        the shipped model tells a tale
 #     make test       every test; gcc and make are all it takes (make test_state: one of them)
 #     make hello      the program of the README; so for every other program in examples/
-#     make shared     build/libgriffin.so, the library for other languages
+#     make shared     build/libgriffin.so, the library for other languages, and that of grammars
 #     make love       three characters at a fire, in LÖVE; wants Debian's love
 #     make sqlite     build/griffin_sqlite.so, an extension of SQLite; wants libsqlite3-dev
 #     make web        build/web, a page to be put on any static file server; wants clang and lld
@@ -116,7 +116,7 @@ build/web/storyteller.gguf: $(MODEL)
 # OpenMP, for a pass of its model is too small to be shared.
 LIBRARIES = build/libgriffin.so build/love/libgriffin.so
 
-shared: build/libgriffin.so
+shared: build/libgriffin.so build/libgriffin_grammar.so
 
 $(LIBRARIES): griffin.h
 	@mkdir -p $(@D)
@@ -124,6 +124,13 @@ $(LIBRARIES): griffin.h
 	    $(if $(findstring love,$@),,$(OPENMP)) -shared -fPIC -fvisibility=hidden \
 	    -DGRIFFIN_API='__attribute__((visibility("default")))' -DGRIFFIN_IMPLEMENTATION \
 	    -x c $< -lm -o $@
+
+# Grammars are a guest in a library of their own: it finds the other one in its own folder.
+build/libgriffin_grammar.so: tools/griffin_grammar.h build/libgriffin.so
+	$(CC) -std=c99 -ffp-contract=off $(CFLAGS) $(WARNINGS) -shared -fPIC -fvisibility=hidden \
+	    -DGRIFFIN_GRAMMAR_API='__attribute__((visibility("default")))' \
+	    -DGRIFFIN_GRAMMAR_IMPLEMENTATION -include griffin.h -x c $< -Lbuild -lgriffin \
+	    -Wl,-rpath,'$$ORIGIN' -o $@
 
 # Three characters at a fire. Lua's FFI reads the declarations of griffin.h itself, as the preprocessor
 # leaves them.

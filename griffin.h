@@ -58,6 +58,7 @@
  *     griffin_mark, griffin_mark_size          copy what later tokens change of a state
  *     griffin_rewind                           takes tokens back, to a mark
  *     griffin_save, griffin_load               a state as portable bytes
+ *     griffin_save_pieces, griffin_load_pieces     the same through functions of yours
  *
  *     griffin_context_size, griffin_context_init   scratch memory for one caller
  *     griffin_step                             one token into one state
@@ -76,6 +77,7 @@
  *     griffin_encode, griffin_encode_size      text to tokens
  *     griffin_decode                           tokens to text, as a stream
  *     griffin_stop_feed                        finds texts to stop at in a stream
+ *     griffin_words_feed                       holds back a word until it is complete
  *     griffin_ban_mask, griffin_ban_accept     texts that must not be written
  *     griffin_heal_start, griffin_heal_mask, griffin_heal_accept   a prompt that ends inside a word
  *     griffin_token_text, griffin_token_type, griffin_find_token   single tokens
@@ -92,7 +94,7 @@
  *     griffin_state       yours, griffin_state_size   steps that name it   one call at a time
  *     griffin_context     yours, griffin_context_size every call with it   one call at a time
  *     griffin_sampler,    yours, plain structs        their functions      one call at a time
- *     ..._decoder, ..._stop, ..._ban, ..._heal
+ *     ..._decoder, ..._stop, ..._words, ..._ban, ..._heal
  *
  * A model is the weights. A state is one text so far. For RecurrentGemma 2B it has 33 MiB, or 17
  * MiB with keys and values in bf16, whether the text has ten tokens or ten million. HGRN2 has 24
@@ -107,7 +109,8 @@
  * A state is bytes. All zero is a fresh state. Between calls, memcpy saves, restores and forks
  * it. griffin_save and griffin_load are for disks and networks. Their bytes are the same on every
  * machine, have a checksum, and belong to one model. They can hold the sampler and the decoder
- * too, so that a resumed run says what it would have said.
+ * too, so that a resumed run says what it would have said. griffin_save_pieces and
+ * griffin_load_pieces hand the same bytes to functions of yours, so nobody needs memory for them.
  *
  * A fresh state is not the only one that a text can begin in. griffin persona, a command of the
  * program in tools/, learns the state before the first token from a text, by gradients, and leaves
@@ -271,6 +274,7 @@
  *     griffin_open_...                          5800
  *     griffin_decode                            3800
  *     griffin_sample                            2500
+ *     griffin_load, griffin_load_pieces         1100
  *     all others                                 700, or 950 with a message of an error
  *
  *
@@ -329,7 +333,8 @@
  *                        with the command that converts them, to the same bits. Grammars moved to
  *                        tools/griffin_grammar.h. griffin_get_metadata, griffin_get_operation,
  *                        GRIFFIN_TOKEN_MARKER, griffin_options.directory_only, griffin_ban,
- *                        griffin_heal, griffin_guess, griffin_context_options.no_slices. Calls
+ *                        griffin_heal, griffin_guess, griffin_context_options.no_slices,
+ *                        griffin_save_pieces, griffin_load_pieces, griffin_words. Calls
  *                        that cannot be dropped write recurrent states in place. Every call works
  *                        on a stack of 64 KB. Compiler options that change floats are refused.
  *                        griffin_tile_*, griffin_preset and griffin_options.config are gone. Saves
@@ -413,6 +418,7 @@
   #define griffin_token_type     GRF_PREFIXED(griffin_token_type)
   #define griffin_find_token     GRF_PREFIXED(griffin_find_token)
   #define griffin_stop_feed      GRF_PREFIXED(griffin_stop_feed)
+  #define griffin_words_feed     GRF_PREFIXED(griffin_words_feed)
   #define griffin_ban_mask       GRF_PREFIXED(griffin_ban_mask)
   #define griffin_ban_accept     GRF_PREFIXED(griffin_ban_accept)
   #define griffin_heal_start     GRF_PREFIXED(griffin_heal_start)
@@ -420,6 +426,8 @@
   #define griffin_heal_accept    GRF_PREFIXED(griffin_heal_accept)
   #define griffin_save           GRF_PREFIXED(griffin_save)
   #define griffin_load           GRF_PREFIXED(griffin_load)
+  #define griffin_save_pieces    GRF_PREFIXED(griffin_save_pieces)
+  #define griffin_load_pieces    GRF_PREFIXED(griffin_load_pieces)
 #endif
 
 #ifdef __cplusplus
@@ -1030,6 +1038,26 @@ typedef struct griffin_stop {
 GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t length,
                                   char *out, size_t capacity);
 
+/* Holds back a word until it is complete, so that a reader never sees half of one. It takes what
+ * griffin_decode gave, or after it griffin_stop_feed, which must see each byte at once. A word ends
+ * with a space or a line end, which comes with it. Characters from U+3000 on, such as Chinese ones,
+ * are words by themselves. Zero bytes begin a text. A plain struct: copy it together with the
+ * decoder. */
+#define GRIFFIN_WORD_BYTES 64
+
+typedef struct griffin_words {
+    int   most;                             /* bytes that are held at most; 0: GRIFFIN_WORD_BYTES.
+                                             * A longer word comes out in parts */
+    int   held_count;
+    char  held[GRIFFIN_WORD_BYTES];         /* the start of a word */
+} griffin_words;
+
+/* Takes the next `length` bytes, whole characters, and returns how many it wrote: whole words,
+ * followed by a NUL; text null brings out what is held. A capacity of length + GRIFFIN_WORD_BYTES +
+ * 1 is always enough; E_SPACE, and nothing changed, tells if not. */
+GRIFFIN_API int griffin_words_feed(griffin_words *words, const char *text, size_t length,
+                                   char *out, size_t capacity);
+
 /* Texts that must not be written, in whatever tokens. All zero bans nothing. A plain struct: copy
  * it together with the state to rewind both. A mask looks at the text of every token: 4 ms in a
  * vocabulary of 256000. */
@@ -1113,6 +1141,33 @@ GRIFFIN_API int64_t griffin_save(const griffin_model *model, const griffin_state
 GRIFFIN_API int     griffin_load(const griffin_model *model, griffin_state *state,
                                  griffin_sampler *sampler, griffin_decoder *decoder,
                                  const void *data, size_t size);
+
+/* The same bytes in pieces, for a host without memory for all of them: 34 MB for RecurrentGemma 2B.
+ * A piece has 1 to GRIFFIN_PIECE bytes. These functions of yours must not leave by an exception or
+ * by longjmp, and what is saved or loaded is not theirs to change. `write` takes a piece, all of
+ * it. `read` fills in at most `size` bytes and returns how many: 1 to `size`; or 0 at the end of
+ * the data. Negative: an error, which the call returns. */
+#define GRIFFIN_PIECE 65536
+
+typedef int griffin_write_function(const void *data, size_t size, void *user);
+typedef int griffin_read_function(void *data, size_t size, void *user);
+
+/* Returns the bytes written. After an error the pieces that were written are no save: write to a
+ * file with another name and rename it at the end, and its readers find the old save or the new. */
+GRIFFIN_API int64_t griffin_save_pieces(const griffin_model *model, const griffin_state *state,
+                                        const griffin_sampler *sampler,
+                                        const griffin_decoder *decoder,
+                                        griffin_write_function *write, void *user);
+
+/* Reads one save and nothing after it. Only the last bytes tell whether the others are right, and a
+ * state that was overwritten could not come back. So the state must be fresh, and after an error it
+ * is fresh: what a host has is never half of something. With state null all is read and checked,
+ * and nothing is changed. A host that must load over its only state reads twice: first to check,
+ * then, with the state set to zero, to load. Errors as griffin_load, and E_ARGUMENT: the state is
+ * not fresh. */
+GRIFFIN_API int     griffin_load_pieces(const griffin_model *model, griffin_state *state,
+                                        griffin_sampler *sampler, griffin_decoder *decoder,
+                                        griffin_read_function *read, void *user);
 
 
 #ifdef __cplusplus
@@ -1492,13 +1547,19 @@ static float    grf_get_f32(const uint8_t *p) { return grf_float_from_bits(grf_g
  * checksums. It resists damage, not attackers. */
 #define GRF_HASH_START 0xcbf29ce484222325u
 
-static uint64_t grf_hash(uint64_t hash, const void *data, size_t size) {
-    const uint8_t *p = (const uint8_t *)data;
+/* Of bytes by the eight, when others follow. */
+static uint64_t grf_hash_start(uint64_t hash, const uint8_t *p, size_t size) {
     for (; size >= 8; p += 8, size -= 8) {
         hash = (hash ^ grf_get_u64(p)) * 0x100000001b3u;
         hash ^= hash >> 29;
     }
-    for (; size; p++, size--) hash = (hash ^ *p) * 0x100000001b3u;
+    return hash;
+}
+
+static uint64_t grf_hash(uint64_t hash, const void *data, size_t size) {
+    const uint8_t *p = (const uint8_t *)data, *end = p + size;
+    hash = grf_hash_start(hash, p, size);
+    for (p += size / 8 * 8; p < end; p++) hash = (hash ^ *p) * 0x100000001b3u;
     return hash ^ hash >> 32;
 }
 
@@ -3632,103 +3693,236 @@ static int64_t grf_save_size(int64_t bytes, int parts) {
          + (parts & GRF_HAS_DECODER ? GRF_SAVED_DECODER : 0) + 8;
 }
 
-/* Copies numbers of `size` bytes from memory to a save, or with `load` from a save to memory.
- * Returns the end of the copy in the save. */
-static uint8_t *grf_save_copy(void *memory, uint8_t *saved, int64_t bytes, int size, int load) {
-    uint8_t *to = load ? (uint8_t *)memory : saved;
-    memcpy(to, load ? saved : (uint8_t *)memory, (size_t)bytes);
-    for (int64_t i = 0; GRF_BIG_ENDIAN && i < bytes; i += size) grf_native_order(to + i, size);
-    return saved + bytes;
+/* ---- a save on its way, in pieces ---- */
+
+typedef struct grf_pieces {
+    griffin_write_function *write;          /* one of these is null */
+    griffin_read_function  *read;
+    void    *user;
+    int      checked;                       /* the bytes are known to be right */
+    uint64_t hash;                          /* of the pieces so far, whose sizes divide by 8 */
+    int      error;                         /* the first one; no more pieces then */
+} grf_pieces;
+
+/* A piece of the size that it asks for, whatever the host gives at once. */
+static void grf_pieces_read(const griffin_model *m, grf_pieces *p, uint8_t *data, size_t size) {
+    for (size_t done = 0; done < size && !p->error; ) {
+        int n = p->read(data + done, size - done, p->user);
+        if (n > 0 && (size_t)n <= size - done) done += (size_t)n;
+        else if (n < 0) p->error = n;
+        else p->error = grf_fail(&m->host, GRIFFIN_E_FORMAT, n ? "load: more bytes were read than "
+                                 "asked for" : "load: the bytes are cut, or not a saved state");
+    }
 }
 
-/* Copies what the format holds of a state, whose position is set. */
-static uint8_t *grf_save_copy_state(const griffin_model *m, griffin_state *s, uint8_t *p,
-                                    int load) {
+static void grf_pieces_write(grf_pieces *p, const uint8_t *data, size_t size) {
+    int n = p->error ? p->error : p->write(data, size, p->user);
+    if (n < 0) p->error = n;
+}
+
+/* Numbers of `size` bytes to little-endian or back. */
+static void grf_turn_numbers(uint8_t *p, int64_t bytes, int size) {
+    for (int64_t i = 0; GRF_BIG_ENDIAN && i < bytes; i += size) grf_native_order(p + i, size);
+}
+
+static void grf_pieces_put(grf_pieces *p, const uint8_t *from, int64_t bytes, int size) {
+    uint8_t turned[256];
+    for (int64_t n; bytes > 0 && !p->error; from += n, bytes -= n) {
+        const uint8_t *piece = from;
+        n = grf_min64(bytes, GRF_BIG_ENDIAN ? (int64_t)sizeof turned : GRIFFIN_PIECE);
+        if (GRF_BIG_ENDIAN) {
+            memcpy(turned, from, (size_t)n);
+            grf_turn_numbers(turned, n, size);
+            piece = turned;
+        }
+        p->hash = grf_hash_start(p->hash, piece, (size_t)n);
+        grf_pieces_write(p, piece, (size_t)n);
+    }
+}
+
+/* To null: they are only checked. */
+static void grf_pieces_take(const griffin_model *m, grf_pieces *p, uint8_t *to, int64_t bytes,
+                            int size) {
+    uint8_t aside[256] = { 0 };
+    for (int64_t n; bytes > 0 && !p->error; bytes -= n) {
+        uint8_t *piece = to ? to : aside;
+        n = grf_min64(bytes, to ? GRIFFIN_PIECE : (int64_t)sizeof aside);
+        grf_pieces_read(m, p, piece, (size_t)n);
+        if (!p->error && !p->checked) p->hash = grf_hash_start(p->hash, piece, (size_t)n);
+        if (!p->error) grf_turn_numbers(piece, n, size);
+        if (to) to += n;
+    }
+}
+
+static void grf_pieces_move(const griffin_model *m, grf_pieces *p, void *memory, int64_t bytes,
+                            int size) {
+    if (p->write) grf_pieces_put(p, (const uint8_t *)memory, bytes, size);
+    else grf_pieces_take(m, p, (uint8_t *)memory, bytes, size);
+}
+
+/* What the format holds of a state. Rows that lie together in a ring go together. */
+static void grf_pieces_move_state(const griffin_model *m, grf_pieces *p, griffin_state *s,
+                                  int64_t position) {
     const grf_layout *l = &m->layout;
-    int64_t rows = grf_saved_rows(m, s->position);
-    if (s->position) p = grf_save_copy(s + 1, p, 4 * l->recurrent_floats, 4, load);
+    if (!s) grf_pieces_take(m, p, NULL, grf_saved_bytes(m, position), 1);
+    if (!s) return;
+    if (position) grf_pieces_move(m, p, s + 1, 4 * l->recurrent_floats, 4);
     for (int ring = 0; ring < 2 * l->attention_layers; ring++) {
-        for (int64_t at = s->position - rows; at < s->position; at++) {
-            p = grf_save_copy(grf_state_ring(m, s, ring / 2 * l->ring_bytes, ring % 2, at), p,
-                              l->kv_row, l->kv_size, load);
+        int64_t at = position - grf_saved_rows(m, position);
+        for (int64_t rows; at < position; at += rows) {
+            rows = grf_min64(position - at, l->slots - at % l->slots);
+            grf_pieces_move(m, p, grf_state_ring(m, s, ring / 2 * l->ring_bytes, ring % 2, at),
+                            rows * l->kv_row, l->kv_size);
         }
     }
-    return p;
+}
+
+/* Copies numbers of `size` bytes from memory to a save, or with `load` from a save to memory. */
+static void grf_save_copy(void *memory, uint8_t *saved, int bytes, int size, int load) {
+    uint8_t *to = load ? (uint8_t *)memory : saved;
+    memcpy(to, load ? saved : (uint8_t *)memory, (size_t)bytes);
+    grf_turn_numbers(to, bytes, size);
 }
 
 /* The saved fields of a sampler stand first in it, in the order of the format and without gaps.
  * Loading takes any numbers, because griffin_sample checks them at every call. */
 typedef char grf_sampler_has_no_gaps[offsetof(griffin_sampler, recent) == 36 ? 1 : -1];
 
-static uint8_t *grf_save_copy_sampler(griffin_sampler *s, uint8_t *p, int load) {
-    p = grf_save_copy(&s->seed, p, 8, 8, load);
-    return grf_save_copy((uint8_t *)s + 8, p, GRF_SAVED_SAMPLER - 8, 4, load);
+static void grf_save_copy_sampler(griffin_sampler *s, uint8_t *p, int load) {
+    grf_save_copy(&s->seed, p, 8, 8, load);
+    grf_save_copy((uint8_t *)s + 8, p + 8, GRF_SAVED_SAMPLER - 8, 4, load);
 }
+
+/* Sampler, decoder and checksum, whose sizes do not divide by 8, are the last piece. */
+#define GRF_SAVE_END (GRF_SAVED_SAMPLER + GRF_SAVED_DECODER + 8)
 
 static int64_t grf_state_save(const griffin_model *m, griffin_state *s, griffin_sampler *sampler,
-                              const griffin_decoder *decoder, uint8_t *data, size_t capacity) {
+                              const griffin_decoder *decoder, grf_pieces *pieces) {
+    uint8_t header[GRF_SAVE_HEADER], end[GRF_SAVE_END], *p = end;
     int parts = (sampler ? GRF_HAS_SAMPLER : 0) | (decoder ? GRF_HAS_DECODER : 0);
-    int64_t bytes = grf_saved_bytes(m, s->position), size = grf_save_size(bytes, parts);
-    if (!data) return size;
-    if ((uint64_t)size > capacity)
-        return grf_fail(&m->host, GRIFFIN_E_SPACE, "save: %u bytes given, %u needed",
-                        (uint64_t)capacity, (uint64_t)size);
-    memcpy(data, "GRIFSTAT", 8);
-    grf_put_u32(data + 8, GRF_SAVE_VERSION);
-    grf_put_u32(data + 12, (uint32_t)parts);
-    grf_put_u64(data + 16, s->tag ? m->layout.saved_tag : 0);
-    grf_put_u64(data + 24, (uint64_t)s->position);
-    grf_put_u64(data + 32, s->history);
-    grf_put_u64(data + 40, (uint64_t)bytes);
-    uint8_t *p = grf_save_copy_state(m, s, data + GRF_SAVE_HEADER, 0);
-    if (sampler) p = grf_save_copy_sampler(sampler, p, 0);
+    int64_t bytes = grf_saved_bytes(m, s->position);
+    memcpy(header, "GRIFSTAT", 8);
+    grf_put_u32(header + 8, GRF_SAVE_VERSION);
+    grf_put_u32(header + 12, (uint32_t)parts);
+    grf_put_u64(header + 16, s->tag ? m->layout.saved_tag : 0);
+    grf_put_u64(header + 24, (uint64_t)s->position);
+    grf_put_u64(header + 32, s->history);
+    grf_put_u64(header + 40, (uint64_t)bytes);
+    pieces->hash = grf_hash_start(GRF_HASH_START, header, sizeof header);
+    grf_pieces_write(pieces, header, sizeof header);
+    grf_pieces_move_state(m, pieces, s, s->position);
+    if (sampler) { grf_save_copy_sampler(sampler, p, 0); p += GRF_SAVED_SAMPLER; }
     if (decoder) { memcpy(p, decoder, GRF_SAVED_DECODER); p += GRF_SAVED_DECODER; }
-    grf_put_u64(p, grf_hash(GRF_HASH_START, data, (size_t)(p - data)));
-    return size;
+    grf_put_u64(p, grf_hash(pieces->hash, end, (size_t)(p - end)));
+    grf_pieces_write(pieces, end, (size_t)(p - end) + 8);
+    return pieces->error ? pieces->error : grf_save_size(bytes, parts);
 }
 
-static int grf_save_check(const griffin_model *m, const uint8_t *p, size_t size) {
-    if (size < GRF_SAVE_HEADER + 8 || memcmp(p, "GRIFSTAT", 8) != 0)
+static int grf_save_check_version(const griffin_model *m, const uint8_t *header) {
+    if (memcmp(header, "GRIFSTAT", 8) != 0)
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: not a saved state");
-    if (grf_get_u32(p + 8) != GRF_SAVE_VERSION)
+    if (grf_get_u32(header + 8) != GRF_SAVE_VERSION)
         return grf_fail(&m->host, GRIFFIN_E_VERSION, "load: saved by %s griffin.h, in version %u "
                         "of the format, expected %d",
-                        grf_get_u32(p + 8) < GRF_SAVE_VERSION ? "an older" : "a newer",
-                        (uint64_t)grf_get_u32(p + 8), GRF_SAVE_VERSION);
+                        grf_get_u32(header + 8) < GRF_SAVE_VERSION ? "an older" : "a newer",
+                        (uint64_t)grf_get_u32(header + 8), GRF_SAVE_VERSION);
+    return GRIFFIN_OK;
+}
+
+static int grf_save_check_header(const griffin_model *m, const uint8_t *header) {
+    uint64_t position = grf_get_u64(header + 24), tag = grf_get_u64(header + 16);
+    if (position > INT64_MAX / 2 || (position == 0) != (tag == 0))
+        return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: position %u is not possible", position);
+    if (position && tag != m->layout.saved_tag)
+        return grf_fail(&m->host, GRIFFIN_E_MISMATCH,
+                        "load: saved with another model, or other attn_keys or kv_type");
+    if (grf_get_u64(header + 40) != (uint64_t)grf_saved_bytes(m, (int64_t)position)
+        || grf_get_u32(header + 12) > (GRF_HAS_SAMPLER | GRF_HAS_DECODER))
+        return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: the sizes do not fit the position");
+    return GRIFFIN_OK;
+}
+
+/* A save that is in memory is checked before anything else, so that it can replace a state. */
+static int grf_save_check(const griffin_model *m, const uint8_t *p, size_t size) {
+    if (size < GRF_SAVE_HEADER + 8)
+        return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: not a saved state");
+    int error = grf_save_check_version(m, p);
+    if (error) return error;
     if (grf_get_u64(p + size - 8) != grf_hash(GRF_HASH_START, p, size - 8))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT,
                         "load: the checksum does not match, the bytes are damaged or cut");
-    uint64_t position = grf_get_u64(p + 24);
-    if (position > INT64_MAX / 2 || (position == 0) != (grf_get_u64(p + 16) == 0))
-        return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: position %u is not possible", position);
-    if (position && grf_get_u64(p + 16) != m->layout.saved_tag)
-        return grf_fail(&m->host, GRIFFIN_E_MISMATCH,
-                        "load: saved with another model, or other attn_keys or kv_type");
-    uint64_t bytes = (uint64_t)grf_saved_bytes(m, (int64_t)position);
-    if (grf_get_u64(p + 40) != bytes || grf_get_u32(p + 12) > (GRF_HAS_SAMPLER | GRF_HAS_DECODER)
-        || size != (uint64_t)grf_save_size((int64_t)bytes, (int)grf_get_u32(p + 12)))
+    error = grf_save_check_header(m, p);
+    if (error) return error;
+    if (size != (uint64_t)grf_save_size((int64_t)grf_get_u64(p + 40), (int)grf_get_u32(p + 12)))
         return grf_fail(&m->host, GRIFFIN_E_FORMAT, "load: %u bytes do not fit what they hold",
                         (uint64_t)size);
     return GRIFFIN_OK;
 }
 
+static int grf_load_header(const griffin_model *m, grf_pieces *pieces, uint8_t *header,
+                           const griffin_sampler *sampler, const griffin_decoder *decoder) {
+    grf_pieces_read(m, pieces, header, GRF_SAVE_HEADER);
+    if (!pieces->error) pieces->error = grf_save_check_version(m, header);
+    if (!pieces->error) pieces->error = grf_save_check_header(m, header);
+    if (pieces->error) return pieces->error;
+    pieces->hash = grf_hash_start(GRF_HASH_START, header, GRF_SAVE_HEADER);
+    int lacks = ~(int)grf_get_u32(header + 12);
+    if ((sampler && (lacks & GRF_HAS_SAMPLER)) || (decoder && (lacks & GRF_HAS_DECODER)))
+        pieces->error = grf_fail(&m->host, GRIFFIN_E_MISMATCH, "load: saved without a %s",
+                                 sampler && (lacks & GRF_HAS_SAMPLER) ? "sampler" : "decoder");
+    return pieces->error;
+}
+
+/* From the header on, the state is fresh until all has been read. */
 static int grf_state_load(const griffin_model *m, griffin_state *s, griffin_sampler *sampler,
-                          griffin_decoder *decoder, uint8_t *data, size_t size) {
-    int error = grf_save_check(m, data, size);
-    if (error) return error;
-    int parts = (int)grf_get_u32(data + 12);
-    if ((sampler && !(parts & GRF_HAS_SAMPLER)) || (decoder && !(parts & GRF_HAS_DECODER)))
-        return grf_fail(&m->host, GRIFFIN_E_MISMATCH, "load: saved without a %s",
-                        sampler && !(parts & GRF_HAS_SAMPLER) ? "sampler" : "decoder");
-    memset(s, 0, (size_t)m->info.state_bytes);
-    s->position = s->oldest = (int64_t)grf_get_u64(data + 24);
-    s->tag = s->position ? m->layout.tag : 0;
-    s->history = grf_get_u64(data + 32);
-    uint8_t *p = grf_save_copy_state(m, s, data + GRF_SAVE_HEADER, 1);
+                          griffin_decoder *decoder, grf_pieces *pieces) {
+    uint8_t header[GRF_SAVE_HEADER], end[GRF_SAVE_END], *p = end;
+    if (grf_load_header(m, pieces, header, sampler, decoder)) return pieces->error;
+    int parts = (int)grf_get_u32(header + 12);
+    int64_t position = (int64_t)grf_get_u64(header + 24);
+    size_t size = (size_t)(grf_save_size(0, parts) - GRF_SAVE_HEADER);
+    if (s) memset(s, 0, (size_t)m->info.state_bytes);
+    grf_pieces_move_state(m, pieces, s, position);
+    grf_pieces_read(m, pieces, end, size);
+    if (!pieces->error && !pieces->checked
+        && grf_get_u64(end + size - 8) != grf_hash(pieces->hash, end, size - 8))
+        pieces->error = grf_fail(&m->host, GRIFFIN_E_FORMAT,
+                                 "load: the checksum does not match, the bytes are damaged");
+    if (pieces->error && s) memset(s, 0, (size_t)m->info.state_bytes);
+    if (pieces->error || !s) return pieces->error;
+    s->position = s->oldest = position;
+    s->tag = position ? m->layout.tag : 0;
+    s->history = grf_get_u64(header + 32);
     if (sampler) grf_save_copy_sampler(sampler, p, 1);
     if (parts & GRF_HAS_SAMPLER) p += GRF_SAVED_SAMPLER;
     if (decoder) memcpy(decoder, p, GRF_SAVED_DECODER);
     return GRIFFIN_OK;
+}
+
+/* ---- memory of the host as the other end; it is large enough ---- */
+
+typedef struct grf_bytes { uint8_t *at; } grf_bytes;
+
+static int grf_bytes_write(const void *data, size_t size, void *user) {
+    grf_bytes *to = (grf_bytes *)user;
+    memcpy(to->at, data, size);
+    to->at += size;
+    return 0;
+}
+
+static int grf_bytes_read(void *data, size_t size, void *user) {
+    grf_bytes *from = (grf_bytes *)user;
+    memcpy(data, from->at, size);
+    from->at += size;
+    return (int)size;
+}
+
+static int grf_state_load_bytes(const griffin_model *m, griffin_state *s, griffin_sampler *sampler,
+                                griffin_decoder *decoder, uint8_t *data, size_t size) {
+    grf_bytes from = { data };
+    grf_pieces pieces = { NULL, grf_bytes_read, &from, 1, 0, 0 };
+    int error = grf_save_check(m, data, size);
+    return error ? error : grf_state_load(m, s, sampler, decoder, &pieces);
 }
 
 /* ================================================================= >>sampler
@@ -6556,6 +6750,38 @@ static int grf_stop_valid(const griffin_stop *s) {
     return 1;
 }
 
+/* ---- whole words ----------------------------------------------------------------------- */
+
+/* How many bytes of a text are whole words. The first byte of a character from U+3000 on is 0xE3
+ * or more, and no other byte is; the character is complete, as all of them are. */
+static size_t grf_words_whole(const char *text, size_t length) {
+    for (size_t n = length; n > 0; n--) {
+        unsigned char c = (unsigned char)text[n - 1];
+        if (c == ' ' || c == '\n' || c == '\t' || c == '\r') return n;
+        if (c >= 0xE3) return (size_t)grf_min64((int64_t)(n - 1) + (c < 0xF0 ? 3 : 4),
+                                                (int64_t)length);
+    }
+    return 0;
+}
+
+static int grf_words_feed(griffin_words *w, const char *text, size_t length, grf_text *out) {
+    size_t most = (size_t)(w->most ? w->most : GRIFFIN_WORD_BYTES);
+    size_t whole = text ? grf_words_whole(text, length) : 0;
+    size_t rest = length - whole + (whole ? 0 : (size_t)w->held_count);
+    int ends = !text || whole || rest > most;                   /* what is held */
+    if (rest > most) whole = length;
+    if (ends) {
+        grf_text_append(out, w->held, (uint64_t)w->held_count);
+        grf_text_append(out, text, (uint64_t)whole);
+    }
+    if (out->length >= out->capacity) return GRIFFIN_E_SPACE;
+    out->at[out->length] = 0;
+    if (ends) w->held_count = 0;
+    if (length > whole) memcpy(w->held + w->held_count, text + whole, length - whole);
+    w->held_count += (int)(length - whole);
+    return (int)out->length;
+}
+
 /* ---- bans ------------------------------------------------------------------------------
  * A token is forbidden if a stop text would be found in the bytes so far and its own. */
 
@@ -7451,15 +7677,46 @@ GRIFFIN_API int griffin_rewind(const griffin_model *m, griffin_state *state, con
     return error ? error : grf_state_rewind(m, state, mark);
 }
 
-GRIFFIN_API int64_t griffin_save(const griffin_model *m, const griffin_state *state,
-                                 const griffin_sampler *sampler, const griffin_decoder *decoder,
-                                 void *data, size_t capacity) {
+GRIFFIN_API int64_t griffin_save_pieces(const griffin_model *m, const griffin_state *state,
+                                        const griffin_sampler *sampler,
+                                        const griffin_decoder *decoder,
+                                        griffin_write_function *write, void *user) {
+    grf_pieces pieces = { write, NULL, user, 0, 0, 0 };
     if (!m) return GRIFFIN_E_ARGUMENT;
     int error = grf_state_check(m, state);
     if (error) return error;
+    if (!write) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "save: a pointer is null");
     return grf_state_save(m, (griffin_state *)(uintptr_t)state,
-                          (griffin_sampler *)(uintptr_t)sampler, decoder, (uint8_t *)data,
-                          capacity);
+                          (griffin_sampler *)(uintptr_t)sampler, decoder, &pieces);
+}
+
+GRIFFIN_API int64_t griffin_save(const griffin_model *m, const griffin_state *state,
+                                 const griffin_sampler *sampler, const griffin_decoder *decoder,
+                                 void *data, size_t capacity) {
+    grf_bytes to = { (uint8_t *)data };
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    int error = grf_state_check(m, state);
+    if (error) return error;
+    int parts = (sampler ? GRF_HAS_SAMPLER : 0) | (decoder ? GRF_HAS_DECODER : 0);
+    int64_t size = grf_save_size(grf_saved_bytes(m, state->position), parts);
+    if (!data) return size;
+    if ((uint64_t)size > capacity)
+        return grf_fail(&m->host, GRIFFIN_E_SPACE, "save: %u bytes given, %u needed",
+                        (uint64_t)capacity, (uint64_t)size);
+    return griffin_save_pieces(m, state, sampler, decoder, grf_bytes_write, &to);
+}
+
+GRIFFIN_API int griffin_load_pieces(const griffin_model *m, griffin_state *state,
+                                    griffin_sampler *sampler, griffin_decoder *decoder,
+                                    griffin_read_function *read, void *user) {
+    grf_pieces pieces = { NULL, read, user, 0, 0, 0 };
+    if (!m) return GRIFFIN_E_ARGUMENT;
+    int error = grf_network_check(m);
+    if (error) return error;
+    if (!read || (state && (state->tag || state->position)))
+        return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, read ? "load: the state is not fresh"
+                                                           : "load: a pointer is null");
+    return grf_state_load(m, state, sampler, decoder, &pieces);
 }
 
 GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state,
@@ -7469,7 +7726,7 @@ GRIFFIN_API int griffin_load(const griffin_model *m, griffin_state *state,
     int error = grf_network_check(m);
     if (error) return error;
     if (!state || !data) return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "load: a pointer is null");
-    return grf_state_load(m, state, sampler, decoder, (uint8_t *)(uintptr_t)data, size);
+    return grf_state_load_bytes(m, state, sampler, decoder, (uint8_t *)(uintptr_t)data, size);
 }
 
 /* ---- running ---- */
@@ -7814,6 +8071,15 @@ GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t l
     out[shown.length] = 0;
     *stop = s;
     return (int)shown.length;
+}
+
+GRIFFIN_API int griffin_words_feed(griffin_words *words, const char *text, size_t length,
+                                   char *out, size_t capacity) {
+    grf_text shown = { out, capacity, 0 };
+    if (!words || !out || length > INT32_MAX / 2 || words->most < 0
+        || words->most > GRIFFIN_WORD_BYTES || words->held_count < 0
+        || words->held_count > GRIFFIN_WORD_BYTES) return GRIFFIN_E_ARGUMENT;
+    return grf_words_feed(words, text, text ? length : 0, &shown);
 }
 
 static int grf_ban_check(const griffin_ban *ban, int others_ok, const char *function) {

@@ -11,6 +11,8 @@
 #     windows-stack    functions align the stack for wide vectors there
 #     web-test         the page in a browser
 #     love-test        three characters in LÖVE, on a screen that nobody sees
+#     python-test      examples/python, with NumPy and without, against a program in C
+#     life-test        a million tokens in one state, and the same calls again
 #     tests-elsewhere  the tests unoptimised, and by clang with all it can do
 #     sanitizers       the tests under clang's sanitizers
 #     valgrind         uninitialised memory in the readers and the network
@@ -22,7 +24,8 @@
 #     real-model       not in check-all: fetches a model that others have trained, and talks to it
 
 check-all: sanitizers platforms tests-elsewhere same-bits fuzz prove valgrind web-test love-test \
-           sqlite-test cmake-test cpp-test lint spills windows-stack symbols headers-clang
+           sqlite-test cmake-test cpp-test python-test life-test lint spills windows-stack symbols \
+           headers-clang
 
 # ---- the library, compiled in other ways -------------------------------------------------------
 # COMPILER-STANDARD-OPTIMISATION; warnings are errors. Each must give the bits that
@@ -159,6 +162,27 @@ love-test: love-files build/love_native
 build/love_native: tests/love_native.c griffin.h
 	$(CC) $(STANDARD) -O1 $(WARNINGS) $< -lm -o $@
 
+# Python as a host: against a program in C, and against NumPy's mathematics.
+python-test: shared build/griffin build/examples/hello $(MODELS)
+	@CC="$(CC)" python3 tests/python_host.py
+	@CC="$(CC)" python3 -S tests/python_host.py
+	@build/griffin convert $(MODEL) build/f32.gguf --type f32 > build/f32.log
+	@for model in build/f32 build/data/griffin-tiny build/data/griffin-paper-tiny \
+	              build/data/hawk-tiny; do \
+	    python3 examples/python/compare.py $$model.gguf && echo "1 passed, 0 failed" || exit 1; \
+	done
+
+# A pass of this model is too small to be shared by threads.
+LIFE = OMP_NUM_THREADS=1 build/examples/life build/years.log
+
+life-test: build/examples/life
+	@$(LIFE) --tokens 1000000 > build/years.lived
+	@$(LIFE) --replay > build/years.again
+	@for run in lived again; do sed '/tokens in/,$$d' build/years.$$run > build/years.$$run.said; done
+	@cmp build/years.lived.said build/years.again.said
+	@tail -n 2 build/years.again && ls -l build/years.log build/years.log.save
+	@tail -n 1 build/years.again | grep -q "the same bits" && echo "1 passed, 0 failed"
+
 # ---- a real model ------------------------------------------------------------------------------
 
 real-model: build/griffin $(BUILD)/tests/real_model
@@ -244,6 +268,6 @@ prove:
 
 .PHONY: check-all same-bits headers-clang symbols spills sizes platforms \
         $(PLATFORMS:%=platform-%) windows-stack web-test love-test \
-        sqlite-test cmake-test cpp-test tests-elsewhere test-gcc-O0 \
+        sqlite-test cmake-test cpp-test python-test life-test tests-elsewhere test-gcc-O0 \
         test-clang-O3 sanitizers test-asan test-ubsan test-tsan valgrind lint fuzz run-fuzzers \
         real-model prove

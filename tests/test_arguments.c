@@ -499,6 +499,16 @@ static void test_steps(void) {
     scene_free(&w);
 }
 
+static int take(const void *data, size_t size, void *user) {
+    (void)data; (void)size; (void)user;
+    return 0;
+}
+
+static int give(void *data, size_t size, void *user) {
+    (void)data; (void)size; (void)user;
+    return 0;
+}
+
 static void test_states(void) {
     scene w = scene_new();
     char data[64];
@@ -510,6 +520,11 @@ static void test_states(void) {
     REFUSED(griffin_load(w.m, NULL, NULL, NULL, data, 64), GRIFFIN_E_ARGUMENT, "load");
     REFUSED(griffin_load(w.m, w.s, NULL, NULL, NULL, 64), GRIFFIN_E_ARGUMENT, "load");
     REFUSED(griffin_load(w.m, w.s, NULL, NULL, "no", 2), GRIFFIN_E_FORMAT, "load");
+    CHECK(griffin_save_pieces(NULL, w.s, NULL, NULL, take, NULL) == GRIFFIN_E_ARGUMENT, "model");
+    CHECK(griffin_load_pieces(NULL, w.s, NULL, NULL, give, NULL) == GRIFFIN_E_ARGUMENT, "model");
+    REFUSED(griffin_save_pieces(w.m, NULL, NULL, NULL, take, NULL), GRIFFIN_E_ARGUMENT, "state");
+    REFUSED(griffin_save_pieces(w.m, w.s, NULL, NULL, NULL, NULL), GRIFFIN_E_ARGUMENT, "save");
+    REFUSED(griffin_load_pieces(w.m, w.s, NULL, NULL, NULL, NULL), GRIFFIN_E_ARGUMENT, "load");
     scene_free(&w);
 }
 

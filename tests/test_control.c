@@ -1,5 +1,5 @@
 /* test_control.c - a host has the last word on what is written: biases and bans, a mask hook, and
- * stop texts that are found wherever the stream is cut. */
+ * stop texts that are found wherever the stream is cut; words are not shown half. */
 
 #include "model.h"
 
@@ -279,6 +279,66 @@ static void test_wrong_stops(void) {
     CHECK(griffin_stop_feed(&stop, "x", 1, out, 8) == GRIFFIN_E_ARGUMENT, "damaged");
 }
 
+/* ---- whole words --------------------------------------------------------------------------- */
+
+/* Where a word may end. */
+static int ends_word(const char *text, int length) {
+    unsigned char last = (unsigned char)text[length - 1];
+    if (strchr(" \n\t", last)) return 1;
+    return length >= 3 && (unsigned char)text[length - 3] >= 0xE3;      /* three bytes */
+}
+
+/* However whole characters come, the text comes whole, and in whole words of at most 12 bytes. */
+static void test_words(void) {
+    static const char *const parts[] = {
+        "a", "the", " ", " ", "\n", "\t", "na\xC3\xAF""ve", "\xE4\xB8\xAD", "\xE2\x80\x94", "king,"
+    };
+    enum { ROUNDS = 300, PARTS = 60 };
+    for (int round = 0; round < ROUNDS; round++) {
+        griffin_words w;
+        char all[8 * PARTS] = "", shown[8 * PARTS + 1] = "";
+        int n = 0, size = 0, whole = 0, released = 0;
+        memset(&w, 0, sizeof w);
+        w.most = round % 3 ? 0 : 12;
+        for (int i = 0; i < PARTS; i++) {
+            char piece[100] = "", out[100 + GRIFFIN_WORD_BYTES + 1];
+            for (int k = (int)(dice() % 4); k > 0; k--) strcat(piece, parts[dice() % 10]);
+            strcat(all, piece);
+            n = griffin_words_feed(&w, piece, strlen(piece), out, strlen(piece)
+                                   + GRIFFIN_WORD_BYTES + 1);
+            CHECK(n >= 0 && n == (int)strlen(out), "%d", n);
+            strcat(shown, out);
+            size = (int)strlen(all);
+            for (whole = size; whole > released && !ends_word(all, whole); ) whole--;
+            if (size - whole > (w.most ? w.most : GRIFFIN_WORD_BYTES)) whole = size;
+            released = whole;
+            CHECK((int)strlen(shown) == whole, "%d bytes are whole words, %s", whole, shown);
+        }
+        n = griffin_words_feed(&w, NULL, 0, shown + strlen(shown), sizeof shown - strlen(shown));
+        CHECK(strcmp(shown, all) == 0 && w.held_count == 0, "%s", shown);
+    }
+}
+
+static void test_wrong_words(void) {
+    griffin_words w, before;
+    char out[16];
+    memset(&w, 0, sizeof w);
+    CHECK(griffin_words_feed(&w, "half", 4, out, 1) == 0 && !out[0], "half a word");
+    before = w;
+    CHECK(griffin_words_feed(&w, " time", 5, out, 5) == GRIFFIN_E_SPACE, "little room");
+    CHECK(memcmp(&w, &before, sizeof w) == 0, "changed");
+    CHECK(griffin_words_feed(&w, " time", 5, out, 6) == 5 && !strcmp(out, "half "), "%s", out);
+    CHECK(griffin_words_feed(NULL, "x", 1, out, 8) == GRIFFIN_E_ARGUMENT, "no struct");
+    CHECK(griffin_words_feed(&w, "x", 1, NULL, 0) == GRIFFIN_E_ARGUMENT, "no room at all");
+    w.most = GRIFFIN_WORD_BYTES + 1;
+    CHECK(griffin_words_feed(&w, "x", 1, out, 8) == GRIFFIN_E_ARGUMENT, "more than fits");
+    w.most = 0;
+    w.held_count = GRIFFIN_WORD_BYTES + 1;
+    CHECK(griffin_words_feed(&w, "x", 1, out, 8) == GRIFFIN_E_ARGUMENT, "damaged");
+    w.held_count = -1;
+    CHECK(griffin_words_feed(&w, "x", 1, out, 8) == GRIFFIN_E_ARGUMENT, "damaged");
+}
+
 int main(void) {
     griffin_config config = smallest_config(V);
     network *n = network_make(&config);
@@ -295,6 +355,8 @@ int main(void) {
     RUN(test_stops_everywhere);
     RUN(test_stop_again);
     RUN(test_wrong_stops);
+    RUN(test_words);
+    RUN(test_wrong_words);
     griffin_close(model);
     network_free(n);
     return test_end();

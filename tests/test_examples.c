@@ -174,6 +174,48 @@ static void test_job_system(void) {
     free(said);
 }
 
+/* ---- many, and long ------------------------------------------------------------------------- */
+
+/* With half the units that sixty characters would need: who is near waits less, nobody starves. */
+static void test_director(void) {
+    static const char *const levels[] = { "near ", "middling ", "far " };
+    char *said = output_of("director", "--frames 200 --units 120");
+    int most[3] = { 0, 0, 0 }, tokens[3];
+    for (int i = 0; i < 3; i++) {
+        const char *line = strstr(said, levels[i]);
+        CHECK(line && sscanf(line, "%*s %d tokens, said %*f frames after they were due, at most %d",
+                             &tokens[i], &most[i]) == 2 && tokens[i] > 10, "%s", said);
+    }
+    CHECK(most[0] < most[1] && most[1] < most[2] && most[2] < 90, "%s", said);
+    CHECK(strstr(said, "60 of 60 have spoken. Alone, each says the same, to the bit."), "%s", said);
+    free(said);
+}
+
+#define LOG TEST_TMP "life.log"
+
+/* Two days, then the same calls again; `make life-test` has years. Another log has other bits. */
+static void test_life(void) {
+    char *lived = output_of("life", LOG " --tokens 600");
+    char *again = output_of("life", LOG " --replay");
+    char command[512], *end = strstr(lived, "\n\n"), *sleep;
+    size_t size;
+    CHECK(end && strncmp(lived, again, (size_t)(end - lived)) == 0, "%s\n%s", lived, again);
+    CHECK(strstr(lived, "in 2 days, 2 dreams, 2 answers taken back"), "%s", lived);
+    CHECK(strstr(again, "Each night the same bits."), "%s", again);
+    char *log = (char *)test_read(LOG, &size);
+    FILE *f = fopen(LOG, "wb");
+    sleep = log ? strstr(log, "sleep ") : NULL;
+    CHECK(sleep && f, "no night in %s", LOG);
+    if (sleep && f) {
+        sleep[6] = sleep[6] == '0' ? '1' : '0';
+        fwrite(log, 1, size, f);
+        fclose(f);
+        snprintf(command, sizeof command, "%slife " LOG " --replay > " LOG ".said", folder);
+        CHECK(system(command) != 0, "%s", command);
+    }
+    free(lived); free(again); free(log);
+}
+
 int main(int argc, char **argv) {
     char path[256] = "build/";
     char *end = argc > 0 ? strstr(argv[0], "tests/test_examples") : NULL;
@@ -187,5 +229,7 @@ int main(int argc, char **argv) {
     RUN(test_crowd);
     RUN(test_rollback);
     RUN(test_job_system);
+    RUN(test_director);
+    RUN(test_life);
     return test_end();
 }

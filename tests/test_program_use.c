@@ -573,6 +573,21 @@ static void test_guesses(void) {
     check_says(2, G " run " MODEL " -p x --lookup -1 2>&1", "--lookup");
 }
 
+/* Words that are held back come all, also where an answer ends inside one. */
+static void test_words(void) {
+    static const char *const answers[] = {
+        G " run " MODEL " -p 'Once upon a time' -n 120 -s 3", RUNS "-p 'Once upon a ti' --heal",
+        RUNS "-n 200 -p 'The wolf' --stop ' he' --stop .", RUNS "-n 90 -p 'The wolf' --ignore-eos",
+        "printf 'One day\\nHe went home\\n' | " TALK " -n 7"
+    };
+    char line[400], by_words[400];
+    for (int i = 0; i < (int)(sizeof answers / sizeof answers[0]); i++) {
+        snprintf(line, sizeof line, "%s 2>/dev/null", answers[i]);
+        snprintf(by_words, sizeof by_words, "%s --words 2>/dev/null", answers[i]);
+        check_same(line, by_words);
+    }
+}
+
 static void test_bans(void) {
     char *text = shell(0, G " run " MODEL " -p 'Once upon a time' -n 300 -s 3 --ban the --ban e. "
                        "--ban ' was' --carry-on 2>&1");
@@ -634,6 +649,7 @@ int main(void) {
     RUN(test_nothing_half_stays);
     RUN(test_healing);
     RUN(test_guesses);
+    RUN(test_words);
     RUN(test_bans);
     RUN(test_exit_statuses);
     RUN(test_logits_spares_its_inputs);

@@ -109,6 +109,12 @@ static void stop_feed(void) {
     stop.count = 2;
     result = griffin_stop_feed(&stop, text, sizeof text, out, sizeof out);
 }
+static void words_feed(void) {
+    static char out[sizeof text + GRIFFIN_WORD_BYTES + 1];
+    griffin_words w;
+    memset(&w, 0, sizeof w);
+    result = griffin_words_feed(&w, text, sizeof text, out, sizeof out);
+}
 static void heal(void) {
     griffin_heal heal;
     int32_t some[20];
@@ -152,6 +158,29 @@ static void save_state(void) {
 }
 static void load_state(void) {
     result = griffin_load(m, state, NULL, NULL, save, (size_t)save_size);
+}
+static int write_piece(const void *data, size_t size, void *user) {
+    memcpy((char *)save + save_size, data, size);
+    save_size += (int64_t)size;
+    (void)user;
+    return 0;
+}
+static int read_piece(void *data, size_t size, void *user) {
+    memcpy(data, (char *)save + save_size, size);
+    save_size += (int64_t)size;
+    (void)user;
+    return (int)size;
+}
+static void save_pieces(void) {
+    save_size = 0;
+    result = griffin_save_pieces(m, state, NULL, NULL, write_piece, NULL) > 0 ? 0 : -1;
+}
+static void load_pieces(void) {
+    for (int round = 0; round < 2; round++) {
+        save_size = 0;
+        memset(state, 0, griffin_state_size(m));
+        result = griffin_load_pieces(m, round ? state : NULL, NULL, NULL, read_piece, NULL);
+    }
 }
 static void sample(void) {
     griffin_sampler s;
@@ -253,11 +282,14 @@ static const struct { const char *name; void (*call)(void); } calls[] = {
     { "griffin_context_init", init_context }, { "griffin_encode", encode },
     { "griffin_encode, scratch", encode_in_scratch }, { "griffin_decode", decode },
     { "griffin_token_text ...", token }, { "griffin_stop_feed", stop_feed },
+    { "griffin_words_feed", words_feed },
     { "griffin_heal_...", heal }, { "griffin_ban_...", ban },
     { "griffin_prefill", prefill }, { "griffin_step", step }, { "griffin_run", run },
     { "griffin_begin", begin }, { "griffin_advance", advance }, { "griffin_mark", make_mark },
     { "griffin_step", step }, { "griffin_rewind", rewind_state }, { "griffin_save", save_state },
-    { "griffin_load", load_state }, { "griffin_sample", sample }, { "griffin_guess_...", guess },
+    { "griffin_load", load_state }, { "griffin_save_pieces", save_pieces },
+    { "griffin_load_pieces", load_pieces }, { "griffin_sample", sample },
+    { "griffin_guess_...", guess },
     { "griffin_draft_...", draft }, { "an error", refuse },
     { "griffin_grammar_open", open_grammar }, { "griffin_grammar_mask", mask_grammar },
     { "griffin_grammar_guess", guess_grammar },

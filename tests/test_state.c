@@ -328,6 +328,178 @@ static void test_portable(void) {
     scene_free(w);
 }
 
+/* ---- in pieces ------------------------------------------------------------------------------ */
+
+/* A file, so to speak: what was written, or is read with at most `most` bytes a call. Call number
+ * fails_at (from 1) fails with FAILED. */
+typedef struct tape {
+    unsigned char data[SAVE_BYTES];
+    size_t size, at, most;
+    int    calls, fails_at;
+    int    greedy;                          /* says that it read one byte more than asked for */
+} tape;
+
+enum { FAILED = -77 };
+
+static int tape_write(const void *data, size_t size, void *user) {
+    tape *t = (tape *)user;
+    if (++t->calls == t->fails_at) return FAILED;
+    CHECK(size > 0 && size <= GRIFFIN_PIECE && t->size + size <= SAVE_BYTES, "%d", (int)size);
+    memcpy(t->data + t->size, data, size);
+    t->size += size;
+    return 0;
+}
+
+static int tape_read(void *data, size_t size, void *user) {
+    tape *t = (tape *)user;
+    size_t n = size < t->most ? size : t->most;
+    if (++t->calls == t->fails_at) return FAILED;
+    CHECK(size > 0 && size <= GRIFFIN_PIECE, "%d", (int)size);
+    if (n > t->size - t->at) n = t->size - t->at;
+    memcpy(data, t->data + t->at, n);
+    t->at += n;
+    return (int)n + t->greedy;
+}
+
+static int is_fresh(const scene *w, const griffin_state *s) {
+    size_t i, used = 0;
+    for (i = 0; i < w->size; i++) used += ((const unsigned char *)s)[i] != 0;
+    return used == 0;
+}
+
+/* A tape with a save of w->s, a sampler and a decoder; their bytes are those of griffin_save. */
+static tape *new_tape(const scene *w, int parts) {
+    static unsigned char data[SAVE_BYTES];
+    griffin_sampler sampler = some_sampler(), *s = parts & 1 ? &sampler : NULL;
+    griffin_decoder decoder = some_decoder(), *d = parts & 2 ? &decoder : NULL;
+    tape *t = (tape *)calloc(1, sizeof *t);
+    int64_t size = griffin_save(w->m, w->s, s, d, data, sizeof data);
+    CHECK(griffin_save_pieces(w->m, w->s, s, d, tape_write, t) == size, "%d bytes", (int)size);
+    CHECK((int64_t)t->size == size && memcmp(t->data, data, t->size) == 0, "%d and %d bytes",
+          (int)t->size, (int)size);
+    t->most = t->size;
+    return t;
+}
+
+/* The same bytes as in one piece, and the same state, however little is read at once. */
+static void test_pieces(void) {
+    static const size_t most[] = { 4096, 47, 7, 1 };
+    scene *w = scene_new(0, 1);
+    griffin_state *whole = new_state(w->m), *s = new_state(w->m);
+    int n, parts, i;
+    for (n = 0; n < 14; n += n < 5 ? 2 : 7)
+        for (parts = 0; parts < 4; parts += family ? 3 : 1) {
+            griffin_sampler sampler, expected = some_sampler();
+            griffin_decoder decoder, held = some_decoder();
+            tape *t;
+            memset(w->s, 0, w->size);
+            if (n) run_chunks(w->m, w->c, w->s, w->tokens, n, 0, NULL);
+            t = new_tape(w, parts);
+            CHECK(griffin_load(w->m, whole, NULL, NULL, t->data, t->size) == GRIFFIN_OK, "load");
+            for (i = 0; i < (family ? 2 : COUNT(most)); i++) {
+                memset(s, 0, w->size);
+                memset(&sampler, 0, sizeof sampler);
+                memset(&decoder, 0, sizeof decoder);
+                t->most = most[i];
+                t->at = 0;
+                CHECK(griffin_load_pieces(w->m, NULL, NULL, NULL, tape_read, t) == 0, "check");
+                CHECK(t->at == t->size, "all is read");
+                t->at = 0;
+                CHECK(griffin_load_pieces(w->m, s, parts & 1 ? &sampler : NULL, parts & 2 ? &decoder
+                                          : NULL, tape_read, t) == GRIFFIN_OK, "%d at once",
+                      (int)most[i]);
+                CHECK(same_states(w->m, s, whole), "%d tokens, %d at once", n, (int)most[i]);
+                CHECK(!(parts & 1) || memcmp(&sampler, &expected, sizeof sampler) == 0, "sampler");
+                CHECK(!(parts & 2) || memcmp(&decoder, &held, sizeof held) == 0, "decoder");
+            }
+            check_continues(w, s, n, n + 20);
+            free(t);
+        }
+    free(whole); free(s);
+    scene_free(w);
+}
+
+/* Wherever the host fails, its error comes back and the state is what it was. */
+static void test_pieces_fail(void) {
+    scene *w = scene_new(0, 1);
+    griffin_state *s = new_state(w->m), *whole = new_state(w->m);
+    griffin_sampler sampler, no_sampler;
+    griffin_decoder decoder, no_decoder;
+    void *before;
+    tape *t, *other;
+    int at, error = FAILED;
+    run_chunks(w->m, w->c, w->s, w->tokens, 9, 0, NULL);
+    before = copy_of(w->s, w->size);
+    t = new_tape(w, 3);
+    for (at = 1; at <= t->calls; at++) {
+        other = (tape *)calloc(1, sizeof *other);
+        other->fails_at = at;
+        CHECK(griffin_save_pieces(w->m, w->s, NULL, NULL, tape_write, other) == FAILED, "%d", at);
+        CHECK(other->calls == at, "%d calls after a failure at %d", other->calls, at);
+        free(other);
+    }
+    CHECK(memcmp(w->s, before, w->size) == 0, "saving has changed the state");
+    memset(&sampler, 0, sizeof sampler); memset(&no_sampler, 0, sizeof sampler);
+    memset(&decoder, 0, sizeof decoder); memset(&no_decoder, 0, sizeof decoder);
+    t->most = 100;
+    for (at = 1; error == FAILED; at++) {
+        t->calls = 0; t->at = 0; t->fails_at = at;
+        error = griffin_load_pieces(w->m, s, &sampler, &decoder, tape_read, t);
+        if (error != FAILED) break;
+        CHECK(is_fresh(w, s) && memcmp(&sampler, &no_sampler, sizeof sampler) == 0
+              && memcmp(&decoder, &no_decoder, sizeof decoder) == 0, "failed at %d", at);
+    }
+    griffin_load(w->m, whole, NULL, NULL, t->data, t->size);
+    CHECK(error == GRIFFIN_OK && at > 10 && same_states(w->m, s, whole), "%d: %d", at, error);
+    CHECK(griffin_load_pieces(w->m, s, NULL, NULL, tape_read, t) == GRIFFIN_E_ARGUMENT
+          && same_states(w->m, s, whole), "not fresh");
+    free(t); free(s); free(whole); free(before);
+    scene_free(w);
+}
+
+/* Bytes from anywhere: refused, and the state is fresh. What follows a save is not read. */
+static void test_pieces_refused(void) {
+    scene *w = scene_new(0, 1), *foreign = scene_new(0, 2);
+    griffin_state *s = new_state(w->m);
+    tape *t;
+    size_t cut, size, step = family ? 211 : 3;
+    run_chunks(w->m, w->c, w->s, w->tokens, 3, 0, NULL);
+    t = new_tape(w, 0);
+    size = t->size;
+    for (cut = 0; cut < size; cut += step) {
+        t->at = 0; t->size = cut;
+        CHECK(griffin_load_pieces(w->m, s, NULL, NULL, tape_read, t) == GRIFFIN_E_FORMAT
+              && is_fresh(w, s), "cut at %d", (int)cut);
+    }
+    t->size = size;
+    for (cut = 0; cut < size; cut += step) {
+        int error, is_right;
+        t->at = 0;
+        t->data[cut] ^= (unsigned char)(1 << cut % 8);
+        error = griffin_load_pieces(w->m, s, NULL, NULL, tape_read, t);
+        is_right = cut >= 8 && cut < 12 ? error == GRIFFIN_E_VERSION
+                 : cut >= 16 && cut < 24 ? error == GRIFFIN_E_MISMATCH : error == GRIFFIN_E_FORMAT;
+        CHECK(is_right && is_fresh(w, s), "flipped at %d: %d", (int)cut, error);
+        t->data[cut] ^= (unsigned char)(1 << cut % 8);
+    }
+    t->at = 0; t->greedy = 1;
+    CHECK(griffin_load_pieces(w->m, s, NULL, NULL, tape_read, t) == GRIFFIN_E_FORMAT
+          && is_fresh(w, s), "more than asked for");
+    t->at = 0; t->greedy = 0;
+    CHECK(griffin_load_pieces(foreign->m, foreign->s, NULL, NULL, tape_read, t)
+          == GRIFFIN_E_MISMATCH && is_fresh(w, foreign->s), "foreign model");
+    memcpy(t->data + size, t->data, size);
+    t->size = 2 * size;
+    for (t->at = 0; t->at < t->size; memset(s, 0, w->size)) {
+        cut = t->at;
+        CHECK(griffin_load_pieces(w->m, s, NULL, NULL, tape_read, t) == GRIFFIN_OK
+              && t->at == cut + size, "two in a row");
+        check_continues(w, s, 3, 9);
+    }
+    free(t); free(s);
+    scene_free(w); scene_free(foreign);
+}
+
 /* ---- jobs in flight ------------------------------------------------------------------------- */
 
 static void test_dropped(void) {
@@ -417,6 +589,9 @@ int main(void) {
         RUN(test_refusals);
         RUN(test_resumes);
         RUN(test_parts);
+        RUN(test_pieces);
+        RUN(test_pieces_fail);
+        RUN(test_pieces_refused);
         RUN(test_dropped);
         RUN(test_changed);
         RUN(test_foreign);

@@ -154,6 +154,7 @@ int session_control(session *s, const command *c, const control_options *o) {
     file_bytes file;
     int error;
     s->heals = o->heal;
+    s->by_words = o->words;
     s->ban.model = s->model;
     if (take_texts(c, &s->stop, &o->stops, "--stop")) return 2;
     if (take_texts(c, &s->ban.stop, &o->bans, "--ban")) return 2;
@@ -327,7 +328,7 @@ enum { PIECE = 2048 };
 
 /* A terminal receives whole characters, and of those that control it only newline and tab. */
 static int print(const char *piece, int n) {
-    char plain[PIECE + GRIFFIN_STOP_BYTES];
+    char plain[PIECE + GRIFFIN_STOP_BYTES + GRIFFIN_WORD_BYTES + 1];
     if (!is_terminal(stdout)) return output_write(piece, (size_t)n);
     memcpy(plain, piece, (size_t)n);
     for (int i = 0, size; i < n; i += size ? size : 1) {
@@ -346,6 +347,14 @@ int session_show(session *s, int32_t token, int show) {
     return show ? print(piece, n) : 0;
 }
 
+/* Prints text of the answer, with --words as far as words are complete; null: the rest. */
+static int print_answer(session *s, const char *text, int n) {
+    char whole[PIECE + GRIFFIN_STOP_BYTES + GRIFFIN_WORD_BYTES + 1];
+    if (!s->by_words) return text ? print(text, n) : 0;
+    n = griffin_words_feed(&s->words, text, (size_t)n, whole, sizeof whole);
+    return print(whole, n);
+}
+
 /* Prints a token of the answer; -1 prints what is still held back. Returns 0 to go on, 1 after an
  * error, 2 at a stop text. */
 static int say(session *s, int32_t token) {
@@ -355,12 +364,14 @@ static int say(session *s, int32_t token) {
     int known = n < s->again ? n : s->again;        /* the prompt has shown them */
     s->again -= known;
     n = griffin_stop_feed(&s->stop, piece + known, (size_t)(n - known), shown, sizeof shown);
-    if (print(shown, n)) return 1;
+    if (print_answer(s, shown, n)) return 1;
     if (s->stop.found) {
         s->decoder.count = 0;               /* drop what follows the stop text */
         return 2;
     }
-    return token < 0 && print(shown, griffin_stop_feed(&s->stop, NULL, 0, shown, sizeof shown));
+    if (token >= 0) return 0;
+    n = griffin_stop_feed(&s->stop, NULL, 0, shown, sizeof shown);
+    return print_answer(s, shown, n) || print_answer(s, NULL, 0);
 }
 
 /* Shows a prompt, and tells the masks of it. Returns how many of its tokens remain when the others

@@ -62,10 +62,10 @@ typedef struct model_options {
 typedef struct control_options {
     const char *grammar, *schema;
     text_list stops, bans;
-    int heal;
+    int heal, words;
 } control_options;
 
-#define CONTROL_DEFAULTS { 0, 0, { { 0 }, 0 }, { { 0 }, 0 }, 0 }
+#define CONTROL_DEFAULTS { 0, 0, { { 0 }, 0 }, { { 0 }, 0 }, 0, 0 }
 
 #define CONTROL_OPTIONS(o) \
     { "grammar", 0, OPTION_TEXT, &(o).grammar, "FILE", "write what this grammar (GBNF) allows" }, \
@@ -73,7 +73,8 @@ typedef struct control_options {
     { "stop", 0, OPTION_TEXTS, &(o).stops, "TEXT", "end before this text; may be repeated" }, \
     { "ban", 0, OPTION_TEXTS, &(o).bans, "TEXT", "never write this text; may be repeated" }, \
     { "heal", 0, OPTION_FLAG, &(o).heal, 0, \
-      "choose the prompt's last tokens again: it ends inside a word, or with a blank" }
+      "choose the prompt's last tokens again: it ends inside a word, or with a blank" }, \
+    { "words", 0, OPTION_FLAG, &(o).words, 0, "show a word when it is complete" }
 
 /* Tokens that are guessed: see griffin.h, guessing. */
 typedef struct guess_options { int lookup; const char *draft; } guess_options;
@@ -109,6 +110,8 @@ typedef struct session {
     griffin_grammar_state draft_grammar;    /* behind its guesses */
     griffin_decoder     decoder;
     griffin_stop        stop;               /* of an answer */
+    griffin_words       words;              /* what --words holds back */
+    int                 by_words;           /* --words */
     griffin_bias        no_ends[2];         /* for --ignore-eos */
     griffin_ban         ban;
     griffin_heal        heal;
