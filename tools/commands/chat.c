@@ -44,15 +44,7 @@ static int answer(chat *c, const char *words, size_t size) {
 /* ---- commands: after a message about a failure the conversation goes on --------------------- */
 
 static void save(chat *c, const char *path) {
-    const session *s = &c->s;
-    int64_t n = griffin_save(s->model, s->state, &c->sampler, &s->decoder, NULL, 0);
-    void *data = n > 0 ? malloc((size_t)n) : NULL;
-    if (data)
-        n = griffin_save(s->model, s->state, &c->sampler, &s->decoder, data, (size_t)n);
-    if (n < 0) session_error(&c->s, (int)n);
-    else if (!data) complain("out of memory");
-    else if (!file_replace(path, data, (size_t)n)) printf("saved in %s\n", path);
-    free(data);
+    if (!session_save(&c->s, &c->sampler, &c->s.decoder, path)) printf("saved in %s\n", path);
 }
 
 static void load(chat *c, const char *path) {

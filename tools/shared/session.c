@@ -167,6 +167,18 @@ int session_control(session *s, const command *c, const control_options *o) {
     return error < 0 ? complain("%s: %s", o->grammar ? o->grammar : o->schema, s->message) : 0;
 }
 
+int session_save(session *s, const griffin_sampler *sampler, const griffin_decoder *decoder,
+                 const char *path) {
+    int64_t n = griffin_save(s->model, s->state, sampler, decoder, NULL, 0);
+    void *data = n > 0 ? malloc((size_t)n) : NULL;
+    int status;
+    if (data) n = griffin_save(s->model, s->state, sampler, decoder, data, (size_t)n);
+    if (n < 0) status = session_error(s, (int)n);
+    else status = data ? file_replace(path, data, (size_t)n) : complain("out of memory");
+    free(data);
+    return status;
+}
+
 /* ---- personas ------------------------------------------------------------------------------ */
 
 enum { AT_HISTORY = 32, AT_NUMBERS = 48, CHECKSUM = 8 };    /* of a saved state: >>state */
