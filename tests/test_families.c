@@ -447,14 +447,15 @@ static void free_pair(pair *p) {
     }
 }
 
-/* A key that is no tensor's, or number 3 of rope_freqs.weight, is the value. */
+/* A key, or number 3 of rope_freqs.weight, is the value. A name without a dot is an architecture. */
 static void write_pair_gguf(const pair *p, const quant_type *type, const char *key, float value) {
     int of_factors = key && strcmp(key, "rope_freqs.weight") == 0;
+    int of_other = key && !strchr(key, '.');
     gguf_writer g;
     uint64_t shape[2] = {D, D};
     int status;
     memset(&g, 0, sizeof g);
-    gguf_string(&g, "general.architecture", "llama");
+    gguf_string(&g, "general.architecture", of_other ? key : "llama");
     gguf_u32(&g, "general.alignment", GGUF_ALIGNMENT);
     gguf_u32(&g, "llama.block_count", 1);
     gguf_u32(&g, "llama.embedding_length", D);
@@ -464,7 +465,7 @@ static void write_pair_gguf(const pair *p, const quant_type *type, const char *k
     gguf_u32(&g, "llama.context_length", 64);
     gguf_f32(&g, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
     gguf_f32(&g, "llama.rope.freq_base", 5000);
-    if (key && !of_factors) gguf_f32(&g, key, value);
+    if (key && !of_factors && !of_other) gguf_f32(&g, key, value);
     for (int m = 0; m < MATRICES; m++) {
         shape[0] = (uint64_t)matrices[m].rows;
         gguf_tensor(&g, matrices[m].gguf, 2, shape, type);
@@ -613,6 +614,8 @@ static void check_gguf_refused(const pair *p, const char *key, float value, cons
 static void test_refusals_of_gguf(void) {
     pair p;
     make_pair(&p, quant_find("q8_0"));
+    check_gguf_refused(&p, "gemma2", 0, "architecture 'gemma2', expected griffin");
+    check_gguf_refused(&p, "rwkv6", 0, "architecture 'rwkv6', expected griffin");
     check_gguf_refused(&p, "llama.expert_count", 8, "llama.expert_count");
     check_gguf_refused(&p, "llama.rope.scaling.factor", 0.5, "llama.rope.scaling.factor");
     check_gguf_refused(&p, "llama.rope.scaling.type", 4, "llama.rope.scaling.type");

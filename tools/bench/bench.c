@@ -298,7 +298,7 @@ static cell megabytes(double bytes) {
 static int measure_sizes(settings *s, bench_model *b, table *t) {
     int status = 0;
     for (int i = 0; i < s->depths.count && !status; i++) {
-        workload w = { 0, 1, 1, 0, 1, s->depths.at[i] };
+        workload w = { 0, 1, 1, 1, 0, s->depths.at[i] };
         griffin_context_options options;
         runner r;
         memset(&options, 0, sizeof options);
