@@ -12,6 +12,7 @@
 #include "command.h"
 
 int command_logits(int argc, char **argv);
+int command_convert(int argc, char **argv);
 
 static char heard[400];
 
@@ -193,6 +194,37 @@ static void test_commands(void) {
     printf("\n");
     CHECK(count > 0 && strcmp(sets[0], "scalar") == 0, "%d sets", count);
     for (int i = GOLDENS; i < ALL_GOLDENS && count; i++) check_commands(i, sets, count);
+}
+
+/* Channels that were made alike: in f32 the same bits, in q8_0 others. */
+static void check_balance(const char *type, int same) {
+    static const char *const out[] = { WORK "plain.gguf", WORK "balanced.gguf" };
+    static const char tokens[] = "[1, 17, 900, 33, 254, 1999, 4, 4, 70]";
+    unsigned char *data[2];
+    size_t size[2];
+    FILE *f = fopen(WORK "tokens.json", "wb");
+    CHECK(f && fwrite(tokens, 1, sizeof tokens - 1, f) == sizeof tokens - 1, "tokens");
+    if (f) fclose(f);
+    for (int i = 0; i < 2; i++) {
+        char words[400];
+        snprintf(words, sizeof words, "convert examples/models/storyteller.gguf %s --type %s -q%s",
+                 out[i], type, i ? " --balance README.md" : "");
+        CHECK(call(command_convert, words) == 0, "%s", words);
+        snprintf(words, sizeof words, "logits %s --tokens " WORK "tokens.json --out " WORK "logits -t 1",
+                 out[i]);
+        CHECK(call(command_logits, words) == 0, "%s", words);
+        data[i] = test_read(WORK "logits", &size[i]);
+    }
+    CHECK(size[0] == 9 * 2048 * 4 && size[1] == size[0]
+          && (memcmp(data[0], data[1], size[0]) == 0) == same, "%s", type);
+    for (int i = 0; i < 2; i++) { free(data[i]); remove(out[i]); }
+}
+
+static void test_balance(void) {
+    check_balance("f32", 1);
+    check_balance("q8_0", 0);
+    CHECK(call(command_convert, "convert build/data/hgrn2-tiny.gguf " WORK "x.gguf --type q8_0 -q "
+               "--balance README.md") == 1 && !path_exists(WORK "x.gguf"), "no vocabulary");
 }
 
 /* ---- what is refused ------------------------------------------------------------------------- */
@@ -527,6 +559,7 @@ int main(int argc, char **argv) {
     every_chunk = argc == 2 && strcmp(argv[1], "all") == 0;
     RUN(test_references);
     RUN(test_commands);
+    RUN(test_balance);
     RUN(test_bad_tensors);
     RUN(test_bad_factors);
     RUN(test_bad_config);
