@@ -298,12 +298,13 @@
  * LIMITS
  *
  * Inference only. Of Llama's layout: rotary embeddings as they are, linear or as in Llama 3.1, no
- * other scaling; no experts, no norms of queries and keys. A state holds the keys and values of the whole window. Where a file's window is its
- * training length, griffin_options.attn_keys makes it smaller. Vector kernels exist for x86-64,
- * aarch64 and WebAssembly with gcc (for Windows since its version 12) and clang, and for x86-64
- * with Visual C++ 2022, tested with clang in its place. Elsewhere plain C runs, with the same bits,
- * and slowly. So do float weights in WebAssembly, which has no fused multiply-add. A context cannot
- * grow. Chat templates are not interpreted: tools/commands/turns.c has a table of the usual turns.
+ * other scaling; no experts, no norms of queries and keys. A state holds the keys and values of the
+ * whole window. Where a file's window is its training length, griffin_options.attn_keys makes it
+ * smaller. Vector kernels exist for x86-64, aarch64 and WebAssembly with gcc (for Windows since its
+ * version 12) and clang, and for x86-64 with Visual C++ 2022, tested with clang in its place.
+ * Elsewhere plain C runs, with the same bits, and slowly. So do float weights in WebAssembly, which
+ * has no fused multiply-add. A context cannot grow. Chat templates are not interpreted:
+ * tools/commands/turns.c has a table of the usual turns.
  *
  *
  * VERSIONS

@@ -1,8 +1,8 @@
 /* balance.c - see balance.h.
  *
- * With alpha = 1/2 of Xiao et al., SmoothQuant, arXiv 2211.10438: the power of a channel is that
- * next to sqrt(x / w), where x is the largest input in the text, w the largest weight that reads it,
- * both relative to the median of their channels. */
+ * With alpha = 1/2 of Xiao et al., SmoothQuant, arXiv 2211.10438: the power of a channel is the one
+ * next to sqrt(x / w), where x is the root of the mean square of its inputs in the text, and w the
+ * largest weight that reads it, both relative to the median of all channels. */
 
 #include "balance.h"
 
@@ -14,27 +14,61 @@
 
 enum { PASS = 64, MOST_TOKENS = 512, MOST_POWER = 12 };
 
+/* Where inputs are made alike: behind what divides them, a norm's gain or a matrix; by the matrices
+ * that read them, of which the first that a layer has is seen in a pass. */
+typedef struct site { const char *dividers[2], *readers[7]; int is_norm; } site;
+
+enum { SITES = 3, INNER = 2 };
+
+static const site sites[SITES] = {
+    {{"temporal_pre_norm.weight", "temporal_pre_norm.bias"},
+     {"temporal_block.q_proj.weight", "temporal_block.k_proj.weight",
+      "temporal_block.f_proj.weight", "temporal_block.v_proj.weight",
+      "temporal_block.linear_y.weight", "temporal_block.linear_x.weight", NULL}, 1},
+    {{"channel_pre_norm.weight", "channel_pre_norm.bias"},
+     {"mlp_block.gate_proj.weight", "mlp_block.up_proj.weight", NULL}, 1},
+    {{"mlp_block.up_proj.weight", "mlp_block.up_proj.bias"}, {"mlp_block.down_proj.weight", NULL}, 0}
+};
+
 typedef struct finder {
     model_parts *m;
     report      *r;
-    int          width, inner;              /* of the input, and between the matrices */
-    float       *inputs, *inners;           /* [layers][width], [layers][inner]: the largest, then
-                                             * the factors; */
-    float       *inverse;                   /* [layers][width + inner] and one divided by them */
-    float       *scratch;                   /* [the larger width][2], for a median */
+    int          widest;
+    float       *squares;                   /* [layers][SITES][widest] sums, then the factors; */
+    float       *inverse;                   /* and one divided by them */
+    float       *scratch;                   /* [widest][2] */
 } finder;
 
-/* ---- the largest inputs ---------------------------------------------------------------------- */
+static int width_of(const finder *f, int which) {
+    return which == INNER ? f->m->config.net.mlp_width : f->m->config.net.width;
+}
+
+static size_t place_of(const finder *f, int layer, int which) {
+    return (size_t)(layer * SITES + which) * (size_t)f->widest;
+}
+
+/* ---- inputs ---------------------------------------------------------------------------------- */
+
+/* -1: it is none of them. A name in a program has no ".weight". */
+static int site_of(const char *matrix) {
+    size_t n = strlen(matrix);
+    for (int i = 0; i < SITES; i++) {
+        const char *const *name = sites[i].readers;
+        for (; *name; name++)
+            if (strncmp(*name, matrix, n) == 0 && (*name)[n] == '.') return i;
+    }
+    return -1;
+}
 
 static void look(const engine_rows *x, void *user) {
     finder *f = (finder *)user;
-    int is_inner = strcmp(x->matrix, "mlp_block.down_proj") == 0;
-    float *most = is_inner ? f->inners + (size_t)x->layer * (size_t)f->inner
-                           : f->inputs + (size_t)x->layer * (size_t)f->width;
-    if (x->layer < 0 || (!is_inner && strcmp(x->matrix, "mlp_block.gate_proj") != 0)) return;
-    for (int row = 0; row < x->rows; row++)
-        for (int i = 0; i < x->width; i++)
-            most[i] = fmaxf(most[i], fabsf(x->at[(size_t)row * (size_t)x->stride + (size_t)i]));
+    int which = x->layer < 0 ? -1 : site_of(x->matrix);
+    if (which < 0) return;
+    float *sums = f->squares + place_of(f, x->layer, which);
+    for (int row = 0; row < x->rows; row++) {
+        const float *in = x->at + (size_t)row * (size_t)x->stride;
+        for (int i = 0; i < x->width; i++) sums[i] += in[i] * in[i];
+    }
 }
 
 static int run_tokens(finder *f, const griffin_model *model, const int32_t *tokens, int count) {
@@ -125,19 +159,23 @@ static int largest_weights(finder *f, const tensor *t, float *most) {
         status = weight_read(t->source, i * cols, cols, row, f->r);
         for (uint64_t k = 0; k < cols && status == 0; k++) most[k] = fmaxf(most[k], fabsf(row[k]));
     }
+    weight_release(t->source);
     free(row);
     return status;
 }
 
-/* The largest inputs x of n channels become their factors. */
-static int choose(finder *f, float *x, float *inverse, int n, const tensor *one,
-                  const tensor *other) {
-    float *w = f->scratch + n, middle = median(f, x, n), usual;
+/* The sums of squares x of n channels become their factors. */
+static int choose(finder *f, int layer, const site *at, float *x, float *inverse, int n) {
+    float *w = f->scratch + n, middle, usual;
     memset(w, 0, (size_t)n * sizeof *w);
-    if (largest_weights(f, one, w) != 0 || (other && largest_weights(f, other, w) != 0)) return -1;
+    for (int i = 0; at->readers[i]; i++) {
+        const tensor *t = find(f, layer, at->readers[i]);
+        if (t && largest_weights(f, t, w) != 0) return -1;
+    }
+    middle = median(f, x, n);
     usual = median(f, w, n);
     for (int i = 0; i < n; i++) {
-        double ratio = (double)x[i] * (double)usual / ((double)w[i] * (double)middle);
+        double ratio = sqrt((double)x[i] / (double)middle) * (double)usual / (double)w[i];
         double power = ratio > 0 && ratio < INFINITY ? rint(0.5 * log2(ratio)) : 0;
         x[i] = (float)ldexp(1, (int)fmin(fmax(power, -MOST_POWER), MOST_POWER));
         inverse[i] = 1 / x[i];
@@ -145,45 +183,36 @@ static int choose(finder *f, float *x, float *inverse, int n, const tensor *one,
     return 0;
 }
 
-static void divide(finder *f, int layer, const char *name, const float *inverse) {
-    tensor *t = find(f, layer, name);
-    if (t && t->rank > 1) t->by_row = inverse;
-    else if (t) t->by_column = inverse;
-}
-
-static int balance_layer(finder *f, int layer) {
-    float *inputs = f->inputs + (size_t)layer * (size_t)f->width;
-    float *inners = f->inners + (size_t)layer * (size_t)f->inner;
-    float *inverse = f->inverse + (size_t)layer * (size_t)(f->width + f->inner);
-    tensor *gate = find(f, layer, "mlp_block.gate_proj.weight");
-    tensor *up = find(f, layer, "mlp_block.up_proj.weight");
-    tensor *down = find(f, layer, "mlp_block.down_proj.weight");
-    if (choose(f, inners, inverse + f->width, f->inner, down, NULL) != 0) return -1;
-    down->by_column = inners;
-    divide(f, layer, "mlp_block.up_proj.weight", inverse + f->width);
-    divide(f, layer, "mlp_block.up_proj.bias", inverse + f->width);
-    if (f->m->config.net.norm_offset != 0) return 0;            /* its sum with the gain is rounded */
-    if (choose(f, inputs, inverse, f->width, gate, up) != 0) return -1;
-    gate->by_column = up->by_column = inputs;
-    divide(f, layer, "channel_pre_norm.weight", inverse);
-    divide(f, layer, "channel_pre_norm.bias", inverse);
+static int balance_site(finder *f, int layer, int which) {
+    const site *at = &sites[which];
+    float *factors = f->squares + place_of(f, layer, which);
+    float *inverse = f->inverse + place_of(f, layer, which);
+    if (at->is_norm && f->m->config.net.norm_offset != 0) return 0; /* its sum would be rounded */
+    if (choose(f, layer, at, factors, inverse, width_of(f, which)) != 0) return -1;
+    for (int i = 0; at->readers[i]; i++) {
+        tensor *t = find(f, layer, at->readers[i]);
+        if (t) t->by_column = factors;
+    }
+    for (int i = 0; i < 2; i++) {
+        tensor *t = find(f, layer, at->dividers[i]);
+        if (t && t->rank > 1) t->by_row = inverse;
+        else if (t) t->by_column = inverse;
+    }
     return 0;
 }
 
 int balance_find(model_parts *m, const void *image, size_t size, const char *text, float **factors,
                  report *r) {
     const griffin_config *net = &m->config.net;
-    finder f = {m, r, net->width, net->mlp_width, NULL, NULL, NULL, NULL};
-    size_t both = (size_t)net->layers * (size_t)(f.width + f.inner);
-    size_t more = 2 * (size_t)(f.width > f.inner ? f.width : f.inner);
-    *factors = (float *)calloc(2 * both + more, sizeof **factors);
+    finder f = {m, r, net->width > net->mlp_width ? net->width : net->mlp_width, NULL, NULL, NULL};
+    size_t all = place_of(&f, net->layers, 0);
+    *factors = (float *)calloc(2 * all + 2 * (size_t)f.widest, sizeof **factors);
     if (!*factors) return report_fail(r, "out of memory");
-    f.inputs = *factors;
-    f.inners = f.inputs + (size_t)net->layers * (size_t)f.width;
-    f.inverse = *factors + both;
-    f.scratch = f.inverse + both;
+    f.squares = *factors;
+    f.inverse = f.squares + all;
+    f.scratch = f.inverse + all;
     int status = run_image(&f, image, size, text);
-    for (int layer = 0; status == 0 && layer < net->layers; layer++)
-        status = balance_layer(&f, layer);
+    for (int i = 0; status == 0 && i < net->layers * SITES; i++)
+        status = balance_site(&f, i / SITES, i % SITES);
     return status;
 }

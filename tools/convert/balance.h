@@ -1,9 +1,10 @@
-/* balance.h - channels of an MLP made alike, so that int8 inputs lose less.
+/* balance.h - channels made alike, so that int8 inputs lose less.
  *
  * Inputs of int8 and int4 weights are rounded in groups of 256 that share a scale, so one large
- * channel takes the digits of 255 others. Here a channel of the input of an MLP is divided by a power
- * of two in the gain of the norm before it, and a channel between its matrices in up_proj; the
- * matrix that reads it is multiplied. In f32 the network computes the same bits as before. */
+ * channel takes the digits of 255 others. Here a channel of the input of a mixer or an MLP is
+ * divided by a power of two in the gain of the norm before it, and a channel between the matrices of
+ * an MLP in up_proj; the matrices that read it are multiplied. In f32 the network computes the same
+ * bits as before. */
 
 #ifndef BALANCE_H
 #define BALANCE_H
