@@ -301,13 +301,14 @@
  *
  * LIMITS
  *
- * Inference only. Of Llama's layout: no scaled rotary embeddings, no experts, no norms of queries
- * and keys. A state holds the keys and values of the whole window. Where a file's window is its
- * training length, griffin_options.attn_keys makes it smaller. Vector kernels exist for x86-64,
- * aarch64 and WebAssembly with gcc (for Windows since its version 12) and clang, and for x86-64
- * with Visual C++ 2022, tested with clang in its place. Elsewhere plain C runs, with the same bits,
- * and slowly. So do float weights in WebAssembly, which has no fused multiply-add. A context cannot
- * grow. Chat templates are not interpreted: tools/commands/turns.c has a table of the usual turns.
+ * Inference only. Of Llama's layout: rotary embeddings as they are, linear or as in Llama 3.1, no
+ * other scaling; no experts, no norms of queries and keys. A state holds the keys and values of the
+ * whole window. Where a file's window is its training length, griffin_options.attn_keys makes it
+ * smaller. Vector kernels exist for x86-64, aarch64 and WebAssembly with gcc (for Windows since its
+ * version 12) and clang, and for x86-64 with Visual C++ 2022, tested with clang in its place.
+ * Elsewhere plain C runs, with the same bits, and slowly. So do float weights in WebAssembly, which
+ * has no fused multiply-add. A context cannot grow. Chat templates are not interpreted:
+ * tools/commands/turns.c has a table of the usual turns.
  *
  *
  * VERSIONS
@@ -2165,6 +2166,8 @@ static const grf_tensor *grf_gguf_tensor(const grf_gguf *g, const char *name);
 static const grf_tensor *grf_tensor_lookup(const grf_builder *b, const char *name);
 static const grf_tensor *grf_tensor_lookup_tiles(const grf_builder *b, const char *name);
 static float *grf_load_vector(grf_builder *b, const char *name, int d0, int d1, int d2);
+static float *grf_load_between(grf_builder *b, const char *name, int n, float least, float most,
+                               const char *expected);
 static float *grf_load_shares(grf_builder *b, const char *name, int n);
 static float *grf_load_decay(grf_builder *b, const char *name, int heads, int head_dim);
 static float *grf_load_zeros(grf_builder *b, int n);
@@ -2345,19 +2348,34 @@ static void grf_recurrent_block(grf_builder *b) {
     grf_add_residual(b, GRF_Y, "temporal_block.linear_out", D, E);
 }
 
+/* Null if the file has none. They belong to no layer. */
+static const float *grf_load_rope_factors(grf_builder *b, int half) {
+    static const char name[] = "rope_factors.weight";
+    int layer = b->layer;
+    b->layer = -1;
+    const float *factors = grf_tensor_lookup(b, name)
+                         ? grf_load_between(b, name, half, 1, 1e9f, "1 to 10^9") : NULL;
+    b->layer = layer;
+    return factors;
+}
+
 /* T = cosines and sines of the angles of position p. A rotary embedding turns pair i of the
- * dimensions of a head by p base^(-2i / rope_dims) radians, so that the product of two heads
- * depends on the distance of their tokens. The angle of one token is kept as a fraction of a turn
- * in 2^-64: p times it, modulo one turn, is exact at any position. All layers that rotate share the
- * angles, which the first of them adds to the program. */
+ * dimensions of a head by p base^(-2i / rope_dims) / factor_i radians, so that the product of two
+ * heads depends on the distance of their tokens. The factors are 1 unless the file has others: a
+ * model that was trained for longer texts, as Llama 3.1 was, turns some pairs more slowly. The
+ * angle of one token is kept as a fraction of a turn in 2^-64: p times it, modulo one turn, is
+ * exact at any position. All layers that rotate share the angles, which the first of them adds to
+ * the program. */
 static void grf_angles(grf_builder *b) {
     int half = b->config->rope_dims / 2;
     if (half == 0 || b->model->layout.columns[GRF_T]) return;
+    const float *factor = grf_load_rope_factors(b, half);
     uint64_t *turns = (uint64_t *)grf_arena_take(&b->arena, 8 * (uint64_t)half);
     for (int i = 0; i < half && !grf_measuring(b); i++) {
         double turn = -2.0 * i / b->config->rope_dims;
         double power = grf_mul(turn, grf_log((double)b->config->rope_base));
-        turns[i] = (uint64_t)grf_mul(grf_exp(power), 18446744073709551616.0 / 6.283185307179586477);
+        double radians = factor ? grf_exp(power) / (double)factor[i] : grf_exp(power);
+        turns[i] = (uint64_t)grf_mul(radians, 18446744073709551616.0 / 6.283185307179586477);
     }
     b->model->turns = turns;
     grf_add(b, GRF_OP_ANGLES, GRF_NONE, GRF_T, 2 * half);
@@ -7050,18 +7068,24 @@ static float *grf_load_vector(grf_builder *b, const char *name, int d0, int d1, 
     return v;
 }
 
-/* Shares of something: numbers from 0 to 1, which NaN is not. */
-static float *grf_load_shares(grf_builder *b, const char *name, int n) {
+/* Numbers from `least` to `most`, which NaN is not. */
+static float *grf_load_between(grf_builder *b, const char *name, int n, float least, float most,
+                               const char *expected) {
     const grf_tensor *t = grf_require_floats(b, name, n, 0, 0);
     const uint8_t *from = t ? b->model->file->data + t->offset : NULL;
     for (int i = 0; t && i < n; i++) {
-        float share = grf_get_f32(from + 4 * i);
-        if (share >= 0 && share <= 1) continue;
+        float number = grf_get_f32(from + 4 * i);
+        if (number >= least && number <= most) continue;
         b->error = grf_tensor_fail(&b->model->host, GRIFFIN_E_FORMAT, t, "number %d of %d is out "
-                                   "of range, expected 0 to 1", i, n);
+                                   "of range, expected %s", i, n, expected);
         return NULL;
     }
     return grf_load_vector(b, name, n, 0, 0);
+}
+
+/* Shares of something. */
+static float *grf_load_shares(grf_builder *b, const char *name, int n) {
+    return grf_load_between(b, name, n, 0, 1, "0 to 1");
 }
 
 /* One number for each head, head_dim times. */

@@ -132,10 +132,12 @@ static inline void formulas_recurrent(formulas *f, int layer, const double *u, d
 /* Element j of the first rope_dims turns with element j + rope_dims / 2. */
 static inline void formulas_rope(const formulas *f, double *x, int heads) {
     const griffin_config *g = &f->n->config;
+    const tensor *factors = formulas_tensor(f, -1, "rope_factors", "");
     int half = g->rope_dims / 2;
     for (; heads > 0; heads--, x += g->head_dim)
         for (int j = 0; j < half; j++) {
             double angle = f->p * pow((double)g->rope_base, -2.0 * j / g->rope_dims);
+            if (factors) angle /= (double)factors->values[j];
             double a = x[j], b = x[j + half];
             x[j] = a * cos(angle) - b * sin(angle);
             x[j + half] = b * cos(angle) + a * sin(angle);

@@ -323,9 +323,11 @@ static void test_kin(void) {
     check_kin(a, "u", "Llama");
     c = a; c.heads = 4; c.kv_heads = 2; c.qkv_bias = 1; c.rope_base = 500000;
     check_kin(c, "", "Llama, wide heads");
+    check_kin(c, "f", "Llama, slower pairs");
+    c = small_config(); check_kin(c, "f", "Griffin, slower pairs");
     check_kin(kin_config("hars"), "cnu", "all mixers");
     c = kin_config("rash"); c.norm_offset = 1; c.no_biases = 0; c.layer_norm = 1;
-    check_kin(c, "bcen", "all mixers, all options");
+    check_kin(c, "bcefn", "all mixers, all options");
 }
 
 /* ---- printed vectors ------------------------------------------------------------------------ */

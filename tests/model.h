@@ -326,7 +326,8 @@ static inline unsigned char *gguf_finish(gguf *g, size_t *size) {
 /* ---- networks with weights from a formula --------------------------------------------------- */
 
 /* Each tensor has a short name, from which its values follow, and that of the file. Letters of the
- * shape are those of the configuration; n = E / B, g = G head_dim, A = H head_dim; c marks taps,
+ * shape are those of the configuration; n = E / B, g = G head_dim, A = H head_dim, p are the pairs
+ * that are rotated; c marks taps,
  * which the file has as [E, 1, K], t those of a short convolution, [A, K]. Kinds: the letter of a
  * mixer, 'l' of every layer, '1' once. `only` says which networks have it: 'B' those with biases,
  * 'q' with qkv_bias, 'l' with LayerNorm; other letters stand in network_make_with's `extras`. */
@@ -334,6 +335,7 @@ static const struct { const char *name, *file, *shape; char kind, only; } networ
     { "embed.weight",       "embed_tokens.weight",       "VD", '1', 0 },
     { "embed_norm.weight",  "embed_norm.weight",         "D",  '1', 'e' },
     { "head.weight",        "lm_head.weight",            "VD", '1', 'u' },
+    { "rope_factors",       "rope_factors.weight",       "p",  '1', 'f' },
     { "final_norm.weight",  "final_norm.weight",         "D",  '1', 0 },
     { "final_norm.bias",    "final_norm.bias",           "D",  '1', 'l' },
     { "norm1.weight",       "temporal_pre_norm.weight",  "D",  'l', 0 },
@@ -420,6 +422,7 @@ static inline int network_size(const griffin_config *c, char letter) {
     case 'g': return c->kv_heads * c->head_dim;
     case 'A': return c->heads * c->head_dim;
     case 'H': return c->heads;
+    case 'p': return c->rope_dims / 2;
     default:  return c->conv_width;
     }
 }
@@ -436,6 +439,7 @@ static inline void fill_by_formula(tensor *t, double norm_offset) {
     if (strstr(t->name, "norm")) amplitude = 0.2;
     if (strstr(t->name, "norm") && strstr(t->name, ".weight")) offset = 1 - norm_offset;
     if (strstr(t->name, "h.floor") || strstr(t->name, "h.range")) { amplitude = 0.3; offset = 0.35; }
+    if (strstr(t->name, "factors")) { amplitude = 2; offset = 3; }
     if (strstr(t->name, "s.decay")) { amplitude = 0.1; offset = 0.9; }
     if (strstr(t->name, "conv.weight")) amplitude = 0.5;
     if (strstr(t->name, "a_param")) { amplitude = 2.5; offset = -4.5; }
@@ -474,8 +478,8 @@ static inline int network_wants(const griffin_config *c, char only, const char *
     }
 }
 
-/* Extras: 'e' a norm of the embedding, 'u' a head of its own, 'b' a bias in the norm and 'c' short
- * convolutions of HGRN2, 'n' norms of SUPRA's q and k. */
+/* Extras: 'e' a norm of the embedding, 'u' a head of its own, 'f' factors of the angles, 'b' a bias
+ * in the norm and 'c' short convolutions of HGRN2, 'n' norms of SUPRA's q and k. */
 static inline network *network_make_with(const griffin_config *config, const char *extras) {
     network *n = (network *)calloc(1, sizeof *n);
     int kind, layer, types = (int)(sizeof network_tensors / sizeof network_tensors[0]);
@@ -602,7 +606,7 @@ static inline griffin_config kin_config(const char *blocks) {
 static const struct family { const char *name, *blocks, *extras; int layer_norm; } families[] = {
     { "griffin", "rrar", "", 0 },    { "hgrn2", "hhh", "u", 0 },   { "supra", "sss", "u", 0 },
     { "llama", "aaa", "u", 0 },      { "all of them", "hars", "", 0 },
-    { "hgrn2 with options", "hh", "bc", 0 }, { "supra with options", "ss", "en", 1 }
+    { "hgrn2 with options", "hh", "bc", 0 }, { "supra with options", "ss", "efn", 1 }
 };
 #define FAMILIES COUNT(families)
 

@@ -149,6 +149,8 @@ static void test_llama(void) {
     check_family("llama-plain");
     check_family("llama-biases");
     check_family("llama-mlp-bias");
+    check_family("llama-linear");
+    check_family("llama-3.1");
     check_family("mistral-window");
     check_family("qwen2");
 }
@@ -324,11 +326,20 @@ static void test_refusals_of_llama(void) {
     static const edit edits[] = {
         {"llama-plain", CONFIG, "\"llama\"", "\"mixtral\"", "model_type: expected"},
         {"llama-plain", CONFIG, "\"hidden_act\"",
-         "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}, \"hidden_act\"",
+         "\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2}, \"hidden_act\"",
          "rope_scaling.type"},
         {"llama-plain", CONFIG, "\"hidden_act\"",
-         "\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8}, \"hidden_act\"",
+         "\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 8}, \"hidden_act\"",
          "rope_scaling.rope_type"},
+        {"llama-linear", CONFIG, "\"factor\": 2.5", "\"factor\": 0.5", "rope_scaling.factor"},
+        {"llama-linear", CONFIG, "\"factor\"", "\"attention_factor\"", "attention_factor"},
+        {"llama-linear", CONFIG, "\"factor\"", "\"low_freq_factor\"", "low_freq_factor"},
+        {"llama-3.1", CONFIG, "\"low_freq_factor\": 1.0", "\"low_freq_factor\": 4.0",
+         "high_freq_factor is not above"},
+        {"llama-3.1", CONFIG, "\"high_freq_factor\": 4.0, ", "",
+         "rope_parameters.high_freq_factor: expected a number; it is missing"},
+        {"llama-3.1", CONFIG, "\"original_max_position_embeddings\": 32",
+         "\"original_max_position_embeddings\": 0", "original_max_position_embeddings"},
         {"llama-plain", CONFIG, "\"hidden_act\"", "\"num_local_experts\": 8, \"hidden_act\"",
          "num_local_experts"},
         {"llama-plain", CONFIG, "\"hidden_act\"", "\"head_dim\": 8, \"hidden_act\"", "head_dim"},
@@ -436,12 +447,16 @@ static void free_pair(pair *p) {
     }
 }
 
+/* A key, or number 3 of rope_freqs.weight, is the value. A name without a dot is an architecture. */
 static void write_pair_gguf(const pair *p, const quant_type *type, const char *key, float value) {
+    int of_factors = key && strcmp(key, "rope_freqs.weight") == 0;
+    int of_other = key && !strchr(key, '.');
     gguf_writer g;
     uint64_t shape[2] = {D, D};
     int status;
     memset(&g, 0, sizeof g);
-    gguf_string(&g, "general.architecture", "llama");
+    gguf_string(&g, "general.architecture", of_other ? key : "llama");
+    gguf_u32(&g, "general.alignment", GGUF_ALIGNMENT);
     gguf_u32(&g, "llama.block_count", 1);
     gguf_u32(&g, "llama.embedding_length", D);
     gguf_u32(&g, "llama.feed_forward_length", INNER);
@@ -450,7 +465,7 @@ static void write_pair_gguf(const pair *p, const quant_type *type, const char *k
     gguf_u32(&g, "llama.context_length", 64);
     gguf_f32(&g, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
     gguf_f32(&g, "llama.rope.freq_base", 5000);
-    if (key) gguf_f32(&g, key, value);
+    if (key && !of_factors && !of_other) gguf_f32(&g, key, value);
     for (int m = 0; m < MATRICES; m++) {
         shape[0] = (uint64_t)matrices[m].rows;
         gguf_tensor(&g, matrices[m].gguf, 2, shape, type);
@@ -468,7 +483,7 @@ static void write_pair_gguf(const pair *p, const quant_type *type, const char *k
     for (int m = 0; status == 0 && m < 3; m++)
         status = gguf_write(&g, p->norm[m], sizeof p->norm[m], &message) || gguf_pad(&g, &message);
     for (int i = 0; status == 0 && i < DIM / 2; i++) {
-        float one = key && strcmp(key, "llama.test") == 0 && i == 3 ? value : 1;
+        float one = of_factors && i == 3 ? value : 1;
         status = gguf_write(&g, &one, sizeof one, &message);
     }
     CHECK(status == 0 && gguf_pad(&g, &message) == 0 && gguf_finish(&g, &message) == 0
@@ -551,6 +566,44 @@ static void test_gguf_keeps_blocks(void) {
     free_pair(&p);
 }
 
+/* The numbers of rope_factors.weight in the output: number 3, and all others. */
+static void check_gguf_factors(const pair *p, const char *key, float value, float third,
+                               float others) {
+    griffin_tensor t;
+    griffin_model *model;
+    int found = 0;
+    size_t size;
+    unsigned char *file;
+    write_pair_gguf(p, quant_find("q8_0"), key, value);
+    CHECK(convert_to(WORK "/llama.gguf", NULL, 0) == 0, "%s", message.text);
+    file = test_read(OUT, &size);
+    if (!(model = open_output())) { free(file); return; }
+    for (int i = 0; griffin_get_tensor(model, i, &t) == GRIFFIN_OK; i++) {
+        if (strcmp(t.name, "rope_factors.weight") != 0) continue;
+        CHECK(t.rank == 1 && t.shape[0] == DIM / 2, "shape");
+        for (int k = 0; k < DIM / 2; k++) {
+            uint32_t bits = npy_u32(file + t.offset + 4 * k);
+            float factor;
+            memcpy(&factor, &bits, 4);
+            CHECK(factor == (k == 3 ? third : others), "factor %d is %g", k, (double)factor);
+        }
+        found = 1;
+    }
+    CHECK(found == (third != 1 || others != 1), "%s: factors found: %d", key, found);
+    griffin_close(model);
+    free(file);
+}
+
+static void test_factors_of_gguf(void) {
+    pair p;
+    make_pair(&p, quant_find("q8_0"));
+    check_gguf_factors(&p, "rope_freqs.weight", 32, 32, 1);
+    check_gguf_factors(&p, "llama.rope.scaling.factor", 2.5, 2.5, 2.5);
+    check_gguf_factors(&p, "llama.rope.scale_linear", 4, 4, 4);
+    check_gguf_factors(&p, "llama.rope.scaling.factor", 1, 1, 1);
+    free_pair(&p);
+}
+
 static void check_gguf_refused(const pair *p, const char *key, float value, const char *words) {
     write_pair_gguf(p, quant_find("q8_0"), key, value);
     CHECK(convert_to(WORK "/llama.gguf", "f32", 0) == -1 && strstr(message.text, words),
@@ -561,10 +614,14 @@ static void check_gguf_refused(const pair *p, const char *key, float value, cons
 static void test_refusals_of_gguf(void) {
     pair p;
     make_pair(&p, quant_find("q8_0"));
+    check_gguf_refused(&p, "gemma2", 0, "architecture 'gemma2', expected griffin");
+    check_gguf_refused(&p, "rwkv6", 0, "architecture 'rwkv6', expected griffin");
     check_gguf_refused(&p, "llama.expert_count", 8, "llama.expert_count");
-    check_gguf_refused(&p, "llama.rope.scaling.factor", 4, "llama.rope.scaling.factor");
+    check_gguf_refused(&p, "llama.rope.scaling.factor", 0.5, "llama.rope.scaling.factor");
+    check_gguf_refused(&p, "llama.rope.scaling.type", 4, "llama.rope.scaling.type");
     check_gguf_refused(&p, "llama.attention.key_length", 32, "heads of 64 channels");
-    check_gguf_refused(&p, "llama.test", 8, "rope_freqs.weight");
+    check_gguf_refused(&p, "rope_freqs.weight", 0.5, "rope_freqs.weight': element 3 is 0.5");
+    check_gguf_refused(&p, "rope_freqs.weight", NAN, "rope_freqs.weight");
     free_pair(&p);
 }
 
@@ -599,6 +656,7 @@ int main(void) {
     RUN(test_not_a_number);
     RUN(test_gguf_of_any_format);
     RUN(test_gguf_keeps_blocks);
+    RUN(test_factors_of_gguf);
     RUN(test_refusals_of_gguf);
     RUN(test_again);
     return test_end();

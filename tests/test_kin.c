@@ -3,6 +3,16 @@
  * with the name of the tensor or number. Memory is what the manual says. */
 
 #include "model.h"
+#include "tools/shared/session.h"
+
+#include <sys/stat.h>
+
+#define WORK TEST_TMP "kin/"
+#define LOG  WORK "log.txt"
+#include "command.h"
+
+int command_logits(int argc, char **argv);
+int command_convert(int argc, char **argv);
 
 static char heard[400];
 
@@ -95,6 +105,128 @@ static void test_references(void) {
     for (int i = GOLDENS; i < ALL_GOLDENS; i++) check_golden(i);
 }
 
+/* ---- the same by the program: griffin convert has made the models ------------------------------ */
+
+static npy read_floats(const char *path, long count) {
+    npy a = { 1, { count }, count, NULL };
+    size_t size = 0;
+    unsigned char *data = test_read(path, &size);
+    CHECK(size == (size_t)count * 4, "%s has %lu bytes", path, (unsigned long)size);
+    a.at = (float *)calloc((size_t)count, sizeof *a.at);
+    for (long i = 0; i < count && size == (size_t)count * 4; i++) {
+        uint32_t bits = npy_u32(data + 4 * i);
+        memcpy(&a.at[i], &bits, 4);
+    }
+    free(data);
+    return a;
+}
+
+/* The logits and the state that griffin logits writes, as bytes. */
+typedef struct written { unsigned char *logits, *state; size_t logits_size, state_size; } written;
+
+static written run_logits(const golden *g, const char *cpu, int chunk) {
+    char words[400];
+    written w;
+    snprintf(words, sizeof words, "logits build/data/%s.gguf --tokens tests/data/%s/tokens.json "
+             "--out " WORK "logits --state " WORK "state --cpu %s --chunk %d -t 1", g->model,
+             g->name, cpu, chunk);
+    CHECK(call(command_logits, words) == 0, "%s", words);
+    w.logits = test_read(WORK "logits", &w.logits_size);
+    w.state = test_read(WORK "state", &w.state_size);
+    return w;
+}
+
+static int has_set(const char *cpu) {
+    char words[200];
+    snprintf(words, sizeof words, "logits build/data/hgrn2-tiny.gguf --tokens "
+             "tests/data/hgrn2-tiny/tokens.json --out " WORK "logits --cpu %s -t 1", cpu);
+    return call(command_logits, words) == 0;
+}
+
+static void check_written(const golden *g, const written *w) {
+    griffin_model *m = golden_open(g, NULL, NULL);
+    griffin_state *s = new_state(m);
+    npy want = reference(g, "logits.npy"), got = read_floats(WORK "logits", want.count);
+    double worst = worst_of(got.at, want.at, want.count);
+    CHECK(worst <= 2e-5 * fmax(1, npy_deviation(&want) / 1.5), "%s: logits off by %g", g->name,
+          worst);
+    CHECK(griffin_load(m, s, NULL, NULL, w->state, w->state_size) == GRIFFIN_OK, "%s", g->name);
+    CHECK(griffin_state_position(s) == g->count, "%s: %d", g->name, (int)griffin_state_position(s));
+    check_state(g, m, s);
+    free(want.at); free(got.at); free(s);
+    griffin_close(m);
+}
+
+static int every_chunk;
+
+/* All chunks in all sets, but in plain C, which takes a hundred times as long, one. */
+static void check_commands(int index, char sets[][16], int count) {
+    static const int chunks[] = { 7, 1, 2, 64, 0 };
+    golden g = golden_read(index);
+    written first = run_logits(&g, sets[count - 1], 0);
+    check_written(&g, &first);
+    for (int set = 0; set < count; set++)
+        for (int i = 0; i < (set || every_chunk ? COUNT(chunks) : 1); i++) {
+            written w = run_logits(&g, sets[set], chunks[i]);
+            CHECK(w.logits_size == first.logits_size && w.state_size == first.state_size
+                  && memcmp(w.logits, first.logits, w.logits_size) == 0
+                  && memcmp(w.state, first.state, w.state_size) == 0, "%s: --cpu %s --chunk %d",
+                  g.name, sets[set], chunks[i]);
+            free(w.logits); free(w.state);
+        }
+    free(first.logits); free(first.state);
+}
+
+/* Every set of instructions that this machine has, by the name that --cpu knows it by. */
+static void test_commands(void) {
+    int choice;
+    const option cpu = CPU_OPTION(choice);
+    char sets[16][16];
+    int count = 0;
+    mkdir(WORK, 0777);
+    for (const char *at = strchr(cpu.value, '|'); at && count < 16; at = strchr(at, '|')) {
+        size_t n = strcspn(++at, "|");
+        snprintf(sets[count], sizeof sets[count], "%.*s", (int)n, at);
+        count += has_set(sets[count]);
+    }
+    printf("--cpu");
+    for (int i = 0; i < count; i++) printf(" %s", sets[i]);
+    printf("\n");
+    CHECK(count > 0 && strcmp(sets[0], "scalar") == 0, "%d sets", count);
+    for (int i = GOLDENS; i < ALL_GOLDENS && count; i++) check_commands(i, sets, count);
+}
+
+/* Channels that were made alike: in f32 the same bits, in q8_0 others. */
+static void check_balance(const char *type, int same) {
+    static const char *const out[] = { WORK "plain.gguf", WORK "balanced.gguf" };
+    static const char tokens[] = "[1, 17, 900, 33, 254, 1999, 4, 4, 70]";
+    unsigned char *data[2];
+    size_t size[2];
+    FILE *f = fopen(WORK "tokens.json", "wb");
+    CHECK(f && fwrite(tokens, 1, sizeof tokens - 1, f) == sizeof tokens - 1, "tokens");
+    if (f) fclose(f);
+    for (int i = 0; i < 2; i++) {
+        char words[400];
+        snprintf(words, sizeof words, "convert examples/models/storyteller.gguf %s --type %s -q%s",
+                 out[i], type, i ? " --balance README.md" : "");
+        CHECK(call(command_convert, words) == 0, "%s", words);
+        snprintf(words, sizeof words, "logits %s --tokens " WORK "tokens.json --out " WORK "logits -t 1",
+                 out[i]);
+        CHECK(call(command_logits, words) == 0, "%s", words);
+        data[i] = test_read(WORK "logits", &size[i]);
+    }
+    CHECK(size[0] == 9 * 2048 * 4 && size[1] == size[0]
+          && (memcmp(data[0], data[1], size[0]) == 0) == same, "%s", type);
+    for (int i = 0; i < 2; i++) { free(data[i]); remove(out[i]); }
+}
+
+static void test_balance(void) {
+    check_balance("f32", 1);
+    check_balance("q8_0", 0);
+    CHECK(call(command_convert, "convert build/data/hgrn2-tiny.gguf " WORK "x.gguf --type q8_0 -q "
+               "--balance README.md") == 1 && !path_exists(WORK "x.gguf"), "no vocabulary");
+}
+
 /* ---- what is refused ------------------------------------------------------------------------- */
 
 static tensor *find(network *n, const char *name) {
@@ -131,6 +263,27 @@ static void check_number(const char *name, float value, int expected) {
     find(n, name)->values[7 % find(n, name)->count] = value;
     check_opens(n, expected, strchr(name, 'h') ? "layers.0.temporal_block" : "layers.1.temporal_block",
                 "0 to 1");
+}
+
+static void check_factor(float value, int expected) {
+    griffin_config c = kin_config("ha");
+    network *n = network_make_with(&c, "f");
+    find(n, "rope_factors")->values[7] = value;
+    check_opens(n, expected, "'rope_factors.weight': number 7 of 8", "1 to 10^9");
+}
+
+/* Numbers by which angles are divided. */
+static void test_bad_factors(void) {
+    check_factor(1, GRIFFIN_OK);
+    check_factor(1e9f, GRIFFIN_OK);
+    check_factor(NAN, GRIFFIN_E_FORMAT);
+    check_factor(INFINITY, GRIFFIN_E_FORMAT);
+    check_factor(0, GRIFFIN_E_FORMAT);
+    check_factor(0.9999f, GRIFFIN_E_FORMAT);
+    griffin_config c = kin_config("sa");
+    network *n = network_make_with(&c, "f");
+    find(n, "rope_factors")->sizes[0] = 7;
+    check_opens(n, GRIFFIN_E_FORMAT, "'rope_factors.weight' is f32 [7]", "expected f32 [8]");
 }
 
 static void check_lost(const char *blocks, const char *name, const char *file) {
@@ -401,9 +554,14 @@ static void test_sizes(void) {
     network_free(n);
 }
 
-int main(void) {
+/* `test_kin all` takes all chunks in plain C too. */
+int main(int argc, char **argv) {
+    every_chunk = argc == 2 && strcmp(argv[1], "all") == 0;
     RUN(test_references);
+    RUN(test_commands);
+    RUN(test_balance);
     RUN(test_bad_tensors);
+    RUN(test_bad_factors);
     RUN(test_bad_config);
     RUN(test_unused_numbers);
     RUN(test_gates);

@@ -27,7 +27,7 @@ typedef struct numbers { const char *text; int64_t at[LONGEST]; int count; } num
 typedef struct settings {
     const char *path, *preset, *types, *head, *compare, *plot, *text, *grammar;
     numbers     prompts, steps, depths, batches, threads, memory;
-    int         repetitions, chunk, vocab, pure, copy, cpu, format, ops, masks, guesses;
+    int         repetitions, chunk, vocab, pure, copy, cpu, format, ops, masks, sizes, guesses;
     double      predicted;                  /* bytes: the most memory that was needed at once */
 } settings;
 
@@ -280,7 +280,56 @@ static int measure_operations(settings *s, bench_model *b) {
     return status;
 }
 
+/* ---- sizes ----------------------------------------------------------------------------------- */
+
+static const column size_columns[] = {
+    { "model", COLUMN_WORD }, { "params", COLUMN_NUMBER }, { "tokens", COLUMN_WORD },
+    { "MB state", COLUMN_NUMBER }, { "MB mark", COLUMN_NUMBER }, { "MB save", COLUMN_NUMBER },
+    { "MB context", COLUMN_NUMBER }, { NULL, COLUMN_WORD }
+};
+
+static cell megabytes(double bytes) {
+    cell c;
+    snprintf(c.text, sizeof c.text, "%.2f", bytes / 1e6);
+    return c;
+}
+
+/* Of a state that has seen so many tokens, and of a context for one token at a time. */
+static int measure_sizes(settings *s, bench_model *b, table *t) {
+    int status = 0;
+    for (int i = 0; i < s->depths.count && !status; i++) {
+        workload w = { 0, 1, 1, 1, 0, s->depths.at[i] };
+        griffin_context_options options;
+        runner r;
+        memset(&options, 0, sizeof options);
+        options.rows = options.states = 1;
+        options.no_slices = 1;
+        status = runner_open(&r, b, &w);
+        if (!status) {
+            const griffin_state *state = r.spans[0].state;
+            const cell cells[] = {
+                word_cell(b->name), number_cell((double)b->info->parameters),
+                count_cell(w.depth), megabytes((double)griffin_state_size(b->model)),
+                megabytes((double)griffin_mark_size(b->model)),
+                megabytes((double)griffin_save(b->model, state, NULL, NULL, NULL, 0)),
+                megabytes((double)griffin_context_size(b->model, &options))
+            };
+            const char *texts[7];
+            for (int k = 0; k < 7; k++) texts[k] = cells[k].text;
+            table_row(t, texts);
+        }
+        s->predicted = fmax(s->predicted, model_memory(b) + (double)r.memory);
+        runner_close(&r);
+    }
+    return status;
+}
+
 /* ---- random models --------------------------------------------------------------------------- */
+
+/* Sizes are known without weights: their memory stays zero, and unused. */
+static void leave_zero(const bench_tensor *tensor, int number, unsigned char *data, void *user) {
+    (void)tensor; (void)number; (void)data; (void)user;
+}
 
 /* As in files of the converter, the embedding is q6_0 where the other weights are q4_0. */
 static int random_image(const settings *s, bench_model *b, griffin_config *config,
@@ -289,7 +338,7 @@ static int random_image(const settings *s, bench_model *b, griffin_config *confi
     if (!s->pure && !strcmp(type, "q4_0")) table_type = more;
     uint64_t seed = 1;
     if (s->vocab) config->vocab = s->vocab;
-    return bench_image(b, config, type, table_type, bench_random, &seed);
+    return bench_image(b, config, type, table_type, s->sizes ? leave_zero : bench_random, &seed);
 }
 
 /* ---- comparing families ---------------------------------------------------------------------- */
@@ -535,6 +584,7 @@ static int measure_guesses(const settings *s, bench_model *b, table *t) {
 static int measure_model(settings *s, bench_model *b, table *t) {
     if (bench_open(b, (griffin_cpu)s->cpu, 0)) return 1;
     if (s->text) return measure_guesses(s, b, t);
+    if (s->sizes) return measure_sizes(s, b, t);
     return s->ops ? measure_operations(s, b) : measure_tests(s, b, t);
 }
 
@@ -578,7 +628,7 @@ static int measure_all(settings *s) {
     if (s->masks)
         return bench_masks(s->path, s->vocab ? s->vocab : 256000, (table_format)s->format,
                            s->repetitions);
-    const column *columns = s->text ? guess_columns : row_columns;
+    const column *columns = s->text ? guess_columns : s->sizes ? size_columns : row_columns;
     if (!s->ops) table_begin(&t, (table_format)s->format, columns);
     int status = s->path ? measure_file(s, &t) : measure_random(s, &t);
     if (!s->ops) table_end(&t);
@@ -626,8 +676,8 @@ static int check(const command *c, settings *s) {
         return options_wrong(c, "--compare takes one type");
     if (s->compare && s->repetitions > ROUNDS)
         return options_wrong(c, "--compare takes at most %d repetitions", ROUNDS);
-    if (s->text && (s->ops || s->compare))
-        return options_wrong(c, "--text, --ops and --compare exclude each other");
+    if (!!s->text + !!s->ops + !!s->compare + !!s->sizes > 1)
+        return options_wrong(c, "--text, --ops, --sizes and --compare exclude each other");
     if (s->grammar && !s->text) return options_wrong(c, "--grammar goes with --text");
     if (s->guesses < 1 || s->guesses > 62)
         return options_wrong(c, "--guesses: from 1 to 62");
@@ -669,6 +719,8 @@ int command_bench(int argc, char **argv) {
           "csv and json have every stretch" },
         { "ops", NULL, OPTION_FLAG, &s.ops, NULL,
           "time the operations of a step, or with -n 0 of a prompt" },
+        { "sizes", NULL, OPTION_FLAG, &s.sizes, NULL,
+          "bytes of a state after -d tokens (default: 1M), of a mark, a save and a context" },
         { "masks", NULL, OPTION_FLAG, &s.masks, NULL,
           "time the masks of grammars instead: of -m, or of --vocab made-up pieces" },
         { "text", NULL, OPTION_TEXT, &s.text, "FILE",
@@ -696,7 +748,8 @@ int command_bench(int argc, char **argv) {
     s.chunk = 96;
     s.guesses = 16;
     if ((status = options_parse(&c, argc, argv)) >= 0) return status;
-    if (!s.depths.text) s.depths.text = s.compare ? "512,1k,2k,4k,8k,16k,32k" : "0";
+    if (!s.depths.text)
+        s.depths.text = s.compare ? "512,1k,2k,4k,8k,16k,32k" : s.sizes ? "1M" : "0";
     if ((status = check(&c, &s)) >= 0) return status;
     status = measure_all(&s);
     if (!status && !s.masks)

@@ -43,24 +43,8 @@ static int answer(chat *c, const char *words, size_t size) {
 
 /* ---- commands: after a message about a failure the conversation goes on --------------------- */
 
-typedef struct output { file_output file; report r; } output;
-
-static int write_piece(const void *data, size_t size, void *user) {
-    output *o = (output *)user;
-    return file_write(&o->file, data, size, &o->r) ? GRIFFIN_E_FILE : 0;
-}
-
 static void save(chat *c, const char *path) {
-    const session *s = &c->s;
-    output o = { { NULL, NULL, NULL, NULL, 0 }, { "" } };
-    int64_t n = GRIFFIN_E_FILE;
-    if (!file_create(&o.file, path, &o.r))
-        n = griffin_save_pieces(s->model, s->state, &c->sampler, &s->decoder, write_piece, &o);
-    if (n > 0 && file_finish(&o.file, &o.r)) n = GRIFFIN_E_FILE;
-    file_abandon(&o.file);
-    if (n > 0) printf("saved in %s\n", path);
-    else if (o.r.text[0]) complain("%s", o.r.text);
-    else session_error(&c->s, (int)n);
+    if (!session_save(&c->s, &c->sampler, &c->s.decoder, path)) printf("saved in %s\n", path);
 }
 
 static void load(chat *c, const char *path) {

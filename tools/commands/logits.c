@@ -1,8 +1,9 @@
 /* logits.c - griffin logits: the logits after each of the given tokens, for comparisons.
  *
- * In:  {"tokens": [2, 17, ...], "segment_pos": [0, 1, ...]}, the second optional. A position of 0
- *      starts a new document; any other continues the one before.
- * Out: float32, little-endian, [tokens][vocab]. */
+ * In:  {"tokens": [2, 17, ...], "segment_pos": [0, 1, ...]}, the second optional, or the tokens
+ *      alone, [2, 17, ...]. A position of 0 starts a new document; any other continues the one
+ *      before.
+ * Out: float32, little-endian, [tokens][vocab]; and, if wanted, the state in which it ends. */
 
 #include "../shared/json.h"
 #include "../shared/session.h"
@@ -14,8 +15,9 @@
 
 /* ---- the tokens --------------------------------------------------------------------------- */
 
+/* The rest of an array that has begun. */
 static int read_numbers(json *j, token_list *list, const char *path) {
-    if (json_next(j) != JSON_ARRAY) return complain("%s: expected an array of numbers", path);
+    if (j->kind != JSON_ARRAY) return complain("%s: expected an array of numbers", path);
     while (json_next(j) == JSON_INT) {
         if (j->integer < 0 || j->integer > INT_MAX)
             return complain("%s: a number is out of range", path);
@@ -25,15 +27,20 @@ static int read_numbers(json *j, token_list *list, const char *path) {
     return complain("%s: %s", path, j->error[0] ? j->error : "expected whole numbers");
 }
 
-static int read_members(json *j, token_list *tokens, token_list *positions, const char *path) {
+static int read_lists(json *j, token_list *tokens, token_list *positions, const char *path) {
+    json_kind first = json_next(j);
     int status = 0;
-    if (json_next(j) != JSON_OBJECT) return complain("%s: expected {\"tokens\": [...]}", path);
-    while (!status && json_next(j) == JSON_KEY) {
-        if (json_key_is(j, "tokens")) status = read_numbers(j, tokens, path);
-        else if (json_key_is(j, "segment_pos")) status = read_numbers(j, positions, path);
-        else json_skip(j);
+    if (first == JSON_ARRAY) status = read_numbers(j, tokens, path);
+    else if (first != JSON_OBJECT)
+        return complain("%s: expected {\"tokens\": [...]} or an array", path);
+    while (!status && first == JSON_OBJECT && json_next(j) == JSON_KEY) {
+        token_list *list = json_key_is(j, "tokens") ? tokens
+                         : json_key_is(j, "segment_pos") ? positions : NULL;
+        if (!list) { json_skip(j); continue; }
+        json_next(j);
+        status = read_numbers(j, list, path);
     }
-    if (!status && j->kind == JSON_OBJECT_END) json_next(j);
+    if (!status && (j->kind == JSON_OBJECT_END || j->kind == JSON_ARRAY_END)) json_next(j);
     if (!status && j->kind != JSON_END) status = complain("%s: %s", path, j->error);
     return status;
 }
@@ -44,7 +51,7 @@ static int read_json(const char *path, token_list *tokens, token_list *positions
     int status = text_open(&file, NULL, path);
     if (status) return status;
     json_start(&j, file.data, (size_t)file.size);
-    status = read_members(&j, tokens, positions, path);
+    status = read_lists(&j, tokens, positions, path);
     json_stop(&j);
     file_close(&file);
     return status;
@@ -122,7 +129,8 @@ static int run_all(session *s, const token_list *tokens, const token_list *posit
     return status;
 }
 
-static int write_logits(session *s, const char *in, const char *path, int chunk) {
+static int write_logits(session *s, const char *in, const char *path, const char *state,
+                        int chunk) {
     token_list tokens = { NULL, 0, 0 }, positions = { NULL, 0, 0 };
     file_output out;
     report r = { "" };
@@ -133,6 +141,7 @@ static int write_logits(session *s, const char *in, const char *path, int chunk)
         status = run_all(s, &tokens, &positions, chunk, &out);
         if (status) file_abandon(&out);
         else if (file_finish(&out, &r)) status = complain("%s", r.text);
+        else if (state) status = session_save(s, NULL, NULL, state);
     }
     tokens_free(&tokens);
     tokens_free(&positions);
@@ -142,13 +151,16 @@ static int write_logits(session *s, const char *in, const char *path, int chunk)
 int command_logits(int argc, char **argv) {
     model_options o = MODEL_DEFAULTS;
     session s;
-    const char *in = NULL, *out = NULL;
+    const char *in = NULL, *out = NULL, *state = NULL;
     int chunk = 0, status;
     const option table[] = {
         MODEL_OPTIONS(o),
-        { "tokens", NULL, OPTION_TEXT, &in, "FILE", "{\"tokens\": [...], \"segment_pos\": [...]}" },
+        { "tokens", NULL, OPTION_TEXT, &in, "FILE",
+          "{\"tokens\": [...], \"segment_pos\": [...]}, or [...]" },
         { "out", NULL, OPTION_TEXT, &out, "FILE", "receives float32, [tokens][vocab]" },
         { "chunk", NULL, OPTION_COUNT, &chunk, "N", "tokens in one pass; 0: a whole document" },
+        { "state", NULL, OPTION_TEXT, &state, "FILE",
+          "receives the state after the last token, which run --persona can begin in" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
     const command c = { "logits", "MODEL --tokens FILE --out FILE [options]",
@@ -157,8 +169,11 @@ int command_logits(int argc, char **argv) {
     if (!in || !out) return options_wrong(&c, "logits needs --tokens and --out");
     if (path_is_same(in, out) || (o.path && path_is_same(o.path, out)))
         return options_wrong(&c, "--out: '%s' is what is read", out);
+    if (state && (path_is_same(in, state) || path_is_same(out, state)
+                  || (o.path && path_is_same(o.path, state))))
+        return options_wrong(&c, "--state: '%s' is what is read or written", state);
     if ((status = session_open(&s, &c, &o, NUMBERS_ONLY)) != 0) return status;
-    status = write_logits(&s, in, out, chunk);
+    status = write_logits(&s, in, out, state, chunk);
     session_close(&s);
     return status;
 }

@@ -54,36 +54,85 @@ static void take_once(members *s, const char *name, double *to, int *is_set, dou
     *to = value;
 }
 
-/* Only the plain rotation is known. What would stretch or change it is refused by its name. */
-static void take_rotation(members *s, const member *m, const char *own, rotation *to) {
+/* The kinds of an object, by its type; null: the plain one, or one that is not known. */
+static const struct stretch { const char *type; int by_turns; } stretches[] = {
+    {"linear", 0}, {"llama3", 1}
+};
+
+static const struct stretch *stretch_of(const members *s, const char *outer) {
+    static const char *const own[] = {"rope_type", "type"};
+    char name[48];
+    for (int i = 0; i < 4; i++) {
+        snprintf(name, sizeof name, "%s.%s", outer, own[i / 2]);
+        if (members_is(s, name, stretches[i % 2].type)) return &stretches[i % 2];
+    }
+    return NULL;
+}
+
+static double number_in(members *s, const char *outer, const char *own, double least) {
+    char name[64];
+    snprintf(name, sizeof name, "%s.%s", outer, own);
+    if (!members_find(s, name)) members_wrong(s, name, "a number; it is missing");
+    return members_number(s, name, least, least, 1e9);
+}
+
+/* Linear: all pairs are slow. */
+static void take_stretch(members *s, const char *outer, const struct stretch *kind, rotation *to) {
+    to->factor = number_in(s, outer, "factor", 1);
+    if (!kind->by_turns) return;
+    to->context = number_in(s, outer, "original_max_position_embeddings", 1);
+    to->low = number_in(s, outer, "low_freq_factor", 0);
+    to->high = number_in(s, outer, "high_freq_factor", 0);
+    if (!(to->low < to->high))
+        members_conflict(s, "%s: high_freq_factor is not above low_freq_factor", outer);
+}
+
+double rotation_factor(const rotation *turn, double radians) {
+    double turns = turn->context * radians / 6.283185307179586477;
+    double kept = turn->context > 0 ? (turns - turn->low) / (turn->high - turn->low) : 0;
+    kept = kept < 0 ? 0 : kept > 1 ? 1 : kept;
+    return 1 / ((1 - kept) / turn->factor + kept);
+}
+
+/* What would change the plain rotation is refused by its name. */
+static void take_rotation(members *s, const member *m, const char *own, const char *types,
+                          const struct stretch *kind, rotation *to) {
     static const char plain[] = "a plain rotation; this would change it and is not supported";
+    int changes = strcmp(own, "factor") == 0
+               || (kind && kind->by_turns && (strcmp(own, "low_freq_factor") == 0
+                                              || strcmp(own, "high_freq_factor") == 0));
     if (m->kind == JSON_NULL || strcmp(own, "original_max_position_embeddings") == 0) return;
     if (strcmp(own, "rope_theta") == 0)
         take_once(s, m->name, &to->base, &to->has_base, 1, 1e12);
     else if (strcmp(own, "partial_rotary_factor") == 0)
         take_once(s, m->name, &to->part, &to->has_part, 0, 1);
     else if (strcmp(own, "rope_type") == 0 || strcmp(own, "type") == 0)
-        members_refuse(s, m->name, "default", "\"default\"; other kinds of rotation are not "
-                       "supported");
-    else if (strcmp(own, "factor") || members_number(s, m->name, 0, -1e30, 1e30) != 1)
+        members_refuse(s, m->name, kind ? kind->type : "default", types);
+    else if (!changes || (!kind && members_number(s, m->name, 0, -1e30, 1e30) != 1))
         members_wrong(s, m->name, plain);
 }
 
-rotation config_rotation(members *s, double part) {
+rotation config_rotation(members *s, double part, int may_stretch) {
     static const char *const outer[] = {"rope_parameters", "rope_scaling"};
-    rotation to = {10000, part, 0, 0};
+    const char *types = may_stretch
+        ? "\"default\", \"linear\" or \"llama3\"; other kinds of rotation are not supported"
+        : "\"default\"; other kinds of rotation are not supported";
+    rotation to = {10000, part, 0, 0, 1, 0, 0, 0};
     if (members_has(s, "rope_theta")) take_once(s, "rope_theta", &to.base, &to.has_base, 1, 1e12);
     if (members_has(s, "partial_rotary_factor"))
         take_once(s, "partial_rotary_factor", &to.part, &to.has_part, 0, 1);
     for (int i = 0; i < 2; i++) {
         const member *m = members_find(s, outer[i]);
+        const struct stretch *kind = m && may_stretch ? stretch_of(s, outer[i]) : NULL;
         size_t n = strlen(outer[i]);
         if (m && m->kind != JSON_OBJECT) members_wrong(s, outer[i], "an object");
         for (size_t k = 0; m && k < s->count; k++) {
             const char *name = s->list[k].name;
             if (strncmp(name, outer[i], n) == 0 && name[n] == '.'
-                && !strchr(name + n + 1, '.')) take_rotation(s, &s->list[k], name + n + 1, &to);
+                && !strchr(name + n + 1, '.'))
+                take_rotation(s, &s->list[k], name + n + 1, types, kind, &to);
         }
+        if (kind) take_stretch(s, outer[i], kind, &to);
     }
     return to;
 }

@@ -33,14 +33,20 @@ void config_start(model_config *c);
 /* The same from the name of a published shape. */
 int config_preset(model_config *c, const char *name, report *r);
 
-/* What a config.json says of the rotation of queries and keys, in any of its places. Kinds that are
- * not known are refused. */
+/* What a config.json says of the rotation of queries and keys, in any of its places. */
 typedef struct rotation {
     double base, part;                      /* of a head that is rotated */
     int    has_base, has_part;              /* 1: it was said */
+    double factor;                          /* 1, or by how much slow pairs turn more slowly: */
+    double context, low, high;              /* those with `low` turns or fewer in a text of so many
+                                             * tokens. From `high` turns on they stay as they are */
 } rotation;
 
-rotation config_rotation(members *s, double part);
+/* Kinds that are not known are refused. may_stretch: "linear" and "llama3" are known. */
+rotation config_rotation(members *s, double part, int may_stretch);
+
+/* By what the angle of a pair is divided, which is `radians` for each token. */
+double rotation_factor(const rotation *turn, double radians);
 
 griffin_activation config_activation(members *s, const char *name, griffin_activation absent);
 

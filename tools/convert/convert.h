@@ -19,6 +19,7 @@ typedef struct convert_options {
     const char *head;                       /* type of embedding and head; null: as type says */
     int         window;                     /* of attention; 0: as the source has it */
     int         assume_nfc;                 /* see vocabulary_read */
+    const char *balance;                    /* a text: see balance.h; or null */
 } convert_options;
 
 /* 0, or -1 with a message and no trace of an output file. */

@@ -43,13 +43,15 @@ int llama_rename(weights *w, members *s, const griffin_config *net, const char *
 typedef struct gguf_family {
     const char *architecture;
     int (*configure)(const griffin_model *f, model_config *c, report *r);
-    int (*rename)(weights *w, const griffin_config *net, const char *path, report *r);
+    int (*rename)(weights *w, const griffin_model *f, const griffin_config *net, const char *path,
+                  report *r);
 } gguf_family;
 
 /* Null: there is no such architecture. */
 const gguf_family *gguf_family_find(const char *architecture, size_t length);
 
 int llama_configure_gguf(const griffin_model *f, model_config *c, report *r);
-int llama_rename_gguf(weights *w, const griffin_config *net, const char *path, report *r);
+int llama_rename_gguf(weights *w, const griffin_model *f, const griffin_config *net,
+                      const char *path, report *r);
 
 #endif

@@ -275,7 +275,7 @@ static int read_foreign_weights(model_parts *m, const griffin_model *f, const fi
     for (int i = 0; status == 0 && griffin_get_tensor(f, i, &t) == GRIFFIN_OK; i++)
         status = add_rows(&m->w, &t, t.name, data, r);
     if (weights_finish(&m->w, status, path, r) != 0) return -1;
-    return foreign->rename(&m->w, &m->config.net, path, r);
+    return foreign->rename(&m->w, f, &m->config.net, path, r);
 }
 
 static int read_weights(model_parts *m, const griffin_model *f, const file_bytes *file,

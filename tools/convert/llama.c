@@ -4,7 +4,9 @@
 #include "family.h"
 #include "rename.h"
 
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Sees all the context that it was trained for, if there is no sliding window of so many keys. */
@@ -33,7 +35,7 @@ static void read_attention(members *s, griffin_config *net) {
     if (broken) members_wrong(s, "num_attention_heads", broken);
     if (members_whole(s, "head_dim", net->head_dim, 1, 1 << 20) != net->head_dim)
         members_wrong(s, "head_dim", "hidden_size divided by num_attention_heads");
-    rotation turn = config_rotation(s, 1);
+    rotation turn = config_rotation(s, 1, 1);
     if (turn.part != 1) members_wrong(s, "partial_rotary_factor", "1");
     net->rope_base = (float)turn.base;
 }
@@ -93,6 +95,27 @@ static const rename_row rows[] = {
     {"lm_head.",                  "lm_head.",                0, 0}
 };
 
+/* What the angles of the pairs are divided by: `given` [pairs], unless it is null, times what the
+ * rotation says. No vector if all are 1. */
+static int add_factors(renaming *n, const rotation *turn, const weight *given) {
+    int pairs = n->net->rope_dims / 2, stretched = 0, status = 0;
+    double *factors = (double *)malloc((size_t)pairs * sizeof *factors);
+    if (!factors) return report_fail(n->r, "%s: out of memory", n->path);
+    for (int i = 0; status == 0 && i < pairs; i++) {
+        float own = 1;
+        if (given) status = weight_read(given, (uint64_t)i, 1, &own, n->r);
+        factors[i] = own * rotation_factor(turn, pow((double)n->net->rope_base, -1.0 * i / pairs));
+        if (status == 0 && !(own >= 1 && factors[i] <= 1e9))
+            status = report_fail(n->r, "tensor '%s': element %d is %g, expected 1 to 10^9",
+                                 weight_origin(given), i, (double)own);
+        stretched |= factors[i] != 1;
+    }
+    if (status == 0 && stretched)
+        status = rename_vector(n, -1, "rope_factors.weight", factors, (uint64_t)pairs);
+    free(factors);
+    return status;
+}
+
 /* A network has all biases or none: where a file has only some, the others are 0. They have the rows
  * of their matrix, whose shape is checked later. */
 static int fill_biases(renaming *n, int layer, const char *const from[4]) {
@@ -116,7 +139,8 @@ int llama_rename(weights *w, members *s, const griffin_config *net, const char *
                                          "mlp.down_proj."};
     renaming n = {w, net, path, r, NULL, {NULL, 0, 0, NULL, 0, NULL, 0}};
     int status = rename_all(&n, rows, sizeof rows / sizeof rows[0]);
-    (void)s;
+    rotation turn = config_rotation(s, 1, 1);
+    if (status == 0) status = add_factors(&n, &turn, NULL);
     for (int layer = 0; status == 0 && !net->no_biases && layer < net->layers; layer++)
         status = fill_biases(&n, layer, layers);
     return rename_finish(&n, status);
@@ -161,9 +185,9 @@ static int has_tensor(const griffin_model *f, const char *name, griffin_tensor *
 /* Things that would change what such a network computes: each must be absent, or this number. */
 static void refuse_keys(keys *k) {
     static const struct { const char *name; double harmless; } others[] = {
-        {"expert_count", 0}, {"expert_used_count", 0}, {"rope.scaling.factor", 1},
-        {"rope.scale_linear", 1}, {"attention.scale", 0}, {"logit_scale", 1},
-        {"embedding_scale", 1}, {"residual_scale", 1}, {"attention.causal", 1}
+        {"expert_count", 0}, {"expert_used_count", 0}, {"attention.scale", 0},
+        {"logit_scale", 1}, {"embedding_scale", 1}, {"residual_scale", 1},
+        {"attention.causal", 1}
     };
     char key[80], expected[80];
     griffin_metadata m;
@@ -176,9 +200,20 @@ static void refuse_keys(keys *k) {
                  others[i].harmless);
         wrong_key(k, key, expected);
     }
-    if (griffin_get_metadata(k->f, "llama.rope.scaling.type", 0, &m) == 1
-        && !(m.type == GRIFFIN_VALUE_STRING && m.length == 4 && !memcmp(m.text, "none", 4)))
-        wrong_key(k, "llama.rope.scaling.type", "none; other kinds of rotation are not supported");
+}
+
+/* All angles are divided by 1 or, in files that say linear or nothing, by this. */
+static double scaling_of(keys *k) {
+    griffin_metadata m;
+    double factor = number_of(k, "rope.scaling.factor", number_of(k, "rope.scale_linear", 1, 1, 1e9),
+                              1, 1e9);
+    if (griffin_get_metadata(k->f, "llama.rope.scaling.type", 0, &m) != 1) return factor;
+    if (m.type == GRIFFIN_VALUE_STRING && m.length == 6 && !memcmp(m.text, "linear", 6))
+        return factor;
+    if (m.type != GRIFFIN_VALUE_STRING || m.length != 4 || memcmp(m.text, "none", 4))
+        wrong_key(k, "llama.rope.scaling.type",
+                  "none or linear; other kinds of rotation are not supported");
+    return 1;
 }
 
 static void read_gguf_biases(const griffin_model *f, griffin_config *net) {
@@ -195,6 +230,7 @@ int llama_configure_gguf(const griffin_model *f, model_config *c, report *r) {
     griffin_tensor table;
     const char *broken;
     refuse_keys(&k);
+    scaling_of(&k);
     if (!has_tensor(f, "token_embd.weight", &table) || table.rank != 2 || table.shape[0] > 1 << 21)
         return report_fail(r, "tensor 'token_embd.weight': expected a table of at most 2^21 rows");
     net->vocab = (int)table.shape[0];
@@ -236,25 +272,22 @@ static const rename_row gguf_rows[] = {
     {"rope_freqs.",   NULL,                      0, 0}
 };
 
-/* Factors of the angles, of which only 1 can be had. */
-static int check_factors(const renaming *n) {
-    const weight *t = rename_find(n, -1, "rope_freqs.weight");
-    float factor;
-    for (uint64_t i = 0; t && i < t->elements; i++) {
-        if (weight_read(t, i, 1, &factor, n->r) != 0) return -1;
-        if (factor != 1)
-            return report_fail(n->r, "tensor 'rope_freqs.weight': expected ones; other kinds of "
-                               "rotation are not supported");
-    }
-    return 0;
+static int add_gguf_factors(renaming *n, const griffin_model *f) {
+    static const char name[] = "rope_freqs.weight";
+    keys k = {f, n->r, 0};
+    rotation turn = {0, 1, 0, 0, scaling_of(&k), 0, 0, 0};
+    const weight *given = rename_find(n, -1, name);
+    if (given && !rename_need(n, -1, name, (uint64_t)n->net->rope_dims / 2, 0)) return -1;
+    return add_factors(n, &turn, given);
 }
 
 /* Rows of q and k lie there in the order of a rotation of pairs. */
-int llama_rename_gguf(weights *w, const griffin_config *net, const char *path, report *r) {
+int llama_rename_gguf(weights *w, const griffin_model *f, const griffin_config *net,
+                      const char *path, report *r) {
     static const char *const layers[] = {"attn_output.", "ffn_gate.", "ffn_up.", "ffn_down."};
     renaming n = {w, net, path, r, "blk.", {NULL, 0, 0, NULL, 0, NULL, 0}};
-    int status = check_factors(&n);
-    if (status == 0) status = rename_all(&n, gguf_rows, sizeof gguf_rows / sizeof gguf_rows[0]);
+    int status = rename_all(&n, gguf_rows, sizeof gguf_rows / sizeof gguf_rows[0]);
+    if (status == 0) status = add_gguf_factors(&n, f);
     for (size_t i = 0; i < n.to.count; i++) {
         weight *t = &n.to.list[i];
         if (strstr(t->name, ".temporal_block.q_proj.") || strstr(t->name, ".temporal_block.k_proj."))

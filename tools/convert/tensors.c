@@ -9,7 +9,7 @@
 
 /* ---- the table --------------------------------------------------------------------
  * Shapes spelled in the letters of the manual: D width, E recurrent width, F MLP width, K taps,
- * B gate blocks of w = E / B channels, H heads, k = G head_dim. A row is of the layers whose letter
+ * B gate blocks of w = E / B channels, H heads, k = G head_dim, p pairs that are rotated. A row is of the layers whose letter
  * it names, and there if its need says so. */
 
 typedef enum row_need {
@@ -83,7 +83,8 @@ static const row layer_rows[] = {
 static const row first_rows[] = {
     {"embed_tokens.weight", "", "VD", TENSOR_TABLE, ALWAYS},
     {"embed_norm.weight",   "", "D",  TENSOR_SMALL, OPTIONAL},
-    {"embed_norm.bias",     "", "D",  TENSOR_SMALL, OPTIONAL}
+    {"embed_norm.bias",     "", "D",  TENSOR_SMALL, OPTIONAL},
+    {"rope_factors.weight", "", "p",  TENSOR_SMALL, OPTIONAL}
 };
 
 static const row last_rows[] = {
@@ -106,6 +107,7 @@ static uint64_t dimension(const griffin_config *net, char letter) {
     case 'w': n = net->lru_width / net->gate_blocks; break;
     case 'H': n = net->heads; break;
     case 'k': n = net->kv_heads * net->head_dim; break;
+    case 'p': n = net->rope_dims / 2; break;
     default: break;
     }
     return (uint64_t)n;

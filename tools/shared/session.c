@@ -168,6 +168,25 @@ int session_control(session *s, const command *c, const control_options *o) {
     return error < 0 ? complain("%s: %s", o->grammar ? o->grammar : o->schema, s->message) : 0;
 }
 
+typedef struct saving { file_output file; report r; } saving;
+
+static int save_piece(const void *data, size_t size, void *user) {
+    saving *to = (saving *)user;
+    return file_write(&to->file, data, size, &to->r) ? GRIFFIN_E_FILE : 0;
+}
+
+int session_save(session *s, const griffin_sampler *sampler, const griffin_decoder *decoder,
+                 const char *path) {
+    saving to;
+    int64_t n = GRIFFIN_E_FILE;
+    memset(&to, 0, sizeof to);
+    if (!file_create(&to.file, path, &to.r))
+        n = griffin_save_pieces(s->model, s->state, sampler, decoder, save_piece, &to);
+    if (n > 0 && file_finish(&to.file, &to.r)) n = GRIFFIN_E_FILE;
+    file_abandon(&to.file);
+    return n > 0 ? 0 : to.r.text[0] ? complain("%s", to.r.text) : session_error(s, (int)n);
+}
+
 /* ---- personas ------------------------------------------------------------------------------ */
 
 enum { AT_HISTORY = 32, AT_NUMBERS = 48, CHECKSUM = 8 };    /* of a saved state: >>state */

@@ -146,6 +146,10 @@ void session_close(session *s);
 int  session_error(session *s, int error);              /* prints the last message; returns 1 */
 void session_statistics(const session *s);              /* on stderr */
 
+/* Writes the state to a file, and of sampler and decoder what is not null. */
+int  session_save(session *s, const griffin_sampler *sampler, const griffin_decoder *decoder,
+                  const char *path);
+
 typedef struct token_list { int32_t *data; int count, capacity; } token_list;
 
 int  tokens_add(token_list *list, int32_t token);
