@@ -165,6 +165,22 @@ static void choose_ends(model_config *c, int marker) {
     c->eos = other;
 }
 
+/* A file has one end of a text and one end of a turn. Names the other ids that end a text. */
+static void name_other_ends(const job *j) {
+    const vocabulary *v = &j->m->vocabulary;
+    const model_config *c = &j->m->config;
+    char name[80];
+    for (int i = 0; i < c->end_count; i++) {
+        int id = c->ends[i], is_kept = id == v->eos || id == v->end_of_turn;
+        slice text = v->pieces[id].text;
+        for (int k = 0; k < i; k++) is_kept |= c->ends[k] == id;
+        if (is_kept) continue;
+        fprintf(stderr, "griffin: warning: eos_token_id %d '%s' will not end a text: a file has "
+                "one end of a text (%d) and one of a turn (%d)\n", id,
+                report_name(v->text + text.at, text.length, name), v->eos, v->end_of_turn);
+    }
+}
+
 /* An id that stays after --vocab has cut pieces off. */
 static int check_special(const job *j, const char *what, int id) {
     if (id < (int)j->m->vocabulary.count) return 0;
@@ -206,7 +222,9 @@ static int read_vocabulary(job *j) {
     prefer(&v->add_eos, j->m->config.add_eos);
     v->add_bos &= v->bos >= 0;
     v->add_eos &= v->eos >= 0;
-    return check_specials(j);
+    if (check_specials(j) != 0) return -1;
+    if (!j->o->quiet) name_other_ends(j);
+    return 0;
 }
 
 /* ---- what to write ----------------------------------------------------------------------- */
