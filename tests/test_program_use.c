@@ -592,6 +592,14 @@ static void test_exit_statuses(void) {
     check_says(2, G " tokenize " MODEL " --decode 1,x 2>&1", "--decode");
     check_says(2, G " bench " MODEL " --ops -n 0 -p 0 2>&1", "--ops");
     check_says(2, G " frobnicate 2>&1", "there is no command");
+    check_says(2, G " bench --preset 2b,nine 2>&1", "is not a list of presets");
+    check_says(2, G " bench --preset '' 2>&1", "is not a list of presets");
+    check_says(2, G " bench --compare 5b 2>&1", "--compare: sizes are");
+    check_says(2, G " convert tests/data/griffin-tiny " WORK "none.gguf --type q9 2>&1",
+               "--type q9: there is no such type");
+    check_says(2, G " convert tests/data/griffin-tiny " WORK "none.gguf --preset x 2>&1",
+               "--preset x: there is no such preset");
+    check_says(2, G " chat " MODEL " --chat-format x 2>&1", "--chat-format 'x': the formats are");
     check_says(1, G " run " WORK "missing.gguf -p a 2>&1", "missing.gguf");
     check_says(1, RUNS "-p a --grammar " WORK "missing 2>&1", "missing");
     check_same(RUNS "-p a 2> /dev/null", G " run " MODEL " -n6 -s1 -p a 2> /dev/null");

@@ -687,5 +687,6 @@ int command_convert(int argc, char **argv) {
     if ((status = options_parse(&c, argc, argv)) >= 0) return status;
     if (!o.source || !o.output) return options_wrong(&c, "convert needs a source and an output");
     if (convert(&o, &r) == 0) return 0;
-    return complain("%s", r.text);
+    return r.text[0] == '-' ? options_wrong(&c, "%s", r.text)       /* it begins with an option */
+                            : complain("%s", r.text);
 }
