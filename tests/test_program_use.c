@@ -602,6 +602,8 @@ static void test_exit_statuses(void) {
     check_says(2, G " chat " MODEL " --chat-format x 2>&1", "--chat-format 'x': the formats are");
     check_says(1, G " run " WORK "missing.gguf -p a 2>&1", "missing.gguf");
     check_says(1, RUNS "-p a --grammar " WORK "missing 2>&1", "missing");
+    check_says(1, RUNS "-p a --grammar /dev/zero 2>&1", "/dev/zero: more than 16 MiB");
+    check_says(1, G " info /dev/zero 2>&1", "/dev/zero: more than 16 MiB");
     check_same(RUNS "-p a 2> /dev/null", G " run " MODEL " -n6 -s1 -p a 2> /dev/null");
     check_says(2, RUNS "-p a -n6x 2>&1", "--n-predict: '6x'");
 }

@@ -1316,6 +1316,7 @@ typedef struct grg_cached_set {
     uint32_t *ranges;                       /* [2 n_ranges] numbers of tokens, first and end; */
     uint32_t *undecided;                    /* nodes, in the same block of memory */
     uint32_t  n_ranges, n_undecided;
+    int       open, kept;                   /* what its walk took of most_open and most_kept */
 } grg_cached_set;
 
 #define GRG_MOST_SETS 64
@@ -1633,6 +1634,7 @@ typedef struct grg_threads {                /* 31 KB */
     const griffin_grammar *g;
     int        n_threads, n_frames;
     int        most_open, most_kept, deepest;   /* limits of closures and states */
+    int        open, kept;                  /* what was taken of these limits so far */
     int        base;                        /* frames that a state keeps in any case */
     int        most;                        /* threads of the list that grows now */
     int        returned;                    /* the last closure left the outermost rule */
@@ -1648,7 +1650,7 @@ typedef struct grg_threads {                /* 31 KB */
 
 static void grg_threads_start(grg_threads *t, const griffin_grammar *g) {
     t->g = g;
-    t->n_threads = t->n_frames = t->n_listed = t->base = 0;
+    t->n_threads = t->n_frames = t->n_listed = t->open = t->kept = t->base = 0;
     t->returned = t->full = t->spent = t->deep = 0;
     t->most_open = GRG_MOST_OPEN;
     t->most_kept = t->most = GRIFFIN_GRAMMAR_FRAMES;
@@ -1783,6 +1785,7 @@ static int grg_closure(grg_threads *t, int arrived, int count) {
             if (leave == (t->g->codes[p.position].kind == GRG_RETURN)) grg_expand(t, from, p);
         }
     }
+    if (t->n_threads - from > t->open) t->open = t->n_threads - from;
     for (int i = from; i < t->n_threads; i++)
         if (t->g->codes[t->thread[i].position].kind <= GRG_TAIL) t->thread[n++] = t->thread[i];
     t->n_threads = n;
@@ -1814,8 +1817,10 @@ static void grg_advance_thread(grg_threads *t, int from, grg_thread p, uint8_t b
 /* Of the threads from `from` on keeps the first that find room in a state. */
 static void grg_keep_threads(grg_threads *t, int from) {
     uint8_t needed[GRG_MOST_FRAMES + 1];
-    int room = t->most_kept - t->base;
-    if (t->n_frames + t->n_threads - from <= t->most_kept) return;
+    int room = t->most_kept - t->base, kept = t->n_frames + t->n_threads - from;
+    if (t->n_threads > from && kept > t->kept) t->kept = kept;
+    if (kept <= t->most_kept) return;
+    t->kept = t->most_kept;
     memset(needed, 0, sizeof needed);
     memset(needed + 1, 1, (size_t)t->base);
     for (int i = from; i < t->n_threads; i++) {
@@ -1978,7 +1983,7 @@ static int grg_accept_token(grg_threads *t, const griffin_grammar *g, griffin_gr
 #define GRG_MASK_STEPS  200000000           /* and for a mask */
 
 /* What a cached set is made of stays within these limits. A mask that uses sets holds as much less
- * itself, so that an accept, which reads on with all threads together, has room for them. */
+ * itself as they took, so that an accept, which reads on with all threads together, has room. */
 #define GRG_CACHED_OPEN    128
 #define GRG_CACHED_KEPT    32
 #define GRG_CACHED_DEEPEST 96
@@ -2209,10 +2214,14 @@ static void grg_use_cached(grg_walk *w, const griffin_grammar_state *state) {
     int n = 0;                              /* threads that the walk begins with */
     for (int i = 0; i < w->t.n_threads; i++) {
         grg_thread p = w->t.thread[i];
-        int number = g->set_of[p.position], kept = (w->n_cached + 1) * GRG_CACHED_KEPT;
-        if (!number || w->n_cached == GRG_MOST_CACHED
-            || state->frames + kept > GRIFFIN_GRAMMAR_FRAMES) { w->t.thread[n++] = p; continue; }
-        const grg_cached_set *set = &g->sets[number - 1];
+        int number = w->n_cached < GRG_MOST_CACHED ? g->set_of[p.position] : 0;
+        const grg_cached_set *set = &g->sets[number ? number - 1 : 0];
+        if (!number || state->frames + set->kept > w->t.most_kept) {
+            w->t.thread[n++] = p;
+            continue;
+        }
+        w->t.most_open -= set->open;
+        w->t.most_kept -= set->kept;
         grg_cached_thread *c = &w->cached[w->n_cached++];
         c->below = p.below;
         c->range = set->ranges;
@@ -2222,8 +2231,6 @@ static void grg_use_cached(grg_walk *w, const griffin_grammar_state *state) {
         c->nodes_end = set->undecided + (p.below ? set->n_undecided : 0);
     }
     w->t.n_threads = n;
-    w->t.most_open -= w->n_cached * GRG_CACHED_OPEN;
-    w->t.most_kept -= w->n_cached * GRG_CACHED_KEPT;
     w->t.base = w->n_cached ? state->frames : 0;
     grg_find_undecided(w);
 }
@@ -2456,6 +2463,8 @@ static int grg_cache_position(griffin_grammar *g, int position, grg_cached_set f
     *steps = w.steps;
     if (w.t.full || w.t.deep || w.visited < GRG_LONG_WALK) return GRIFFIN_OK;
     grg_drop_decided(g, &found, g->n_nodes);
+    set->open        = w.t.open;
+    set->kept        = w.t.kept;
     set->n_ranges    = found.n_ranges;
     set->n_undecided = found.n_undecided;
     uint64_t numbers = 2 * (uint64_t)set->n_ranges + set->n_undecided;
@@ -2483,7 +2492,7 @@ static int grg_build_cache(griffin_grammar *g) {
     uint64_t steps = 0;
     int error = GRIFFIN_OK;
     if (!scratch) return GRIFFIN_E_MEMORY;
-    grg_cached_set found = { scratch, scratch + half, 0, 0 };
+    grg_cached_set found = { scratch, scratch + half, 0, 0, 0, 0 };
     uint8_t *done = (uint8_t *)(scratch + 2 * half);
     memset(done, 0, (size_t)codes);
     for (int i = -1; i + 1 < g->n_codes && !error && g->n_sets < GRG_MOST_SETS; i++) {

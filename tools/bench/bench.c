@@ -642,6 +642,7 @@ static int check(const command *c, settings *s) {
         return options_wrong(c, "--compare takes at most %d repetitions", ROUNDS);
     if (s->text && (s->ops || s->compare))
         return options_wrong(c, "--text, --ops and --compare exclude each other");
+    if (s->plot && !s->compare) return options_wrong(c, "--plot goes with --compare");
     if (s->grammar && !s->text) return options_wrong(c, "--grammar goes with --text");
     if (s->guesses < 1 || s->guesses > 62)
         return options_wrong(c, "--guesses: from 1 to 62");

@@ -19,6 +19,7 @@
 
 /* Each system defines these too, beside its functions of host.h. */
 static int   is_standard_input(const char *path);               /* as "/dev/stdin" is */
+static int   is_character_device(const char *path);
 static int   map_file(file_bytes *f, const char *path, FILE **stream);  /* 0: read the stream */
 static void  unmap_file(file_bytes *f);
 static int   open_output(file_output *o, const char *path);     /* 0, or -1 */
@@ -40,20 +41,28 @@ static int list_directory(const char *directory, each_name *see, void *user);   
 
 /* ---- files -------------------------------------------------------------------------------- */
 
+enum { MOST_OF_DEVICE = 16777216 };         /* bytes: /dev/zero has no end */
+
 /* Reads to the end of the stream, whose size need not be known; null: of standard input. */
 static int read_file(file_bytes *f, FILE *stream, const char *path, report *r) {
+    int is_device = stream && is_character_device(path);
     byte_buffer b = { NULL, 0, 0, 0 };
     unsigned char part[16384];
     long got = 1;
     while (got > 0) {
         got = stream ? (long)fread(part, 1, sizeof part, stream) : input_bytes(part, sizeof part);
         if (got > 0) buffer_add(&b, part, (size_t)got);
+        if (is_device && b.size > MOST_OF_DEVICE) break;
     }
     buffer_number(&b, 0, 1);                /* not part of the file: makes `data` never null */
     if (got < 0 || (stream && ferror(stream)) || b.failed) {
         report_fail(r, "%s: %s", path, b.failed ? "out of memory" : "cannot be read");
         buffer_free(&b);
         return -1;
+    }
+    if (got > 0) {
+        buffer_free(&b);
+        return report_fail(r, "%s: more than 16 MiB come from this device", path);
     }
     f->data = b.data;
     f->owned = b.data;
@@ -459,6 +468,13 @@ int path_is_directory(const char *path) {
     return path_exists(path) && path_attributes(path) & FILE_ATTRIBUTE_DIRECTORY;
 }
 
+static int is_character_device(const char *path) {
+    HANDLE file = open_handle(path, 0);
+    int is_device = file != INVALID_HANDLE_VALUE && GetFileType(file) == FILE_TYPE_CHAR;
+    if (file != INVALID_HANDLE_VALUE) CloseHandle(file);
+    return is_device;
+}
+
 int path_is_device(const char *path) {
     HANDLE file = open_handle(path, 0);
     int is_device = file != INVALID_HANDLE_VALUE && GetFileType(file) != FILE_TYPE_DISK;
@@ -691,6 +707,8 @@ int path_is_same(const char *one, const char *other) {
 int path_exists(const char *path) { return path_mode(path) != 0; }
 
 int path_is_directory(const char *path) { return S_ISDIR(path_mode(path)); }
+
+static int is_character_device(const char *path) { return S_ISCHR(path_mode(path)); }
 
 int path_is_device(const char *path) {
     mode_t mode = path_mode(path);
