@@ -618,6 +618,25 @@ static void test_logits_spares_its_inputs(void) {
     check_says(0, "cat " WORK "tokens.json", "[2, 5]");
 }
 
+/* Nor is the checkpoint that is read, by whatever name. */
+static void test_convert_spares_its_sources(void) {
+    const char *outputs[] = { "model.safetensors", "config.json", "other.json" };
+    check_says(0, "cp -r tests/data/griffin-tiny " WORK "tiny; chmod -R u+w " WORK "tiny; ln "
+               WORK "tiny/config.json " WORK "tiny/other.json", "");
+    for (int i = 0; i < 3; i++) {
+        char line[300];
+        snprintf(line, sizeof line, G " convert " WORK "tiny %stiny/../tiny/%s 2>&1", WORK,
+                 outputs[i]);
+        check_says(1, line, "is what is read");
+    }
+    check_says(0, "diff -r tests/data/griffin-tiny " WORK "tiny -x other.json", "");
+    check_says(2, "cp README.md " WORK "text; " G " train " WORK "text -o " WORK "../use/text 2>&1",
+               "is what is read");
+    check_says(0, "cp " MODEL " " WORK "own.gguf; echo /save " WORK "own.gguf | " G " chat --raw "
+               WORK "own.gguf 2>&1", "own.gguf: is what is read");
+    check_says(0, "cmp " MODEL " " WORK "own.gguf; cmp README.md " WORK "text", "");
+}
+
 /* What cannot be run can be looked at. */
 static void test_info_of_other_files(void) {
     check_says(0, G " info tests/data/gguf/alltypes.gguf --tensors 2>&1", "x3d");
@@ -647,6 +666,7 @@ int main(void) {
     RUN(test_bans);
     RUN(test_exit_statuses);
     RUN(test_logits_spares_its_inputs);
+    RUN(test_convert_spares_its_sources);
     RUN(test_info_of_other_files);
     RUN(test_run_ends_with_130);
     RUN(test_a_conversation_goes_on);

@@ -60,6 +60,12 @@ static int open_weights(job *j) {
     return 0;
 }
 
+/* What is read must not be overwritten. */
+static int is_output(const job *j, const char *path) {
+    return j->o->output && path_is_same(path, j->o->output)
+        && report_fail(j->r, "%s: is what is read", path);
+}
+
 static int no_config(const job *j) {
     return report_fail(j->r, "%s: there is no config.json: say --config FILE or --preset NAME, the "
                        "tensors do not know the window, soft cap and scales", j->directory);
@@ -71,6 +77,7 @@ static int read_config_file(job *j) {
     if (!path) path = j->config_path = path_join(j->directory, "config.json");
     if (!path) return report_fail(j->r, "out of memory");
     if (!j->o->config && !path_exists(path)) return no_config(j);
+    if (is_output(j, path)) return -1;
     if (members_read(&j->members, path, j->r) != 0) return -1;
     j->family = family_find(&j->members, &j->m->w);
     if (!j->family) return -1;
@@ -204,7 +211,7 @@ static int read_vocabulary(job *j) {
                 "model will know tokens, but no text\n", j->directory);
         return 0;
     }
-    status = vocabulary_read(v, path, j->o->assume_nfc, j->r);
+    status = is_output(j, path) ? -1 : vocabulary_read(v, path, j->o->assume_nfc, j->r);
     if (status == 0) {
         j->m->has_vocabulary = 1;
         status = added_tokens_read(v, path, j->r);
@@ -538,8 +545,6 @@ static int read_files(job *j) {
 static int read_source(job *j) { return read_files(j) != 0 ? -1 : choose_window(j); }
 
 static int write_output(job *j) {
-    if (j->o->output && strcmp(j->o->source, j->o->output) == 0)
-        return report_fail(j->r, "%s: cannot be source and output at once", j->o->source);
     if (write_general(j) != 0) return -1;
     write_network(j);
     if (j->m->has_vocabulary)

@@ -41,6 +41,13 @@ static int list_directory(const char *directory, each_name *see, void *user);   
 
 /* ---- files -------------------------------------------------------------------------------- */
 
+static char *copy_text(const char *text) {
+    size_t size = strlen(text) + 1;
+    char *copy = (char *)malloc(size);
+    if (copy) memcpy(copy, text, size);
+    return copy;
+}
+
 enum { MOST_OF_DEVICE = 16777216 };         /* bytes: /dev/zero has no end */
 
 /* Reads to the end of the stream, whose size need not be known; null: of standard input. */
@@ -70,12 +77,37 @@ static int read_file(file_bytes *f, FILE *stream, const char *path, report *r) {
     return 0;
 }
 
+/* The paths of all files that are mapped, most recent last. */
+static char **mapped_paths;
+static size_t mapped_count;
+
+static void note_mapped(char *path) {
+    char **list = path ? realloc(mapped_paths, (mapped_count + 1) * sizeof *list) : NULL;
+    if (!list) return;
+    mapped_paths = list;
+    mapped_paths[mapped_count++] = path;
+}
+
+static void forget_mapped(const char *path) {
+    size_t i = mapped_count;
+    while (i && mapped_paths[i - 1] != path) i--;
+    if (i) memmove(&mapped_paths[i - 1], &mapped_paths[i], (mapped_count-- - i) * sizeof path);
+}
+
+static int is_mapped(const char *path) {
+    for (size_t i = 0; i < mapped_count; i++) if (path_is_same(path, mapped_paths[i])) return 1;
+    return 0;
+}
+
 int file_open(file_bytes *f, const char *path, report *r) {
     FILE *stream = NULL;
     memset(f, 0, sizeof *f);
     if (is_standard_input(path)) return read_file(f, NULL, path, r);
     if (path_is_directory(path)) return report_fail(r, "%s: is a directory", path);
-    if (map_file(f, path, &stream)) return 0;
+    if (map_file(f, path, &stream)) {
+        note_mapped(f->path = copy_text(path));
+        return 0;
+    }
     if (!stream) return report_fail(r, "%s: cannot be opened: %s", path, strerror(errno));
     int status = read_file(f, stream, path, r);
     fclose(stream);
@@ -85,6 +117,8 @@ int file_open(file_bytes *f, const char *path, report *r) {
 void file_close(file_bytes *f) {
     if (f->mapped) unmap_file(f);
     else free(f->owned);
+    forget_mapped(f->path);
+    free(f->path);
     memset(f, 0, sizeof *f);
 }
 
@@ -124,13 +158,6 @@ int text_open(file_bytes *t, const char *words, const char *file) {
 
 /* ---- files that are written ---------------------------------------------------------------- */
 
-static char *copy_text(const char *text) {
-    size_t size = strlen(text) + 1;
-    char *copy = (char *)malloc(size);
-    if (copy) memcpy(copy, text, size);
-    return copy;
-}
-
 void file_abandon(file_output *o) {
     if (o->stream) fclose(o->stream);
     if (o->part) file_remove(o->part);
@@ -151,6 +178,7 @@ static int output_failed(file_output *o, const char *what, report *r) {
 int file_create(file_output *o, const char *path, report *r) {
     memset(o, 0, sizeof *o);
     if (path_is_directory(path)) return report_fail(r, "%s: is a directory", path);
+    if (is_mapped(path)) return report_fail(r, "%s: is what is read", path);
     o->path = copy_text(path);
     return o->path && !open_output(o, path) ? 0 : output_failed(o, "create", r);
 }

@@ -311,6 +311,11 @@ static int check_files(const command *c, const train_options *o) {
         return options_wrong(c, "--quantise %s: q8_0 or q4_0", o->quantise);
     if (o->checkpoint && !o->resume && path_exists(o->checkpoint))
         return complain("%s: exists already; go on with --resume, or remove it", o->checkpoint);
+    for (int i = 0; i < 6; i++) {
+        const char *in = i % 2 ? o->valid : o->corpus;
+        const char *out = i < 2 ? o->output : i < 4 ? o->checkpoint : o->plot;
+        if (in && out && path_is_same(in, out)) return options_wrong(c, "%s: is what is read", in);
+    }
     memset(&g, 0, sizeof g);                /* whether a model could be written */
     if (o->output && !path_is_device(o->output)) status = gguf_open(&g, o->output, &r);
     gguf_free(&g);
