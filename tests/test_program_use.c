@@ -634,7 +634,25 @@ static void test_convert_spares_its_sources(void) {
                "is what is read");
     check_says(0, "cp " MODEL " " WORK "own.gguf; echo /save " WORK "own.gguf | " G " chat --raw "
                WORK "own.gguf 2>&1", "own.gguf: is what is read");
+    check_says(2, G " persona -m " WORK "own.gguf " WORK "text -o " WORK "own.gguf 2>&1",
+               "own.gguf: is what is read");
     check_says(0, "cmp " MODEL " " WORK "own.gguf; cmp README.md " WORK "text", "");
+}
+
+/* What training would write in the end is found to be impossible before it begins. */
+static void test_train_knows_its_outputs(void) {
+    check_says(1, G " train README.md -o " WORK "t.gguf --save-hf " MODEL " 2>&1",
+               "is no directory");
+    check_says(1, G " train README.md -o " WORK "t.gguf --plot " WORK "none/x.svg 2>&1",
+               "none/x.svg");
+}
+
+/* Another program may empty the file of a model. */
+static void test_a_lost_file_is_an_error(void) {
+    check_says(0, "cp " MODEL " " WORK "lost.gguf; " G " run " WORK "lost.gguf -n -1 --ignore-eos "
+               "-p a 2>&1 > " WORK "out & p=$!; until [ -s " WORK "out ]; do kill -0 $p || exit 3; "
+               "sleep 0.1; done; : > " WORK "lost.gguf; wait $p; [ $? = 1 ] && cat " WORK "out | "
+               "head -c 1", "a");
 }
 
 /* What cannot be run can be looked at. */
@@ -667,6 +685,8 @@ int main(void) {
     RUN(test_exit_statuses);
     RUN(test_logits_spares_its_inputs);
     RUN(test_convert_spares_its_sources);
+    RUN(test_train_knows_its_outputs);
+    RUN(test_a_lost_file_is_an_error);
     RUN(test_info_of_other_files);
     RUN(test_run_ends_with_130);
     RUN(test_a_conversation_goes_on);

@@ -652,12 +652,22 @@ int path_is_same(const char *one, const char *other) {
 #ifdef __wasi__
 void host_start(int *argc, char ***argv) { (void)argc; (void)argv; }
 #else
+/* A file that is mapped was made shorter by another program. */
+static void on_lost_file(int number) {
+    static const char words[] = "griffin: a file was cut off, or its disk failed, while it was "
+                                "read\n";
+    (void)number;
+    while (write(2, words, sizeof words - 1) < 0 && errno == EINTR) { }
+    _exit(1);
+}
+
 /* A file that may not grow further is then an error of write, which has a message. A standard
  * stream that is closed stays one that fails: no file may get its number. */
 void host_start(int *argc, char ***argv) {
     (void)argc;
     (void)argv;
     signal(SIGXFSZ, SIG_IGN);
+    signal(SIGBUS, on_lost_file);
 #if defined(__linux__) && defined(__x86_64__)
     syscall(SYS_arch_prctl, 0x1023, 18);    /* ARCH_REQ_XCOMP_PERM: see GRIFFIN_CPU_AMX */
 #endif
