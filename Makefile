@@ -6,6 +6,7 @@
 #     make hello      the program of the README; so for every other program in examples/
 #     make shared     build/libgriffin.so, the library for other languages
 #     make love       three characters at a fire, in LÖVE; wants Debian's love
+#     make sqlite     build/griffin_sqlite.so, an extension of SQLite; wants libsqlite3-dev
 #     make web        build/web, a page to be put on any static file server; wants clang and lld
 #     make check-all  what CI runs after the tests: see tests/checks.mk
 #     make clean
@@ -60,7 +61,7 @@ run: $(BUILD)/griffin
 	$(BUILD)/griffin run -m $(MODEL) -p "$(PROMPT)"
 
 # Each example is a program by itself: cc -O2 -I. examples/hello.c -lm. Here they skip their copy of the
-# library and share the one that is compiled already, but for two whose point is how it is compiled.
+# library and share the one that is compiled already, but for one whose point is how it is compiled.
 EXAMPLES = $(patsubst examples/%.c,%,$(wildcard examples/*.c)) \
            $(if $(shell command -v $(CXX)),cpp_host)
 
@@ -75,8 +76,8 @@ $(BUILD)/examples/embedded_model.o: $(MODEL)
 $(BUILD)/examples/%: $(BUILD)/examples/%.o $(LIBRARY)
 	$(CC) $(CFLAGS) $(OPENMP) -pthread $^ -lm -o $@
 
-$(BUILD)/examples/cpp_host: $(wildcard examples/cpp_host/*.cpp) griffin.h
-	$(CXX) -std=c++11 $(CFLAGS) $(WARNINGS) $(filter %.cpp,$^) -lm -o $@
+$(BUILD)/examples/cpp_host: examples/cpp_host/main.cpp examples/cpp_host/griffin.hpp $(LIBRARY)
+	$(CXX) -std=c++17 $(CFLAGS) $(WARNINGS) $(OPENMP) -I. $< $(LIBRARY) -lm -o $@
 
 # Made again from their texts: after a change of the model, to which they belong.
 PERSONAS = $(patsubst examples/personas/%.txt,%,$(wildcard examples/personas/*.txt))
@@ -151,6 +152,14 @@ build/love/storyteller.gguf: $(MODEL)
 	@mkdir -p $(@D)
 	cp $< $@
 
+# The extension has a copy of the library of its own, and shows nothing but the function by which
+# SQLite loads it. It stays on the thread that calls.
+sqlite: build/griffin_sqlite.so
+
+build/griffin_sqlite.so: examples/sqlite/griffin_sqlite.c griffin.h
+	@mkdir -p $(@D)
+	$(CC) $(STANDARD) $(CFLAGS) $(WARNINGS) -shared -fPIC -fvisibility=hidden $< -lm -o $@
+
 # ---- tests -------------------------------------------------------------------------------------
 # tests/test_*.c are programs that end with the line "N passed, N failed", linked to the library
 # that the program uses. tests/inside_*.c are the same with a copy of the library in them, since
@@ -181,6 +190,10 @@ $(TESTS:%=$(BUILD)/tests/%): %: %.o $(LIBRARY)
 $(BUILD)/tests/%.o: STANDARD += -DTEST_TMP='"$(BUILD)/tmp/"'
 $(BUILD)/tests/test_bits.o $(BUILD)/tests/test_json_action.o: STANDARD += $(SHARED)
 
+# To optimise a copy of the library takes ten times as long as to compile it, and these run in a moment.
+$(patsubst %,$(BUILD)/tests/%.o,$(filter-out inside_same_bits,$(filter inside_%,$(TESTS)))) \
+$(BUILD)/tests/guest_prefixed.o $(BUILD)/tests/guest_static.o: CFLAGS = -O0
+
 # It has two more copies of the library in it.
 $(BUILD)/tests/test_guest: $(BUILD)/tests/guest_prefixed.o $(BUILD)/tests/guest_static.o
 
@@ -188,7 +201,7 @@ $(BUILD)/tests/test_examples: | $(EXAMPLES:%=$(BUILD)/examples/%)
 
 build/data/%.gguf: build/griffin
 	@mkdir -p $(@D)
-	@build/griffin convert tests/data/$(basename $*) $@ \
+	@OMP_NUM_THREADS=1 build/griffin convert tests/data/$(basename $*) $@ \
 	    --type $(or $(patsubst .%,%,$(suffix $*)),f32) $(SCALES) > $@.log 2>&1 \
 	    || { cat $@.log; exit 1; }
 
@@ -197,7 +210,8 @@ build/data/griffin-tiny.q4_0.gguf: SCALES = --plain-scales --head q8_0
 
 $(FOREIGN:%=build/data/griffin-tiny.%.gguf): build/data/griffin-tiny.%.gguf: build/griffin
 	@mkdir -p $(@D)
-	@{ build/griffin convert tests/data/griffin-tiny $(@:.gguf=.rows.gguf) --type $* --rows && \
+	@{ export OMP_NUM_THREADS=1; \
+	    build/griffin convert tests/data/griffin-tiny $(@:.gguf=.rows.gguf) --type $* --rows && \
 	    build/griffin convert $(@:.gguf=.rows.gguf) $@; } > $@.log 2>&1 || { cat $@.log; exit 1; }
 
 # The headers compile alone, in both languages, without a warning.
@@ -215,5 +229,5 @@ clean:
 include tests/checks.mk
 
 FORCE:
-.PHONY: personas shared love love-files all run $(EXAMPLES) web test $(TESTS) clean FORCE
+.PHONY: personas shared sqlite love love-files all run $(EXAMPLES) web test $(TESTS) clean FORCE
 .SECONDARY:

@@ -5,6 +5,9 @@
 #     symbols          what the linker sees of the library
 #     headers-clang    the headers compile alone by clang, too
 #     platforms        other processors and systems: tests/platforms.sh has the table
+#     sqlite-test      characters in a table of SQLite
+#     cmake-test       projects that fetch or copy the header
+#     cpp-test         the header for C++, by two compilers, without exceptions and RTTI
 #     windows-stack    functions align the stack for wide vectors there
 #     web-test         the page in a browser
 #     love-test        three characters in LÖVE, on a screen that nobody sees
@@ -19,7 +22,7 @@
 #     real-model       not in check-all: fetches a model that others have trained, and talks to it
 
 check-all: sanitizers platforms tests-elsewhere same-bits fuzz prove valgrind web-test love-test \
-           lint spills windows-stack symbols headers-clang
+           sqlite-test cmake-test cpp-test lint spills windows-stack symbols headers-clang
 
 # ---- the library, compiled in other ways -------------------------------------------------------
 # COMPILER-STANDARD-OPTIMISATION; warnings are errors. Each must give the bits that
@@ -47,22 +50,34 @@ headers-clang:
 
 # What the linker sees of the library: no data that can be written; outside only the functions of
 # the manual, with a prefix if one was asked for; and with neither stdio nor stdlib no more of the C
-# library than this. libgcc tells x86-64 processors apart.
+# library than this. libgcc tells x86-64 processors apart. The shared library shows all functions of
+# the API, which the header names once more as GRF_PREFIXED, and the extension of SQLite just one.
 COPIES = plain bare prefixed
 NEEDED = mem(cpy|move|set|cmp|chr)|bcmp|str(len|cmp|ncmp|chr)|sqrtf|frexp|ldexp|__cpu_.*
 
 build/symbols/%_bare.o:     COPY = -ffreestanding -DGRIFFIN_NO_STDIO -DGRIFFIN_NO_STDLIB
 build/symbols/%_prefixed.o: COPY = -DGRIFFIN_PREFIX=griffin_our_
 
-symbols: $(foreach c,$(COMPILERS),$(COPIES:%=build/symbols/$c_%.o))
-	@! nm $^ | grep -E '^[0-9a-f]+ [BbDdCcGgSs] ' || { echo "data that can be written"; exit 1; }
-	@! nm -g --defined-only $^ | grep -E '^[0-9a-f]+ . ' | grep -v ' T griffin_' \
+symbols: $(foreach c,$(COMPILERS),$(COPIES:%=build/symbols/$c_%.o)) \
+         build/symbols/libgriffin.shown build/symbols/griffin_sqlite.shown
+	@! nm $(filter %.o,$^) | grep -E '^[0-9a-f]+ [BbDdCcGgSs] ' \
+	    || { echo "data that can be written"; exit 1; }
+	@! nm -g --defined-only $(filter %.o,$^) | grep -E '^[0-9a-f]+ . ' | grep -v ' T griffin_' \
 	    || { echo "names that are not griffin_..."; exit 1; }
 	@! nm -g --defined-only $(filter %_prefixed.o,$^) | grep ' T ' | grep -v ' griffin_our_griffin_' \
 	    || { echo "names without the prefix"; exit 1; }
 	@! nm -u $(filter %_bare.o,$^) | grep ' U ' | grep -vE ' U ($(NEEDED))$$' \
 	    || { echo "not in the list of what may be needed"; exit 1; }
 	@echo "$(words $^) passed, 0 failed"
+
+SHOWN_libgriffin     = sed -n 's/^  .define .*GRF_PREFIXED(\(griffin_.*\))$$/\1/p' griffin.h
+SHOWN_griffin_sqlite = echo sqlite3_griffinsqlite_init
+
+build/symbols/%.shown: build/%.so
+	@mkdir -p $(@D)
+	@nm -D --defined-only $< | sed 's/.* T //' | sort > $@.found
+	@$(SHOWN_$*) | sort | diff - $@.found
+	@mv $@.found $@
 
 build/symbols/%.o: griffin.h
 	@mkdir -p $(@D)
@@ -104,6 +119,31 @@ windows-stack:
 	    /[yz]mm.*\(%r[sb]p/    { used++; if (!aligned) { print name, $$0; wrong = 1 } } \
 	    END                    { exit wrong || !used }'
 	@echo "1 passed, 0 failed"
+
+# Characters in a table, through the shell of SQLite, against the library on this machine.
+sqlite-test: build/griffin_sqlite.so build/sqlite_native build/griffin build/data/griffin-tiny.gguf
+	@sh tests/sqlite.sh build/griffin_sqlite build/sqlite_native
+
+build/sqlite_native: tests/sqlite_native.c griffin.h
+	$(CC) $(STANDARD) -O1 $(WARNINGS) $< -lm -o $@
+
+cmake-test: build/examples/hello
+	@sh tests/cmake.sh build/cmake $<
+
+# The header for C++, by two compilers and standards, with the shared library.
+CPP_WAYS = g++-c++17 clang++-c++17 g++-c++20 clang++-c++20
+
+cpp-test: $(CPP_WAYS:%=build/cpp/%.log)
+	@sh tests/sum.sh $^
+
+$(CPP_WAYS:%=build/cpp/%.log): %.log: % FORCE
+	@sh tests/run.sh $< $@
+
+$(CPP_WAYS:%=build/cpp/%): build/cpp/%: tests/cpp_host.cpp examples/cpp_host/griffin.hpp \
+                           tests/test.h build/libgriffin.so
+	@mkdir -p $(@D)
+	$(subst +-,+ -std=,$*) -O1 -fno-exceptions -fno-rtti $(WARNINGS) -Wcast-qual -Werror -I. \
+	    $< build/libgriffin.so -o $@
 
 # The page in a browser, driven by node, against its engine on this machine.
 web-test: web build/web_native
@@ -203,6 +243,7 @@ prove:
 	@sh tests/prove.sh
 
 .PHONY: check-all same-bits headers-clang symbols spills sizes platforms \
-        $(PLATFORMS:%=platform-%) windows-stack web-test love-test tests-elsewhere test-gcc-O0 \
+        $(PLATFORMS:%=platform-%) windows-stack web-test love-test \
+        sqlite-test cmake-test cpp-test tests-elsewhere test-gcc-O0 \
         test-clang-O3 sanitizers test-asan test-ubsan test-tsan valgrind lint fuzz run-fuzzers \
         real-model prove

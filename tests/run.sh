@@ -3,6 +3,9 @@
 # fails everything it said. The last line of the log becomes "N passed, N failed" in any case: a
 # test that crashes counts as a failure, and so does one that does not end with such a line.
 
+# Tests run side by side, so a thread that waits must not keep a processor busy.
+export OMP_WAIT_POLICY=passive
+
 $RUNNER "$1" > "$2" 2>&1
 status=$?
 program=$1 log=$2

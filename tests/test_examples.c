@@ -126,7 +126,10 @@ static void test_embedded_model(void) {
 static void test_cpp_host(void) {
     static const char opening[] = "A farmer had two sons. ";
     char *told = output_of("cpp_host", ""), *second = strstr(told + 1, opening);
+    char *loaded = strstr(told, "\n\nSaved in ");
     CHECK(second, "only one tale");
+    CHECK(loaded && strstr(loaded, " and loaded: the same mind, the same words."), "%s", told);
+    if (loaded) *loaded = 0;
     if (second) {
         check_told(second, 100, opening, "The younger", 0);
         while (second[-1] == '\n') second--;

@@ -1,4 +1,4 @@
-/* The library, compiled as C++11 in a translation unit of its own. */
+/* The library, compiled as C++ in a translation unit of its own. */
 
 #define GRIFFIN_IMPLEMENTATION
-#include "../../griffin.h"
+#include "griffin.h"

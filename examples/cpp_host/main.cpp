@@ -1,126 +1,73 @@
-/* cpp_host - griffin.h in a C++11 program: owners with destructors, errors as exceptions.
+/* cpp_host - griffin.hpp in use: a mind is a value, so that the compiler's own copy constructor
+ * forks it, and two copies of one mind go on with different words.
  *
- *     c++ -std=c++11 -O2 examples/cpp_host/main.cpp examples/cpp_host/griffin.cpp -o cpp_host
- *
- * A mind is a value here. Its state is a vector of bytes, so that the compiler's own copy
- * constructor forks it, and two copies of one mind go on with different words. */
+ *     c++ -std=c++17 -O2 -I. examples/cpp_host/main.cpp examples/cpp_host/griffin.cpp -o cpp_host
+ *     ./cpp_host examples/models/storyteller.gguf */
 
-#include "../../griffin.h"
+#include "griffin.hpp"
 
-#include <cstddef>
-#include <exception>
 #include <iostream>
-#include <memory>
-#include <stdexcept>
-#include <string>
-#include <vector>
 
 namespace {
 
-int check(int result) {
-    if (result < 0) throw std::runtime_error(griffin_error_string(result));
-    return result;
+int complain(const griffin::failure &why) {
+    std::cerr << why.words << "\n";
+    return 1;
 }
 
-struct closer { void operator()(griffin_model *model) const { griffin_close(model); } };
-using model_owner = std::unique_ptr<griffin_model, closer>;
-
-model_owner open(const char *path) {
-    griffin_model *model = nullptr;
-    char message[256] = "";
-    griffin_options options = griffin_options();
-    options.error = message;
-    options.error_size = sizeof message;
-    if (griffin_open_file(&model, path, &options) < 0) throw std::runtime_error(message);
-    return model_owner(model);
+/* Text comes in pieces, as it is written. */
+bool print(std::string_view text) {
+    std::cout << text << std::flush;
+    return true;
 }
 
-/* As malloc aligns it, and zero. */
-std::vector<std::max_align_t> zeroed(std::size_t bytes) {
-    return std::vector<std::max_align_t>(bytes / sizeof(std::max_align_t) + 1);
+griffin::result<int> go_on(griffin::mind &mind, griffin::context &context, const char *words) {
+    print(words);
+    if (auto heard = mind.hear(context, words); !heard) return heard.why();
+    return mind.speak(context, 40, print);
 }
 
-/* Scratch memory for a thread: not copied, since nothing in it is worth it. */
-class workplace {
-public:
-    explicit workplace(const griffin_model *model) {
-        std::size_t size = griffin_context_size(model, nullptr);
-        memory_ = zeroed(size);
-        check(griffin_context_init(&context_, model, nullptr, memory_.data(), size));
-    }
-    workplace(const workplace &) = delete;
-    workplace &operator=(const workplace &) = delete;
-    griffin_context *get() { return context_; }
+/* A mind that is saved and loaded has the same bits, and goes on with the same words. */
+griffin::result<bool> same_when_loaded(const griffin::model &model, griffin::context &context,
+                                       griffin::mind mind) {
+    griffin::bytes saved = mind.save();
+    auto loaded = griffin::mind::load(model, saved);
+    if (!loaded) return loaded.why();
+    bool same = *loaded == mind;
+    auto words = mind.speak(context, 20), again = loaded->speak(context, 20);
+    if (!words) return words.why();
+    if (!again) return again.why();
+    std::cout << "\n\nSaved in " << saved.size() << " bytes and loaded: ";
+    return same && *words == *again && *loaded == mind;
+}
 
-private:
-    std::vector<std::max_align_t> memory_;
-    griffin_context *context_ = nullptr;
-};
+int tell(const char *path) {
+    auto model = griffin::model::open(path);
+    if (!model) return complain(model.why());
+    auto context = griffin::context::make(*model);
+    if (!context) return complain(context.why());
 
-class mind {
-public:
-    explicit mind(const griffin_model *model)
-        : model_(model), state_(zeroed(griffin_state_size(model))),
-          logits_(static_cast<std::size_t>(griffin_get_info(model)->config.vocab)),
-          sampler_(), decoder_() {
-        sampler_.temperature = 0.7f;
-        sampler_.top_p = 0.9f;
-    }
+    const char *opening = "A farmer had two sons. ";
+    griffin::mind elder(*model);
+    elder.sampler.temperature = 0.7f;
+    elder.sampler.top_p = 0.9f;
+    if (auto heard = elder.hear(*context, opening); !heard) return complain(heard.why());
+    griffin::mind younger = elder;          /* here the tale forks */
 
-    void hear(workplace &place, const std::string &text) {
-        griffin_encoding encoding = griffin_encoding();
-        encoding.continues = griffin_state_position(state()) > 0;
-        int count = check(griffin_encode(model_, &encoding, text.data(), text.size(), nullptr, 0));
-        std::vector<std::int32_t> tokens(static_cast<std::size_t>(count));
-        check(griffin_encode(model_, &encoding, text.data(), text.size(), tokens.data(), count));
-        check(griffin_prefill(place.get(), state(), tokens.data(), count, logits_.data()));
-        decoder_.started = 1;
-    }
+    print(opening);
+    if (auto said = go_on(elder, *context, "The elder"); !said) return complain(said.why());
+    print("\n\n");
+    print(opening);
+    if (auto said = go_on(younger, *context, "The younger"); !said) return complain(said.why());
 
-    std::string speak(workplace &place, int tokens) {
-        std::string said;
-        char text[512];
-        for (; tokens > 0; tokens--) {
-            std::int32_t token = check(griffin_sample(model_, &sampler_, logits_.data()));
-            int length = check(griffin_decode(model_, &decoder_, token, text, sizeof text));
-            said.append(text, static_cast<std::size_t>(length));
-            check(griffin_step(place.get(), state(), token, logits_.data()));
-        }
-        return said;
-    }
-
-private:
-    griffin_state *state() { return reinterpret_cast<griffin_state *>(state_.data()); }
-
-    const griffin_model *model_;            /* borrowed */
-    std::vector<std::max_align_t> state_;
-    std::vector<float> logits_;
-    griffin_sampler sampler_;
-    griffin_decoder decoder_;
-};
-
-void tell(const char *path) {
-    const model_owner model = open(path);
-    workplace place(model.get());
-    const std::string opening = "A farmer had two sons. ";
-    mind elder(model.get());
-    elder.hear(place, opening);
-    mind younger = elder;                   /* here the tale forks */
-
-    elder.hear(place, "The elder");
-    younger.hear(place, "The younger");
-    std::cout << opening << "The elder"   << elder.speak(place, 40)   << "\n\n"
-              << opening << "The younger" << younger.speak(place, 40) << "\n";
+    auto same = same_when_loaded(*model, *context, younger);
+    if (!same) return complain(same.why());
+    std::cout << (*same ? "the same mind, the same words.\n" : "ANOTHER mind.\n");
+    return *same && elder != younger ? 0 : 1;
 }
 
 } // namespace
 
 int main(int argc, char **argv) {
-    try {
-        tell(argc > 1 ? argv[1] : "examples/models/storyteller.gguf");
-        return 0;
-    } catch (const std::exception &e) {
-        std::cerr << e.what() << "\n";
-        return 1;
-    }
+    return tell(argc > 1 ? argv[1] : "examples/models/storyteller.gguf");
 }
