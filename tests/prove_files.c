@@ -2,7 +2,8 @@
  * looks at every input: no access outside of the bytes that were given or of the memory that was
  * allocated, no overflow of signed numbers, no shift or division that is not defined, and no loop
  * that goes on (--unwinding-assertions). `make prove` runs each function below that is named
- * prove_...; tests/prove.sh has the command and says how long an input each is proved for.
+ * prove_...; tests/prove.sh has the command and says how long an input each is proved for. Where no
+ * cbmc is installed, `sh tests/cbmc.sh build/cbmc` gets one.
  *
  *     prove_place     where a tensor lies: all offsets and sizes, no limit of length
  *     prove_shape     number format and shape of a tensor: all of them, with names of any 1 to 63

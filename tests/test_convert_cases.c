@@ -9,7 +9,9 @@
 
 #include <sys/stat.h>
 
+#define LOG TEST_TMP "convert_cases.log"
 #include "griffin.h"
+#include "command.h"
 #include "test.h"
 #include "tools/convert/hf_writer.h"
 #include "tools/convert/parts.h"
@@ -20,6 +22,7 @@
 #define MARK "\xEF\xBB\xBF"                 /* a byte order mark */
 #define LOW  "\xE2\x96\x81"                 /* U+2581, which stands for a space */
 
+int command_convert(int argc, char **argv);
 int command_train(int argc, char **argv);
 
 /* added_tokens_decoder of a tokenizer_config.json */
@@ -479,6 +482,19 @@ static void test_ends(void) {
     check_ends("\"pad_token_id\": -1", 2, 60);
 }
 
+/* A file holds one end of a text and one of a turn; others are not dropped without a word. */
+static void test_further_ends(void) {
+    char said[400] = "";
+    write_model(61, "\"eos_token_id\": [7, 60, 5]");
+    write_tokenizer("chatml.model", NULL, NULL);
+    write_text(WORK "added_tokens.json", "{\"<end_of_turn>\": 60}");
+    CHECK(call(command_convert, "convert " WORK " " OUT) == 0, "convert");
+    FILE *f = fopen(LOG, "rb");
+    if (f) said[fread(said, 1, sizeof said - 1, f)] = 0;
+    if (f) fclose(f);
+    CHECK(strstr(said, "warning: eos_token_id 5 '") && !strstr(said, "eos_token_id 7"), "%s", said);
+}
+
 /* ---- configurations -------------------------------------------------------------------------- */
 
 static void check_config(const char *more, const char *words, float base) {
@@ -569,6 +585,7 @@ int main(void) {
     RUN(test_added_tokens_are_markers);
     RUN(test_added_spaces);
     RUN(test_ends);
+    RUN(test_further_ends);
     RUN(test_rotations);
     RUN(test_floats_have_points);
     RUN(test_training_is_refused_first);

@@ -607,8 +607,18 @@ static void test_exit_statuses(void) {
     check_says(2, G " tokenize " MODEL " --decode 1,x 2>&1", "--decode");
     check_says(2, G " bench " MODEL " --ops -n 0 -p 0 2>&1", "--ops");
     check_says(2, G " frobnicate 2>&1", "there is no command");
+    check_says(2, G " bench --preset 2b,nine 2>&1", "is not a list of presets");
+    check_says(2, G " bench --preset '' 2>&1", "is not a list of presets");
+    check_says(2, G " bench --compare 5b 2>&1", "--compare: sizes are");
+    check_says(2, G " convert tests/data/griffin-tiny " WORK "none.gguf --type q9 2>&1",
+               "--type q9: there is no such type");
+    check_says(2, G " convert tests/data/griffin-tiny " WORK "none.gguf --preset x 2>&1",
+               "--preset x: there is no such preset");
+    check_says(2, G " chat " MODEL " --chat-format x 2>&1", "--chat-format 'x': the formats are");
     check_says(1, G " run " WORK "missing.gguf -p a 2>&1", "missing.gguf");
     check_says(1, RUNS "-p a --grammar " WORK "missing 2>&1", "missing");
+    check_says(1, RUNS "-p a --grammar /dev/zero 2>&1", "/dev/zero: more than 16 MiB");
+    check_says(1, G " info /dev/zero 2>&1", "/dev/zero: more than 16 MiB");
     check_same(RUNS "-p a 2> /dev/null", G " run " MODEL " -n6 -s1 -p a 2> /dev/null");
     check_says(2, RUNS "-p a -n6x 2>&1", "--n-predict: '6x'");
 }
@@ -621,6 +631,43 @@ static void test_logits_spares_its_inputs(void) {
     check_says(2, G " logits " MODEL " --tokens " WORK "tokens.json --out " MODEL " 2>&1",
                "is what is read");
     check_says(0, "cat " WORK "tokens.json", "[2, 5]");
+}
+
+/* Nor is the checkpoint that is read, by whatever name. */
+static void test_convert_spares_its_sources(void) {
+    const char *outputs[] = { "model.safetensors", "config.json", "other.json" };
+    check_says(0, "cp -r tests/data/griffin-tiny " WORK "tiny; chmod -R u+w " WORK "tiny; ln "
+               WORK "tiny/config.json " WORK "tiny/other.json", "");
+    for (int i = 0; i < 3; i++) {
+        char line[300];
+        snprintf(line, sizeof line, G " convert " WORK "tiny %stiny/../tiny/%s 2>&1", WORK,
+                 outputs[i]);
+        check_says(1, line, "is what is read");
+    }
+    check_says(0, "diff -r tests/data/griffin-tiny " WORK "tiny -x other.json", "");
+    check_says(2, "cp README.md " WORK "text; " G " train " WORK "text -o " WORK "../use/text 2>&1",
+               "is what is read");
+    check_says(0, "cp " MODEL " " WORK "own.gguf; echo /save " WORK "own.gguf | " G " chat --raw "
+               WORK "own.gguf 2>&1", "own.gguf: is what is read");
+    check_says(2, G " persona -m " WORK "own.gguf " WORK "text -o " WORK "own.gguf 2>&1",
+               "own.gguf: is what is read");
+    check_says(0, "cmp " MODEL " " WORK "own.gguf; cmp README.md " WORK "text", "");
+}
+
+/* What training would write in the end is found to be impossible before it begins. */
+static void test_train_knows_its_outputs(void) {
+    check_says(1, G " train README.md -o " WORK "t.gguf --save-hf " MODEL " 2>&1",
+               "is no directory");
+    check_says(1, G " train README.md -o " WORK "t.gguf --plot " WORK "none/x.svg 2>&1",
+               "none/x.svg");
+}
+
+/* Another program may empty the file of a model. */
+static void test_a_lost_file_is_an_error(void) {
+    check_says(0, "cp " MODEL " " WORK "lost.gguf; " G " run " WORK "lost.gguf -n -1 --ignore-eos "
+               "-p a 2>&1 > " WORK "out & p=$!; until [ -s " WORK "out ]; do kill -0 $p || exit 3; "
+               "sleep 0.1; done; : > " WORK "lost.gguf; wait $p; [ $? = 1 ] && cat " WORK "out | "
+               "head -c 1", "a");
 }
 
 /* What cannot be run can be looked at. */
@@ -653,6 +700,9 @@ int main(void) {
     RUN(test_bans);
     RUN(test_exit_statuses);
     RUN(test_logits_spares_its_inputs);
+    RUN(test_convert_spares_its_sources);
+    RUN(test_train_knows_its_outputs);
+    RUN(test_a_lost_file_is_an_error);
     RUN(test_info_of_other_files);
     RUN(test_run_ends_with_130);
     RUN(test_a_conversation_goes_on);

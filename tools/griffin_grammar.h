@@ -54,6 +54,16 @@
  * The mask is exact for every token, whatever literals or parts of characters its bytes span.
  * Control tokens and turn markers never fit. eos and end_of_turn fit where the text may end.
  *
+ * A grammar that opens never fails inside the text: from every place that a mask leads to, a text
+ * of the grammar can be completed, if the vocabulary has a token for each byte. For this
+ *
+ *     a rule that no text can leave is refused, and a place with more than 2048 ways to go on
+ *     no text is inside of more than 511 rules at a time, where a call that ends a rule does not
+ *         count: a mask leads back before, so that JSON ends at arrays about 500 deep
+ *     readings that stay different share the 512 entries of a state: the rules they are inside of,
+ *         and a place for each. What does not fit is left out, the first alternatives stay, and the
+ *         state's `narrowed` is 1. So a mask may then allow too little, but never too much
+ *
  * Of the tokens that fit, a mask allows those that the tokenizer could have written there, since a
  * model knows only these: see >>choice. Where only others fit, they are allowed.
  * griffin_grammar_accept takes every token that fits.
@@ -86,10 +96,11 @@
  * A mask for JSON takes 0.15 to 0.4 ms in a vocabulary of 256000 tokens, whose models take 50 ms
  * and more for a step, and 0.003 ms in one of 2000. It takes the same where a text can be read
  * in many ways: equal readings are merged, and what one of them allows is not looked at again. Many
- * readings that stay different cost time: 300 of them took up to 160 ms (`griffin bench --masks`).
+ * readings that stay different cost time, of which there is an end, too (long tokens are left out
+ * then): 300 of them took up to 160 ms (`griffin bench --masks`).
  * A grammar keeps about 30 bytes for each token (7.5 MB for 256000) and needs as much again while
  * it opens. Opening takes 0.4 s then, 1 s with long bounded repetitions, and some seconds at most.
- * Nothing is allocated after opening. No function uses more than 52 KB of stack.
+ * Nothing is allocated after opening. No function uses more than 56 KB of stack.
  *
  *
  * THREADS
@@ -112,8 +123,8 @@
  *     GRIFFIN_NO_STDLIB        no malloc, as in griffin.h: an allocator is then needed
  *
  *
- * CONTENTS   >>api   >>basics   >>program   >>compiler   >>merger   >>trie   >>threads
- *            >>walk   >>choice   >>cache   >>schema   >>public
+ * CONTENTS   >>api   >>basics   >>program   >>compiler   >>merger   >>limits   >>trie
+ *            >>threads   >>walk   >>choice   >>cache   >>schema   >>public
  */
 
 /* ================================================================= >>api */
@@ -162,7 +173,8 @@ typedef struct griffin_grammar_frame { uint16_t position, below; } griffin_gramm
  * griffin_state. */
 typedef struct griffin_grammar_state {
     uint64_t grammar;                       /* a hash of its text; 0: nothing was accepted yet */
-    uint16_t frames, places, ended, zero;
+    uint16_t frames, places, ended;
+    uint16_t narrowed;                      /* 1: readings were left out: see GRAMMARS */
     int32_t  last;                          /* 1 + the token that was written last; 0: none yet */
     uint32_t unfinished;                    /* the bytes of a character that is not complete */
     griffin_grammar_frame frame[GRIFFIN_GRAMMAR_FRAMES];
@@ -188,13 +200,12 @@ GRIFFIN_GRAMMAR_API uint64_t griffin_grammar_size(const griffin_grammar *grammar
 
 /* Sets the logits [vocab] of all tokens that must not come next to -INFINITY. Returns how many
  * tokens remain. E_NO_TOKEN: none remains (in a vocabulary with a token for each byte that happens
- * only after the end). E_SPACE: the grammar leaves thousands of ways open. E_MISMATCH: the state is
- * of another grammar. */
+ * only after the end). E_MISMATCH: the state is of another grammar. */
 GRIFFIN_GRAMMAR_API int griffin_grammar_mask(const griffin_grammar *grammar,
                                              const griffin_grammar_state *state, float *logits);
 
 /* Moves the state on by a token. Returns 1 if the text may end there, else 0. E_ARGUMENT: the token
- * cannot follow. E_SPACE: it opens more rules than GRIFFIN_GRAMMAR_FRAMES. The state is then as it
+ * cannot follow. E_SPACE: it would open too many rules; no mask allows it. The state is then as it
  * was. */
 GRIFFIN_GRAMMAR_API int griffin_grammar_accept(const griffin_grammar *grammar,
                                                griffin_grammar_state *state, int32_t token);
@@ -409,6 +420,8 @@ enum grg_kind { GRG_BYTE, GRG_SET, GRG_TAIL, GRG_SPLIT, GRG_JUMP, GRG_CALL, GRG_
 
 typedef struct grg_code {
     uint8_t  kind, byte;
+    uint16_t need;                          /* so many calls will be open at a time, at least, on
+                                             * the way from here to the RETURN of the rule */
     int32_t  to;                            /* a row; or a position, which is relative, or a rule,
                                              * until the program is linked */
     uint32_t at;                            /* where the text has it */
@@ -449,7 +462,7 @@ typedef struct grg_compiler {
     uint16_t  next_call[GRG_MOST_CODES];    /* the next one of the same rule */
     uint8_t   empty[GRG_MOST_RULES];        /* the rule can be left, so far as was searched */
     uint8_t   searched[GRG_MOST_RULES];     /* 1: its search has begun; 2: it is done */
-    uint16_t  path[GRG_MOST_RULES];         /* rules whose search has begun, from the outside in */
+    uint16_t  path[GRG_MOST_RULES + 1];     /* rules whose search has begun, from the outside in */
 } grg_compiler;
 
 static void grg_wrong(grg_compiler *c, uint32_t at, const char *what) {
@@ -962,7 +975,7 @@ typedef struct grg_set {
     int      apart;
 } grg_set;
 
-typedef struct grg_edge { uint8_t kind, byte; int32_t to; uint32_t set; } grg_edge;
+typedef struct grg_edge { uint8_t kind, byte; int32_t to; uint32_t set, at; } grg_edge;
 
 typedef struct grg_merger {
     grg_compiler *c;
@@ -1060,6 +1073,7 @@ static int grg_find_edges(grg_merger *m, uint32_t number) {
         edge->kind = code->kind;
         edge->byte = code->byte;
         edge->to   = code->to;
+        edge->at   = code->at;
         edge->set  = grg_keep_set(m, count, s.apart);
         if (!edge->set--) return 0;
     }
@@ -1103,14 +1117,13 @@ static int grg_find_rule_states(grg_merger *m, int position) {
 
 /* ---- the new program ------------------------------------------------------------------------ */
 
-static grg_code *grg_emit_state(grg_merger *m, int kind, int byte, int32_t to) {
+static void grg_emit_state(grg_merger *m, int kind, int byte, int32_t to, uint32_t at) {
     grg_code *code = &m->out[m->n_out];
     if (m->n_out < GRG_MOST_CODES) m->n_out++;
     code->kind = (uint8_t)kind;
     code->byte = (uint8_t)byte;
     code->to   = to;
-    code->at   = 0;
-    return code;
+    code->at   = at;
 }
 
 /* Writes a state, and behind it the state of its last edge, and so on, as long as these are new.
@@ -1120,17 +1133,17 @@ static void grg_emit_states(grg_merger *m, uint32_t number) {
         grg_set *s = &m->sets[number];
         int leaves = s->count && m->items[s->items + s->count - 1] == GRG_LEAVE;
         s->place = m->n_out;
-        if (leaves && s->n_edges) grg_emit_state(m, GRG_SPLIT, 0, m->n_out + 2);
-        if (leaves) grg_emit_state(m, GRG_RETURN, 0, 0);
+        const grg_edge *e = &m->edges[s->edges];
+        if (leaves && s->n_edges) grg_emit_state(m, GRG_SPLIT, 0, m->n_out + 2, e->at);
+        if (leaves) grg_emit_state(m, GRG_RETURN, 0, 0, 0);
         if (!s->n_edges) return;
-        for (uint32_t i = 0; i < s->n_edges; i++) {
-            const grg_edge *e = &m->edges[s->edges + i];
+        for (uint32_t i = 0; i < s->n_edges; i++, e++) {
             int last = i + 1 == s->n_edges;
             int32_t to = e->kind == GRG_CALL ? (int32_t)m->entry[e->to] - 1 : e->to;
-            if (!last) grg_emit_state(m, GRG_SPLIT, 0, m->n_out + 3);
-            grg_emit_state(m, e->kind, e->byte, to);
+            if (!last) grg_emit_state(m, GRG_SPLIT, 0, m->n_out + 3, e->at);
+            grg_emit_state(m, e->kind, e->byte, to, e->at);
             if (last && m->sets[e->set].place < 0) { number = e->set; break; }
-            grg_emit_state(m, GRG_JUMP, 0, (int32_t)e->set);
+            grg_emit_state(m, GRG_JUMP, 0, (int32_t)e->set, e->at);
             if (last) return;
         }
     }
@@ -1185,6 +1198,82 @@ static void grg_merge_states(grg_compiler *c) {
     grg_release(c->hooks, m);
 }
 
+/* ================================================================= >>limits
+ * A text never comes to where its grammar cannot go on. For this no reading is followed that could
+ * not end within the frames of a state, and what one reading can do next finds room. */
+
+#define GRG_DEEPEST   (GRIFFIN_GRAMMAR_FRAMES - 1)      /* frames of a reading; and its place */
+#define GRG_MOST_OPEN 2048                  /* threads of a closure: see >>threads */
+
+/* Starts without a way to end, and improves until nothing changes, by turns from both ends. */
+static void grg_find_needs(grg_compiler *c) {
+    int changed = 1;
+    for (int i = 0; i < c->n_codes; i++) c->codes[i].need = 0xFFFF;
+    for (int up = 0; changed; up = !up) {
+        changed = 0;
+        for (int i = 0; i < c->n_codes; i++) {
+            grg_code *code = &c->codes[up ? i : c->n_codes - 1 - i];
+            unsigned next = code[1].need, to = 0, need = next;
+            if (code->kind >= GRG_SPLIT && code->kind <= GRG_CALL) to = c->codes[code->to].need;
+            switch (code->kind) {
+            case GRG_SET:    if (!next) need = 1; break;        /* for a TAIL */
+            case GRG_SPLIT:  if (to < next) need = to; break;
+            case GRG_JUMP:   need = to; break;
+            case GRG_CALL:   if (to + 1 > next) need = to + 1; break;
+            case GRG_RETURN: need = 0; break;
+            default: break;
+            }
+            if (need >= code->need) continue;
+            code->need = (uint16_t)need;
+            changed = 1;
+        }
+    }
+    if (c->codes[c->rule].need > GRG_DEEPEST)
+        grg_wrong(c, 0, "every text is inside of more than 511 rules somewhere");
+}
+
+/* Counts the threads that come from one at a position before a byte is read, as far as its rule
+ * goes: known[position] = 1 + the count; and 0x8000 if the rule can end before. Returns -1, or the
+ * start of a rule that must be counted before. */
+static int grg_count_open(grg_compiler *c, uint16_t *known, int position) {
+    int count = 0, leaves = 0, missing = -1;
+    grg_reach(c, position);
+    for (int i = 0; i < c->stacked && missing < 0 && count <= GRG_MOST_OPEN; i++) {
+        int at = c->stack[i];
+        const grg_code *code = &c->codes[at];
+        count++;
+        leaves |= code->kind == GRG_RETURN;
+        if (code->kind == GRG_SPLIT) grg_reach(c, at + 1);
+        if (code->kind == GRG_SPLIT || code->kind == GRG_JUMP) grg_reach(c, code->to);
+        if (code->kind != GRG_CALL) continue;
+        if (!known[code->to]) missing = code->to;
+        count += (known[code->to] & 0x7FFF) - 1;
+        if (known[code->to] & 0x8000) grg_reach(c, at + 1);
+    }
+    while (c->stacked) c->reached[c->stack[--c->stacked]] = 0;
+    if (count > GRG_MOST_OPEN)
+        grg_wrong(c, c->codes[position].at, "there are more than 2048 ways to go on here");
+    if (missing < 0) known[position] = (uint16_t)((count + 1) | (leaves ? 0x8000 : 0));
+    return missing;
+}
+
+/* Counts at the beginning and behind all codes that read or call. */
+static void grg_refuse_wide(grg_compiler *c) {
+    uint16_t *known = c->next_call;
+    memset(known, 0, sizeof c->next_call);
+    memset(c->reached, 0, sizeof c->reached);
+    for (int i = -1; i + 1 < c->n_codes && !c->error; i++) {
+        int depth = 1;
+        if (i >= 0 && c->codes[i].kind > GRG_TAIL && c->codes[i].kind != GRG_CALL) continue;
+        c->path[0] = (uint16_t)(i < 0 ? c->rule : i + 1);
+        while (depth && !c->error) {
+            int missing = grg_count_open(c, known, c->path[depth - 1]);
+            if (missing < 0) depth--;
+            else c->path[depth++] = (uint16_t)missing;
+        }
+    }
+}
+
 static int grg_compile(grg_compiler *c) {
     c->rule = c->atom = -1;
     uint32_t start = c->length >= 3 && !memcmp(c->text, "\xEF\xBB\xBF", 3) ? 3 : 0;   /* a BOM */
@@ -1201,9 +1290,11 @@ static int grg_compile(grg_compiler *c) {
     if (c->error) return c->error;
     grg_reach_all(c);
     for (int i = 0; i < c->n_rules; i++) grg_refuse_left_recursion(c, i);
-    if (!c->error && c->translate) grg_refuse_endless(c);
+    if (!c->error) grg_refuse_endless(c);
     if (!c->error) grg_link(c);
     if (!c->error) grg_merge_states(c);
+    if (!c->error) grg_find_needs(c);
+    if (!c->error) grg_refuse_wide(c);
     return c->error;
 }
 
@@ -1225,6 +1316,7 @@ typedef struct grg_cached_set {
     uint32_t *ranges;                       /* [2 n_ranges] numbers of tokens, first and end; */
     uint32_t *undecided;                    /* nodes, in the same block of memory */
     uint32_t  n_ranges, n_undecided;
+    int       open, kept;                   /* what its walk took of most_open and most_kept */
 } grg_cached_set;
 
 #define GRG_MOST_SETS 64
@@ -1527,27 +1619,42 @@ static int grg_build_trie(griffin_grammar *g) {
  * which they lead without reading. Advancing these by a byte gives the threads that have read it.
  * Both append to one array, in which a caller keeps as many earlier stages as it needs. */
 
-#define GRG_MOST_THREADS 4096
-#define GRG_MOST_FRAMES  2048
+#define GRG_MOST_THREADS 3072               /* arrived, open and arrived next */
+#define GRG_MOST_FRAMES  2048               /* so many calls are in GRG_MOST_OPEN threads at most */
 
 typedef griffin_grammar_frame grg_thread;   /* a position and 1 + its innermost frame, or 0 */
 
-#define GRG_CHAINS       512
+#define GRG_CHAINS     512
+#define GRG_SHORT_LIST 24                   /* threads that are looked through */
 
-typedef struct grg_threads {                /* 29 KB */
+/* Readings that do not fit are left out: then `full` is set. What is left out depends only on the
+ * threads and on the bytes read, so that a mask and an accept agree. But a mask keeps more stages:
+ * where it has no room for another one, `spent` is set, and the results are of no use. */
+typedef struct grg_threads {                /* 31 KB */
     const griffin_grammar *g;
     int        n_threads, n_frames;
+    int        most_open, most_kept, deepest;   /* limits of closures and states */
+    int        open, kept;                  /* what was taken of these limits so far */
+    int        base;                        /* frames that a state keeps in any case */
+    int        most;                        /* threads of the list that grows now */
     int        returned;                    /* the last closure left the outermost rule */
-    int        full;                        /* there were too many; the results are wrong */
+    int        full, spent, deep;           /* deep: a reading was left out that could not end */
     grg_thread thread[GRG_MOST_THREADS];
     griffin_grammar_frame frame[GRG_MOST_FRAMES];
     uint16_t   chain[GRG_CHAINS];           /* by hash: 1 + the newest frame, or 0 */
     uint16_t   older[GRG_MOST_FRAMES];      /* 1 + the next older frame of the same hash, or 0 */
+    int        n_listed;                    /* the same for threads of a long list, if this is */
+    uint16_t   listed[GRG_CHAINS];          /* n_threads */
+    uint16_t   listed_before[GRG_MOST_THREADS];
 } grg_threads;
 
 static void grg_threads_start(grg_threads *t, const griffin_grammar *g) {
     t->g = g;
-    t->n_threads = t->n_frames = t->returned = t->full = 0;
+    t->n_threads = t->n_frames = t->n_listed = t->open = t->kept = t->base = 0;
+    t->returned = t->full = t->spent = t->deep = 0;
+    t->most_open = GRG_MOST_OPEN;
+    t->most_kept = t->most = GRIFFIN_GRAMMAR_FRAMES;
+    t->deepest   = GRG_DEEPEST;
     memset(t->chain, 0, sizeof t->chain);
 }
 
@@ -1563,13 +1670,50 @@ static void grg_drop_frames(grg_threads *t, int frames) {
     }
 }
 
+/* Can a reading end whose rule needs so many calls more? */
+static int grg_can_end(const grg_threads *t, uint32_t below, int need) {
+    if (t->n_frames + need <= t->deepest) return 1;
+    for (; below && need <= t->deepest; below = t->frame[below - 1].below) need++;
+    return need <= t->deepest;
+}
+
+static void grg_list_thread(grg_threads *t, int i) {
+    uint16_t *head = &t->listed[(t->thread[i].position * 37u + t->thread[i].below * 101u)
+                                % GRG_CHAINS];
+    t->listed_before[i] = *head;
+    *head = (uint16_t)(i + 1);
+    t->n_listed = i + 1;
+}
+
+/* Is the thread in the list that starts at `from`? */
+static int grg_has_thread(grg_threads *t, int from, uint32_t position, uint32_t below) {
+    if (t->n_threads - from < GRG_SHORT_LIST) {
+        for (int i = from; i < t->n_threads; i++)
+            if (t->thread[i].position == position && t->thread[i].below == below) return 1;
+        return 0;
+    }
+    if (t->n_listed != t->n_threads) {
+        memset(t->listed, 0, sizeof t->listed);
+        for (int i = from; i < t->n_threads; i++) grg_list_thread(t, i);
+    }
+    for (int i = t->listed[(position * 37 + below * 101) % GRG_CHAINS]; i;
+         i = t->listed_before[i - 1])
+        if (t->thread[i - 1].position == position && t->thread[i - 1].below == below) return 1;
+    return 0;
+}
+
 /* Adds a thread unless it is there already, from `from` on. */
 static void grg_add_thread(grg_threads *t, int from, uint32_t position, uint32_t below) {
-    for (int i = from; i < t->n_threads; i++)
-        if (t->thread[i].position == position && t->thread[i].below == below) return;
-    if (t->n_threads == GRG_MOST_THREADS) { t->full = 1; return; }
-    t->thread[t->n_threads].position = (uint16_t)position;
-    t->thread[t->n_threads++].below  = (uint16_t)below;
+    int i = t->n_threads;
+    if (!grg_can_end(t, below, t->g->codes[position].need)) { t->deep = 1; return; }
+    if (grg_has_thread(t, from, position, below)) return;
+    if (i == GRG_MOST_THREADS) t->spent = 1;
+    if (i - from >= t->most || t->spent) { t->full = 1; return; }
+    t->thread[i].position = (uint16_t)position;
+    t->thread[i].below    = (uint16_t)below;
+    t->n_threads++;
+    if (i - from >= GRG_SHORT_LIST) grg_list_thread(t, i);
+    else t->n_listed = 0;
 }
 
 /* Equal frames are one frame, so that equal threads are found to be equal, however they arose. */
@@ -1577,7 +1721,7 @@ static uint32_t grg_push_frame(grg_threads *t, uint32_t position, uint32_t below
     uint16_t *chain = grg_chain(t, position, below);
     for (uint32_t i = *chain; i; i = t->older[i - 1])
         if (t->frame[i - 1].position == position && t->frame[i - 1].below == below) return i;
-    if (t->n_frames == GRG_MOST_FRAMES) { t->full = 1; return below; }
+    if (t->n_frames == GRG_MOST_FRAMES) { t->full = t->spent = 1; return below; }
     t->frame[t->n_frames].position = (uint16_t)position;
     t->frame[t->n_frames].below    = (uint16_t)below;
     t->older[t->n_frames] = *chain;
@@ -1626,16 +1770,26 @@ static void grg_expand(grg_threads *t, int from, grg_thread p) {
     }
 }
 
-/* Appends the closure of `count` threads, from `arrived` on. Returns how many can read. */
+/* Appends the closure of `count` threads, from `arrived` on. Returns how many can read. One thread
+ * after the other leads to others inside its rule, then behind it: so some can read even where
+ * there are too many. */
 static int grg_closure(grg_threads *t, int arrived, int count) {
-    int from = t->n_threads, n = from;
-    t->returned = 0;
-    for (int i = 0; i < count; i++)
+    int from = t->n_threads, n = from, inside = from, behind = from, full = t->full;
+    t->returned = t->full = 0;
+    t->most = t->most_open;
+    for (int i = 0; i < count; i++) {
         grg_add_thread(t, from, t->thread[arrived + i].position, t->thread[arrived + i].below);
-    for (int i = from; i < t->n_threads; i++) grg_expand(t, from, t->thread[i]);
+        while (behind < t->n_threads && !t->full) {
+            int leave = inside == t->n_threads;
+            grg_thread p = t->thread[leave ? behind++ : inside++];
+            if (leave == (t->g->codes[p.position].kind == GRG_RETURN)) grg_expand(t, from, p);
+        }
+    }
+    if (t->n_threads - from > t->open) t->open = t->n_threads - from;
     for (int i = from; i < t->n_threads; i++)
         if (t->g->codes[t->thread[i].position].kind <= GRG_TAIL) t->thread[n++] = t->thread[i];
     t->n_threads = n;
+    t->full |= full;
     return n - from;
 }
 
@@ -1660,10 +1814,30 @@ static void grg_advance_thread(grg_threads *t, int from, grg_thread p, uint8_t b
     }
 }
 
+/* Of the threads from `from` on keeps the first that find room in a state. */
+static void grg_keep_threads(grg_threads *t, int from) {
+    uint8_t needed[GRG_MOST_FRAMES + 1];
+    int room = t->most_kept - t->base, kept = t->n_frames + t->n_threads - from;
+    if (t->n_threads > from && kept > t->kept) t->kept = kept;
+    if (kept <= t->most_kept) return;
+    t->kept = t->most_kept;
+    memset(needed, 0, sizeof needed);
+    memset(needed + 1, 1, (size_t)t->base);
+    for (int i = from; i < t->n_threads; i++) {
+        uint32_t f = t->thread[i].below;
+        for (room--; f && !needed[f]; f = t->frame[f - 1].below, room--) needed[f] = 1;
+        if (room >= 0) continue;
+        t->n_threads = i;
+        t->full = 1;
+    }
+}
+
 /* Appends what `count` threads of a closure, from `open` on, become by a byte. Returns how many. */
 static int grg_advance(grg_threads *t, int open, int count, uint8_t byte) {
     int from = t->n_threads;
+    t->most = GRIFFIN_GRAMMAR_FRAMES;
     for (int i = 0; i < count; i++) grg_advance_thread(t, from, t->thread[open + i], byte);
+    grg_keep_threads(t, from);
     return t->n_threads - from;
 }
 
@@ -1706,8 +1880,8 @@ static int grg_resume(grg_threads *t, const griffin_grammar *g, const griffin_gr
     return t->n_threads;
 }
 
-/* Keeps in the state the threads from `from` on and the frames that they need. */
-static int grg_suspend(const grg_threads *t, int from, griffin_grammar_state *s) {
+/* Keeps in the state the threads from `from` on, which fit, and the frames that they need. */
+static void grg_suspend(const grg_threads *t, int from, griffin_grammar_state *s) {
     uint16_t moved[GRG_MOST_FRAMES + 1];    /* of 1 + a frame: is it needed; then 1 + its index */
     int n = 0;
     memset(moved, 0, sizeof moved);
@@ -1717,12 +1891,10 @@ static int grg_suspend(const grg_threads *t, int from, griffin_grammar_state *s)
     for (int i = 1; i <= t->n_frames; i++) {
         griffin_grammar_frame f = t->frame[i - 1];
         if (!moved[i]) continue;
-        if (n == GRIFFIN_GRAMMAR_FRAMES) return GRIFFIN_E_SPACE;
         f.below = moved[f.below];
         s->frame[n++] = f;
         moved[i] = (uint16_t)n;
     }
-    if (n + t->n_threads - from > GRIFFIN_GRAMMAR_FRAMES) return GRIFFIN_E_SPACE;
     s->frames = (uint16_t)n;
     s->places = (uint16_t)(t->n_threads - from);
     for (int i = from; i < t->n_threads; i++) {
@@ -1730,7 +1902,6 @@ static int grg_suspend(const grg_threads *t, int from, griffin_grammar_state *s)
         s->frame[n++].below  = moved[t->thread[i].below];
     }
     memset(s->frame + n, 0, (size_t)(GRIFFIN_GRAMMAR_FRAMES - n) * sizeof *s->frame);
-    return GRIFFIN_OK;
 }
 
 /* Takes up the state, and says if the text may end there. */
@@ -1742,15 +1913,16 @@ static int grg_may_end(grg_threads *t, const griffin_grammar *g, const griffin_g
     return t->returned;
 }
 
-/* Returns 1 if the state has moved on, 0 if the byte cannot follow, or E_SPACE. */
+/* Returns 1 if the state has moved on, 0 if the byte cannot follow, or E_SPACE: perhaps it could,
+ * but not in so many rules. */
 static int grg_accept_byte(grg_threads *t, const griffin_grammar *g, griffin_grammar_state *s,
                            uint8_t byte) {
     int threads = grg_resume(t, g, s), open = grg_closure(t, 0, threads), from = t->n_threads;
-    int alive = grg_advance(t, threads, open, byte);
-    if (t->full) return GRIFFIN_E_SPACE;
-    if (!alive) return 0;
+    if (!grg_advance(t, threads, open, byte)) return t->deep ? GRIFFIN_E_SPACE : 0;
     s->grammar = g->id;
-    return grg_suspend(t, from, s) < 0 ? GRIFFIN_E_SPACE : 1;
+    s->narrowed = (uint16_t)(s->narrowed | t->full);
+    grg_suspend(t, from, s);
+    return 1;
 }
 
 /* The bytes of an unfinished character, after one more; 0: it is complete. The text is UTF-8, since
@@ -1808,6 +1980,13 @@ static int grg_accept_token(grg_threads *t, const griffin_grammar *g, griffin_gr
 #define GRG_MOST_CACHED 8                   /* threads of a mask whose sets are used */
 #define GRG_NO_NODE     0xFFFFFFFFu
 #define GRG_MOST_STEPS  50000000            /* of threads, for all cached sets together */
+#define GRG_MASK_STEPS  200000000           /* and for a mask */
+
+/* What a cached set is made of stays within these limits. A mask that uses sets holds as much less
+ * itself as they took, so that an accept, which reads on with all threads together, has room. */
+#define GRG_CACHED_OPEN    128
+#define GRG_CACHED_KEPT    32
+#define GRG_CACHED_DEEPEST 96
 
 /* A thread with a cached set: the ranges and the undecided nodes that the walk has not reached yet.
  * There are no such nodes if no calls are around the thread. */
@@ -1956,9 +2135,10 @@ static void grg_join_undecided(grg_walk *w, int from, uint32_t node) {
 /* ---- the walk ------------------------------------------------------------------------------- */
 
 /* Goes down to a node at which the threads from `arrived` on have arrived. If these are the threads
- * that had arrived one level above, as in a loop such as [^"]*, their closure is known. */
-static void grg_enter(grg_walk *w, grg_level *l, const grg_level *above, int arrived,
-                      uint32_t end) {
+ * that had arrived one level above, as in a loop such as [^"]*, their closure is known. Returns 0
+ * if there is no room or time. */
+static int grg_enter(grg_walk *w, grg_level *l, const grg_level *above, int arrived,
+                     uint32_t end) {
     grg_threads *t = &w->t;
     int count = t->n_threads - arrived;
     if (above && above->n_arrived == count
@@ -1976,6 +2156,8 @@ static void grg_enter(grg_walk *w, grg_level *l, const grg_level *above, int arr
         l->returned  = t->returned;
     }
     l->end = end;
+    if (w->steps > (w->found ? GRG_MOST_STEPS : GRG_MASK_STEPS)) t->full = t->spent = 1;
+    return !t->spent;
 }
 
 /* Goes through what is below a node, at which the threads in w->t have arrived. */
@@ -1987,9 +2169,11 @@ static void grg_walk_trie(grg_walk *w, uint32_t root) {
     if (w->undecided == 0) grg_join_undecided(w, 0, 0);
     grg_enter(w, l, NULL, 0, end);
     if (w->found && l->returned) grg_found_undecided(w, 0);
-    for (uint32_t i = root + 1; i < end && !t->full; i = next) {
+    for (uint32_t i = root + 1; i < end; i = next) {
+        if (t->full && (w->found || w->n_cached)) break;
         while (i >= l->end) l--;
         t->n_threads = l->n_threads;
+        t->spent = 0;
         grg_drop_frames(t, l->n_frames);
         next = trie[i].next_byte >> 8;
         if (w->n_cached && grg_is_decided(w, trie[i].first, trie[next].first)) {
@@ -1997,16 +2181,18 @@ static void grg_walk_trie(grg_walk *w, uint32_t root) {
             if (!l->n_open) next = w->undecided < l->end ? w->undecided : l->end;
             continue;
         }
-        w->steps += l->n_open;
-        if (w->found && w->steps > GRG_MOST_STEPS) t->full = 1;
+        w->steps += (uint64_t)l->n_open;
         if (grg_advance(t, l->open, l->n_open, (uint8_t)trie[i].next_byte)) {
             grg_allow(w, trie[i].first, trie[i + 1].first);
             w->visited++;
         }
-        if (i == w->undecided) grg_join_undecided(w, l->n_threads, i);
+        if (i == w->undecided) {
+            grg_join_undecided(w, l->n_threads, i);
+            grg_keep_threads(t, l->n_threads);
+        }
         if (t->n_threads > l->n_threads) {
-            if (next == i + 1) continue;    /* nothing is below */
-            grg_enter(w, l + 1, l, l->n_threads, next);
+            if (next == i + 1 || t->spent) continue;    /* nothing is below */
+            if (!grg_enter(w, l + 1, l, l->n_threads, next)) continue;
             l++;
             if (w->found && l->returned) grg_found_undecided(w, i);
             next = i + 1;
@@ -2022,16 +2208,20 @@ static void grg_walk_trie(grg_walk *w, uint32_t root) {
     }
 }
 
-/* Masks all tokens that have text. The threads of the state are in w->t. Returns how many
- * remain. */
-static int grg_mask_text(grg_walk *w) {
+/* Takes the threads with cached sets out of those of the walk. */
+static void grg_use_cached(grg_walk *w, const griffin_grammar_state *state) {
     const griffin_grammar *g = w->t.g;
     int n = 0;                              /* threads that the walk begins with */
     for (int i = 0; i < w->t.n_threads; i++) {
         grg_thread p = w->t.thread[i];
         int number = w->n_cached < GRG_MOST_CACHED ? g->set_of[p.position] : 0;
-        if (!number) { w->t.thread[n++] = p; continue; }
-        const grg_cached_set *set = &g->sets[number - 1];
+        const grg_cached_set *set = &g->sets[number ? number - 1 : 0];
+        if (!number || state->frames + set->kept > w->t.most_kept) {
+            w->t.thread[n++] = p;
+            continue;
+        }
+        w->t.most_open -= set->open;
+        w->t.most_kept -= set->kept;
         grg_cached_thread *c = &w->cached[w->n_cached++];
         c->below = p.below;
         c->range = set->ranges;
@@ -2041,8 +2231,21 @@ static int grg_mask_text(grg_walk *w) {
         c->nodes_end = set->undecided + (p.below ? set->n_undecided : 0);
     }
     w->t.n_threads = n;
+    w->t.base = w->n_cached ? state->frames : 0;
     grg_find_undecided(w);
+}
+
+/* Masks all tokens that have text. The threads of the state are in w->t. Returns how many remain.
+ * What is too much beside cached sets is done again without them, just as an accept does it. */
+static int grg_mask_text(grg_walk *w, const griffin_grammar_state *state) {
+    const griffin_grammar *g = w->t.g;
+    if (state->frames <= GRG_DEEPEST - GRG_CACHED_DEEPEST) grg_use_cached(w, state);
     grg_walk_trie(w, 0);
+    if (w->t.full && w->n_cached) {
+        grg_walk_start(w, g, w->logits, NULL);
+        grg_resume(&w->t, g, state);
+        grg_walk_trie(w, 0);
+    }
     grg_forbid_until(w, g->n_numbered);
     return (int)g->n_numbered - w->forbidden;
 }
@@ -2135,8 +2338,8 @@ static int grg_forced_text(grg_threads *t, int count, char *text, int n, int *co
     while (n < GRG_MOST_FORCED) {
         int from = t->n_threads, open = grg_closure(t, from - count, count);
         const grg_code *codes = t->g->codes, *first = &codes[t->thread[from].position];
-        *complete = open == 0;
-        if (!open || t->returned) break;
+        *complete = open == 0 && !t->full;
+        if (!open || t->returned || t->full) break;
         for (int i = 0; i < open; i++) {
             const grg_code *code = &codes[t->thread[from + i].position];
             if (code->kind != GRG_BYTE || code->byte != first->byte) return n;
@@ -2248,14 +2451,20 @@ static int grg_prefer(grg_threads *t, const griffin_grammar *g, const griffin_gr
 static int grg_cache_position(griffin_grammar *g, int position, grg_cached_set found,
                               uint64_t *steps) {
     grg_cached_set *set = &g->sets[g->n_sets];
+    grg_thread start = { (uint16_t)position, 0 };
     grg_walk w;
     grg_walk_start(&w, g, NULL, &found);
     w.steps = *steps;
-    grg_add_thread(&w.t, 0, (uint32_t)position, 0);
+    w.t.most_open = GRG_CACHED_OPEN;
+    w.t.most_kept = GRG_CACHED_KEPT;
+    w.t.deepest   = GRG_CACHED_DEEPEST;
+    w.t.thread[w.t.n_threads++] = start;
     grg_walk_trie(&w, 0);
     *steps = w.steps;
-    if (w.t.full || w.visited < GRG_LONG_WALK) return GRIFFIN_OK;
+    if (w.t.full || w.t.deep || w.visited < GRG_LONG_WALK) return GRIFFIN_OK;
     grg_drop_decided(g, &found, g->n_nodes);
+    set->open        = w.t.open;
+    set->kept        = w.t.kept;
     set->n_ranges    = found.n_ranges;
     set->n_undecided = found.n_undecided;
     uint64_t numbers = 2 * (uint64_t)set->n_ranges + set->n_undecided;
@@ -2283,7 +2492,7 @@ static int grg_build_cache(griffin_grammar *g) {
     uint64_t steps = 0;
     int error = GRIFFIN_OK;
     if (!scratch) return GRIFFIN_E_MEMORY;
-    grg_cached_set found = { scratch, scratch + half, 0, 0 };
+    grg_cached_set found = { scratch, scratch + half, 0, 0, 0, 0 };
     uint8_t *done = (uint8_t *)(scratch + 2 * half);
     memset(done, 0, (size_t)codes);
     for (int i = -1; i + 1 < g->n_codes && !error && g->n_sets < GRG_MOST_SETS; i++) {
@@ -3441,24 +3650,6 @@ static int grg_translate(void *user, uint32_t at, const char *what) {
 
 /* ================================================================= >>public */
 
-#define GRG_NEAR_LIMIT (GRIFFIN_GRAMMAR_FRAMES - GRIFFIN_GRAMMAR_FRAMES / 4)
-
-/* Where a state is almost full, tries all tokens that are left, so that what a mask allows is never
- * refused later. Returns how many it forbids. */
-static int grg_forbid_too_deep(grg_threads *t, const griffin_grammar *g,
-                               const griffin_grammar_state *state, float *logits) {
-    int forbidden = 0;
-    for (uint32_t i = 0; i < g->n_numbered; i++) {
-        griffin_grammar_state s;
-        if (logits[g->order[i]] == -INFINITY) continue;
-        s = *state;
-        if (grg_accept_token(t, g, &s, g->order[i]) > 0) continue;
-        logits[g->order[i]] = -INFINITY;
-        forbidden++;
-    }
-    return forbidden;
-}
-
 static int grg_keep_program(griffin_grammar *g, const grg_compiler *c) {
     uint64_t codes = (uint64_t)(c->n_codes + c->n_rows), rows = (uint64_t)c->n_rows;
     g->codes  = (grg_code *)grg_grammar_allocate(g, codes, sizeof *g->codes);
@@ -3611,7 +3802,7 @@ static int grg_mask(grg_walk *w, const griffin_grammar *g, const griffin_grammar
     grg_walk_start(w, g, logits, NULL);
     int may_end = grg_may_end(&w->t, g, state) && !state->leading;
     int remaining = state->leading ? grg_mask_lead(w, state->lead, state->leading)
-                                   : grg_mask_text(w);
+                                   : grg_mask_text(w, state);
     for (int i = (int)g->n_numbered; i < info->tokens; i++) logits[g->order[i]] = -INFINITY;
     for (int i = info->tokens; i < info->config.vocab; i++) logits[i] = -INFINITY;
     for (int i = 0; i < 2; i++) {
@@ -3620,13 +3811,8 @@ static int grg_mask(grg_walk *w, const griffin_grammar *g, const griffin_grammar
         if (kept[i] != -INFINITY) remaining++;
         else banned++;                      /* by the caller: it is no way out */
     }
-    if (state->frames + state->places > GRG_NEAR_LIMIT && !w->t.full)
-        remaining -= grg_forbid_too_deep(&w->t, g, state, logits);
-    if (remaining > 1 && !w->t.full) remaining = grg_prefer(&w->t, g, state, logits, remaining);
+    if (remaining > 1) remaining = grg_prefer(&w->t, g, state, logits, remaining);
     remaining += banned;
-    if (w->t.full)
-        return grg_fail(&g->hooks, GRIFFIN_E_SPACE, "griffin_grammar_mask: the grammar leaves too "
-                        "many ways open here");
     if (remaining) return remaining;
     return grg_fail(&g->hooks, GRIFFIN_E_NO_TOKEN, "griffin_grammar_mask: %s",
                     state->ended ? "the text has ended"
@@ -3655,8 +3841,8 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_accept(const griffin_grammar *g,
         return grg_fail(&g->hooks, GRIFFIN_E_ARGUMENT, "griffin_grammar_accept: token %d cannot "
                         "follow", (int)token);
     if (moved < 0)
-        return grg_fail(&g->hooks, moved, "griffin_grammar_accept: more than %d rules are open",
-                        GRIFFIN_GRAMMAR_FRAMES);
+        return grg_fail(&g->hooks, moved, "griffin_grammar_accept: token %d leads into more than "
+                        "%d rules", (int)token, GRG_DEEPEST);
     *state = s;
     return s.ended || (!s.leading && grg_may_end(&t, g, &s));
 }

@@ -460,8 +460,7 @@ static int make_family(const settings *s, bench_model *b, const char *family) {
     griffin_config config;
     char name[48];
     snprintf(name, sizeof name, "%s-%s", family, s->compare);
-    if (preset_find(&config, name) < 0)
-        return complain("--compare: sizes are 100m 200m 400m 1.3b 3b 7b 14b");
+    preset_find(&config, name);
     int status = random_image(s, b, &config, s->types);
     memcpy(b->name, name, sizeof name);
     return status;
@@ -608,10 +607,7 @@ static int measure_random(settings *s, table *t) {
     bench_model b;
     int status = 0;
     while (!status && next_word(&presets, preset, sizeof preset)) {
-        if (preset_find(&config, preset) < 0)
-            return complain("there is no preset '%s'; known are 2b, 9b, hgrn2-2.7b, supra-7b, and "
-                            "griffin-, hawk-, mqa- or hgrn2- with 100m 200m 400m 1.3b 3b 7b 14b",
-                            preset);
+        preset_find(&config, preset);
         for (const char *types = s->types; !status && next_word(&types, type, sizeof type);) {
             status = random_image(s, &b, &config, type);
             set_name(&b, preset);
@@ -643,6 +639,24 @@ static int cores(void) { return omp_get_num_procs(); }
 enum { MOST_THREADS = 1 };
 static int cores(void) { return 1; }
 #endif
+
+/* Checks the names of shapes. Returns -1 to go on, or 2 after a message. */
+static int check_shapes(const command *c, const settings *s) {
+    const char *presets = s->preset ? s->preset : "";
+    char name[48];
+    griffin_config config;
+    int wrong = s->preset && !*presets;
+    while (!wrong && next_word(&presets, name, sizeof name))
+        wrong = preset_find(&config, name) < 0;
+    if (wrong || *presets)
+        return options_wrong(c, "--preset: '%s' is not a list of presets; known are 2b, 9b, "
+                             "hgrn2-2.7b, supra-7b, and griffin-, hawk-, mqa- or hgrn2- with 100m "
+                             "200m 400m 1.3b 3b 7b 14b", s->preset);
+    snprintf(name, sizeof name, "griffin-%.30s", s->compare ? s->compare : "2b");
+    if (s->compare && preset_find(&config, name) < 0)
+        return options_wrong(c, "--compare: sizes are 100m 200m 400m 1.3b 3b 7b 14b");
+    return -1;
+}
 
 /* Checks what the table of options cannot. Returns -1 to go on, or 2 after a message. */
 static int check(const command *c, settings *s) {
@@ -678,12 +692,13 @@ static int check(const command *c, settings *s) {
         return options_wrong(c, "--compare takes at most %d repetitions", ROUNDS);
     if (!!s->text + !!s->ops + !!s->compare + !!s->sizes > 1)
         return options_wrong(c, "--text, --ops, --sizes and --compare exclude each other");
+    if (s->plot && !s->compare) return options_wrong(c, "--plot goes with --compare");
     if (s->grammar && !s->text) return options_wrong(c, "--grammar goes with --text");
     if (s->guesses < 1 || s->guesses > 62)
         return options_wrong(c, "--guesses: from 1 to 62");
     if (s->repetitions < 1 || s->chunk < 1)
         return options_wrong(c, "-r and --chunk: at least 1");
-    return -1;
+    return check_shapes(c, s);
 }
 
 int command_bench(int argc, char **argv) {

@@ -178,6 +178,8 @@ int command_chat(int argc, char **argv) {
     chat c;
     if (status < 0 && raw && (system || format))
         return options_wrong(&how, "--raw knows no turns: neither --system nor --chat-format");
+    if (status < 0 && format && !turns_knows(format))
+        return options_wrong(&how, "--chat-format '%s': the formats are %s", format, turns_names());
     if (status < 0 && control.heal && !raw)
         return options_wrong(&how, "--heal needs --raw: an answer begins a turn of its own");
     if (status < 0) status = sampler_prepare(&how, &sampler);

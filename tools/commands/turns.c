@@ -102,9 +102,10 @@ static const char *missing_mark(const turn_format *f, const session *s, int all)
 
 static const turn_format *find_name(const char *name) {
     for (int i = 0; i < FORMATS; i++) if (!strcmp(formats[i].name, name)) return &formats[i];
-    complain("--chat-format '%s': the formats are %s", name, turns_names());
     return NULL;
 }
+
+int turns_knows(const char *name) { return find_name(name) != NULL; }
 
 static const turn_format *find_template(const char *template, const char *path) {
     for (int i = 0; i < FORMATS; i++) if (is_known(&formats[i], template)) return &formats[i];

@@ -32,5 +32,6 @@ int  turns_add(turns *t, token_list *list, int begins, const char *words, size_t
 
 /* The names of all formats: "gemma, chatml, ..." */
 const char *turns_names(void);
+int  turns_knows(const char *name);
 
 #endif

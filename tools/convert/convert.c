@@ -61,6 +61,12 @@ static int open_weights(job *j) {
     return 0;
 }
 
+/* What is read must not be overwritten. */
+static int is_output(const job *j, const char *path) {
+    return j->o->output && path_is_same(path, j->o->output)
+        && report_fail(j->r, "%s: is what is read", path);
+}
+
 static int no_config(const job *j) {
     return report_fail(j->r, "%s: there is no config.json: say --config FILE or --preset NAME, the "
                        "tensors do not know the window, soft cap and scales", j->directory);
@@ -72,6 +78,7 @@ static int read_config_file(job *j) {
     if (!path) path = j->config_path = path_join(j->directory, "config.json");
     if (!path) return report_fail(j->r, "out of memory");
     if (!j->o->config && !path_exists(path)) return no_config(j);
+    if (is_output(j, path)) return -1;
     if (members_read(&j->members, path, j->r) != 0) return -1;
     j->family = family_find(&j->members, &j->m->w);
     if (!j->family) return -1;
@@ -166,6 +173,22 @@ static void choose_ends(model_config *c, int marker) {
     c->eos = other;
 }
 
+/* A file has one end of a text and one end of a turn. Names the other ids that end a text. */
+static void name_other_ends(const job *j) {
+    const vocabulary *v = &j->m->vocabulary;
+    const model_config *c = &j->m->config;
+    char name[80];
+    for (int i = 0; i < c->end_count; i++) {
+        int id = c->ends[i], is_kept = id == v->eos || id == v->end_of_turn;
+        slice text = v->pieces[id].text;
+        for (int k = 0; k < i; k++) is_kept |= c->ends[k] == id;
+        if (is_kept) continue;
+        fprintf(stderr, "griffin: warning: eos_token_id %d '%s' will not end a text: a file has "
+                "one end of a text (%d) and one of a turn (%d)\n", id,
+                report_name(v->text + text.at, text.length, name), v->eos, v->end_of_turn);
+    }
+}
+
 /* An id that stays after --vocab has cut pieces off. */
 static int check_special(const job *j, const char *what, int id) {
     if (id < (int)j->m->vocabulary.count) return 0;
@@ -189,7 +212,7 @@ static int read_vocabulary(job *j) {
                 "model will know tokens, but no text\n", j->directory);
         return 0;
     }
-    status = vocabulary_read(v, path, j->o->assume_nfc, j->r);
+    status = is_output(j, path) ? -1 : vocabulary_read(v, path, j->o->assume_nfc, j->r);
     if (status == 0) {
         j->m->has_vocabulary = 1;
         status = added_tokens_read(v, path, j->r);
@@ -207,7 +230,9 @@ static int read_vocabulary(job *j) {
     prefer(&v->add_eos, j->m->config.add_eos);
     v->add_bos &= v->bos >= 0;
     v->add_eos &= v->eos >= 0;
-    return check_specials(j);
+    if (check_specials(j) != 0) return -1;
+    if (!j->o->quiet) name_other_ends(j);
+    return 0;
 }
 
 /* ---- what to write ----------------------------------------------------------------------- */
@@ -525,8 +550,6 @@ static int read_files(job *j) {
 static int read_source(job *j) { return read_files(j) != 0 ? -1 : choose_window(j); }
 
 static int write_output(job *j) {
-    if (j->o->output && strcmp(j->o->source, j->o->output) == 0)
-        return report_fail(j->r, "%s: cannot be source and output at once", j->o->source);
     if (write_general(j) != 0) return -1;
     write_network(j);
     if (j->m->has_vocabulary)
@@ -699,5 +722,6 @@ int command_convert(int argc, char **argv) {
     if ((status = options_parse(&c, argc, argv)) >= 0) return status;
     if (!o.source || !o.output) return options_wrong(&c, "convert needs a source and an output");
     if (convert(&o, &r) == 0) return 0;
-    return complain("%s", r.text);
+    return r.text[0] == '-' ? options_wrong(&c, "%s", r.text)       /* it begins with an option */
+                            : complain("%s", r.text);
 }

@@ -19,6 +19,7 @@
 
 /* Each system defines these too, beside its functions of host.h. */
 static int   is_standard_input(const char *path);               /* as "/dev/stdin" is */
+static int   is_character_device(const char *path);
 static int   map_file(file_bytes *f, const char *path, FILE **stream);  /* 0: read the stream */
 static void  unmap_file(file_bytes *f);
 static int   open_output(file_output *o, const char *path);     /* 0, or -1 */
@@ -40,14 +41,25 @@ static int list_directory(const char *directory, each_name *see, void *user);   
 
 /* ---- files -------------------------------------------------------------------------------- */
 
+static char *copy_text(const char *text) {
+    size_t size = strlen(text) + 1;
+    char *copy = (char *)malloc(size);
+    if (copy) memcpy(copy, text, size);
+    return copy;
+}
+
+enum { MOST_OF_DEVICE = 16777216 };         /* bytes: /dev/zero has no end */
+
 /* Reads to the end of the stream, whose size need not be known; null: of standard input. */
 static int read_file(file_bytes *f, FILE *stream, const char *path, report *r) {
+    int is_device = stream && is_character_device(path);
     byte_buffer b = { NULL, 0, 0, 0 };
     unsigned char part[16384];
     long got = 1;
     while (got > 0) {
         got = stream ? (long)fread(part, 1, sizeof part, stream) : input_bytes(part, sizeof part);
         if (got > 0) buffer_add(&b, part, (size_t)got);
+        if (is_device && b.size > MOST_OF_DEVICE) break;
     }
     buffer_number(&b, 0, 1);                /* not part of the file: makes `data` never null */
     if (got < 0 || (stream && ferror(stream)) || b.failed) {
@@ -55,9 +67,35 @@ static int read_file(file_bytes *f, FILE *stream, const char *path, report *r) {
         buffer_free(&b);
         return -1;
     }
+    if (got > 0) {
+        buffer_free(&b);
+        return report_fail(r, "%s: more than 16 MiB come from this device", path);
+    }
     f->data = b.data;
     f->owned = b.data;
     f->size = b.size - 1;
+    return 0;
+}
+
+/* The paths of all files that are mapped, most recent last. */
+static char **mapped_paths;
+static size_t mapped_count;
+
+static void note_mapped(char *path) {
+    char **list = path ? realloc(mapped_paths, (mapped_count + 1) * sizeof *list) : NULL;
+    if (!list) return;
+    mapped_paths = list;
+    mapped_paths[mapped_count++] = path;
+}
+
+static void forget_mapped(const char *path) {
+    size_t i = mapped_count;
+    while (i && mapped_paths[i - 1] != path) i--;
+    if (i) memmove(&mapped_paths[i - 1], &mapped_paths[i], (mapped_count-- - i) * sizeof path);
+}
+
+static int is_mapped(const char *path) {
+    for (size_t i = 0; i < mapped_count; i++) if (path_is_same(path, mapped_paths[i])) return 1;
     return 0;
 }
 
@@ -66,7 +104,10 @@ int file_open(file_bytes *f, const char *path, report *r) {
     memset(f, 0, sizeof *f);
     if (is_standard_input(path)) return read_file(f, NULL, path, r);
     if (path_is_directory(path)) return report_fail(r, "%s: is a directory", path);
-    if (map_file(f, path, &stream)) return 0;
+    if (map_file(f, path, &stream)) {
+        note_mapped(f->path = copy_text(path));
+        return 0;
+    }
     if (!stream) return report_fail(r, "%s: cannot be opened: %s", path, strerror(errno));
     int status = read_file(f, stream, path, r);
     fclose(stream);
@@ -76,6 +117,8 @@ int file_open(file_bytes *f, const char *path, report *r) {
 void file_close(file_bytes *f) {
     if (f->mapped) unmap_file(f);
     else free(f->owned);
+    forget_mapped(f->path);
+    free(f->path);
     memset(f, 0, sizeof *f);
 }
 
@@ -115,13 +158,6 @@ int text_open(file_bytes *t, const char *words, const char *file) {
 
 /* ---- files that are written ---------------------------------------------------------------- */
 
-static char *copy_text(const char *text) {
-    size_t size = strlen(text) + 1;
-    char *copy = (char *)malloc(size);
-    if (copy) memcpy(copy, text, size);
-    return copy;
-}
-
 void file_abandon(file_output *o) {
     if (o->stream) fclose(o->stream);
     if (o->part) file_remove(o->part);
@@ -142,6 +178,7 @@ static int output_failed(file_output *o, const char *what, report *r) {
 int file_create(file_output *o, const char *path, report *r) {
     memset(o, 0, sizeof *o);
     if (path_is_directory(path)) return report_fail(r, "%s: is a directory", path);
+    if (is_mapped(path)) return report_fail(r, "%s: is what is read", path);
     o->path = copy_text(path);
     return o->path && !open_output(o, path) ? 0 : output_failed(o, "create", r);
 }
@@ -459,6 +496,13 @@ int path_is_directory(const char *path) {
     return path_exists(path) && path_attributes(path) & FILE_ATTRIBUTE_DIRECTORY;
 }
 
+static int is_character_device(const char *path) {
+    HANDLE file = open_handle(path, 0);
+    int is_device = file != INVALID_HANDLE_VALUE && GetFileType(file) == FILE_TYPE_CHAR;
+    if (file != INVALID_HANDLE_VALUE) CloseHandle(file);
+    return is_device;
+}
+
 int path_is_device(const char *path) {
     HANDLE file = open_handle(path, 0);
     int is_device = file != INVALID_HANDLE_VALUE && GetFileType(file) != FILE_TYPE_DISK;
@@ -608,12 +652,22 @@ int path_is_same(const char *one, const char *other) {
 #ifdef __wasi__
 void host_start(int *argc, char ***argv) { (void)argc; (void)argv; }
 #else
+/* A file that is mapped was made shorter by another program. */
+static void on_lost_file(int number) {
+    static const char words[] = "griffin: a file was cut off, or its disk failed, while it was "
+                                "read\n";
+    (void)number;
+    while (write(2, words, sizeof words - 1) < 0 && errno == EINTR) { }
+    _exit(1);
+}
+
 /* A file that may not grow further is then an error of write, which has a message. A standard
  * stream that is closed stays one that fails: no file may get its number. */
 void host_start(int *argc, char ***argv) {
     (void)argc;
     (void)argv;
     signal(SIGXFSZ, SIG_IGN);
+    signal(SIGBUS, on_lost_file);
 #if defined(__linux__) && defined(__x86_64__)
     syscall(SYS_arch_prctl, 0x1023, 18);    /* ARCH_REQ_XCOMP_PERM: see GRIFFIN_CPU_AMX */
 #endif
@@ -691,6 +745,8 @@ int path_is_same(const char *one, const char *other) {
 int path_exists(const char *path) { return path_mode(path) != 0; }
 
 int path_is_directory(const char *path) { return S_ISDIR(path_mode(path)); }
+
+static int is_character_device(const char *path) { return S_ISCHR(path_mode(path)); }
 
 int path_is_device(const char *path) {
     mode_t mode = path_mode(path);

@@ -23,6 +23,7 @@ typedef struct file_bytes {
     uint64_t size;
     void *owned;
     int mapped;
+    char *path;                             /* of what is mapped; or null */
 } file_bytes;
 
 int  file_open(file_bytes *f, const char *path, report *r);     /* after -1 nothing is open */
@@ -44,7 +45,7 @@ typedef struct file_output {
     int   is_shared;                        /* has other names or another owner: is overwritten */
 } file_output;
 
-int  file_create (file_output *o, const char *path, report *r);
+int  file_create (file_output *o, const char *path, report *r);     /* not over a mapped file */
 int  file_write  (file_output *o, const void *data, size_t size, report *r);
 int  file_flush  (file_output *o, report *r);   /* who opens `part` can read all of it now */
 int  file_finish (file_output *o, report *r);

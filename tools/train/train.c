@@ -296,10 +296,22 @@ double train_duration(const char *text) {
     return value * (unit == units ? 1 : unit == units + 1 ? 60 : 3600);
 }
 
-static int check_files(const command *c, const train_options *o) {
-    gguf_writer g;
+/* Whether what training ends with could be written. Returns -1, or 1 after a message. */
+static int check_outputs(const train_options *o) {
+    const char *paths[] = { o->output, o->plot, o->save_hf };
     report r = { "" };
-    int status = 0;
+    for (int i = 0; i < 3; i++) {
+        file_output out;
+        if (!paths[i] || path_is_device(paths[i])) continue;
+        if (i == 2 && path_is_directory(paths[i])) continue;
+        if (i == 2 && path_exists(paths[i])) return complain("%s: is no directory", paths[i]);
+        if (file_create(&out, paths[i], &r) != 0) return complain("%s", r.text);
+        file_abandon(&out);
+    }
+    return -1;
+}
+
+static int check_files(const command *c, const train_options *o) {
     if (o->task && (o->corpus || o->from))
         return options_wrong(c, "a task needs neither a text nor a model to go on from");
     if (!o->task && !o->corpus) return options_wrong(c, "no text: name a file");
@@ -311,10 +323,12 @@ static int check_files(const command *c, const train_options *o) {
         return options_wrong(c, "--quantise %s: q8_0 or q4_0", o->quantise);
     if (o->checkpoint && !o->resume && path_exists(o->checkpoint))
         return complain("%s: exists already; go on with --resume, or remove it", o->checkpoint);
-    memset(&g, 0, sizeof g);                /* whether a model could be written */
-    if (o->output && !path_is_device(o->output)) status = gguf_open(&g, o->output, &r);
-    gguf_free(&g);
-    return status ? complain("%s", r.text) : -1;
+    for (int i = 0; i < 6; i++) {
+        const char *in = i % 2 ? o->valid : o->corpus;
+        const char *out = i < 2 ? o->output : i < 4 ? o->checkpoint : o->plot;
+        if (in && out && path_is_same(in, out)) return options_wrong(c, "%s: is what is read", in);
+    }
+    return check_outputs(o);
 }
 
 static int check_numbers(const command *c, const train_options *o) {
