@@ -462,7 +462,7 @@ static inline void network_add(network *n, int kind, int layer) {
     for (shape += t->taps != 0; *shape; shape++)
         t->count *= t->sizes[t->rank++] = network_size(&n->config, *shape);
     t->tiled = t->rank > 1 && !t->taps && strstr(t->name, ".weight");
-    snprintf(t->stored, sizeof t->stored, "%s%s", t->file + strlen("model."),
+    snprintf(t->stored, sizeof t->stored, "%s%s%s", prefix, network_tensors[kind].file,
              t->tiled ? ".f32" : "");
     t->values = (float *)malloc((size_t)t->count * sizeof *t->values);
     fill_by_formula(t, n->config.norm_offset);

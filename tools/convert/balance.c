@@ -107,8 +107,7 @@ static int run_text(finder *f, const griffin_model *model, const char *path) {
     tokens = (int32_t *)malloc((size_t)room * sizeof *tokens);
     count = tokens ? griffin_encode(model, NULL, (const char *)file.data, length, tokens, room) : 0;
     if (count < 1)
-        status = report_fail(f->r, "--balance %s: expected a text for the vocabulary of the model",
-                             path);
+        status = report_fail(f->r, "%s: expected a text for the vocabulary of the model", path);
     else status = run_tokens(f, model, tokens, count < MOST_TOKENS ? count : MOST_TOKENS);
     free(tokens);
     file_close(&file);
