@@ -60,8 +60,9 @@ PROMPT = Once upon a time, there was a
 run: $(BUILD)/griffin
 	$(BUILD)/griffin run -m $(MODEL) -p "$(PROMPT)"
 
-# Each example is a program by itself: cc -O2 -I. examples/hello.c -lm. Here they skip their copy of the
-# library and share the one that is compiled already, but for one whose point is how it is compiled.
+# Each example is a program by itself: cc -O2 -I. examples/hello.c -lm. Here they skip their copy of
+# the library and share the one that is compiled already, but for one whose point is how it is
+# compiled.
 EXAMPLES = $(patsubst examples/%.c,%,$(wildcard examples/*.c)) \
            $(if $(shell command -v $(CXX)),cpp_host)
 
@@ -132,8 +133,8 @@ build/libgriffin_grammar.so: tools/griffin_grammar.h build/libgriffin.so
 	    -DGRIFFIN_GRAMMAR_IMPLEMENTATION -include griffin.h -x c $< -Lbuild -lgriffin \
 	    -Wl,-rpath,'$$ORIGIN' -o $@
 
-# Three characters at a fire. Lua's FFI reads the declarations of griffin.h itself, as the preprocessor
-# leaves them.
+# Three characters at a fire. Lua's FFI reads the declarations of griffin.h itself, as the
+# preprocessor leaves them.
 LOVE = $(patsubst examples/love/%,build/love/%,$(wildcard examples/love/*.lua)) \
        $(patsubst examples/personas/%,build/love/%,$(wildcard examples/personas/*.persona)) \
        build/love/storyteller.gguf build/love/griffin_api.h build/love/libgriffin.so
@@ -197,7 +198,8 @@ $(TESTS:%=$(BUILD)/tests/%): %: %.o $(LIBRARY)
 $(BUILD)/tests/%.o: STANDARD += -DTEST_TMP='"$(BUILD)/tmp/"'
 $(BUILD)/tests/test_bits.o $(BUILD)/tests/test_json_action.o: STANDARD += $(SHARED)
 
-# To optimise a copy of the library takes ten times as long as to compile it, and these run in a moment.
+# To optimise a copy of the library takes ten times as long as to compile it, and these run in a
+# moment. `make check-all` optimises them.
 $(patsubst %,$(BUILD)/tests/%.o,$(filter-out inside_same_bits,$(filter inside_%,$(TESTS)))) \
 $(BUILD)/tests/guest_prefixed.o $(BUILD)/tests/guest_static.o: CFLAGS = -O0
 

@@ -1039,10 +1039,11 @@ typedef struct griffin_stop {
 GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t length,
                                   char *out, size_t capacity);
 
-/* Holds back a word until it is complete, so that a reader never sees half of one. It takes what
- * griffin_decode gave, or after it griffin_stop_feed, which must see each byte at once. A word ends
- * with a space or a line end, which comes with it. Characters from U+3000 on, such as Chinese ones,
- * are words by themselves. Zero bytes begin a text. A plain struct: copy it together with the
+/* Holds back a word until it is complete, so that a reader never sees half of one. Feed
+ * it what griffin_decode wrote. If you use griffin_stop_feed too, feed it what that wrote: stop texts
+ * must be looked for in every byte at once. A word ends with a space or a line end, which comes with
+ * it. Characters from U+3000 on, such as Chinese ones, are words by themselves. All zero begins a
+ * text. A plain struct: copy it together with the
  * decoder. */
 #define GRIFFIN_WORD_BYTES 64
 
@@ -1145,9 +1146,10 @@ GRIFFIN_API int     griffin_load(const griffin_model *model, griffin_state *stat
 
 /* The same bytes in pieces, for a host without memory for all of them: 34 MB for RecurrentGemma 2B.
  * A piece has 1 to GRIFFIN_PIECE bytes. These functions of yours must not leave by an exception or
- * by longjmp, and what is saved or loaded is not theirs to change. `write` takes a piece, all of
- * it. `read` fills in at most `size` bytes and returns how many: 1 to `size`; or 0 at the end of
- * the data. Negative: an error, which the call returns. */
+ * by longjmp, and what is saved or loaded is not theirs to change. `write` takes a whole
+ * piece, and returns 0 or more. `read` fills in at most `size` bytes and returns how many: 1 to `size`; or 0 at the end of
+ * the data. Some requests are small, so a `read` from a bare file descriptor should buffer. A negative
+ * result is an error, which the call returns. */
 #define GRIFFIN_PIECE 65536
 
 typedef int griffin_write_function(const void *data, size_t size, void *user);
@@ -1164,8 +1166,8 @@ GRIFFIN_API int64_t griffin_save_pieces(const griffin_model *model, const griffi
  * state that was overwritten could not come back. So the state must be fresh, and after an error it
  * is fresh: what a host has is never half of something. With state null all is read and checked,
  * and nothing is changed. A host that must load over its only state reads twice: first to check,
- * then, with the state set to zero, to load. Errors as griffin_load, and E_ARGUMENT: the state is
- * not fresh. */
+ * then, with the state set to zero, to load. The errors are those of griffin_load, and
+ * E_ARGUMENT if the state is not fresh. */
 GRIFFIN_API int     griffin_load_pieces(const griffin_model *model, griffin_state *state,
                                         griffin_sampler *sampler, griffin_decoder *decoder,
                                         griffin_read_function *read, void *user);
@@ -1548,7 +1550,7 @@ static float    grf_get_f32(const uint8_t *p) { return grf_float_from_bits(grf_g
  * checksums. It resists damage, not attackers. */
 #define GRF_HASH_START 0xcbf29ce484222325u
 
-/* Of bytes by the eight, when others follow. */
+/* Hashes whole groups of 8 bytes. For data in pieces: all but the last must divide by 8. */
 static uint64_t grf_hash_start(uint64_t hash, const uint8_t *p, size_t size) {
     for (; size >= 8; p += 8, size -= 8) {
         hash = (hash ^ grf_get_u64(p)) * 0x100000001b3u;
@@ -2348,7 +2350,7 @@ static void grf_recurrent_block(grf_builder *b) {
     grf_add_residual(b, GRF_Y, "temporal_block.linear_out", D, E);
 }
 
-/* Null if the file has none. They belong to no layer. */
+/* Returns null if the file has none. The tensor's name has no layer. */
 static const float *grf_load_rope_factors(grf_builder *b, int half) {
     static const char name[] = "rope_factors.weight";
     int layer = b->layer;
@@ -3738,7 +3740,7 @@ static void grf_pieces_write(grf_pieces *p, const uint8_t *data, size_t size) {
     if (n < 0) p->error = n;
 }
 
-/* Numbers of `size` bytes to little-endian or back. */
+/* Turns numbers of `size` bytes to little-endian or back. */
 static void grf_turn_numbers(uint8_t *p, int64_t bytes, int size) {
     for (int64_t i = 0; GRF_BIG_ENDIAN && i < bytes; i += size) grf_native_order(p + i, size);
 }
@@ -3758,7 +3760,7 @@ static void grf_pieces_put(grf_pieces *p, const uint8_t *from, int64_t bytes, in
     }
 }
 
-/* To null: they are only checked. */
+/* With `to` null the bytes are only checked. */
 static void grf_pieces_take(const griffin_model *m, grf_pieces *p, uint8_t *to, int64_t bytes,
                             int size) {
     uint8_t aside[256] = { 0 };
@@ -8322,23 +8324,23 @@ static int grf_next_queries(int queries, int most) {
     }
 
 /* What a pass over a part of a tile prefetches: `step` bytes from `at` on in each step. A step is a
- * column of floats or an eighth of a block. If the rows need one pass, it prefetches `near` bytes
- * ahead of itself. If they need several, the part stays in the first cache, and each pass prefetches
- * its share of the part after the next.
+ * column of floats or an eighth of a block. If the rows need one pass, it prefetches `distance`
+ * bytes ahead of itself. If they need several, the part stays in the first cache, and each pass
+ * prefetches its share of the part after the next.
  *
- * `near` is 8 KiB where the first cache is filled. AVX-512 multiplies faster and wants three blocks
- * of q8_0, in the second cache: from there the hardware's own prefetching takes over, which 8 KiB
- * would disturb. One row of q4_0 leaves all to the hardware. (Measured on Zen 4 with one thread:
- * 0.79 to 0.88 of what memory allows for q4_0, 0.80 to 0.90 for q8_0, and 1.25 times as fast where
- * pages have 4 KiB. With AVX2 the same is slower by a quarter.) */
+ * The distance is 8 KiB where the first cache is filled. AVX-512 multiplies faster and wants three
+ * blocks of q8_0 or q6_0, in the second cache: the hardware's own prefetching does the rest, which
+ * 8 KiB would disturb. One row of q4_0 is not prefetched; several rows are, 8 KiB ahead. (On
+ * Zen 4 with one thread, q4_0 went from 0.79 of what memory allows to 0.88, q8_0 from 0.80 to 0.90;
+ * SmolLM2, in pages of 4 KiB, is 1.25 times as fast. With AVX2 this would cost a quarter.) */
 typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
 
-enum { GRF_NEAR = 8192 };
+enum { GRF_AHEAD = 8192 };
 
-static grf_ahead grf_look_ahead(const uint8_t *part, int64_t part_bytes, int near, int step_bytes,
-                                int passes) {
+static grf_ahead grf_look_ahead(const uint8_t *part, int64_t part_bytes, int distance,
+                                int step_bytes, int passes) {
     grf_ahead ahead;
-    ahead.at = part + (passes > 1 ? 2 * part_bytes : near);
+    ahead.at = part + (passes > 1 ? 2 * part_bytes : distance);
     ahead.step = (step_bytes + passes - 1) / passes;
     return ahead;
 }
@@ -9699,7 +9701,7 @@ GV_INLINE void GV(float_rows)(const int rows, const int type, float *out, const 
 GV_INLINE void GV(float_part)(const int type, float *out, const uint8_t *w, const float *x,
                               int64_t stride, int64_t count, int rows) {
     const int column = grf_tilings[type].bytes, most = GV_FLOAT_ROWS;
-    grf_ahead ahead = grf_look_ahead(w, count * column, GRF_NEAR, column,
+    grf_ahead ahead = grf_look_ahead(w, count * column, GRF_AHEAD, column,
                                      (rows + most - 1) / most);
     for (int m; rows > 0; rows -= m, x += m * stride, out += m * GRF_TILE) {
         m = grf_next_rows(rows, most);
@@ -9763,10 +9765,10 @@ GV_KERNEL void GV(gates)(float *q, float *f, float *k, const float *lower, const
     for (int64_t j = 0; j < n; j += 16) {
         gv zq = gv_load(q + j), zf = gv_load(f + j), share = gv_load(range + j), zero = gv_set(0);
         gv e = GV(exp)(gv_less(zf, zero, zf, GV(neg)(zf)));
-        gv large = gv_div(gv_set(1), gv_add(gv_set(1), e)), small = gv_mul(e, large);
+        gv greater = gv_div(gv_set(1), gv_add(gv_set(1), e)), lesser = gv_mul(e, greater);
         gv_store(q + j, gv_mul(gv_mul(zq, GV(sigmoid)(zq)), gv_set(scale)));
-        gv_store(f + j, gv_fma(share, gv_less(zf, zero, small, large), gv_load(lower + j)));
-        gv_store(k + j, gv_mul(share, gv_less(zf, zero, large, small)));
+        gv_store(f + j, gv_fma(share, gv_less(zf, zero, lesser, greater), gv_load(lower + j)));
+        gv_store(k + j, gv_mul(share, gv_less(zf, zero, greater, lesser)));
     }
 }
 
@@ -10137,8 +10139,9 @@ GV_INLINE void GV(int_part)(const int type, float *out, const uint8_t *w, const 
                             int64_t stride, int64_t blocks, int rows) {
     const int most = type == GRF_Q6_0 ? GV_SIX_ROWS : GV_INT_ROWS;
     const int bytes = grf_tilings[type].bytes;
-    const int near = GV_FETCH_L2 && type != GRF_Q4_0 ? 3 * bytes : GRF_NEAR;
-    grf_ahead ahead = grf_look_ahead(w, blocks * bytes, near, bytes / 8, (rows + most - 1) / most);
+    const int distance = GV_FETCH_L2 && type != GRF_Q4_0 ? 3 * bytes : GRF_AHEAD;
+    grf_ahead ahead = grf_look_ahead(w, blocks * bytes, distance, bytes / 8,
+                                     (rows + most - 1) / most);
     for (int m; rows > 0; rows -= m, x += m, out += m * GRF_TILE) {
 #ifdef GV_MATRIX_ROWS
         if (rows >= GV_MATRIX_ROWS) {

@@ -109,7 +109,7 @@ static void wake_up(character *c, int number) {
     c->sampler = (griffin_sampler){ .seed = (uint64_t)number, .temperature = 0.8f, .top_p = 0.9f };
     c->decoder.started = 1;
     c->count = griffin_encode(model, NULL, text, strlen(text), c->tokens, MOST);
-    check(c->count, text);
+    if (check(c->count, text) > MOST) check(GRIFFIN_E_SPACE, text);
 }
 
 static void sleep_again(character *c) { free(c->state); free(c->logits); }

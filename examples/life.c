@@ -287,7 +287,8 @@ int main(int argc, char **argv) {
         else if (!strcmp(argv[i], "--persona") && i + 1 < argc) persona = argv[++i];
         else if (!strcmp(argv[i], "--replay")) again = 1;
         else log = argv[i];
-    snprintf(path, sizeof path, "%.200s.save", log);
+    if (strlen(log) > sizeof path - 8) fail(log, "too long");
+    snprintf(path, sizeof path, "%s.save", log);
     l.save = path;
     be_born(&l, model, persona);
     l.log = fopen(log, again ? "r" : "w");

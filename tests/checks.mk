@@ -194,10 +194,14 @@ $(BUILD)/tests/real_model: $(BUILD)/tests/real_model.o $(LIBRARY)
 # ---- the tests once more -----------------------------------------------------------------------
 # Each of these has a build of its own, in build/NAME.
 
-tests-elsewhere: test-gcc-O0 test-clang-O3
+tests-elsewhere: test-gcc-O0 test-gcc-O2 test-clang-O3
 
 test-gcc-O0: all $(MODELS)
 	@$(MAKE) test BUILD=build/gcc-O0 CC=gcc CFLAGS=-O0
+
+# `make test` does not optimise most copies of the library in tests.
+test-gcc-O2: all $(MODELS)
+	@$(MAKE) test BUILD=build/gcc-O2 CC=gcc CFLAGS=-O2 TESTS="$(filter inside_%,$(TESTS))"
 
 test-clang-O3: all $(MODELS)
 	@$(MAKE) test BUILD=build/clang-O3 CC=clang CFLAGS="-O3 -march=native"
@@ -268,6 +272,6 @@ prove:
 
 .PHONY: check-all same-bits headers-clang symbols spills sizes platforms \
         $(PLATFORMS:%=platform-%) windows-stack web-test love-test \
-        sqlite-test cmake-test cpp-test python-test life-test tests-elsewhere test-gcc-O0 \
-        test-clang-O3 sanitizers test-asan test-ubsan test-tsan valgrind lint fuzz run-fuzzers \
-        real-model prove
+        sqlite-test cmake-test cpp-test python-test life-test \
+        tests-elsewhere test-gcc-O0 test-gcc-O2 test-clang-O3 \
+        sanitizers test-asan test-ubsan test-tsan valgrind lint fuzz run-fuzzers real-model prove

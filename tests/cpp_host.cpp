@@ -153,6 +153,11 @@ void test_errors() {
     mind.sampler.temperature = NAN;
     auto said = mind.speak(*context, 1);
     CHECK(!said && said.why().code == GRIFFIN_E_ARGUMENT, "a temperature that is no number");
+    auto other = griffin::model::open(path);
+    griffin::state foreign(*other);
+    griffin::status read = context->step(foreign, 3);
+    CHECK(!read && read.why().code == GRIFFIN_E_MISMATCH, "a state of another model");
+    CHECK(!(foreign == griffin::state(*model)), "fresh states of two models are not equal");
     mind.sampler.temperature = 0;
     CHECK(mind.hear(*context, " there was") && mind.speak(*context, 5), "goes on after it");
 }

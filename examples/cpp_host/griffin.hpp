@@ -160,6 +160,7 @@ public:
     const griffin_state *get() const {
         return reinterpret_cast<const griffin_state *>(memory_.data());
     }
+    const griffin_model *owner() const { return model_; }
     std::int64_t position() const { return griffin_state_position(get()); }
 
     /* Portable bytes, with a sampler and a decoder or without. */
@@ -190,6 +191,7 @@ public:
 
     /* Will they go on to the same bits? */
     friend bool operator==(const state &a, const state &b) {
+        if (a.model_ != b.model_) return false;
         return a.memory_.empty() || b.memory_.empty() ? a.memory_.size() == b.memory_.size()
                                                       : a.save() == b.save();
     }
@@ -214,6 +216,7 @@ public:
     static result<context> make(const model &m, griffin_context_options options = {}) {
         std::size_t size = griffin_context_size(m.get(), &options);
         context c;
+        c.model_ = m.get();
         c.memory_.reset(new (std::nothrow) std::max_align_t[size / sizeof(std::max_align_t) + 1]);
         if (!c.memory_) return failure(GRIFFIN_E_MEMORY);
         int error = griffin_context_init(&c.context_, m.get(), &options, c.memory_.get(), size);
@@ -228,10 +231,12 @@ public:
 
     status step(state &s, token t) { return prefill(s, span<const token>(&t, 1)); }
     status prefill(state &s, span<const token> list) {
+        if (s.owner() != model_) return failure(GRIFFIN_E_MISMATCH);
         return status_of(griffin_prefill(get(), s.get(), list.data(), int_of(list.size()),
                                          logits_.data()));
     }
     status read(state &s, span<const token> list) {     /* without logits */
+        if (s.owner() != model_) return failure(GRIFFIN_E_MISMATCH);
         return status_of(griffin_prefill(get(), s.get(), list.data(), int_of(list.size()),
                                          nullptr));
     }
@@ -249,6 +254,7 @@ private:
         if (units < 0) return failure(units);
         return units;
     }
+    const griffin_model *model_ = nullptr;
     griffin_context *context_ = nullptr;
     std::unique_ptr<std::max_align_t[]> memory_;
     std::vector<float> logits_;
@@ -261,7 +267,8 @@ private:
  * token after which nothing is said. */
 class mind {
 public:
-    griffin_sampler sampler = griffin_sampler();        /* yours to set; zero is greedy */
+    /* Set its fields; zero is greedy. `accepted` and `recent` are the mind's: its last token. */
+    griffin_sampler sampler = griffin_sampler();
 
     mind() = default;
     explicit mind(const model &m) : model_(m.get()), state_(m) {}
@@ -280,6 +287,7 @@ public:
     }
     const griffin::state &state() const { return state_; }
 
+    /* An empty text begins one, too, in a model whose texts begin with a token. */
     status hear(context &c, std::string_view text) {
         griffin_encoding encoding = griffin_encoding();
         encoding.continues = begun_;

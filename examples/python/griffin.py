@@ -14,7 +14,8 @@ A state is a value: state.copy() forks it, state.mark() and state.rewind(mark) t
 state.save() is bytes that model.state(bytes) continues in another process. A file of `griffin
 persona` is such bytes. Logits are arrays of NumPy, or else array("f").
 
-Everything that goes wrong is a griffin.Error with the library's words, and leaves all as it was.
+What the library refuses is a griffin.Error with its words, and leaves all as it was; a wrong type is a
+TypeError.
 Threads may share a model. A state, sampler or decoder is for one call at a time; a second call at
 the same time is an error. Calls let other threads of Python run.
 """
@@ -519,7 +520,7 @@ class Model:
         data = _as_text(piece)
         with self._guard:
             token = _c().griffin_find_token(self._m, data, len(data))
-        return token if token >= 0 else None
+        return None if token == -1 else _check(token)
 
     # running
 
@@ -550,7 +551,7 @@ class Model:
             results.append((logits, rows))
             span.state, span.count, span.all_logits = state._memory.at, len(tokens), bool(all)
             span.tokens, span.logits = tokens.buffer_info()[0], at
-        _check(_c().griffin_run(self._context(len(pairs)), spans, len(pairs)))
+        _check(_c().griffin_run(self._context(max(1, len(pairs))), spans, len(pairs)))
         results = [self._shape(*r) if all else r[0] for r in results]
         for (state, _), logits in zip(pairs, results):
             state.logits = logits[-1] if all else logits
@@ -697,6 +698,8 @@ class Sampler:
     def set(self, **settings):
         """Changes some of the settings."""
         with self._guard:
+            changed = _Sampler()
+            ctypes.memmove(byref(changed), byref(self._struct), ctypes.sizeof(_Sampler))
             for name, value in settings.items():
                 if name == "seed":
                     value = _int(value, name, 0, 2**64 - 1)
@@ -704,7 +707,9 @@ class Sampler:
                     value = _int(value, name)
                 elif name not in ("temperature", "top_p", "min_p", "repeat_penalty"):
                     raise TypeError("a sampler has no %s" % name)
-                setattr(self._struct, name, value)
+                setattr(changed, name, value)
+            for name in settings:
+                setattr(self._struct, name, getattr(changed, name))
 
     def copy(self):
         """Another one that draws what this one would."""
@@ -775,6 +780,7 @@ class Decoder:
                 count = _c().griffin_decode(self.model._m, byref(self._struct), token, text, size)
                 if count != E_SPACE:
                     return text.raw[:_check(count)].decode("utf-8", "replace")
+                _said.words = None
                 size *= 4
 
 

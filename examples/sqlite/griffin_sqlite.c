@@ -292,17 +292,19 @@ static int speak(connection *c, teller *t, int n, sqlite3_str *text, int *ended)
 }
 
 /* Of the tokens that the sampler accepted, only the last is kept, so that BLOBs do not depend on
- * how a text was cut into calls. */
-static int save(connection *c, teller *t, void **data, int64_t *size) {
+ * how a text was cut into calls. With nothing heard the text has not begun: no sampler is saved. */
+static int save(connection *c, teller *t, int heard, void **data, int64_t *size) {
     griffin_sampler s = t->sampler;
+    const griffin_sampler *sampler = heard ? &s : NULL;
+    const griffin_decoder *decoder = heard ? &t->decoder : NULL;
     memset(s.recent, 0, sizeof s.recent);
     if (s.accepted) s.recent[0] = last_token(&t->sampler);
     s.accepted = s.accepted > 0;
-    *size = griffin_save(t->model, t->state, &s, &t->decoder, NULL, 0);
+    *size = griffin_save(t->model, t->state, sampler, decoder, NULL, 0);
     if (*size < 0) return check(c, *size);
     *data = sqlite3_malloc64((sqlite3_uint64)*size);
     if (!*data) return SQLITE_NOMEM;
-    return check(c, griffin_save(t->model, t->state, &s, &t->decoder, *data, (size_t)*size));
+    return check(c, griffin_save(t->model, t->state, sampler, decoder, *data, (size_t)*size));
 }
 
 /* ---- functions ------------------------------------------------------------------------------- */
@@ -320,9 +322,10 @@ static void sql_open(sqlite3_context *context, int count, sqlite3_value **values
     static const argument arguments[] = { { "path", "a text", SQLITE_TEXT },
                                           { "name", "a text", SQLITE_TEXT } };
     connection *c = sqlite3_user_data(context);
-    const char *path = (const char *)sqlite3_value_text(values[0]), *name = NULL;
+    const char *path = NULL, *name = NULL;
     c->message[0] = 0;
     int code = check_arguments(c, arguments, count, values);
+    if (code == SQLITE_OK) path = (const char *)sqlite3_value_text(values[0]);
     if (code == SQLITE_OK && !path) code = fail(c, "path must be a text");
     if (code == SQLITE_OK) {
         name = count > 1 ? (const char *)sqlite3_value_text(values[1]) : NULL;
@@ -424,12 +427,13 @@ static int fill_say(connection *c, cursor *rows, sqlite3_value **values) {
     if (!is_null(values[3])) t->sampler.seed = (uint64_t)sqlite3_value_int64(values[3]);
     t->sampler.temperature = number_or(values[5], 0.7);
     t->sampler.top_p       = number_or(values[6], 0.9);
+    int heard = n > 0 || t->begun || (!is_null(values[1]) && sqlite3_value_bytes(values[1]) > 0);
     sqlite3_str *text = sqlite3_str_new(NULL);
-    code = n > 0 ? speak(c, t, (int)n, text, &rows->ended) : listen(c, t);
+    if (heard) code = n > 0 ? speak(c, t, (int)n, text, &rows->ended) : listen(c, t);
     rows->rows = 1;
     rows->text_size = sqlite3_str_length(text);
     rows->text = sqlite3_str_finish(text);
-    return code == SQLITE_OK ? save(c, t, &rows->state, &rows->state_size) : code;
+    return code == SQLITE_OK ? save(c, t, heard, &rows->state, &rows->state_size) : code;
 }
 
 static void column_say(const cursor *rows, sqlite3_context *context, int column) {
