@@ -630,6 +630,8 @@ static void test_logits_spares_its_inputs(void) {
                " 2>&1", "is what is read");
     check_says(2, G " logits " MODEL " --tokens " WORK "tokens.json --out " MODEL " 2>&1",
                "is what is read");
+    check_says(2, G " logits " MODEL " --tokens " WORK "tokens.json --out " WORK "new --state "
+               WORK "new 2>&1", "is what is read or written");
     check_says(0, "cat " WORK "tokens.json", "[2, 5]");
 }
 
@@ -649,6 +651,8 @@ static void test_convert_spares_its_sources(void) {
                "is what is read");
     check_says(0, "cp " MODEL " " WORK "own.gguf; echo /save " WORK "own.gguf | " G " chat --raw "
                WORK "own.gguf 2>&1", "own.gguf: is what is read");
+    check_says(1, G " convert " WORK "own.gguf " WORK "text --balance " WORK "text 2>&1",
+               "is what is read");
     check_says(2, G " persona -m " WORK "own.gguf " WORK "text -o " WORK "own.gguf 2>&1",
                "own.gguf: is what is read");
     check_says(0, "cmp " MODEL " " WORK "own.gguf; cmp README.md " WORK "text", "");
@@ -660,6 +664,12 @@ static void test_train_knows_its_outputs(void) {
                "is no directory");
     check_says(1, G " train README.md -o " WORK "t.gguf --plot " WORK "none/x.svg 2>&1",
                "none/x.svg");
+    check_says(2, G " train README.md -o " WORK "t.gguf --checkpoint " WORK "t.gguf 2>&1",
+               "cannot be written twice");
+    check_says(0, G " train README.md -o " WORK "t.gguf --steps 1 --batch 1 --length 32 --vocab 300 "
+               "--save-hf " WORK "hf/ 2>&1; ls " WORK "hf", "config.json");
+    check_says(1, G " persona -m " MODEL " README.md -o " WORK "t.persona --plot " WORK
+               "none/x.svg 2>&1", "none/x.svg");
 }
 
 /* Another program may empty the file of a model. */

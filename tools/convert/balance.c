@@ -14,8 +14,8 @@
 
 enum { PASS = 64, MOST_TOKENS = 512, MOST_POWER = 12 };
 
-/* Where inputs are made alike: behind what divides them, a norm's gain or a matrix; by the matrices
- * that read them, of which the first that a layer has is seen in a pass. */
+/* A site is where inputs are made alike. `dividers` stand before it, a norm's gain or a matrix;
+ * `readers` multiply it. A pass sees the first of them that a layer has. */
 typedef struct site { const char *dividers[2], *readers[7]; int is_norm; } site;
 
 enum { SITES = 3, INNER = 2 };
@@ -27,7 +27,8 @@ static const site sites[SITES] = {
       "temporal_block.linear_y.weight", "temporal_block.linear_x.weight", NULL}, 1},
     {{"channel_pre_norm.weight", "channel_pre_norm.bias"},
      {"mlp_block.gate_proj.weight", "mlp_block.up_proj.weight", NULL}, 1},
-    {{"mlp_block.up_proj.weight", "mlp_block.up_proj.bias"}, {"mlp_block.down_proj.weight", NULL}, 0}
+    {{"mlp_block.up_proj.weight", "mlp_block.up_proj.bias"},
+     {"mlp_block.down_proj.weight", NULL}, 0}
 };
 
 typedef struct finder {
@@ -92,7 +93,7 @@ static int run_tokens(finder *f, const griffin_model *model, const int32_t *toke
     }
     free(memory);
     free(state);
-    return error < 0 ? report_fail(f->r, "--balance: %s", griffin_error_string(error)) : 0;
+    return error < 0 ? report_fail(f->r, "balancing: %s", griffin_error_string(error)) : 0;
 }
 
 /* A text as tokens, at most MOST_TOKENS of its beginning. */
@@ -106,8 +107,9 @@ static int run_text(finder *f, const griffin_model *model, const char *path) {
     int room = (int)length + 64;
     tokens = (int32_t *)malloc((size_t)room * sizeof *tokens);
     count = tokens ? griffin_encode(model, NULL, (const char *)file.data, length, tokens, room) : 0;
-    if (count < 1)
-        status = report_fail(f->r, "%s: expected a text for the vocabulary of the model", path);
+    if (!tokens) status = report_fail(f->r, "out of memory");
+    else if (count < 0) status = report_fail(f->r, "%s: %s", path, griffin_error_string(count));
+    else if (!length) status = report_fail(f->r, "%s: is empty", path);
     else status = run_tokens(f, model, tokens, count < MOST_TOKENS ? count : MOST_TOKENS);
     free(tokens);
     file_close(&file);
@@ -171,6 +173,7 @@ static int choose(finder *f, int layer, const site *at, float *x, float *inverse
         const tensor *t = find(f, layer, at->readers[i]);
         if (t && largest_weights(f, t, w) != 0) return -1;
     }
+    for (int i = 0; i < n; i++) if (!(x[i] < INFINITY)) x[i] = 0;       /* NaN has no order */
     middle = median(f, x, n);
     usual = median(f, w, n);
     for (int i = 0; i < n; i++) {

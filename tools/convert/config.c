@@ -54,11 +54,11 @@ static void take_once(members *s, const char *name, double *to, int *is_set, dou
     *to = value;
 }
 
-/* The kinds of an object, by its type; null: the plain one, or one that is not known. */
 static const struct stretch { const char *type; int by_turns; } stretches[] = {
     {"linear", 0}, {"llama3", 1}
 };
 
+/* The kind of an object, by its type; null: the plain one, or one that is not known. */
 static const struct stretch *stretch_of(const members *s, const char *outer) {
     static const char *const own[] = {"rope_type", "type"};
     char name[48];
@@ -117,6 +117,7 @@ rotation config_rotation(members *s, double part, int may_stretch) {
     const char *types = may_stretch
         ? "\"default\", \"linear\" or \"llama3\"; other kinds of rotation are not supported"
         : "\"default\"; other kinds of rotation are not supported";
+    const struct stretch *before = NULL;
     rotation to = {10000, part, 0, 0, 1, 0, 0, 0};
     if (members_has(s, "rope_theta")) take_once(s, "rope_theta", &to.base, &to.has_base, 1, 1e12);
     if (members_has(s, "partial_rotary_factor"))
@@ -132,7 +133,10 @@ rotation config_rotation(members *s, double part, int may_stretch) {
                 && !strchr(name + n + 1, '.'))
                 take_rotation(s, &s->list[k], name + n + 1, types, kind, &to);
         }
+        if (kind && before && kind != before)
+            members_conflict(s, "%s: its kind differs from that of rope_parameters", outer[i]);
         if (kind) take_stretch(s, outer[i], kind, &to);
+        if (kind) before = kind;
     }
     return to;
 }

@@ -550,6 +550,15 @@ static int read_files(job *j) {
 static int read_source(job *j) { return read_files(j) != 0 ? -1 : choose_window(j); }
 
 static int write_output(job *j) {
+    static const char *const beside[] = { "generation_config.json", "tokenizer_config.json",
+                                          "added_tokens.json" };
+    for (int i = 0; i < 3 && j->directory; i++) {
+        char *path = path_join(j->directory, beside[i]);
+        int is_read = path ? is_output(j, path) : report_fail(j->r, "out of memory");
+        free(path);
+        if (is_read) return -1;
+    }
+    if (j->o->balance && is_output(j, j->o->balance)) return -1;
     if (write_general(j) != 0) return -1;
     write_network(j);
     if (j->m->has_vocabulary)
@@ -694,7 +703,7 @@ int command_convert(int argc, char **argv) {
         {"plain-scales", NULL, OPTION_FLAG, &o.plain_scales, NULL,
          "blocks of q4_0 as other programs write them: no search for scales with less error"},
         {"balance", NULL, OPTION_TEXT, &o.balance, "FILE",
-         "run the model on this text first, and make the channels of its MLPs alike: less is lost"},
+         "run the model on this text first, and make its channels alike: less is lost"},
         {"quiet", "q", OPTION_FLAG, &o.quiet, NULL, "no progress, notes and summary"},
         {NULL, NULL, OPTION_END, NULL, NULL, NULL}
     };
@@ -709,9 +718,9 @@ int command_convert(int argc, char **argv) {
         "and head get more bits, q6_0 with q4_0; so do f_proj of HGRN2 and q_proj and k_proj of\n"
         "SUPRA, q8_0, because a state sums up their errors. A GGUF file keeps its types where\n"
         "griffin has tiles of them, and its other weights become f32, unless there is a --type.\n\n"
-        "--balance changes nothing in f32, not a bit: channels are divided by powers of two in one\n"
-        "matrix and multiplied in the next. Models with a few large channels, as Llamas have them,\n"
-        "lose less by 8 and 4 bits then. A plain text of some pages will do.\n\n"
+        "--balance changes nothing in f32, not a bit: channels are divided by powers of two in\n"
+        "one matrix and multiplied in the next. Models with a few large channels, as Llamas have\n"
+        "them, lose less by 8 and 4 bits then. A plain text of some pages will do.\n\n"
         "Attention without a sliding window gets that of its context; --window sets another.\n\n"
         "Tokens that fine-tuning has added are kept: added_tokens.json, tokenizer_config.json and\n"
         "tokenizer.json beside a tokenizer.model are read. What cannot be done as the source asks\n"

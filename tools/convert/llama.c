@@ -105,7 +105,7 @@ static int add_factors(renaming *n, const rotation *turn, const weight *given) {
         float own = 1;
         if (given) status = weight_read(given, (uint64_t)i, 1, &own, n->r);
         factors[i] = own * rotation_factor(turn, pow((double)n->net->rope_base, -1.0 * i / pairs));
-        if (status == 0 && !(own >= 1 && factors[i] <= 1e9))
+        if (status == 0 && given && !(own >= 1 && factors[i] <= 1e9))
             status = report_fail(n->r, "tensor '%s': element %d is %g, expected 1 to 10^9",
                                  weight_origin(given), i, (double)own);
         stretched |= factors[i] != 1;
@@ -205,7 +205,8 @@ static void refuse_keys(keys *k) {
 /* All angles are divided by 1 or, in files that say linear or nothing, by this. */
 static double scaling_of(keys *k) {
     griffin_metadata m;
-    double factor = number_of(k, "rope.scaling.factor", number_of(k, "rope.scale_linear", 1, 1, 1e9),
+    double linear = number_of(k, "rope.scale_linear", 1, 1, 1e9);
+    double factor = number_of(k, "rope.scaling.factor", linear,
                               1, 1e9);
     if (griffin_get_metadata(k->f, "llama.rope.scaling.type", 0, &m) != 1) return factor;
     if (m.type == GRIFFIN_VALUE_STRING && m.length == 6 && !memcmp(m.text, "linear", 6))

@@ -9,8 +9,8 @@
 
 /* ---- the table --------------------------------------------------------------------
  * Shapes spelled in the letters of the manual: D width, E recurrent width, F MLP width, K taps,
- * B gate blocks of w = E / B channels, H heads, k = G head_dim, p pairs that are rotated. A row is of the layers whose letter
- * it names, and there if its need says so. */
+ * B gate blocks of w = E / B channels, H heads, k = G head_dim, p pairs that are rotated. A row is
+ * of the layers whose letter it names, and there if its need says so. */
 
 typedef enum row_need {
     ALWAYS,

@@ -22,8 +22,8 @@ typedef struct tensor {
     int           rank;
     uint64_t      shape[4];                 /* row-major, the last dimension fastest */
     const weight *source; /* that many values in that order, perhaps more after them */
-    const float  *by_row, *by_column;       /* [shape[0]], [the last of shape]: the values are
-                                             * written times these powers of two; null: as they are */
+    const float  *by_row, *by_column;       /* [shape[0]], [the last of shape]: powers of two that
+                                             * the values are written times; null: as they are */
 } tensor;
 
 typedef struct tensors { tensor *list; size_t count, capacity; } tensors;

@@ -652,11 +652,14 @@ int path_is_same(const char *one, const char *other) {
 #ifdef __wasi__
 void host_start(int *argc, char ***argv) { (void)argc; (void)argv; }
 #else
+static const char *volatile unfinished;     /* is removed when a signal ends the program */
+
 /* A file that is mapped was made shorter by another program. */
 static void on_lost_file(int number) {
     static const char words[] = "griffin: a file was cut off, or its disk failed, while it was "
                                 "read\n";
     (void)number;
+    if (unfinished) unlink(unfinished);
     while (write(2, words, sizeof words - 1) < 0 && errno == EINTR) { }
     _exit(1);
 }
@@ -738,8 +741,8 @@ static mode_t path_mode(const char *path) { /* 0: there is no such path */
 
 int path_is_same(const char *one, const char *other) {
     struct stat a, b;
-    return !stat(one, &a) && !stat(other, &b) && S_ISREG(a.st_mode) && a.st_dev == b.st_dev
-        && a.st_ino == b.st_ino;
+    if (stat(one, &a)) return !strcmp(one, other) && strcmp(one, "-");
+    return !stat(other, &b) && S_ISREG(a.st_mode) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
 int path_exists(const char *path) { return path_mode(path) != 0; }
@@ -800,7 +803,6 @@ static int keep_owner(int file, const struct stat *old) {
     return fchmod(file, old->st_mode & 07777);
 }
 
-static const char *volatile unfinished;     /* is removed when a signal ends the program */
 static void (*pipe_action)(int);            /* before something was written that has no end */
 static int pipe_is_ignored;
 

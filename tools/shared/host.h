@@ -62,7 +62,7 @@ char *path_beside(const char *path, const char *name);
 /* The last part of a path, without slashes at its end; to be freed, null if out of memory. */
 char *path_name(const char *path);
 
-int path_is_same(const char *one, const char *other);           /* names of one file */
+int path_is_same(const char *one, const char *other);           /* also of one to come */
 
 const char *path_slash(const char *path);                       /* the last one, or null */
 int         path_ends_in(const char *path, const char *ending);

@@ -463,13 +463,16 @@ static int check(const command *c, persona_options *o, double *budget) {
     if (!o->output) return options_wrong(c, "no output: name a file with -o");
     if (path_is_same(o->text, o->output) || path_is_same(o->model.path, o->output))
         return options_wrong(c, "%s: is what is read", o->output);
+    if (o->plot && (path_is_same(o->text, o->plot) || path_is_same(o->model.path, o->plot)
+                    || path_is_same(o->output, o->plot)))
+        return options_wrong(c, "%s: is what is read or written", o->plot);
     if (o->rows < 1 || o->rows > 1024) return options_wrong(c, "--rows: 1 to 1024");
     if (o->length < o->rows || o->length > 1 << 16)
         return options_wrong(c, "--length: %d to %d", o->rows, 1 << 16);
     if (o->batch < 1 || o->batch > 1 << 12) return options_wrong(c, "--batch: 1 to %d", 1 << 12);
     if (o->hold_out <= 0 || o->hold_out > 0.5f)
         return options_wrong(c, "--hold-out: more than 0, at most 0.5");
-    return -1;
+    return train_check_output(o->plot);
 }
 
 int command_persona(int argc, char **argv) {

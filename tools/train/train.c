@@ -296,19 +296,35 @@ double train_duration(const char *text) {
     return value * (unit == units ? 1 : unit == units + 1 ? 60 : 3600);
 }
 
-/* Whether what training ends with could be written. Returns -1, or 1 after a message. */
-static int check_outputs(const train_options *o) {
-    const char *paths[] = { o->output, o->plot, o->save_hf };
+int train_check_output(const char *path) {
     report r = { "" };
-    for (int i = 0; i < 3; i++) {
-        file_output out;
-        if (!paths[i] || path_is_device(paths[i])) continue;
-        if (i == 2 && path_is_directory(paths[i])) continue;
-        if (i == 2 && path_exists(paths[i])) return complain("%s: is no directory", paths[i]);
-        if (file_create(&out, paths[i], &r) != 0) return complain("%s", r.text);
-        file_abandon(&out);
-    }
+    file_output out;
+    if (!path || path_is_device(path)) return -1;
+    if (file_create(&out, path, &r) != 0) return complain("%s", r.text);
+    file_abandon(&out);
     return -1;
+}
+
+/* The directory of --save-hf may have a slash at its end, and be there already. */
+static int check_directory(const char *path) {
+    char name[4096];
+    if (!path || path_is_directory(path)) return -1;
+    if (path_exists(path)) return complain("%s: is no directory", path);
+    snprintf(name, sizeof name, "%s", path);
+    for (size_t n = strlen(name); n > 1 && name[n - 1] == '/'; n--) name[n - 1] = 0;
+    return train_check_output(name);
+}
+
+/* Whether what training ends with could be written. Returns -1, or a status after a message. */
+static int check_outputs(const command *c, const train_options *o) {
+    const char *paths[] = { o->output, o->checkpoint, o->plot };
+    int status = check_directory(o->save_hf);
+    for (int i = 0; i < 3 && status < 0; i++)
+        if (i != 1) status = train_check_output(paths[i]);
+    for (int i = 0; i < 3 && status < 0; i++)
+        if (paths[i] && paths[(i + 1) % 3] && path_is_same(paths[i], paths[(i + 1) % 3]))
+            return options_wrong(c, "%s: cannot be written twice", paths[i]);
+    return status;
 }
 
 static int check_files(const command *c, const train_options *o) {
@@ -323,12 +339,12 @@ static int check_files(const command *c, const train_options *o) {
         return options_wrong(c, "--quantise %s: q8_0 or q4_0", o->quantise);
     if (o->checkpoint && !o->resume && path_exists(o->checkpoint))
         return complain("%s: exists already; go on with --resume, or remove it", o->checkpoint);
-    for (int i = 0; i < 6; i++) {
-        const char *in = i % 2 ? o->valid : o->corpus;
-        const char *out = i < 2 ? o->output : i < 4 ? o->checkpoint : o->plot;
+    for (int i = 0; i < 9; i++) {
+        const char *in = i % 3 == 0 ? o->corpus : i % 3 == 1 ? o->valid : o->from;
+        const char *out = i < 3 ? o->output : i < 6 ? o->checkpoint : o->plot;
         if (in && out && path_is_same(in, out)) return options_wrong(c, "%s: is what is read", in);
     }
-    return check_outputs(o);
+    return check_outputs(c, o);
 }
 
 static int check_numbers(const command *c, const train_options *o) {

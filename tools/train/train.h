@@ -72,6 +72,8 @@ int train_run(training *t);
 void   train_add_point(train_curve *c, int64_t step, double loss);
 int    train_draw(const char *path, const train_curve *learned, const train_curve *validated);
 void   train_print_duration(byte_buffer *out, double seconds);
+/* Whether a file can be written there. Returns -1, or 1 after a message. */
+int    train_check_output(const char *path);
 double train_duration(const char *text);    /* "90m", "2h", "45s" or "45" in seconds, or -1 */
 
 /* ---- file.c ---------------------------------------------------------------------------- */
