@@ -1,5 +1,6 @@
-/* fuzz_state.c - no bytes whatever make griffin_load misbehave, and what it takes can be saved
- * again to the same bytes and used: stepped, sampled from and decoded with.
+/* fuzz_state.c - no bytes whatever make griffin_load or griffin_load_pieces misbehave. Both take the
+ * same; what they take can be saved again to the same bytes and used: stepped, sampled from and
+ * decoded with.
  *
  *   clang -g -O1 -fsanitize=fuzzer,address,undefined -I. tests/fuzz_state.c -o fuzz_state -lm
  *   ./fuzz_state -max_len=512 */
@@ -48,6 +49,29 @@ static uint8_t *well_formed(const uint8_t *data, size_t *size) {
     return p;
 }
 
+typedef struct source { const uint8_t *at; size_t left, most; } source;
+
+static int give(void *to, size_t size, void *user) {
+    source *from = (source *)user;
+    if (size > from->most) size = from->most;
+    if (size > from->left) size = from->left;
+    memcpy(to, from->at, size);
+    from->at += size;
+    from->left -= size;
+    return (int)size;
+}
+
+/* In pieces of any size the result is that of the whole, and after an error the state is fresh. */
+static void load_pieces(const uint8_t *data, size_t size, griffin_sampler *s, griffin_decoder *d) {
+    source from = { data, size, 1 + size % 255 };
+    size_t bytes = griffin_state_size(model);
+    memset(state, 0, bytes);
+    int error = griffin_load_pieces(model, state, s, d, give, &from);
+    for (size_t i = 0; error < 0 && i < bytes; i++) if (((uint8_t *)state)[i]) abort();
+    int all = griffin_load(model, state, s, d, data, size);
+    if ((error == GRIFFIN_OK && from.left == 0) != (all == GRIFFIN_OK)) abort();
+}
+
 static void load(const uint8_t *data, size_t size) {
     int parts = size < 16 ? 0 : (int)grf_get_u32(data + 12);
     griffin_sampler sampler, *s = parts & GRF_HAS_SAMPLER ? &sampler : NULL;
@@ -56,6 +80,7 @@ static void load(const uint8_t *data, size_t size) {
     char text[512];
     uint8_t *again;
     memset(&sampler, 0, sizeof sampler);
+    load_pieces(data, size, s, d);
     if (griffin_load(model, state, s, d, data, size) != GRIFFIN_OK) return;
     again = (uint8_t *)malloc(size);
     if (griffin_save(model, state, s, d, again, size) != (int64_t)size
