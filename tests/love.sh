@@ -24,6 +24,8 @@ head -n "$lines" "$folder/said" > "$folder/compared"
 check "words and bits" cmp "$folder/expected" "$folder/compared"
 check "most lines have words" [ "$lines" -gt $((tokens / 2)) ]
 check "the same after going back" grep -q '^went back 60 moments: 0 differences$' "$folder/said"
+check "refused after close" \
+    grep -q '^after close: .*The wolf: .*; .*the model is closed; .*advance: ' "$folder/said"
 check "a picture" [ -s "$folder/screenshot.png" ]
 check "frames are counted" grep '^[0-9]* frames, ' "$folder/log"
 echo "$passed passed, $failed failed"

@@ -4,6 +4,9 @@
 --     local api = griffin.load(library, declarations)     a path, and the text of griffin_api.h
 --     local model = griffin.open(bytes, size)             memory that outlives the model
 --
+-- The pointers of C are model.c and context.c. griffin.close makes them nil, and the library refuses
+-- a null pointer with words; without it a model is closed when nothing refers to it any more.
+--
 -- The declarations are those of griffin.h itself, which `make love` takes through the preprocessor.
 -- Structs of the API begin as zeros, as ffi.new makes them.
 
@@ -34,7 +37,19 @@ function griffin.open(bytes, size, rewind)
   local options = ffi.new "griffin_options"
   options.rewind, options.error, options.error_size = rewind, words, 256
   if api.griffin_open_memory(model, bytes, size, options) < 0 then error(ffi.string(words)) end
-  return model[0]
+  return { c = ffi.gc(model[0], api.griffin_close), contexts = {} }
+end
+
+-- Closes a model, and what was made of it.
+function griffin.close(model)
+  for _, context in ipairs(model.contexts) do context.c = nil end
+  if model.c then api.griffin_close(ffi.gc(model.c, nil)) end
+  model.c, model.contexts = nil, {}
+end
+
+function griffin.info(model)
+  if not model.c then error("the model is closed", 2) end
+  return api.griffin_get_info(model.c)
 end
 
 -- Memory for a C object; it lives as long as the value that is returned.
@@ -42,13 +57,15 @@ function griffin.bytes(size)
   return ffi.new("uint8_t[?]", tonumber(size))
 end
 
--- A context, and the memory that it lies in.
+-- A context, with the memory that it lies in and the model that it is of.
 function griffin.context(model, rows, states)
   local options = ffi.new("griffin_context_options", { rows = rows, states = states })
-  local size = api.griffin_context_size(model, options)
+  local size = api.griffin_context_size(model.c, options)
   local memory, context = griffin.bytes(size), ffi.new "griffin_context *[1]"
-  griffin.check(api.griffin_context_init(context, model, options, memory, size), "context")
-  return context[0], memory
+  griffin.check(api.griffin_context_init(context, model.c, options, memory, size), "context")
+  local made = { c = context[0], memory = memory, model = model }
+  table.insert(model.contexts, made)
+  return made
 end
 
 -- The tokens of a text and how many they are. A text that continues has no bos of its own.
@@ -56,7 +73,7 @@ function griffin.encode(model, text, continues)
   local encoding = ffi.new("griffin_encoding", { continues = continues and 1 or 0 })
   local most = #text + 2
   local tokens = ffi.new("int32_t[?]", most)
-  return tokens, griffin.check(api.griffin_encode(model, encoding, text, #text, tokens, most), text)
+  return tokens, griffin.check(api.griffin_encode(model.c, encoding, text, #text, tokens, most), text)
 end
 
 return griffin

@@ -120,3 +120,7 @@ function love.keypressed(key)
   if key == "n" then talk.other_future() end
   if key == "s" then love.graphics.captureScreenshot(os.time() .. ".png") end
 end
+
+function love.quit()
+  if script then script.close() end
+end

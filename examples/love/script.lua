@@ -4,7 +4,7 @@
 -- tests/love_native.c prints the same without frames, slices, marks or a common pass. At the end it
 -- says how frames kept the budget.
 
-local talk = require "talk"
+local griffin, talk = require "griffin", require "talk"
 
 local BACK = 60                         -- moments
 
@@ -16,6 +16,16 @@ return function(limit, picture)
     local who = talk.speaker()
     return ("%d %s %s|%s"):format(talk.tokens(), talk.fingerprint(), talk.names[who],
                                   talk.speech(who):gsub("\n", "/"))
+  end
+
+  -- At the very end. A call after close is an error with words.
+  function script.close()
+    griffin.close(talk.model())
+    local _, encoding = pcall(griffin.encode, talk.model(), "The wolf")
+    local _, asking = pcall(griffin.info, talk.model())
+    local refused = griffin.api.griffin_advance(talk.context().c, 1)
+    local _, thinking = pcall(griffin.check, refused, "advance")
+    print(("after close: %s; %s; %s"):format(encoding, asking, thinking))
   end
 
   local function finish(counted)

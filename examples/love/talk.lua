@@ -20,7 +20,7 @@ local REWIND = 1024     -- so many tokens
 
 local talk = { names = { "pirate", "wolf", "girl" }, moments = MOMENTS }
 
-local api, model, context, keep, vocab, eos
+local api, model, context, vocab, eos
 local states, samplers, spans, logits = {}, nil, nil, nil
 local decoder, tokens
 local waiting, units, now, marks, size
@@ -42,18 +42,18 @@ end
 function talk.open(weights, weights_size, personas, seed)
   api = griffin.api
   model = griffin.open(weights, weights_size, REWIND)
-  local info = api.griffin_get_info(model)
-  vocab, eos, size = info.config.vocab, info.eos, tonumber(api.griffin_mark_size(model))
-  context, keep = griffin.context(model, MINDS * HEARD, MINDS)
+  local info = griffin.info(model)
+  vocab, eos, size = info.config.vocab, info.eos, tonumber(api.griffin_mark_size(model.c))
+  context = griffin.context(model, MINDS * HEARD, MINDS)
   spans = ffi.new("griffin_span[?]", MINDS)
   samplers = ffi.new("griffin_sampler[?]", MINDS)
   logits = ffi.new("float[?]", vocab)
   decoder = ffi.new "griffin_decoder"
   tokens = ffi.new("int32_t[?]", HEARD)
   for i = 1, MINDS do
-    local bytes = griffin.bytes(api.griffin_state_size(model))
+    local bytes = griffin.bytes(api.griffin_state_size(model.c))
     states[i] = { bytes = bytes, state = ffi.cast("griffin_state *", bytes) }
-    griffin.check(api.griffin_load(model, states[i].state, nil, nil, personas[i], #personas[i]),
+    griffin.check(api.griffin_load(model.c, states[i].state, nil, nil, personas[i], #personas[i]),
                   talk.names[i])
     samplers[i - 1].seed = seed + i
     samplers[i - 1].temperature, samplers[i - 1].top_p = 0.65, 0.85
@@ -71,6 +71,7 @@ function talk.speech(i) return now.speeches[i] end
 function talk.turn() return now.turn end
 function talk.tokens() return now.tokens end
 function talk.model() return model end
+function talk.context() return context end
 
 -- FNV-1a of the logits by words: the same number, hardly ever another bit.
 function talk.fingerprint()
@@ -89,7 +90,7 @@ local function remember()
   now.oldest = math.max(now.oldest, now.moment - MOMENTS + 1)
   local m = marks[now.moment % MOMENTS + 1]
   for i = 1, MINDS do
-    griffin.check(api.griffin_mark(model, states[i].state, m.marks + (i - 1) * size), "mark")
+    griffin.check(api.griffin_mark(model.c, states[i].state, m.marks + (i - 1) * size), "mark")
   end
   ffi.copy(m.samplers, samplers, ffi.sizeof(samplers))
   ffi.copy(m.logits, logits, ffi.sizeof(logits))
@@ -105,7 +106,7 @@ function talk.back()
   local m, oldest = marks[now.moment % MOMENTS + 1], now.oldest
   for i = 1, MINDS do
     local mark = m.marks + (i - 1) * size
-    if api.griffin_rewind(model, states[i].state, mark) < 0 then return false end
+    if api.griffin_rewind(model.c, states[i].state, mark) < 0 then return false end
   end
   ffi.copy(samplers, m.samplers, ffi.sizeof(samplers))
   ffi.copy(logits, m.logits, ffi.sizeof(logits))
@@ -132,7 +133,7 @@ local function hear(list, count)
     span.logits = i == talk.speaker() and logits or nil
   end
   waiting = count
-  units = griffin.check(api.griffin_begin(context, spans, MINDS), "begin")
+  units = griffin.check(api.griffin_begin(context.c, spans, MINDS), "begin")
 end
 
 local function next_turn()
@@ -151,10 +152,10 @@ end
 -- ends it is not read, but what stands before the quote in it is heard with the next words.
 local function speak()
   remember()
-  local token = api.griffin_sample(model, samplers[talk.speaker() - 1], logits)
+  local token = api.griffin_sample(model.c, samplers[talk.speaker() - 1], logits)
   griffin.check(token, "sample")
   local text = ffi.new("char[?]", 512)
-  local n = griffin.check(api.griffin_decode(model, decoder, token, text, 512), "text")
+  local n = griffin.check(api.griffin_decode(model.c, decoder, token, text, 512), "text")
   local piece = ffi.string(text, n)
   local quote = piece:find('["\n]')
   local who = talk.speaker()
@@ -185,7 +186,7 @@ end
 -- A unit of what is waiting; false: nothing is.
 function talk.work()
   if waiting == 0 then return false end
-  units = griffin.check(api.griffin_advance(context, 1), "advance")
+  units = griffin.check(api.griffin_advance(context.c, 1), "advance")
   if units == 0 then
     now.tokens = now.tokens + waiting
     waiting = 0
