@@ -462,7 +462,7 @@ static void test_pieces_refused(void) {
     scene *w = scene_new(0, 1), *foreign = scene_new(0, 2);
     griffin_state *s = new_state(w->m);
     tape *t;
-    size_t cut, size, step = family ? 211 : 3;
+    size_t cut, size, step = family ? 211 : 13;
     run_chunks(w->m, w->c, w->s, w->tokens, 3, 0, NULL);
     t = new_tape(w, 0);
     size = t->size;
