@@ -857,12 +857,12 @@ static void test_many_calls(void) {
     open_vocabulary("llama_like");
     CHECK((g = grammar_of(chains(text))) != NULL, "%s", message);
     memset(&s, 0, sizeof s);
-    write_many(g, &s, "(", 300);
+    write_many(g, &s, "(", 100);
     CHECK(!s.narrowed, "there is one reading so far");
     write_many(g, &s, "a", 1);
     CHECK(s.narrowed, "ten chains are too much for a state");
     write_many(g, &s, ".", 199);
-    write_many(g, &s, ")", 300);
+    write_many(g, &s, ")", 100);
     CHECK(mask(g, &s) == 1 && griffin_grammar_accept(g, &s, v.info->eos) == 1, "the end");
     CHECK(s.ended && s.narrowed, "the end forgets that readings were left out");
     griffin_grammar_close(g);
@@ -879,7 +879,7 @@ static void test_many_returns(void) {
     open_vocabulary("llama_like");
     CHECK((g = grammar_of(empty_rules(text))) != NULL, "%s", message);
     memset(&s, 0, sizeof s);
-    write_many(g, &s, "a", 300);
+    write_many(g, &s, "a", 150);
     CHECK(!s.narrowed, "there is one reading so far");
     write_many(g, &s, "b", 1);
     CHECK(s.narrowed, "the mask leaves out readings");
@@ -900,8 +900,8 @@ static void test_ways_out(void) {
     open_vocabulary("llama_like");
     CHECK((g = grammar_of(sums)) != NULL, "%s", message);
     memset(&s, 0, sizeof s);
-    for (i = 0; i < 450; i++) CHECK(write_bytes(g, &s, i ? "+1" : "1") == 0, "term %d", i);
-    CHECK(s.narrowed, "450 terms");
+    for (i = 0; i < 320; i++) CHECK(write_bytes(g, &s, i ? "+1" : "1") == 0, "term %d", i);
+    CHECK(s.narrowed, "320 terms");
     for (i = 0; i < 100; i++) {
         CHECK(mask(g, &s) > 0 && allows('!'), "no way out at %d", i);
         end = s;

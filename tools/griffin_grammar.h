@@ -1841,12 +1841,9 @@ static uint32_t grg_row_entry(const griffin_grammar *g, const grg_code *code, ui
 static int grg_find_nearest(grg_threads *t, int first, int count, int byte) {
     uint32_t least = 0xFFFFFFFF, below = 0, rest_below = 0;
     int nearest = -1;
-    for (int i = first; i < first + count; i++) {
+    for (int i = first + count - 1; i >= first; i--) {      /* the last are often the nearest */
         grg_thread p = t->thread[i];
         const grg_code *code = &t->g->codes[p.position];
-        if (byte >= 0 && (code->kind == GRG_BYTE ? code->byte != byte
-                                                 : !grg_row_entry(t->g, code, (uint8_t)byte)))
-            continue;
         if (p.below != below) {
             below = p.below;
             rest_below = 0;
@@ -1854,6 +1851,9 @@ static int grg_find_nearest(grg_threads *t, int first, int count, int byte) {
                 rest_below += t->g->codes[t->frame[f - 1].position].rest;
         }
         if (code->rest + rest_below >= least || !grg_can_end(t, below, code->need)) continue;
+        if (byte >= 0 && (code->kind == GRG_BYTE ? code->byte != byte
+                                                 : !grg_row_entry(t->g, code, (uint8_t)byte)))
+            continue;
         least = code->rest + rest_below;
         nearest = i;
     }
