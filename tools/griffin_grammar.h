@@ -1836,6 +1836,11 @@ static uint32_t grg_row_entry(const griffin_grammar *g, const grg_code *code, ui
     return g->rows[code->to + (byte >> 6)][byte & 63];
 }
 
+static int grg_reads(const griffin_grammar *g, grg_thread p, uint8_t byte) {
+    const grg_code *code = &g->codes[p.position];
+    return code->kind == GRG_BYTE ? code->byte == byte : grg_row_entry(g, code, byte) != 0;
+}
+
 /* Of `count` threads, from `first` on, the one that can end soonest; with a byte, of those that
  * read it. Returns -1 if there is none. */
 static int grg_find_nearest(grg_threads *t, int first, int count, int byte) {
@@ -1851,9 +1856,7 @@ static int grg_find_nearest(grg_threads *t, int first, int count, int byte) {
                 rest_below += t->g->codes[t->frame[f - 1].position].rest;
         }
         if (code->rest + rest_below >= least || !grg_can_end(t, below, code->need)) continue;
-        if (byte >= 0 && (code->kind == GRG_BYTE ? code->byte != byte
-                                                 : !grg_row_entry(t->g, code, (uint8_t)byte)))
-            continue;
+        if (byte >= 0 && !grg_reads(t->g, p, (uint8_t)byte)) continue;
         least = code->rest + rest_below;
         nearest = i;
     }
@@ -1937,46 +1940,53 @@ static int grg_mark_frames(const grg_threads *t, uint8_t *needed, uint32_t below
     return count;
 }
 
-/* Of the threads from `from` on keeps the first that find room in a state, and `last`, unless it is
- * null, behind them. */
-static void grg_keep_threads(grg_threads *t, int from, const grg_thread *last) {
+/* Of the threads from `from` on, how far do the first ones find room in a state? `last`, unless it
+ * is null, has its room there before. */
+static int grg_find_room(const grg_threads *t, int from, const grg_thread *last) {
     uint8_t needed[GRG_MOST_FRAMES + 1];
-    int room = t->most_kept - t->base, kept = t->n_frames + t->n_threads - from, listed = 0;
-    if (t->n_threads > from && kept > t->kept) t->kept = kept;
-    if (kept <= t->most_kept && !last) return;
-    t->kept = t->most_kept;
+    int room = t->most_kept - t->base, i = from;
     memset(needed, 0, (size_t)t->n_frames + 1);
     memset(needed + 1, 1, (size_t)t->base);
     if (last) room -= 1 + grg_mark_frames(t, needed, last->below);
-    for (int i = from; i < t->n_threads; i++) {
-        grg_thread p = t->thread[i];
-        int same = last && p.position == last->position && p.below == last->below;
-        if (same) { listed = 1; continue; }
-        room -= 1 + grg_mark_frames(t, needed, p.below);
-        if (room >= 0) continue;
-        t->n_threads = i;
-        t->full = 1;
+    for (; i < t->n_threads; i++) {
+        room -= 1 + grg_mark_frames(t, needed, t->thread[i].below);
+        if (room < 0) break;
     }
-    if (last && !listed) t->thread[t->n_threads++] = *last;
+    return i;
+}
+
+/* Keeps those that find room. */
+static void grg_keep_threads(grg_threads *t, int from) {
+    int kept = t->n_frames + t->n_threads - from;
+    if (t->n_threads > from && kept > t->kept) t->kept = kept;
+    if (kept <= t->most_kept) return;
+    int end = grg_find_room(t, from, NULL);
+    if (end < t->n_threads) t->full = 1;
+    t->kept = t->most_kept;
+    t->n_threads = end;
+}
+
+/* Keeps what the open thread that can end soonest becomes, too, perhaps instead of others. */
+static void grg_keep_nearest(grg_threads *t, int from, int open, int count, uint8_t byte) {
+    int nearest = grg_find_nearest(t, open, count, byte), end = t->n_threads;
+    if (nearest < 0) return;
+    grg_advance_thread(t, end, t->thread[nearest], byte);
+    if (t->n_threads == end) return;        /* a mask has no room for it */
+    grg_thread last = t->thread[end];
+    t->n_threads = end;
+    if (grg_has_thread(t, from, last.position, last.below)) return;
+    t->n_threads = grg_find_room(t, from, &last);
+    t->thread[t->n_threads++] = last;
 }
 
 /* Appends what `count` threads of a closure, from `open` on, become by a byte. Returns how many. */
 static int grg_advance(grg_threads *t, int open, int count, uint8_t byte) {
-    int from = t->n_threads, full = t->full, nearest = -1;
+    int from = t->n_threads, full = t->full;
     t->full = t->spent = 0;
     t->most = GRIFFIN_GRAMMAR_FRAMES;
     for (int i = 0; i < count; i++) grg_advance_thread(t, from, t->thread[open + i], byte);
-    grg_keep_threads(t, from, NULL);
-    if (t->full && !t->spent) nearest = grg_find_nearest(t, open, count, byte);
-    if (nearest >= 0) {
-        int end = t->n_threads;
-        grg_advance_thread(t, end, t->thread[nearest], byte);
-        grg_thread last = t->thread[end];
-        if (t->n_threads > end) {
-            t->n_threads = end;
-            grg_keep_threads(t, from, &last);
-        }
-    }
+    grg_keep_threads(t, from);
+    if (t->full && !t->spent) grg_keep_nearest(t, from, open, count, byte);
     t->full |= full;
     return t->n_threads - from;
 }
@@ -2324,16 +2334,25 @@ static void grg_walk_trie(grg_walk *w, uint32_t root) {
             continue;
         }
         t->steps += (uint64_t)l->n_open;
+        if (next == i + 1 && l->n_open) {   /* nothing is below */
+            int k = 0;
+            while (k < l->n_open && !grg_reads(t->g, t->thread[l->open + k],
+                                               (uint8_t)trie[i].next_byte)) k++;
+            if (k == l->n_open) continue;
+            grg_allow(w, trie[i].first, trie[i + 1].first);
+            w->visited++;
+            continue;
+        }
         if (grg_advance(t, l->open, l->n_open, (uint8_t)trie[i].next_byte)) {
             grg_allow(w, trie[i].first, trie[i + 1].first);
             w->visited++;
         }
         if (i == w->undecided) {
             grg_join_undecided(w, l->n_threads, i);
-            grg_keep_threads(t, l->n_threads, NULL);
+            grg_keep_threads(t, l->n_threads);
         }
         if (t->n_threads > l->n_threads) {
-            if (next == i + 1 || t->spent) continue;    /* nothing is below */
+            if (t->spent) continue;
             if (!grg_enter(w, l + 1, l, l->n_threads, next)) continue;
             l++;
             if (w->found && l->returned) grg_found_undecided(w, i);
