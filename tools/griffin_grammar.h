@@ -427,7 +427,6 @@ typedef struct grg_code {
     int32_t  to;                            /* a row; or a position, which is relative, or a rule,
                                              * until the program is linked */
     uint32_t at;                            /* where the text has it */
-    uint32_t rest;                          /* so many bytes are read on the way out: see >>limits */
 } grg_code;
 
 /* ================================================================= >>compiler
@@ -455,6 +454,7 @@ typedef struct grg_compiler {
     grg_rule  rules[GRG_MOST_RULES];
     grg_code  codes[GRG_MOST_CODES + GRG_MOST_ROWS];
     uint16_t  rows[GRG_MOST_ROWS][64];
+    uint32_t  rests[GRG_MOST_CODES + GRG_MOST_ROWS];    /* of each code: see >>limits */
 
     /* for the search of left recursion */
     uint8_t   reached[GRG_MOST_CODES];      /* from the start of its rule without reading a byte */
@@ -1239,21 +1239,22 @@ static int grg_improve_need(grg_compiler *c, grg_code *code) {
 }
 
 static int grg_improve_rest(grg_compiler *c, grg_code *code) {
-    const grg_code *next = code + 1, *to = next;
-    uint32_t rest = next->rest;
-    if (code->kind >= GRG_SPLIT && code->kind <= GRG_CALL) to = &c->codes[code->to];
-    int leaves = to->need == code->need && (next->need != code->need || to->rest < rest);
+    int at = (int)(code - c->codes), to = at + 1;
+    uint32_t rest = c->rests[at + 1];
+    if (code->kind >= GRG_SPLIT && code->kind <= GRG_CALL) to = code->to;
+    int leaves = c->codes[to].need == code->need
+              && (code[1].need != code->need || c->rests[to] < rest);
     switch (code->kind) {
     case GRG_BYTE:   rest = grg_add_rests(rest, 1); break;
     case GRG_SET:    rest = grg_add_rests(rest, 4); break;
-    case GRG_SPLIT:  if (leaves) rest = to->rest; break;
-    case GRG_JUMP:   rest = to->rest; break;
-    case GRG_CALL:   rest = grg_add_rests(rest, to->rest); break;
+    case GRG_SPLIT:  if (leaves) rest = c->rests[to]; break;
+    case GRG_JUMP:   rest = c->rests[to]; break;
+    case GRG_CALL:   rest = grg_add_rests(rest, c->rests[to]); break;
     case GRG_RETURN: rest = 0; break;
     default: break;
     }
-    if (rest >= code->rest) return 0;
-    code->rest = rest;
+    if (rest >= c->rests[at]) return 0;
+    c->rests[at] = rest;
     if (code->kind == GRG_SPLIT) code->byte = (uint8_t)leaves;
     return 1;
 }
@@ -1271,13 +1272,13 @@ static void grg_improve_all(grg_compiler *c, int (*improve)(grg_compiler *c, grg
 static void grg_find_needs(grg_compiler *c) {
     for (int i = 0; i < c->n_codes; i++) {
         c->codes[i].need = 0xFFFF;
-        c->codes[i].rest = GRG_NO_WAY;
+        c->rests[i] = GRG_NO_WAY;
     }
     for (int row = 0; row < c->n_rows; row++) {                 /* a TAIL leads to rows before it */
-        grg_code *tail = &c->codes[c->n_codes + row];
+        uint32_t *rests = c->rests + c->n_codes;
         int b = 0;
         while (b < 63 && !c->rows[row][b]) b++;
-        tail->rest = c->rows[row][b] < 2 ? 1 : tail[c->rows[row][b] - 2 - row].rest + 1;
+        rests[row] = c->rows[row][b] < 2 ? 1 : rests[c->rows[row][b] - 2] + 1;
     }
     grg_improve_all(c, grg_improve_need);
     grg_improve_all(c, grg_improve_rest);
@@ -1390,6 +1391,7 @@ struct griffin_grammar {
     uint64_t       size;                    /* of all allocations */
 
     grg_code      *codes;                   /* [n_codes + n_rows] last the TAIL of each row */
+    uint32_t      *rests;                   /* [n_codes + n_rows] the way out: see >>limits */
     uint16_t     (*rows)[64];
     int            n_codes, n_rows, root;
 
@@ -1844,20 +1846,21 @@ static int grg_reads(const griffin_grammar *g, grg_thread p, uint8_t byte) {
 /* Of `count` threads, from `first` on, the one that can end soonest; with a byte, of those that
  * read it. Returns -1 if there is none. */
 static int grg_find_nearest(grg_threads *t, int first, int count, int byte) {
+    const uint32_t *rests = t->g->rests;
     uint32_t least = 0xFFFFFFFF, below = 0, rest_below = 0;
     int nearest = -1;
     for (int i = first + count - 1; i >= first; i--) {      /* the last are often the nearest */
         grg_thread p = t->thread[i];
-        const grg_code *code = &t->g->codes[p.position];
         if (p.below != below) {
             below = p.below;
             rest_below = 0;
             for (uint32_t f = below; f; f = t->frame[f - 1].below, t->steps++)
-                rest_below += t->g->codes[t->frame[f - 1].position].rest;
+                rest_below += rests[t->frame[f - 1].position];
         }
-        if (code->rest + rest_below >= least || !grg_can_end(t, below, code->need)) continue;
-        if (byte >= 0 && !grg_reads(t->g, p, (uint8_t)byte)) continue;
-        least = code->rest + rest_below;
+        if (rests[p.position] + rest_below >= least
+            || !grg_can_end(t, below, t->g->codes[p.position].need)
+            || (byte >= 0 && !grg_reads(t->g, p, (uint8_t)byte))) continue;
+        least = rests[p.position] + rest_below;
         nearest = i;
     }
     return nearest;
@@ -1865,17 +1868,18 @@ static int grg_find_nearest(grg_threads *t, int first, int count, int byte) {
 
 /* Takes the way out of a thread, up to where it reads or leaves the outermost rule. */
 static void grg_add_way_out(grg_threads *t, int from, grg_thread p) {
+    const uint32_t *rests = t->g->rests;
     uint32_t position = p.position, below = p.below;
     for (; t->g->codes[position].kind > GRG_TAIL; t->steps++) {
         const grg_code *code = &t->g->codes[position];
         uint32_t to = (uint32_t)code->to;
-        if (code->rest == GRG_NO_WAY || t->spent) return;
+        if (rests[position] == GRG_NO_WAY || t->spent) return;
         switch (code->kind) {
         case GRG_SPLIT: position = code->byte ? to : position + 1; break;
         case GRG_JUMP:  position = to; break;
         case GRG_CALL:
-            if (t->g->codes[to].rest) below = grg_push_frame(t, position + 1, below);
-            position = t->g->codes[to].rest ? to : position + 1;
+            if (rests[to]) below = grg_push_frame(t, position + 1, below);
+            position = rests[to] ? to : position + 1;
             break;
         default:
             if (!below) { t->returned = 1; return; }
@@ -3815,10 +3819,12 @@ static int grg_translate(void *user, uint32_t at, const char *what) {
 static int grg_keep_program(griffin_grammar *g, const grg_compiler *c) {
     uint64_t codes = (uint64_t)(c->n_codes + c->n_rows), rows = (uint64_t)c->n_rows;
     g->codes  = (grg_code *)grg_grammar_allocate(g, codes, sizeof *g->codes);
+    g->rests  = (uint32_t *)grg_grammar_allocate(g, codes, sizeof *g->rests);
     g->rows   = (uint16_t (*)[64])grg_grammar_allocate(g, rows, sizeof *g->rows);
     g->set_of = (uint16_t *)grg_grammar_allocate(g, codes, sizeof *g->set_of);
-    if (!g->codes || !g->rows || !g->set_of) return GRIFFIN_E_MEMORY;
+    if (!g->codes || !g->rests || !g->rows || !g->set_of) return GRIFFIN_E_MEMORY;
     memcpy(g->codes, c->codes, (size_t)codes * sizeof *g->codes);
+    memcpy(g->rests, c->rests, (size_t)codes * sizeof *g->rests);
     memcpy(g->rows, c->rows, (size_t)rows * sizeof *g->rows);
     memset(g->set_of, 0, (size_t)codes * sizeof *g->set_of);
     g->n_codes = c->n_codes;
@@ -3936,6 +3942,7 @@ GRIFFIN_GRAMMAR_API void griffin_grammar_close(griffin_grammar *g) {
     griffin_options hooks = g->hooks;
     for (int i = 0; i < g->n_sets; i++) grg_release(&hooks, g->sets[i].ranges);
     grg_release(&hooks, g->codes);
+    grg_release(&hooks, g->rests);
     grg_release(&hooks, g->rows);
     grg_release(&hooks, g->set_of);
     grg_release(&hooks, g->trie);
