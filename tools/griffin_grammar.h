@@ -1833,7 +1833,7 @@ static void grg_expand(grg_threads *t, int from, grg_thread p) {
 }
 
 /* The entry of the rows for a byte that a SET or a TAIL reads; 0: it does not. */
-static uint32_t grg_row_entry(const griffin_grammar *g, const grg_code *code, uint8_t byte) {
+static inline uint32_t grg_row_entry(const griffin_grammar *g, const grg_code *code, uint8_t byte) {
     if (code->kind == GRG_TAIL) return byte >> 6 == 2 ? g->rows[code->to][byte & 63] : 0u;
     return g->rows[code->to + (byte >> 6)][byte & 63];
 }
@@ -1970,27 +1970,29 @@ static void grg_keep_threads(grg_threads *t, int from) {
     t->n_threads = end;
 }
 
+static int grg_advance(grg_threads *t, int open, int count, uint8_t byte);
+
 /* Keeps what the open thread that can end soonest becomes, too, perhaps instead of others. */
 static void grg_keep_nearest(grg_threads *t, int from, int open, int count, uint8_t byte) {
     int nearest = grg_find_nearest(t, open, count, byte), end = t->n_threads;
-    if (nearest < 0) return;
-    grg_advance_thread(t, end, t->thread[nearest], byte);
-    if (t->n_threads == end) return;        /* a mask has no room for it */
+    if (nearest < 0 || !grg_advance(t, nearest, 1, byte)) return;
     grg_thread last = t->thread[end];
     t->n_threads = end;
-    if (grg_has_thread(t, from, last.position, last.below)) return;
+    for (int i = from; i < end; i++)
+        if (memcmp(&t->thread[i], &last, sizeof last) == 0) return;
     t->n_threads = grg_find_room(t, from, &last);
     t->thread[t->n_threads++] = last;
 }
 
-/* Appends what `count` threads of a closure, from `open` on, become by a byte. Returns how many. */
+/* Appends what `count` threads of a closure, from `open` on, become by a byte. Returns how many.
+ * One alone always fits. */
 static int grg_advance(grg_threads *t, int open, int count, uint8_t byte) {
     int from = t->n_threads, full = t->full;
     t->full = t->spent = 0;
     t->most = GRIFFIN_GRAMMAR_FRAMES;
     for (int i = 0; i < count; i++) grg_advance_thread(t, from, t->thread[open + i], byte);
     grg_keep_threads(t, from);
-    if (t->full && !t->spent) grg_keep_nearest(t, from, open, count, byte);
+    if (t->full && !t->spent && count > 1) grg_keep_nearest(t, from, open, count, byte);
     t->full |= full;
     return t->n_threads - from;
 }
