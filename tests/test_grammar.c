@@ -822,7 +822,8 @@ static char *chains(char *text) {
 
 /* So many rules that read nothing, each followed by another, behind every "a". */
 static char *empty_rules(char *text) {
-    char *at = text + sprintf(text, "root ::= x \"!\"\nx ::= \"a\" x n | \"b\"\ne ::= \"\"\nn ::= ");
+    static const char head[] = "root ::= x \"!\"\nx ::= \"a\" x n | \"b\"\ne ::= \"\"\nn ::= ";
+    char *at = text + sprintf(text, "%s", head);
     int i;
     for (i = 0; i < 10; i++) at += sprintf(at, i ? " | e%d e" : "e%d e", i);
     for (i = 0; i < 10; i++) at += sprintf(at, "\ne%d ::= \"\"", i);

@@ -2069,8 +2069,8 @@ static int grg_may_end(grg_threads *t, const griffin_grammar *g, const griffin_g
     return t->returned;
 }
 
-/* Returns 1 if the state has moved on, 0 if the byte cannot follow, or E_SPACE: the byte may fit, but
- * the reading could not end within the frames of a state. */
+/* Returns 1 if the state has moved on, 0 if the byte cannot follow, or E_SPACE: the byte may fit,
+ * but the reading could not end within the frames of a state. */
 static int grg_accept_byte(grg_threads *t, const griffin_grammar *g, griffin_grammar_state *s,
                            uint8_t byte) {
     int threads = grg_resume(t, g, s), open = grg_closure(t, 0, threads), from = t->n_threads;
