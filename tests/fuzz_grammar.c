@@ -25,10 +25,12 @@ static int32_t remaining_token(int n) {
     abort();
 }
 
+/* Some hundred tokens for one of eight inputs: readings that are too many need a long text. */
 static void write_text(const griffin_grammar *g, uint32_t draw) {
+    int tokens = draw % 8 ? 24 : 400;
     griffin_grammar_state s;
     memset(&s, 0, sizeof s);
-    for (int i = 0; i < 24 && !s.ended; i++) {
+    for (int i = 0; i < tokens && !s.ended; i++) {
         memset(logits, 0, (size_t)v.info->config.vocab * sizeof *logits);
         int remaining = griffin_grammar_mask(g, &s, logits);
         if (remaining <= 0) abort();        /* there is a token for every byte */

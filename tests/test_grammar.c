@@ -484,8 +484,9 @@ static int check_accept(const griffin_grammar *g, writing *w, int32_t token) {
     w->length = length;
     w->last = token;
     if (length > MOST_BYTES) return 0;
-    CHECK(ended == (judge(w->text, length, &more) == COMPLETE) || (!ended && w->state.narrowed),
-          "'%.*s': %d", length, w->text, ended);
+    CHECK(ambiguous || !w->state.narrowed, "'%.*s': narrowed", length, w->text);
+    CHECK(ended == (judge(w->text, length, &more) == COMPLETE)
+          || (ambiguous && !ended && w->state.narrowed), "'%.*s': %d", length, w->text, ended);
     return 1;
 }
 
@@ -804,6 +805,112 @@ static char *wide_rules(char *text, int count) {
     at += sprintf(at, ") \".\"\n");
     for (i = 0; i < count; i++) at += sprintf(at, "r%d ::= \"%d\" [a-z]+\n", i, i);
     return text;
+}
+
+/* Behind every "(" is a choice of ten chains of 200 rules each. */
+static char *chains(char *text) {
+    char *at = text + sprintf(text, "root ::= \"(\" (root");
+    int c, i;
+    for (c = 'a'; c <= 'j'; c++) at += sprintf(at, " | %c0", c);
+    at += sprintf(at, ") \")\"\n");
+    for (c = 'a'; c <= 'j'; c++) {
+        for (i = 0; i < 199; i++) at += sprintf(at, "%c%d ::= %c%d \".\"\n", c, i, c, i + 1);
+        at += sprintf(at, "%c199 ::= \"a\"\n", c);
+    }
+    return text;
+}
+
+/* So many rules that read nothing, each followed by another, behind every "a". */
+static char *empty_rules(char *text) {
+    static const char head[] = "root ::= x \"!\"\nx ::= \"a\" x n | \"b\"\ne ::= \"\"\nn ::= ";
+    char *at = text + sprintf(text, "%s", head);
+    int i;
+    for (i = 0; i < 10; i++) at += sprintf(at, i ? " | e%d e" : "e%d e", i);
+    for (i = 0; i < 10; i++) at += sprintf(at, "\ne%d ::= \"\"", i);
+    return text;
+}
+
+/* Does the last mask allow a token that starts with this byte? */
+static int allows(char byte) {
+    int i = 0;
+    while (i < v.info->tokens && (logits[i] == -INFINITY || piece_text[i][0] != byte)) i++;
+    return i < v.info->tokens;
+}
+
+/* Writes a byte `count` times. At every place a mask allows it. */
+static void write_many(const griffin_grammar *g, griffin_grammar_state *s, const char *byte,
+                       int count) {
+    int i, moved = 0;
+    for (i = 0; i < count && moved >= 0; i++) {
+        int remaining = mask(g, s);
+        CHECK(remaining > 0 && allows(*byte), "'%s' at %d: %d", byte, i, remaining);
+        moved = write_bytes(g, s, byte);
+        CHECK(moved >= 0, "'%s' at %d: %d", byte, i, moved);
+    }
+}
+
+/* The calls of one closure fill an array that has the rules of the state, too. */
+static void test_many_calls(void) {
+    static char text[200000];
+    griffin_grammar_state s;
+    griffin_grammar *g;
+    few_tokens = 64;
+    open_vocabulary("llama_like");
+    CHECK((g = grammar_of(chains(text))) != NULL, "%s", message);
+    memset(&s, 0, sizeof s);
+    write_many(g, &s, "(", 100);
+    CHECK(!s.narrowed, "there is one reading so far");
+    write_many(g, &s, "a", 1);
+    CHECK(s.narrowed, "ten chains are too much for a state");
+    write_many(g, &s, ".", 199);
+    write_many(g, &s, ")", 100);
+    CHECK(mask(g, &s) == 1 && griffin_grammar_accept(g, &s, v.info->eos) == 1, "the end");
+    CHECK(s.ended && s.narrowed, "the end forgets that readings were left out");
+    griffin_grammar_close(g);
+    close_vocabulary();
+    few_tokens = 0;
+}
+
+/* A closure is full before anything in it can read. */
+static void test_many_returns(void) {
+    static char text[1000];
+    griffin_grammar_state s;
+    griffin_grammar *g;
+    few_tokens = 64;
+    open_vocabulary("llama_like");
+    CHECK((g = grammar_of(empty_rules(text))) != NULL, "%s", message);
+    memset(&s, 0, sizeof s);
+    write_many(g, &s, "a", 150);
+    CHECK(!s.narrowed, "there is one reading so far");
+    write_many(g, &s, "b", 1);
+    CHECK(s.narrowed, "the mask leaves out readings");
+    write_many(g, &s, "!", 1);
+    CHECK(mask(g, &s) == 1, "the end");
+    griffin_grammar_close(g);
+    close_vocabulary();
+    few_tokens = 0;
+}
+
+/* Where readings are left out, the way to the end stays. */
+static void test_ways_out(void) {
+    static const char sums[] =
+        "root ::= e \"!\"\ne ::= [0-9]+ (\"+\" e)? ws nl*\nws ::= \" \"*\nnl ::= \"\\n\"";
+    griffin_grammar_state s, end;
+    griffin_grammar *g;
+    int i;
+    open_vocabulary("llama_like");
+    CHECK((g = grammar_of(sums)) != NULL, "%s", message);
+    memset(&s, 0, sizeof s);
+    for (i = 0; i < 320; i++) CHECK(write_bytes(g, &s, i ? "+1" : "1") == 0, "term %d", i);
+    CHECK(s.narrowed, "320 terms");
+    for (i = 0; i < 100; i++) {
+        CHECK(mask(g, &s) > 0 && allows('!'), "no way out at %d", i);
+        end = s;
+        CHECK(write_bytes(g, &end, "!") == 1 && mask(g, &end) == 1, "no end at %d", i);
+        if (write_bytes(g, &s, dice() % 3 ? " " : "\n") < 0) break;
+    }
+    griffin_grammar_close(g);
+    close_vocabulary();
 }
 
 static void test_never(void) {
@@ -1371,6 +1478,9 @@ int main(void) {
     RUN(test_long);
     RUN(test_dead_ends);
     RUN(test_never);
+    RUN(test_many_calls);
+    RUN(test_many_returns);
+    RUN(test_ways_out);
     RUN(test_errors);
     RUN(test_large);
     RUN(test_allocator);

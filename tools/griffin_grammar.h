@@ -61,8 +61,9 @@
  *     no text is inside of more than 511 rules at a time, where a call that ends a rule does not
  *         count: a mask leads back before, so that JSON ends at arrays about 500 deep
  *     readings that stay different share the 512 entries of a state: the rules they are inside of,
- *         and a place for each. What does not fit is left out, the first alternatives stay, and the
- *         state's `narrowed` is 1. So a mask may then allow too little, but never too much
+ *         and a place for each. What does not fit is left out; the first alternatives stay, and the
+ *         one that can end soonest. The state's `narrowed` is 1 then. So a mask may allow too
+ *         little, but never too much
  *
  * Of the tokens that fit, a mask allows those that the tokenizer could have written there, since a
  * model knows only these: see >>choice. Where only others fit, they are allowed.
@@ -96,8 +97,8 @@
  * A mask for JSON takes 0.15 to 0.4 ms in a vocabulary of 256000 tokens, whose models take 50 ms
  * and more for a step, and 0.003 ms in one of 2000. It takes the same where a text can be read
  * in many ways: equal readings are merged, and what one of them allows is not looked at again. Many
- * readings that stay different cost time, of which there is an end, too (long tokens are left out
- * then): 300 of them took up to 160 ms (`griffin bench --masks`).
+ * readings that stay different cost time: 300 of them took up to 160 ms (`griffin bench --masks`).
+ * A mask takes at most about 200 million steps; then it leaves out long tokens.
  * A grammar keeps about 30 bytes for each token (7.5 MB for 256000) and needs as much again while
  * it opens. Opening takes 0.4 s then, 1 s with long bounded repetitions, and some seconds at most.
  * Nothing is allocated after opening. No function uses more than 56 KB of stack.
@@ -174,7 +175,8 @@ typedef struct griffin_grammar_frame { uint16_t position, below; } griffin_gramm
 typedef struct griffin_grammar_state {
     uint64_t grammar;                       /* a hash of its text; 0: nothing was accepted yet */
     uint16_t frames, places, ended;
-    uint16_t narrowed;                      /* 1: readings were left out: see GRAMMARS */
+    uint16_t narrowed;                      /* 1: readings were left out, see GRAMMARS; not set by
+                                             * a mask that leaves out tokens to save time */
     int32_t  last;                          /* 1 + the token that was written last; 0: none yet */
     uint32_t unfinished;                    /* the bytes of a character that is not complete */
     griffin_grammar_frame frame[GRIFFIN_GRAMMAR_FRAMES];
@@ -452,6 +454,7 @@ typedef struct grg_compiler {
     grg_rule  rules[GRG_MOST_RULES];
     grg_code  codes[GRG_MOST_CODES + GRG_MOST_ROWS];
     uint16_t  rows[GRG_MOST_ROWS][64];
+    uint32_t  rests[GRG_MOST_CODES + GRG_MOST_ROWS];    /* of each code: see >>limits */
 
     /* for the search of left recursion */
     uint8_t   reached[GRG_MOST_CODES];      /* from the start of its rule without reading a byte */
@@ -1200,34 +1203,85 @@ static void grg_merge_states(grg_compiler *c) {
 
 /* ================================================================= >>limits
  * A text never comes to where its grammar cannot go on. For this no reading is followed that could
- * not end within the frames of a state, and what one reading can do next finds room. */
+ * not end within the frames of a state, and what one reading can do next finds room. Where readings
+ * are left out, the one that can end soonest stays. */
 
 #define GRG_DEEPEST   (GRIFFIN_GRAMMAR_FRAMES - 1)      /* frames of a reading; and its place */
 #define GRG_MOST_OPEN 2048                  /* threads of a closure: see >>threads */
 
-/* Starts without a way to end, and improves until nothing changes, by turns from both ends. */
-static void grg_find_needs(grg_compiler *c) {
-    int changed = 1;
-    for (int i = 0; i < c->n_codes; i++) c->codes[i].need = 0xFFFF;
-    for (int up = 0; changed; up = !up) {
-        changed = 0;
-        for (int i = 0; i < c->n_codes; i++) {
-            grg_code *code = &c->codes[up ? i : c->n_codes - 1 - i];
-            unsigned next = code[1].need, to = 0, need = next;
-            if (code->kind >= GRG_SPLIT && code->kind <= GRG_CALL) to = c->codes[code->to].need;
-            switch (code->kind) {
-            case GRG_SET:    if (!next) need = 1; break;        /* for a TAIL */
-            case GRG_SPLIT:  if (to < next) need = to; break;
-            case GRG_JUMP:   need = to; break;
-            case GRG_CALL:   if (to + 1 > next) need = to + 1; break;
-            case GRG_RETURN: need = 0; break;
-            default: break;
-            }
-            if (need >= code->need) continue;
-            code->need = (uint16_t)need;
-            changed = 1;
-        }
+/* The way out of a position leads to the RETURN of its rule. Of all ways it is inside of the fewest
+ * rules, and of these it reads the fewest bytes: `rest`, where a character of a class counts as 4.
+ * A SPLIT has it at `to` where its `byte` is 1. Every byte that is read on the ways out of a
+ * position and of its frames makes the sum of their `rest` smaller: so they lead to the end. */
+#define GRG_NO_WAY   0x400000
+#define GRG_FARTHEST (GRG_NO_WAY - 1)       /* stands for all larger numbers, so that sums over the
+                                             * frames of a reading stay within 32 bits */
+
+static uint32_t grg_add_rests(uint32_t a, uint32_t b) {
+    if (a == GRG_NO_WAY || b == GRG_NO_WAY) return GRG_NO_WAY;
+    return a + b < GRG_FARTHEST ? a + b : GRG_FARTHEST;
+}
+
+static int grg_improve_need(grg_compiler *c, grg_code *code) {
+    unsigned next = code[1].need, to = 0, need = next;
+    if (code->kind >= GRG_SPLIT && code->kind <= GRG_CALL) to = c->codes[code->to].need;
+    switch (code->kind) {
+    case GRG_SET:    if (!next) need = 1; break;                /* for a TAIL */
+    case GRG_SPLIT:  if (to < next) need = to; break;
+    case GRG_JUMP:   need = to; break;
+    case GRG_CALL:   if (to + 1 > next) need = to + 1; break;
+    case GRG_RETURN: need = 0; break;
+    default: break;
     }
+    if (need >= code->need || need > GRG_DEEPEST) return 0;
+    code->need = (uint16_t)need;
+    return 1;
+}
+
+static int grg_improve_rest(grg_compiler *c, grg_code *code) {
+    int at = (int)(code - c->codes), to = at + 1;
+    uint32_t rest = c->rests[at + 1];
+    if (code->kind >= GRG_SPLIT && code->kind <= GRG_CALL) to = code->to;
+    int leaves = c->codes[to].need == code->need
+              && (code[1].need != code->need || c->rests[to] < rest);
+    switch (code->kind) {
+    case GRG_BYTE:   rest = grg_add_rests(rest, 1); break;
+    case GRG_SET:    rest = grg_add_rests(rest, 4); break;
+    case GRG_SPLIT:  if (leaves) rest = c->rests[to]; break;
+    case GRG_JUMP:   rest = c->rests[to]; break;
+    case GRG_CALL:   rest = grg_add_rests(rest, c->rests[to]); break;
+    case GRG_RETURN: rest = 0; break;
+    default: break;
+    }
+    if (rest >= c->rests[at]) return 0;
+    c->rests[at] = rest;
+    if (code->kind == GRG_SPLIT) code->byte = (uint8_t)leaves;
+    return 1;
+}
+
+/* Passes in both directions improve the numbers until none changes. */
+static void grg_improve_all(grg_compiler *c, int (*improve)(grg_compiler *c, grg_code *code)) {
+    for (int up = 0, changed = 1; changed; up = !up) {
+        changed = 0;
+        for (int i = 0; i < c->n_codes; i++)
+            changed |= improve(c, &c->codes[up ? i : c->n_codes - 1 - i]);
+    }
+}
+
+/* Every code begins without a way out. */
+static void grg_find_needs(grg_compiler *c) {
+    for (int i = 0; i < c->n_codes; i++) {
+        c->codes[i].need = 0xFFFF;
+        c->rests[i] = GRG_NO_WAY;
+    }
+    for (int row = 0; row < c->n_rows; row++) {                 /* a TAIL leads to rows before it */
+        uint32_t *rests = c->rests + c->n_codes;
+        int b = 0;
+        while (b < 63 && !c->rows[row][b]) b++;
+        rests[row] = c->rows[row][b] < 2 ? 1 : rests[c->rows[row][b] - 2] + 1;
+    }
+    grg_improve_all(c, grg_improve_need);
+    grg_improve_all(c, grg_improve_rest);
     if (c->codes[c->rule].need > GRG_DEEPEST)
         grg_wrong(c, 0, "every text is inside of more than 511 rules somewhere");
 }
@@ -1337,6 +1391,7 @@ struct griffin_grammar {
     uint64_t       size;                    /* of all allocations */
 
     grg_code      *codes;                   /* [n_codes + n_rows] last the TAIL of each row */
+    uint32_t      *rests;                   /* [n_codes + n_rows] the way out: see >>limits */
     uint16_t     (*rows)[64];
     int            n_codes, n_rows, root;
 
@@ -1619,8 +1674,10 @@ static int grg_build_trie(griffin_grammar *g) {
  * which they lead without reading. Advancing these by a byte gives the threads that have read it.
  * Both append to one array, in which a caller keeps as many earlier stages as it needs. */
 
-#define GRG_MOST_THREADS 3072               /* arrived, open and arrived next */
-#define GRG_MOST_FRAMES  2048               /* so many calls are in GRG_MOST_OPEN threads at most */
+/* Arrived, open and arrived next, and the ways out of the last two. */
+#define GRG_MOST_THREADS (GRG_MOST_OPEN + 2 * GRIFFIN_GRAMMAR_FRAMES + 2)
+/* Of a state, one of each open thread, and of a way out. */
+#define GRG_MOST_FRAMES  (GRG_MOST_OPEN + 2 * GRIFFIN_GRAMMAR_FRAMES)
 
 typedef griffin_grammar_frame grg_thread;   /* a position and 1 + its innermost frame, or 0 */
 
@@ -1629,8 +1686,8 @@ typedef griffin_grammar_frame grg_thread;   /* a position and 1 + its innermost 
 
 /* Readings that do not fit are left out: then `full` is set. What is left out depends only on the
  * threads and on the bytes read, so that a mask and an accept agree. But a mask keeps more stages:
- * where it has no room for another one, `spent` is set, and the results are of no use. */
-typedef struct grg_threads {                /* 31 KB */
+ * where it has no room for another one, `spent` is set, and it reads no further there. */
+typedef struct grg_threads {                /* 37 KB */
     const griffin_grammar *g;
     int        n_threads, n_frames;
     int        most_open, most_kept, deepest;   /* limits of closures and states */
@@ -1639,27 +1696,33 @@ typedef struct grg_threads {                /* 31 KB */
     int        most;                        /* threads of the list that grows now */
     int        returned;                    /* the last closure left the outermost rule */
     int        full, spent, deep;           /* deep: a reading was left out that could not end */
+    uint64_t   steps;                       /* of a walk */
     grg_thread thread[GRG_MOST_THREADS];
     griffin_grammar_frame frame[GRG_MOST_FRAMES];
     uint16_t   chain[GRG_CHAINS];           /* by hash: 1 + the newest frame, or 0 */
     uint16_t   older[GRG_MOST_FRAMES];      /* 1 + the next older frame of the same hash, or 0 */
     int        n_listed;                    /* the same for threads of a long list, if this is */
     uint16_t   listed[GRG_CHAINS];          /* n_threads */
-    uint16_t   listed_before[GRG_MOST_THREADS];
+    uint16_t   listed_before[GRG_MOST_OPEN + 1];        /* from the start of the list */
 } grg_threads;
 
 static void grg_threads_start(grg_threads *t, const griffin_grammar *g) {
     t->g = g;
     t->n_threads = t->n_frames = t->n_listed = t->open = t->kept = t->base = 0;
     t->returned = t->full = t->spent = t->deep = 0;
+    t->steps = 0;
     t->most_open = GRG_MOST_OPEN;
     t->most_kept = t->most = GRIFFIN_GRAMMAR_FRAMES;
     t->deepest   = GRG_DEEPEST;
     memset(t->chain, 0, sizeof t->chain);
 }
 
+static uint32_t grg_slot(uint32_t position, uint32_t below) {
+    return (position * 37 + below * 101) % GRG_CHAINS;
+}
+
 static uint16_t *grg_chain(grg_threads *t, uint32_t position, uint32_t below) {
-    return &t->chain[(position * 37 + below * 101) % GRG_CHAINS];
+    return &t->chain[grg_slot(position, below)];
 }
 
 /* Forgets the frames from `frames` on. */
@@ -1677,10 +1740,9 @@ static int grg_can_end(const grg_threads *t, uint32_t below, int need) {
     return need <= t->deepest;
 }
 
-static void grg_list_thread(grg_threads *t, int i) {
-    uint16_t *head = &t->listed[(t->thread[i].position * 37u + t->thread[i].below * 101u)
-                                % GRG_CHAINS];
-    t->listed_before[i] = *head;
+static void grg_list_thread(grg_threads *t, int from, int i) {
+    uint16_t *head = &t->listed[grg_slot(t->thread[i].position, t->thread[i].below)];
+    t->listed_before[i - from] = *head;
     *head = (uint16_t)(i + 1);
     t->n_listed = i + 1;
 }
@@ -1694,10 +1756,9 @@ static int grg_has_thread(grg_threads *t, int from, uint32_t position, uint32_t 
     }
     if (t->n_listed != t->n_threads) {
         memset(t->listed, 0, sizeof t->listed);
-        for (int i = from; i < t->n_threads; i++) grg_list_thread(t, i);
+        for (int i = from; i < t->n_threads; i++) grg_list_thread(t, from, i);
     }
-    for (int i = t->listed[(position * 37 + below * 101) % GRG_CHAINS]; i;
-         i = t->listed_before[i - 1])
+    for (int i = t->listed[grg_slot(position, below)]; i; i = t->listed_before[i - 1 - from])
         if (t->thread[i - 1].position == position && t->thread[i - 1].below == below) return 1;
     return 0;
 }
@@ -1707,12 +1768,13 @@ static void grg_add_thread(grg_threads *t, int from, uint32_t position, uint32_t
     int i = t->n_threads;
     if (!grg_can_end(t, below, t->g->codes[position].need)) { t->deep = 1; return; }
     if (grg_has_thread(t, from, position, below)) return;
+    if (i - from >= t->most) { t->full = 1; return; }
     if (i == GRG_MOST_THREADS) t->spent = 1;
-    if (i - from >= t->most || t->spent) { t->full = 1; return; }
+    if (t->spent) { t->full = 1; return; }
     t->thread[i].position = (uint16_t)position;
     t->thread[i].below    = (uint16_t)below;
     t->n_threads++;
-    if (i - from >= GRG_SHORT_LIST) grg_list_thread(t, i);
+    if (i - from >= GRG_SHORT_LIST) grg_list_thread(t, from, i);
     else t->n_listed = 0;
 }
 
@@ -1770,12 +1832,71 @@ static void grg_expand(grg_threads *t, int from, grg_thread p) {
     }
 }
 
+/* The entry of the rows for a byte that a SET or a TAIL reads; 0: it does not. */
+static inline uint32_t grg_row_entry(const griffin_grammar *g, const grg_code *code, uint8_t byte) {
+    if (code->kind == GRG_TAIL) return byte >> 6 == 2 ? g->rows[code->to][byte & 63] : 0u;
+    return g->rows[code->to + (byte >> 6)][byte & 63];
+}
+
+static int grg_reads(const griffin_grammar *g, grg_thread p, uint8_t byte) {
+    const grg_code *code = &g->codes[p.position];
+    return code->kind == GRG_BYTE ? code->byte == byte : grg_row_entry(g, code, byte) != 0;
+}
+
+/* Of `count` threads, from `first` on, the one that can end soonest; with a byte, of those that
+ * read it. Returns -1 if there is none. */
+static int grg_find_nearest(grg_threads *t, int first, int count, int byte) {
+    const uint32_t *rests = t->g->rests;
+    uint32_t least = 0xFFFFFFFF, below = 0, rest_below = 0;
+    int nearest = -1;
+    for (int i = first + count - 1; i >= first; i--) {      /* the last are often the nearest */
+        grg_thread p = t->thread[i];
+        if (p.below != below) {
+            below = p.below;
+            rest_below = 0;
+            for (uint32_t f = below; f; f = t->frame[f - 1].below, t->steps++)
+                rest_below += rests[t->frame[f - 1].position];
+        }
+        if (rests[p.position] + rest_below >= least
+            || !grg_can_end(t, below, t->g->codes[p.position].need)
+            || (byte >= 0 && !grg_reads(t->g, p, (uint8_t)byte))) continue;
+        least = rests[p.position] + rest_below;
+        nearest = i;
+    }
+    return nearest;
+}
+
+/* Takes the way out of a thread, up to where it reads or leaves the outermost rule. */
+static void grg_add_way_out(grg_threads *t, int from, grg_thread p) {
+    const uint32_t *rests = t->g->rests;
+    uint32_t position = p.position, below = p.below;
+    for (; t->g->codes[position].kind > GRG_TAIL; t->steps++) {
+        const grg_code *code = &t->g->codes[position];
+        uint32_t to = (uint32_t)code->to;
+        if (rests[position] == GRG_NO_WAY || t->spent) return;
+        switch (code->kind) {
+        case GRG_SPLIT: position = code->byte ? to : position + 1; break;
+        case GRG_JUMP:  position = to; break;
+        case GRG_CALL:
+            if (rests[to]) below = grg_push_frame(t, position + 1, below);
+            position = rests[to] ? to : position + 1;
+            break;
+        default:
+            if (!below) { t->returned = 1; return; }
+            position = t->frame[below - 1].position;
+            below    = t->frame[below - 1].below;
+        }
+    }
+    t->most = t->most_open + 1;
+    grg_add_thread(t, from, position, below);
+}
+
 /* Appends the closure of `count` threads, from `arrived` on. Returns how many can read. One thread
- * after the other leads to others inside its rule, then behind it: so some can read even where
- * there are too many. */
+ * after the other leads to others inside its rule, then behind it. Where there are too many, none
+ * of them may read: then the way out still does, or leaves the outermost rule. */
 static int grg_closure(grg_threads *t, int arrived, int count) {
     int from = t->n_threads, n = from, inside = from, behind = from, full = t->full;
-    t->returned = t->full = 0;
+    t->returned = t->full = t->spent = 0;
     t->most = t->most_open;
     for (int i = 0; i < count; i++) {
         grg_add_thread(t, from, t->thread[arrived + i].position, t->thread[arrived + i].below);
@@ -1789,22 +1910,24 @@ static int grg_closure(grg_threads *t, int arrived, int count) {
     for (int i = from; i < t->n_threads; i++)
         if (t->g->codes[t->thread[i].position].kind <= GRG_TAIL) t->thread[n++] = t->thread[i];
     t->n_threads = n;
+    if (t->full) {
+        int nearest = grg_find_nearest(t, arrived, count, -1);
+        if (nearest >= 0) grg_add_way_out(t, from, t->thread[nearest]);
+    }
     t->full |= full;
-    return n - from;
+    return t->n_threads - from;
 }
 
 static void grg_advance_thread(grg_threads *t, int from, grg_thread p, uint8_t byte) {
     const griffin_grammar *g = t->g;
     const grg_code *code = &g->codes[p.position];
-    uint32_t behind = p.position + 1u, entry, tail;
+    uint32_t behind = p.position + 1u;
     if (code->kind == GRG_BYTE) {
         if (code->byte == byte) grg_arrive(t, from, behind, p.below);
         return;
     }
-    if (code->kind == GRG_TAIL && byte >> 6 != 2) return;
-    entry = g->rows[code->kind == GRG_TAIL ? code->to : code->to + (byte >> 6)][byte & 63];
+    uint32_t entry = grg_row_entry(g, code, byte), tail = (uint32_t)g->n_codes + entry - 2;
     if (!entry) return;
-    tail = (uint32_t)g->n_codes + entry - 2;
     if (code->kind == GRG_TAIL) {
         if (entry == 1) grg_return(t, from, p.below);
         else grg_add_thread(t, from, tail, p.below);
@@ -1814,30 +1937,63 @@ static void grg_advance_thread(grg_threads *t, int from, grg_thread p, uint8_t b
     }
 }
 
-/* Of the threads from `from` on keeps the first that find room in a state. */
-static void grg_keep_threads(grg_threads *t, int from) {
-    uint8_t needed[GRG_MOST_FRAMES + 1];
-    int room = t->most_kept - t->base, kept = t->n_frames + t->n_threads - from;
-    if (t->n_threads > from && kept > t->kept) t->kept = kept;
-    if (kept <= t->most_kept) return;
-    t->kept = t->most_kept;
-    memset(needed, 0, sizeof needed);
-    memset(needed + 1, 1, (size_t)t->base);
-    for (int i = from; i < t->n_threads; i++) {
-        uint32_t f = t->thread[i].below;
-        for (room--; f && !needed[f]; f = t->frame[f - 1].below, room--) needed[f] = 1;
-        if (room >= 0) continue;
-        t->n_threads = i;
-        t->full = 1;
-    }
+/* Marks the frames of a thread. Returns how many of them were not marked before. */
+static int grg_mark_frames(const grg_threads *t, uint8_t *needed, uint32_t below) {
+    int count = 0;
+    for (; below && !needed[below]; below = t->frame[below - 1].below, count++) needed[below] = 1;
+    return count;
 }
 
-/* Appends what `count` threads of a closure, from `open` on, become by a byte. Returns how many. */
+/* Of the threads from `from` on, how far do the first ones find room in a state? `last`, unless it
+ * is null, has its room there before. */
+static int grg_find_room(const grg_threads *t, int from, const grg_thread *last) {
+    uint8_t needed[GRG_MOST_FRAMES + 1];
+    int room = t->most_kept - t->base, i = from;
+    memset(needed, 0, (size_t)t->n_frames + 1);
+    memset(needed + 1, 1, (size_t)t->base);
+    if (last) room -= 1 + grg_mark_frames(t, needed, last->below);
+    for (; i < t->n_threads; i++) {
+        room -= 1 + grg_mark_frames(t, needed, t->thread[i].below);
+        if (room < 0) break;
+    }
+    return i;
+}
+
+/* Keeps those that find room. */
+static void grg_keep_threads(grg_threads *t, int from) {
+    int kept = t->n_frames + t->n_threads - from;
+    if (t->n_threads > from && kept > t->kept) t->kept = kept;
+    if (kept <= t->most_kept) return;
+    int end = grg_find_room(t, from, NULL);
+    if (end < t->n_threads) t->full = 1;
+    t->kept = t->most_kept;
+    t->n_threads = end;
+}
+
+static int grg_advance(grg_threads *t, int open, int count, uint8_t byte);
+
+/* Keeps what the open thread that can end soonest becomes, too, perhaps instead of others. */
+static void grg_keep_nearest(grg_threads *t, int from, int open, int count, uint8_t byte) {
+    int nearest = grg_find_nearest(t, open, count, byte), end = t->n_threads;
+    if (nearest < 0 || !grg_advance(t, nearest, 1, byte)) return;
+    grg_thread last = t->thread[end];
+    t->n_threads = end;
+    for (int i = from; i < end; i++)
+        if (memcmp(&t->thread[i], &last, sizeof last) == 0) return;
+    t->n_threads = grg_find_room(t, from, &last);
+    t->thread[t->n_threads++] = last;
+}
+
+/* Appends what `count` threads of a closure, from `open` on, become by a byte. Returns how many.
+ * One alone always fits. */
 static int grg_advance(grg_threads *t, int open, int count, uint8_t byte) {
-    int from = t->n_threads;
+    int from = t->n_threads, full = t->full;
+    t->full = t->spent = 0;
     t->most = GRIFFIN_GRAMMAR_FRAMES;
     for (int i = 0; i < count; i++) grg_advance_thread(t, from, t->thread[open + i], byte);
     grg_keep_threads(t, from);
+    if (t->full && !t->spent && count > 1) grg_keep_nearest(t, from, open, count, byte);
+    t->full |= full;
     return t->n_threads - from;
 }
 
@@ -1913,8 +2069,8 @@ static int grg_may_end(grg_threads *t, const griffin_grammar *g, const griffin_g
     return t->returned;
 }
 
-/* Returns 1 if the state has moved on, 0 if the byte cannot follow, or E_SPACE: perhaps it could,
- * but not in so many rules. */
+/* Returns 1 if the state has moved on, 0 if the byte cannot follow, or E_SPACE: the byte may fit,
+ * but the reading could not end within the frames of a state. */
 static int grg_accept_byte(grg_threads *t, const griffin_grammar *g, griffin_grammar_state *s,
                            uint8_t byte) {
     int threads = grg_resume(t, g, s), open = grg_closure(t, 0, threads), from = t->n_threads;
@@ -1946,9 +2102,11 @@ static int grg_accept_token(grg_threads *t, const griffin_grammar *g, griffin_gr
     char bytes[GRG_LONGEST_TOKEN];
     int moved = 0;
     if (token == g->info->eos || token == g->info->end_of_turn) {
+        uint16_t narrowed = s->narrowed;
         if (s->leading || !grg_may_end(t, g, s)) return 0;
         memset(s, 0, sizeof *s);
         s->grammar = g->id;
+        s->narrowed = narrowed;
         s->ended = 1;
         return 1;
     }
@@ -2016,9 +2174,11 @@ typedef struct grg_walk {                   /* scratch of a mask, on the stack *
     grg_cached_set *found;                  /* not for a mask, but to fill this set; or null */
     uint32_t  most;                         /* numbers that fit into each of its arrays */
     uint32_t  visited;                      /* nodes */
-    uint64_t  steps;                        /* of threads */
 
-    grg_level   level[GRG_LONGEST_TOKEN + 2];
+    union {
+        grg_level level[GRG_LONGEST_TOKEN + 2];
+        unsigned char encoder[GRG_ENCODER]; /* scratch of griffin_encode, after the walk */
+    } scratch;
     grg_threads t;
 } grg_walk;
 
@@ -2030,7 +2190,6 @@ static void grg_walk_start(grg_walk *w, const griffin_grammar *g, float *logits,
     w->found = found;
     w->most = g->n_numbered / 2;
     w->next = w->visited = 0;
-    w->steps = 0;
     w->forbidden = w->n_cached = 0;
     w->undecided = GRG_NO_NODE;
 }
@@ -2156,7 +2315,7 @@ static int grg_enter(grg_walk *w, grg_level *l, const grg_level *above, int arri
         l->returned  = t->returned;
     }
     l->end = end;
-    if (w->steps > (w->found ? GRG_MOST_STEPS : GRG_MASK_STEPS)) t->full = t->spent = 1;
+    if (t->steps > (w->found ? GRG_MOST_STEPS : GRG_MASK_STEPS)) t->full = t->spent = 1;
     return !t->spent;
 }
 
@@ -2164,7 +2323,7 @@ static int grg_enter(grg_walk *w, grg_level *l, const grg_level *above, int arri
 static void grg_walk_trie(grg_walk *w, uint32_t root) {
     const grg_trie_node *trie = w->t.g->trie;
     grg_threads *t = &w->t;
-    grg_level *l = w->level;
+    grg_level *l = w->scratch.level;
     uint32_t end = trie[root].next_byte >> 8, next;
     if (w->undecided == 0) grg_join_undecided(w, 0, 0);
     grg_enter(w, l, NULL, 0, end);
@@ -2173,7 +2332,6 @@ static void grg_walk_trie(grg_walk *w, uint32_t root) {
         if (t->full && (w->found || w->n_cached)) break;
         while (i >= l->end) l--;
         t->n_threads = l->n_threads;
-        t->spent = 0;
         grg_drop_frames(t, l->n_frames);
         next = trie[i].next_byte >> 8;
         if (w->n_cached && grg_is_decided(w, trie[i].first, trie[next].first)) {
@@ -2181,7 +2339,16 @@ static void grg_walk_trie(grg_walk *w, uint32_t root) {
             if (!l->n_open) next = w->undecided < l->end ? w->undecided : l->end;
             continue;
         }
-        w->steps += (uint64_t)l->n_open;
+        t->steps += (uint64_t)l->n_open;
+        if (next == i + 1 && l->n_open) {   /* nothing is below */
+            int k = 0;
+            while (k < l->n_open && !grg_reads(t->g, t->thread[l->open + k],
+                                               (uint8_t)trie[i].next_byte)) k++;
+            if (k == l->n_open) continue;
+            grg_allow(w, trie[i].first, trie[i + 1].first);
+            w->visited++;
+            continue;
+        }
         if (grg_advance(t, l->open, l->n_open, (uint8_t)trie[i].next_byte)) {
             grg_allow(w, trie[i].first, trie[i + 1].first);
             w->visited++;
@@ -2191,7 +2358,7 @@ static void grg_walk_trie(grg_walk *w, uint32_t root) {
             grg_keep_threads(t, l->n_threads);
         }
         if (t->n_threads > l->n_threads) {
-            if (next == i + 1 || t->spent) continue;    /* nothing is below */
+            if (t->spent) continue;
             if (!grg_enter(w, l + 1, l, l->n_threads, next)) continue;
             l++;
             if (w->found && l->returned) grg_found_undecided(w, i);
@@ -2337,9 +2504,9 @@ static int grg_forced_text(grg_threads *t, int count, char *text, int n, int *co
     *complete = 0;
     while (n < GRG_MOST_FORCED) {
         int from = t->n_threads, open = grg_closure(t, from - count, count);
-        const grg_code *codes = t->g->codes, *first = &codes[t->thread[from].position];
         *complete = open == 0 && !t->full;
         if (!open || t->returned || t->full) break;
+        const grg_code *codes = t->g->codes, *first = &codes[t->thread[from].position];
         for (int i = 0; i < open; i++) {
             const grg_code *code = &codes[t->thread[from + i].position];
             if (code->kind != GRG_BYTE || code->byte != first->byte) return n;
@@ -2353,16 +2520,15 @@ static int grg_forced_text(grg_threads *t, int count, char *text, int n, int *co
 
 /* The token with which the tokenizer starts a text of n bytes behind `before` others; -1 if that
  * depends on what follows, or if it does not cut there. */
-static int32_t grg_first_token(const griffin_grammar *g, const char *text, int before, int n,
-                               int complete) {
-    unsigned char scratch[GRG_ENCODER];
+static int32_t grg_first_token(unsigned char scratch[GRG_ENCODER], const griffin_grammar *g,
+                               const char *text, int before, int n, int complete) {
     int32_t tokens[2 * GRG_MOST_FORCED + GRG_LONGEST_TOKEN];
     griffin_encoding how;
     int at = 0, i = 0, most = (int)(sizeof tokens / sizeof tokens[0]);
     memset(&how, 0, sizeof how);
     how.continues = how.no_special = 1;
     how.scratch = scratch;
-    how.scratch_size = sizeof scratch;
+    how.scratch_size = GRG_ENCODER;
     int count = griffin_encode(g->model, &how, text, (size_t)(before + n), tokens, most);
     if (count < 0 || count > most) return -1;
     for (; i < count && at < before; i++) {
@@ -2389,12 +2555,14 @@ static uint32_t grg_list_starts(const griffin_grammar *g, const char *text, int 
 }
 
 /* Lists the tokens that start texts which must follow, but not as the tokenizer does it. The
- * threads of the state are in t. */
-static uint32_t grg_find_miscut(grg_threads *t, const griffin_grammar *g,
+ * threads of the state are in w->t. */
+static uint32_t grg_find_miscut(grg_walk *w, const griffin_grammar *g,
                                 const griffin_grammar_state *state, const float *logits,
                                 int32_t *list, uint32_t most) {
     char text[GRG_LONGEST_TOKEN + GRG_MOST_FORCED];
     uint8_t starts[GRG_MOST_STARTS];
+    grg_threads *t = &w->t;
+    unsigned char *scratch = w->scratch.encoder;
     int from = t->n_threads, open = grg_closure(t, 0, from), n_starts = 0, before = 0;
     int threads = t->n_threads, frames = t->n_frames;
     uint32_t count = 0;
@@ -2408,8 +2576,8 @@ static uint32_t grg_find_miscut(grg_threads *t, const griffin_grammar *g,
         text[before] = (char)code->byte;
         int alive = grg_advance(t, from, open, code->byte), complete;
         int n = grg_forced_text(t, alive, text + before, 1, &complete);
-        int32_t first = grg_first_token(g, text, before, n, complete);
-        if (first < 0) first = grg_first_token(g, text + before, 0, n, complete);
+        int32_t first = grg_first_token(scratch, g, text, before, n, complete);
+        if (first < 0) first = grg_first_token(scratch, g, text + before, 0, n, complete);
         if (first >= 0 && logits[first] != -INFINITY)
             count = grg_list_starts(g, text + before, n, first, list, count, most);
         t->n_threads = threads;
@@ -2419,19 +2587,19 @@ static uint32_t grg_find_miscut(grg_threads *t, const griffin_grammar *g,
 }
 
 /* Of the `remaining` tokens forbids those that a tokenizer would not have written. */
-static int grg_prefer(grg_threads *t, const griffin_grammar *g, const griffin_grammar_state *state,
+static int grg_prefer(grg_walk *w, const griffin_grammar *g, const griffin_grammar_state *state,
                       float *logits, int remaining) {
     if (state->leading) return grg_forbid(g->spare, g->n_spare, logits, remaining);
     if ((state->unfinished || remaining <= GRG_FEW_TOKENS)) {
         int32_t list[128];
-        uint32_t n = grg_find_needless(t, g, state, logits, list);
+        uint32_t n = grg_find_needless(&w->t, g, state, logits, list);
         remaining = grg_forbid(list, n, logits, remaining);
     }
     remaining = grg_forbid(g->spare, g->n_spare, logits, remaining);
     if (remaining > 1 && remaining <= GRG_FEW_TOKENS && g->encodes) {
         int32_t list[GRG_FEW_STARTS];
-        grg_resume(t, g, state);
-        uint32_t n = grg_find_miscut(t, g, state, logits, list, GRG_FEW_STARTS);
+        grg_resume(&w->t, g, state);
+        uint32_t n = grg_find_miscut(w, g, state, logits, list, GRG_FEW_STARTS);
         remaining = grg_forbid(list, n, logits, remaining);
     }
     if (!state->last) return remaining;
@@ -2454,13 +2622,13 @@ static int grg_cache_position(griffin_grammar *g, int position, grg_cached_set f
     grg_thread start = { (uint16_t)position, 0 };
     grg_walk w;
     grg_walk_start(&w, g, NULL, &found);
-    w.steps = *steps;
+    w.t.steps = *steps;
     w.t.most_open = GRG_CACHED_OPEN;
     w.t.most_kept = GRG_CACHED_KEPT;
     w.t.deepest   = GRG_CACHED_DEEPEST;
     w.t.thread[w.t.n_threads++] = start;
     grg_walk_trie(&w, 0);
-    *steps = w.steps;
+    *steps = w.t.steps;
     if (w.t.full || w.t.deep || w.visited < GRG_LONG_WALK) return GRIFFIN_OK;
     grg_drop_decided(g, &found, g->n_nodes);
     set->open        = w.t.open;
@@ -3653,10 +3821,12 @@ static int grg_translate(void *user, uint32_t at, const char *what) {
 static int grg_keep_program(griffin_grammar *g, const grg_compiler *c) {
     uint64_t codes = (uint64_t)(c->n_codes + c->n_rows), rows = (uint64_t)c->n_rows;
     g->codes  = (grg_code *)grg_grammar_allocate(g, codes, sizeof *g->codes);
+    g->rests  = (uint32_t *)grg_grammar_allocate(g, codes, sizeof *g->rests);
     g->rows   = (uint16_t (*)[64])grg_grammar_allocate(g, rows, sizeof *g->rows);
     g->set_of = (uint16_t *)grg_grammar_allocate(g, codes, sizeof *g->set_of);
-    if (!g->codes || !g->rows || !g->set_of) return GRIFFIN_E_MEMORY;
+    if (!g->codes || !g->rests || !g->rows || !g->set_of) return GRIFFIN_E_MEMORY;
     memcpy(g->codes, c->codes, (size_t)codes * sizeof *g->codes);
+    memcpy(g->rests, c->rests, (size_t)codes * sizeof *g->rests);
     memcpy(g->rows, c->rows, (size_t)rows * sizeof *g->rows);
     memset(g->set_of, 0, (size_t)codes * sizeof *g->set_of);
     g->n_codes = c->n_codes;
@@ -3774,6 +3944,7 @@ GRIFFIN_GRAMMAR_API void griffin_grammar_close(griffin_grammar *g) {
     griffin_options hooks = g->hooks;
     for (int i = 0; i < g->n_sets; i++) grg_release(&hooks, g->sets[i].ranges);
     grg_release(&hooks, g->codes);
+    grg_release(&hooks, g->rests);
     grg_release(&hooks, g->rows);
     grg_release(&hooks, g->set_of);
     grg_release(&hooks, g->trie);
@@ -3801,6 +3972,7 @@ static int grg_mask(grg_walk *w, const griffin_grammar *g, const griffin_grammar
     for (int i = 0; i < 2; i++) if (ends[i] >= 0) kept[i] = logits[ends[i]];
     grg_walk_start(w, g, logits, NULL);
     int may_end = grg_may_end(&w->t, g, state) && !state->leading;
+    w->t.full = w->t.deep = 0;
     int remaining = state->leading ? grg_mask_lead(w, state->lead, state->leading)
                                    : grg_mask_text(w, state);
     for (int i = (int)g->n_numbered; i < info->tokens; i++) logits[g->order[i]] = -INFINITY;
@@ -3811,7 +3983,7 @@ static int grg_mask(grg_walk *w, const griffin_grammar *g, const griffin_grammar
         if (kept[i] != -INFINITY) remaining++;
         else banned++;                      /* by the caller: it is no way out */
     }
-    if (remaining > 1) remaining = grg_prefer(&w->t, g, state, logits, remaining);
+    if (remaining > 1) remaining = grg_prefer(w, g, state, logits, remaining);
     remaining += banned;
     if (remaining) return remaining;
     return grg_fail(&g->hooks, GRIFFIN_E_NO_TOKEN, "griffin_grammar_mask: %s",
@@ -3843,8 +4015,10 @@ GRIFFIN_GRAMMAR_API int griffin_grammar_accept(const griffin_grammar *g,
     if (moved < 0)
         return grg_fail(&g->hooks, moved, "griffin_grammar_accept: token %d leads into more than "
                         "%d rules", (int)token, GRG_DEEPEST);
+    int may_end = s.ended || (!s.leading && grg_may_end(&t, g, &s));
+    if (!s.ended && !s.leading) s.narrowed = (uint16_t)(s.narrowed | t.full);
     *state = s;
-    return s.ended || (!s.leading && grg_may_end(&t, g, &s));
+    return may_end;
 }
 
 GRIFFIN_GRAMMAR_API int griffin_grammar_lead(const griffin_grammar *g,
