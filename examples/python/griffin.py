@@ -174,7 +174,7 @@ class _GrammarFrame(Structure):
 class _GrammarState(Structure):
     c = "griffin_grammar_state"
     _fields_ = [("grammar", c_uint64), ("frames", c_uint16), ("places", c_uint16),
-                ("ended", c_uint16), ("zero", c_uint16), ("last", c_int32),
+                ("ended", c_uint16), ("narrowed", c_uint16), ("last", c_int32),
                 ("unfinished", c_uint32), ("frame", _GrammarFrame * GRAMMAR_FRAMES),
                 ("leading", c_uint32), ("lead", c_char * HEAL_BYTES)]
 
