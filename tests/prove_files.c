@@ -13,7 +13,8 @@
  *     prove_key, prove_value    the two parts of a metadata pair, anywhere in LENGTH bytes
  *     prove_pair      a metadata pair around these two, anywhere in LENGTH bytes
  *     prove_header    the header, and what is allocated for any counts in it
- *     prove_state     a saved state of LENGTH bytes at most, into a small model
+ *     prove_state     a saved state of LENGTH bytes at most, into a small model; not in
+ *                     the table of tests/prove.sh, which says why
  *
  * Some functions are replaced. Messages are left out (fail_), since their text has no bearing on
  * what is read. A hash may be any number (hash_), so checksums fit and names
