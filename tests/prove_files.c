@@ -13,8 +13,9 @@
  *     prove_key, prove_value    the two parts of a metadata pair, anywhere in LENGTH bytes
  *     prove_pair      a metadata pair around these two, anywhere in LENGTH bytes
  *     prove_header    the header, and what is allocated for any counts in it
- *     prove_state     a saved state of LENGTH bytes at most, into a small model; not in
- *                     the table of tests/prove.sh, which says why
+ *     prove_state     a saved state, whatever the host gives of it, into a small model
+ *     prove_read      a piece of LENGTH bytes at most, from a host that returns anything
+ *     prove_save      a save in memory, of LENGTH bytes at most: is it one?
  *
  * Some functions are replaced. Messages are left out (fail_), since their text has no bearing on
  * what is read. A hash may be any number (hash_), so checksums fit and names
@@ -51,6 +52,12 @@ void *memchr(const void *bytes, int byte, size_t size) {
     const unsigned char *p = (const unsigned char *)bytes;
     for (size_t i = 0; i < size; i++) if (p[i] == (unsigned char)byte) return (void *)(p + i);
     return NULL;
+}
+
+uint64_t hash_start_(uint64_t hash, const uint8_t *p, size_t size);
+uint64_t hash_start_(uint64_t hash, const uint8_t *p, size_t size) {
+    (void)hash; (void)p; (void)size;
+    return nondet_u64();
 }
 
 uint64_t hash_(uint64_t hash, const void *data, size_t size);
@@ -190,24 +197,61 @@ void prove_header(void) {
 
 /* One recurrent layer of 2 numbers, and one of attention that sees 3 keys of 8 bytes: the saved
  * bytes are 56, 80 or 96, and 8 more with a decoder. */
+/* What a host gives: any bytes, as the memory that they go to has any at the beginning, or an error. */
+void read_(const griffin_model *m, grf_pieces *p, uint8_t *data, size_t size);
+void read_(const griffin_model *m, grf_pieces *p, uint8_t *data, size_t size) {
+    (void)m;
+    __CPROVER_assert(__CPROVER_w_ok(data, size), "room for a piece");
+    if (!p->error && nondet_int()) p->error = GRIFFIN_E_FORMAT;
+}
+
+static void any_model(griffin_model *m, size_t state) {
+    m->info.attn_keys = 3;
+    m->info.state_bytes = state;
+    m->layout.slots = 4;
+    m->layout.kv_row = 8;
+    m->layout.kv_size = 4;
+    m->layout.ring_bytes = 64;
+    m->layout.attention_layers = 1;
+    m->layout.recurrent_floats = 2;
+    m->layout.saved_tag = nondet_u64();
+}
+
 void prove_state(void) {
     enum { STATE = sizeof(griffin_state) + 8 + 2 * 4 * 8 + 8 };
     static griffin_model m;
+    static grf_pieces pieces;
+    griffin_sampler sampler;
     griffin_decoder decoder;
+    griffin_state *s = nondet_int() ? (griffin_state *)malloc(STATE) : NULL;
+    any_model(&m, STATE);
+    pieces.checked = nondet_int();
+    if (grf_state_load(&m, s, nondet_int() ? &sampler : NULL, nondet_int() ? &decoder : NULL,
+                       &pieces)) return;
+    __CPROVER_assert(!s || s->position >= 0, "a position");
+}
+
+void prove_save(void) {
+    static griffin_model m;
     uint64_t size;
     uint8_t *data = any_bytes(&size);
-    griffin_state *s = (griffin_state *)malloc(STATE);
-    __CPROVER_assume(s != NULL);
-    m.info.attn_keys = 3;
-    m.info.state_bytes = STATE;
-    m.layout.slots = 4;
-    m.layout.kv_row = 8;
-    m.layout.kv_size = 4;
-    m.layout.ring_bytes = 64;
-    m.layout.attention_layers = 1;
-    m.layout.recurrent_floats = 2;
-    m.layout.saved_tag = nondet_u64();
-    griffin_decoder *d = nondet_int() ? &decoder : NULL;
-    if (grf_state_load_bytes(&m, s, NULL, d, data, (size_t)size)) return;
-    __CPROVER_assert(s->position >= 0 && size >= 56, "a position");
+    any_model(&m, 0);
+    if (grf_save_check(&m, data, (size_t)size)) return;
+    __CPROVER_assert(size >= 56, "a save");
+}
+
+/* A host may return anything; what it wrote is its own affair. */
+static int any_read(void *data, size_t size, void *user) {
+    (void)user;
+    __CPROVER_assert(__CPROVER_w_ok(data, size), "room for what is asked for");
+    return nondet_int();
+}
+
+void prove_read(void) {
+    static griffin_model m;
+    static grf_pieces pieces;
+    uint64_t size;
+    uint8_t *data = any_bytes(&size);
+    pieces.read = any_read;
+    grf_pieces_read(&m, &pieces, data, (size_t)size);
 }
