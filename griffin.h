@@ -8331,8 +8331,8 @@ static int grf_next_queries(int queries, int most) {
  * The distance is 8 KiB where the first cache is filled. AVX-512 multiplies faster and wants three
  * blocks of q8_0 or q6_0, in the second cache: the hardware's own prefetching does the rest, which
  * 8 KiB would disturb. One row of q4_0 is not prefetched; several rows are, 8 KiB ahead. (On
- * Zen 4 with one thread, q4_0 went from 0.79 of what memory allows to 0.88, q8_0 from 0.80 to 0.90;
- * SmolLM2, in pages of 4 KiB, is 1.25 times as fast. With AVX2 this would cost a quarter.) */
+ * Zen 4 with one thread, q4_0 went from 0.79 of what memory allows to 0.86, q8_0 from 0.80 to 0.92;
+ * SmolLM2, in pages of 4 KiB, is 1.2 times as fast. With AVX2 this would cost a quarter.) */
 typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
 
 enum { GRF_AHEAD = 8192 };
