@@ -167,11 +167,8 @@ int command_logits(int argc, char **argv) {
                         "Writes the logits after each of the given tokens.", table };
     if ((status = options_parse(&c, argc, argv)) >= 0) return status;
     if (!in || !out) return options_wrong(&c, "logits needs --tokens and --out");
-    if (path_is_same(in, out) || (o.path && path_is_same(o.path, out)))
-        return options_wrong(&c, "--out: '%s' is what is read", out);
-    if (state && (path_is_same(in, state) || path_is_same(out, state)
-                  || (o.path && path_is_same(o.path, state))))
-        return options_wrong(&c, "--state: '%s' is what is read or written", state);
+    const char *read[] = { in, o.path }, *written[] = { out, state };
+    if ((status = options_outputs(&c, read, 2, written, 2)) >= 0) return status;
     if ((status = session_open(&s, &c, &o, NUMBERS_ONLY)) != 0) return status;
     status = write_logits(&s, in, out, state, chunk);
     session_close(&s);

@@ -1,6 +1,7 @@
 /* options.c - parses a command line by its table; see options.h. */
 
 #include "options.h"
+#include "host.h"
 #include "report.h"
 
 #include <errno.h>
@@ -130,6 +131,20 @@ int options_wrong(const command *c, const char *format, ...) {
     report_line("", format, values, where);
     va_end(values);
     return 2;
+}
+
+int options_outputs(const command *c, const char *const *read, int reads,
+                    const char *const *written, int writes) {
+    for (int i = 0; i < writes; i++) {
+        if (!written[i]) continue;
+        for (int k = 0; k < reads; k++)
+            if (read[k] && path_is_same(read[k], written[i]))
+                return options_wrong(c, "%s: is what is read", written[i]);
+        for (int k = 0; k < i; k++)
+            if (written[k] && path_is_same(written[k], written[i]))
+                return options_wrong(c, "%s: cannot be written twice", written[i]);
+    }
+    return -1;
 }
 
 /* ---- parsing --------------------------------------------------------------- */

@@ -46,4 +46,9 @@ int options_parse(const command *c, int argc, char **argv);
 /* Says what is wrong with the command line and where help is. Returns 2, the exit status. */
 int options_wrong(const command *c, const char *format, ...);
 
+/* Files to be written must be neither among those that are read nor there twice, by whatever name.
+ * Null names count as absent. Returns -1 to go on, or 2 after a message. */
+int options_outputs(const command *c, const char *const *read, int reads,
+                    const char *const *written, int writes);
+
 #endif

@@ -223,20 +223,37 @@ static void fill_row(const corpus *c, int64_t start, int64_t count, int begins, 
     }
 }
 
-/* Runs are 32 tokens long in the mean, so few of them make most of the noise. */
+/* How many of the last tokens a run says again: one, a word of a few pieces, or a sentence. */
+static int run_period(uint64_t *dice) {
+    switch (random_below(dice, 3)) {
+    case 0:  return 1;
+    case 1:  return 2 + (int)random_below(dice, 3);
+    default: return 5 + (int)random_below(dice, 20);
+    }
+}
+
+/* Runs are about 40 tokens long in the mean, so few of them make most of the noise. */
 static void add_noise(const corpus *c, uint64_t *dice, batch *b) {
-    const double one = 1u << 24, single = c->noise / 3, run = (c->noise - single) / 32.5;
-    int left = 0;
-    int32_t token = 0;
+    const double one = 1u << 24, single = c->noise / 3, run = (c->noise - single) / 40;
+    int left = 0, period = 0, since = 0;        /* tokens that may be said again */
     for (int i = 0; i < b->sequences * b->length; i++) {
         double roll = (double)random_below(dice, 1u << 24) / one;
-        if (i % b->length == 0) left = 0;
-        if (left == 0 && roll < single + run) {
-            token = c->tokens.data[random_below(dice, (uint64_t)c->tokens.count)];
-            left = roll < single ? 1 : 2 + (int)random_below(dice, 62);
+        if (i % b->length == 0) left = since = 0;
+        if (b->fresh[i]) {
+            left = since = 0;
+            continue;
         }
-        if (left && !b->fresh[i]) b->tokens[i] = token;
-        if (left) left--;
+        if (left == 0 && roll >= single && roll < single + run) {
+            period = run_period(dice);
+            left = period <= since ? period + (int)random_below(dice, 62) : 0;
+        }
+        since++;
+        if (left) {
+            left--;
+            b->tokens[i] = b->tokens[i - period];
+        } else if (roll < single) {
+            b->tokens[i] = c->tokens.data[random_below(dice, (uint64_t)c->tokens.count)];
+        }
     }
 }
 

@@ -461,11 +461,8 @@ static int check(const command *c, persona_options *o, double *budget) {
     if (!o->model.path) return options_wrong(c, "no model: name a file with -m");
     if (!o->text) return options_wrong(c, "no text: name a file");
     if (!o->output) return options_wrong(c, "no output: name a file with -o");
-    if (path_is_same(o->text, o->output) || path_is_same(o->model.path, o->output))
-        return options_wrong(c, "%s: is what is read", o->output);
-    if (o->plot && (path_is_same(o->text, o->plot) || path_is_same(o->model.path, o->plot)
-                    || path_is_same(o->output, o->plot)))
-        return options_wrong(c, "%s: is what is read or written", o->plot);
+    const char *read[] = { o->text, o->model.path }, *written[] = { o->output, o->plot };
+    if (options_outputs(c, read, 2, written, 2) >= 0) return 2;
     if (o->rows < 1 || o->rows > 1024) return options_wrong(c, "--rows: 1 to 1024");
     if (o->length < o->rows || o->length > 1 << 16)
         return options_wrong(c, "--length: %d to %d", o->rows, 1 << 16);

@@ -317,14 +317,12 @@ static int check_directory(const char *path) {
 
 /* Whether what training ends with could be written. Returns -1, or a status after a message. */
 static int check_outputs(const command *c, const train_options *o) {
-    const char *paths[] = { o->output, o->checkpoint, o->plot };
-    int status = check_directory(o->save_hf);
-    for (int i = 0; i < 3 && status < 0; i++)
-        if (i != 1) status = train_check_output(paths[i]);
-    for (int i = 0; i < 3 && status < 0; i++)
-        if (paths[i] && paths[(i + 1) % 3] && path_is_same(paths[i], paths[(i + 1) % 3]))
-            return options_wrong(c, "%s: cannot be written twice", paths[i]);
-    return status;
+    const char *read[] = { o->corpus, o->valid, o->from };
+    const char *written[] = { o->output, o->checkpoint, o->plot };
+    int status = options_outputs(c, read, 3, written, 3);
+    if (status < 0) status = check_directory(o->save_hf);
+    if (status < 0) status = train_check_output(o->output);
+    return status < 0 ? train_check_output(o->plot) : status;
 }
 
 static int check_files(const command *c, const train_options *o) {
@@ -339,11 +337,6 @@ static int check_files(const command *c, const train_options *o) {
         return options_wrong(c, "--quantise %s: q8_0 or q4_0", o->quantise);
     if (o->checkpoint && !o->resume && path_exists(o->checkpoint))
         return complain("%s: exists already; go on with --resume, or remove it", o->checkpoint);
-    for (int i = 0; i < 9; i++) {
-        const char *in = i % 3 == 0 ? o->corpus : i % 3 == 1 ? o->valid : o->from;
-        const char *out = i < 3 ? o->output : i < 6 ? o->checkpoint : o->plot;
-        if (in && out && path_is_same(in, out)) return options_wrong(c, "%s: is what is read", in);
-    }
     return check_outputs(c, o);
 }
 
