@@ -182,7 +182,9 @@ MODELS = $(NAMES:%=build/data/%.gguf) $(foreach n,$(NAMES),$(TYPES:%=build/data/
          $(FOREIGN:%=build/data/griffin-tiny.%.gguf)
 FOREIGN = q4_1 q5_0 q5_1
 
-test: $(TESTS:%=$(BUILD)/tests/%.log) $(BUILD)/tests/headers.log
+HEADERS = $(BUILD)/tests/headers.log
+
+test: $(TESTS:%=$(BUILD)/tests/%.log) $(HEADERS)
 	@sh tests/sum.sh $^
 
 $(TESTS): %: $(BUILD)/tests/%.log

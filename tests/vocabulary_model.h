@@ -1,5 +1,5 @@
 /* vocabulary_model.h - models that are little more than a vocabulary: one of tests/data/tokenizer,
- * or one that the test writes, beside the smallest network. */
+ * that of another model, or one that the test writes, beside the smallest network. */
 
 #ifndef VOCABULARY_MODEL_H
 #define VOCABULARY_MODEL_H
@@ -61,13 +61,11 @@ static inline const unsigned char *vocabulary_skip(const unsigned char *p, uint6
     return p;
 }
 
-/* Ends the program if the vocabulary is not there. */
-static inline void vocabulary_open(vocabulary_model *v, const char *name) {
-    char path[100];
+/* Ends the program if the file is not there. */
+static inline void vocabulary_open_file(vocabulary_model *v, const char *path) {
     size_t size = 0;
     gguf g;
     int tokens = 0;
-    snprintf(path, sizeof path, "tests/data/tokenizer/%s.gguf", name);
     unsigned char *file = test_read(path, &size);
     if (!file) { printf("%s cannot be read\n", path); exit(1); }
     memset(&g, 0, sizeof g);
@@ -85,6 +83,12 @@ static inline void vocabulary_open(vocabulary_model *v, const char *name) {
     }
     free(file);
     vocabulary_finish(v, &g, tokens);
+}
+
+static inline void vocabulary_open(vocabulary_model *v, const char *name) {
+    char path[100];
+    snprintf(path, sizeof path, "tests/data/tokenizer/%s.gguf", name);
+    vocabulary_open_file(v, path);
 }
 
 #endif
