@@ -25,11 +25,11 @@ node="node --no-warnings --experimental-wasi-unstable-preview1 tests/wasi.mjs"
 export WINEDEBUG=-all WINEPREFIX=$PWD/build/platforms/wine
 
 few="test_bits inside_formats"
-kernels="$few test_state inside_files inside_same_bits"
+kernels="$few test_state inside_files inside_same_bits test_company"
 emulated="$few test_rewind test_sampler test_state inside_files inside_kv"
 text="test_tokenizer"
 native="$emulated $text test_arguments test_memory inside_math"
-threads="inside_same_bits test_threads"
+threads="inside_same_bits test_company test_threads"
 
 table="
 aarch64  | $aarch64            | qemu-aarch64 | griffin | $emulated inside_same_bits
@@ -38,7 +38,7 @@ riscv64  | $riscv64            | qemu-riscv64 | griffin | $emulated $text
 s390x    | $s390x              | qemu-s390x   | griffin | $emulated $text
 i686     | $i686               |              | griffin | $native
 musl     | musl-gcc -static    |              | griffin | $native $threads test_stack
-wasm     | $wasm               | $node        | griffin | $emulated inside_math inside_same_bits
+wasm     | $wasm               | $node        | griffin | $emulated inside_math inside_same_bits test_company
 windows  | $mingw              | wine         | griffin | $native $threads inside_reference
 clang-cl | $clang_cl           | wine         | hello   | $few
 msvc     | $msvc               | wine         | hello   | $kernels
