@@ -33,7 +33,8 @@ threads="inside_same_bits test_company test_threads"
 
 table="
 aarch64  | $aarch64            | qemu-aarch64 | griffin | $emulated inside_same_bits
-armv7    | $armv7              | qemu-arm     | griffin | $emulated $text
+armv7    | $armv7              | qemu-arm     | hello   | $few inside_files
+vfpv4    | $armv7 -mfpu=vfpv4  | qemu-arm     | griffin | $emulated $text
 riscv64  | $riscv64            | qemu-riscv64 | griffin | $emulated $text
 s390x    | $s390x              | qemu-s390x   | griffin | $emulated $text
 i686     | $i686               |              | griffin | $native
@@ -53,8 +54,12 @@ set -e
 name=$1
 line=$(echo "$table" | grep "^$name ")
 field() { echo "$line" | cut -d '|' -f $1; }
-compiler="$(field 2) -std=c99 -D_POSIX_C_SOURCE=200809L -ffp-contract=off -O1 -I."
 export RUNNER=$(echo $(field 3))
+case $RUNNER in
+qemu-*) level=-O2 ;;                        # what is emulated runs longer than it compiles
+*)      level=-O1 ;;
+esac
+compiler="$(field 2) -std=c99 -D_POSIX_C_SOURCE=200809L -ffp-contract=off $level -I."
 teller=$(echo $(field 4)) tests=$(field 5)
 at=build/platforms/$name
 mkdir -p $at
