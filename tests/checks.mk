@@ -205,7 +205,7 @@ test-gcc-O2: all $(MODELS)
 	@$(MAKE) test HEADERS= BUILD=build/gcc-O2 CC=gcc CFLAGS=-O2 UNOPTIMISED= TESTS="$(filter inside_%,$(TESTS))"
 
 test-clang-O3: all $(MODELS)
-	@$(MAKE) test HEADERS= BUILD=build/clang-O3 CC=clang CFLAGS="-O3 -march=native" UNOPTIMISED=
+	@$(MAKE) test HEADERS= BUILD=build/clang-O3 CC=clang CFLAGS="-O3 -march=native"
 
 # Addresses and undefined behaviour in every test, data races in those that make threads. OpenMP's
 # own locks would look like races. clang needs a minute for a copy of the vector kernels with
