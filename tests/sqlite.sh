@@ -82,7 +82,8 @@ check "no model" grep -q "no model is open: SELECT griffin_open" "$folder/refuse
 # ---- two processes at once ----
 
 talk() {                                    # goes on for a hundred characters
-    sqlite3 -batch "$folder/characters.db" ".load $extension" "SELECT griffin_open('$model');" \
+    sqlite3 -batch "$folder/characters.db" ".timeout 60000" ".load $extension" \
+        "SELECT griffin_open('$model');" \
         "SELECT id, s.text, hex(s.state)
          FROM characters, griffin_say(characters.state, ' And', 3, id) AS s WHERE id <= 100;"
 }

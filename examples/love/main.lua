@@ -91,7 +91,7 @@ function love.update(dt)
   view.time = view.time + math.min(dt, 0.05)
   if script then
     script.step(counted)
-    due = 0                             -- a token in each frame
+    due = talk.is_busy() and math.huge or 0     -- a token begins in a frame of its own
   end
   view.is_back = script and script.is_back or love.keyboard.isDown("left", "backspace")
   if view.is_back then
