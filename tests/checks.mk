@@ -209,7 +209,8 @@ test-clang-O3: all $(MODELS)
 
 # Addresses and undefined behaviour in every test, data races in those that make threads. OpenMP's
 # own locks would look like races. clang needs a minute for a copy of the vector kernels with
-# `undefined`, and plain C in their place would run for half an hour; the fuzzers have it.
+# `undefined`, and plain C in their place would run for half an hour, so gcc does that. Only the
+# fuzzers are made by clang with plain C.
 sanitizers: test-asan test-ubsan test-tsan
 
 SANITIZED = test HEADERS= OPENMP= CC=$1 CFLAGS="-O1 -g -fno-sanitize-recover=all -fsanitize=$2"

@@ -1,5 +1,5 @@
 /* Promise: griffin.hpp says what griffin.h says, to the bit, and whatever cannot be done is a
- * result with words that leaves all as it was. Made and run by `make cpp-test`. */
+ * result with words. Made and run by `make cpp-test`. */
 
 #include "examples/cpp_host/griffin.hpp"
 #include "tests/test.h"

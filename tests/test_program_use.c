@@ -631,7 +631,7 @@ static void test_logits_spares_its_inputs(void) {
     check_says(2, G " logits " MODEL " --tokens " WORK "tokens.json --out " MODEL " 2>&1",
                "is what is read");
     check_says(2, G " logits " MODEL " --tokens " WORK "tokens.json --out " WORK "new --state "
-               WORK "new 2>&1", "cannot be written twice");
+               WORK "../use/new 2>&1", "cannot be written twice");
     check_says(0, "cat " WORK "tokens.json", "[2, 5]");
 }
 

@@ -98,7 +98,7 @@
  * and more for a step, and 0.003 ms in one of 2000. It takes the same where a text can be read
  * in many ways: equal readings are merged, and what one of them allows is not looked at again. Many
  * readings that stay different cost time: 300 of them took up to 160 ms (`griffin bench --masks`).
- * A mask takes at most about 200 million steps; then it leaves out long tokens.
+ * A mask takes at most about 400 million steps; then it leaves out long tokens.
  * A grammar keeps about 30 bytes for each token (7.5 MB for 256000) and needs as much again while
  * it opens. Opening takes 0.4 s then, 1 s with long bounded repetitions, and some seconds at most.
  * Nothing is allocated after opening. No function uses more than 56 KB of stack.

@@ -307,7 +307,8 @@ public:
     }
 
     /* Gives text to show(std::string_view), which returns whether to go on, as it is written.
-     * Returns how many tokens were written: fewer than `most` where the model or show ended it. */
+     * Returns how many tokens were written: fewer than `most` where the model or show ended it.
+     * After an error the last token may have been read: hear something before the next speak. */
     template <class Show> result<int> speak(context &c, int most, Show &&show) {
         const griffin_info *info = griffin_get_info(model_);
         std::string text;
@@ -325,7 +326,7 @@ public:
             if (!written) return written.why();
             if (!show(std::string_view(text)) || ends) return said + !ends;
         }
-        return most;
+        return most > 0 ? most : 0;
     }
     result<std::string> speak(context &c, int most) {
         std::string text;

@@ -30,12 +30,12 @@ function griffin.check(result, what)
   return tonumber(result)
 end
 
--- Tokens that a state can take back; see griffin_options.rewind.
+-- `rewind`: tokens that a state can take back, or nil; see griffin_options.rewind.
 function griffin.open(bytes, size, rewind)
   local model = ffi.new "griffin_model *[1]"
   local words = ffi.new("char[?]", 256)
   local options = ffi.new "griffin_options"
-  options.rewind, options.error, options.error_size = rewind, words, 256
+  options.rewind, options.error, options.error_size = rewind or 0, words, 256
   if api.griffin_open_memory(model, bytes, size, options) < 0 then error(ffi.string(words)) end
   return { c = ffi.gc(model[0], api.griffin_close), contexts = {} }
 end
@@ -71,9 +71,12 @@ end
 -- The tokens of a text and how many they are. A text that continues has no bos of its own.
 function griffin.encode(model, text, continues)
   local encoding = ffi.new("griffin_encoding", { continues = continues and 1 or 0 })
-  local most = #text + 2
+  local function encode(tokens, most)
+    return griffin.check(api.griffin_encode(model.c, encoding, text, #text, tokens, most), text)
+  end
+  local most = encode(nil, 0)
   local tokens = ffi.new("int32_t[?]", most)
-  return tokens, griffin.check(api.griffin_encode(model.c, encoding, text, #text, tokens, most), text)
+  return tokens, encode(tokens, most)
 end
 
 return griffin

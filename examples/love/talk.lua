@@ -1,8 +1,8 @@
 -- talk.lua - three characters tell each other things. Nothing here knows of LÖVE or pictures.
 --
--- Each of them is a state that begins as a persona. They hear the same words, so one pass over the
--- weights is for all three, and cost no more than one would that reads three texts. One of them
--- speaks: what it says is drawn from its own logits. At the end of a speech the next one goes on.
+-- Each of them is a state that begins as a persona. They hear the same words, and one pass over the
+-- weights serves all three: it costs what a pass over three tokens costs. One of them speaks: what
+-- it says is drawn from its own logits. At the end of a speech the next one goes on.
 --
 -- work() does a unit of that, a fraction of a millisecond. Before each token all that later tokens
 -- change is kept as a moment: marks of the three states, samplers, logits, words. back() returns to
@@ -143,6 +143,7 @@ local function next_turn()
   now.speeches[talk.speaker()] = ""
   local words = closing .. "The " .. talk.names[talk.speaker()] .. ' said, "'
   local list, count = griffin.encode(model, words, now.turn > 1)
+  assert(count <= HEARD, "too much to hear at once")
   ffi.copy(tokens, list, 4 * count)
   decoder.started = 1
   hear(tokens, count)

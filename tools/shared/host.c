@@ -739,9 +739,22 @@ static mode_t path_mode(const char *path) { /* 0: there is no such path */
     return stat(path, &about) == 0 ? about.st_mode : 0;
 }
 
+/* Of files that are not there yet: the same name in the same directory. */
+static int path_will_be_same(const char *one, const char *other) {
+    struct stat a, b;
+    char *in[2] = { path_beside(one, "."), path_beside(other, ".") };
+    const char *slash[2] = { path_slash(one), path_slash(other) };
+    int same = in[0] && in[1] && !stat(in[0], &a) && !stat(in[1], &b) && a.st_dev == b.st_dev
+            && a.st_ino == b.st_ino && !strcmp(slash[0] ? slash[0] + 1 : one,
+                                               slash[1] ? slash[1] + 1 : other);
+    free(in[0]);
+    free(in[1]);
+    return same && strcmp(one, "-");
+}
+
 int path_is_same(const char *one, const char *other) {
     struct stat a, b;
-    if (stat(one, &a)) return !strcmp(one, other) && strcmp(one, "-");
+    if (stat(one, &a)) return path_will_be_same(one, other);
     return !stat(other, &b) && S_ISREG(a.st_mode) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
