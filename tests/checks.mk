@@ -202,7 +202,8 @@ test-gcc-O0: all $(MODELS)
 
 # `make test` does not optimise most copies of the library in tests.
 test-gcc-O2: all $(MODELS)
-	@$(MAKE) test HEADERS= BUILD=build/gcc-O2 CC=gcc CFLAGS=-O2 UNOPTIMISED= TESTS="$(filter inside_%,$(TESTS))"
+	@$(MAKE) test HEADERS= BUILD=build/gcc-O2 CC=gcc CFLAGS=-O2 UNOPTIMISED= \
+	    TESTS="$(filter inside_%,$(TESTS))"
 
 test-clang-O3: all $(MODELS)
 	@$(MAKE) test HEADERS= BUILD=build/clang-O3 CC=clang CFLAGS="-O3 -march=native"

@@ -110,8 +110,8 @@ static int run_text(finder *f, const griffin_model *model, const char *path) {
     if (!tokens) status = report_fail(f->r, "out of memory");
     else if (count < 0) status = report_fail(f->r, "%s: %s", path, griffin_error_string(count));
     else if (!length) status = report_fail(f->r, "%s: is empty", path);
-    else {                                  /* bytes that are no UTF-8 become more tokens than fit */
-        if (count > room) count = room;
+    else {
+        if (count > room) count = room;     /* each byte that is no UTF-8 may become three tokens */
         status = run_tokens(f, model, tokens, count < MOST_TOKENS ? count : MOST_TOKENS);
     }
     free(tokens);
