@@ -1040,11 +1040,10 @@ GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t l
                                   char *out, size_t capacity);
 
 /* Holds back a word until it is complete, so that a reader never sees half of one. Feed
- * it what griffin_decode wrote. If you use griffin_stop_feed too, feed it what that wrote: stop texts
- * must be looked for in every byte at once. A word ends with a space or a line end, which comes with
- * it. Characters from U+3000 on, such as Chinese ones, are words by themselves. All zero begins a
- * text. A plain struct: copy it together with the
- * decoder. */
+ * it what griffin_decode wrote. If you use griffin_stop_feed too, feed it what that wrote: stop
+ * texts must be looked for in every byte at once. A word ends with a space or a line end, which
+ * comes with it. Characters from U+3000 on, such as Chinese ones, are words by themselves. All zero
+ * begins a text. A plain struct: copy it together with the decoder. */
 #define GRIFFIN_WORD_BYTES 64
 
 typedef struct griffin_words {
@@ -1147,9 +1146,9 @@ GRIFFIN_API int     griffin_load(const griffin_model *model, griffin_state *stat
 /* The same bytes in pieces, for a host without memory for all of them: 34 MB for RecurrentGemma 2B.
  * A piece has 1 to GRIFFIN_PIECE bytes. These functions of yours must not leave by an exception or
  * by longjmp, and what is saved or loaded is not theirs to change. `write` takes a whole
- * piece, and returns 0 or more. `read` fills in at most `size` bytes and returns how many: 1 to `size`; or 0 at the end of
- * the data. Some requests are small, so a `read` from a bare file descriptor should buffer. A negative
- * result is an error, which the call returns. */
+ * piece, and returns 0 or more. `read` fills in at most `size` bytes and returns how many: 1 to
+ * `size`; or 0 at the end of the data. Some requests are small, so a `read` from a bare file
+ * descriptor should buffer. A negative result is an error, which the call returns. */
 #define GRIFFIN_PIECE 65536
 
 typedef int griffin_write_function(const void *data, size_t size, void *user);
@@ -1327,8 +1326,8 @@ typedef char grf_constants_must_be_doubles[sizeof(0.1) == sizeof(double) ? 1 : -
   #define GRF_UNROLL
 #endif
 
-/* Prefetches the cache line of an address, into the first cache or only into the second. The address
- * need not be valid. */
+/* Prefetches the cache line of an address, into the first cache or only into the second. The
+ * address need not be valid. */
 #if defined(__GNUC__)
   #define GRF_FETCH(p)    __builtin_prefetch(p)
   #define GRF_FETCH_L2(p) __builtin_prefetch(p, 0, 2)
@@ -5843,8 +5842,8 @@ static int grf_byte_is_needed(int b) {
     return b == '\t' || b == '\n' || b == '\r' || (b >= ' ' && b != 0xC0 && b != 0xC1 && b < 0xF1);
 }
 
-/* Byte tokens must be complete where they are needed: in a byte-level vocabulary nearly so, by score
- * if there is one of them. By rank a text may do without some. */
+/* Byte tokens must be complete where they are needed: in a byte-level vocabulary nearly so, by
+ * score if there is one of them. By rank a text may do without some. */
 static int grf_vocab_index_bytes(grf_vocab *v, const grf_host *host) {
     int bytes = 0, lacks = 0;
     for (int b = 0; b < 256; b++) v->bytes[b] = -1;
@@ -8333,9 +8332,9 @@ static int grf_next_queries(int queries, int most) {
  * 8 KiB would disturb. One row of q4_0 is not prefetched; several rows are, 8 KiB ahead. The first
  * line of a share goes to the first cache, too: it is the whole share where there are many passes.
  *
- * Measured on Zen 4 with one thread: q4_0 went from 0.79 of what memory allows to 0.86, and q8_0 from
- * 0.80 to 0.92. SmolLM2, in pages of 4 KiB, became 1.2 to 1.3 times as fast. With AVX2 this would
- * cost a quarter. */
+ * Measured on Zen 4 with one thread and Griffin 1.3B: q4_0 went from 0.79 of what memory allows to
+ * 0.86, and q8_0 from 0.80 to 0.92. SmolLM2, in pages of 4 KiB, became 1.2 to 1.3 times as fast. With AVX2 this
+ * would cost a quarter. */
 typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
 
 enum { GRF_AHEAD = 8192 };

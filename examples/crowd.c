@@ -65,6 +65,7 @@ static griffin_state *new_common(griffin_context *context, const char *persona) 
     griffin_state *state = allocate(griffin_state_size(model));
     int32_t tokens[MOST];
     int count = griffin_encode(model, NULL, knowledge, strlen(knowledge), tokens, MOST);
+    if (check(count, knowledge) > MOST) check(GRIFFIN_E_SPACE, knowledge);
     FILE *file = persona ? fopen(persona, "rb") : NULL;
     if (persona) {
         static char saved[1 << 20];
@@ -72,7 +73,7 @@ static griffin_state *new_common(griffin_context *context, const char *persona) 
         check(griffin_load(model, state, NULL, NULL, saved, size), persona);
     }
     if (file) fclose(file);
-    check(griffin_prefill(context, state, tokens, check(count, knowledge), NULL), "prefill");
+    check(griffin_prefill(context, state, tokens, count, NULL), "prefill");
     return state;
 }
 
@@ -89,7 +90,7 @@ static mind *new_crowd(griffin_state *const *commons, int count) {
         m->sampler = (griffin_sampler){ .seed = (uint64_t)i, .temperature = 0.7f, .top_p = 0.9f };
         snprintf(text, sizeof text, "\"I,\" said the %s, \"", names[i]);
         m->count = griffin_encode(model, &onward, text, strlen(text), m->tokens, MOST);
-        check(m->count, text);
+        if (check(m->count, text) > MOST) check(GRIFFIN_E_SPACE, text);
         m->decoder.started = 1;
     }
     return crowd;

@@ -75,7 +75,7 @@ int main(void) {
     float *logits = take((size_t)griffin_get_info(model)->config.vocab * sizeof(float), NULL);
     void *memory = take(size, NULL);
     int count = griffin_encode(model, NULL, opening, strlen(opening), tokens, 32);
-    if (!state || !logits || !memory || count < 0
+    if (!state || !logits || !memory || count < 0 || count > 32
         || griffin_context_init(&context, model, &small, memory, size) < 0) return 1;
 
     griffin_prefill(context, state, tokens, count, logits);

@@ -66,7 +66,8 @@ static void wake_up(character *c, const char *path) {
     c->decoder.started = 1;
     c->thought = (int)strlen(strcpy(c->said, opening));
     int count = griffin_encode(c->model, NULL, opening, strlen(opening), tokens, 32);
-    hear(c, tokens, check(count, opening));
+    if (check(count, opening) > 32) check(GRIFFIN_E_SPACE, opening);
+    hear(c, tokens, count);
 }
 
 /* One unit of a token; after its last, the next token is chosen and put in flight. */

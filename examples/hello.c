@@ -37,6 +37,7 @@ int main(int argc, char **argv) {
     sampler.top_p = 0.9f;
     griffin_context_init(&context, model, NULL, memory, size);
     int count = griffin_encode(model, NULL, opening, strlen(opening), prompt, 64);
+    if (count > 64) count = GRIFFIN_E_SPACE;
     if (count < 0) { fprintf(stderr, "%s\n", griffin_error_string(count)); return 1; }
     griffin_prefill(context, state, prompt, count, logits);
     for (printf("%s", opening); count < 200; count++) {

@@ -117,7 +117,8 @@ static float *read_text(const griffin_model *model, const griffin_jobs *jobs) {
     float *logits = malloc((size_t)griffin_get_info(model)->config.vocab * sizeof(float));
     int32_t tokens[256];
     int count = griffin_encode(model, NULL, text, strlen(text), tokens, 256);
-    if (!state || !logits || griffin_context_init(&context, model, &options, memory, size) < 0
+    if (!state || !logits || count > 256
+        || griffin_context_init(&context, model, &options, memory, size) < 0
         || griffin_prefill(context, state, tokens, count, logits) < 0) exit(1);
     free(memory); free(state);
     return logits;

@@ -79,7 +79,8 @@ static int act(character *c, const char *scene) {
     sampler.mask = only_what_fits;
     sampler.mask_user = c;
     int count = griffin_encode(c->model, NULL, scene, strlen(scene), prompt, 64);
-    int error = griffin_prefill(c->context, c->state, prompt, count, c->logits);
+    int error = count > 64 ? GRIFFIN_E_SPACE
+                           : griffin_prefill(c->context, c->state, prompt, count, c->logits);
     for (printf("%s\n    ", scene); error >= 0; ) {
         int32_t token = griffin_sample(c->model, &sampler, c->logits);
         if (token == info->eos || token == info->end_of_turn) break;

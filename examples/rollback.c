@@ -73,7 +73,8 @@ static void start(const char *path) {
 static void hear(const char *words) {
     griffin_encoding encoding = { .continues = count > 0 };
     int n = griffin_encode(model, &encoding, words, strlen(words), tokens + count, MOST - count);
-    check(griffin_prefill(context, state, tokens + count, check(n, words), logits), words);
+    if (check(n, words) > MOST - count) check(GRIFFIN_E_SPACE, words);
+    check(griffin_prefill(context, state, tokens + count, n, logits), words);
     count  += n;
     length += sprintf(tale + length, "%s", words);
 }

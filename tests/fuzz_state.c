@@ -1,5 +1,5 @@
-/* fuzz_state.c - no bytes whatever make griffin_load or griffin_load_pieces misbehave. Both take the
- * same; what they take can be saved again to the same bytes and used: stepped, sampled from and
+/* fuzz_state.c - no bytes whatever make griffin_load or griffin_load_pieces misbehave. Both take
+ * the same; what they take can be saved again to the same bytes and used: stepped, sampled from and
  * decoded with.
  *
  *   clang -g -O1 -fsanitize=fuzzer,address,undefined -I. tests/fuzz_state.c -o fuzz_state -lm

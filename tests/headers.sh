@@ -1,7 +1,7 @@
 #!/bin/sh
-# headers.sh WARNINGS... - each header that is made to be copied compiles alone, its interface and its
-# implementation, with $CC as C99 and with $CXX (if there is one) as C++11, without a warning; and
-# the library with no option that changes arithmetic.
+# headers.sh WARNINGS... - each header that is made to be copied compiles alone, its interface and
+# its implementation, with $CC as C99 and with $CXX (if there is one) as C++11, without a warning;
+# and the library with no option that changes arithmetic.
 
 passed=0 failed=0
 
@@ -23,8 +23,8 @@ do
     command -v $CXX > /dev/null && check "$CXX" c++ c++11 "$source"
 done
 
-# An option that the compiler has is refused by it, or where a model would be opened. The first is no
-# such option.
+# An option that the compiler has is refused by it, or where a model would be opened. The first is
+# no such option.
 program=build/tests/${CC##*/}-options
 accepted() {
     printf '#define GRIFFIN_IMPLEMENTATION\n#define GRIFFIN_SCALAR_ONLY\n%b%s' "$library" \

@@ -1,8 +1,8 @@
 #!/bin/sh
 # love.sh FOLDER NATIVE TOKENS - the scene of examples/love, as built into FOLDER, in LÖVE, under
 # Xvfb. What the three say and the bits of their logits must be those of NATIVE
-# (tests/love_native.c), also when they have gone back in time. Leaves FOLDER/screenshot.png. How frames kept their budget is
-# reported, for that depends on the machine; FOLDER/log has it too.
+# (tests/love_native.c), also when they have gone back in time. Leaves FOLDER/screenshot.png. How
+# frames kept their budget is reported, for that depends on the machine; FOLDER/log has it too.
 
 folder=$1 native=$2 tokens=$3 seed=19 passed=0 failed=0
 

@@ -195,9 +195,8 @@ void prove_header(void) {
     if (grf_gguf_allocate(&g, &host) == GRIFFIN_OK) grf_gguf_close(&g, &host);
 }
 
-/* One recurrent layer of 2 numbers, and one of attention that sees 3 keys of 8 bytes: the saved
- * bytes are 56, 80 or 96, and 8 more with a decoder. */
-/* What a host gives: any bytes, as the memory that they go to has any at the beginning, or an error. */
+/* What a host gives: any bytes, as the memory that they go to has any at the beginning, or an
+ * error. */
 void read_(const griffin_model *m, grf_pieces *p, uint8_t *data, size_t size);
 void read_(const griffin_model *m, grf_pieces *p, uint8_t *data, size_t size) {
     (void)m;
@@ -205,6 +204,8 @@ void read_(const griffin_model *m, grf_pieces *p, uint8_t *data, size_t size) {
     if (!p->error && nondet_int()) p->error = GRIFFIN_E_FORMAT;
 }
 
+/* One recurrent layer of 2 numbers, and one of attention that sees 3 keys of 8 bytes: the saved
+ * bytes are 56, 80 or 96, and 8 more with a decoder. */
 static void any_model(griffin_model *m, size_t state) {
     m->info.attn_keys = 3;
     m->info.state_bytes = state;

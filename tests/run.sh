@@ -6,7 +6,11 @@
 # Tests run side by side, so a thread that waits must not keep a processor busy.
 export OMP_WAIT_POLICY=passive
 
-$RUNNER "$1" > "$2" 2>&1
+# A test that never ends is one that failed, half an hour later.
+limit=
+command -v timeout > /dev/null && limit="timeout ${LIMIT:-1800}"
+
+$limit $RUNNER "$1" > "$2" 2>&1
 status=$?
 program=$1 log=$2
 

@@ -1,6 +1,6 @@
 /* Promise: the kin of Griffin are what their papers say. HGRN2 and SUPRA agree with a reference in
- * double (tests/data/hgrn2-* and supra-*), logits and final states. Shapes that are none are refused
- * with the name of the tensor or number. Memory is what the manual says. */
+ * double (tests/data/hgrn2-* and supra-*), logits and final states. Shapes that are none are
+ * refused with the name of the tensor or number. Memory is what the manual says. */
 
 #include "model.h"
 #include "tools/shared/session.h"
@@ -105,7 +105,7 @@ static void test_references(void) {
     for (int i = GOLDENS; i < ALL_GOLDENS; i++) check_golden(i);
 }
 
-/* ---- the same by the program: griffin convert has made the models ------------------------------ */
+/* ---- the same by the program: griffin convert has made the models ---------------------------- */
 
 static npy read_floats(const char *path, long count) {
     npy a = { 1, { count }, count, NULL };
@@ -425,8 +425,8 @@ static void test_gates(void) {
 /* ---- far out --------------------------------------------------------------------------------- */
 
 /* The distance between tokens decides, not where a text begins: SUPRA saved at a position of any
- * size goes on rotating as it should. A text read from there on, with a fresh S, gives the logits of
- * the same text from 0, up to the roundings of angles. */
+ * size goes on rotating as it should. A text read from there on, with a fresh S, gives the logits
+ * of the same text from 0, up to the roundings of angles. */
 static void test_long(void) {
     griffin_config config = kin_config("sss");
     network *n = network_make(&config);

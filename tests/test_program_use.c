@@ -511,7 +511,7 @@ static void test_new_texts_begin(void) {
     free(alone);
 }
 
-/* ---- the end of a prompt, and bans ------------------------------------------------------------ */
+/* ---- the end of a prompt, and bans ----------------------------------------------------------- */
 
 /* The prompt is shown as it was given, and what follows goes on inside its last word. */
 static void test_healing(void) {

@@ -1,8 +1,8 @@
 /* test_quantise.c - the converter's quantiser gives the bytes of the reference quantiser.
  *
  * tests/data/quants holds 34 rows of 1024 floats that provoke every special case, and those rows
- * as the reference encodes them. Compile tools/convert/quantise.c with -O3 -march=native, too: fused
- * multiply-add must not change a byte. */
+ * as the reference encodes them. Compile tools/convert/quantise.c with -O3 -march=native, too:
+ * fused multiply-add must not change a byte. */
 
 #include <float.h>
 #include <math.h>

@@ -10,7 +10,7 @@
 
 static float logits[MOST];
 
-/* ---- a model for each size of vocabulary and each set of kernels ------------------------------ */
+/* ---- a model for each size of vocabulary and each set of kernels ----------------------------- */
 
 static struct { int vocab; griffin_cpu cpu; network *n; griffin_model *m; } models[32];
 static int n_models;

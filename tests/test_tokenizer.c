@@ -32,8 +32,8 @@ static void report(int error, const char *text, void *user) {
     snprintf(message, sizeof message, "%s", text);
 }
 
-/* Returns why there is no vocabulary, or GRIFFIN_OK. A sound directory opens in any case. These files
- * have no configuration either, which is reported before. */
+/* Returns why there is no vocabulary, or GRIFFIN_OK. A sound directory opens in any case. These
+ * files have no configuration either, which is reported before. */
 static int open_bytes(const unsigned char *data, size_t size) {
     griffin_options options;
     memset(&options, 0, sizeof options);

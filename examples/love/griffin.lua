@@ -4,8 +4,9 @@
 --     local api = griffin.load(library, declarations)     a path, and the text of griffin_api.h
 --     local model = griffin.open(bytes, size)             memory that outlives the model
 --
--- The pointers of C are model.c and context.c. griffin.close makes them nil, and the library refuses
--- a null pointer with words; without it a model is closed when nothing refers to it any more.
+-- The pointers of C are model.c and context.c. griffin.close makes them nil, and the library
+-- refuses a null pointer with words; without it a model is closed when nothing refers to it any
+-- more.
 --
 -- The declarations are those of griffin.h itself, which `make love` takes through the preprocessor.
 -- Structs of the API begin as zeros, as ffi.new makes them.
@@ -37,12 +38,12 @@ function griffin.open(bytes, size, rewind)
   local options = ffi.new "griffin_options"
   options.rewind, options.error, options.error_size = rewind or 0, words, 256
   if api.griffin_open_memory(model, bytes, size, options) < 0 then error(ffi.string(words)) end
-  return { c = ffi.gc(model[0], api.griffin_close), contexts = {} }
+  return { c = ffi.gc(model[0], api.griffin_close), contexts = setmetatable({}, { __mode = "k" }) }
 end
 
--- Closes a model, and what was made of it.
+-- Closes a model, and what was made of it. A model does not keep its contexts alive.
 function griffin.close(model)
-  for _, context in ipairs(model.contexts) do context.c = nil end
+  for context in pairs(model.contexts) do context.c = nil end
   if model.c then api.griffin_close(ffi.gc(model.c, nil)) end
   model.c, model.contexts = nil, {}
 end
@@ -64,7 +65,7 @@ function griffin.context(model, rows, states)
   local memory, context = griffin.bytes(size), ffi.new "griffin_context *[1]"
   griffin.check(api.griffin_context_init(context, model.c, options, memory, size), "context")
   local made = { c = context[0], memory = memory, model = model }
-  table.insert(model.contexts, made)
+  model.contexts[made] = true
   return made
 end
 

@@ -14,8 +14,8 @@ A state is a value: state.copy() forks it, state.mark() and state.rewind(mark) t
 state.save() is bytes that model.state(bytes) continues in another process. A file of `griffin
 persona` is such bytes. Logits are arrays of NumPy, or else array("f").
 
-What the library refuses is a griffin.Error with its words, and leaves all as it was; a wrong type is a
-TypeError.
+What the library refuses is a griffin.Error with its words, and leaves all as it was; a wrong type is
+a TypeError.
 Threads may share a model. A state, sampler or decoder is for one call at a time; a second call at
 the same time is an error. Calls let other threads of Python run.
 """

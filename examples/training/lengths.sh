@@ -1,7 +1,8 @@
 #!/bin/sh
-# lengths.sh TRAIN.txt VALID.txt - a Griffin, a Hawk and a model of global attention, of one size and
-# trained alike on sequences of 256 tokens: what do they make of longer texts? Prints the rows of
-# the table in README.md, one in twenty minutes on one core. Run it from the top of the repository.
+# lengths.sh TRAIN.txt VALID.txt - a Griffin, a Hawk and a model of global attention, of one size
+# and trained alike on sequences of 256 tokens: what do they make of longer texts? Prints the rows
+# of the table in README.md, one in twenty minutes on one core. Run it from the top of the
+# repository.
 set -e
 mkdir -p build/training
 

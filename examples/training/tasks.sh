@@ -2,9 +2,9 @@
 # tasks.sh [TASK [KIND ...]] - synthetic tasks of memory, learned by tiny models of five kinds: how
 # many answers are right in sequences as long as in training, and in those up to sixteen times as
 # long? Copying and induction are those of the Griffin paper's section 6.2; recall is multi-query
-# associative recall, by networks of two layers. Prints the rows of the tables in README.md, or those
-# of a task or a kind, one in some minutes; BATCH=16 takes a quarter of the sequences of copying and
-# induction. Run it from the top of the repository.
+# associative recall, by networks of two layers. Prints the rows of the tables in README.md, or
+# those of a task or a kind, one in some minutes; BATCH=16 takes a quarter of the sequences of
+# copying and induction. Run it from the top of the repository.
 set -e
 mkdir -p build/training
 

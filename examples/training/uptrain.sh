@@ -1,8 +1,8 @@
 #!/bin/sh
-# uptrain.sh TRAIN.txt VALID.txt - the SUPRA paper in miniature: attention trained for 500 steps, and
-# then made a recurrent network in a tenth of that; against networks that were recurrent from the
-# start. Prints the rows of the table in README.md, all in a few minutes on one core. Run it from
-# the top of the repository.
+# uptrain.sh TRAIN.txt VALID.txt - the SUPRA paper in miniature: attention trained for 500 steps,
+# and then made a recurrent network in a tenth of that; against networks that were recurrent from
+# the start. Prints the rows of the table in README.md, all in a few minutes on one core. Run it
+# from the top of the repository.
 set -e
 mkdir -p build/training
 folder=build/training

@@ -72,7 +72,7 @@ static void make_vocabulary(gguf_writer *g, int pieces) {
     buffer_free(&piece);
 }
 
-/* ---- grammars --------------------------------------------------------------------------------- */
+/* ---- grammars -------------------------------------------------------------------------------- */
 
 static const char json_grammar[] =
     "root ::= object\n"
@@ -98,7 +98,7 @@ static char *readings_grammar(void) {
     return (char *)b.data;
 }
 
-/* ---- measuring -------------------------------------------------------------------------------- */
+/* ---- measuring ------------------------------------------------------------------------------- */
 
 typedef struct mask_bench {
     griffin_model      *model;

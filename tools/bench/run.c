@@ -79,7 +79,8 @@ static void aim_spans(runner *r) {
     }
 }
 
-void runner_reset(runner *r) {
+/* All sequences go back to where they begin. */
+static void reset(runner *r) {
     size_t size = griffin_state_size(r->b->model);
     for (int i = 0; i < r->w.batch; i++) {
         if (r->start) memcpy(r->spans[i].state, r->start, size);
@@ -103,7 +104,7 @@ int runner_open(runner *r, bench_model *b, const workload *w) {
     for (int i = 0; i < w->tokens + REAL; i++) r->tokens[i] = (int32_t)((int64_t)i * 7919 % vocab);
     aim_spans(r);
     if (open_context(b, &options, &r->context_memory, &r->context) || make_start(r)) return 1;
-    runner_reset(r);
+    reset(r);
     r->saved_bytes = (double)griffin_save(b->model, r->spans[0].state, NULL, NULL, NULL, 0);
     r->saved_bytes = w->batch * (r->saved_bytes + (double)griffin_mark_size(b->model));
     return 0;
@@ -203,7 +204,7 @@ static int make_room(runner *r) {
 
 int runner_repeat(runner *r) {
     if ((!r->stretch && find_stretch(r)) || make_room(r)) return 1;
-    runner_reset(r);
+    reset(r);
     limits before = probe(r);
     for (int at = 0; at < r->w.tokens; at += r->stretch) {
         int count = r->w.tokens - at < r->stretch ? r->w.tokens - at : r->stretch;

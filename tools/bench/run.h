@@ -1,9 +1,8 @@
 /* run.h - measures a workload in stretches, with a probe of the machine before and after each.
  *
- * A step must read every weight once, and the state of every sequence, and write the part of it that
- * is no ring of keys and values. A prefill must make two
- * operations for each parameter and token (of linear layers; attention is not counted). So the
- * seconds of a stretch are not less than
+ * A step must read every weight once, and the state of every sequence, and write the part of it
+ * that is no ring of keys and values. A prefill must make two operations for each parameter and
+ * token (of linear layers; attention is not counted). So the seconds of a stretch are not less than
  *
  *     limit = max(bytes / rate of reading, operations / rate of operations)
  *
@@ -51,7 +50,6 @@ typedef struct runner {
 /* All return 0, or 1 after a message. Close a runner in any case. */
 int  runner_open(runner *r, bench_model *b, const workload *w);
 int  runner_repeat(runner *r);              /* measures once more */
-void runner_reset(runner *r);               /* all sequences back to where they begin */
 void runner_close(runner *r);
 
 /* The bytes that runner_open needs for `batch` sequences, without the model. */

@@ -6,8 +6,8 @@
  *
  * Such tokens are cut out of a text before anything else, whether they are special or not. So they
  * become user-defined pieces. The stretches of text between them are cut into pieces one by one.
- * Where the model says so, each gets a space of its own before it, unless tokenizer_config.json says
- * "legacy": false: then only the beginning of a text gets one. */
+ * Where the model says so, each gets a space of its own before it, unless tokenizer_config.json
+ * says "legacy": false: then only the beginning of a text gets one. */
 
 #include "added_tokens.h"
 

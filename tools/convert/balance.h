@@ -2,9 +2,9 @@
  *
  * Inputs of int8 and int4 weights are rounded in groups of 256 that share a scale, so one large
  * channel takes the digits of 255 others. Here a channel of the input of a mixer or an MLP is
- * divided by a power of two in the gain of the norm before it, and a channel between the matrices of
- * an MLP in up_proj; the matrices that read it are multiplied. In f32 the network computes the same
- * bits as before. */
+ * divided by a power of two in the gain of the norm before it, and a channel between the matrices
+ * of an MLP in up_proj; the matrices that read it are multiplied. In f32 the network computes the
+ * same bits as before. */
 
 #ifndef BALANCE_H
 #define BALANCE_H

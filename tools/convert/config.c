@@ -21,7 +21,7 @@ float config_embedding_scale(int width) {
     return scale;
 }
 
-/* ---- the configuration --------------------------------------------------------------------------- */
+/* ---- the configuration ----------------------------------------------------------------------- */
 
 void config_start(model_config *c) {
     griffin_config *net = &c->net;
@@ -149,7 +149,7 @@ griffin_activation config_activation(members *s, const char *name, griffin_activ
     return found < 0 ? absent : (griffin_activation)found;
 }
 
-/* ---- special tokens and the template of a chat: what is said replaces what is there ------------ */
+/* ---- special tokens and the template of a chat: what is said replaces what is there ---------- */
 
 static void take_id(members *s, const char *name, int lowest, int *id) {
     if (members_find(s, name)) *id = members_whole(s, name, -1, lowest, MOST_IDS);
@@ -259,7 +259,8 @@ void config_free(model_config *c) {
 
 /* ---- metadata ------------------------------------------------------------------------------ */
 
-const char *config_block_name(char letter) {
+/* What block_types calls the blocks of a letter. */
+static const char *block_name(char letter) {
     static const struct { char letter; const char *name; } kinds[] = {
         {'a', "attention"}, {'h', "hgrn2"}, {'s', "supra"}, {'r', "recurrent"}
     };
@@ -280,7 +281,7 @@ void config_write(const griffin_config *net, gguf_writer *g) {
     gguf_string(g, "griffin.hidden_activation", griffin_activation_name(net->activation));
     gguf_array(g, "griffin.block_types", GGUF_STRING, (uint64_t)net->layers);
     for (int i = 0; i < net->layers; i++) {
-        const char *name = config_block_name(net->blocks[i]);
+        const char *name = block_name(net->blocks[i]);
         gguf_item_text(g, name, strlen(name));
     }
 }

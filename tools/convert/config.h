@@ -66,9 +66,6 @@ float config_embedding_scale(int width);
  * 32000). mqa is the paper's Transformer baseline: all attention. 0, or -1: no such name. */
 int preset_find(griffin_config *net, const char *name);
 
-/* What block_types calls the blocks of a letter. */
-const char *config_block_name(char letter);
-
 /* Writes the configuration as the metadata that griffin.h reads. */
 void config_write(const griffin_config *net, gguf_writer *g);
 

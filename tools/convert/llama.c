@@ -1,5 +1,5 @@
-/* llama.c - Transformers of the layout of Llama and Mistral, from the files of transformers and from
- * those of llama.cpp; see family.h. They become networks of attention with a window. */
+/* llama.c - Transformers of the layout of Llama and Mistral, from the files of transformers and
+ * from those of llama.cpp; see family.h. They become networks of attention with a window. */
 
 #include "family.h"
 #include "rename.h"
@@ -116,8 +116,8 @@ static int add_factors(renaming *n, const rotation *turn, const weight *given) {
     return status;
 }
 
-/* A network has all biases or none: where a file has only some, the others are 0. They have the rows
- * of their matrix, whose shape is checked later. */
+/* A network has all biases or none: where a file has only some, the others are 0. They have the
+ * rows of their matrix, whose shape is checked later. */
 static int fill_biases(renaming *n, int layer, const char *const from[4]) {
     static const char *const to[4] = {"temporal_block.o_proj.", "mlp_block.gate_proj.",
                                       "mlp_block.up_proj.", "mlp_block.down_proj."};

@@ -8,9 +8,9 @@
 #include "../../griffin.h"
 #include "weights.h"
 
-/* A name that begins with `from`, behind "model." and "layers.N." or "blk.N.", begins with `to` instead. Null:
- * the tensor is not shown by itself. With `parts` the result is part number `part` of so many
- * equal ones, each of them whole rows. */
+/* A name that begins with `from`, behind "model." and "layers.N." or "blk.N.", begins with `to`
+ * instead. Null: the tensor is not shown by itself. With `parts` the result is part number `part`
+ * of so many equal ones, each of them whole rows. */
 typedef struct rename_row {
     const char *from, *to;
     int part, parts;

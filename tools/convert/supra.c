@@ -107,9 +107,9 @@ void supra_configure(members *s, model_config *c) {
 }
 
 /* ---- decay ------------------------------------------------------------------------------------
- * gamma of a head is exp(-slope). Slopes are those of ALiBi: start ratio^h with ratio 2^(-8 / H) for
- * H a power of two, and start = ratio unless it is said. Otherwise they are those of the largest
- * power below H, followed by every second one of twice as many. */
+ * gamma of a head is exp(-slope). Slopes are those of ALiBi: start ratio^h with ratio 2^(-8 / H)
+ * for H a power of two, and start = ratio unless it is said. Otherwise they are those of the
+ * largest power below H, followed by every second one of twice as many. */
 
 static double slope_of(members *s, int heads, int head) {
     double ratio = pow(2, -8.0 / heads);

@@ -54,8 +54,8 @@ const weight *weights_find(const weights *w, const char *name);
 /* The name in the file, for messages. */
 const char *weight_origin(const weight *t);
 
-/* Elements [first, first + count) in row-major order as floats. Fails for WEIGHT_OTHER. A product is
- * computed when it is first read, and stays until it is released. */
+/* Elements [first, first + count) in row-major order as floats. Fails for WEIGHT_OTHER. A product
+ * is computed when it is first read, and stays until it is released. */
 int weight_read(const weight *t, uint64_t first, uint64_t count, float *out, report *r);
 void weight_release(const weight *t);
 

@@ -11,8 +11,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* To be called first: makes arguments and console UTF-8, and the standard streams binary. Asks Linux
- * for the matrix unit of x86 servers, which griffin.h then uses where there is one. */
+/* To be called first: makes arguments and console UTF-8, and the standard streams binary. Asks
+ * Linux for the matrix unit of x86 servers, which griffin.h then uses where there is one. */
 void host_start(int *argc, char ***argv);
 
 /* ---- files -------------------------------------------------------------------------------- */

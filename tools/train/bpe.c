@@ -171,7 +171,7 @@ static void scan_word(scanner *s) {
     end_word(s);
 }
 
-/* ---- learning ---------------------------------------------------------------------------------- */
+/* ---- learning -------------------------------------------------------------------------------- */
 
 /* Words and candidates are numbered as in their lexicons. */
 typedef struct candidate {
@@ -349,7 +349,7 @@ static int learn(trainer *t, int wanted, int *ids) {
     return count;
 }
 
-/* ---- from text to vocabulary ------------------------------------------------------------------- */
+/* ---- from text to vocabulary ----------------------------------------------------------------- */
 
 static int read_words(trainer *t, const void *text, size_t size) {
     scanner s = { NULL, NULL, NULL, "", 0, 0 };

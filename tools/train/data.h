@@ -61,10 +61,10 @@ void corpus_free(corpus *c);
  * which is predicted and never read; for half of those that another runs on from, it is the blank
  * line, so that a network that must not say eos says that, and begins anew.
  *
- * Of the tokens that are read, a share `noise` is replaced. A third of them are replaced one by one,
- * by others of the text. The rest are runs that say the last 1 to 24 tokens again and again. What is
- * to be predicted stays as it is. A network that has seen this comes back from a wrong word, and from
- * one that it repeats. */
+ * Of the tokens that are read, a share `noise` is replaced. A third of them are replaced one by
+ * one, by others of the text. The rest are runs that say the last 1 to 24 tokens again and again.
+ * What is to be predicted stays as it is. A network that has seen this comes back from a wrong
+ * word, and from one that it repeats. */
 int  corpus_batch(corpus *c, uint64_t seed, int64_t number, batch *b);
 
 /* The same in the order of the text, each document afresh, and as one stream through all rows of

@@ -541,9 +541,9 @@ static void lay_out_outer(const net *n, layer *l, arena *a) {
     l->floor = reals(a, 2, NET_LETTERS[l->kind] == 'h' ? n->config.width : 0);
 }
 
-/* Of lower_bounds the first values are 0: the bounds rise evenly from layer to layer. Matrices begin
- * with a variance of 1 / inputs, which is about flash-linear-attention's 0.02^2 at the widths there;
- * small networks learn much faster from it. */
+/* Of lower_bounds the first values are 0: the bounds rise evenly from layer to layer. Matrices
+ * begin with a variance of 1 / inputs, which is about flash-linear-attention's 0.02^2 at the widths
+ * there; small networks learn much faster from it. */
 static void initialise_hgrn2(net *n, layer *l, uint64_t *seed) {
     initialise_attention(n, l, seed);
     fill(l->group_norm, 1 - (double)n->config.norm_offset);
