@@ -27,21 +27,23 @@ if grep -q avx512_vnni /proc/cpuinfo; then wide=wine; else wide=none; fi
 export WINEDEBUG=-all WINEPREFIX=$PWD/build/platforms/wine
 
 few="test_bits inside_formats"
-kernels="$few test_state inside_files inside_same_bits test_company"
-emulated="$few test_rewind test_sampler test_state inside_files inside_kv"
+sets="inside_same_bits test_company"        # of instructions: the same bits
+kernels="$few test_state inside_files $sets"
+emulated="$few test_sampler inside_files inside_kv"
+states="test_rewind test_state"             # minutes under qemu
 text="test_tokenizer"
-native="$emulated $text test_arguments test_memory inside_math"
-threads="inside_same_bits test_company test_threads"
+native="$emulated $states $text test_arguments test_memory inside_math"
+threads="$sets test_threads"
 
 table="
-aarch64  | $aarch64            | qemu-aarch64 | griffin | $emulated inside_same_bits
+aarch64  | $aarch64            | qemu-aarch64 | griffin | $emulated $states inside_same_bits
 armv7    | $armv7              | qemu-arm     | hello   | $few inside_files
 vfpv4    | $armv7 -mfpu=vfpv4  | qemu-arm     | griffin | $emulated $text
 riscv64  | $riscv64            | qemu-riscv64 | griffin | $emulated $text
-s390x    | $s390x              | qemu-s390x   | griffin | $emulated $text
+s390x    | $s390x              | qemu-s390x   | griffin | $emulated test_state $text
 i686     | $i686               |              | griffin | $native
 musl     | musl-gcc -static    |              | griffin | $native $threads test_stack
-wasm     | $wasm               | $node        | griffin | $emulated inside_math inside_same_bits test_company
+wasm     | $wasm               | $node        | griffin | $emulated $states inside_math $sets
 windows  | $mingw              | wine         | griffin | $native $threads inside_reference
 clang-cl | $clang_cl           | wine         | hello   | $few
 msvc     | $msvc               | $wide        | hello   | $kernels

@@ -76,8 +76,8 @@
  *     enum, const            values are written as the schema spells them; for an escape, the
  *                            character itself fits too
  *     properties, required, additionalProperties
- *                            properties are written in their order; additionalProperties is true or
- *                            false, but no others are written where properties are given
+ *                            properties are written in their order, and no others. Without any,
+ *                            the schema of additionalProperties is that of all values
  *     items, minItems, maxItems, minLength, maxLength
  *                            items is one schema for all; bounds up to about 29000
  *     minimum, maximum, exclusiveMinimum, exclusiveMaximum
@@ -3268,10 +3268,13 @@ static void grg_put_object(grg_schema *c, int rule, const char *const *k) {
         grg_print(c, "\"{\" space s%d-0-f", rule);
         return;
     }
-    if (more && grg_types_of_value(c, more) != GRG_BOOLEAN)
-        grg_wrong_at(c, more, "additionalProperties is only supported as true or false");
-    if (!k[GRG_PROPERTIES] && !k[GRG_REQUIRED] && (!more || *more == 't')) {
-        grg_print(c, "object");
+    if (more && !(grg_types_of_value(c, more) & (GRG_BOOLEAN | GRG_OBJECT)))
+        grg_wrong_at(c, more, "additionalProperties: expected a schema");
+    if (!k[GRG_PROPERTIES] && !k[GRG_REQUIRED] && (!more || *more != 'f')) {
+        int value = more && *more == '{' ? grg_rule_of(c, more) : -1;
+        if (value < 0) grg_print(c, "object");
+        else grg_print(c, "\"{\" space (string \":\" space s%d (\",\" space string \":\" space s%d)* "
+                       "space)? \"}\"", value, value);
         return;
     }
     c->n_properties = 0;
