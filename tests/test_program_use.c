@@ -621,6 +621,7 @@ static void test_exit_statuses(void) {
     check_says(1, G " info /dev/zero 2>&1", "/dev/zero: more than 16 MiB");
     check_same(RUNS "-p a 2> /dev/null", G " run " MODEL " -n6 -s1 -p a 2> /dev/null");
     check_says(2, RUNS "-p a -n6x 2>&1", "--n-predict: '6x'");
+    check_says(2, G " run -m " MODEL " 'a prompt' 2>&1", "'a prompt' is one word too many");
 }
 
 /* Neither tokens nor model are overwritten, by whatever name. */

@@ -29,7 +29,8 @@ static const struct { const char *name; command_main *run; const char *about; } 
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
 static int help(void) {
-    printf("griffin runs Griffin, Hawk and RecurrentGemma language models.\n\n");
+    printf("griffin runs recurrent language models: Griffin, Hawk, RecurrentGemma, HGRN2 and SUPRA,\n"
+           "and Transformers of Llama's layout with a window.\n\n");
     for (int i = 0; i < COMMANDS; i++)
         printf("  griffin %-12s%s\n", commands[i].name, commands[i].about);
     printf("\n  griffin %-12s%s\n", "help", "this text; with a COMMAND, its options");

@@ -217,7 +217,7 @@ int options_parse(const command *c, int argc, char **argv) {
             continue;
         }
         while (word->kind != OPTION_WORD && word->kind != OPTION_END) word++;
-        if (word->kind == OPTION_END)
+        if (word->kind == OPTION_END || *(const char **)word->target)   /* or -m was given */
             return options_wrong(c, "%s: '%s' is one word too many", c->name, argv[i]);
         parse_value(word++, argv[i]);
     }
