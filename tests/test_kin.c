@@ -225,6 +225,15 @@ static void test_balance(void) {
     check_balance("q8_0", 0);
     CHECK(call(command_convert, "convert build/data/hgrn2-tiny.gguf " WORK "x.gguf --type q8_0 -q "
                "--balance README.md") == 1 && !path_exists(WORK "x.gguf"), "no vocabulary");
+
+    char odd[200];                          /* no UTF-8: three tokens each */
+    FILE *f = fopen(WORK "bytes", "wb");
+    memset(odd, 0xFF, sizeof odd);
+    CHECK(f && fwrite(odd, 1, sizeof odd, f) == sizeof odd, "bytes");
+    if (f) fclose(f);
+    CHECK(call(command_convert, "convert examples/models/storyteller.gguf " WORK "x.gguf "
+               "--type q8_0 -q --balance " WORK "bytes") == 0, "more tokens than bytes");
+    remove(WORK "x.gguf");
 }
 
 /* ---- what is refused ------------------------------------------------------------------------- */
