@@ -3,8 +3,8 @@
  *     cc -O2 examples/embedded_model.c -lm -o tale && cd / && ~/griffin/tale
  *
  * The assembler copies the file in, aligned, so that tiles are used where they are: opening costs
- * a hundred kilobytes of an arena. With GRIFFIN_STATIC the library is private to this
- * file; without stdio and stdlib it needs nothing from the system but memcpy and the like. */
+ * two hundred kilobytes of an arena. With GRIFFIN_STATIC the library is private to this file;
+ * without stdio and stdlib it needs nothing from the system but memcpy and the like. */
 
 #define GRIFFIN_STATIC
 #define GRIFFIN_NO_STDIO
@@ -41,7 +41,7 @@ __asm__(READ_ONLY "\n"
 extern const unsigned char model_start[], model_end[];
 
 /* Memory is handed out from the front and never taken back. */
-static union { unsigned char bytes[1 << 20]; double alignment[8]; } arena;
+static union { unsigned char bytes[2 << 20]; double alignment[8]; } arena;
 static size_t used;
 
 static void *take(size_t size, void *user) {

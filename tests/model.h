@@ -91,7 +91,7 @@ static const char *const golden_names[][2] = {
     { "griffin-tiny", "griffin-tiny" }, { "hawk-tiny", "hawk-tiny" },
     { "griffin-paper-tiny", "griffin-paper-tiny" }, { "rgemma-bf16", "rgemma-bf16" },
     { "attn-only-tiny", "attn-only-tiny" }, { "griffin-tiny-segments", "griffin-tiny" },
-    { "hgrn2-tiny", "hgrn2-tiny" }, { "hgrn2-long", "hgrn2-long" },
+    { "hgrn2-tiny", "hgrn2-tiny" }, { "hgrn2-long", "hgrn2-tiny" },
     { "hgrn2-legacy", "hgrn2-legacy" }, { "hgrn2-nofloor", "hgrn2-nofloor" },
     { "supra-tiny", "supra-tiny" }, { "supra-tiny-mha", "supra-tiny-mha" },
     { "supra-tiny-gqa", "supra-tiny-gqa" }, { "supra-openlm", "supra-openlm" }
