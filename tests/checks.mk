@@ -213,8 +213,8 @@ test-clang-O3: all $(MODELS)
 
 # Addresses and undefined behaviour in every test, data races in those that make threads. OpenMP's
 # own locks would look like races. clang needs a minute for a copy of the vector kernels with
-# `undefined`, gcc minutes for one with both, and plain C in their place would run for half an hour. So
-# clang looks for addresses and gcc for the rest. Only the fuzzers are made by clang with plain C.
+# `undefined`, gcc minutes for one with both, and plain C in their place would run for half an hour.
+# So clang looks for addresses, and gcc for the rest. Only the fuzzers are made by clang with plain C.
 sanitizers: test-asan test-ubsan test-tsan
 
 SANITIZED = -O1 -g -fno-sanitize-recover=all
