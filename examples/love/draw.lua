@@ -388,10 +388,12 @@ end
 
 -- ---- what they say ------------------------------------------------------------------------------
 
+local WRAP = 290                            -- most pixels of a line, measured and drawn alike
+
 local function bubble(i, words, speaks, time)
   local seat, font = seats[i], fonts.speech
   if words == "" and not speaks then return end
-  local width, lines = font:getWrap(words == "" and "..." or words, 290)
+  local width, lines = font:getWrap(words == "" and "..." or words, WRAP)
   local dots = words == ""
   width = math.max(width, 96) + 36
   local height = #lines * font:getHeight() * font:getLineHeight() + 42
@@ -423,7 +425,7 @@ local function bubble(i, words, speaks, time)
       graphics.circle("fill", x + 26 + k * 14, y + 42, 4)
     end
   else
-    graphics.printf(words, x + 18, y + 28, 292)
+    graphics.printf(words, x + 18, y + 28, WRAP)
   end
 end
 
