@@ -151,7 +151,7 @@ static void check_meaning(const char *model, int rows, griffin_kv_type kv_type, 
     float *own = (float *)malloc((size_t)V * sizeof *own);
     griffin_state *state = (griffin_state *)malloc(griffin_state_size(m.s.model));
     for (int i = 0; i < 40; i++) targets[i] = -1;
-    net_batch b = { 1, rows, m.tokens, targets, NULL, NULL, m.state };
+    net_batch b = { 1, rows, m.tokens, targets, NULL, NULL, m.state, 0, 0 };
     net_loss(m.n, &b, NULL);
     CHECK(persona_save(m.n, m.state, rows, &m.s, &data, &size) == 0, "saves");
     CHECK(griffin_load(m.s.model, state, NULL, NULL, data, size) == GRIFFIN_OK, "loads");

@@ -37,6 +37,7 @@ typedef struct scene {
     int32_t  *tokens, *targets;
     uint8_t  *fresh;
     double   *state;
+    float     drop;
 } scene;
 
 static int is_fixed(const net_weight *w) { return strstr(w->name, ".decay") != NULL; }
@@ -52,7 +53,7 @@ static void part_features(layer *l) {
 }
 
 static scene scene_new(const griffin_config *config, int sequences, int length) {
-    scene s = { net_new(config, length), sequences, length, NULL, NULL, NULL, NULL };
+    scene s = { net_new(config, length), sequences, length, NULL, NULL, NULL, NULL, 0 };
     int count = sequences * length;
     for (int i = 0; i < s.n->weight_count; i++) {
         net_weight *w = &s.n->weights[i];
@@ -77,7 +78,8 @@ static void scene_free(scene *s) {
 }
 
 static net_batch batch_of(const scene *s) {
-    net_batch b = { s->sequences, s->length, s->tokens, s->targets, s->fresh, s->state, NULL };
+    net_batch b = { s->sequences, s->length, s->tokens, s->targets, s->fresh, s->state, NULL,
+                    s->drop, 1 };
     return b;
 }
 
@@ -256,6 +258,35 @@ static void test_large(void) {
     scene_free(&s);
 }
 
+/* Dropout is a factor of each number, the same forward and back; in sequences that take more than
+ * a group, too. A third of the numbers of any row are dropped. */
+static void test_dropout(void) {
+    griffin_config c = shape("rahs");
+    scene s = scene_new(&c, 9, 300);
+    double without, with;
+    pass p = { s.n, &s.n->layers[1] };
+    int dropped = 0;
+    read_before(&s);
+    without = loss(&s);
+    s.drop = 1 / 3.0f;
+    with = backward(&s, 1);
+    CHECK(with == loss(&s) && fabs(with - without) > 1e-3 * without, "%g and %g", with, without);
+    check_direction(&s, 0, s.n->weight_count, 1e-6);
+    for (int i = 1; !strstr(s.n->weights[i].name, "layers.3"); i++)
+        check_direction(&s, i, i + 1, 1e-5);
+    for (int site = 0; site < DROP_SITES; site++) {
+        double row[3000];
+        for (int i = 0; i < 3000; i++) row[i] = 1;
+        drop(&p, site, 7, 3, 1000, row);
+        for (int i = 0; i < 3000; i++) {
+            dropped += row[i] == 0;
+            CHECK(row[i] == 0 || fabs(row[i] - 1.5) < 1e-6, "%g", row[i]);
+        }
+    }
+    CHECK(dropped > 2850 && dropped < 3150, "%d of 9000 dropped", dropped);
+    scene_free(&s);
+}
+
 /* A document reads the same alone, and after another one. */
 static void test_documents(void) {
     griffin_config c = shape("rra");
@@ -264,9 +295,10 @@ static void test_documents(void) {
     memset(s.fresh, 0, 20);
     s.fresh[8] = 1;
     both = loss(&s);
-    first = net_loss(s.n, &(net_batch){ 1, 8, s.tokens, s.targets, NULL, NULL, NULL }, NULL);
-    second = net_loss(s.n, &(net_batch){ 1, 12, s.tokens + 8, s.targets + 8, NULL, NULL, NULL },
-                      NULL);
+    first = net_loss(s.n, &(net_batch){ .sequences = 1, .length = 8, .tokens = s.tokens,
+                                        .targets = s.targets }, NULL);
+    second = net_loss(s.n, &(net_batch){ .sequences = 1, .length = 12, .tokens = s.tokens + 8,
+                                         .targets = s.targets + 8 }, NULL);
     CHECK(fabs(both - first - second) < 1e-12 * both, "%.17g and %.17g", both, first + second);
     scene_free(&s);
 }
@@ -283,7 +315,7 @@ static void check_pieces(const char *blocks, int length) {
     whole = loss(&s);
     for (int at = 0, turn = 0; at < ALL_OF_IT; at += length, turn = !turn) {
         net_batch b = { 1, length, s.tokens + at, s.targets + at, s.fresh + at,
-                        state + (turn ? size : 0), state + (turn ? 0 : size) };
+                        state + (turn ? size : 0), state + (turn ? 0 : size), 0, 0 };
         pieces += net_loss(s.n, &b, NULL);
     }
     CHECK(fabs(whole - pieces) < 1e-12 * whole, "%s in pieces of %d: %.17g and %.17g", blocks,
@@ -501,6 +533,7 @@ int main(void) {
     RUN(test_supra);
     RUN(test_hybrids);
     RUN(test_large);
+    RUN(test_dropout);
     RUN(test_documents);
     RUN(test_state);
     RUN(test_first_state);

@@ -140,7 +140,7 @@ static scene *scene_new(void) {
 }
 
 static net_batch batch_of(const scene *s) {
-    net_batch b = { SEQUENCES, LONG, s->tokens, s->targets, NULL, NULL, NULL };
+    net_batch b = { SEQUENCES, LONG, s->tokens, s->targets, NULL, NULL, NULL, 0, 0 };
     return b;
 }
 
@@ -240,7 +240,7 @@ static void test_learns(void) {
     net_adam adam = { 1e-2f, 0.9f, 0.95f, 1e-8f, 0, 1, 0, 0 };
     net *n = net_new(&c, LENGTH);
     int32_t text[LENGTH + 1];
-    net_batch b = { 1, LENGTH, text, text + 1, NULL, NULL, NULL };
+    net_batch b = { 1, LENGTH, text, text + 1, NULL, NULL, NULL, 0, 0 };
     double loss = 0;
     net_initialise(n, 3);
     for (int t = 0; t <= LENGTH; t++) text[t] = (int32_t)(dice() % 19);

@@ -82,7 +82,7 @@ static int step(training *t) {
     const train_options *o = &t->o;
     batch *b = &t->batch;
     net_batch learned = { b->sequences, b->length, b->tokens, b->targets, b->fresh, t->state,
-                          t->next };
+                          t->next, o->dropout, (uint64_t)t->progress.steps ^ (uint64_t)o->seed << 32 };
     net_adam adam = { 0, o->beta1, o->beta2, o->eps, o->decay, o->clip, o->momentum,
                       t->progress.updates };
     int64_t scored;
@@ -165,7 +165,7 @@ static int validate(run *r) {
     if (is_rounded(t) && train_round(t)) { free(state); return 1; }
     for (int64_t i = 0; sum < limit; i++, sum += scored) {
         net_batch held_out = { b->sequences, b->length, b->tokens, b->targets, b->fresh,
-                               size ? before : NULL, size ? after : NULL };
+                               size ? before : NULL, size ? after : NULL, 0, 0 };
         if ((more = corpus_slice(&t->held_out, i, &t->slice)) <= 0) break;
         nats += net_loss(t->net, &held_out, &scored);
         after = before;

@@ -129,8 +129,10 @@ struct net {
     const real    *state;                   /* [sequences][state_size], or null */
     real          *next;                    /* the same */
     real          *d_state;                 /* the same: its gradient is wanted, not the weights' */
-    int            length, rows;
+    int            length, rows, first_row; /* first_row: of the group in its batch */
     double         scale;
+    float          drop;                    /* dropout, see net_batch */
+    uint64_t       dice;
 };
 
 /* The arithmetic, compiled for an instruction set. */

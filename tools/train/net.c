@@ -687,9 +687,12 @@ static double run_batch(net *n, const net_batch *b, int backward, real *d_state)
     if (n->lower_bounds) find_floors(n);
     math->prepare(n);
     n->length = b->length;
+    n->drop = b->drop;
+    n->dice = b->dice;
     for (int first = 0; first < b->sequences; first += most) {
         size_t at = (size_t)first * (size_t)b->length;
         n->rows = net_least(most, b->sequences - first) * b->length;
+        n->first_row = (int)at;
         n->tokens = b->tokens + at;
         n->targets = b->targets + at;
         n->state = b->state ? b->state + (size_t)first * n->state_size : NULL;

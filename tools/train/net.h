@@ -73,6 +73,8 @@ typedef struct net_batch {
     const NET_REAL *state;                  /* [sequences][net_state_size] before each sequence;
                                                null: each begins a document */
     NET_REAL       *next;                   /* and after it; other memory, or null */
+    float           drop;                   /* the share of dropout; 0: none */
+    uint64_t        dice;                   /* the same dice drop the same numbers */
 } net_batch;
 
 size_t net_state_size(const net *n);                        /* numbers, for one sequence */

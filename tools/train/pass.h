@@ -63,6 +63,34 @@ static real *d_state_of(const net *n, const layer *l, int sequence) {
     return n->d_state ? n->d_state + (size_t)sequence * n->state_size + l->state_at : NULL;
 }
 
+/* ---- dropout ------------------------------------------------------------------------------------
+ * Some of the numbers that a mixer or an MLP takes, and of those between the MLP's products, become
+ * 0, and the others larger, so that their mean stays (Srivastava et al., JMLR 2014). On the way
+ * back the same places are dropped of the gradients, and of what gradients of weights are made of. */
+
+enum { DROP_MIXER, DROP_MLP, DROP_INNER, DROP_SITES };
+
+/* The 32 bits of a place, by murmur3's last step. */
+static inline uint32_t drop_bits(uint32_t x) {
+    x = (x ^ x >> 16) * 0x85EBCA6Bu;
+    x = (x ^ x >> 13) * 0xC2B2AE35u;
+    return x ^ x >> 16;
+}
+
+/* Rows of x from `first` of the group on. */
+static void drop(const pass *p, int site, int first, int rows, int width, real *restrict x) {
+    const net *n = p->n;
+    uint64_t key = n->dice + (uint64_t)((p->l - n->layers) * DROP_SITES + site + 1);
+    uint32_t least = (uint32_t)((double)n->drop * 4294967296.0), start;
+    real larger = (real)(1 / (1 - (double)n->drop));
+    if (!(n->drop > 0)) return;
+    key = (key ^ key >> 30) * 0xBF58476D1CE4E5B9u;
+    key = (key ^ key >> 27) * 0x94D049BB133111EBu;
+    start = (uint32_t)(key >> 32) + (uint32_t)(n->first_row + first) * (uint32_t)width;
+    for (int i = 0; i < rows * width; i++)
+        x[i] *= drop_bits(start + (uint32_t)i) >= least ? larger : 0;
+}
+
 /* ---- panels ---------------------------------------------------------------------------------- */
 
 static void pack_job(void *data, int index, real *scratch) {
@@ -692,6 +720,7 @@ static void before_mixer_job(void *data, int index, real *scratch) {
     int first = index * BLOCK, rows = block_rows(p->n, index), D = p->n->config.width;
     real *x = take(&scratch, at_row(BLOCK, D));
     norm(stream_norm(p->n), rows, p->l->input + at_row(first, D), p->l->norm1->value, x);
+    drop(p, DROP_MIXER, first, rows, D, x);
     mixers[p->l->kind].project(p, first, rows, x);
 }
 
@@ -715,9 +744,11 @@ static void after_mixer_job(void *data, int index, real *scratch) {
     const real *mixed = mixers[l->kind].finish(p, first, rows, scratch);
     add_linear(&l->out, rows, mixed, l->input + at_row(first, D), middle);
     norm(stream_norm(p->n), rows, middle, l->norm2->value, x);
+    drop(p, DROP_MLP, first, rows, D, x);
     project(&l->gate, first, rows, x, l->g);
     project(&l->up, first, rows, x, l->u);
     gated(is_silu(p->n), at_row(rows, F), gate, up, m);
+    drop(p, DROP_INNER, first, rows, F, m);
     add_linear(&l->down, rows, m, middle, l->output + at_row(first, D));
 }
 
@@ -733,11 +764,15 @@ static void after_mixer_backward_job(void *data, int index, real *scratch) {
     size_t at = at_row(first, D), at_f = at_row(first, F);
     real *dx = take(&scratch, at_row(BLOCK, D));
     norm(stream_norm(p->n), rows, l->middle + at, l->norm2->value, w->n2 + at);
+    drop(p, DROP_MLP, first, rows, D, w->n2 + at);
     project_back(&l->down, first, rows, w->d_out, w->d_u + at_f, 0);
+    drop(p, DROP_INNER, first, rows, F, w->d_u + at_f);
     gated_backward(is_silu(p->n), at_row(rows, F), l->g + at_f, l->u + at_f, w->d_u + at_f,
                    w->m + at_f);
+    drop(p, DROP_INNER, first, rows, F, w->m + at_f);
     project_back(&l->gate, first, rows, l->g, dx, 0);
     project_back(&l->up, first, rows, w->d_u, dx, 1);
+    drop(p, DROP_MLP, first, rows, D, dx);
     norm_backward(stream_norm(p->n), rows, l->middle + at, l->norm2->value, dx, w->d_out + at,
                   w->d_middle + at, norm_sum(p->n, 1, index));
     project_back(&l->out, first, rows, w->d_middle, w->d_mixed + at_row(first, l->out.in), 0);
@@ -753,7 +788,9 @@ static void before_mixer_backward_job(void *data, int index, real *scratch) {
     size_t at = at_row(first, D);
     real *dx = take(&scratch, at_row(BLOCK, D));
     norm(stream_norm(p->n), rows, l->input + at, l->norm1->value, w->n1 + at);
+    drop(p, DROP_MIXER, first, rows, D, w->n1 + at);
     mixers[l->kind].project_back(p, first, rows, dx);
+    drop(p, DROP_MIXER, first, rows, D, dx);
     norm_backward(stream_norm(p->n), rows, l->input + at, l->norm1->value, dx, w->d_middle + at,
                   w->d_in + at, norm_sum(p->n, 0, index));
 }

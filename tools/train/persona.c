@@ -90,7 +90,7 @@ static double mean_square(const persona *p, const state_part *part, const float 
  * part has after longer ones. */
 static int first_guess(persona *p, uint64_t *dice) {
     batch *b = &p->batch;
-    net_batch text = { 1, p->o.rows, b->tokens, b->targets, NULL, NULL, p->first };
+    net_batch text = { 1, p->o.rows, b->tokens, b->targets, NULL, NULL, p->first, 0, 0 };
     if (persona_text_draw(&p->text, &p->s, dice, b)) return 1;
     net_loss(p->n, &text, NULL);
     repeat_state(p, p->first);
@@ -138,7 +138,7 @@ static void update_part(persona *p, const state_part *part, double rate) {
 
 static int step(persona *p, uint64_t *dice) {
     batch *b = &p->batch;
-    net_batch text = { b->sequences, b->length, b->tokens, b->targets, NULL, p->states, NULL };
+    net_batch text = { b->sequences, b->length, b->tokens, b->targets, NULL, p->states, NULL, 0, 0 };
     double rate = rate_of(p), nats;
     int64_t scored;
     if (persona_text_draw(&p->text, &p->s, dice, b)) return 1;
@@ -174,7 +174,7 @@ static double held_out_loss(persona *p) {
         size_t at = (size_t)i * (size_t)all->length;
         int left = reported(p) - i;
         net_batch text = { left < p->o.batch ? left : p->o.batch, all->length, all->tokens + at,
-                           all->targets + at, NULL, p->states, NULL };
+                           all->targets + at, NULL, p->states, NULL, 0, 0 };
         nats += net_loss(p->n, &text, &scored);
         sum += scored;
     }

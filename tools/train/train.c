@@ -89,6 +89,7 @@ static int check_shape(const command *c, const train_options *o) {
         return options_wrong(c, "--lru %d is no multiple of --heads %d", o->lru, o->heads);
     if (o->blocks && (strspn(o->blocks, "rahs") != strlen(o->blocks) || !*o->blocks))
         return options_wrong(c, "--blocks: '%s' is not made of r, a, h and s", o->blocks);
+    if (o->dropout == 1) return options_wrong(c, "--dropout 1 would leave nothing");
     if (!o->task && o->vocab < BPE_FEWEST)
         return options_wrong(c, "--vocab: at least %d", BPE_FEWEST);
     return -1;
@@ -424,6 +425,8 @@ static int prepare(const command *c, training *t) {
       "carry no state from a sequence to the next" }, \
     { "noise", NULL, OPTION_FRACTION, &(o).noise, "P", \
       "share of the tokens read that are wrong, so that the network bears its own slips" }, \
+    { "dropout", NULL, OPTION_FRACTION, &(o).dropout, "P", \
+      "share of what mixers and MLPs take that becomes 0, against learning by heart" }, \
     { "valid", NULL, OPTION_TEXT, &(o).valid, "FILE", "the text to measure the loss of" }, \
     { "hold-out", NULL, OPTION_FRACTION, &(o).hold_out, "P", \
       "or so much of the end of the text" }, \

@@ -27,6 +27,7 @@ typedef struct train_options {
     float rate;                             /* 0: by the width */
     float end_rate, warmup, hold_out, run_on, noise;    /* shares: of the rate, the run, the text,
                                                            its documents, and its tokens */
+    float dropout;                          /* share of what mixers and MLPs take */
     float beta1, beta2, eps, decay, clip, momentum;
 } train_options;
 
