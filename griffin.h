@@ -1884,6 +1884,7 @@ typedef struct grf_linear {
     int         type;                       /* grf_type */
     int         rows, cols, blocks;
     int         tiles;                      /* of all blocks */
+    int         eager;                      /* how its kernels prefetch: see grf_ahead */
     uint64_t    tile_bytes;
     const uint8_t *tile;                    /* [tiles][tile_bytes] */
     const float *bias;                      /* [pad(rows)] or null */
@@ -1945,6 +1946,7 @@ typedef struct grf_outer {
  * comment says nothing else. y may be the same as x. >>kernels has the equations. */
 typedef struct grf_kernels {
     const char *name;
+    int         eager;                      /* how int_tile prefetches: see grf_ahead */
     /* out[rows][32] = products of the rows of x with one tile of W, without bias. Row m of x begins
      * at x + m * stride. rows <= GRF_PANEL */
     void (*float_tile)(float *out, const grf_linear *w, const uint8_t *tile, const float *x,
@@ -7182,6 +7184,7 @@ static const grf_linear *grf_load_tiles(grf_builder *b, const char *name, int ro
     w = (grf_linear *)grf_arena_take(&b->arena, sizeof *w);
     shape.type = type; shape.rows = rows; shape.cols = cols; shape.blocks = blocks;
     shape.tiles = (int)tiles; shape.tile_bytes = bytes; shape.bias = bias;
+    shape.eager = b->model->kernels->eager;
     shape.tile = grf_place_tiles(b, t, type);
     if (!w) { grf_count_linear(b, &shape); return NULL; }
     *w = shape;
@@ -8327,14 +8330,22 @@ static int grf_next_queries(int queries, int most) {
  * bytes ahead of itself. If they need several, the part stays in the first cache, and each pass
  * prefetches its share of the part after the next.
  *
- * The distance is 8 KiB where the first cache is filled. AVX-512 multiplies faster and wants three
- * blocks of q8_0 or q6_0, in the second cache: the hardware's own prefetching does the rest, which
- * 8 KiB would disturb. One row of q4_0 is not prefetched; several rows are, 8 KiB ahead. The first
- * line of a share goes to the first cache, too: it is the whole share where there are many passes.
+ * The distance is 8 KiB, and the first cache is filled. With AVX-512 that depends on the processor,
+ * for there the hardware's own prefetching does more, and ours can disturb it:
  *
- * Measured on Zen 4 with one thread and Griffin 1.3B: q4_0 went from 0.79 of what memory allows to
- * 0.86, and q8_0 from 0.80 to 0.92. SmolLM2, in pages of 4 KiB, became 1.2 to 1.3 times as fast. With AVX2 this
- * would cost a quarter. */
+ *     rows of x      eager                      else
+ *     1 of q8_0      second cache, 3 blocks     the same
+ *     1 of q6_0      first cache, 6 KiB         second cache, 3 blocks
+ *     1 of q4_0      first cache, 6 KiB         nothing is prefetched
+ *     2 to 5         first cache, 6 KiB         second cache, 3 blocks; of q4_0 8 KiB
+ *     more           second cache, after a block; the first line of a share goes to the first
+ *                    cache, and is the whole share where there are many passes
+ *
+ * Measured with one thread and random weights: Zen 5 is eager and decodes q4_0 with 0.89 of what
+ * memory allows, else with 0.86; 4 sequences in q4_0 with 0.85 and 0.80, in q8_0 with 0.88 and
+ * 0.83. Zen 4 is not: there q4_0 went from 0.79 to 0.86 and q8_0 from 0.80 to 0.92 when we stopped
+ * to fill the first cache, and SmolLM2 in pages of 4 KiB became 1.2 to 1.3 times as fast. With AVX2
+ * the second cache would cost a quarter. */
 typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
 
 enum { GRF_AHEAD = 8192 };
@@ -9290,40 +9301,47 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
 
 /* A table of kernels: those of the set `base`, but for the product with quantised weights, which is
  * that of the set `bytes`. */
-#define GRF_KERNELS(name, base, bytes) { name, \
+#define GRF_KERNELS(name, eager, base, bytes) { name, eager, \
     grf_float_tile_##base, grf_int_tile_##bytes, grf_quantise_##base, grf_norm_row_##base, \
     grf_layer_norm_##base, grf_conv_row_##base, grf_rglru_row_##base, grf_rope_angles_##base, \
     grf_rope_head_##base, grf_attend_##base, grf_gates_##base, grf_outer_##base, \
     grf_activate_##base, grf_multiply_##base, grf_finish_##base, grf_soft_cap_##base, \
     grf_exp_shifted_##base }
 
-/* The sets that are compiled, the best first. */
-static const struct grf_set { griffin_cpu cpu; grf_kernels kernels; } grf_sets[] = {
+/* The sets that are compiled, the best first. `beside` has the bits of others that a processor must
+ * have to get it. Those with AVX-512 and AVX-VNNI, such as Zen 5, are faster if they prefetch. */
+static const struct grf_set {
+    griffin_cpu cpu;
+    unsigned    beside;
+    grf_kernels kernels;
+} grf_sets[] = {
 #ifdef GRF_AMX
-    { GRIFFIN_CPU_AMX,      GRF_KERNELS("amx",      avx512, amx) },
+    { GRIFFIN_CPU_AMX, 0, GRF_KERNELS("amx", 1, avx512, amx) },
 #endif
 #ifdef GRF_NEON_I8MM
-    { GRIFFIN_CPU_NEON_I8MM, GRF_KERNELS("neon-i8mm", neon, neon_i8mm) },
+    { GRIFFIN_CPU_NEON_I8MM, 0, GRF_KERNELS("neon-i8mm", 0, neon, neon_i8mm) },
 #endif
 #ifdef GRF_X86
-    { GRIFFIN_CPU_AVX512,   GRF_KERNELS("avx512",   avx512, avx512) },
+    { GRIFFIN_CPU_AVX512, 1 << GRIFFIN_CPU_AVX_VNNI,
+      GRF_KERNELS("avx512", 1, avx512, avx512) },
+    { GRIFFIN_CPU_AVX512, 0, GRF_KERNELS("avx512", 0, avx512, avx512) },
 #endif
 #ifdef GRF_AVX_VNNI
-    { GRIFFIN_CPU_AVX_VNNI, GRF_KERNELS("avx-vnni", avx2,   avx_vnni) },
+    { GRIFFIN_CPU_AVX_VNNI, 0, GRF_KERNELS("avx-vnni", 0, avx2, avx_vnni) },
 #endif
 #ifdef GRF_X86
-    { GRIFFIN_CPU_AVX2,     GRF_KERNELS("avx2",     avx2,   avx2) },
+    { GRIFFIN_CPU_AVX2, 0, GRF_KERNELS("avx2", 0, avx2, avx2) },
 #endif
 #ifdef GRF_NEON_DOT
-    { GRIFFIN_CPU_NEON_DOT, GRF_KERNELS("neon-dot", neon,   neon_dot) },
+    { GRIFFIN_CPU_NEON_DOT, 0, GRF_KERNELS("neon-dot", 0, neon, neon_dot) },
 #endif
 #ifdef GRF_NEON
-    { GRIFFIN_CPU_NEON,     GRF_KERNELS("neon",     neon,   neon) },
+    { GRIFFIN_CPU_NEON, 0, GRF_KERNELS("neon", 0, neon, neon) },
 #endif
 #ifdef GRF_WASM
-    { GRIFFIN_CPU_WASM,     GRF_KERNELS("wasm",     wasm,   wasm) },
+    { GRIFFIN_CPU_WASM, 0, GRF_KERNELS("wasm", 0, wasm, wasm) },
 #endif
-    { GRIFFIN_CPU_SCALAR,   GRF_KERNELS("scalar",   scalar, scalar) }
+    { GRIFFIN_CPU_SCALAR, 0, GRF_KERNELS("scalar", 0, scalar, scalar) }
 };
 
 #ifdef GRF_X86
@@ -9413,7 +9431,8 @@ static const grf_kernels *grf_kernels_find(griffin_cpu cpu) {
     const unsigned here = grf_sets_here(cpu);
     for (int i = 0; i < GRF_COUNT(grf_sets); i++) {
         const struct grf_set *set = &grf_sets[i];
-        if ((cpu == GRIFFIN_CPU_BEST || cpu == set->cpu) && here >> set->cpu & 1)
+        if ((cpu == GRIFFIN_CPU_BEST || cpu == set->cpu) && here >> set->cpu & 1
+            && (here & set->beside) == set->beside)
             return &set->kernels;
     }
     return NULL;
@@ -10050,20 +10069,22 @@ GV_INLINE gi GV(int_weights)(const int type, const uint8_t *at, const int part) 
     }
 }
 
-GV_INLINE void GV(fetch_line)(const uint8_t *at) {
-    if (GV_FETCH_L2) GRF_FETCH_L2(at); else GRF_FETCH(at);
+/* Into the first or the second cache, or not at all. */
+GV_INLINE void GV(fetch_line)(const int cache, const uint8_t *at) {
+    if (cache == 1) GRF_FETCH(at);
+    if (cache == 2) GRF_FETCH_L2(at);
 }
 
 /* A step for both halves of the tile: a part of the weights of 4 columns at `at`. The loads stay in
  * the order of memory: if the compiler moves them, cache lines are not read one after the other,
  * and the bandwidth falls by a fifth (measured, gcc 12). */
 GV_INLINE void GV(int_step)(const int rows, const int type, gi *low, gi *high, const uint8_t *at,
-                            const int part, const int8_t *q, const int fetch,
+                            const int part, const int8_t *q, const int cache,
                             const uint8_t *ahead) {
     gi w = GV(int_weights)(type, at, part);
     GRF_IN_ORDER;
-    if (fetch) GV(fetch_line)(ahead);       /* most of a step of 72, 104 or 136 bytes */
-    if (fetch && type != GRF_Q4_0) GV(fetch_line)(ahead + 64);
+    GV(fetch_line)(cache, ahead);           /* most of a step of 72, 104 or 136 bytes */
+    if (type != GRF_Q4_0) GV(fetch_line)(cache, ahead + 64);
     GV(int_add)(rows, type, low, w, q);
     GV(int_add)(rows, type, high, GV(int_weights)(type, at + 64, part), q);
 }
@@ -10071,13 +10092,13 @@ GV_INLINE void GV(int_step)(const int rows, const int type, gi *low, gi *high, c
 /* Turn j: the step of one line of 32 rows x 4 bytes in q8_0, else the two steps of its nibbles. In
  * q6_0 it is the first or the second line behind the upper bits. */
 GV_INLINE void GV(int_turn)(const int rows, const int type, gi *low, gi *high, const uint8_t *w,
-                            const int j, const int8_t *q, const int fetch, grf_ahead ahead) {
+                            const int j, const int8_t *q, const int cache, grf_ahead ahead) {
     const int parts = type == GRF_Q8_0 ? 1 : 2, part = type == GRF_Q6_0 ? j % 2 * 2 : 0;
     const uint8_t *at = w + 64 + 128 * j + (type == GRF_Q6_0 ? 128 + j / 2 * 128 : 0);
     const uint8_t *line = ahead.at + parts * j * ahead.step;
-    GV(int_step)(rows, type, low, high, at, part, q + 4 * j, fetch, line);
+    GV(int_step)(rows, type, low, high, at, part, q + 4 * j, cache, line);
     if (parts == 2)
-        GV(int_step)(rows, type, low, high, at, part + 1, q + 4 * j + 16, fetch,
+        GV(int_step)(rows, type, low, high, at, part + 1, q + 4 * j + 16, cache,
                      line + ahead.step);
 }
 
@@ -10086,16 +10107,16 @@ GV_INLINE void GV(int_turn)(const int rows, const int type, gi *low, gi *high, c
 GV_INLINE void GV(fetch_bytes)(const uint8_t *at, int bytes) {
     const uint8_t *end = at + bytes;
     GRF_FETCH(at);
-    do GV(fetch_line)(at); while ((at += 64) < end);
+    do GV(fetch_line)(GV_FETCH_L2 ? 2 : 1, at); while ((at += 64) < end);
 }
 
 /* One group of columns: out += dx (...), continuing the sums in out. Returns what follows in w. */
-GV_INLINE const uint8_t *GV(int_group)(const int rows, const int type, float *out,
-                                       const uint8_t *w, const grf_q8 *x, int blocks,
+GV_INLINE const uint8_t *GV(int_group)(const int rows, const int type, const int first,
+                                       float *out, const uint8_t *w, const grf_q8 *x, int blocks,
                                        grf_ahead ahead) {
     const int turns = type == GRF_Q8_0 ? 8 : 4;
-    const int none = GV_FETCH_L2 && rows == 1 && type == GRF_Q4_0;
-    const int after = GV_FETCH_L2 && rows == GV_INT_ROWS, fetch = !after && !none;
+    const int after = GV_FETCH_L2 && rows == GV_INT_ROWS;
+    const int cache = first ? 1 : rows == 1 && type == GRF_Q4_0 ? 0 : 2, inside = after ? 0 : cache;
     gv low[GV_INT_ROWS], high[GV_INT_ROWS];
     GRF_UNROLL for (int m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
     for (int b = 0; b < blocks; b++) {
@@ -10104,16 +10125,16 @@ GV_INLINE const uint8_t *GV(int_group)(const int rows, const int type, float *ou
             ilow[m] = ihigh[m] = GV_IN_PAIRS ? gi_set(0) : GV(int_start)(type, x + m, b);
         if (type == GRF_Q6_0) {
             GRF_UNROLL for (int j = 0; j < 4; j++)      /* j decides how far bits are shifted */
-                GV(int_turn)(rows, type, ilow, ihigh, w, j, x->q + 32 * b, fetch, ahead);
+                GV(int_turn)(rows, type, ilow, ihigh, w, j, x->q + 32 * b, inside, ahead);
         } else {
             GV_UNROLL_BLOCK for (int j = 0; j < turns; j++)
-                GV(int_turn)(rows, type, ilow, ihigh, w, j, x->q + 32 * b, fetch, ahead);
+                GV(int_turn)(rows, type, ilow, ihigh, w, j, x->q + 32 * b, inside, ahead);
         }
         if (after) GV(fetch_bytes)(ahead.at, 8 * ahead.step);
         gv dl = gv_f16(w), dh = gv_f16(w + 32);
         w += grf_tilings[type].bytes;
         ahead.at += 8 * ahead.step;
-        if (!none) GV(fetch_line)(ahead.at - 1);
+        GV(fetch_line)(cache, ahead.at - 1);
         GRF_UNROLL for (int m = 0; m < rows; m++) {
             if (GV_IN_PAIRS) {
                 ilow[m]  = gi_add(GV(int_start)(type, x + m, b), GV(sum_pairs)(ilow[m]));
@@ -10132,19 +10153,23 @@ GV_INLINE const uint8_t *GV(int_group)(const int rows, const int type, float *ou
     return w;
 }
 
-GV_INLINE void GV(int_rows)(const int rows, const int type, float *out, const uint8_t *w,
-                            const grf_q8 *x, int64_t stride, int64_t blocks, grf_ahead ahead) {
+GV_INLINE void GV(int_rows)(const int rows, const int type, const int first, float *out,
+                            const uint8_t *w, const grf_q8 *x, int64_t stride, int64_t blocks,
+                            grf_ahead ahead) {
     const int most = GRF_GROUP / 32;
     for (; blocks > 0; blocks -= most, x += stride, ahead.at += 8 * most * ahead.step)
-        w = GV(int_group)(rows, type, out, w, x, blocks < most ? (int)blocks : most, ahead);
+        w = GV(int_group)(rows, type, first, out, w, x, blocks < most ? (int)blocks : most, ahead);
 }
 
-/* All rows of x, in groups. */
-GV_INLINE void GV(int_part)(const int type, float *out, const uint8_t *w, const grf_q8 *x,
-                            int64_t stride, int64_t blocks, int rows) {
+/* All rows of x, in groups. `eager`: see grf_ahead. */
+GV_INLINE void GV(int_part)(const int type, const int eager, float *out, const uint8_t *w,
+                            const grf_q8 *x, int64_t stride, int64_t blocks, int rows) {
     const int most = type == GRF_Q6_0 ? GV_SIX_ROWS : GV_INT_ROWS;
     const int bytes = grf_tilings[type].bytes;
-    const int distance = GV_FETCH_L2 && type != GRF_Q4_0 ? 3 * bytes : GRF_AHEAD;
+    const int lone = rows == 1 && type == GRF_Q8_0;
+    const int first = !GV_FETCH_L2 || (eager && rows < GV_INT_ROWS && !lone);
+    const int distance = !GV_FETCH_L2 ? GRF_AHEAD : first ? GRF_AHEAD * 3 / 4
+                       : type == GRF_Q4_0 ? GRF_AHEAD : 3 * bytes;
     grf_ahead ahead = grf_look_ahead(w, blocks * bytes, distance, bytes / 8,
                                      (rows + most - 1) / most);
     for (int m; rows > 0; rows -= m, x += m, out += m * GRF_TILE) {
@@ -10156,10 +10181,14 @@ GV_INLINE void GV(int_part)(const int type, float *out, const uint8_t *w, const 
         }
 #endif
         m = grf_next_rows(rows, most);
-        if (type == GRF_Q6_0)
-            GRF_CALL_ROWS(m, GV_SIX_ROWS, GV(int_rows), type, out, w, x, stride, blocks, ahead)
+        if (type == GRF_Q6_0 && first)
+            GRF_CALL_ROWS(m, GV_SIX_ROWS, GV(int_rows), type, 1, out, w, x, stride, blocks, ahead)
+        else if (type == GRF_Q6_0)
+            GRF_CALL_ROWS(m, GV_SIX_ROWS, GV(int_rows), type, 0, out, w, x, stride, blocks, ahead)
+        else if (first)
+            GRF_CALL_ROWS(m, GV_INT_ROWS, GV(int_rows), type, 1, out, w, x, stride, blocks, ahead)
         else
-            GRF_CALL_ROWS(m, GV_INT_ROWS, GV(int_rows), type, out, w, x, stride, blocks, ahead)
+            GRF_CALL_ROWS(m, GV_INT_ROWS, GV(int_rows), type, 0, out, w, x, stride, blocks, ahead)
         ahead.at += blocks * 8 * ahead.step;
     }
 }
@@ -10172,9 +10201,9 @@ GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, c
     for (; blocks > 0; blocks -= step, x += stride) {
         int64_t n = grf_min64(step, blocks);
         switch (l->type) {
-        case GRF_Q8_0: GV(int_part)(GRF_Q8_0, out, w, x, stride, n, rows); break;
-        case GRF_Q4_0: GV(int_part)(GRF_Q4_0, out, w, x, stride, n, rows); break;
-        default:       GV(int_part)(GRF_Q6_0, out, w, x, stride, n, rows); break;
+        case GRF_Q8_0: GV(int_part)(GRF_Q8_0, l->eager, out, w, x, stride, n, rows); break;
+        case GRF_Q4_0: GV(int_part)(GRF_Q4_0, l->eager, out, w, x, stride, n, rows); break;
+        default:       GV(int_part)(GRF_Q6_0, l->eager, out, w, x, stride, n, rows); break;
         }
         w += n * grf_tilings[l->type].bytes;
     }
