@@ -720,9 +720,9 @@ static void check_killed(const char *options, int sent) {
 
 static void test_a_killed_run_goes_on_exactly(void) {
     check_killed("", SIGKILL);
-    check_killed("--run-on 0.5 --muon 0.9 --quantise q4_0", SIGKILL);
+    check_killed("--run-on 0.5 --muon 0.9 --quantise q4_0 --dropout 0.1 --noise 0.1", SIGKILL);
     check_killed("--afresh", SIGKILL);
-    check_killed("--blocks ash --muon 0.9", SIGKILL);
+    check_killed("--blocks ash --muon 0.9 --dropout 0.2", SIGKILL);
     check_killed("", SIGINT);
 }
 
@@ -831,7 +831,8 @@ static void test_wrong_use_is_explained(void) {
         { TEXT " -o " WORK "x.gguf --heads 3", "multiple of 4", 2 },
         { TEXT " -o " WORK "x.gguf --vocab 200", "--vocab", 2 },
         { TEXT " -o " WORK "x.gguf --from " WORK "hf", "decides about the shape", 2 },
-        { TEXT " -o " WORK "x.gguf --resume", "--checkpoint", 2 }
+        { TEXT " -o " WORK "x.gguf --resume", "--checkpoint", 2 },
+        { TEXT " -o " WORK "x.gguf --dropout 1", "less than 1", 2 }
     };
     for (size_t i = 0; i < sizeof uses / sizeof uses[0]; i++) {
         int status;

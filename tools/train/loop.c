@@ -81,8 +81,9 @@ static void carry(training *t) {
 static int step(training *t) {
     const train_options *o = &t->o;
     batch *b = &t->batch;
+    uint64_t dice = (uint64_t)t->progress.steps ^ (uint64_t)o->seed << 32;
     net_batch learned = { b->sequences, b->length, b->tokens, b->targets, b->fresh, t->state,
-                          t->next, o->dropout, (uint64_t)t->progress.steps ^ (uint64_t)o->seed << 32 };
+                          t->next, o->dropout, dice };
     net_adam adam = { 0, o->beta1, o->beta2, o->eps, o->decay, o->clip, o->momentum,
                       t->progress.updates };
     int64_t scored;

@@ -65,8 +65,8 @@ static real *d_state_of(const net *n, const layer *l, int sequence) {
 
 /* ---- dropout ------------------------------------------------------------------------------------
  * Some of the numbers that a mixer or an MLP takes, and of those between the MLP's products, become
- * 0, and the others larger, so that their mean stays (Srivastava et al., JMLR 2014). On the way
- * back the same places are dropped of the gradients, and of what gradients of weights are made of. */
+ * 0. The others become larger, so that the mean stays (Srivastava et al., JMLR 2014). On the way
+ * back the same places of the gradients become 0. */
 
 enum { DROP_MIXER, DROP_MLP, DROP_INNER, DROP_SITES };
 

@@ -138,7 +138,8 @@ static void update_part(persona *p, const state_part *part, double rate) {
 
 static int step(persona *p, uint64_t *dice) {
     batch *b = &p->batch;
-    net_batch text = { b->sequences, b->length, b->tokens, b->targets, NULL, p->states, NULL, 0, 0 };
+    net_batch text = { b->sequences, b->length, b->tokens, b->targets, NULL, p->states, NULL, 0,
+                       0 };
     double rate = rate_of(p), nats;
     int64_t scored;
     if (persona_text_draw(&p->text, &p->s, dice, b)) return 1;

@@ -89,7 +89,6 @@ static int check_shape(const command *c, const train_options *o) {
         return options_wrong(c, "--lru %d is no multiple of --heads %d", o->lru, o->heads);
     if (o->blocks && (strspn(o->blocks, "rahs") != strlen(o->blocks) || !*o->blocks))
         return options_wrong(c, "--blocks: '%s' is not made of r, a, h and s", o->blocks);
-    if (o->dropout == 1) return options_wrong(c, "--dropout 1 would leave nothing");
     if (!o->task && o->vocab < BPE_FEWEST)
         return options_wrong(c, "--vocab: at least %d", BPE_FEWEST);
     return -1;
@@ -351,8 +350,8 @@ static int check_numbers(const command *c, const train_options *o) {
     if (o->task && o->length && o->length < 32) return options_wrong(c, "--length: at least 32");
     if (o->batch > 1 << 16) return options_wrong(c, "--batch: at most %d", 1 << 16);
     if (o->hold_out > 0.5f) return options_wrong(c, "--hold-out: at most 0.5");
-    if (o->beta1 >= 1 || o->beta2 >= 1 || o->momentum >= 1)
-        return options_wrong(c, "--beta1, --beta2, --muon: less than 1");
+    if (o->beta1 >= 1 || o->beta2 >= 1 || o->momentum >= 1 || o->dropout >= 1)
+        return options_wrong(c, "--beta1, --beta2, --muon, --dropout: less than 1");
     return -1;
 }
 
