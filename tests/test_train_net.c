@@ -73,7 +73,7 @@ static void check_library(const griffin_config *config) {
     }
     fresh[0] = fresh[2] = fresh[17] = 1;
     copy_weights(n, from);
-    got = net_loss(n, &(net_batch){ 1, LENGTH, tokens, targets, fresh, NULL, NULL }, &scored);
+    got = net_loss(n, &(net_batch){ 1, LENGTH, tokens, targets, fresh, NULL, NULL, 0, 0 }, &scored);
     expected = library_loss(from, tokens, targets, fresh);
     CHECK(scored == 35, "%d", (int)scored);
     CHECK(fabs(got - expected) < 1e-4 * expected, "%s: %.8g instead of %.8g", config->blocks, got,
