@@ -214,9 +214,27 @@ $(BUILD)/tests/test_examples: | $(EXAMPLES:%=$(BUILD)/examples/%)
 
 build/data/%.gguf: build/griffin
 	@mkdir -p $(@D)
-	@OMP_NUM_THREADS=1 build/griffin convert tests/data/$(basename $*) $@ \
+	@OMP_NUM_THREADS=1 build/griffin convert $(or $(FOLDER),tests/data/$(basename $*)) $@ \
 	    --type $(or $(patsubst .%,%,$(suffix $*)),f32) $(SCALES) > $@.log 2>&1 \
 	    || { cat $@.log; exit 1; }
+
+# Two have the weights of another one under older names: FIRST is the byte where these begin there.
+# model.rest are weights that the other one lacks.
+build/data/hgrn2-legacy/%: OTHER = hgrn2-tiny
+build/data/hgrn2-legacy/%: FIRST = 3305
+build/data/supra-openlm/%: OTHER = supra-tiny
+build/data/supra-openlm/%: FIRST = 3449
+
+RENAMED = hgrn2-legacy supra-openlm
+build/data/hgrn2-legacy%gguf: FOLDER = build/data/hgrn2-legacy
+build/data/supra-openlm%gguf: FOLDER = build/data/supra-openlm
+$(foreach n,$(RENAMED),$(filter build/data/$n.%,$(MODELS))): $(RENAMED:%=build/data/%/model.safetensors)
+
+build/data/%/model.safetensors: tests/data/%/model.header
+	@mkdir -p $(@D)
+	@cp tests/data/$*/config.json $(@D)
+	@{ cat $<; tail -c +$(FIRST) tests/data/$(OTHER)/model.safetensors; \
+	    cat $(wildcard tests/data/$*/model.rest) < /dev/null; } > $@
 
 # tests/test_bits.c knows the bits of this file, so its weights must stay what they are.
 build/data/griffin-tiny.q4_0.gguf: SCALES = --plain-scales --head q8_0
