@@ -492,17 +492,17 @@ enum { THE = 265 };                         /* the token " the" of the shipped m
 /* A model that takes " the" for the end of a text. At temperature 0 every new text is the one
  * that the model tells from nothing; in the same text it goes on without that word. */
 static void test_new_texts_begin(void) {
-    char *text, *alone, *at;
+    char *text, *alone, *at, again[700];
+    size_t size;
     int texts = 0;
     write_with_end(WORK "short.gguf", THE);
     text = shell(0, G " run " WORK "short.gguf -n 900 --temp 0 -p 'Once' --ignore-eos 2>&-");
     alone = shell(0, G " run " WORK "short.gguf -n 400 --temp 0 -p '' 2>&-");
     alone[strlen(alone) - 1] = 0;
     CHECK(strlen(alone) > 2 && strlen(alone) < 600 && !strstr(alone, " the "), "%s", alone);
-    for (at = text; (at = strstr(at, "\n\n")) != NULL && strlen(at) > strlen(alone) + 2; texts++) {
-        CHECK(strncmp(at + 2, alone, strlen(alone)) == 0, "%d: %s", texts, at);
-        at += 2 + strlen(alone);
-    }
+    size = (size_t)snprintf(again, sizeof again, "\n\n%.600s", alone);
+    for (at = strstr(text, again); at && strlen(at) > size; at += size, texts++)
+        CHECK(strncmp(at, again, size) == 0, "%d: %s", texts, at);
     CHECK(texts > 2, "%d texts:\n%s\n%s", texts, text, alone);
     free(text);
     text = shell(0, G " run " WORK "short.gguf -n 100 --temp 0 -p 'Once' --carry-on 2>&-");
