@@ -1,7 +1,7 @@
 /* life.c - a character that is kept for years: a million tokens in one state of fixed size.
  *
- *     cc -O2 examples/life.c -lm -o life && ./life LOG [--tokens N] [--model FILE] [--persona FILE]
- *     ./life LOG --replay
+ *     cc -O2 examples/life.c -lm -o life && ./life [MODEL] [--log LOG] [--tokens N] [--persona FILE]
+ *     ./life [MODEL] [--log LOG] --replay
  *
  * It begins as a persona. By day it hears what happens and answers; it takes back an answer, to
  * give another; it dreams, in a fork that is thrown away. At night it is saved to LOG.save, in
@@ -283,10 +283,10 @@ int main(int argc, char **argv) {
     static life l;
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "--tokens") && i + 1 < argc) tokens = atol(argv[++i]);
-        else if (!strcmp(argv[i], "--model") && i + 1 < argc) model = argv[++i];
+        else if (!strcmp(argv[i], "--log") && i + 1 < argc) log = argv[++i];
         else if (!strcmp(argv[i], "--persona") && i + 1 < argc) persona = argv[++i];
         else if (!strcmp(argv[i], "--replay")) again = 1;
-        else log = argv[i];
+        else model = argv[i];
     if (strlen(log) > sizeof path - 8) fail(log, "too long");
     snprintf(path, sizeof path, "%s.save", log);
     l.save = path;

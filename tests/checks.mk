@@ -173,7 +173,7 @@ python-test: shared build/griffin build/examples/hello $(MODELS)
 	done
 
 # A pass of this model is too small to be shared by threads.
-LIFE = OMP_NUM_THREADS=1 build/examples/life build/years.log
+LIFE = OMP_NUM_THREADS=1 build/examples/life --log build/years.log
 
 life-test: build/examples/life
 	@$(LIFE) --tokens 1000000 > build/years.lived

@@ -195,8 +195,8 @@ static void test_director(void) {
 
 /* Two days, then the same calls again; `make life-test` has years. Another log has other bits. */
 static void test_life(void) {
-    char *lived = output_of("life", LOG " --tokens 600");
-    char *again = output_of("life", LOG " --replay");
+    char *lived = output_of("life", "examples/models/storyteller.gguf --log " LOG " --tokens 600");
+    char *again = output_of("life", "--log " LOG " --replay");
     char command[512], *end = strstr(lived, "\n\n"), *sleep;
     size_t size;
     CHECK(end && strncmp(lived, again, (size_t)(end - lived)) == 0, "%s\n%s", lived, again);
@@ -210,7 +210,7 @@ static void test_life(void) {
         sleep[6] = sleep[6] == '0' ? '1' : '0';
         fwrite(log, 1, size, f);
         fclose(f);
-        snprintf(command, sizeof command, "%slife " LOG " --replay > " LOG ".said", folder);
+        snprintf(command, sizeof command, "%slife --log " LOG " --replay > " LOG ".said", folder);
         CHECK(system(command) != 0, "%s", command);
     }
     free(lived); free(again); free(log);
