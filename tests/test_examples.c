@@ -179,7 +179,7 @@ static void test_job_system(void) {
 /* With half the units that sixty characters would need: who is near waits less, nobody starves. */
 static void test_director(void) {
     static const char *const levels[] = { "near ", "middling ", "far " };
-    char *said = output_of("director", "--frames 200 --units 180");
+    char *said = output_of("director", "--frames 200 --units 120");
     int most[3] = { 0, 0, 0 }, tokens[3];
     for (int i = 0; i < 3; i++) {
         const char *line = strstr(said, levels[i]);
