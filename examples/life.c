@@ -1,6 +1,7 @@
 /* life.c - a character that is kept for years: a million tokens in one state of fixed size.
  *
- *     cc -O2 examples/life.c -lm -o life && ./life [MODEL] [--log LOG] [--tokens N] [--persona FILE]
+ *     cc -O2 examples/life.c -lm -o life
+ *     ./life [MODEL] [--log LOG] [--tokens N] [--persona FILE]
  *     ./life [MODEL] [--log LOG] --replay
  *
  * It begins as a persona. By day it hears what happens and answers; it takes back an answer, to
