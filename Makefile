@@ -218,8 +218,8 @@ build/data/%.gguf: build/griffin
 	    --type $(or $(patsubst .%,%,$(suffix $*)),f32) $(SCALES) > $@.log 2>&1 \
 	    || { cat $@.log; exit 1; }
 
-# Two have the weights of another one under older names: FIRST is the byte where these begin there.
-# model.rest are weights that the other one lacks.
+# Two models have the weights of another model under older names. In the file of the other model
+# they begin at byte FIRST. model.rest has the weights that the other model lacks.
 build/data/hgrn2-legacy/%: OTHER = hgrn2-tiny
 build/data/hgrn2-legacy/%: FIRST = 3305
 build/data/supra-openlm/%: OTHER = supra-tiny
@@ -234,7 +234,7 @@ build/data/%/model.safetensors: tests/data/%/model.header
 	@mkdir -p $(@D)
 	@cp tests/data/$*/config.json $(@D)
 	@{ cat $<; tail -c +$(FIRST) tests/data/$(OTHER)/model.safetensors; \
-	    cat $(wildcard tests/data/$*/model.rest) < /dev/null; } > $@
+	    cat $(wildcard tests/data/$*/model.rest) /dev/null; } > $@
 
 # tests/test_bits.c knows the bits of this file, so its weights must stay what they are.
 build/data/griffin-tiny.q4_0.gguf: SCALES = --plain-scales --head q8_0

@@ -8297,6 +8297,9 @@ static int grf_next_rows(int rows, int most) {
   #define GV_SIX_ROWS GV_INT_ROWS
 #endif
 
+/* Of up to `most` rows at once, those that are ever eager: see grf_ahead. */
+#define GV_EAGER(most) (GV_FETCH_L2 && (most) > 4 ? 4 : (most))
+
 /* Queries of attention go in groups of 5, 4, 2 or 1. Models have 5 or 8 heads in an item. */
 static int grf_next_queries(int queries, int most) {
     if (most >= 5 && queries % 5 == 0) return 5;
@@ -9308,8 +9311,9 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
     grf_activate_##base, grf_multiply_##base, grf_finish_##base, grf_soft_cap_##base, \
     grf_exp_shifted_##base }
 
-/* The sets that are compiled, the best first. `beside` has the bits of others that a processor must
- * have to get it. Those with AVX-512 and AVX-VNNI, such as Zen 5, are faster if they prefetch. */
+/* The sets that are compiled, the best first. `beside` has the bits of other sets that a processor
+ * must have, too. AVX-VNNI beside AVX-512 tells Zen 5 from Zen 4. Processors of Intel with both,
+ * and those with AMX, are taken for eager, too: that was not measured. */
 static const struct grf_set {
     griffin_cpu cpu;
     unsigned    beside;
@@ -10182,11 +10186,13 @@ GV_INLINE void GV(int_part)(const int type, const int eager, float *out, const u
 #endif
         m = grf_next_rows(rows, most);
         if (type == GRF_Q6_0 && first)
-            GRF_CALL_ROWS(m, GV_SIX_ROWS, GV(int_rows), type, 1, out, w, x, stride, blocks, ahead)
+            GRF_CALL_ROWS(m, GV_EAGER(GV_SIX_ROWS), GV(int_rows), type, 1, out, w, x, stride,
+                          blocks, ahead)
         else if (type == GRF_Q6_0)
             GRF_CALL_ROWS(m, GV_SIX_ROWS, GV(int_rows), type, 0, out, w, x, stride, blocks, ahead)
         else if (first)
-            GRF_CALL_ROWS(m, GV_INT_ROWS, GV(int_rows), type, 1, out, w, x, stride, blocks, ahead)
+            GRF_CALL_ROWS(m, GV_EAGER(GV_INT_ROWS), GV(int_rows), type, 1, out, w, x, stride,
+                          blocks, ahead)
         else
             GRF_CALL_ROWS(m, GV_INT_ROWS, GV(int_rows), type, 0, out, w, x, stride, blocks, ahead)
         ahead.at += blocks * 8 * ahead.step;

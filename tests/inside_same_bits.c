@@ -147,13 +147,15 @@ static void check_spread(int type, int cols, int rows, spread weights, spread in
         for (r = 0; r < 32; r++)
             want[i * 32 + r] = quantised ? naive_block(&m, r, q + i, apart)
                                          : naive_float(&m, r, x + i * stride);
-    for (set = 0; set < n_sets; set++) {
+    for (set = 0; set < 2 * n_sets; set++) {       /* each set prefetches in both ways */
+        const grf_kernels *kernels = sets[set / 2];
         int wrong = 0;
-        if (quantised) sets[set]->int_tile(out, &m.w, m.tile, q, apart, rows);
-        else           sets[set]->float_tile(out, &m.w, m.tile, x, stride, rows);
+        m.w.eager = set % 2;
+        if (quantised) kernels->int_tile(out, &m.w, m.tile, q, apart, rows);
+        else           kernels->float_tile(out, &m.w, m.tile, x, stride, rows);
         for (i = 0; i < rows * 32; i++) wrong += memcmp(&want[i], &out[i], 4) != 0;
-        CHECK(wrong == 0, "%s, type %d, %d columns, %d rows: %d of %d", sets[set]->name, type,
-              cols, rows, wrong, rows * 32);
+        CHECK(wrong == 0, "%s, eager %d, type %d, %d columns, %d rows: %d of %d",
+              kernels->name, set % 2, type, cols, rows, wrong, rows * 32);
     }
     free(m.tile); free(m.value); free(m.scale); free(x); free(out); free(want); free(q);
 }
