@@ -1884,7 +1884,7 @@ typedef struct grf_linear {
     int         type;                       /* grf_type */
     int         rows, cols, blocks;
     int         tiles;                      /* of all blocks */
-    int         eager;                      /* how its kernels prefetch: see grf_ahead */
+    int         eager;                      /* rows that prefetch eagerly: see grf_ahead */
     uint64_t    tile_bytes;
     const uint8_t *tile;                    /* [tiles][tile_bytes] */
     const float *bias;                      /* [pad(rows)] or null */
@@ -1900,9 +1900,10 @@ static int grf_is_quantised(const grf_linear *w) { return w && grf_tilings[w->ty
  * products with stored weights is too large by that number times the sum of q. start8 and start4
  * cancel it: they are -128 and -8 times the sum of q over each block of 32 columns. */
 typedef struct grf_q8 {
-    float   scale;                          /* value = scale * q */
-    int32_t start8[GRF_GROUP / 32], start4[GRF_GROUP / 32];
     int8_t  q[GRF_GROUP];                   /* -127 .. 127 */
+    int32_t start8[GRF_GROUP / 32], start4[GRF_GROUP / 32];
+    float   scale;                          /* value = scale * q */
+    int32_t unused[7];                      /* so that no block of q lies across cache lines */
 } grf_q8;
 
 /* Keys and values of `count` consecutive positions. Row i of the keys is at k + i * stride, and row
@@ -1946,7 +1947,7 @@ typedef struct grf_outer {
  * comment says nothing else. y may be the same as x. >>kernels has the equations. */
 typedef struct grf_kernels {
     const char *name;
-    int         eager;                      /* how int_tile prefetches: see grf_ahead */
+    int         eager;                      /* rows that prefetch eagerly: see grf_ahead */
     /* out[rows][32] = products of the rows of x with one tile of W, without bias. Row m of x begins
      * at x + m * stride. rows <= GRF_PANEL */
     void (*float_tile)(float *out, const grf_linear *w, const uint8_t *tile, const float *x,
@@ -8334,9 +8335,10 @@ static int grf_next_queries(int queries, int most) {
  * prefetches its share of the part after the next.
  *
  * The distance is 8 KiB, and the first cache is filled. With AVX-512 that depends on the processor,
- * for there the hardware's own prefetching does more, and ours can disturb it:
+ * for there the hardware's own prefetching does more, and ours can disturb it. `eager` is the most
+ * rows for which it fills the first cache:
  *
- *     rows of x      eager                      else
+ *     rows of x      up to `eager`              else
  *     1 of q8_0      second cache, 3 blocks     the same
  *     1 of q6_0      first cache, 6 KiB         second cache, 3 blocks
  *     1 of q4_0      first cache, 6 KiB         nothing is prefetched
@@ -8344,11 +8346,12 @@ static int grf_next_queries(int queries, int most) {
  *     more           second cache, after a block; the first line of a share goes to the first
  *                    cache, and is the whole share where there are many passes
  *
- * Measured with one thread and random weights: Zen 5 is eager and decodes q4_0 with 0.89 of what
- * memory allows, else with 0.86; 4 sequences in q4_0 with 0.85 and 0.80, in q8_0 with 0.88 and
- * 0.83. Zen 4 is not: there q4_0 went from 0.79 to 0.86 and q8_0 from 0.80 to 0.92 when we stopped
- * to fill the first cache, and SmolLM2 in pages of 4 KiB became 1.2 to 1.3 times as fast. With AVX2
- * the second cache would cost a quarter. */
+ * Measured with one thread and random weights, as shares of what memory allows. Zen 5 decodes q4_0
+ * with 0.89 if it is eager and 0.86 if not, 4 sequences in q4_0 with 0.85 and 0.80, in q8_0 with
+ * 0.88 and 0.83. A Xeon with AMX decodes q4_0 with 0.97 and 0.89, but 4 sequences in q4_0 with 0.83
+ * and 0.90, in q8_0 with 0.85 and 0.97. Zen 4 is not eager: there q4_0 went from 0.79 to 0.86 and
+ * q8_0 from 0.80 to 0.92 when we stopped to fill the first cache, and SmolLM2 in pages of 4 KiB
+ * became 1.2 to 1.3 times as fast. With AVX2 the second cache would cost a quarter. */
 typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
 
 enum { GRF_AHEAD = 8192 };
@@ -8684,11 +8687,19 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
 #include GRIFFIN_FILE
 
 /* ---- AMX: AVX-512 with a matrix unit ---------------------------------------------------------
- * A register is 16 rows of 64 bytes. tdpbsud adds to sums C [16 rows of activations][16 output
- * rows] the products of signed bytes A [rows][32 columns] and unsigned bytes B [8][16 output rows]
- * [4 columns]: two of them multiply a block of a tile, whose lines are operands as they lie. All
- * else is that of AVX-512. The instructions are assembler, for gcc 12 believes that
- * _tile_loadconfig reads 8 bytes, and that _tile_loadd reads none. */
+ * A register is 16 rows of 64 bytes. tdpbssd adds to sums C [16 rows of activations][16 output
+ * rows] the products of signed bytes A [16 rows][32 columns] and B [8][16 output rows][4 columns].
+ * All else is that of AVX-512. The instructions are assembler, for gcc 12 believes that
+ * _tile_loadconfig reads 8 bytes, and that _tile_loadd reads none.
+ *
+ * A unit of work is half a block, which is 32 columns of 16 output rows, times 16 rows of
+ * activations. Its weights are unpacked to signed bytes, which serve all rows. Its sums can leave
+ * C only through memory. Vectors convert them and add them up, in the order of GV(int_group).
+ *
+ * Matrix unit and vectors work at the same time: C has four registers, and while the sums of a unit
+ * are added up, the next three are being multiplied. A store waits for the products of its
+ * register, and all tile instructions behind it wait for the store; so it comes as late as it can.
+ * A step also unpacks half a block of the next group, and prefetches for the group after it. */
 
 #ifdef GRF_AMX
 #define GRF_ISA          amx
@@ -8703,7 +8714,7 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
   #define GRF_AMX_END()            __asm__ volatile("tilerelease" : : : "memory")
   #define GRF_AMX_ZERO(c)          __asm__ volatile("tilezero %%tmm" #c : : : "memory")
   #define GRF_AMX_DOT(c, a, b) \
-      __asm__ volatile("tdpbsud %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : : "memory")
+      __asm__ volatile("tdpbssd %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : : "memory")
   #define GRF_AMX_LOAD(a, from, stride) \
       __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #a \
                        : : "r"(from), "r"((int64_t)(stride)) : "memory")
@@ -8712,10 +8723,18 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
                        : : "r"(to), "r"((int64_t)(stride)) : "memory")
 #endif
 
-/* Rows of activations, blocks of a group, and the fewest rows that are worth it. */
-enum { GRF_AMX_ROWS = 16, GRF_AMX_BLOCKS = GRF_GROUP / 32, GRF_AMX_LEAST = 8 };
+/* Rows of activations, and the fewest that are worth it; blocks of a group, bytes of half a one. */
+enum { GRF_AMX_ROWS = 16, GRF_AMX_LEAST = 10, GRF_AMX_BLOCKS = GRF_GROUP / 32,
+       GRF_AMX_HALF = 512 };
 
-typedef struct grf_amx_sums { int32_t at[GRF_AMX_BLOCKS][GRF_AMX_ROWS][GRF_TILE]; } grf_amx_sums;
+/* The weights of a group: half blocks of the first 16 output rows, and then those of the others. */
+typedef struct grf_amx_group {
+    int8_t code[2 * GRF_AMX_BLOCKS][GRF_AMX_HALF];      /* 8 lines of 16 output rows x 4 columns */
+    float  scale[2 * GRF_AMX_BLOCKS][16];
+} __attribute__((aligned(64))) grf_amx_group;
+typedef struct grf_amx_sums {
+    int32_t at[GRF_AMX_ROWS][16];
+} __attribute__((aligned(64))) grf_amx_sums;
 
 /* Registers 0 to 3 are C, 4 and 5 A, 6 and 7 B. */
 static void grf_amx_begin(int rows) {
@@ -8729,105 +8748,129 @@ static void grf_amx_begin(int rows) {
     GRF_AMX_BEGIN(&config);
 }
 
-/* The codes of a block of q4_0 or q6_0 as 8 lines of 32 rows x 4 bytes: see GV(int_turn). */
-GV_INLINE void grf_amx_unpack(const int type, uint8_t *to, const uint8_t *w) {
-    const int parts = type == GRF_Q4_0 ? 2 : 4, turns = 8 / parts;
-    for (int j = 0; j < turns; j++, w += parts == 2 ? 128 : 384) {
-        const uint8_t *at = w + (parts == 2 ? 64 : 192);
-        uint8_t *line = to + 64 * parts * j;
-        for (int i = 0; i < 128; i += 64) {
-            _mm512_storeu_si512(line + i, grf_int_weights_avx512(type, at + i, 0));
-            _mm512_storeu_si512(line + 512 + i, grf_int_weights_avx512(type, at + i, 1));
-            if (parts == 2) continue;
-            _mm512_storeu_si512(line + 128 + i, grf_int_weights_avx512(type, at + 128 + i, 2));
-            _mm512_storeu_si512(line + 640 + i, grf_int_weights_avx512(type, at + 128 + i, 3));
-        }
+/* Unpacks half block u of a group of n blocks at w, its lines as GV(int_turn) finds them. A block
+ * that the group lacks is zeros. */
+GV_INLINE void grf_amx_unpack(const int type, grf_amx_group *to, const uint8_t *w, int n, int u) {
+    const gi added = _mm512_set1_epi8((char)grf_tilings[type].added);
+    const int lines = type == GRF_Q8_0 ? 8 : 4, h = u / GRF_AMX_BLOCKS, b = u % GRF_AMX_BLOCKS;
+    int8_t *code = to->code[u];
+    if (b >= n) {
+        memset(code, 0, GRF_AMX_HALF);
+        memset(to->scale[u], 0, sizeof to->scale[u]);
+        return;
+    }
+    w += b * grf_tilings[type].bytes;
+    gv_store(to->scale[u], gv_f16(w + 32 * h));
+    w += 64 + 64 * h;
+    GRF_UNROLL for (int j = 0; j < lines; j++, code += 64) {
+        const uint8_t *at = w + 128 * j + (type == GRF_Q6_0 ? 128 + j / 2 * 128 : 0);
+        const int part = type == GRF_Q6_0 ? j % 2 * 2 : 0;
+        gi low = grf_int_weights_avx512(type, at, part);
+        _mm512_store_si512(code, _mm512_sub_epi8(low, added));
+        if (lines == 8) continue;
+        gi high = grf_int_weights_avx512(type, at, part + 1);
+        _mm512_store_si512(code + 4 * 64, _mm512_sub_epi8(high, added));
     }
 }
 
-/* sums[block] of the rows: codes [8][32 rows][4 bytes] every `step` bytes, times block of x. Turns
- * use different registers, so that one can begin before the other has been stored. */
-#define GRF_AMX_BLOCK(c, d, a, b) \
-    GRF_AMX_ZERO(c); \
-    GRF_AMX_ZERO(d); \
-    GRF_AMX_LOAD(a, x->q + 32 * (b), sizeof *x); \
-    GRF_AMX_LOAD(6, codes + (b) * step, 128); \
-    GRF_AMX_DOT(c, a, 6); \
-    GRF_AMX_LOAD(7, codes + (b) * step + 64, 128); \
-    GRF_AMX_DOT(d, a, 7); \
-    GRF_AMX_STORE(c, sums->at[b][0], 4 * GRF_TILE); \
-    GRF_AMX_STORE(d, sums->at[b][0] + 16, 4 * GRF_TILE)
+/* Begins unit i of the four whose activations are at q and whose weights are at `code`. */
+#define GRF_AMX_UNIT(i, a, b) \
+    GRF_AMX_LOAD(a, q + 32 * i, sizeof(grf_q8)); \
+    GRF_AMX_LOAD(b, code + GRF_AMX_HALF * i, 64); \
+    GRF_AMX_ZERO(i); \
+    GRF_AMX_DOT(i, a, b)
 
-static void grf_amx_multiply(grf_amx_sums *sums, const uint8_t *codes, int64_t step,
-                             const grf_q8 *x, int blocks) {
-    int b = 0;
-    for (; b + 2 <= blocks; b += 2) {
-        GRF_AMX_BLOCK(0, 1, 4, b);
-        GRF_AMX_BLOCK(2, 3, 5, b + 1);
-    }
-    if (b < blocks) { GRF_AMX_BLOCK(0, 1, 4, b); }
-}
+/* Ends the unit in register i, begins the one four units later, if there is one, and adds up what
+ * has ended. With one pass memory is the limit, and a line that lies a page ahead is prefetched,
+ * too: the hardware prefetches within a page only, and begins there before the kernel arrives. With
+ * more passes that would drive activations out of the second cache. */
+#define GRF_AMX_STEP(i, a, b) \
+    GRF_AMX_STORE(i, sums.at, sizeof sums.at[0]); \
+    if (q) { GRF_AMX_UNIT(i, a, b); } \
+    if (unpacked < halves) \
+        grf_amx_unpack(type, &group[turn ^ 1], next, n_next, unpacked++); \
+    for (int k = 0; k < share; k += 64) GRF_FETCH_L2(ahead + k); \
+    if (passes == 1) GRF_FETCH_L2(ahead + 4096); \
+    ahead += share; \
+    gv d##i = gv_load(scale + 16 * i); \
+    GRF_UNROLL for (int m = 0; m < GRF_AMX_ROWS; m++) \
+        sum[m] = gv_fma(d##i, gv_from_int(gi_load(sums.at[m])), sum[m])
 
-/* The float work of a group, in the order of GV(int_group). */
-GV_INLINE void grf_amx_finish(const int type, float *out, const grf_amx_sums *sums,
-                              const uint8_t *w, const grf_q8 *x, int blocks, int rows) {
-    gv d[2 * GRF_AMX_BLOCKS];
-    GRF_UNROLL for (int b = 0; b < GRF_AMX_BLOCKS; b++) {
-        const uint8_t *scales = w + (b < blocks ? b : 0) * grf_tilings[type].bytes;
-        d[2 * b]     = gv_f16(scales);
-        d[2 * b + 1] = gv_f16(scales + 32);
-    }
-    for (int m = 0; m < rows; m++, x++, out += GRF_TILE) {
-        gv low = gv_set(0), high = gv_set(0), dx = gv_set(x->scale);
-        GRF_UNROLL for (int b = 0; b < GRF_AMX_BLOCKS; b++) {
-            gi start = gi_set(grf_int_start(type, 128, x, b));
-            const int32_t *sum = sums->at[b][m];
-            if (b >= blocks) continue;
-            low  = gv_fma(d[2 * b],     gv_from_int(gi_add(gi_load(sum), start)), low);
-            high = gv_fma(d[2 * b + 1], gv_from_int(gi_add(gi_load(sum + 16), start)), high);
-        }
-        gv_store(out,      gv_fma(dx, low,  gv_load(out)));
-        gv_store(out + 16, gv_fma(dx, high, gv_load(out + 16)));
-    }
-}
-
-/* One group of columns of a tile times all rows. */
-GV_INLINE void grf_amx_group(const int type, float *out, const uint8_t *w, const grf_q8 *x,
-                             int blocks, int rows) {
-    const int bytes = grf_tilings[type].bytes;
-    uint8_t unpacked[GRF_AMX_BLOCKS * 1024];
+/* A tile times some sixteens of rows, or less than one. The unit four later belongs to this half of
+ * the tile, to the other one, to the rows that follow, or to the next group. */
+GV_INLINE void grf_amx_tile(const int type, float *out, const uint8_t *w, const grf_q8 *x,
+                            int64_t stride, int64_t blocks, int rows) {
+    const int bytes = grf_tilings[type].bytes, passes = (rows + GRF_AMX_ROWS - 1) / GRF_AMX_ROWS;
+    const int at_once = rows < GRF_AMX_ROWS ? rows : GRF_AMX_ROWS, halves = 2 * GRF_AMX_BLOCKS;
+    grf_amx_group group[2];                 /* this one and the next, by turns */
     grf_amx_sums sums;
-    int64_t step = type == GRF_Q8_0 ? bytes : 1024;
-    if (type != GRF_Q8_0)
-        for (int b = 0; b < blocks; b++) grf_amx_unpack(type, unpacked + 1024 * b, w + b * bytes);
-    for (int i = 0; i < blocks * bytes; i += 64) GRF_FETCH(w + blocks * bytes + i);
-    for (int m, before = 0; rows > 0; rows -= m, x += m, out += m * GRF_TILE, before = m) {
-        m = rows < GRF_AMX_ROWS ? rows : GRF_AMX_ROWS;
-        if (m != before) grf_amx_begin(m);
-        grf_amx_multiply(&sums, type == GRF_Q8_0 ? w + 64 : unpacked, step, x, blocks);
-        grf_amx_finish(type, out, &sums, w, x, blocks, m);
-    }
-}
-
-/* Rows in sixteens; a rest of less than 8 rows goes to AVX-512. */
-static GV_TARGET void grf_int_tile_amx(float *out, const grf_linear *l, const uint8_t *w,
-                                       const grf_q8 *x, int64_t stride, int rows) {
-    int rest = rows % GRF_AMX_ROWS, all = rest < GRF_AMX_LEAST ? rows - rest : rows;
-    int64_t at = 0;
-    if (all < rows)
-        grf_int_tile_avx512(out + all * GRF_TILE, l, w, x + all, stride, rows - all);
-    if (all == 0) return;
-    memset(out, 0, (size_t)all * GRF_TILE * 4);
-    for (; at < l->cols; at += GRF_GROUP, x += stride) {
-        int n = (int)(grf_min64(GRF_GROUP, l->cols - at) / 32);
-        switch (l->type) {
-        case GRF_Q8_0: grf_amx_group(GRF_Q8_0, out, w, x, n, all); break;
-        case GRF_Q4_0: grf_amx_group(GRF_Q4_0, out, w, x, n, all); break;
-        default:       grf_amx_group(GRF_Q6_0, out, w, x, n, all); break;
+    int n = (int)grf_min64(blocks, GRF_AMX_BLOCKS), turn = 0;
+    memset(&sums, 0, sizeof sums);
+    grf_amx_begin(at_once);
+    for (int u = 0; u < halves; u++) grf_amx_unpack(type, &group[0], w, n, u);
+    const int8_t *q = x->q, *code = group[0].code[0];
+    GRF_AMX_UNIT(0, 4, 6);
+    GRF_AMX_UNIT(1, 5, 7);
+    GRF_AMX_UNIT(2, 4, 6);
+    GRF_AMX_UNIT(3, 5, 7);
+    for (int n_next; n > 0; n = n_next, x += stride, turn ^= 1) {
+        const uint8_t *next = w + n * bytes, *ahead = next + n * bytes;
+        const int share = n * bytes / (passes * halves);
+        blocks -= n;
+        n_next = (int)grf_min64(blocks, GRF_AMX_BLOCKS);
+        int unpacked = n_next ? 0 : halves;
+        for (int row = 0; row < rows; row += GRF_AMX_ROWS) {
+            const int last = row + GRF_AMX_ROWS >= rows;
+            const grf_q8 *then = !last ? x + row + GRF_AMX_ROWS : n_next ? x + stride : NULL;
+            for (int h = 0; h < 2; h++) {
+                float *to = out + row * GRF_TILE + 16 * h;
+                gv sum[GRF_AMX_ROWS];
+                GRF_UNROLL for (int m = 0; m < GRF_AMX_ROWS; m++) sum[m] = gv_set(0);
+                for (int b = 0; b < GRF_AMX_BLOCKS; b += 4) {
+                    const int u = GRF_AMX_BLOCKS * h + b;
+                    const float *scale = group[turn].scale[u];
+                    code = group[turn].code[u] + 4 * GRF_AMX_HALF;
+                    if (b == 0)      q = x[row].q + 4 * 32;
+                    else if (h == 0) q = x[row].q;
+                    else {
+                        q    = then ? then->q : NULL;
+                        code = group[turn ^ last].code[0];
+                    }
+                    GRF_AMX_STEP(0, 4, 6);
+                    GRF_AMX_STEP(1, 5, 7);
+                    GRF_AMX_STEP(2, 4, 6);
+                    GRF_AMX_STEP(3, 5, 7);
+                }
+                GRF_UNROLL for (int m = 0; m < GRF_AMX_ROWS; m++, to += GRF_TILE) {
+                    if (m >= at_once) continue;
+                    gv_store(to, gv_fma(gv_set(x[row + m].scale), sum[m], gv_load(to)));
+                }
+            }
         }
-        w += n * grf_tilings[l->type].bytes;
+        w = next;
     }
     GRF_AMX_END();
+}
+
+static GV_TARGET void grf_amx_rows(float *out, const grf_linear *l, const uint8_t *w,
+                                   const grf_q8 *x, int64_t stride, int rows) {
+    switch (l->type) {
+    case GRF_Q8_0: grf_amx_tile(GRF_Q8_0, out, w, x, stride, l->cols / 32, rows); break;
+    case GRF_Q4_0: grf_amx_tile(GRF_Q4_0, out, w, x, stride, l->cols / 32, rows); break;
+    default:       grf_amx_tile(GRF_Q6_0, out, w, x, stride, l->cols / 32, rows); break;
+    }
+}
+
+/* Rows in sixteens. A rest that is not worth it goes to AVX-512. */
+static GV_TARGET void grf_int_tile_amx(float *out, const grf_linear *l, const uint8_t *w,
+                                       const grf_q8 *x, int64_t stride, int rows) {
+    int rest = rows % GRF_AMX_ROWS, all = rows - rest;
+    memset(out, 0, (size_t)rows * GRF_TILE * 4);
+    if (all > 0) grf_amx_rows(out, l, w, x, stride, all);
+    out += all * GRF_TILE;
+    x += all;
+    if (rest >= GRF_AMX_LEAST) grf_amx_rows(out, l, w, x, stride, rest);
+    else if (rest > 0)         grf_int_tile_avx512(out, l, w, x, stride, rest);
 }
 
 #undef GRF_ISA
@@ -9311,9 +9354,12 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
     grf_activate_##base, grf_multiply_##base, grf_finish_##base, grf_soft_cap_##base, \
     grf_exp_shifted_##base }
 
-/* The sets that are compiled, the best first. `beside` has the bits of other sets that a processor
- * must have, too. AVX-VNNI beside AVX-512 tells Zen 5 from Zen 4. Processors of Intel with both,
- * and those with AMX, are taken for eager, too: that was not measured. */
+/* A bit beside those of the sets: the processor is one of Intel. */
+#define GRF_INTEL (1u << 31)
+
+/* The sets that are compiled, the best first. `beside` has bits that the processor must have, too.
+ * AVX-VNNI beside AVX-512 tells Zen 5 from Zen 4. Of Intel's processors with AVX-512, one was
+ * measured. */
 static const struct grf_set {
     griffin_cpu cpu;
     unsigned    beside;
@@ -9326,8 +9372,9 @@ static const struct grf_set {
     { GRIFFIN_CPU_NEON_I8MM, 0, GRF_KERNELS("neon-i8mm", 0, neon, neon_i8mm) },
 #endif
 #ifdef GRF_X86
-    { GRIFFIN_CPU_AVX512, 1 << GRIFFIN_CPU_AVX_VNNI,
-      GRF_KERNELS("avx512", 1, avx512, avx512) },
+    { GRIFFIN_CPU_AVX512, GRF_INTEL, GRF_KERNELS("avx512", 1, avx512, avx512) },
+    { GRIFFIN_CPU_AVX512, 1u << GRIFFIN_CPU_AVX_VNNI,
+      GRF_KERNELS("avx512", 5, avx512, avx512) },
     { GRIFFIN_CPU_AVX512, 0, GRF_KERNELS("avx512", 0, avx512, avx512) },
 #endif
 #ifdef GRF_AVX_VNNI
@@ -9399,6 +9446,7 @@ static unsigned grf_x86_sets(int ask) {
     uint64_t saved = grf_saved_registers();
     if ((saved & 0x06) != 0x06) return 0;
     unsigned sets = 1u << GRIFFIN_CPU_AVX2;
+    if (top[1] == 0x756e6547) sets |= GRF_INTEL;            /* "Genu", of GenuineIntel */
     if (seven[0] >= 1) grf_cpuid(more, 7, 1);
     if (more[0] >> 4 & 1) sets |= 1u << GRIFFIN_CPU_AVX_VNNI;
     if ((saved & 0xe6) == 0xe6 && (seven[1] & avx512) == avx512 && seven[2] >> 11 & 1)
@@ -10171,7 +10219,7 @@ GV_INLINE void GV(int_part)(const int type, const int eager, float *out, const u
     const int most = type == GRF_Q6_0 ? GV_SIX_ROWS : GV_INT_ROWS;
     const int bytes = grf_tilings[type].bytes;
     const int lone = rows == 1 && type == GRF_Q8_0;
-    const int first = !GV_FETCH_L2 || (eager && rows < GV_INT_ROWS && !lone);
+    const int first = !GV_FETCH_L2 || (rows <= eager && rows < GV_INT_ROWS && !lone);
     const int distance = !GV_FETCH_L2 ? GRF_AHEAD : first ? GRF_AHEAD * 3 / 4
                        : type == GRF_Q4_0 ? GRF_AHEAD : 3 * bytes;
     grf_ahead ahead = grf_look_ahead(w, blocks * bytes, distance, bytes / 8,

@@ -41,7 +41,7 @@ static void amx_store(int c, void *to, size_t stride) {
         memcpy((uint8_t *)to + (size_t)r * stride, unit.at[c][r], (size_t)unit.bytes[c]);
 }
 
-/* C [rows][bytes / 4] += signed A [rows][4 k] times unsigned B [k][bytes / 4][4] */
+/* C [rows][bytes / 4] += A [rows][4 k] times B [k][bytes / 4][4], both of signed bytes */
 static void amx_dot(int c, int a, int b) {
     faults += !unit.on || unit.rows[c] != unit.rows[a] || unit.bytes[a] != 4 * unit.rows[b]
               || unit.bytes[c] != unit.bytes[b];
@@ -50,7 +50,7 @@ static void amx_dot(int c, int a, int b) {
             int32_t sum;
             memcpy(&sum, &unit.at[c][m][4 * n], 4);
             for (int k = 0; k < unit.bytes[a]; k++)
-                sum += (int8_t)unit.at[a][m][k] * unit.at[b][k / 4][4 * n + k % 4];
+                sum += (int8_t)unit.at[a][m][k] * (int8_t)unit.at[b][k / 4][4 * n + k % 4];
             memcpy(&unit.at[c][m][4 * n], &sum, 4);
         }
 }
@@ -103,7 +103,7 @@ static void check(int type, int cols, int rows) {
 
 static void test_emulated(void) {
 #ifdef GRF_AMX
-    static const int rows[] = { 1, 7, 8, 9, 15, 16, 17, 23, 24, 31, 32, 40, 96 };
+    static const int rows[] = { 1, 9, 10, 11, 15, 16, 17, 25, 26, 31, 32, 40, 96 };
     static const int cols[] = { 32, 64, 224, 256, 288, 544 };
     int here = grf_kernels_find(GRIFFIN_CPU_AVX512) != NULL;
     for (int type = GRF_Q8_0; here && type < GRF_TILINGS; type++)

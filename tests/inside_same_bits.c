@@ -150,12 +150,12 @@ static void check_spread(int type, int cols, int rows, spread weights, spread in
     for (set = 0; set < 2 * n_sets; set++) {       /* each set prefetches in both ways */
         const grf_kernels *kernels = sets[set / 2];
         int wrong = 0;
-        m.w.eager = set % 2;
+        m.w.eager = set % 2 * 5;
         if (quantised) kernels->int_tile(out, &m.w, m.tile, q, apart, rows);
         else           kernels->float_tile(out, &m.w, m.tile, x, stride, rows);
         for (i = 0; i < rows * 32; i++) wrong += memcmp(&want[i], &out[i], 4) != 0;
         CHECK(wrong == 0, "%s, eager %d, type %d, %d columns, %d rows: %d of %d",
-              kernels->name, set % 2, type, cols, rows, wrong, rows * 32);
+              kernels->name, m.w.eager, type, cols, rows, wrong, rows * 32);
     }
     free(m.tile); free(m.value); free(m.scale); free(x); free(out); free(want); free(q);
 }
