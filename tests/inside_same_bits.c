@@ -147,10 +147,11 @@ static void check_spread(int type, int cols, int rows, spread weights, spread in
         for (r = 0; r < 32; r++)
             want[i * 32 + r] = quantised ? naive_block(&m, r, q + i, apart)
                                          : naive_float(&m, r, x + i * stride);
-    for (set = 0; set < 2 * n_sets; set++) {       /* each set prefetches in both ways */
-        const grf_kernels *kernels = sets[set / 2];
+    for (set = 0; set < 3 * n_sets; set++) {       /* each set prefetches in all ways: grf_ahead */
+        static const int eager[] = { 0, 1, 5 };
+        const grf_kernels *kernels = sets[set / 3];
         int wrong = 0;
-        m.w.eager = set % 2 * 5;
+        m.w.eager = eager[set % 3];
         if (quantised) kernels->int_tile(out, &m.w, m.tile, q, apart, rows);
         else           kernels->float_tile(out, &m.w, m.tile, x, stride, rows);
         for (i = 0; i < rows * 32; i++) wrong += memcmp(&want[i], &out[i], 4) != 0;
