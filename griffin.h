@@ -8348,11 +8348,12 @@ static int grf_next_queries(int queries, int most) {
  *
  * Measured with one thread and random weights, as shares of what memory allows. Zen 5 decodes q4_0
  * with 0.89 if it is eager and 0.86 if not, 4 sequences in q4_0 with 0.85 and 0.80, in q8_0 with
- * 0.88 and 0.83. A Xeon with AMX decodes q4_0 with 0.97 and 0.89, but 4 sequences in q4_0 with 0.83
- * and 0.90, in q8_0 with 0.85 and 0.97; so it is eager for one row, but not of q6_0, which it then
- * reads with 16.3 GB/s in place of 15.2. Zen 4 is not eager: there q4_0 went from 0.79 to 0.86 and
- * q8_0 from 0.80 to 0.92 when we stopped to fill the first cache, and SmolLM2 in pages of 4 KiB
- * became 1.2 to 1.3 times as fast. With AVX2 the second cache would cost a quarter. */
+ * 0.88 and 0.83. A Xeon with AMX decodes q4_0 with 0.97 if it is eager and 0.89 if not, 4 sequences
+ * in q4_0 with 0.83 and 0.90, in q8_0 with 0.85 and 0.97. So it is eager for one row. One row of
+ * q6_0 reads 15.2 GB/s there if it is eager, and 16.3 if not. Zen 4 is not eager: there q4_0 went
+ * from 0.79 to 0.86 and q8_0 from 0.80 to 0.92 when we stopped to fill the first cache, and SmolLM2
+ * in pages of 4 KiB became 1.2 to 1.3 times as fast. With AVX2 the second cache would cost a
+ * quarter. */
 typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
 
 enum { GRF_AHEAD = 8192 };
@@ -8798,7 +8799,8 @@ GV_INLINE void grf_amx_unpack(const int type, grf_amx_group *to, const uint8_t *
         sum[m] = gv_fma(d##i, gv_from_int(gi_load(sums.at[m])), sum[m])
 
 /* A tile times some sixteens of rows, or less than one. The unit four later belongs to this half of
- * the tile, to the other one, to the rows that follow, or to the next group. */
+ * the tile, to the other one, to the rows that follow, or to the next group. The sums are written
+ * here: an inline function that does it makes prompts a seventh slower (measured, gcc 12). */
 GV_INLINE void grf_amx_tile(const int type, float *out, const uint8_t *w, const grf_q8 *x,
                             int64_t stride, int64_t blocks, int rows) {
     const int bytes = grf_tilings[type].bytes, passes = (rows + GRF_AMX_ROWS - 1) / GRF_AMX_ROWS;
