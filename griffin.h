@@ -3058,12 +3058,16 @@ static void grf_run_rglru(griffin_context *c, const grf_op *op, int64_t from, in
  * A head of a query sees keys and values of two origins: those of earlier tokens lie in the ring of
  * the state, those of this pass in c->kv, until the commit copies them into the ring. */
 
+static int64_t grf_ring_slot(const griffin_model *m, int64_t position) {
+    return position % m->layout.slots;
+}
+
 /* The row of keys (which = 0) or values (1) of a position in a ring. */
 static uint8_t *grf_state_ring(const griffin_model *m, griffin_state *state, int64_t ring,
                                int which, int64_t position) {
     const grf_layout *l = &m->layout;
     return (uint8_t *)((float *)(state + 1) + l->recurrent_floats) + ring
-         + (which * l->slots + position % l->slots) * l->kv_row;
+         + (which * l->slots + grf_ring_slot(m, position)) * l->kv_row;
 }
 
 /* The same of a row of this pass: c->kv is laid out as the rings, with max_rows for slots. */
@@ -3117,7 +3121,7 @@ static int64_t grf_visible_kv(const griffin_context *c, int64_t ring, int64_t ro
     int64_t p = grf_position(c, row), first = grf_max64(0, p + 1 - m->info.attn_keys), at = first;
     for (int i = 0; i < 3; i++) {
         int64_t end = i == 2 ? p + count : s->position, new_row = s->first + (at - s->position);
-        if (i < 2) end = grf_min64(end, at - at % m->layout.slots + m->layout.slots);
+        if (i < 2) end = grf_min64(end, at - grf_ring_slot(m, at) + m->layout.slots);
         a->run[i].count = (int)grf_max64(0, end - at);
         a->run[i].k = offset
             + (i < 2 ? grf_state_ring(m, s->state, ring, 0, at) : grf_new_kv(c, ring, 0, new_row));
@@ -3792,7 +3796,7 @@ static void grf_pieces_move_state(const griffin_model *m, grf_pieces *p, griffin
     for (int ring = 0; ring < 2 * l->attention_layers; ring++) {
         int64_t at = position - grf_saved_rows(m, position);
         for (int64_t rows; at < position; at += rows) {
-            rows = grf_min64(position - at, l->slots - at % l->slots);
+            rows = grf_min64(position - at, l->slots - grf_ring_slot(m, at));
             grf_pieces_move(m, p, grf_state_ring(m, s, ring / 2 * l->ring_bytes, ring % 2, at),
                             rows * l->kv_row, l->kv_size);
         }
