@@ -5338,7 +5338,6 @@ typedef struct grf_piece {
     const char *text;                       /* in the file, or in grf_vocab.repaired */
     uint32_t    length;
     uint32_t    order;                      /* by score: the lowest merges first */
-    int32_t     number;                     /* of an unused piece: its index among those */
     uint8_t     type;                       /* griffin_token_kind */
     uint8_t     marker;                     /* no_special keeps text from becoming this token */
 } grf_piece;
@@ -5651,7 +5650,7 @@ static int grf_vocab_load_types(grf_vocab *v, const grf_gguf *g, const grf_host 
                             (int)v->unknown, id);
         }
         piece->type = (uint8_t)type;
-        if (type == GRIFFIN_TOKEN_UNUSED) piece->number = v->unused++;
+        v->unused += type == GRIFFIN_TOKEN_UNUSED;
         if (type == GRIFFIN_TOKEN_UNKNOWN) v->unknown = id;
     }
     return error;
@@ -6012,6 +6011,8 @@ typedef struct grf_symbol { uint32_t start, length; int32_t prev, next, id; } gr
  * half the index of its left symbol. `length` of both tells whether the pair is out of date. */
 typedef struct grf_pair { uint64_t order; uint32_t length; int32_t id; } grf_pair;
 
+typedef struct grf_join { int32_t piece; uint32_t left; } grf_join;    /* id + 1, or 0: free */
+
 typedef struct grf_encoder {
     const grf_vocab *v;
     int         no_special, continues;      /* of griffin_encoding */
@@ -6022,7 +6023,9 @@ typedef struct grf_encoder {
     int         apart;                      /* the next symbol is not linked to the last one */
     grf_pair   *heap;                       /* the lowest order on top */
     uint64_t    waiting;                    /* pairs in the heap */
-    uint32_t   *cuts;                       /* of unused pieces: length of the left part, or 0 */
+    grf_join   *joins;                      /* a hash table of unused pieces: the length of the left
+                                             * part that each was last joined from, or 0 */
+    uint64_t    join_slots;
     int32_t    *tokens;
     int64_t     capacity, written;
     int         after_unknown;              /* the last token is "unknown" */
@@ -6455,6 +6458,13 @@ static grf_pair grf_heap_pop(grf_pair *heap, uint64_t count) {
     return top;
 }
 
+/* The slot of an unused piece, or a free one for it. */
+static grf_join *grf_encoder_join(const grf_encoder *e, int32_t id) {
+    uint64_t mask = e->join_slots - 1, at = ((uint64_t)id * 0x9E3779B97F4A7C15u >> 32) & mask;
+    while (e->joins[at].piece && e->joins[at].piece != id + 1) at = (at + 1) & mask;
+    return &e->joins[at];
+}
+
 /* Pushes the pair of a symbol and the next one, if there is one and they can be joined. */
 static void grf_encoder_push_pair(grf_encoder *e, int32_t left) {
     const grf_vocab *v = e->v;
@@ -6469,7 +6479,9 @@ static void grf_encoder_push_pair(grf_encoder *e, int32_t left) {
         if (pair.id < 0) return;
         order = v->pieces[pair.id].order;
         if (v->pieces[pair.id].type == GRIFFIN_TOKEN_UNUSED) {
-            e->cuts[v->pieces[pair.id].number] = a->length;
+            grf_join *join = grf_encoder_join(e, pair.id);
+            join->piece = pair.id + 1;
+            join->left  = a->length;
         }
     } else {
         int32_t rank = grf_vocab_find_merge(v, a->id, b->id);
@@ -6533,7 +6545,7 @@ static void grf_encoder_emit_text(grf_encoder *e, uint32_t start, uint32_t lengt
         uint32_t cut = 0;
         if (id < 0) id = grf_encoder_piece(e, part.order, part.length, GRF_MERGEABLE);
         if (id >= 0 && e->v->pieces[id].type == GRIFFIN_TOKEN_UNUSED) {
-            cut = e->cuts[e->v->pieces[id].number];
+            cut = grf_encoder_join(e, id)->left;
         }
         if (cut) {
             e->heap[depth].order    = part.order + cut;
@@ -6560,6 +6572,14 @@ static void grf_encoder_emit_all(grf_encoder *e) {
 
 /* ---- memory of the encoder ------------------------------------------------------------ */
 
+/* Room for the unused pieces that a text may join, and for one more: fewer than three pairs a symbol
+ * are pushed (see grf_encoder_merge). */
+static uint64_t grf_join_slots(const grf_vocab *v, uint64_t symbols) {
+    int64_t unused = v->kind == GRF_BY_SCORE ? v->unused : 0, slots = 1;
+    while (slots <= grf_min64(unused, (int64_t)(3 * symbols))) slots *= 2;
+    return (uint64_t)slots;
+}
+
 /* Lays everything out in scratch memory, or only measures it if base is null. Returns the bytes
  * needed, 63 of them to align the base. */
 static uint64_t grf_encoder_lay_out(grf_encoder *e, void *base, uint64_t bytes, uint64_t symbols) {
@@ -6568,7 +6588,8 @@ static uint64_t grf_encoder_lay_out(grf_encoder *e, void *base, uint64_t bytes, 
     arena.used = 0;
     e->heap    = (grf_pair *)grf_arena_take(&arena, (2 * symbols + 2) * sizeof(grf_pair));
     e->symbols = (grf_symbol *)grf_arena_take(&arena, (symbols + 1) * sizeof(grf_symbol));
-    e->cuts    = (uint32_t *)grf_arena_take(&arena, (uint64_t)e->v->unused * sizeof(uint32_t));
+    e->join_slots = grf_join_slots(e->v, symbols);
+    e->joins   = (grf_join *)grf_arena_take(&arena, e->join_slots * sizeof(grf_join));
     e->text.at = (char *)grf_arena_take(&arena, bytes);
     e->text.capacity = base ? bytes : 0;
     return arena.used + 63;
@@ -6615,7 +6636,7 @@ static int grf_encode(const griffin_model *model, const griffin_encoding *encodi
     void *memory = encoding->scratch ? encoding->scratch : grf_host_allocate(&model->host, size);
     if (!memory) return grf_fail_memory(&model->host, size);
     grf_encoder_fit(&e, memory);
-    memset(e.cuts, 0, (size_t)e.v->unused * sizeof(uint32_t));
+    memset(e.joins, 0, (size_t)e.join_slots * sizeof(grf_join));
     int starts = !encoding->no_bos && !encoding->continues;
     for (int i = 0; starts && i < e.v->before_count; i++) grf_encoder_emit(&e, e.v->before[i]);
     grf_encoder_prepare(&e, text, length);

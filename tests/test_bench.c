@@ -11,6 +11,8 @@
 #include "tools/bench/probe.h"
 #include "tools/bench/run.h"
 #include "tools/convert/convert.h"
+#include "tools/convert/gguf_reader.h"
+#include "tools/griffin_grammar.h"
 #include "tools/shared/json.h"
 #include "tools/shared/plot.h"
 #include "tools/shared/table.h"
@@ -60,7 +62,7 @@ static griffin_config small_shape(void) {
 
 static void open_small(bench_model *b, const char *type, uint64_t seed) {
     griffin_config c = small_shape();
-    CHECK(bench_image(b, &c, type, type, bench_random, &seed) == 0, "%s", type);
+    CHECK(bench_image(b, &c, NULL, type, type, bench_random, &seed) == 0, "%s", type);
     strcpy(b->name, "small");
     CHECK(bench_open(b, GRIFFIN_CPU_BEST, 0) == 0, "%s", type);
 }
@@ -140,7 +142,7 @@ static void test_tiles_in_place_give_the_bits_of_the_file(void) {
         bench_model file, image;
         convert_tiny(types[i]);
         if (bench_file(&file, TINY) || bench_open(&file, GRIFFIN_CPU_BEST, 0)) exit(1);
-        CHECK(bench_image(&image, &file.info->config, types[i], i == 4 ? "q6_0" : types[i],
+        CHECK(bench_image(&image, &file.info->config, NULL, types[i], i == 4 ? "q6_0" : types[i],
                           fill_from_file, &file) == 0, "%s", types[i]);
         CHECK(bench_open(&image, GRIFFIN_CPU_BEST, 0) == 0, "%s", types[i]);
         CHECK(same_logits(&file, &image), "%s", types[i]);
@@ -340,18 +342,81 @@ static void test_guesses(void) {
                                     "json", NULL };
     const char *const bytes[] = { "bench", "-m", MODEL, "--text", "tools/bench/texts/actions.txt",
                                   "-r", "1", "-t", "1", "--guesses", "5", "-o", "json", NULL };
+    const char *const pieces[] = { "bench", "--preset", "hgrn2-100m", "--vocab", "2100", "--vocab-of",
+                                   "examples/models/storyteller.gguf", "--text",
+                                   "tools/bench/texts/actions.txt", "--grammar",
+                                   "tools/bench/texts/actions.gbnf", "-r", "1", "-t", "1", "-o",
+                                   "json", NULL };
     check_json(actions, 1);
     check_json(bytes, 1);
+    check_json(pieces, 1);
+}
+
+/* What a grammar forces where the vocabulary has the storyteller's pieces and unused ones up to
+ * `vocab`: up to 32 tokens. Returns how many. */
+static int force(int vocab, int32_t *forced, size_t *scratch) {
+    static const char rules[] = "root ::= \"{ \\\"action\\\": \\\"hide from the wolf\\\" }\"";
+    griffin_config c = small_shape();
+    griffin_grammar *grammar;
+    griffin_grammar_state at;
+    griffin_sampler sampler;
+    griffin_guess guess;
+    griffin_encoding how;
+    model_parts storyteller;
+    report r = { "" };
+    bench_model b;
+    uint64_t seed = 1;
+    float *logits = (float *)malloc((size_t)vocab * sizeof *logits);
+    memset(&storyteller, 0, sizeof storyteller);
+    memset(&at, 0, sizeof at);
+    memset(&sampler, 0, sizeof sampler);
+    memset(&guess, 0, sizeof guess);
+    memset(&how, 0, sizeof how);
+    how.continues = 1;
+    c.vocab = vocab;
+    CHECK(gguf_read(&storyteller, "examples/models/storyteller.gguf", &r) == 0
+          && vocabulary_fit(&storyteller.vocabulary, (size_t)vocab, 0, &r) == 0, "%s", r.text);
+    CHECK(bench_image(&b, &c, &storyteller.vocabulary, "q8_0", "q8_0", bench_random, &seed) == 0
+          && bench_open(&b, GRIFFIN_CPU_BEST, 0) == 0
+          && griffin_grammar_open(&grammar, b.model, rules, strlen(rules), NULL) == 0, "%d", vocab);
+    guess.model = b.model;
+    guess.state = (griffin_state *)calloc(1, griffin_state_size(b.model));
+    guess.tokens = forced;
+    guess.room = 32;
+    guess.logits = logits;
+    guess.rows = 2;
+    int32_t first[4];
+    CHECK(griffin_encode(b.model, &how, "{", 1, first, 4) == 1
+          && griffin_grammar_accept(grammar, &at, first[0]) >= 0
+          && griffin_guess_take(&guess, first[0]) == 0, "the first token");
+    int count = griffin_grammar_guess(grammar, &at, &sampler, logits, &guess);
+    *scratch = griffin_encode_size(b.model, 80);
+    griffin_grammar_close(grammar);
+    free(guess.state);
+    free(logits);
+    bench_close(&b);
+    parts_free(&storyteller);
+    return count;
+}
+
+/* Unused pieces cost nothing: a text is forced into the same tokens, and encoded on the stack. */
+static void test_unused_pieces(void) {
+    int32_t few[32], many[32];
+    size_t small, large;
+    int n = force(2048, few, &small), m = force(70000, many, &large);
+    CHECK(n > 4 && n == m && !memcmp(few, many, (size_t)n * sizeof *few), "%d, %d tokens", n, m);
+    CHECK(large <= 8192 && small <= large, "%d, %d bytes", (int)small, (int)large);
 }
 
 static void test_wrong_words(void) {
     static const char *const wrong[][4] = {
         { "bench", "-m", MODEL, "-p=x" }, { "bench", "-m", MODEL, "--depth=1,,2" },
         { "bench", "-m", MODEL, "--batch=0" }, { "bench", "-m", MODEL, "--threads=1,2x" },
-        { "bench", "-m", MODEL, "--type=q4_1" }, { "bench", "-m", MODEL, "--preset=2b" }
+        { "bench", "-m", MODEL, "--type=q4_1" }, { "bench", "-m", MODEL, "--preset=2b" },
+        { "bench", "-m", MODEL, "--vocab-of=" MODEL }
     };
     int i, k;
-    for (i = 0; i < 6; i++) {
+    for (i = 0; i < 7; i++) {
         char copies[4][64], *argv[4];
         for (k = 0; k < 4; k++)
             argv[k] = (char *)memcpy(copies[k], wrong[i][k], strlen(wrong[i][k]) + 1);
@@ -405,6 +470,7 @@ int main(void) {
     RUN(test_json);
     RUN(test_masks);
     RUN(test_guesses);
+    RUN(test_unused_pieces);
     RUN(test_csv);
     RUN(test_wrong_words);
     RUN(test_plots);

@@ -5,6 +5,7 @@
 #include "masks.h"
 #include "run.h"
 #include "../convert/config.h"
+#include "../convert/gguf_reader.h"
 #include "../convert/tiles.h"
 #include "../shared/host.h"
 #include "../shared/plot.h"
@@ -25,7 +26,8 @@ enum { LONGEST = 16 };                      /* list on the command line */
 typedef struct numbers { const char *text; int64_t at[LONGEST]; int count; } numbers;
 
 typedef struct settings {
-    const char *path, *preset, *types, *head, *compare, *plot, *text, *grammar;
+    const char *path, *preset, *types, *head, *compare, *plot, *text, *grammar,
+               *vocab_of;
     numbers     prompts, steps, depths, batches, threads, memory;
     int         repetitions, chunk, vocab, pure, copy, cpu, format, ops, masks, sizes, guesses;
     double      predicted;                  /* bytes: the most memory that was needed at once */
@@ -327,8 +329,8 @@ static int measure_sizes(settings *s, bench_model *b, table *t) {
 /* ---- random models --------------------------------------------------------------------------- */
 
 /* Sizes are known without weights: their memory stays zero, and unused. */
-static void leave_zero(const bench_tensor *tensor, int number, unsigned char *data, void *user) {
-    (void)tensor; (void)number; (void)data; (void)user;
+static void leave_zero(const bench_tensor *t, int number, unsigned char *data, void *user) {
+    (void)t; (void)number; (void)data; (void)user;
 }
 
 /* As in files of the converter, the embedding is q6_0 where the other weights are q4_0. */
@@ -337,8 +339,22 @@ static int random_image(const settings *s, bench_model *b, griffin_config *confi
     const char *more = s->head ? s->head : "q6_0", *table_type = type;
     if (!s->pure && !strcmp(type, "q4_0")) table_type = more;
     uint64_t seed = 1;
+    model_parts other;                      /* whose vocabulary it gets */
+    report r = { "" };
+    int status = 0;
+    memset(b, 0, sizeof *b);
+    memset(&other, 0, sizeof other);
     if (s->vocab) config->vocab = s->vocab;
-    return bench_image(b, config, type, table_type, s->sizes ? leave_zero : bench_random, &seed);
+    if (s->vocab_of && (gguf_read(&other, s->vocab_of, &r)
+                        || vocabulary_fit(&other.vocabulary, (size_t)config->vocab, 0, &r)))
+        status = complain("%s", r.text);
+    else if (s->vocab_of && !other.has_vocabulary)
+        status = complain("%s has no vocabulary", s->vocab_of);
+    if (!status)
+        status = bench_image(b, config, s->vocab_of ? &other.vocabulary : NULL, type, table_type,
+                             s->sizes ? leave_zero : bench_random, &seed);
+    parts_free(&other);
+    return status;
 }
 
 /* ---- comparing families ---------------------------------------------------------------------- */
@@ -682,6 +698,7 @@ static int check(const command *c, settings *s) {
         return options_wrong(c, "--masks measures -m, or a made-up vocabulary");
     if (!s->masks && !!s->path + !!s->preset + !!s->compare != 1)
         return options_wrong(c, "one of -m, --preset and --compare says what to measure");
+    if (s->vocab_of && !s->preset) return options_wrong(c, "--vocab-of goes with --preset");
     if (s->masks && s->vocab && s->vocab < 400)
         return options_wrong(c, "--masks needs a vocabulary of 400 pieces or more");
     if (s->ops && s->steps.at[0] == 0 && s->prompts.at[0] == 0)
@@ -719,6 +736,8 @@ int command_bench(int argc, char **argv) {
           "of the embedding with weights of q4_0 (default: q6_0)" },
         { "vocab", NULL, OPTION_COUNT, &s.vocab, "N",
           "tokens of their vocabulary; 0: as the shape has it" },
+        { "vocab-of", NULL, OPTION_TEXT, &s.vocab_of, "MODEL",
+          "a file whose pieces are the first of these tokens, for --text" },
         { "prompt", "p", OPTION_TEXT, &s.prompts.text, "LIST",
           "tokens of a prompt (default: 512)" },
         { "steps", "n", OPTION_TEXT, &s.steps.text, "LIST", "tokens one by one (default: 64)" },

@@ -4,6 +4,7 @@
 #include "../convert/config.h"
 #include "../convert/tensors.h"
 #include "../convert/tiles.h"
+#include "../convert/vocabulary.h"
 #include "../shared/host.h"
 
 #include <math.h>
@@ -130,7 +131,7 @@ static void draw(drawing *d, const tensor *from) {
     if (!t->type) choose_spread(d, t);
 }
 
-static int draw_all(drawing *d, const griffin_config *c) {
+static int draw_all(drawing *d, const griffin_config *c, const vocabulary *v) {
     tensors list;
     if (tensors_list(&list, c) != 0) return -1;
     d->tensors = (bench_tensor *)calloc(list.count, sizeof *d->tensors);
@@ -140,6 +141,7 @@ static int draw_all(drawing *d, const griffin_config *c) {
     gguf_u32(&d->file, "general.alignment", GGUF_ALIGNMENT);
     gguf_u32(&d->file, "griffin.format_version", GRIFFIN_FORMAT_VERSION);
     config_write(c, &d->file);
+    if (v) vocabulary_write(v, NULL, &d->file);
     return d->tensors && !d->file.keys.failed && !d->file.infos.failed ? 0 : -1;
 }
 
@@ -164,8 +166,8 @@ static unsigned char *write_image(bench_model *b, const gguf_writer *g) {
     return (unsigned char *)b->image + start;
 }
 
-int bench_image(bench_model *b, const griffin_config *config, const char *type,
-                const char *table_type, bench_fill *fill, void *user) {
+int bench_image(bench_model *b, const griffin_config *config, const vocabulary *pieces,
+                const char *type, const char *table_type, bench_fill *fill, void *user) {
     drawing d;
     unsigned char *data = NULL;
     memset(b, 0, sizeof *b);
@@ -176,7 +178,7 @@ int bench_image(bench_model *b, const griffin_config *config, const char *type,
     d.types[TENSOR_TABLE] = table_type;
     d.types[TENSOR_CAREFUL] = strcmp(type, "q4_0") ? type : "q8_0";
     d.types[TENSOR_GATE] = "f32";
-    if (draw_all(&d, config) == 0) data = write_image(b, &d.file);
+    if (draw_all(&d, config, pieces) == 0) data = write_image(b, &d.file);
     for (int i = 0; data && i < d.count; i++)
         fill(&d.tensors[i], i, data + d.tensors[i].offset, user);
     gguf_free(&d.file);

@@ -29,6 +29,8 @@ typedef void bench_fill(const bench_tensor *tensor, int number, unsigned char *d
  * the seed. */
 bench_fill bench_random;
 
+struct vocabulary;                          /* of ../convert/vocabulary.h */
+
 typedef struct bench_model {
     griffin_model      *model;              /* null until bench_open */
     const griffin_info *info;
@@ -49,9 +51,9 @@ typedef struct bench_model {
 } bench_model;
 
 /* All return 0, or 1 after a message. A model can be opened again with other options. table_type is
- * that of the embedding, which is the head too; gates are f32. */
-int  bench_image(bench_model *b, const griffin_config *config, const char *type,
-                 const char *table_type, bench_fill *fill, void *user);
+ * that of the embedding, which is the head too; gates are f32. Null pieces: bytes are tokens. */
+int  bench_image(bench_model *b, const griffin_config *config, const struct vocabulary *pieces,
+                 const char *type, const char *table_type, bench_fill *fill, void *user);
 int  bench_file(bench_model *b, const char *path);
 int  bench_open(bench_model *b, griffin_cpu cpu, int attn_keys);
 int  bench_error(bench_model *b, int error);
