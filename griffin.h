@@ -8307,12 +8307,19 @@ GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *p
 /* A kernel multiplies the weights that it loads with several rows of activations: with as many as
  * have their sums in registers, which is `most`. The compiler keeps sums there only if the number
  * of rows is a constant, so each number is compiled apart. To keep them few, rows go in groups of
- * 12, 6, 4, 3, 2 or 1; 7 or 8 rows go as 4 and the rest. */
+ * 12, 6, 4, 3, 2 or 1; 7 or 8 rows go as 4 and the rest, and 5 as 3 and 2. */
 static int grf_next_rows(int rows, int most) {
     if (most >= 12 && rows >= 12) return 12;
     if (most >= 6 && (rows == 6 || rows > 8)) return 6;
+    if (most >= 4 && rows == 5) return 3;
     if (most >= 4 && rows >= 4) return 4;
     return rows < most ? rows : most;
+}
+
+static int grf_passes(int rows, int most) {
+    int passes = 0;
+    for (; rows > 0; rows -= grf_next_rows(rows, most)) passes++;
+    return passes;
 }
 
 /* Rows that meet q6_0. Clang 14 keeps more constants that unpack it in registers than GCC does, and
@@ -8322,9 +8329,6 @@ static int grf_next_rows(int rows, int most) {
 #else
   #define GV_SIX_ROWS GV_INT_ROWS
 #endif
-
-/* Of up to `most` rows at once, those that are ever eager: see grf_ahead. */
-#define GV_EAGER(most) (GV_FETCH_L2 && (most) > 4 ? 4 : (most))
 
 /* Queries of attention go in groups of 5, 4, 2 or 1. Models have 5 or 8 heads in an item. */
 static int grf_next_queries(int queries, int most) {
@@ -8367,13 +8371,16 @@ static int grf_next_queries(int queries, int most) {
  *     1 of q8_0      second cache, 3 blocks     the same
  *     1 of q6_0      first cache, 6 KiB         second cache, 3 blocks; so, too, if `eager` is 1
  *     1 of q4_0      first cache, 6 KiB         nothing is prefetched
- *     2 to 5         first cache, 6 KiB         second cache, 3 blocks; of q4_0 8 KiB
- *     more           second cache, after a block; the first line of a share goes to the first
- *                    cache, and is the whole share where there are many passes
+ *     2, 3, 4        first cache, 6 KiB         second cache, 3 blocks; of q4_0 8 KiB
+ *     6              first cache, 6 KiB         second cache, after a block
+ *     others         first cache, its share     second cache; passes of 6 rows do it after a block,
+ *                                               and the first line goes to the first cache: it is
+ *                                               the whole share where there are many passes
  *
  * Measured with one thread and random weights, as shares of what memory allows. Zen 5 decodes q4_0
  * with 0.89 if it is eager and 0.86 if not, 4 sequences in q4_0 with 0.85 and 0.80, in q8_0 with
- * 0.88 and 0.83. A Xeon with AMX decodes q4_0 with 0.97 if it is eager and 0.89 if not, 4 sequences
+ * 0.88 and 0.83. 6 sequences in q8_0 make 67 tokens/s and 55, 8 make 85 and 74, 16 the same. So it
+ * is eager for all rows. A Xeon with AMX decodes q4_0 with 0.97 if it is eager and 0.89 if not, 4 sequences
  * in q4_0 with 0.83 and 0.90, in q8_0 with 0.85 and 0.97. So it is eager for one row. One row of
  * q6_0 reads 15.2 GB/s there if it is eager, and 16.3 if not. Zen 4 is not eager: there q4_0 went
  * from 0.79 to 0.86 and q8_0 from 0.80 to 0.92 when we stopped to fill the first cache, and SmolLM2
@@ -9402,7 +9409,7 @@ static const struct grf_set {
 #ifdef GRF_X86
     { GRIFFIN_CPU_AVX512, GRF_INTEL, GRF_KERNELS("avx512", 1, avx512, avx512) },
     { GRIFFIN_CPU_AVX512, 1u << GRIFFIN_CPU_AVX_VNNI,
-      GRF_KERNELS("avx512", 5, avx512, avx512) },
+      GRF_KERNELS("avx512", GRF_PANEL, avx512, avx512) },
     { GRIFFIN_CPU_AVX512, 0, GRF_KERNELS("avx512", 0, avx512, avx512) },
 #endif
 #ifdef GRF_AVX_VNNI
@@ -9802,8 +9809,7 @@ GV_INLINE void GV(float_rows)(const int rows, const int type, float *out, const 
 GV_INLINE void GV(float_part)(const int type, float *out, const uint8_t *w, const float *x,
                               int64_t stride, int64_t count, int rows) {
     const int column = grf_tilings[type].bytes, most = GV_FLOAT_ROWS;
-    grf_ahead ahead = grf_look_ahead(w, count * column, GRF_AHEAD, column,
-                                     (rows + most - 1) / most);
+    grf_ahead ahead = grf_look_ahead(w, count * column, GRF_AHEAD, column, grf_passes(rows, most));
     for (int m; rows > 0; rows -= m, x += m * stride, out += m * GRF_TILE) {
         m = grf_next_rows(rows, most);
         GRF_CALL_ROWS(m, GV_FLOAT_ROWS, GV(float_rows), type, out, w, x, stride, count, ahead)
@@ -9815,7 +9821,7 @@ GV_INLINE void GV(float_part)(const int type, float *out, const uint8_t *w, cons
  * read best; else as many as stay in the first cache until all passes are done. */
 GV_KERNEL void GV(float_tile)(float *out, const grf_linear *l, const uint8_t *w, const float *x,
                               int64_t stride, int rows) {
-    int64_t step = rows <= GV_FLOAT_ROWS ? l->cols : 512;
+    int64_t step = grf_passes(rows, GV_FLOAT_ROWS) == 1 ? l->cols : 512;
     memset(out, 0, (size_t)rows * GRF_TILE * 4);
     for (int64_t k = 0; k < l->cols; k += step) {
         int64_t n = grf_min64(step, l->cols - k);
@@ -10195,7 +10201,7 @@ GV_INLINE const uint8_t *GV(int_group)(const int rows, const int type, const int
                                        float *out, const uint8_t *w, const grf_q8 *x, int blocks,
                                        grf_ahead ahead) {
     const int turns = type == GRF_Q8_0 ? 8 : 4;
-    const int after = GV_FETCH_L2 && rows == GV_INT_ROWS;
+    const int after = GV_FETCH_L2 && rows == GV_INT_ROWS && !first;
     const int cache = first ? 1 : rows == 1 && type == GRF_Q4_0 ? 0 : 2, inside = after ? 0 : cache;
     gv low[GV_INT_ROWS], high[GV_INT_ROWS];
     GRF_UNROLL for (int m = 0; m < rows; m++) low[m] = high[m] = gv_set(0);
@@ -10247,11 +10253,11 @@ GV_INLINE void GV(int_part)(const int type, const int eager, float *out, const u
     const int most = type == GRF_Q6_0 ? GV_SIX_ROWS : GV_INT_ROWS;
     const int bytes = grf_tilings[type].bytes;
     const int lone = rows == 1 && (type == GRF_Q8_0 || (type == GRF_Q6_0 && eager == 1));
-    const int first = !GV_FETCH_L2 || (rows <= eager && rows < GV_INT_ROWS && !lone);
+    const int first = !GV_FETCH_L2 || (rows <= eager && !lone);
     const int distance = !GV_FETCH_L2 ? GRF_AHEAD : first ? GRF_AHEAD * 3 / 4
                        : type == GRF_Q4_0 ? GRF_AHEAD : 3 * bytes;
     grf_ahead ahead = grf_look_ahead(w, blocks * bytes, distance, bytes / 8,
-                                     (rows + most - 1) / most);
+                                     grf_passes(rows, most));
     for (int m; rows > 0; rows -= m, x += m, out += m * GRF_TILE) {
 #ifdef GV_MATRIX_ROWS
         if (rows >= GV_MATRIX_ROWS) {
@@ -10262,12 +10268,12 @@ GV_INLINE void GV(int_part)(const int type, const int eager, float *out, const u
 #endif
         m = grf_next_rows(rows, most);
         if (type == GRF_Q6_0 && first)
-            GRF_CALL_ROWS(m, GV_EAGER(GV_SIX_ROWS), GV(int_rows), type, 1, out, w, x, stride,
+            GRF_CALL_ROWS(m, GV_SIX_ROWS, GV(int_rows), type, 1, out, w, x, stride,
                           blocks, ahead)
         else if (type == GRF_Q6_0)
             GRF_CALL_ROWS(m, GV_SIX_ROWS, GV(int_rows), type, 0, out, w, x, stride, blocks, ahead)
         else if (first)
-            GRF_CALL_ROWS(m, GV_EAGER(GV_INT_ROWS), GV(int_rows), type, 1, out, w, x, stride,
+            GRF_CALL_ROWS(m, GV_INT_ROWS, GV(int_rows), type, 1, out, w, x, stride,
                           blocks, ahead)
         else
             GRF_CALL_ROWS(m, GV_INT_ROWS, GV(int_rows), type, 0, out, w, x, stride, blocks, ahead)
@@ -10278,7 +10284,8 @@ GV_INLINE void GV(int_part)(const int type, const int eager, float *out, const u
 /* Columns at a time as in float_tile: all of them, or a group. */
 GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, const grf_q8 *x,
                             int64_t stride, int rows) {
-    int64_t blocks = l->cols / 32, step = rows <= GV_INT_ROWS ? blocks : GRF_GROUP / 32;
+    const int most = l->type == GRF_Q6_0 ? GV_SIX_ROWS : GV_INT_ROWS;
+    int64_t blocks = l->cols / 32, step = grf_passes(rows, most) == 1 ? blocks : GRF_GROUP / 32;
     memset(out, 0, (size_t)rows * GRF_TILE * 4);
     for (; blocks > 0; blocks -= step, x += stride) {
         int64_t n = grf_min64(step, blocks);

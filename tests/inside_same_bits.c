@@ -148,7 +148,7 @@ static void check_spread(int type, int cols, int rows, spread weights, spread in
             want[i * 32 + r] = quantised ? naive_block(&m, r, q + i, apart)
                                          : naive_float(&m, r, x + i * stride);
     for (set = 0; set < 3 * n_sets; set++) {       /* each set prefetches in all ways: grf_ahead */
-        static const int eager[] = { 0, 1, 5 };
+        static const int eager[] = { 0, 1, GRF_PANEL };
         const grf_kernels *kernels = sets[set / 3];
         int wrong = 0;
         m.w.eager = eager[set % 3];
