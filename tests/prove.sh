@@ -14,8 +14,8 @@ CHECKS="--bounds-check --pointer-check --pointer-overflow-check --signed-overflo
         --drop-unused-functions --slice-formula"
 SHORT=grf_pieces_take.0:3,grf_pieces_move_state.0:3,grf_pieces_move_state.1:3
 
-# The time of a solver depends on chance: a proof of seconds took hours when a field of a struct that
-# it never reads had moved. So each has five minutes, and then another solver tries.
+# The time of a solver depends on chance: a proof of seconds took hours when a field had moved in a
+# struct that it never reads. So each has five minutes, and then another solver tries.
 solve() {                                   # name length unwind more option...
     goto=$OUT/$1.goto log=$OUT/$1.log unwind=$3
     shift 4

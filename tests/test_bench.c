@@ -342,8 +342,8 @@ static void test_guesses(void) {
                                     "json", NULL };
     const char *const bytes[] = { "bench", "-m", MODEL, "--text", "tools/bench/texts/actions.txt",
                                   "-r", "1", "-t", "1", "--guesses", "5", "-o", "json", NULL };
-    const char *const pieces[] = { "bench", "--preset", "hgrn2-100m", "--vocab", "2100", "--vocab-of",
-                                   "examples/models/storyteller.gguf", "--text",
+    const char *const pieces[] = { "bench", "--preset", "hgrn2-100m", "--vocab", "2100",
+                                   "--vocab-of", "examples/models/storyteller.gguf", "--text",
                                    "tools/bench/texts/actions.txt", "--grammar",
                                    "tools/bench/texts/actions.gbnf", "-r", "1", "-t", "1", "-o",
                                    "json", NULL };
