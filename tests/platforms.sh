@@ -112,7 +112,7 @@ done
 $compiler $strict $shared -c $main -o $at/$teller.o
 $compiler $at/$teller.o $library -lm -o $at/$teller.exe
 tell $here > $at/expected 2> /dev/null
-tell $RUNNER $at/$teller.exe 2> $at/tale.log | tr -d '\r' > $at/told
+tell timeout 600 $RUNNER $at/$teller.exe 2> $at/tale.log | tr -d '\r' > $at/told
 if cmp $at/told $at/expected; then told="1 passed, 0 failed"; else told="0 passed, 1 failed"; fi
 [ "$told" = "1 passed, 0 failed" ] || cat $at/tale.log
 echo "$told" >> $at/tale.log
