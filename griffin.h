@@ -999,7 +999,8 @@ typedef struct griffin_encoding {           /* zero: a whole prompt, as the mode
 /* Returns how many tokens the text makes; writes at most capacity of them, so capacity 0 asks for
  * the size. Text is UTF-8, not necessarily terminated; broken bytes become U+FFFD.
  * encoding may be null. Scratch for any text of `length` bytes: griffin_encode_size, about 55 bytes
- * for each byte in a Gemma-like vocabulary; null scratch allocates what this text needs. */
+ * for each byte in a Gemma-like vocabulary, and about 100 where thousands of pieces are unused; null
+ * scratch allocates what this text needs. */
 GRIFFIN_API int griffin_encode(const griffin_model *model, const griffin_encoding *encoding,
                                const char *text, size_t length, int32_t *tokens, int capacity);
 GRIFFIN_API size_t griffin_encode_size(const griffin_model *model, size_t length);
@@ -6572,8 +6573,8 @@ static void grf_encoder_emit_all(grf_encoder *e) {
 
 /* ---- memory of the encoder ------------------------------------------------------------ */
 
-/* Room for the unused pieces that a text may join, and for one more. At most three pairs a symbol
- * are pushed: see grf_encoder_merge. */
+/* Room for the unused pieces that a text may join, and for one more. A symbol pushes
+ * at most three pairs: grf_encoder_merge pushes one for each, and then two for each join. */
 static uint64_t grf_join_slots(const grf_vocab *v, uint64_t symbols) {
     int64_t unused = v->kind == GRF_BY_SCORE ? v->unused : 0, slots = 1;
     while (slots <= grf_min64(unused, (int64_t)(3 * symbols))) slots *= 2;
@@ -8380,7 +8381,7 @@ static int grf_next_queries(int queries, int most) {
  * Measured with one thread and random weights, as shares of what memory allows. Zen 5 decodes q4_0
  * with 0.89 if it is eager and 0.86 if not, 4 sequences in q4_0 with 0.85 and 0.80, in q8_0 with
  * 0.88 and 0.83. 6 sequences in q8_0 make 67 tokens/s if it is eager and 55 if not, 8 make 85 and
- * 74, and 16 the same. So it is eager for all rows. A Xeon with AMX decodes q4_0 with 0.97 if it is
+ * 74. With 16 there is no difference. So it is eager for all rows. A Xeon with AMX decodes q4_0 with 0.97 if it is
  * eager and 0.89 if not, 4 sequences in q4_0 with 0.83 and 0.90, in q8_0 with 0.85 and 0.97. So it
  * is eager for one row. One row of q6_0 reads 15.2 GB/s there if it is eager, and 16.3 if not. Zen
  * 4 is not eager: there q4_0 went from 0.79 to 0.86 and q8_0 from 0.80 to 0.92 when we stopped to

@@ -174,7 +174,7 @@ static void test_linear(void) {
         for (rows = 1; rows <= 40; rows++) check_linear(types[t], blocks ? 96 : 37, rows);
         for (i = 0; i < GRF_COUNT(floats); i++)
             check_linear(types[t], blocks ? 32 * (4 * i + 1) : floats[i], 13);
-        for (rows = 5; rows <= 8; rows++) check_linear(types[t], blocks ? 544 : 515, rows);
+        for (rows = 1; rows <= 12; rows++) check_linear(types[t], blocks ? 544 : 515, rows);
         check_linear(types[t], blocks ? 544 : 515, 97);
         check_linear(types[t], blocks ? 64 : 50, 300);
     }

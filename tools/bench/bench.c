@@ -698,7 +698,8 @@ static int check(const command *c, settings *s) {
         return options_wrong(c, "--masks measures -m, or a made-up vocabulary");
     if (!s->masks && !!s->path + !!s->preset + !!s->compare != 1)
         return options_wrong(c, "one of -m, --preset and --compare says what to measure");
-    if (s->vocab_of && !s->preset) return options_wrong(c, "--vocab-of goes with --preset");
+    if (s->vocab_of && (!s->preset || !s->text))
+        return options_wrong(c, "--vocab-of goes with --preset and --text");
     if (s->masks && s->vocab && s->vocab < 400)
         return options_wrong(c, "--masks needs a vocabulary of 400 pieces or more");
     if (s->ops && s->steps.at[0] == 0 && s->prompts.at[0] == 0)
@@ -737,7 +738,7 @@ int command_bench(int argc, char **argv) {
         { "vocab", NULL, OPTION_COUNT, &s.vocab, "N",
           "tokens of their vocabulary; 0: as the shape has it" },
         { "vocab-of", NULL, OPTION_TEXT, &s.vocab_of, "MODEL",
-          "a file whose pieces are the first of these tokens, for --text" },
+          "a model whose pieces are the first of these tokens, for --text" },
         { "prompt", "p", OPTION_TEXT, &s.prompts.text, "LIST",
           "tokens of a prompt (default: 512)" },
         { "steps", "n", OPTION_TEXT, &s.steps.text, "LIST", "tokens one by one (default: 64)" },
@@ -786,7 +787,7 @@ int command_bench(int argc, char **argv) {
         s.depths.text = s.compare ? "512,1k,2k,4k,8k,16k,32k" : s.sizes ? "1M" : "0";
     if ((status = check(&c, &s)) >= 0) return status;
     status = measure_all(&s);
-    if (!status && !s.masks)
+    if (!status && s.predicted > 0)
         fprintf(stderr, "\nmemory: %.0f MiB by the sizes of model, states, contexts and logits; "
                 "at most %.0f MiB were used\n", s.predicted / (1 << 20), peak_mebibytes());
     return status;

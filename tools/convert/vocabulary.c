@@ -118,6 +118,9 @@ int vocabulary_fit(vocabulary *v, size_t size, int crop, report *r) {
         return report_fail(r,
                            "the vocabulary has %lu pieces, more than the %lu rows of the embedding",
                            (unsigned long)v->count, (unsigned long)size);
+    if (size > VOCABULARY_LIMIT)
+        return report_fail(r, "a vocabulary of %lu pieces, more than %d", (unsigned long)size,
+                           VOCABULARY_LIMIT);
     if (v->count > size) crop_pieces(v, size);
     while (v->count < size && !v->out_of_memory) vocabulary_pad(v, v->count);
     return v->out_of_memory ? report_fail(r, "out of memory") : 0;
