@@ -999,8 +999,8 @@ typedef struct griffin_encoding {           /* zero: a whole prompt, as the mode
 /* Returns how many tokens the text makes; writes at most capacity of them, so capacity 0 asks for
  * the size. Text is UTF-8, not necessarily terminated; broken bytes become U+FFFD.
  * encoding may be null. Scratch for any text of `length` bytes: griffin_encode_size, about 55 bytes
- * for each byte in a Gemma-like vocabulary, and about 100 where thousands of pieces are unused; null
- * scratch allocates what this text needs. */
+ * for each byte in a Gemma-like vocabulary, and about 100 where thousands of pieces are unused.
+ * Null scratch allocates what this text needs. */
 GRIFFIN_API int griffin_encode(const griffin_model *model, const griffin_encoding *encoding,
                                const char *text, size_t length, int32_t *tokens, int capacity);
 GRIFFIN_API size_t griffin_encode_size(const griffin_model *model, size_t length);

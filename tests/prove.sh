@@ -1,8 +1,8 @@
 #!/bin/sh
 # Proves each row of the table below with cbmc: see tests/prove_files.c. `sh tests/prove.sh` proves
 # all, `sh tests/prove.sh prove_pair` one. The table has the name, the most bytes of input, and how
-# often a loop may be taken. SHORT has loops with a limit of their own. cbmc proves that none is taken
-# more often.
+# often a loop may be taken. SHORT has loops with a limit of their own. cbmc proves that none is
+# taken more often.
 #
 # Debian has the package cbmc, but not in version 12: `sh tests/cbmc.sh build/cbmc` gets it there.
 # Where the command is missing nothing is proved, and that is said.
