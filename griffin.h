@@ -8381,12 +8381,12 @@ static int grf_next_queries(int queries, int most) {
  * Measured with one thread and random weights, as shares of what memory allows. Zen 5 decodes q4_0
  * with 0.89 if it is eager and 0.86 if not, 4 sequences in q4_0 with 0.85 and 0.80, in q8_0 with
  * 0.88 and 0.83. 6 sequences in q8_0 make 67 tokens/s if it is eager and 55 if not, 8 make 85 and
- * 74. With 16 there is no difference. So it is eager for all rows. A Xeon with AMX decodes q4_0 with 0.97 if it is
- * eager and 0.89 if not, 4 sequences in q4_0 with 0.83 and 0.90, in q8_0 with 0.85 and 0.97. So it
- * is eager for one row. One row of q6_0 reads 15.2 GB/s there if it is eager, and 16.3 if not. Zen
- * 4 is not eager: there q4_0 went from 0.79 to 0.86 and q8_0 from 0.80 to 0.92 when we stopped to
- * fill the first cache, and SmolLM2 in pages of 4 KiB became 1.2 to 1.3 times as fast. With AVX2
- * the second cache would cost a quarter. */
+ * 74. With 16 there is no difference. So it is eager for all rows. A Xeon with AMX decodes q4_0
+ * with 0.97 if it is eager and 0.89 if not, 4 sequences in q4_0 with 0.83 and 0.90, in q8_0 with
+ * 0.85 and 0.97. So it is eager for one row. One row of q6_0 reads 15.2 GB/s there if it is eager,
+ * and 16.3 if not. Zen 4 is not eager: there q4_0 went from 0.79 to 0.86 and q8_0 from 0.80 to 0.92
+ * when we stopped to fill the first cache, and SmolLM2 in pages of 4 KiB became 1.2 to 1.3 times as
+ * fast. With AVX2 the second cache would cost a quarter. */
 typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
 
 enum { GRF_AHEAD = 8192 };
