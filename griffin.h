@@ -8331,6 +8331,14 @@ static int grf_passes(int rows, int most) {
   #define GV_SIX_ROWS GV_INT_ROWS
 #endif
 
+/* Rows at once that may be eager, see grf_ahead: with 6, GCC spills sums of q6_0, clang of all. */
+#define GV_EAGER(most) (GV_FETCH_L2 && (most) > 4 ? 4 : (most))
+#ifdef __clang__
+  #define GV_EAGER_ROWS GV_EAGER(GV_INT_ROWS)
+#else
+  #define GV_EAGER_ROWS GV_INT_ROWS
+#endif
+
 /* Queries of attention go in groups of 5, 4, 2 or 1. Models have 5 or 8 heads in an item. */
 static int grf_next_queries(int queries, int most) {
     if (most >= 5 && queries % 5 == 0) return 5;
@@ -10254,7 +10262,8 @@ GV_INLINE void GV(int_part)(const int type, const int eager, float *out, const u
     const int most = type == GRF_Q6_0 ? GV_SIX_ROWS : GV_INT_ROWS;
     const int bytes = grf_tilings[type].bytes;
     const int lone = rows == 1 && (type == GRF_Q8_0 || (type == GRF_Q6_0 && eager == 1));
-    const int first = !GV_FETCH_L2 || (rows <= eager && !lone);
+    const int first = !GV_FETCH_L2 || (rows <= eager && !lone
+        && (rows < GV_INT_ROWS || (type != GRF_Q6_0 && GV_EAGER_ROWS == GV_INT_ROWS)));
     const int distance = !GV_FETCH_L2 ? GRF_AHEAD : first ? GRF_AHEAD * 3 / 4
                        : type == GRF_Q4_0 ? GRF_AHEAD : 3 * bytes;
     grf_ahead ahead = grf_look_ahead(w, blocks * bytes, distance, bytes / 8,
@@ -10269,12 +10278,12 @@ GV_INLINE void GV(int_part)(const int type, const int eager, float *out, const u
 #endif
         m = grf_next_rows(rows, most);
         if (type == GRF_Q6_0 && first)
-            GRF_CALL_ROWS(m, GV_SIX_ROWS, GV(int_rows), type, 1, out, w, x, stride,
+            GRF_CALL_ROWS(m, GV_EAGER(GV_SIX_ROWS), GV(int_rows), type, 1, out, w, x, stride,
                           blocks, ahead)
         else if (type == GRF_Q6_0)
             GRF_CALL_ROWS(m, GV_SIX_ROWS, GV(int_rows), type, 0, out, w, x, stride, blocks, ahead)
         else if (first)
-            GRF_CALL_ROWS(m, GV_INT_ROWS, GV(int_rows), type, 1, out, w, x, stride,
+            GRF_CALL_ROWS(m, GV_EAGER_ROWS, GV(int_rows), type, 1, out, w, x, stride,
                           blocks, ahead)
         else
             GRF_CALL_ROWS(m, GV_INT_ROWS, GV(int_rows), type, 0, out, w, x, stride, blocks, ahead)
