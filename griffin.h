@@ -6012,7 +6012,8 @@ typedef struct grf_symbol { uint32_t start, length; int32_t prev, next, id; } gr
  * half the index of its left symbol. `length` of both tells whether the pair is out of date. */
 typedef struct grf_pair { uint64_t order; uint32_t length; int32_t id; } grf_pair;
 
-typedef struct grf_join { int32_t piece; uint32_t left; } grf_join;    /* id + 1, or 0: free */
+/* Where a text last joined an unused piece: the length of the left part, or 0. */
+typedef struct grf_join { int32_t piece; uint32_t left; } grf_join;     /* id + 1, or 0: free */
 
 typedef struct grf_encoder {
     const grf_vocab *v;
@@ -6024,8 +6025,7 @@ typedef struct grf_encoder {
     int         apart;                      /* the next symbol is not linked to the last one */
     grf_pair   *heap;                       /* the lowest order on top */
     uint64_t    waiting;                    /* pairs in the heap */
-    grf_join   *joins;                      /* a hash table of unused pieces: the length of the left
-                                             * part that each was last joined from, or 0 */
+    grf_join   *joins;                      /* a hash table by piece */
     uint64_t    join_slots;
     int32_t    *tokens;
     int64_t     capacity, written;
@@ -6573,8 +6573,8 @@ static void grf_encoder_emit_all(grf_encoder *e) {
 
 /* ---- memory of the encoder ------------------------------------------------------------ */
 
-/* Room for the unused pieces that a text may join, and for one more. A symbol pushes
- * at most three pairs: grf_encoder_merge pushes one for each, and then two for each join. */
+/* Room for the unused pieces that a text may join, and for one more. grf_encoder_merge pushes at
+ * most three pairs a symbol: one for each symbol, and then two for each join. */
 static uint64_t grf_join_slots(const grf_vocab *v, uint64_t symbols) {
     int64_t unused = v->kind == GRF_BY_SCORE ? v->unused : 0, slots = 1;
     while (slots <= grf_min64(unused, (int64_t)(3 * symbols))) slots *= 2;
@@ -8317,9 +8317,11 @@ static int grf_next_rows(int rows, int most) {
     return rows < most ? rows : most;
 }
 
-static int grf_passes(int rows, int most) {
-    int passes = 0;
-    for (; rows > 0; rows -= grf_next_rows(rows, most)) passes++;
+/* The number of these groups. A single row needs one, and does not wait for the loop. */
+GRF_INLINE int grf_passes(int rows, int most) {
+    int passes = 1;
+    if (rows == 1) return 1;
+    while ((rows -= grf_next_rows(rows, most)) > 0) passes++;
     return passes;
 }
 
@@ -8331,13 +8333,14 @@ static int grf_passes(int rows, int most) {
   #define GV_SIX_ROWS GV_INT_ROWS
 #endif
 
-/* Rows at once that may be eager, see grf_ahead: with 6, GCC spills sums of q6_0, clang of all. */
-#define GV_EAGER(most) (GV_FETCH_L2 && (most) > 4 ? 4 : (most))
+/* Rows at once that may be eager: see grf_ahead. With 6 eager rows, GCC spills sums of q6_0, and
+ * clang spills sums of every type. So only GCC compiles them, and not for q6_0. */
 #ifdef __clang__
-  #define GV_EAGER_ROWS GV_EAGER(GV_INT_ROWS)
+  #define GV_EAGER_SIX(type) 0
 #else
-  #define GV_EAGER_ROWS GV_INT_ROWS
+  #define GV_EAGER_SIX(type) ((type) != GRF_Q6_0)
 #endif
+#define GV_EAGER(most) (GV_FETCH_L2 && (most) > 4 ? 4 : (most))
 
 /* Queries of attention go in groups of 5, 4, 2 or 1. Models have 5 or 8 heads in an item. */
 static int grf_next_queries(int queries, int most) {
@@ -8381,7 +8384,8 @@ static int grf_next_queries(int queries, int most) {
  *     1 of q6_0      first cache, 6 KiB         second cache, 3 blocks; so, too, if `eager` is 1
  *     1 of q4_0      first cache, 6 KiB         nothing is prefetched
  *     2, 3, 4        first cache, 6 KiB         second cache, 3 blocks; of q4_0 8 KiB
- *     6              first cache, 6 KiB         second cache, after a block
+ *     6              first cache, 6 KiB         second cache, after a block. This is the way of
+ *                                               q6_0 and of clang for 6 rows or more, too
  *     others         first cache, its share     second cache; passes of 6 rows do it after a block,
  *                                               and the first line goes to the first cache: it is
  *                                               the whole share where there are many passes
@@ -9816,9 +9820,9 @@ GV_INLINE void GV(float_rows)(const int rows, const int type, float *out, const 
 
 /* All rows of x, in groups. */
 GV_INLINE void GV(float_part)(const int type, float *out, const uint8_t *w, const float *x,
-                              int64_t stride, int64_t count, int rows) {
+                              int64_t stride, int64_t count, int rows, int passes) {
     const int column = grf_tilings[type].bytes, most = GV_FLOAT_ROWS;
-    grf_ahead ahead = grf_look_ahead(w, count * column, GRF_AHEAD, column, grf_passes(rows, most));
+    grf_ahead ahead = grf_look_ahead(w, count * column, GRF_AHEAD, column, passes);
     for (int m; rows > 0; rows -= m, x += m * stride, out += m * GRF_TILE) {
         m = grf_next_rows(rows, most);
         GRF_CALL_ROWS(m, GV_FLOAT_ROWS, GV(float_rows), type, out, w, x, stride, count, ahead)
@@ -9830,14 +9834,15 @@ GV_INLINE void GV(float_part)(const int type, float *out, const uint8_t *w, cons
  * read best; else as many as stay in the first cache until all passes are done. */
 GV_KERNEL void GV(float_tile)(float *out, const grf_linear *l, const uint8_t *w, const float *x,
                               int64_t stride, int rows) {
-    int64_t step = grf_passes(rows, GV_FLOAT_ROWS) == 1 ? l->cols : 512;
+    int passes = grf_passes(rows, GV_FLOAT_ROWS);
+    int64_t step = passes == 1 ? l->cols : 512;
     memset(out, 0, (size_t)rows * GRF_TILE * 4);
     for (int64_t k = 0; k < l->cols; k += step) {
         int64_t n = grf_min64(step, l->cols - k);
         switch (l->type) {
-        case GRF_F32: GV(float_part)(GRF_F32,  out, w, x + k, stride, n, rows); break;
-        case GRF_F16: GV(float_part)(GRF_F16,  out, w, x + k, stride, n, rows); break;
-        default:      GV(float_part)(GRF_BF16, out, w, x + k, stride, n, rows); break;
+        case GRF_F32: GV(float_part)(GRF_F32,  out, w, x + k, stride, n, rows, passes); break;
+        case GRF_F16: GV(float_part)(GRF_F16,  out, w, x + k, stride, n, rows, passes); break;
+        default:      GV(float_part)(GRF_BF16, out, w, x + k, stride, n, rows, passes); break;
         }
         w += n * grf_tilings[l->type].bytes;
     }
@@ -10258,16 +10263,15 @@ GV_INLINE void GV(int_rows)(const int rows, const int type, const int first, flo
 
 /* All rows of x, in groups. `eager`: see grf_ahead. */
 GV_INLINE void GV(int_part)(const int type, const int eager, float *out, const uint8_t *w,
-                            const grf_q8 *x, int64_t stride, int64_t blocks, int rows) {
+                            const grf_q8 *x, int64_t stride, int64_t blocks, int rows, int passes) {
     const int most = type == GRF_Q6_0 ? GV_SIX_ROWS : GV_INT_ROWS;
     const int bytes = grf_tilings[type].bytes;
     const int lone = rows == 1 && (type == GRF_Q8_0 || (type == GRF_Q6_0 && eager == 1));
     const int first = !GV_FETCH_L2 || (rows <= eager && !lone
-        && (rows < GV_INT_ROWS || (type != GRF_Q6_0 && GV_EAGER_ROWS == GV_INT_ROWS)));
+                                        && (rows < GV_INT_ROWS || GV_EAGER_SIX(type)));
     const int distance = !GV_FETCH_L2 ? GRF_AHEAD : first ? GRF_AHEAD * 3 / 4
                        : type == GRF_Q4_0 ? GRF_AHEAD : 3 * bytes;
-    grf_ahead ahead = grf_look_ahead(w, blocks * bytes, distance, bytes / 8,
-                                     grf_passes(rows, most));
+    grf_ahead ahead = grf_look_ahead(w, blocks * bytes, distance, bytes / 8, passes);
     for (int m; rows > 0; rows -= m, x += m, out += m * GRF_TILE) {
 #ifdef GV_MATRIX_ROWS
         if (rows >= GV_MATRIX_ROWS) {
@@ -10283,8 +10287,8 @@ GV_INLINE void GV(int_part)(const int type, const int eager, float *out, const u
         else if (type == GRF_Q6_0)
             GRF_CALL_ROWS(m, GV_SIX_ROWS, GV(int_rows), type, 0, out, w, x, stride, blocks, ahead)
         else if (first)
-            GRF_CALL_ROWS(m, GV_EAGER_ROWS, GV(int_rows), type, 1, out, w, x, stride,
-                          blocks, ahead)
+            GRF_CALL_ROWS(m, GV_EAGER_SIX(type) ? GV_INT_ROWS : GV_EAGER(GV_INT_ROWS), GV(int_rows),
+                          type, 1, out, w, x, stride, blocks, ahead)
         else
             GRF_CALL_ROWS(m, GV_INT_ROWS, GV(int_rows), type, 0, out, w, x, stride, blocks, ahead)
         ahead.at += blocks * 8 * ahead.step;
@@ -10294,15 +10298,16 @@ GV_INLINE void GV(int_part)(const int type, const int eager, float *out, const u
 /* Columns at a time as in float_tile: all of them, or a group. */
 GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, const grf_q8 *x,
                             int64_t stride, int rows) {
-    const int most = l->type == GRF_Q6_0 ? GV_SIX_ROWS : GV_INT_ROWS;
-    int64_t blocks = l->cols / 32, step = grf_passes(rows, most) == 1 ? blocks : GRF_GROUP / 32;
+    const int most = l->type == GRF_Q6_0 ? GV_SIX_ROWS : GV_INT_ROWS, eager = l->eager;
+    int passes = grf_passes(rows, most);
+    int64_t blocks = l->cols / 32, step = passes == 1 ? blocks : GRF_GROUP / 32;
     memset(out, 0, (size_t)rows * GRF_TILE * 4);
     for (; blocks > 0; blocks -= step, x += stride) {
         int64_t n = grf_min64(step, blocks);
         switch (l->type) {
-        case GRF_Q8_0: GV(int_part)(GRF_Q8_0, l->eager, out, w, x, stride, n, rows); break;
-        case GRF_Q4_0: GV(int_part)(GRF_Q4_0, l->eager, out, w, x, stride, n, rows); break;
-        default:       GV(int_part)(GRF_Q6_0, l->eager, out, w, x, stride, n, rows); break;
+        case GRF_Q8_0: GV(int_part)(GRF_Q8_0, eager, out, w, x, stride, n, rows, passes); break;
+        case GRF_Q4_0: GV(int_part)(GRF_Q4_0, eager, out, w, x, stride, n, rows, passes); break;
+        default:       GV(int_part)(GRF_Q6_0, eager, out, w, x, stride, n, rows, passes); break;
         }
         w += n * grf_tilings[l->type].bytes;
     }

@@ -355,7 +355,8 @@ static void test_guesses(void) {
 /* What a grammar forces where the vocabulary has the storyteller's pieces and unused ones up to
  * `vocab`: up to 32 tokens. Returns how many. */
 static int force(int vocab, int32_t *forced, size_t *scratch) {
-    static const char rules[] = "root ::= \"{ \\\"action\\\": \\\"hide from the wolf\\\" }\"";
+    static const char rules[] =
+        "root ::= \"{ \\\"action\\\": \\\"\" (\"fight\" | \"hide from\") \"\\\" }\"";
     griffin_config c = small_shape();
     griffin_grammar *grammar;
     griffin_grammar_state at;

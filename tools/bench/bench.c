@@ -26,8 +26,7 @@ enum { LONGEST = 16 };                      /* list on the command line */
 typedef struct numbers { const char *text; int64_t at[LONGEST]; int count; } numbers;
 
 typedef struct settings {
-    const char *path, *preset, *types, *head, *compare, *plot, *text, *grammar,
-               *vocab_of;
+    const char *path, *preset, *types, *head, *compare, *plot, *text, *grammar, *vocab_of;
     numbers     prompts, steps, depths, batches, threads, memory;
     int         repetitions, chunk, vocab, pure, copy, cpu, format, ops, masks, sizes, guesses;
     double      predicted;                  /* bytes: the most memory that was needed at once */
@@ -345,11 +344,12 @@ static int random_image(const settings *s, bench_model *b, griffin_config *confi
     memset(b, 0, sizeof *b);
     memset(&other, 0, sizeof other);
     if (s->vocab) config->vocab = s->vocab;
-    if (s->vocab_of && (gguf_read(&other, s->vocab_of, &r)
-                        || vocabulary_fit(&other.vocabulary, (size_t)config->vocab, 0, &r)))
+    if (s->vocab_of && gguf_read(&other, s->vocab_of, &r))
         status = complain("%s", r.text);
     else if (s->vocab_of && !other.has_vocabulary)
         status = complain("%s has no vocabulary", s->vocab_of);
+    else if (s->vocab_of && vocabulary_fit(&other.vocabulary, (size_t)config->vocab, 0, &r))
+        status = complain("%s", r.text);
     if (!status)
         status = bench_image(b, config, s->vocab_of ? &other.vocabulary : NULL, type, table_type,
                              s->sizes ? leave_zero : bench_random, &seed);
