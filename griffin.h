@@ -1885,10 +1885,10 @@ typedef struct grf_linear {
     int         type;                       /* grf_type */
     int         rows, cols, blocks;
     int         tiles;                      /* of all blocks */
-    int         eager;                      /* rows that prefetch eagerly: see grf_ahead */
     uint64_t    tile_bytes;
     const uint8_t *tile;                    /* [tiles][tile_bytes] */
     const float *bias;                      /* [pad(rows)] or null */
+    const struct grf_fetch *fetch;          /* of the kernels: see >>vectors */
 } grf_linear;
 
 static int grf_is_quantised(const grf_linear *w) { return w && grf_tilings[w->type].quantised; }
@@ -1948,7 +1948,7 @@ typedef struct grf_outer {
  * comment says nothing else. y may be the same as x. >>kernels has the equations. */
 typedef struct grf_kernels {
     const char *name;
-    int         eager;                      /* rows that prefetch eagerly: see grf_ahead */
+    const struct grf_fetch *fetch;          /* how far ahead they prefetch: see >>vectors */
     /* out[rows][32] = products of the rows of x with one tile of W, without bias. Row m of x begins
      * at x + m * stride. rows <= GRF_PANEL */
     void (*float_tile)(float *out, const grf_linear *w, const uint8_t *tile, const float *x,
@@ -7211,7 +7211,7 @@ static const grf_linear *grf_load_tiles(grf_builder *b, const char *name, int ro
     w = (grf_linear *)grf_arena_take(&b->arena, sizeof *w);
     shape.type = type; shape.rows = rows; shape.cols = cols; shape.blocks = blocks;
     shape.tiles = (int)tiles; shape.tile_bytes = bytes; shape.bias = bias;
-    shape.eager = b->model->kernels->eager;
+    shape.fetch = b->model->kernels->fetch;
     shape.tile = grf_place_tiles(b, t, type);
     if (!w) { grf_count_linear(b, &shape); return NULL; }
     *w = shape;
@@ -8294,7 +8294,7 @@ GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *p
  *     GV_PAIRS         1 where products of nibbles are first added as int16, in GV(add_pairs)
  *     GV_SUM4          1 where four sums at once, GV(sum4), are faster than gv_sum four times
  *     GV_UNROLL_BLOCK  GRF_UNROLL if the loop over a block of quantised weights is to be unrolled
- *     GV_FETCH_L2      1 if quantised weights are prefetched into the second cache: see grf_ahead.
+ *     GV_FETCH_L2      1 if quantised weights can be prefetched into the second cache: grf_fetch.
  *                      GV_INT_ROWS rows do that after the loop over a block, not in its steps
  *     GV_FMAF          a fused multiply-add of three floats
  *     GV_MATRIX_ROWS   if defined, GV(int_matrix) multiplies from so many rows of activations on
@@ -8325,22 +8325,17 @@ GRF_INLINE int grf_passes(int rows, int most) {
     return passes;
 }
 
-/* Rows that meet q6_0. Clang 14 keeps more constants that unpack it in registers than GCC does, and
- * leaves fewer for sums. */
+/* Rows at once, and those that may prefetch into the first cache where there is a choice (see
+ * grf_fetch). Clang 14 keeps more constants in registers than GCC does, and leaves fewer for sums.
+ * With 6 rows that prefetch into the first cache, GCC spills sums of q6_0, clang those of every
+ * type. */
 #ifdef __clang__
-  #define GV_SIX_ROWS (GV_INT_ROWS < 3 ? GV_INT_ROWS : 3)
+  #define GV_ROWS(type)       ((type) == GRF_Q6_0 && GV_INT_ROWS > 3 ? 3 : GV_INT_ROWS)
+  #define GV_FIRST_ROWS(type) (GV_ROWS(type) > 4 ? 4 : GV_ROWS(type))
 #else
-  #define GV_SIX_ROWS GV_INT_ROWS
+  #define GV_ROWS(type)       GV_INT_ROWS
+  #define GV_FIRST_ROWS(type) (GV_INT_ROWS > 4 && (type) == GRF_Q6_0 ? 4 : GV_INT_ROWS)
 #endif
-
-/* Rows at once that may be eager: see grf_ahead. With 6 eager rows, GCC spills sums of q6_0, and
- * clang spills sums of every type. So only GCC compiles them, and not for q6_0. */
-#ifdef __clang__
-  #define GV_EAGER_SIX(type) 0
-#else
-  #define GV_EAGER_SIX(type) ((type) != GRF_Q6_0)
-#endif
-#define GV_EAGER(most) (GV_FETCH_L2 && (most) > 4 ? 4 : (most))
 
 /* Queries of attention go in groups of 5, 4, 2 or 1. Models have 5 or 8 heads in an item. */
 static int grf_next_queries(int queries, int most) {
@@ -8373,32 +8368,7 @@ static int grf_next_queries(int queries, int most) {
 /* What a pass over a part of a tile prefetches: `step` bytes from `at` on in each step. A step is a
  * column of floats or an eighth of a block. If the rows need one pass, it prefetches `distance`
  * bytes ahead of itself. If they need several, the part stays in the first cache, and each pass
- * prefetches its share of the part after the next.
- *
- * The distance is 8 KiB, and the first cache is filled. With AVX-512 that depends on the processor,
- * for there the hardware's own prefetching does more, and ours can disturb it. `eager` is the most
- * rows for which it fills the first cache:
- *
- *     rows of x      up to `eager`              else
- *     1 of q8_0      second cache, 3 blocks     the same
- *     1 of q6_0      first cache, 6 KiB         second cache, 3 blocks; so, too, if `eager` is 1
- *     1 of q4_0      first cache, 6 KiB         nothing is prefetched
- *     2, 3, 4        first cache, 6 KiB         second cache, 3 blocks; of q4_0 8 KiB
- *     6              first cache, 6 KiB         second cache, after a block. This is the way of
- *                                               q6_0 and of clang for 6 rows or more, too
- *     others         first cache, its share     second cache; passes of 6 rows do it after a block,
- *                                               and the first line goes to the first cache: it is
- *                                               the whole share where there are many passes
- *
- * Measured with one thread and random weights, as shares of what memory allows. Zen 5 decodes q4_0
- * with 0.89 if it is eager and 0.86 if not, 4 sequences in q4_0 with 0.85 and 0.80, in q8_0 with
- * 0.88 and 0.83. 6 sequences in q8_0 make 67 tokens/s if it is eager and 55 if not, 8 make 85 and
- * 74. With 16 there is no difference. So it is eager for all rows. A Xeon with AMX decodes q4_0
- * with 0.97 if it is eager and 0.89 if not, 4 sequences in q4_0 with 0.83 and 0.90, in q8_0 with
- * 0.85 and 0.97. So it is eager for one row. One row of q6_0 reads 15.2 GB/s there if it is eager,
- * and 16.3 if not. Zen 4 is not eager: there q4_0 went from 0.79 to 0.86 and q8_0 from 0.80 to 0.92
- * when we stopped to fill the first cache, and SmolLM2 in pages of 4 KiB became 1.2 to 1.3 times as
- * fast. With AVX2 the second cache would cost a quarter. */
+ * prefetches its share of the part after the next. */
 typedef struct grf_ahead { const uint8_t *at; int step; } grf_ahead;
 
 enum { GRF_AHEAD = 8192 };
@@ -8410,6 +8380,43 @@ static grf_ahead grf_look_ahead(const uint8_t *part, int64_t part_bytes, int dis
     ahead.step = (step_bytes + passes - 1) / passes;
     return ahead;
 }
+
+/* The distance for quantised weights, by type and by the number of rows. A positive one is for the
+ * first cache, a negative one for the second. With 0, only a line is prefetched that is there
+ * already, and for one row of q4_0 none. If rows need several passes, only the sign counts. Sets
+ * without GV_FETCH_L2 always fill the first cache: with AVX2 the second one would cost a quarter.
+ *
+ * With AVX-512 the hardware's own prefetching does more, and ours can disturb it. Measured with one
+ * thread, as shares of what memory allows:
+ *
+ *     Zen 4   Where it waits for memory, it is best left alone: 4 rows of q8_0 make 0.86, and 0.71
+ *             with 3 blocks into the second cache; one row of q6_0 0.96 and 0.73. Where it computes
+ *             for longer, it needs 8 KiB: 6 rows of q8_0 make 0.79, and 0.61 with 3 blocks; 4 rows
+ *             of q6_0 0.94 and 0.60. The first cache is worse than the second.
+ *     Zen 5   q4_0 makes 0.89 into the first cache and 0.86 into the second, 4 rows of it 0.85 and
+ *             0.80, 4 rows of q8_0 0.88 and 0.83. With 16 rows there is no difference.
+ *     Xeon    with AMX: q4_0 makes 0.97 into the first cache and 0.89 into the second, but 4 rows
+ *             of it 0.83 and 0.90, and 4 rows of q8_0 0.85 and 0.97. */
+typedef struct grf_fetch { int16_t distance[GRF_TILINGS - GRF_Q8_0][6]; } grf_fetch;
+
+static const grf_fetch
+    /* rows:      1      2      3      4      6  others */
+    grf_fetch_other = { {
+        {  8192,  8192,  8192,  8192,  8192,  8192 },           /* q8_0 */
+        {  8192,  8192,  8192,  8192,  8192,  8192 },           /* q4_0 */
+        {  8192,  8192,  8192,  8192,  8192,  8192 } } },       /* q6_0 */
+    grf_fetch_zen4 = { {
+        {     0,     0,     0,     0, -8192, -8192 },
+        {     0, -8192, -8192, -8192, -8192, -8192 },
+        {     0,     0, -8192, -8192, -8192, -8192 } } },
+    grf_fetch_zen5 = { {
+        { -3264,  6144,  6144,  6144,  6144,  6144 },
+        {  6144,  6144,  6144,  6144,  6144,  6144 },
+        {  6144,  6144,  6144,  6144, -2496,  6144 } } },
+    grf_fetch_intel = { {
+        { -3264, -3264, -3264, -3264, -3264, -3264 },
+        {  6144, -8192, -8192, -8192, -8192, -8192 },
+        { -2496, -2496, -2496, -2496, -2496, -2496 } } };
 
 #define GRF_BYTES_OF_16(type) (grf_tilings[type].bytes / 2)     /* of floats or halves */
 
@@ -9395,7 +9402,7 @@ GV_INLINE void gi_store8(int8_t *p, gi a) {
 
 /* A table of kernels: those of the set `base`, but for the product with quantised weights, which is
  * that of the set `bytes`. */
-#define GRF_KERNELS(name, eager, base, bytes) { name, eager, \
+#define GRF_KERNELS(name, fetch, base, bytes) { name, &grf_fetch_##fetch, \
     grf_float_tile_##base, grf_int_tile_##bytes, grf_quantise_##base, grf_norm_row_##base, \
     grf_layer_norm_##base, grf_conv_row_##base, grf_rglru_row_##base, grf_rope_angles_##base, \
     grf_rope_head_##base, grf_attend_##base, grf_gates_##base, grf_outer_##base, \
@@ -9414,33 +9421,33 @@ static const struct grf_set {
     grf_kernels kernels;
 } grf_sets[] = {
 #ifdef GRF_AMX
-    { GRIFFIN_CPU_AMX, 0, GRF_KERNELS("amx", 1, avx512, amx) },
+    { GRIFFIN_CPU_AMX, 0, GRF_KERNELS("amx", intel, avx512, amx) },
 #endif
 #ifdef GRF_NEON_I8MM
-    { GRIFFIN_CPU_NEON_I8MM, 0, GRF_KERNELS("neon-i8mm", 0, neon, neon_i8mm) },
+    { GRIFFIN_CPU_NEON_I8MM, 0, GRF_KERNELS("neon-i8mm", other, neon, neon_i8mm) },
 #endif
 #ifdef GRF_X86
-    { GRIFFIN_CPU_AVX512, GRF_INTEL, GRF_KERNELS("avx512", 1, avx512, avx512) },
+    { GRIFFIN_CPU_AVX512, GRF_INTEL, GRF_KERNELS("avx512", intel, avx512, avx512) },
     { GRIFFIN_CPU_AVX512, 1u << GRIFFIN_CPU_AVX_VNNI,
-      GRF_KERNELS("avx512", GRF_PANEL, avx512, avx512) },
-    { GRIFFIN_CPU_AVX512, 0, GRF_KERNELS("avx512", 0, avx512, avx512) },
+      GRF_KERNELS("avx512", zen5, avx512, avx512) },
+    { GRIFFIN_CPU_AVX512, 0, GRF_KERNELS("avx512", zen4, avx512, avx512) },
 #endif
 #ifdef GRF_AVX_VNNI
-    { GRIFFIN_CPU_AVX_VNNI, 0, GRF_KERNELS("avx-vnni", 0, avx2, avx_vnni) },
+    { GRIFFIN_CPU_AVX_VNNI, 0, GRF_KERNELS("avx-vnni", other, avx2, avx_vnni) },
 #endif
 #ifdef GRF_X86
-    { GRIFFIN_CPU_AVX2, 0, GRF_KERNELS("avx2", 0, avx2, avx2) },
+    { GRIFFIN_CPU_AVX2, 0, GRF_KERNELS("avx2", other, avx2, avx2) },
 #endif
 #ifdef GRF_NEON_DOT
-    { GRIFFIN_CPU_NEON_DOT, 0, GRF_KERNELS("neon-dot", 0, neon, neon_dot) },
+    { GRIFFIN_CPU_NEON_DOT, 0, GRF_KERNELS("neon-dot", other, neon, neon_dot) },
 #endif
 #ifdef GRF_NEON
-    { GRIFFIN_CPU_NEON, 0, GRF_KERNELS("neon", 0, neon, neon) },
+    { GRIFFIN_CPU_NEON, 0, GRF_KERNELS("neon", other, neon, neon) },
 #endif
 #ifdef GRF_WASM
-    { GRIFFIN_CPU_WASM, 0, GRF_KERNELS("wasm", 0, wasm, wasm) },
+    { GRIFFIN_CPU_WASM, 0, GRF_KERNELS("wasm", other, wasm, wasm) },
 #endif
-    { GRIFFIN_CPU_SCALAR, 0, GRF_KERNELS("scalar", 0, scalar, scalar) }
+    { GRIFFIN_CPU_SCALAR, 0, GRF_KERNELS("scalar", other, scalar, scalar) }
 };
 
 #ifdef GRF_X86
@@ -10261,17 +10268,17 @@ GV_INLINE void GV(int_rows)(const int rows, const int type, const int first, flo
         w = GV(int_group)(rows, type, first, out, w, x, blocks < most ? (int)blocks : most, ahead);
 }
 
-/* All rows of x, in groups. `eager`: see grf_ahead. */
-GV_INLINE void GV(int_part)(const int type, const int eager, float *out, const uint8_t *w,
+/* All rows of x, in groups. */
+GV_INLINE void GV(int_part)(const int type, const grf_fetch *fetch, float *out, const uint8_t *w,
                             const grf_q8 *x, int64_t stride, int64_t blocks, int rows, int passes) {
-    const int most = type == GRF_Q6_0 ? GV_SIX_ROWS : GV_INT_ROWS;
-    const int bytes = grf_tilings[type].bytes;
-    const int lone = rows == 1 && (type == GRF_Q8_0 || (type == GRF_Q6_0 && eager == 1));
-    const int first = !GV_FETCH_L2 || (rows <= eager && !lone
-                                        && (rows < GV_INT_ROWS || GV_EAGER_SIX(type)));
-    const int distance = !GV_FETCH_L2 ? GRF_AHEAD : first ? GRF_AHEAD * 3 / 4
-                       : type == GRF_Q4_0 ? GRF_AHEAD : 3 * bytes;
-    grf_ahead ahead = grf_look_ahead(w, blocks * bytes, distance, bytes / 8, passes);
+    const int bytes = grf_tilings[type].bytes, column = passes > 1 ? 5 : rows == 6 ? 4 : rows - 1;
+    const int distance = fetch->distance[type - GRF_Q8_0][column];
+    const int first = !GV_FETCH_L2
+                   || (distance > 0
+                       && (rows < GV_INT_ROWS || GV_FIRST_ROWS(type) == GV_INT_ROWS));
+    grf_ahead ahead = grf_look_ahead(w, blocks * bytes, distance < 0 ? -distance : distance,
+                                     bytes / 8, passes);
+    if (distance == 0) { ahead.at = (const uint8_t *)x; ahead.step = 0; }
     for (int m; rows > 0; rows -= m, x += m, out += m * GRF_TILE) {
 #ifdef GV_MATRIX_ROWS
         if (rows >= GV_MATRIX_ROWS) {
@@ -10280,17 +10287,12 @@ GV_INLINE void GV(int_part)(const int type, const int eager, float *out, const u
             continue;
         }
 #endif
-        m = grf_next_rows(rows, most);
-        if (type == GRF_Q6_0 && first)
-            GRF_CALL_ROWS(m, GV_EAGER(GV_SIX_ROWS), GV(int_rows), type, 1, out, w, x, stride,
-                          blocks, ahead)
-        else if (type == GRF_Q6_0)
-            GRF_CALL_ROWS(m, GV_SIX_ROWS, GV(int_rows), type, 0, out, w, x, stride, blocks, ahead)
-        else if (first)
-            GRF_CALL_ROWS(m, GV_EAGER_SIX(type) ? GV_INT_ROWS : GV_EAGER(GV_INT_ROWS), GV(int_rows),
-                          type, 1, out, w, x, stride, blocks, ahead)
+        m = grf_next_rows(rows, GV_ROWS(type));
+        if (first)
+            GRF_CALL_ROWS(m, GV_FIRST_ROWS(type), GV(int_rows), type, 1, out, w, x, stride, blocks,
+                          ahead)
         else
-            GRF_CALL_ROWS(m, GV_INT_ROWS, GV(int_rows), type, 0, out, w, x, stride, blocks, ahead)
+            GRF_CALL_ROWS(m, GV_ROWS(type), GV(int_rows), type, 0, out, w, x, stride, blocks, ahead)
         ahead.at += blocks * 8 * ahead.step;
     }
 }
@@ -10298,16 +10300,16 @@ GV_INLINE void GV(int_part)(const int type, const int eager, float *out, const u
 /* Columns at a time as in float_tile: all of them, or a group. */
 GV_KERNEL void GV(int_tile)(float *out, const grf_linear *l, const uint8_t *w, const grf_q8 *x,
                             int64_t stride, int rows) {
-    const int most = l->type == GRF_Q6_0 ? GV_SIX_ROWS : GV_INT_ROWS, eager = l->eager;
-    int passes = grf_passes(rows, most);
+    const grf_fetch *fetch = l->fetch;
+    int passes = grf_passes(rows, GV_ROWS(l->type));
     int64_t blocks = l->cols / 32, step = passes == 1 ? blocks : GRF_GROUP / 32;
     memset(out, 0, (size_t)rows * GRF_TILE * 4);
     for (; blocks > 0; blocks -= step, x += stride) {
         int64_t n = grf_min64(step, blocks);
         switch (l->type) {
-        case GRF_Q8_0: GV(int_part)(GRF_Q8_0, eager, out, w, x, stride, n, rows, passes); break;
-        case GRF_Q4_0: GV(int_part)(GRF_Q4_0, eager, out, w, x, stride, n, rows, passes); break;
-        default:       GV(int_part)(GRF_Q6_0, eager, out, w, x, stride, n, rows, passes); break;
+        case GRF_Q8_0: GV(int_part)(GRF_Q8_0, fetch, out, w, x, stride, n, rows, passes); break;
+        case GRF_Q4_0: GV(int_part)(GRF_Q4_0, fetch, out, w, x, stride, n, rows, passes); break;
+        default:       GV(int_part)(GRF_Q6_0, fetch, out, w, x, stride, n, rows, passes); break;
         }
         w += n * grf_tilings[l->type].bytes;
     }

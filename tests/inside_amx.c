@@ -79,6 +79,7 @@ static void check(int type, int cols, int rows) {
     grf_linear w;
     memset(&w, 0, sizeof w);
     w.type = type; w.rows = 32; w.cols = cols; w.blocks = w.tiles = 1;
+    w.fetch = &grf_fetch_intel;
     w.tile_bytes = grf_tile_bytes(type, (uint64_t)cols);
     uint8_t *tile = (uint8_t *)malloc((size_t)w.tile_bytes);
     float *x = (float *)malloc((size_t)stride * 4);

@@ -147,16 +147,17 @@ static void check_spread(int type, int cols, int rows, spread weights, spread in
         for (r = 0; r < 32; r++)
             want[i * 32 + r] = quantised ? naive_block(&m, r, q + i, apart)
                                          : naive_float(&m, r, x + i * stride);
-    for (set = 0; set < 3 * n_sets; set++) {       /* each set prefetches in all ways: grf_ahead */
-        static const int eager[] = { 0, 1, GRF_PANEL };
+    for (set = 0; set < 3 * n_sets; set++) {       /* each set prefetches in all ways: grf_fetch */
+        static const grf_fetch *const fetch[] = { &grf_fetch_zen4, &grf_fetch_zen5,
+                                                  &grf_fetch_intel };
         const grf_kernels *kernels = sets[set / 3];
         int wrong = 0;
-        m.w.eager = eager[set % 3];
+        m.w.fetch = fetch[set % 3];
         if (quantised) kernels->int_tile(out, &m.w, m.tile, q, apart, rows);
         else           kernels->float_tile(out, &m.w, m.tile, x, stride, rows);
         for (i = 0; i < rows * 32; i++) wrong += memcmp(&want[i], &out[i], 4) != 0;
-        CHECK(wrong == 0, "%s, eager %d, type %d, %d columns, %d rows: %d of %d",
-              kernels->name, m.w.eager, type, cols, rows, wrong, rows * 32);
+        CHECK(wrong == 0, "%s, prefetching %d, type %d, %d columns, %d rows: %d of %d",
+              kernels->name, set % 3, type, cols, rows, wrong, rows * 32);
     }
     free(m.tile); free(m.value); free(m.scale); free(x); free(out); free(want); free(q);
 }
