@@ -8392,7 +8392,7 @@ static grf_ahead grf_look_ahead(const uint8_t *part, int64_t part_bytes, int dis
  *     Zen 4   Where it waits for memory, it is best left alone: 4 rows of q8_0 make 0.86, and 0.71
  *             with 3 blocks into the second cache; one row of q6_0 0.96 and 0.73. Where it computes
  *             for longer, it needs 8 KiB: 6 rows of q8_0 make 0.79, and 0.61 with 3 blocks; 4 rows
- *             of q6_0 0.94 and 0.60. The first cache is worse than the second.
+ *             of q6_0 0.94 and 0.60. The first cache was no better than the second.
  *     Zen 5   q4_0 makes 0.89 into the first cache and 0.86 into the second, 4 rows of it 0.85 and
  *             0.80, 4 rows of q8_0 0.88 and 0.83. With 16 rows there is no difference.
  *     Xeon    with AMX: q4_0 makes 0.97 into the first cache and 0.89 into the second, but 4 rows
