@@ -23,6 +23,12 @@ do
     command -v $CXX > /dev/null && check "$CXX" c++ c++11 "$source"
 done
 
+# As a file of its own, as `make shared` compiles it: compilers then also warn of what is not used.
+for only in "" -DGRIFFIN_SCALAR_ONLY; do
+    if $CC -x c -std=c99 $warnings -Werror -DGRIFFIN_IMPLEMENTATION $only -fsyntax-only griffin.h
+    then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+done
+
 # An option that the compiler has is refused by it, or where a model would be opened. The first is
 # no such option.
 program=build/tests/${CC##*/}-options

@@ -2,7 +2,7 @@
 # loops of the kernels. Sums that do not fit the registers show there as vectors written to the
 # stack. A loop is a jump backwards to an address; an inner one holds no other. Loops without
 # vectors, which only prefetch, do not count. A loop around one of them may have two stores: so has
-# that of 6 rows of q6_0 by GCC, and with 4 rows, which need none, it is 5 % slower.
+# that of 6 rows of q6_0 by GCC, and with 4 rows, which need none, it is 4 % slower.
 #
 # The sixteen registers of AVX2 hold the sums of one row in int8, but two rows are a fifth faster
 # with some of them on the stack: those layers and the RG-LRU, long chains of exp, are exempt.
