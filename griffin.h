@@ -2323,13 +2323,12 @@ static void grf_recurrent_block(grf_builder *b) {
     int bias = !b->config->no_biases;
     grf_memory h = grf_remember(b, 1, E), past = grf_remember(b, K - 1, E);
     grf_output out[2];
-    grf_op *op;
 
     out[0] = grf_dense(b, GRF_Y, GRF_ACTIVATE, "temporal_block.linear_y", E, D, bias);
     out[1] = grf_dense(b, GRF_Z, GRF_STORE,    "temporal_block.linear_x", E, D, bias);
     grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, out, 2);
 
-    op = grf_add(b, GRF_OP_CONV, GRF_Z, GRF_C, E);
+    grf_op *op = grf_add(b, GRF_OP_CONV, GRF_Z, GRF_C, E);
     op->vector[0] = grf_load_taps(b, "temporal_block.conv_1d.weight", E, 1);
     op->vector[1] = grf_load_vector(b, "temporal_block.conv_1d.bias", E, 0, 0);
     op->state = past;
@@ -2411,7 +2410,6 @@ static void grf_attention_block(grf_builder *b) {
     int H = b->config->heads, G = b->config->kv_heads;
     grf_memory ring = grf_remember_kv(b);
     grf_output qkv[3];
-    grf_op *op;
 
     qkv[0] = grf_dense(b, GRF_Q, GRF_STORE, "temporal_block.q_proj", H * hd, D, bias);
     qkv[1] = grf_dense(b, GRF_K, GRF_STORE, "temporal_block.k_proj", G * hd, D, bias);
@@ -2422,7 +2420,7 @@ static void grf_attention_block(grf_builder *b) {
     grf_add_rope(b, GRF_Q, GRF_QR, H, b->model->layout.head_stride, 1 / sqrtf((float)hd));
     grf_add_rope(b, GRF_K, GRF_K, G, hd, 1);
 
-    op = grf_add(b, GRF_OP_KEEP, GRF_K, GRF_NONE, G * hd);
+    grf_op *op = grf_add(b, GRF_OP_KEEP, GRF_K, GRF_NONE, G * hd);
     op->in[1] = GRF_V;
     op->state = ring;
     op = grf_add(b, GRF_OP_ATTEND, GRF_QR, GRF_A, H * hd);
@@ -2500,7 +2498,6 @@ static void grf_hgrn2_block(grf_builder *b) {
     int D = b->config->width, H = b->config->heads, n = H * b->config->head_dim, count = 0;
     grf_memory state = grf_remember_outer(b);
     grf_output out[3];
-    grf_op *op;
 
     for (int i = 0; i < GRF_COUNT(inputs); i++)
         if (grf_tensor_lookup(b, inputs[i].taps))
@@ -2509,7 +2506,7 @@ static void grf_hgrn2_block(grf_builder *b) {
             out[count++] = grf_dense(b, inputs[i].to, GRF_STORE, inputs[i].matrix, n, D, 0);
     if (count) grf_add_linear(b, GRF_OP_LINEAR, GRF_U, D, out, count);
 
-    op = grf_add(b, GRF_OP_GATES, GRF_Q, GRF_Q, n);
+    grf_op *op = grf_add(b, GRF_OP_GATES, GRF_Q, GRF_Q, n);
     op->in[1] = GRF_F;
     op->out[1] = grf_output_of(b, GRF_F, GRF_STORE, NULL, NULL);
     op->out[2] = grf_output_of(b, GRF_K, GRF_STORE, NULL, NULL);
@@ -4630,7 +4627,6 @@ static const char *grf_gguf_check_value(grf_cursor *c, const grf_kv *kv) {
 
 static int grf_gguf_read_kv(grf_cursor *c, grf_kv *kv, const grf_host *host) {
     uint64_t start = c->at;
-    const char *wrong;
     kv->name  = grf_cursor_text(c);
     kv->type  = kv->element_type = grf_cursor_u32(c);
     kv->count = 1;
@@ -4639,7 +4635,7 @@ static int grf_gguf_read_kv(grf_cursor *c, grf_kv *kv, const grf_host *host) {
         kv->count = grf_cursor_u64(c);
     }
     kv->offset = c->at;
-    wrong = c->ended ? "it reaches past the end of the file" : grf_gguf_check_key(kv);
+    const char *wrong = c->ended ? "it reaches past the end of the file" : grf_gguf_check_key(kv);
     if (!wrong) wrong = grf_gguf_check_value(c, kv);
     if (!wrong) return GRIFFIN_OK;
     return grf_fail(host, GRIFFIN_E_FORMAT, "metadata at byte %u: %s (key '%t')", start, wrong,
@@ -4648,10 +4644,9 @@ static int grf_gguf_read_kv(grf_cursor *c, grf_kv *kv, const grf_host *host) {
 
 static int grf_gguf_read_tensor(grf_cursor *c, grf_tensor *t, const grf_host *host) {
     uint64_t start = c->at;
-    uint32_t rank;
     const char *wrong = NULL;
     t->name = grf_cursor_text(c);
-    rank    = grf_cursor_u32(c);
+    uint32_t rank = grf_cursor_u32(c);
     if (t->name.length < 1 || t->name.length > 63
         || memchr(t->name.text, 0, (size_t)t->name.length))
         wrong = "the name must have 1 to 63 bytes and no zero among them";
@@ -4779,7 +4774,7 @@ static int grf_gguf_read_metadata(grf_gguf *g, grf_cursor *c, const grf_host *ho
 }
 
 static int grf_gguf_read_tensors(grf_gguf *g, grf_cursor *c, const grf_host *host) {
-    uint64_t alignment, data_start;
+    uint64_t alignment;
     int error = grf_gguf_alignment(g, &alignment, host);
     for (uint64_t i = 0; i < g->n_tensors && !error; i++) {
         grf_tensor *t = &g->tensors[i];
@@ -4791,7 +4786,7 @@ static int grf_gguf_read_tensors(grf_gguf *g, grf_cursor *c, const grf_host *hos
             error = grf_tensor_fail(host, GRIFFIN_E_FORMAT, t, "the name is there twice");
     }
     if (error || g->n_tensors == 0) return error;
-    data_start = c->at + (-c->at & (alignment - 1));
+    uint64_t data_start = c->at + (-c->at & (alignment - 1));
     if (data_start > g->size)
         return grf_fail(host, GRIFFIN_E_FORMAT, "the file ends at byte %u, before its data section "
                         "at byte %u", g->size, data_start);
@@ -4811,12 +4806,11 @@ static void grf_gguf_close(grf_gguf *g, const grf_host *host) {
 static int grf_gguf_open(grf_gguf *g, const void *data, uint64_t size, int any_type,
                          const grf_host *host) {
     grf_cursor cursor = { (const uint8_t *)data, 0, size, 0 };
-    int error;
     memset(g, 0, sizeof *g);
     g->data = cursor.data;
     g->size = size;
     g->any_type = any_type;
-    error = grf_gguf_read_header(g, &cursor, host);
+    int error = grf_gguf_read_header(g, &cursor, host);
     if (!error) error = grf_gguf_allocate(g, host);
     if (!error) error = grf_gguf_read_metadata(g, &cursor, host);
     if (!error) error = grf_gguf_read_tensors(g, &cursor, host);
@@ -4852,9 +4846,8 @@ static int grf_value_is_integer(uint32_t type) {
  * signed types have the odd numbers. */
 static uint64_t grf_value_integer(const uint8_t *p, uint32_t type, int *negative) {
     uint32_t bytes = grf_values[type].bytes;
-    uint64_t value;
     *negative = (type & 1) && type != GRIFFIN_VALUE_BOOL && p[bytes - 1] >> 7;
-    value = *negative ? UINT64_MAX : 0;
+    uint64_t value = *negative ? UINT64_MAX : 0;
     for (uint32_t i = bytes; i-- > 0; ) value = value << 8 | p[i];
     return value;
 }
@@ -4878,10 +4871,9 @@ static int grf_gguf_get_uint(const grf_gguf *g, const char *key, uint64_t max, u
                              const grf_host *host) {
     const grf_kv *kv = grf_gguf_find(g, key);
     int negative;
-    uint64_t number;
     if (!kv) return 0;
     if (!grf_value_is_integer(kv->type)) return grf_gguf_wrong(kv, "an integer", host);
-    number = grf_value_integer(g->data + kv->offset, kv->type, &negative);
+    uint64_t number = grf_value_integer(g->data + kv->offset, kv->type, &negative);
     if (negative || number > max)
         return grf_fail(host, GRIFFIN_E_FORMAT, "metadata '%s' at byte %u: %s%u, expected 0 to %u",
                         key, kv->offset, negative ? "-" : "", negative ? 0 - number : number,
@@ -4894,11 +4886,10 @@ static int grf_gguf_get_float(const grf_gguf *g, const char *key, float *value,
                               const grf_host *host) {
     const grf_kv *kv = grf_gguf_find(g, key);
     const double largest = 3.4028234663852886e38;           /* of the floats */
-    double number;
     if (!kv) return 0;
     if (!grf_value_is_integer(kv->type) && kv->type != GRIFFIN_VALUE_F32
         && kv->type != GRIFFIN_VALUE_F64) return grf_gguf_wrong(kv, "a number", host);
-    number = grf_value_number(g->data + kv->offset, kv->type);
+    double number = grf_value_number(g->data + kv->offset, kv->type);
     if (!(number >= -largest && number <= largest))
         return grf_gguf_wrong(kv, "a finite number", host);
     *value = (float)number;
@@ -5134,11 +5125,10 @@ static int grf_config_read_activation(const grf_gguf *file, const char *prefix, 
     const char *text = NULL;
     uint64_t length = 0;
     grf_line key;
-    int row, found;
     grf_config_key(&key, prefix, "hidden_activation");
-    found = grf_gguf_get_string(file, key.text, &text, &length, host);
+    int found = grf_gguf_get_string(file, key.text, &text, &length, host);
     if (found <= 0) return found;
-    row = grf_activation_find(text, length);
+    int row = grf_activation_find(text, length);
     if (row < 0)
         return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "%s is '%t'; known are gelu_pytorch_tanh, "
                         "gelu, silu, relu", key.text, text, (size_t)length);
@@ -5150,17 +5140,15 @@ static int grf_config_read_activation(const grf_gguf *file, const char *prefix, 
 static int grf_config_read_blocks(const grf_gguf *file, const char *prefix, griffin_config *g,
                                   const grf_host *host) {
     const grf_kv *array = NULL;
-    const uint8_t *at;
     grf_line key;
-    int found;
     grf_config_key(&key, prefix, "block_types");
-    found = grf_gguf_get_array(file, key.text, GRIFFIN_VALUE_STRING, &array, host);
+    int found = grf_gguf_get_array(file, key.text, GRIFFIN_VALUE_STRING, &array, host);
     if (found < 0) return found;
     if (!found) return grf_config_missing(&key, host);
     if (array->count != (uint64_t)g->layers)
         return grf_fail(host, GRIFFIN_E_FORMAT, "%s has %u entries for %d layers", key.text,
                         array->count, g->layers);
-    at = file->data + array->offset;
+    const uint8_t *at = file->data + array->offset;
     for (int i = 0; i < g->layers; i++) {
         const char *text;
         uint64_t length;
@@ -5192,7 +5180,6 @@ static const char *grf_config_broken_rule(const griffin_config *g) {
 
 static int grf_config_read(const grf_gguf *file, const char *prefix, griffin_config *g,
                            const grf_host *host) {
-    const char *broken;
     int error = GRIFFIN_OK;
     memset(g, 0, sizeof *g);
     for (int i = 0; i < GRF_COUNT(grf_config_rows) && !error; i++)
@@ -5204,13 +5191,12 @@ static int grf_config_read(const grf_gguf *file, const char *prefix, griffin_con
         if (grf_config_rows[i].blocks)
             error = grf_config_read_number(file, prefix, &grf_config_rows[i], g, host);
     if (error) return error;
-    broken = grf_config_broken_rule(g);
+    const char *broken = grf_config_broken_rule(g);
     if (!broken) return GRIFFIN_OK;
     return grf_fail(host, GRIFFIN_E_FORMAT, "configuration: expected %s", broken);
 }
 
 /* ---- which files are read ------------------------------------------------------------ */
-
 
 #define GRF_CONVERT "'griffin convert OLD NEW' makes a file that can be opened"
 
@@ -7086,14 +7072,11 @@ static const grf_tensor *grf_require_floats(grf_builder *b, const char *name, in
  * builder is measuring. */
 static float *grf_load_vector(grf_builder *b, const char *name, int d0, int d1, int d2) {
     const grf_tensor *t = grf_require_floats(b, name, d0, d1, d2);
-    const uint8_t *from;
-    uint64_t padded;
-    float *v;
     if (!t) return NULL;
-    padded = (uint64_t)grf_pad((int64_t)t->elements);
-    v = (float *)grf_arena_take(&b->arena, 4 * padded);
+    uint64_t padded = (uint64_t)grf_pad((int64_t)t->elements);
+    float *v = (float *)grf_arena_take(&b->arena, 4 * padded);
     if (!v) { b->parameters += t->elements; return NULL; }
-    from = b->model->file->data + t->offset;
+    const uint8_t *from = b->model->file->data + t->offset;
     for (uint64_t i = 0; i < padded; i++) v[i] = i < t->elements ? grf_get_f32(from + 4 * i) : 0;
     return v;
 }
@@ -7145,10 +7128,9 @@ static float *grf_load_taps(grf_builder *b, const char *name, int E, int middle)
     const grf_tensor *t = grf_require_floats(b, name, E, middle ? 1 : K, middle ? K : 0);
     if (!t) return NULL;
     float *taps = (float *)grf_arena_take(&b->arena, 4 * (uint64_t)(K * stride));
-    const uint8_t *from;
     if (!taps) { b->parameters += t->elements; return NULL; }
     memset(taps, 0, (size_t)(K * stride) * 4);
-    from = b->model->file->data + t->offset;
+    const uint8_t *from = b->model->file->data + t->offset;
     for (int e = 0; e < E; e++)
         for (int k = 0; k < K; k++, from += 4) taps[k * stride + e] = grf_get_f32(from);
     return taps;
@@ -7197,7 +7179,7 @@ static const grf_linear *grf_load_tiles(grf_builder *b, const char *name, int ro
     uint64_t tiles = (uint64_t)(grf_pad(rows / blocks) / GRF_TILE) * (uint64_t)blocks;
     uint64_t bytes = grf_tile_bytes(type, (uint64_t)cols);
     uint64_t numbers[3] = { GRF_TILE, (uint64_t)cols, tiles }, lump[2] = { bytes, tiles };
-    grf_linear shape, *w;
+    grf_linear shape;
     if (b->error) return NULL;
     if (t && cols % tiling->columns != 0) {
         b->error = grf_tensor_fail(&b->model->host, GRIFFIN_E_FORMAT, t, "%d columns are no "
@@ -7208,7 +7190,7 @@ static const grf_linear *grf_load_tiles(grf_builder *b, const char *name, int ro
     t = grf_tensor_require(b, t, name, !t ? "in tiles" : plain ? tiling->name : "i8",
                            plain ? numbers : lump, plain ? 3 : 2);
     if (!t) return NULL;
-    w = (grf_linear *)grf_arena_take(&b->arena, sizeof *w);
+    grf_linear *w = (grf_linear *)grf_arena_take(&b->arena, sizeof *w);
     shape.type = type; shape.rows = rows; shape.cols = cols; shape.blocks = blocks;
     shape.tiles = (int)tiles; shape.tile_bytes = bytes; shape.bias = bias;
     shape.fetch = b->model->kernels->fetch;
@@ -7310,7 +7292,6 @@ static void grf_advise(const grf_host *host, void *memory, uint64_t size) {
 
 static int grf_build(griffin_model *m, int copy) {
     grf_builder b;
-    uint64_t size;
     memset(&b, 0, sizeof b);
     b.used = (unsigned char *)grf_host_allocate(&m->host, m->file->n_tensors);
     if (!b.used) return grf_fail_memory(&m->host, m->file->n_tensors);
@@ -7318,7 +7299,7 @@ static int grf_build(griffin_model *m, int copy) {
     b.model = m;
     b.config = &m->info.config;
     b.copy = copy;
-    size = grf_run_builder(&b, NULL);
+    uint64_t size = grf_run_builder(&b, NULL);
     size += (uint64_t)b.n_ops * sizeof(grf_op) + 2 * 64;        /* to align them and the base */
     if (!b.error) {
         m->weights = grf_host_allocate(&m->host, size);
@@ -7444,7 +7425,6 @@ static int grf_model_open(griffin_model *m, const void *data, uint64_t size,
 typedef struct grf_opened { griffin_model model; grf_gguf file; grf_vocab vocab; } grf_opened;
 
 static int grf_model_new(griffin_model **model, const griffin_options *options, const char *file) {
-    grf_opened *opened;
     grf_host host;
     *model = NULL;
     memset(&host, 0, sizeof host);
@@ -7455,7 +7435,7 @@ static int grf_model_new(griffin_model **model, const griffin_options *options, 
     host.file = file;
     if (!host.allocator.allocate != !host.allocator.release)
         return grf_fail(&host, GRIFFIN_E_ARGUMENT, "the allocator needs both functions or neither");
-    opened = (grf_opened *)grf_host_allocate(&host, sizeof *opened);
+    grf_opened *opened = (grf_opened *)grf_host_allocate(&host, sizeof *opened);
     if (!opened) return grf_fail_memory(&host, sizeof *opened);
     memset(opened, 0, sizeof *opened);
     *model = &opened->model;
@@ -7515,9 +7495,8 @@ static int grf_file_load(griffin_model *m, const char *path) {
     #pragma warning(suppress: 4996)         /* fopen is standard */
 #endif
     FILE *file = fopen(path, "rb");
-    int error;
     if (!file) return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be opened");
-    error = grf_file_read(m, file);
+    int error = grf_file_read(m, file);
     fclose(file);
     return error;
 }
@@ -7557,10 +7536,9 @@ static int grf_model_finish(griffin_model *m, int error, griffin_model **model) 
 GRIFFIN_API int griffin_open_memory(griffin_model **model, const void *data, size_t size,
                                     const griffin_options *options) {
     griffin_model *m;
-    int error;
     if (!model) return GRIFFIN_E_ARGUMENT;
     *model = NULL;
-    error = grf_model_new(&m, options, NULL);
+    int error = grf_model_new(&m, options, NULL);
     if (error) return error;
     error = data ? grf_model_open(m, data, size, options)
                  : grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the data are null");
@@ -7571,10 +7549,9 @@ GRIFFIN_API int griffin_open_memory(griffin_model **model, const void *data, siz
 GRIFFIN_API int griffin_open_file(griffin_model **model, const char *path,
                                   const griffin_options *options) {
     griffin_model *m;
-    int error;
     if (!model) return GRIFFIN_E_ARGUMENT;
     *model = NULL;
-    error = grf_model_new(&m, options, path);
+    int error = grf_model_new(&m, options, path);
     if (error) return error;
     error = path ? grf_file_load(m, path)
                  : grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "the path is null");
@@ -9284,9 +9261,8 @@ GV_INLINE v128_t GV(halfway)(v128_t s) {
 GV_INLINE v128_t GV(fma_quarter)(v128_t a, v128_t b, v128_t c) {
     v128_t c0 = wasm_f64x2_promote_low_f32x4(c), c1 = GV(upper)(c);
     v128_t p0 = wasm_f64x2_promote_low_f32x4(a), p1 = wasm_f64x2_mul(GV(upper)(a), GV(upper)(b));
-    v128_t s0, s1;
     p0 = wasm_f64x2_mul(p0, wasm_f64x2_promote_low_f32x4(b));
-    s0 = wasm_f64x2_add(p0, c0); s1 = wasm_f64x2_add(p1, c1);
+    v128_t s0 = wasm_f64x2_add(p0, c0), s1 = wasm_f64x2_add(p1, c1);
     if (wasm_v128_any_true(wasm_v128_or(GV(halfway)(s0), GV(halfway)(s1)))) {
         s0 = GV(to_odd)(s0, p0, c0); s1 = GV(to_odd)(s1, p1, c1);
     }

@@ -17,14 +17,13 @@ static griffin_state   *state;
 static void start(void) {
     griffin_config config = small_config();
     network *shape = network_make(&config);
-    unsigned char *file;
     size_t size;
     gguf g;
     memset(&g, 0, sizeof g);
     network_write(shape, &g);
     write_vocabulary(&g);
     network_free(shape);
-    file = gguf_finish(&g, &size);
+    unsigned char *file = gguf_finish(&g, &size);
     if (griffin_open_memory(&model, file, size, NULL)) abort();
     context = new_context(model, 4, 1);
     state = new_state(model);
@@ -36,9 +35,8 @@ static uint8_t *well_formed(const uint8_t *data, size_t *size) {
     uint64_t position = grf_get_u64(data);
     int64_t length = position < INT64_MAX ? grf_saved_bytes(model, (int64_t)position) : 0, i;
     int parts = data[9] & 3;
-    uint8_t *p;
     *size = (size_t)grf_save_size(length, parts) + (data[8] == 1);
-    p = (uint8_t *)calloc(1, *size);
+    uint8_t *p = (uint8_t *)calloc(1, *size);
     memcpy(p, "GRIFSTAT\3\0\0\0", 12);
     grf_put_u32(p + 12, (uint32_t)parts + (data[8] == 4));
     grf_put_u64(p + 16, position && data[8] != 2 ? model->layout.saved_tag : 0);
@@ -78,11 +76,10 @@ static void load(const uint8_t *data, size_t size) {
     griffin_decoder decoder, *d = parts & GRF_HAS_DECODER ? &decoder : NULL;
     float logits[19];
     char text[512];
-    uint8_t *again;
     memset(&sampler, 0, sizeof sampler);
     load_pieces(data, size, s, d);
     if (griffin_load(model, state, s, d, data, size) != GRIFFIN_OK) return;
-    again = (uint8_t *)malloc(size);
+    uint8_t *again = (uint8_t *)malloc(size);
     if (griffin_save(model, state, s, d, again, size) != (int64_t)size
         || memcmp(again, data, size) != 0) abort();
     if (griffin_step(context, state, 1, logits) != GRIFFIN_OK) abort();
@@ -92,11 +89,10 @@ static void load(const uint8_t *data, size_t size) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    uint8_t *formed;
     if (!model) start();
     load(data, size);
     if (size < 16) return 0;
-    formed = well_formed(data, &size);
+    uint8_t *formed = well_formed(data, &size);
     grf_put_u64(formed + size - 8, grf_hash(GRF_HASH_START, formed, size - 8));
     load(formed, size);
     free(formed);

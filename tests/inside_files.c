@@ -113,7 +113,6 @@ static void check_kv(const grf_gguf *g, uint64_t index, char **field) {
 static void check_tensor(const grf_gguf *g, uint64_t index, char **field) {
     const grf_tensor *t = grf_gguf_tensor(g, field[1]);
     const quant_type *type;
-    float *x;
     int i;
     CHECK(t && t == &g->tensors[index], "%s: not found, or not number %d", field[1], (int)index);
     if (!t) return;
@@ -127,7 +126,7 @@ static void check_tensor(const grf_gguf *g, uint64_t index, char **field) {
     CHECK(t->bytes == (uint64_t)atoi(field[9]), "%s: %u bytes", field[1], (unsigned)t->bytes);
     CHECK(t->elements == t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3], "%s: %u elements", field[1],
           (unsigned)t->elements);
-    x = (float *)malloc((size_t)t->elements * sizeof *x);
+    float *x = (float *)malloc((size_t)t->elements * sizeof *x);
     type = quant_find(grf_format_find(t->type)->name);
     CHECK(type && quant_bytes(type, t->elements) == t->bytes, "%s: bytes", field[1]);
     type->decode(g->data + t->offset, x, t->elements / type->elements);
@@ -178,9 +177,8 @@ static void test_sound_files_agree_with_the_manifest(void) {
 static void check_uint(const grf_gguf *g, const char *key, uint64_t max, int result,
                        uint64_t expected) {
     uint64_t value = 77;
-    int got;
     message[0] = 0;
-    got = grf_gguf_get_uint(g, key, max, &value, &host);
+    int got = grf_gguf_get_uint(g, key, max, &value, &host);
     CHECK(got == result, "%s: %d: %s", key, got, message);
     CHECK(value == expected, "%s: %u", key, (unsigned)value);
     CHECK(result >= 0 || strstr(message, key), "%s: the message is '%s'", key, message);
@@ -188,9 +186,8 @@ static void check_uint(const grf_gguf *g, const char *key, uint64_t max, int res
 
 static void check_float(const grf_gguf *g, const char *key, int result, float expected) {
     float value = 77;
-    int got;
     message[0] = 0;
-    got = grf_gguf_get_float(g, key, &value, &host);
+    int got = grf_gguf_get_float(g, key, &value, &host);
     CHECK(got == result, "%s: %d: %s", key, got, message);
     CHECK(value == expected, "%s: %.9g", key, (double)value);
     CHECK(result >= 0 || strstr(message, key), "%s: the message is '%s'", key, message);
@@ -256,12 +253,11 @@ static void check_strings(const grf_gguf *g) {
     static const char *const expected[4] = { "", "a", "bb", "\xc3\xa9" };
     const grf_kv *array = NULL;
     const char *text;
-    const uint8_t *at;
     uint64_t i, length;
     CHECK(grf_gguf_get_array(g, "t.a_str", GRIFFIN_VALUE_STRING, &array, &host) == 1, "%s",
           message);
     if (!array) return;
-    at = g->data + array->offset;
+    const uint8_t *at = g->data + array->offset;
     CHECK(array->count == 4, "%u", (unsigned)array->count);
     for (i = 0; i < array->count; i++) {
         at = grf_gguf_next_string(at, &text, &length);
@@ -330,16 +326,14 @@ static void check_list(const char *folder, int sound, int expected_files) {
     rest = list = (char *)test_read(path, &size);
     CHECK(list, "%s", path);
     while (next_line(&rest, field)) {
-        unsigned char *data, *exact;
-        int code;
         snprintf(path, sizeof path, DATA "%s/%s", folder, field[0]);
-        data = test_read(path, &size);
+        unsigned char *data = test_read(path, &size);
         CHECK(data, "%s cannot be read", path);
         if (!data) continue;
-        exact = (unsigned char *)malloc(size ? size : 1);
+        unsigned char *exact = (unsigned char *)malloc(size ? size : 1);
         memcpy(exact, data, size);
         reset_host();
-        code = try_open(exact, size);
+        int code = try_open(exact, size);
         CHECK(code == (sound ? GRIFFIN_OK : code_of(field[1])), "%s: %d: %s", path, code, message);
         CHECK(sound || strlen(message) > 10, "%s (%s): no message", path, field[2]);
         int odd_type = strstr(message, "cannot be read") != NULL;
@@ -363,10 +357,9 @@ static void test_every_prefix(void) {
         CHECK(data, "%s", sound_files[i]);
         for (n = 0; data && n < size; n++) {
             unsigned char *exact = (unsigned char *)malloc(n ? n : 1);
-            int result;
             memcpy(exact, data, n);
             reset_host();
-            result = try_open(exact, n);
+            int result = try_open(exact, n);
             CHECK(result == GRIFFIN_OK || message[0], "%s: %d bytes: no message", sound_files[i],
                   (int)n);
             CHECK(result == GRIFFIN_E_FORMAT || n + 32 > size, "%s: %d bytes of %d: %d",
@@ -454,9 +447,8 @@ static void test_damaged_files_take_no_memory(void) {
     char *list = (char *)test_read(DATA "malformed/list.tsv", &size), *rest = list;
     ration r;
     while (next_line(&rest, field)) {
-        unsigned char *data;
         snprintf(path, sizeof path, DATA "malformed/%s", field[0]);
-        data = test_read(path, &size);
+        unsigned char *data = test_read(path, &size);
         ration_host(&r, 20);
         CHECK(try_open(data, size) < 0, "%s was accepted", path);
         CHECK(r.live == 0, "%s: %d blocks leaked", path, r.live);

@@ -10,9 +10,8 @@
 
 static unsigned char *read_part(const char *name, const char *suffix, size_t *size) {
     char path[128];
-    unsigned char *data;
     snprintf(path, sizeof path, "tests/data/quants/%s%s", name, suffix);
-    data = test_read(path, size);
+    unsigned char *data = test_read(path, size);
     CHECK(data, "%s cannot be read", path);
     return data;
 }
@@ -22,17 +21,15 @@ static void check_decoding(const quant_type *format, const char *packed, const c
     size_t packed_size, decoded_size, i, blocks, bad = 0;
     unsigned char *p = read_part(format->name, packed, &packed_size);
     unsigned char *expected = read_part(format->name, decoded, &decoded_size);
-    unsigned char *odd;
-    float *all, *one;
     if (!p || !expected) return;
     blocks = packed_size / format->bytes;
     CHECK(blocks * format->bytes == packed_size, "%s: %d bytes", format->name,
           (int)packed_size);
     CHECK(blocks * format->elements * 4 == decoded_size, "%s: %d values", format->name,
           (int)decoded_size);
-    odd = (unsigned char *)malloc(packed_size + 1);
-    all = (float *)malloc(decoded_size);
-    one = (float *)malloc(decoded_size);
+    unsigned char *odd = (unsigned char *)malloc(packed_size + 1);
+    float *all = (float *)malloc(decoded_size);
+    float *one = (float *)malloc(decoded_size);
     memcpy(odd + 1, p, packed_size);
     format->decode(odd + 1, all, blocks);
     for (i = 0; i < blocks; i++) {

@@ -44,20 +44,16 @@ static griffin_model *open_kv(network *n, griffin_kv_type kv) {
 /* The keys and values of a first layer are those of the f32 state, rounded. */
 static void test_rings(void) {
     griffin_config config = small_config();
-    network *n, *half_n;
-    griffin_model *m, *half;
-    griffin_context *c, *d;
-    griffin_state *s, *h;
     int32_t tokens[11];
     float logits[11 * 19], rounded[11 * 19];
     int i, which, p, wrong = 0;
     strcpy(config.blocks, "aara");
-    n = network_make(&config);
-    half_n = network_make(&config);
-    m = open_kv(n, GRIFFIN_KV_F32);
-    half = open_kv(half_n, GRIFFIN_KV_BF16);
-    c = new_context(m, 0, 0); d = new_context(half, 0, 0);
-    s = new_state(m); h = new_state(half);
+    network *n = network_make(&config);
+    network *half_n = network_make(&config);
+    griffin_model *m = open_kv(n, GRIFFIN_KV_F32);
+    griffin_model *half = open_kv(half_n, GRIFFIN_KV_BF16);
+    griffin_context *c = new_context(m, 0, 0), *d = new_context(half, 0, 0);
+    griffin_state *s = new_state(m), *h = new_state(half);
     for (i = 0; i < 11; i++) tokens[i] = (int32_t)(dice() % 19);
     run_chunks(m, c, s, tokens, 11, 0, logits);
     run_chunks(half, d, h, tokens, 11, 0, rounded);
@@ -123,11 +119,10 @@ static void check_golden(int index) {
     run_chunks(plain, c, alone, g.tokens, g.count, 1, want);
     for (cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_AMX; cpu++) {
         griffin_model *m = golden_kv(&g, (griffin_cpu)cpu);
-        griffin_context *wide;
         griffin_span spans[2];
         if (!m) continue;
         sets++;
-        wide = new_context(m, 64, 2);
+        griffin_context *wide = new_context(m, 64, 2);
         for (i = 0; i < GRF_COUNT(chunks); i++) {
             memset(s, 0, griffin_state_size(m));
             run_chunks(m, wide, s, g.tokens, g.count, chunks[i], got);
@@ -166,13 +161,12 @@ static void test_sequences(void) {
     unsigned char data[5000], again[5000];
     int32_t tokens[30];
     float want[30 * 19], got[30 * 19];
-    int64_t size;
     void *mark = malloc(griffin_mark_size(m));
     int i;
     for (i = 0; i < 30; i++) tokens[i] = (int32_t)(dice() % 19);
     run_chunks(m, c, t, tokens, 30, 0, want);
     run_chunks(m, c, s, tokens, 12, 5, got);
-    size = griffin_save(m, s, NULL, NULL, data, sizeof data);
+    int64_t size = griffin_save(m, s, NULL, NULL, data, sizeof data);
     CHECK(size == 48 + 4 * 3 * 4 * 64 + 2 * 2 * 4 * 16 + 8, "%d bytes", (int)size);
     CHECK(griffin_mark(m, s, mark) == GRIFFIN_OK, "mark");
     run_chunks(m, c, s, tokens, 16, 3, NULL);

@@ -207,13 +207,11 @@ static void test_sine(void) {
 /* The angles of a real model: position base^(-2i / dims), far out too. */
 static void test_angles(void) {
     griffin_config config = small_config();
-    network *n;
-    griffin_model *m;
     int64_t p;
     int i;
     config.heads = 1; config.head_dim = 24; config.rope_dims = 24;
-    n = network_make(&config);
-    m = network_open(n, NULL);
+    network *n = network_make(&config);
+    griffin_model *m = network_open(n, NULL);
     for (p = 1; p < (int64_t)1 << 40; p = p * 3 + 1)
         for (i = 0; i < 12; i++) {
             long double angle = (long double)p * powl(10000, -2.0L * i / 24);

@@ -45,15 +45,13 @@ static void run_documents(const golden *g, griffin_context *c, griffin_state *s,
 
 static double check_logits(const golden *g, const char *file, const float *logits, int V) {
     char path[256];
-    double worst;
     int t;
-    npy want;
     snprintf(path, sizeof path, "tests/data/%s/%s", g->name, file);
-    want = npy_read(path);
+    npy want = npy_read(path);
     CHECK(want.rank == 2 && want.shape[0] == g->count && want.shape[1] == V, "%s: %ld x %ld",
           path, want.shape[0], want.shape[1]);
     if (want.count != (long)g->count * V) return INFINITY;
-    worst = worst_of(logits, want.at, want.count);
+    double worst = worst_of(logits, want.at, want.count);
     CHECK(worst <= LIMIT, "%s: off by %g", path, worst);
     for (t = 0; t < g->count; t++)
         CHECK(argmax(logits + t * V, V) == argmax(want.at + t * V, V), "%s at %d", path, t);
@@ -104,11 +102,10 @@ static double check_hidden(const golden *g, griffin_context *c, const npy *hidde
 
 static double check_all_hidden(const golden *g, griffin_context *c) {
     char path[256];
-    npy hidden;
     double worst = 0, d;
     int at;
     snprintf(path, sizeof path, "tests/data/%s/hidden.npy", g->name);
-    hidden = npy_read(path);
+    npy hidden = npy_read(path);
     for (at = 0; at < g->count && hidden.count; at = document_end(g, at)) {
         d = check_hidden(g, c, &hidden, at, document_end(g, at) - at);
         if (d > worst) worst = d;
@@ -206,14 +203,13 @@ static void check_golden(int index) {
     griffin_context *c = new_context(m, MOST_TOKENS, 1);
     griffin_state *stepped = new_state(m), *s = new_state(m);
     float *logits = new_logits(m, g.count), *again = new_logits(m, g.count);
-    double full, step, hidden, state;
 
     chunks[5] = W; chunks[6] = W + 1;
     run_documents(&g, c, stepped, 1, logits);
-    full = check_logits(&g, "logits.npy", logits, V);
-    step = check_logits(&g, "logits_step.npy", logits, V);
-    hidden = check_all_hidden(&g, c);
-    state = check_state(&g, m, stepped);
+    double full = check_logits(&g, "logits.npy", logits, V);
+    double step = check_logits(&g, "logits_step.npy", logits, V);
+    double hidden = check_all_hidden(&g, c);
+    double state = check_state(&g, m, stepped);
     printf("%-22s worst of logits %.1e, stepped logits %.1e, layers %.1e, state %.1e\n", g.name,
            full, step, hidden, state);
     for (i = 0; i < (int)(sizeof chunks / sizeof chunks[0]); i++) {
@@ -238,9 +234,6 @@ static void check_network(network *n, int attn_keys, const char *what) {
     const griffin_config *config = &n->config;
     formulas *f = formulas_new(n, attn_keys ? attn_keys : config->window + 1);
     griffin_options options;
-    griffin_model *m;
-    griffin_context *c;
-    griffin_state *s;
     float logits[FORMULA_TOKENS * 32];
     double want[32], worst = 0;
     int32_t tokens[FORMULA_TOKENS];
@@ -248,9 +241,9 @@ static void check_network(network *n, int attn_keys, const char *what) {
 
     memset(&options, 0, sizeof options);
     options.attn_keys = attn_keys;
-    m = network_open(n, &options);
-    c = new_context(m, 0, 0);
-    s = new_state(m);
+    griffin_model *m = network_open(n, &options);
+    griffin_context *c = new_context(m, 0, 0);
+    griffin_state *s = new_state(m);
     for (t = 0; t < count; t++) tokens[t] = (int32_t)(dice() % (uint32_t)V);
     for (chunk = 0; chunk < 2; chunk++) {
         memset(s, 0, griffin_state_size(m));
@@ -357,16 +350,13 @@ static void check_printed(const printed *lines, int count, int attn_keys, int re
     griffin_config config = small_config();
     network *n = network_make(&config);
     griffin_options options;
-    griffin_model *m;
-    griffin_context *c;
-    griffin_state *s;
     float logits[12 * 19];
     int i, j;
     memset(&options, 0, sizeof options);
     options.attn_keys = attn_keys;
-    m = network_open(n, &options);
-    c = new_context(m, 5, 1);
-    s = new_state(m);
+    griffin_model *m = network_open(n, &options);
+    griffin_context *c = new_context(m, 5, 1);
+    griffin_state *s = new_state(m);
     run_chunks(m, c, s, tokens, reset_at, 0, logits);
     memset(s, 0, griffin_state_size(m));
     run_chunks(m, c, s, tokens + reset_at, 12 - reset_at, 5, logits + reset_at * 19);

@@ -121,12 +121,11 @@ static inline golden golden_read(int index) {
     golden g;
     char path[256];
     size_t size = 0;
-    unsigned char *json;
     memset(&g, 0, sizeof g);
     g.name = golden_names[index][0];
     g.model = golden_names[index][1];
     snprintf(path, sizeof path, "tests/data/%s/tokens.json", g.name);
-    json = test_read(path, &size);
+    unsigned char *json = test_read(path, &size);
     if (json) g.count = read_list((char *)json, *json == '[' ? "[" : "\"tokens\"", g.tokens);
     if (json) read_list((char *)json, "\"segment_pos\"", g.position);
     free(json);
@@ -139,10 +138,9 @@ static inline griffin_model *golden_open(const golden *g, const char *type,
                                          const griffin_options *options) {
     griffin_model *model;
     char path[256];
-    int error;
     snprintf(path, sizeof path, "build/data/%s%s%s.gguf", g->model, type ? "." : "",
              type ? type : "");
-    error = griffin_open_file(&model, path, options);
+    int error = griffin_open_file(&model, path, options);
     if (error) { printf("%s: %s; make builds it\n", path, griffin_error_string(error)); exit(1); }
     return model;
 }
@@ -656,10 +654,9 @@ static inline unsigned char *network_file(const network *n, size_t *size) {
 static inline griffin_model *network_open(network *n, const griffin_options *options) {
     griffin_model *model = NULL;
     size_t size;
-    int error;
     free(n->file);
     n->file = network_file(n, &size);
-    error = griffin_open_memory(&model, n->file, size, options);
+    int error = griffin_open_memory(&model, n->file, size, options);
     CHECK(error == GRIFFIN_OK, "%s", griffin_error_string(error));
     return model;
 }

@@ -53,14 +53,13 @@ static int open_without(const char *without, void (*more)(gguf *g), griffin_mode
     network *n = network_make(&config);
     gguf g;
     size_t size;
-    int error;
     memset(&g, 0, sizeof g);
     if (more) more(&g);
     g.without = without;
     network_write(n, &g);
     network_free(n);
     *file = gguf_finish(&g, &size);
-    error = griffin_open_memory(m, *file, size, &options);
+    int error = griffin_open_memory(m, *file, size, &options);
     CHECK((error == 0) == (*m != NULL), "%d", error);
     return error;
 }
@@ -427,7 +426,6 @@ static void test_contexts(void) {
     scene w = scene_new();
     griffin_context_options o;
     griffin_context *c;
-    griffin_span span;
     static const int32_t tokens[4] = { 0, 1, 2, 3 };
     static char memory[1 << 20];
     memset(&o, 0, sizeof o);
@@ -450,7 +448,7 @@ static void test_contexts(void) {
     o.states = 3;                           /* more than rows: as many rows */
     o.rows = 1;
     CHECK(griffin_context_init(&c, w.m, &o, memory, sizeof memory) == GRIFFIN_OK, "3 rows");
-    span = span_of(w.s, tokens, 4, NULL);
+    griffin_span span = span_of(w.s, tokens, 4, NULL);
     REFUSED(griffin_begin(c, &span, 1), GRIFFIN_E_SPACE, "4 tokens");
     span.count = 3;
     CHECK(griffin_begin(c, &span, 1) > 0, "3 rows");

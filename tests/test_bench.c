@@ -75,10 +75,9 @@ static void test_random_models_run(void) {
     int i, v, vocab = small_shape().vocab;
     for (i = 0; i < 6; i++) {
         bench_model b;
-        float *logits;
         double sum = 0;
         open_small(&b, types[i], 1);
-        logits = logits_of(b.model);
+        float *logits = logits_of(b.model);
         for (v = 0; v < vocab; v++) sum += (double)logits[v] * logits[v];
         sum = sqrt(sum / vocab);
         CHECK(sum > 0.1 && sum < 10, "%s: logits of size %g", types[i], sum);
@@ -115,9 +114,8 @@ static const unsigned char *file_tensor(const bench_model *b, const char *name, 
 static void fill_from_file(const bench_tensor *t, int number, unsigned char *data, void *user) {
     griffin_tensor source;
     char name[80];
-    const unsigned char *from;
     snprintf(name, sizeof name, "%s%s%s", t->name, t->type ? "." : "", t->type ? t->type : "");
-    from = file_tensor((const bench_model *)user, name, &source);
+    const unsigned char *from = file_tensor((const bench_model *)user, name, &source);
     (void)number;
     if (!from) return;
     CHECK(source.bytes == t->bytes, "%s: %lu bytes", name, (unsigned long)source.bytes);
@@ -449,9 +447,8 @@ static void test_plots(void) {
     const plot plots[] = { { "one", "x", "y", lines, 3 }, { "two", "x", "y", lines + 1, 1 },
                            { "three", "x", "y", lines + 2, 1 } };
     size_t size;
-    char *svg;
     CHECK(plot_write(OUT, plots, 3) == 0, OUT);
-    svg = (char *)test_read(OUT, &size);
+    char *svg = (char *)test_read(OUT, &size);
     CHECK(svg != NULL, OUT);
     if (!svg) return;
     check_tags(svg);

@@ -18,13 +18,12 @@ typedef struct crowd {
 static crowd crowd_new(int model, const char *type) {
     static const int from[CROWD] = { 0, 3, 9, 20, 1 }, count[CROWD] = { 1, 11, 1, 7, 23 };
     crowd w;
-    griffin_context *c;
     int i;
     memset(&w, 0, sizeof w);
     w.g = golden_read(model);
     w.m = golden_open(&w.g, type, NULL);
     w.V = vocabulary(w.m);
-    c = new_context(w.m, 0, 0);
+    griffin_context *c = new_context(w.m, 0, 0);
     for (i = 0; i < CROWD; i++) {
         w.from[i] = from[i];
         w.to[i] = from[i] + count[i] < w.g.count ? from[i] + count[i] : w.g.count;

@@ -173,17 +173,16 @@ static size_t feed(const char *text, size_t cut, int by_bytes, griffin_stop *sto
 
 static void check_stops(const char *text, const char *const *texts, int count) {
     static char shown[MOST];
-    size_t cut, expected, size;
+    size_t cut, size;
     int found;
-    expected = shown_by_search(text, texts, count, &found);
+    size_t expected = shown_by_search(text, texts, count, &found);
     for (cut = 0; cut <= strlen(text); cut++) {
         griffin_stop stop;
-        int end;
         memset(&stop, 0, sizeof stop);
         stop.texts = texts;
         stop.count = count;
         size = feed(text, cut, cut == 0, &stop, shown);
-        end = stop.found;
+        int end = stop.found;
         CHECK(size == expected && memcmp(shown, text, size) == 0,
               "'%s' cut at %d: '%s', %d bytes expected", text, (int)cut, shown, (int)expected);
         if (found) CHECK(end == found, "'%s' cut at %d: %d, not %d", text, (int)cut, end, found);
@@ -256,7 +255,7 @@ static void test_wrong_stops(void) {
     static const char *const words[] = { "stop" };
     const char *text = longest;
     char out[8];
-    griffin_stop stop, before;
+    griffin_stop stop;
     memset(longest, 'x', GRIFFIN_STOP_BYTES);
     memset(&stop, 0, sizeof stop);
     stop.texts = &text;
@@ -271,7 +270,7 @@ static void test_wrong_stops(void) {
     stop.texts = words;
     CHECK(griffin_stop_feed(NULL, "x", 1, out, 8) == GRIFFIN_E_ARGUMENT, "no struct");
     CHECK(griffin_stop_feed(&stop, "x", 1, NULL, 0) == GRIFFIN_E_ARGUMENT, "no room at all");
-    before = stop;
+    griffin_stop before = stop;
     CHECK(griffin_stop_feed(&stop, "sto sto", 7, out, 6) == GRIFFIN_E_SPACE, "little room");
     CHECK(memcmp(&before, &stop, sizeof stop) == 0, "something changed");
     CHECK(griffin_stop_feed(&stop, "sto sto", 7, out, 7) == 6 && !strcmp(out, "xxsto "), "%s", out);
@@ -320,11 +319,11 @@ static void test_words(void) {
 }
 
 static void test_wrong_words(void) {
-    griffin_words w, before;
+    griffin_words w;
     char out[16];
     memset(&w, 0, sizeof w);
     CHECK(griffin_words_feed(&w, "half", 4, out, 1) == 0 && !out[0], "half a word");
-    before = w;
+    griffin_words before = w;
     CHECK(griffin_words_feed(&w, " time", 5, out, 5) == GRIFFIN_E_SPACE, "little room");
     CHECK(memcmp(&w, &before, sizeof w) == 0, "changed");
     CHECK(griffin_words_feed(&w, " time", 5, out, 6) == 5 && !strcmp(out, "half "), "%s", out);

@@ -87,18 +87,16 @@ static void check_tensor(const unsigned char *file, const griffin_tensor *t, con
     size_t n = strlen(t->name);
     int tiled = n > 4 && strcmp(t->name + n - 4, ".f32") == 0;
     char name[80];
-    const weight *source;
-    float *values, *expected;
     snprintf(name, sizeof name, "model.%.*s", (int)n - (tiled ? 4 : 0), t->name);
-    source = weights_find(w, name);
+    const weight *source = weights_find(w, name);
     CHECK(source != NULL, "%s came from nowhere", t->name);
     if (!source) return;
     if (!tiled)
         CHECK(source->rank == t->rank && memcmp(source->shape, t->shape, (size_t)t->rank * 8) == 0
               && t->bytes == 4 * source->elements, "%s has another shape", t->name);
     if (!tiled && t->bytes != 4 * source->elements) return;
-    values = (float *)malloc((size_t)source->elements * 4);
-    expected = (float *)calloc((size_t)t->bytes, 1);
+    float *values = (float *)malloc((size_t)source->elements * 4);
+    float *expected = (float *)calloc((size_t)t->bytes, 1);
     CHECK(weight_read(source, 0, source->elements, values, &message) == 0, "%s", message.text);
     for (uint64_t i = 0; i < source->elements; i++) {
         uint64_t at = tiled ? place_in_tiles(source, i) : i;
@@ -127,10 +125,9 @@ static void check_tensors(const griffin_model *model, const weights *w) {
 }
 
 static void check_model(const char *directory) {
-    griffin_model *model;
     weights w;
     CHECK(convert_plain(directory) == 0, "%s", message.text);
-    model = open_output();
+    griffin_model *model = open_output();
     CHECK(weights_open(&w, directory, &message) == 0, "%s", message.text);
     if (model) check_tensors(model, &w);
     weights_close(&w);
@@ -147,10 +144,9 @@ static void test_floats_are_kept(void) {
 
 static void test_configuration(void) {
     griffin_model *model;
-    const griffin_config *c;
     CHECK(convert_plain(DATA "griffin-tiny") == 0, "%s", message.text);
     if (!(model = open_output())) return;
-    c = &griffin_get_info(model)->config;
+    const griffin_config *c = &griffin_get_info(model)->config;
     CHECK(c->vocab == 97 && c->width == 64 && c->mlp_width == 192 && c->layers == 5, "sizes");
     CHECK(c->heads == 4 && c->kv_heads == 1 && c->head_dim == 16 && c->rope_dims == 8, "heads");
     CHECK(c->lru_width == 64 && c->gate_blocks == 4 && c->conv_width == 4, "recurrence");
@@ -165,10 +161,9 @@ static void test_configuration(void) {
 /* No scale and no cap, which some files write as null. */
 static void test_plain_configuration(void) {
     griffin_model *model;
-    const griffin_config *c;
     CHECK(convert_plain(DATA "hawk-tiny") == 0, "%s", message.text);
     if (!(model = open_output())) return;
-    c = &griffin_get_info(model)->config;
+    const griffin_config *c = &griffin_get_info(model)->config;
     CHECK(c->soft_cap == 0.0f && c->embedding_scale == 1.0f, "%g and %g", (double)c->soft_cap,
           (double)c->embedding_scale);
     CHECK(c->width == 48 && c->lru_width == 80 && strcmp(c->blocks, "rrr") == 0, "sizes");
@@ -191,12 +186,11 @@ static const char *type_in_output(const griffin_model *model, const char *name) 
 static void check_types(const char *type, const char *matrix, const char *embedding) {
     convert_options o = plain(DATA "griffin-tiny", OUT);
     griffin_model *model;
-    const char *found;
     o.type = type;
     o.gates = "bf16";
     CHECK(convert(&o, &message) == 0, "%s", message.text);
     if (!(model = open_output())) return;
-    found = type_in_output(model, "layers.1.mlp_block.down_proj.weight");
+    const char *found = type_in_output(model, "layers.1.mlp_block.down_proj.weight");
     CHECK(strcmp(found, matrix) == 0, "%s: matrices are %s", type, found);
     found = type_in_output(model, "embed_tokens.weight");
     CHECK(strcmp(found, embedding) == 0, "%s: the embedding is %s", type, found);
@@ -455,10 +449,9 @@ static void poke(const char *name, size_t element, float value) {
     size_t size = 0;
     unsigned char *file = test_read(WORK "/model.safetensors", &size);
     weights w;
-    const weight *t;
     CHECK(weights_open_safetensors_memory(&w, file, size, "memory", &message) == 0, "%s",
           message.text);
-    t = weights_find(&w, name);
+    const weight *t = weights_find(&w, name);
     CHECK(t != NULL, "%s", name);
     if (t) memcpy(file + (t->data - file) + 4 * element, &value, 4);
     weights_close(&w);
@@ -631,12 +624,9 @@ static uint32_t crc32_of(const unsigned char *p, size_t size) {
 static uint32_t checksum(const model_parts *m, const char *name, int bf16) {
     const weight *t = weights_find(&m->w, name);
     size_t size = bf16 ? 2 : 4;
-    float *values;
-    unsigned char *bytes;
-    uint32_t crc;
     if (!t) return 0;
-    values = (float *)malloc((size_t)t->elements * 4);
-    bytes = (unsigned char *)malloc((size_t)t->elements * 4);
+    float *values = (float *)malloc((size_t)t->elements * 4);
+    unsigned char *bytes = (unsigned char *)malloc((size_t)t->elements * 4);
     CHECK(weight_read(t, 0, t->elements, values, &message) == 0, "%s", message.text);
     for (size_t i = 0; i < t->elements; i++) {
         uint32_t bits;
@@ -644,7 +634,7 @@ static uint32_t checksum(const model_parts *m, const char *name, int bf16) {
         for (size_t k = 0; k < size; k++)
             bytes[size * i + k] = (unsigned char)(bits >> (8 * (4 - size + k)));
     }
-    crc = crc32_of(bytes, (size_t)t->elements * size);
+    uint32_t crc = crc32_of(bytes, (size_t)t->elements * size);
     free(values);
     free(bytes);
     return crc;
@@ -686,14 +676,13 @@ static void test_deepmind_names(void) {
     unsigned char *manifest = test_read(DATA "pt/manifest.json", &manifest_size);
     griffin_model *model;
     json j;
-    int count;
     write_file(WORK "/deepmind.json", deepmind_config, sizeof deepmind_config - 1);
     o.config = WORK "/deepmind.json";
     CHECK(convert(&o, &message) == 0, "%s", message.text);
     if (!manifest || !(model = open_output())) { CHECK(0, "no manifest or no model"); return; }
     if (read_output(&m, OUT) != 0) return;
     json_start(&j, manifest, manifest_size);
-    count = check_mapping(&m, &j);
+    int count = check_mapping(&m, &j);
     parts_free(&m);
     CHECK(count == griffin_get_info(model)->tensors && count > 50, "%d tensors", count);
     CHECK(griffin_get_info(model)->config.gate_blocks == 2, "gate blocks");

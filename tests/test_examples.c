@@ -9,9 +9,8 @@ static const char *folder;                  /* of the programs */
 /* What a program writes, without what it measures, which goes to stderr; free it. */
 static char *output_of(const char *name, const char *arguments) {
     char command[512], *text = (char *)calloc(1, 1 << 16);
-    FILE *pipe;
     snprintf(command, sizeof command, "%s%s %s", folder, name, arguments);
-    pipe = popen(command, "r");
+    FILE *pipe = popen(command, "r");
     if (!pipe || !text) abort();
     CHECK(fread(text, 1, (1 << 16) - 1, pipe) > 0, "%s is silent", name);
     CHECK(pclose(pipe) == 0, "%s failed", command);
@@ -21,9 +20,8 @@ static char *output_of(const char *name, const char *arguments) {
 
 static int is_built(const char *name) {
     char path[256];
-    FILE *program;
     snprintf(path, sizeof path, "%s%s", folder, name);
-    program = fopen(path, "rb");
+    FILE *program = fopen(path, "rb");
     if (program) fclose(program);
     return program != NULL;
 }

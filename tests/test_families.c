@@ -120,10 +120,9 @@ static griffin_model *open_output(void) {
 
 static void check_family(const char *name) {
     char path[100];
-    griffin_model *model;
     snprintf(path, sizeof path, DATA "%s", name);
     CHECK(convert_to(path, "f32", 0) == 0, "%s", message.text);
-    model = open_output();
+    griffin_model *model = open_output();
     if (model) check_logits(name, model);
     griffin_close(model);
 }
@@ -225,12 +224,12 @@ static void test_windows(void) {
 static void copy_edited(const char *name, const char *file, const char *from, const char *to) {
     char path[120];
     size_t size, n = strlen(from), m = strlen(to);
-    unsigned char *data, *at, *edited;
+    unsigned char *at;
     snprintf(path, sizeof path, DATA "%s/%s", name, file);
-    data = test_read(path, &size);
+    unsigned char *data = test_read(path, &size);
     CHECK(data != NULL, "%s", path);
     if (!data) return;
-    edited = (unsigned char *)malloc(size + m + 1);
+    unsigned char *edited = (unsigned char *)malloc(size + m + 1);
     for (at = data; n && at + n <= data + size && memcmp(at, from, n); at++) continue;
     if (!n) at = data + size;
     CHECK(!n || at + n <= data + size, "%s has no %s", path, from);
@@ -453,7 +452,6 @@ static void write_pair_gguf(const pair *p, const quant_type *type, const char *k
     int of_other = key && !strchr(key, '.');
     gguf_writer g;
     uint64_t shape[2] = {D, D};
-    int status;
     memset(&g, 0, sizeof g);
     gguf_string(&g, "general.architecture", of_other ? key : "llama");
     gguf_u32(&g, "general.alignment", GGUF_ALIGNMENT);
@@ -475,7 +473,7 @@ static void write_pair_gguf(const pair *p, const quant_type *type, const char *k
     shape[0] = DIM / 2;
     gguf_tensor(&g, "rope_freqs.weight", 1, shape, quant_find("f32"));
     shape[0] = D;
-    status = gguf_open(&g, WORK "/llama.gguf", &message);
+    int status = gguf_open(&g, WORK "/llama.gguf", &message);
     for (int m = 0; status == 0 && m < MATRICES; m++) {
         size_t bytes = (size_t)quant_bytes(type, (uint64_t)(D * matrices[m].rows));
         status = gguf_write(&g, p->coded[m], bytes, &message) || gguf_pad(&g, &message);
@@ -573,10 +571,9 @@ static void check_gguf_factors(const pair *p, const char *key, float value, floa
     griffin_model *model;
     int found = 0;
     size_t size;
-    unsigned char *file;
     write_pair_gguf(p, quant_find("q8_0"), key, value);
     CHECK(convert_to(WORK "/llama.gguf", NULL, 0) == 0, "%s", message.text);
-    file = test_read(OUT, &size);
+    unsigned char *file = test_read(OUT, &size);
     if (!(model = open_output())) { free(file); return; }
     for (int i = 0; griffin_get_tensor(model, i, &t) == GRIFFIN_OK; i++) {
         if (strcmp(t.name, "rope_factors.weight") != 0) continue;
@@ -628,12 +625,11 @@ static void test_refusals_of_gguf(void) {
 /* A model of the family is itself a source, with a head of its own and in any type. */
 static void test_again(void) {
     size_t size, again;
-    unsigned char *first, *second;
     CHECK(convert_to(DATA "supra-rms_norm", "f32", 0) == 0, "%s", message.text);
-    first = test_read(OUT, &size);
+    unsigned char *first = test_read(OUT, &size);
     write_file(WORK "/first.gguf", first, size);
     CHECK(convert_to(WORK "/first.gguf", NULL, 0) == 0, "%s", message.text);
-    second = test_read(OUT, &again);
+    unsigned char *second = test_read(OUT, &again);
     CHECK(size == again && memcmp(first, second, size) == 0, "another file");
     free(first);
     free(second);

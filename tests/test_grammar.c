@@ -260,13 +260,13 @@ enum { DEAD, ALIVE, COMPLETE };             /* COMPLETE may be alive as well */
 
 /* Can the text be continued (or, COMPLETE, end)? *more: can it be continued? */
 static int judge(const char *text, int length, int *more) {
-    ends start, out;
+    ends start;
     memset(&start, 0, sizeof start);
     start.at[0] = 1;
     subject = text;
     subject_length = length;
     can_go_on = 0;
-    out = match_rule("root", &start);
+    ends out = match_rule("root", &start);
     *more = can_go_on;
     return out.at[length] ? COMPLETE : can_go_on ? ALIVE : DEAD;
 }
@@ -620,13 +620,11 @@ static void test_rewind(void) {
     static const char text[] =
         "{\"a\": [1, 2.5e3, {\"b\\u00e9\": \"\xE4\xB8\x80\"}], \"c\": null} ";
     griffin_grammar_state states[sizeof text], s;
-    griffin_grammar *g;
-    float *first;
-    size_t i, k, size;
+    size_t i, k;
     open_vocabulary("gemma_like");
-    g = grammar_of(json_rules);
-    size = (size_t)v.info->config.vocab * sizeof(float);
-    first = (float *)malloc(size);
+    griffin_grammar *g = grammar_of(json_rules);
+    size_t size = (size_t)v.info->config.vocab * sizeof(float);
+    float *first = (float *)malloc(size);
     memset(states, 0, sizeof states);
     for (i = 0; i + 1 < sizeof text; i++) {
         char byte[2] = { text[i], 0 };
@@ -655,11 +653,10 @@ static void test_rewind(void) {
 /* Any bytes may be in a state: an error or an answer, but no harm and no endless walk. */
 static void test_damaged_states(void) {
     griffin_grammar_state s, good;
-    griffin_grammar *g, *other;
     int round, refused = 0;
     open_vocabulary("llama_like");
-    g = grammar_of(json_rules);
-    other = grammar_of("root ::= \"x\"*");
+    griffin_grammar *g = grammar_of(json_rules);
+    griffin_grammar *other = grammar_of("root ::= \"x\"*");
     memset(&good, 0, sizeof good);
     CHECK(write_bytes(g, &good, "[[{\"a\":\"\xC3\xA9") == 0, "%s", message);
     CHECK(mask(other, &good) == GRIFFIN_E_MISMATCH, "another grammar");
@@ -682,11 +679,10 @@ static void test_damaged_states(void) {
 /* ---- limits ---------------------------------------------------------------------------------- */
 
 static void test_nesting(void) {
-    griffin_grammar *g;
     griffin_grammar_state s, before;
     int depth, moved = 0;
     open_vocabulary("llama_like");
-    g = grammar_of("root ::= list\nlist ::= \"[\" list? \"]\"");
+    griffin_grammar *g = grammar_of("root ::= list\nlist ::= \"[\" list? \"]\"");
     memset(&s, 0, sizeof s);
     for (depth = 0; depth < 1000 && moved >= 0; depth++) {
         before = s;
@@ -706,11 +702,10 @@ static void test_nesting(void) {
 /* Right recursion is no nesting, and many alternatives are no problem. */
 static void test_long(void) {
     static char many[40000];
-    griffin_grammar *g;
     griffin_grammar_state s;
     int i;
     open_vocabulary("llama_like");
-    g = grammar_of("root ::= \"ab\" root | \"!\"");
+    griffin_grammar *g = grammar_of("root ::= \"ab\" root | \"!\"");
     memset(&s, 0, sizeof s);
     for (i = 0; i < 3000; i++) CHECK(write_bytes(g, &s, "ab") == 0 && s.frames == 0, "at %d", i);
     CHECK(write_bytes(g, &s, "!") == 1, "the end");
@@ -735,11 +730,10 @@ static void test_long(void) {
 /* Vocabularies without a token for each byte can come to an end that no grammar asked for. */
 static void test_dead_ends(void) {
     static const char *const pieces[] = { "ab", "b", "bc", "\xC3\xA9", "a" };
-    griffin_grammar *g;
     griffin_grammar_state s;
     open_pieces(pieces, 5, 1);
     memset(&s, 0, sizeof s);
-    g = grammar_of("root ::= \"abd\"");
+    griffin_grammar *g = grammar_of("root ::= \"abd\"");
     CHECK(mask(g, &s) == 2, "ab and a");
     CHECK(griffin_grammar_accept(g, &s, 2) == 0, "ab");
     CHECK(mask(g, &s) == GRIFFIN_E_NO_TOKEN, "no d");
@@ -924,12 +918,11 @@ static void test_never(void) {
     };
     static char text[200000];
     griffin_grammar_state s;
-    griffin_grammar *g;
     int i, narrowed = 0;
     open_vocabulary("llama_like");
     for (i = 0; i < 4; i++) narrowed += check_never(readings[i], 2, 60);
     CHECK(narrowed > 0, "readings were never left out");
-    g = grammar_of(readings[0]);
+    griffin_grammar *g = grammar_of(readings[0]);
     memset(&s, 0, sizeof s);
     for (i = 0; i < 600; i++) CHECK(write_bytes(g, &s, "a") == 0, "at %d", i);
     CHECK(s.narrowed && mask(g, &s) > 0 && write_bytes(g, &s, "a0.!") == 1, "%s", message);
@@ -1006,13 +999,12 @@ static void test_large(void) {
     int i;
     open_vocabulary("llama_like");
     for (i = 0; i < 8; i++) {
-        griffin_grammar *g;
         strcpy(text, "root ::= ");
         while (strlen(text) < 60000) {
             size_t n = strlen(text), k;
             for (k = 0; k < 1000; k++) { strcpy(text + n, parts[i]); n += strlen(parts[i]); }
         }
-        g = grammar_of(text);
+        griffin_grammar *g = grammar_of(text);
         CHECK(g || message[0], "%d", i);
         griffin_grammar_close(g);
     }
@@ -1096,7 +1088,6 @@ static void test_model(void) {
     griffin_options options;
     griffin_model *other;
     griffin_grammar *g;
-    int before;
     open_vocabulary("gemma_like");
     CHECK(v.info->tokens + 3 == v.info->config.vocab, "%d", v.info->tokens);
     CHECK(griffin_token_type(v.model, griffin_find_token(v.model, piece, sizeof piece - 1))
@@ -1109,7 +1100,7 @@ static void test_model(void) {
     allowed_allocations = 1000000;
     CHECK(griffin_open_memory(&other, v.file, (size_t)v.info->file_bytes, &options) == 0, "again");
     CHECK(griffin_get_info(other)->logger.message == note, "the logger of the model");
-    before = live;
+    int before = live;
     message[0] = 0;
     CHECK(griffin_grammar_open(&g, other, "root ::= x", 10, NULL) == GRIFFIN_E_FORMAT, "no rule");
     CHECK(strstr(message, "there is no rule of this name") && live == before, "'%s'", message);
@@ -1149,9 +1140,8 @@ static void check_json(const griffin_grammar *g, int texts, int tokens) {
         json j;
         memset(&s, 0, sizeof s);
         for (i = 0, length = 0; !s.ended && i < 2000; i++) {
-            int32_t token;
             CHECK(mask(g, &s) > 0, "%.*s", length, text);
-            token = i < tokens ? choose() : closing();
+            int32_t token = i < tokens ? choose() : closing();
             CHECK(griffin_grammar_accept(g, &s, token) >= 0, "%.*s", length, text);
             if (!s.ended) length += griffin_token_text(v.model, token, text + length, 300);
         }
@@ -1185,9 +1175,8 @@ static griffin_grammar *schema_grammar(const char *schema) {
 }
 
 static void test_json(void) {
-    griffin_grammar *g;
     open_vocabulary("gemma_like");
-    g = schema_grammar("{}");
+    griffin_grammar *g = schema_grammar("{}");
     CHECK(g != NULL, "%s", message);
     check_json(g, 60, 60);
     griffin_grammar_close(g);
@@ -1271,9 +1260,8 @@ static void test_schemas(void) {
             for (more = 1; more; more = *at++) {
                 griffin_grammar_state s;
                 char line[400];
-                int complete;
                 memset(&s, 0, sizeof s);
-                complete = write_bytes(g, &s, quoted(at, strcspn(at, "\n"), line)) == 1;
+                int complete = write_bytes(g, &s, quoted(at, strcspn(at, "\n"), line)) == 1;
                 at += strcspn(at, "\n");
                 CHECK(complete == good, "%s: %s", cases[i].schema, line);
             }
@@ -1303,7 +1291,6 @@ static void test_many(void) {
     griffin_grammar *g;
     griffin_grammar_state s;
     griffin_options options;
-    int largest;
     open_vocabulary("llama_like");
     many(text, "{\"enum\":[", "\"i%d\"", 900, "]}");
     CHECK(griffin_grammar_open_schema(&g, v.model, text, strlen(text), NULL) == 0, "an enum");
@@ -1316,7 +1303,7 @@ static void test_many(void) {
     CHECK(griffin_grammar_open_schema(&g, v.model, text, strlen(text), NULL) == 0, "objects");
     memset(&s, 0, sizeof s);
     CHECK(mask(g, &s) > 0 && write_bytes(g, &s, "{ \"kind\": \"k5") == 0, "%s", message);
-    largest = s.places + s.frames;
+    int largest = s.places + s.frames;
     CHECK(largest < 8, "%d", largest);
     CHECK(write_bytes(g, &s, "9\", \"v59\": 7 }") == 1, "%s", message);
     griffin_grammar_close(g);
@@ -1331,11 +1318,10 @@ static void test_many(void) {
 
 /* A tokenizer would write none of these. */
 static void test_bytes(void) {
-    griffin_grammar *g;
     griffin_grammar_state s;
     int i, n;
     open_vocabulary("llama_like");
-    g = grammar_of("root ::= [^\"]* \"\\\"\"");
+    griffin_grammar *g = grammar_of("root ::= [^\"]* \"\\\"\"");
     memset(&s, 0, sizeof s);
     CHECK(mask(g, &s) > 0, "%s", message);
     for (i = 0; i < 128; i++) {
@@ -1359,7 +1345,6 @@ static void test_bytes(void) {
 /* Text that must come is written as the tokenizer writes it. */
 static void test_words(void) {
     static const char text[] = "the old woman and her children went home";
-    griffin_grammar *g;
     griffin_grammar_state s;
     griffin_encoding how;
     int32_t tokens[64];
@@ -1371,7 +1356,7 @@ static void test_words(void) {
     how.continues = 1;
     n = griffin_encode(v.model, &how, text, strlen(text), tokens, 64);
     sprintf(line, "root ::= \"%s\"", text);
-    g = grammar_of(line);
+    griffin_grammar *g = grammar_of(line);
     memset(&s, 0, sizeof s);
     for (i = 0; i < n; i++) {
         int remaining = mask(g, &s);

@@ -174,13 +174,13 @@ static void test_no_dead_end(void) {
  * it; and nothing changes where the prompt ends well. */
 static void test_it_ends(void) {
     griffin_heal h;
-    griffin_sampler a, b;
+    griffin_sampler a;
     vocabulary_open(&v, "gemma_like");
     memset(&h, 0, sizeof h);
     memset(&a, 0, sizeof a);
     a.seed = 7;
     a.temperature = 1;
-    b = a;
+    griffin_sampler b = a;
     a.mask = griffin_heal_mask;
     a.mask_user = &h;
     h.model = v.model;

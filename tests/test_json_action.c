@@ -14,12 +14,11 @@
 /* What the program prints; to be freed. */
 static char *output(const char *path) {
     size_t size = 0;
-    int kept, file;
     char name[] = "json_action";
     char *arguments[] = { name, NULL };
     fflush(stdout);
-    kept = dup(STDOUT_FILENO);
-    file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    int kept = dup(STDOUT_FILENO);
+    int file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
     dup2(file, STDOUT_FILENO);
     CHECK(example_main(1, arguments) == 0, "the example failed");
     fflush(stdout);

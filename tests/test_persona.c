@@ -184,11 +184,10 @@ static void test_meaning(void) {
 /* What is left of the bits a byte, at most. */
 static void check_learns(const char *model, const char *more, double most) {
     char words[512];
-    double nothing, learned;
     snprintf(words, sizeof words, TEXT " -m %s -o " WORK "a.persona --steps 20 %s", model, more);
     CHECK(persona(words) == 0, "%s", words);
-    nothing = number_after("  nothing ");
-    learned = number_after("  the persona ");
+    double nothing = number_after("  nothing ");
+    double learned = number_after("  the persona ");
     CHECK(learned > 0 && learned < most * nothing, "%s: %g and %g bits a byte", words, nothing,
           learned);
 }
@@ -236,7 +235,6 @@ static void test_repeats(void) {
 /* `run` says what a program says that loads the state and feeds the prompt as a fresh one's. */
 static void test_use(void) {
     mind m;
-    unsigned char *data;
     char said[4096] = "The", *log;
     size_t size, length = 3;
     griffin_decoder decoder = { { 0 }, 0, 1, 0, 0 };
@@ -245,7 +243,7 @@ static void test_use(void) {
                "a.persona") == 0, "run");
     log = logged();
     if (open_mind(&m, MODEL, GRIFFIN_KV_F32)) { CHECK(0, "opens"); return; }
-    data = test_read(WORK "a.persona", &size);
+    unsigned char *data = test_read(WORK "a.persona", &size);
     CHECK(griffin_load(m.s.model, m.s.state, NULL, NULL, data, size) == GRIFFIN_OK, "loads");
     int count = griffin_encode(m.s.model, NULL, "The", 3, m.tokens, 40);
     CHECK(m.tokens[0] == m.s.info->bos, "a text begins as it does without a persona");

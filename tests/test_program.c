@@ -64,7 +64,7 @@ static void test_printed(void) {
     static const char path[] = "build/test_program.gguf";
     griffin_config config = small_config();
     char text[8000] = "";
-    size_t size, n;
+    size_t size;
     strcpy(config.blocks, "ra");
     config.layers = 2;
     network *made = network_make(&config);
@@ -72,7 +72,7 @@ static void test_printed(void) {
     FILE *f = fopen(path, "wb");
     CHECK(f && fwrite(file, 1, size, f) == size && fclose(f) == 0, "%s", path);
     f = popen("build/griffin info --program build/test_program.gguf", "r");
-    n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+    size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
     text[n] = 0;
     CHECK(f && pclose(f) == 0, "%s", text);
     const char *at = strstr(text, "  embed ");

@@ -493,14 +493,13 @@ enum { THE = 265 };                         /* the token " the" of the shipped m
  * that the model tells from nothing; in the same text it goes on without that word. */
 static void test_new_texts_begin(void) {
     char *text, *alone, *at, again[700];
-    size_t size;
     int texts = 0;
     write_with_end(WORK "short.gguf", THE);
     text = shell(0, G " run " WORK "short.gguf -n 900 --temp 0 -p 'Once' --ignore-eos 2>&-");
     alone = shell(0, G " run " WORK "short.gguf -n 400 --temp 0 -p '' 2>&-");
     alone[strlen(alone) - 1] = 0;
     CHECK(strlen(alone) > 2 && strlen(alone) < 600 && !strstr(alone, " the "), "%s", alone);
-    size = (size_t)snprintf(again, sizeof again, "\n\n%.600s", alone);
+    size_t size = (size_t)snprintf(again, sizeof again, "\n\n%.600s", alone);
     for (at = strstr(text, again); at && strlen(at) > size; at += size, texts++)
         CHECK(strncmp(at, again, size) == 0, "%d: %s", texts, at);
     CHECK(texts > 2, "%d texts:\n%s\n%s", texts, text, alone);

@@ -16,13 +16,12 @@ static void check_type(const char *name, const float *x, size_t count) {
     const quant_type *type = quant_find(name);
     char path[100];
     size_t size = 0, bad = 0;
-    unsigned char *expected, *bytes;
     snprintf(path, sizeof path, DATA "%s.bin", name);
-    expected = test_read(path, &size);
+    unsigned char *expected = test_read(path, &size);
     CHECK(type && expected, "%s", path);
     if (!type || !expected) { free(expected); return; }
     CHECK(quant_bytes(type, count) == size, "%s: %lu bytes", name, (unsigned long)size);
-    bytes = (unsigned char *)malloc(size);
+    unsigned char *bytes = (unsigned char *)malloc(size);
     CHECK(quantise_row(type, x, count, bytes) == 0, "%s", name);
     for (size_t i = 0; i < size; i++) bad += bytes[i] != expected[i];
     CHECK(bad == 0, "%s: %lu of %lu bytes differ", name, (unsigned long)bad, (unsigned long)size);

@@ -25,9 +25,8 @@ typedef struct scene {
 } scene;
 
 static unsigned char *saved(const griffin_model *m, const griffin_state *s, int64_t *size) {
-    unsigned char *data;
     *size = griffin_save(m, s, NULL, NULL, NULL, 0);
-    data = (unsigned char *)malloc((size_t)*size);
+    unsigned char *data = (unsigned char *)malloc((size_t)*size);
     CHECK(griffin_save(m, s, NULL, NULL, data, (size_t)*size) == *size, "%d bytes", (int)*size);
     return data;
 }
@@ -37,7 +36,6 @@ static scene *scene_new(const char *blocks, int attn_keys, int rewind) {
     int is_kin = strchr(blocks, 'h') || strchr(blocks, 's');
     griffin_config config = is_kin ? kin_config(blocks) : small_config();
     griffin_options options;
-    griffin_state *s;
     int i;
     strcpy(config.blocks, blocks);
     memset(&options, 0, sizeof options);
@@ -47,7 +45,7 @@ static scene *scene_new(const char *blocks, int attn_keys, int rewind) {
     w->n = network_make(&config);
     w->m = network_open(w->n, &options);
     w->c = new_context(w->m, 40, 1);
-    s = new_state(w->m);
+    griffin_state *s = new_state(w->m);
     for (i = 0; i < TEXT; i++) w->tokens[i] = (int32_t)(dice() % V);
     for (i = 0; i <= TEXT; i++) {
         w->save[i] = saved(w->m, s, &w->save_size[i]);
@@ -86,12 +84,11 @@ static void read_on(const scene *w, griffin_state *s, int count, int chunk) {
     int from = (int)griffin_state_position(s), wrong;
     float logits[TEXT * V];
     int64_t size;
-    unsigned char *save;
     if (count > TEXT - from) count = TEXT - from;
     run_chunks(w->m, w->c, s, w->tokens + from, count, chunk, logits);
     wrong = first_difference(logits, w->logits + from * V, count, V);
     CHECK(wrong < 0, "%s, from %d: token %d", w->n->config.blocks, from, wrong);
-    save = saved(w->m, s, &size);
+    unsigned char *save = saved(w->m, s, &size);
     CHECK(size == w->save_size[from + count] && !memcmp(save, w->save[from + count], (size_t)size),
           "%s: saved after %d", w->n->config.blocks, from + count);
     free(save);
@@ -152,12 +149,11 @@ static void test_far_back(void) {
     enum { BACK = 3000 };
     scene *w = scene_new("hs", 0, BACK), *usual = scene_new("hs", 0, 0);
     griffin_state *s = new_state(w->m);
-    void *mark;
     CHECK(griffin_state_size(w->m) - griffin_state_size(usual->m) == 8 * (BACK - 16), "%d bytes",
           (int)griffin_state_size(w->m));
     CHECK(griffin_mark_size(w->m) == 64 + 4 * 2 * 3 * 16 * 32, "%d", (int)griffin_mark_size(w->m));
     read_on(w, s, 20, 0);
-    mark = new_mark(w, s);
+    void *mark = new_mark(w, s);
     while (griffin_state_position(s) < 20 + BACK) go_astray(w, s, 40, 40);
     check_rewind(w, s, mark);
     read_on(w, s, 30, 7);
@@ -188,10 +184,9 @@ static void test_many_marks(void) {
 static void test_forks(void) {
     scene *w = scene_new("rrar", 0, 0);
     griffin_state *s = new_state(w->m), *fork = new_state(w->m);
-    void *mark;
     load(w, s, 20);
     memcpy(fork, s, griffin_state_size(w->m));
-    mark = new_mark(w, fork);
+    void *mark = new_mark(w, fork);
     go_astray(w, s, 16, 5);
     go_astray(w, fork, 9, 2);
     check_rewind(w, s, mark);
@@ -208,12 +203,11 @@ static void test_far_out(void) {            /* where positions no longer fit 32 
     unsigned char *data = w->save[20];
     size_t size = (size_t)w->save_size[20];
     float once[12 * V], again[12 * V];
-    void *mark;
     set_u64(data + 24, ((uint64_t)1 << 61) + 3);
     set_u64(data + size - 8, checksum(data, size - 8));
     load(w, s, 20);
     run_chunks(w->m, w->c, s, w->tokens, 4, 1, NULL);
-    mark = new_mark(w, s);
+    void *mark = new_mark(w, s);
     run_chunks(w->m, w->c, s, w->tokens, 5, 2, once);
     check_rewind(w, s, mark);
     run_chunks(w->m, w->c, s, w->tokens, 5, 0, again);
@@ -228,10 +222,9 @@ static void test_to_the_start(void) {
     griffin_state *s = new_state(w->m);
     void *mark = new_mark(w, s);
     int64_t size;
-    unsigned char *data;
     go_astray(w, s, 16, 0);
     check_rewind(w, s, mark);
-    data = saved(w->m, s, &size);
+    unsigned char *data = saved(w->m, s, &size);
     CHECK(size == w->save_size[0] && memcmp(data, w->save[0], (size_t)size) == 0, "fresh");
     CHECK(griffin_load(other->m, s, NULL, NULL, data, (size_t)size) == GRIFFIN_OK, "%s", heard);
     read_on(other, s, TEXT, 13);
@@ -256,9 +249,9 @@ static void test_refusals(void) {
           *more = scene_new("rrar", 0, 5);
     griffin_state *s = new_state(w->m), *t = new_state(w->m);
     griffin_state *k = new_state(keys->m), *r = new_state(more->m);
-    void *mark, *later, *foreign;
+    void *later;
     read_on(w, s, 10, 0);
-    mark = new_mark(w, s);
+    void *mark = new_mark(w, s);
     go_astray(w, t, 10, 0);
     check_refused(w, t, mark, "another text");          /* at the very position, */
     go_astray(w, t, 3, 0);
@@ -280,7 +273,7 @@ static void test_refusals(void) {
     check_refused(w, s, mark, "has not been there");
 
     read_on(keys, k, 10, 0);
-    foreign = new_mark(keys, k);
+    void *foreign = new_mark(keys, k);
     read_on(w, s, 10, 0);
     check_refused(w, s, foreign, "another model");
     free(foreign);
@@ -325,12 +318,10 @@ static void test_arguments(void) {
 static void test_in_flight(void) {
     scene *w = scene_new("rrar", 0, 0);
     griffin_state *s = new_state(w->m);
-    griffin_span span;
-    void *mark;
     read_on(w, s, 8, 0);
-    mark = new_mark(w, s);
+    void *mark = new_mark(w, s);
     read_on(w, s, 3, 0);
-    span = span_of(s, w->tokens, 5, NULL);
+    griffin_span span = span_of(s, w->tokens, 5, NULL);
     CHECK(griffin_begin(w->c, &span, 1) > 1 && griffin_advance(w->c, 1) > 0, "%s", heard);
     check_rewind(w, s, mark);
     CHECK(griffin_advance(w->c, 1000) == GRIFFIN_E_MISMATCH, "%s", heard);

@@ -48,10 +48,9 @@ static void scene_free(scene *w) {
 /* Tokens [from, to) continue w->s; the logits must be those of the whole text. */
 static void check_continues(scene *w, griffin_state *s, int from, int to) {
     float logits[MOST * 19];
-    int wrong;
     CHECK(griffin_state_position(s) == from, "%d", (int)griffin_state_position(s));
     run_chunks(w->m, w->c, s, w->tokens + from, to - from, 1 + (int)(dice() % 5), logits);
-    wrong = first_difference(logits, w->logits + from * w->V, to - from, w->V);
+    int wrong = first_difference(logits, w->logits + from * w->V, to - from, w->V);
     CHECK(wrong < 0, "from %d: token %d", from, wrong);
 }
 
@@ -128,16 +127,15 @@ static void test_round_trips(void) {
     size_t size, before = 0;
     int n;
     for (n = 0; n < 14; n++) {
-        unsigned char *data, *again;
         size_t size_again;
         memset(w->s, 0, w->size);
         if (n) run_chunks(w->m, w->c, w->s, w->tokens, n, 0, NULL);
-        data = saved(w, w->s, &size);
+        unsigned char *data = saved(w, w->s, &size);
         CHECK(size >= before, "%lu bytes for %d tokens", (unsigned long)size, n);
         before = size;
         memset(back, 0xee, w->size);
         CHECK(griffin_load(w->m, back, NULL, NULL, data, size) == GRIFFIN_OK, "%d tokens", n);
-        again = saved(w, back, &size_again);
+        unsigned char *again = saved(w, back, &size_again);
         CHECK(size_again == size && memcmp(again, data, size) == 0, "%d tokens", n);
         check_continues(w, back, n, n + 20);
         free(data); free(again);
@@ -179,9 +177,8 @@ static void check_sealed(const scene *w, const unsigned char *good, size_t size,
 static void test_refusals(void) {
     scene *w = scene_new(0, 1), *foreign = scene_new(0, 2), *narrow = scene_new(4, 1);
     size_t size, cut, step = family ? 211 : 1;
-    unsigned char *data, *fresh;
     run_chunks(w->m, w->c, w->s, w->tokens, 3, 0, NULL);
-    data = saved(w, w->s, &size);
+    unsigned char *data = saved(w, w->s, &size);
     for (cut = 0; cut < size; cut += step) {
         void *exact = copy_of(data, cut);   /* so that a sanitizer sees reads past the end */
         check_refused(w, exact, cut, GRIFFIN_E_FORMAT, "truncated");
@@ -210,7 +207,7 @@ static void test_refusals(void) {
     check_sealed(w, data, size, 24, INT64_MAX, GRIFFIN_E_FORMAT, "position without successor");
     check_sealed(w, data, size, 40, UINT64_MAX / 4, GRIFFIN_E_FORMAT, "number of bytes");
     memset(w->s, 0, w->size);
-    fresh = saved(w, w->s, &size);
+    unsigned char *fresh = saved(w, w->s, &size);
     check_sealed(w, fresh, size, 24, 1, GRIFFIN_E_FORMAT, "fresh, at 1");
     CHECK(griffin_load(foreign->m, foreign->s, NULL, NULL, fresh, size) == GRIFFIN_OK,
           "a fresh state fits all");
@@ -297,10 +294,9 @@ static int holds_floats(const scene *w, const unsigned char *saved, int count) {
 static void test_bytes_of_save(void) {
     scene *w = scene_new(0, 1);
     size_t size;
-    unsigned char *data;
     long floats = 3 * 4 * 64 + 2 * 3 * 16;  /* h and 3 rows, E padded; 3 keys and 3 values */
     run_chunks(w->m, w->c, w->s, w->tokens, 3, 0, NULL);
-    data = saved(w, w->s, &size);
+    unsigned char *data = saved(w, w->s, &size);
     CHECK(size == (size_t)(48 + 4 * floats + 8), "%lu bytes", (unsigned long)size);
     CHECK(memcmp(data, "GRIFSTAT\3\0\0\0\0\0\0", 16) == 0, "start");
     CHECK(get_u64(data + 24) == 3 && get_u64(data + 40) == 4 * (uint64_t)floats, "numbers");
@@ -316,11 +312,10 @@ static void test_portable(void) {
     griffin_sampler sampler = some_sampler();
     griffin_decoder decoder = some_decoder();
     unsigned char data[5000];
-    int64_t size;
     int n;
     for (n = 0; n < MOST; n++) w->tokens[n] = n * n % 19;
     run_chunks(w->m, w->c, w->s, w->tokens, MOST, 0, NULL);
-    size = griffin_save(w->m, w->s, &sampler, &decoder, data, sizeof data);
+    int64_t size = griffin_save(w->m, w->s, &sampler, &decoder, data, sizeof data);
     CHECK(size == 48 + 4 * (3 * 4 * 64 + 2 * 4 * 16) + 292 + 8 + 8, "%d bytes", (int)size);
     CHECK(size > 8 && get_u64(data + size - 8) == 0x5e2590adee84364du, "checksum %08lx%08lx",
           (unsigned long)(get_u64(data + size - 8) >> 32),
@@ -391,10 +386,9 @@ static void test_pieces(void) {
         for (parts = 0; parts < 4; parts += family ? 3 : 1) {
             griffin_sampler sampler, expected = some_sampler();
             griffin_decoder decoder, held = some_decoder();
-            tape *t;
             memset(w->s, 0, w->size);
             if (n) run_chunks(w->m, w->c, w->s, w->tokens, n, 0, NULL);
-            t = new_tape(w, parts);
+            tape *t = new_tape(w, parts);
             CHECK(griffin_load(w->m, whole, NULL, NULL, t->data, t->size) == GRIFFIN_OK, "load");
             for (i = 0; i < (family ? 2 : COUNT(most)); i++) {
                 memset(s, 0, w->size);
@@ -425,12 +419,11 @@ static void test_pieces_fail(void) {
     griffin_state *s = new_state(w->m), *whole = new_state(w->m);
     griffin_sampler sampler, no_sampler;
     griffin_decoder decoder, no_decoder;
-    void *before;
-    tape *t, *other;
+    tape *other;
     int at, error = FAILED;
     run_chunks(w->m, w->c, w->s, w->tokens, 9, 0, NULL);
-    before = copy_of(w->s, w->size);
-    t = new_tape(w, 3);
+    void *before = copy_of(w->s, w->size);
+    tape *t = new_tape(w, 3);
     for (at = 1; at <= t->calls; at++) {
         other = (tape *)calloc(1, sizeof *other);
         other->fails_at = at;
@@ -461,10 +454,9 @@ static void test_pieces_fail(void) {
 static void test_pieces_refused(void) {
     scene *w = scene_new(0, 1), *foreign = scene_new(0, 2);
     griffin_state *s = new_state(w->m);
-    tape *t;
     size_t cut, size, step = family ? 211 : 13;
     run_chunks(w->m, w->c, w->s, w->tokens, 3, 0, NULL);
-    t = new_tape(w, 0);
+    tape *t = new_tape(w, 0);
     size = t->size;
     for (cut = 0; cut < size; cut += step) {
         t->at = 0; t->size = cut;
@@ -473,10 +465,10 @@ static void test_pieces_refused(void) {
     }
     t->size = size;
     for (cut = 0; cut < size; cut += step) {
-        int error, is_right;
+        int is_right;
         t->at = 0;
         t->data[cut] ^= (unsigned char)(1 << cut % 8);
-        error = griffin_load_pieces(w->m, s, NULL, NULL, tape_read, t);
+        int error = griffin_load_pieces(w->m, s, NULL, NULL, tape_read, t);
         is_right = cut >= 8 && cut < 12 ? error == GRIFFIN_E_VERSION
                  : cut >= 16 && cut < 24 ? error == GRIFFIN_E_MISMATCH : error == GRIFFIN_E_FORMAT;
         CHECK(is_right && is_fresh(w, s), "flipped at %d: %d", (int)cut, error);
@@ -505,14 +497,13 @@ static void test_pieces_refused(void) {
 static void test_dropped(void) {
     scene *w = scene_new(0, 1);
     griffin_state *other = new_state(w->m);
-    void *before, *other_before;
     griffin_span spans[2];
     float logits[2 * 16 * 19];
     int left, stop;
     run_chunks(w->m, w->c, w->s, w->tokens, 7, 0, NULL);
     run_chunks(w->m, w->c, other, w->tokens, 11, 0, NULL);
-    before = copy_of(w->s, w->size);
-    other_before = copy_of(other, w->size);
+    void *before = copy_of(w->s, w->size);
+    void *other_before = copy_of(other, w->size);
     spans[0] = span_of(w->s, w->tokens + 7, 6, logits);
     spans[1] = span_of(other, w->tokens + 11, 9, logits + 16 * 19);
     for (stop = 1; stop > 0; stop++) {
@@ -556,7 +547,6 @@ static void test_changed(void) {
 /* States of another model are refused, and so is a text from another past at the same position. */
 static void test_foreign(void) {
     scene *w = scene_new(0, 1), *foreign = scene_new(4, 1), *other = scene_new(0, 2);
-    griffin_span span;
     run_chunks(foreign->m, foreign->c, foreign->s, w->tokens, 3, 0, NULL);
     if (has_attention()) {
         CHECK(griffin_step(w->c, foreign->s, 1, NULL) == GRIFFIN_E_MISMATCH, "other attn_keys");
@@ -566,7 +556,7 @@ static void test_foreign(void) {
     run_chunks(other->m, other->c, other->s, w->tokens, 3, 0, NULL);
     CHECK(griffin_step(w->c, other->s, 1, NULL) == GRIFFIN_E_MISMATCH, "another model");
     run_chunks(w->m, w->c, w->s, w->tokens, 5, 0, NULL);
-    span = span_of(w->s, w->tokens + 5, 3, NULL);
+    griffin_span span = span_of(w->s, w->tokens + 5, 3, NULL);
     CHECK(griffin_begin(w->c, &span, 1) > 0, "begin");
     memset(w->s, 0, w->size);
     run_chunks(foreign->m, foreign->c, foreign->s, w->tokens, 2, 0, NULL);

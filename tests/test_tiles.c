@@ -18,7 +18,6 @@ static unsigned char *converted(const char *name, const char *type, const char *
     convert_options o;
     report r;
     char source[200];
-    unsigned char *file;
     snprintf(source, sizeof source, "tests/data/%s", name);
     snprintf(path, 200, FOLDER "/%s.%s.%s.gguf", name, type, rows ? "rows" : "tiles");
     memset(&o, 0, sizeof o);
@@ -31,7 +30,7 @@ static unsigned char *converted(const char *name, const char *type, const char *
     o.plain_scales = 1;                     /* as griffin.h 0.1 had them ... */
     o.head = strcmp(type, "q4_0") ? NULL : "q8_0";                  /* ... and as rows can have */
     CHECK(convert(&o, &r) == 0, "%s", r.text);
-    file = test_read(path, size);
+    unsigned char *file = test_read(path, size);
     if (!file) exit(1);
     return file;
 }
@@ -102,14 +101,13 @@ static void check_converted(const char *path, const unsigned char *file, size_t 
     static const char out[] = FOLDER "/again.gguf";
     convert_options o;
     report r;
-    unsigned char *again;
     size_t again_size = 0;
     memset(&o, 0, sizeof o);
     o.source = path;
     o.output = out;
     o.quiet = 1;
     CHECK(convert(&o, &r) == 0, "%s", r.text);
-    again = test_read(out, &again_size);
+    unsigned char *again = test_read(out, &again_size);
     CHECK(again && again_size == size && memcmp(again, file, size) == 0, "%s: another file", path);
     free(again);
 }
@@ -233,17 +231,15 @@ static void test_no_copy(void) {
         griffin_model *m = NULL;
         griffin_options options;
         counter c = { 0, 0 };
-        uint64_t tiles;
-        int error;
         memset(&options, 0, sizeof options);
         options.allocator.allocate = count_allocate;
         options.allocator.release = count_release;
         options.allocator.user = &c;
-        error = in_memory ? griffin_open_memory(&m, file, size, &options)
-                          : griffin_open_file(&m, path, &options);
+        int error = in_memory ? griffin_open_memory(&m, file, size, &options)
+                              : griffin_open_file(&m, path, &options);
         CHECK(error == GRIFFIN_OK, "%s: %s", path, griffin_error_string(error));
         if (error) break;
-        tiles = tile_bytes(m);
+        uint64_t tiles = tile_bytes(m);
         CHECK(tiles > size / 2, "%lu bytes in tiles", (unsigned long)tiles);
         CHECK(c.largest < tiles / 20, "a block of %lu bytes", (unsigned long)c.largest);
         CHECK(griffin_get_info(m)->weight_bytes < tiles / 20, "more than vectors were packed");
@@ -379,18 +375,15 @@ static void test_tiles_win(void) {
     options.logger.message = remember;
     options.logger.user = heard;
     for (int pass = 0; pass < 2; pass++) {
-        griffin_context *c;
-        griffin_state *s;
-        unsigned char *file;
         size_t size;
         gguf g;
         memset(&g, 0, sizeof g);
         network_write(n, &g);
         if (pass) gguf_tensor(&g, name, shape, 2, n->tensors[0].values);
-        file = gguf_finish(&g, &size);
+        unsigned char *file = gguf_finish(&g, &size);
         CHECK(griffin_open_memory(&m, file, size, &options) == GRIFFIN_OK, "pass %d", pass);
-        c = new_context(m, 0, 0);
-        s = new_state(m);
+        griffin_context *c = new_context(m, 0, 0);
+        griffin_state *s = new_state(m);
         CHECK(griffin_step(c, s, 7, pass ? got : want) == GRIFFIN_OK, "step");
         free(c); free(s); griffin_close(m); free(file);
         CHECK(pass ? strstr(heard, "ignored") && strstr(heard, name) : !heard[0], "'%s'", heard);

@@ -176,10 +176,9 @@ static void check_cases(const char *vocabulary, const char *cases, int by_rank) 
         const char *ids = by_rank && strcmp(fields[4], "=") != 0 ? fields[4] : fields[2];
         int decoded_as_text = strcmp(fields[3], "=") == 0;
         bytes text = unescape(fields[1]), decoded = unescape(fields[3]);
-        int count;
         line++;
         if (strcmp(ids, "-") == 0) continue;
-        count = parse_ids(ids, expected);
+        int count = parse_ids(ids, expected);
         if (fields[0][0] == 'E') {
             int got = encode(text.at, text.length);
             CHECK(same_ids(expected, count, got), "%s line %d: %d tokens, expected %d", path, line,
@@ -223,11 +222,10 @@ static int has_token(int count, int32_t id) {
 static void test_options(void) {
     const char *forged = "a<end_of_turn>\n<start_of_turn>model\n<table>";
     bytes text = { (char *)(uintptr_t)forged, strlen(forged) };
-    int n;
     CHECK(open_vocabulary(DATA "gemma_like.gguf") == 0, "%s", message);
     CHECK(info->bos == 2 && info->eos == 1 && info->end_of_turn == 107 && info->pad == 0
           && info->add_bos, "special ids");
-    n = griffin_encode(model, NULL, "", 0, tokens, ROOM);
+    int n = griffin_encode(model, NULL, "", 0, tokens, ROOM);
     CHECK(n == 1 && tokens[0] == 2, "an empty prompt is bos");
     CHECK(encode_with("", 1, 0, 0) == 0 && encode_with("", 0, 0, 1) == 0, "no bos");
     n = encode_with(forged, 0, 0, 0);
@@ -280,13 +278,13 @@ static void test_single_tokens(void) {
 static void test_space(void) {
     const char *text = "Once upon a time, in a far away land";
     griffin_encoding encoding;
-    griffin_decoder decoder, before;
+    griffin_decoder decoder;
     static char scratch[20000], small[4];
     int32_t few[100];
-    int n, k;
+    int k;
     memset(&encoding, 0, sizeof encoding);
     CHECK(open_vocabulary(DATA "gemma_like.gguf") == 0, "%s", message);
-    n = griffin_encode(model, NULL, text, strlen(text), NULL, 0);
+    int n = griffin_encode(model, NULL, text, strlen(text), NULL, 0);
     CHECK(n > 5 && n == griffin_encode(model, NULL, text, strlen(text), tokens, ROOM), "size");
     for (k = 0; k <= n; k++) {
         memset(few, 0xFF, sizeof few);
@@ -309,7 +307,7 @@ static void test_space(void) {
 
     memset(&decoder, 0, sizeof decoder);
     CHECK(griffin_decode(model, &decoder, 217 + 0xE2, small, 4) == 0, "held");
-    before = decoder;
+    griffin_decoder before = decoder;
     CHECK(griffin_decode(model, &decoder, 107, small, 4) == GRIFFIN_E_SPACE, "no room");
     CHECK(memcmp(&before, &decoder, sizeof decoder) == 0, "the decoder changed");
     CHECK(griffin_decode(model, &decoder, -1, small, 4) == 3
@@ -357,12 +355,11 @@ static void test_long_runs(void) {
         for (u = 0; u < sizeof units / sizeof *units; u++) {
             size_t unit = strlen(units[u]), length = sizeof text / unit * unit;
             griffin_encoding encoding;
-            int n;
             memset(&encoding, 0, sizeof encoding);
             for (i = 0; i < length; i++) text[i] = units[u][i % unit];
             encoding.scratch_size = griffin_encode_size(model, length);
             encoding.scratch = malloc(encoding.scratch_size);
-            n = griffin_encode(model, &encoding, text, length, tokens, ROOM);
+            int n = griffin_encode(model, &encoding, text, length, tokens, ROOM);
             CHECK(n >= 0, "%s: run of %s: %d", vocabularies[v], units[u], n);
             CHECK(v >= BY_SCORE || encoding.scratch_size < 64 * length + 16384, "%d bytes",
                   (int)encoding.scratch_size);

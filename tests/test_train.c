@@ -85,9 +85,8 @@ static double logged(const char *word) {
 static int log_says(const char *words) {
     size_t size = 0;
     char *log = (char *)test_read(LOG, &size);
-    int found;
     for (size_t i = 0; log && i < size; i++) if (!log[i]) log[i] = '.';
-    found = log && strstr(log, words) != NULL;
+    int found = log && strstr(log, words) != NULL;
     free(log);
     return found;
 }
@@ -496,12 +495,11 @@ static void test_answers_of_tasks_are_right(void) {
 
 static void test_a_paragraph_is_learned_by_heart(void) {
     char words[512];
-    double first, last;
     CHECK(train(TEXT " -o " WORK "heart.gguf --steps 1 --hold-out 0") == 0, "trains");
-    first = logged("loss ");
+    double first = logged("loss ");
     CHECK(train(TEXT " -o " WORK "heart.gguf --steps 200 --rate 0.02 --length 128 --hold-out 0"
                 " --plot " WORK "heart.svg") == 0, "trains");
-    last = logged("loss ");
+    double last = logged("loss ");
     CHECK(first > 5 && last < 0.3 && last > 0, "from %g to %g", first, last);
     snprintf(words, sizeof words, "perplexity -m %s -f %s", WORK "heart.gguf", TEXT);
     CHECK(call(command_perplexity, words) == 0, "runs");
@@ -523,12 +521,11 @@ static void test_the_best_model_is_kept_or_the_last(void) {
 /* What train says of the held-out text, and perplexity of the model. */
 static void check_same_loss(const char *options, const char *measured) {
     char words[512];
-    double loss, bits;
     snprintf(words, sizeof words, TEXT " -o " WORK "m.gguf --valid " WORK "valid.txt --steps 20"
              " --length 8 --reports 1 %s", options);
     CHECK(train(words) == 0, "trains");
-    loss = logged("held out ");
-    bits = logged("(");
+    double loss = logged("held out ");
+    double bits = logged("(");
     snprintf(words, sizeof words, "perplexity -m " WORK "m.gguf -f " WORK "valid.txt -c 3 %s",
              measured);
     CHECK(call(command_perplexity, words) == 0, "measures");
@@ -543,7 +540,6 @@ static void test_the_loss_is_the_librarys(void) {
     static const char held_out[] = "The cat said: \"a mill has no flour\", and was gone.";
     static const char documents[] = "The cat said: \"a mill has no flour\".\n<|endoftext|>\n"
                                     "The sons shared boots.\n\n\nThe cat ground the corn.\n";
-    double afresh;
     write_file(WORK "valid.txt", held_out, sizeof held_out - 1);
     check_same_loss("--afresh", "--length 8");
     check_same_loss("", "");
@@ -553,7 +549,7 @@ static void test_the_loss_is_the_librarys(void) {
     write_file(WORK "valid.txt", documents, sizeof documents - 1);
     check_same_loss("", "--split gaps");
     check_same_loss("--run-on 1", "--split gaps");
-    afresh = logged("nats per token");
+    double afresh = logged("nats per token");
     CHECK(call(command_perplexity, "perplexity -m " WORK "m.gguf -f " WORK "valid.txt --split gaps"
                " --run-on") == 0 && logged("bytes") == 83, "%g bytes", logged("bytes"));
     CHECK(logged("nats per token") > 0 && fabs(logged("nats per token") - afresh) > 1e-4,
@@ -567,11 +563,10 @@ static void test_steps_for_rounded_weights(void) {
     };
     for (int i = 0; i < 2; i++) {
         char words[512];
-        double loss;
         snprintf(words, sizeof words, TEXT " -o " WORK "r.gguf --steps 150 --rate 0.02 --reports 1"
                  " --valid " TEXT " --quantise %s --type %s", types[i].type, types[i].type);
         CHECK(train(words) == 0, "trains");
-        loss = logged("held out ");
+        double loss = logged("held out ");
         CHECK(call(command_perplexity, "perplexity -m " WORK "r.gguf -f " TEXT) == 0, "measures");
         CHECK(fabs(loss - logged("nats per token")) < types[i].apart, "%s: %g, not %g",
               types[i].type, logged("nats per token"), loss);
@@ -619,11 +614,10 @@ static float *logits_of(const char *path, int *count) {
 static void check_hgrn2_layout(const char *options) {
     char words[512];
     int counts[2];
-    double loss;
     snprintf(words, sizeof words, TEXT " -o " WORK "h.gguf --kind hgrn2 --steps 20 --save-hf " WORK
              "fla --valid " TEXT " --reports 1 %s", options);
     CHECK(train(words) == 0, "%s", options);
-    loss = logged("held out ");
+    double loss = logged("held out ");
     CHECK(call(command_convert, "convert " WORK "fla " WORK "fla.gguf --type f32") == 0,
           "%s: reads a directory", options);
     float *own = logits_of(WORK "h.gguf", &counts[0]);
@@ -652,13 +646,12 @@ static void test_hgrn2_moves_to_other_layouts_and_back(void) {
 static void check_uptraining(const char *options, const char *copied, const char *begun,
                              double trained) {
     char words[512];
-    double before, after;
     snprintf(words, sizeof words, "train --from " WORK "a.gguf " TEXT " -o " WORK "s.gguf --steps 40"
              " --rate 0.01 --reports 1 --valid " TEXT " --length 32 --batch 4 %s", options);
     CHECK(call(command_train, words) == 0, "%s", options);
     CHECK(log_says(copied) && log_says(begun), "%s: '%s' and '%s'", options, copied, begun);
-    before = logged("before the first step: held out ");
-    after = logged("  held out ");
+    double before = logged("before the first step: held out ");
+    double after = logged("  held out ");
     CHECK(before > trained && after < before && after > 0, "%s: from %g by %g to %g", options,
           trained, before, after);
     CHECK(call(command_perplexity, "perplexity -m " WORK "s.gguf -f " TEXT) == 0
@@ -667,10 +660,9 @@ static void check_uptraining(const char *options, const char *copied, const char
 }
 
 static void test_attention_becomes_recurrent(void) {
-    double loss;
     CHECK(train(TEXT " -o " WORK "a.gguf --kind attention --steps 150 --rate 0.01 --valid " TEXT
                 " --reports 1") == 0, "trains");
-    loss = logged("held out ");
+    double loss = logged("held out ");
     check_uptraining("--kind supra", "3 x temporal_block.k_proj.weight", "new: 3 x "
                      "temporal_block.q_proj.bias", loss);
     check_uptraining("--kind supra --features random", "copied: embed_tokens.weight", "new: ",
@@ -684,9 +676,8 @@ static void test_attention_becomes_recurrent(void) {
 }
 
 static void test_layers_are_added_without_a_change(void) {
-    double loss;
     CHECK(train(TEXT " -o " WORK "m.gguf --steps 20 --valid " TEXT) == 0, "trains");
-    loss = logged("held out ");
+    double loss = logged("held out ");
     CHECK(call(command_train, "train --from " WORK "m.gguf --layers 5 " TEXT " -o " WORK "f.gguf "
                "--steps 1 --rate 1e-30 --reports 1 --valid " TEXT " --length 32 --batch 4") == 0
           && log_says("in 5 layers"), "goes on with more layers");
@@ -701,17 +692,15 @@ static void test_layers_are_added_without_a_change(void) {
 
 static void check_killed(const char *options, int sent) {
     char words[512];
-    pid_t child;
-    int end;
     snprintf(words, sizeof words, LONG "%s -o " WORK "whole.gguf", options);
     CHECK(train(words) == 0, "trains");
     remove(WORK "ck");
     snprintf(words, sizeof words, LONG "%s -o " WORK "killed.gguf --resume --checkpoint " WORK "ck",
              options);
-    child = start(words, 0);
+    pid_t child = start(words, 0);
     await_file(WORK "ck", child);
     kill(child, sent);
-    end = end_of(child);
+    int end = end_of(child);
     CHECK(end == 0 || end == 130 || end == -SIGKILL || end == -SIGINT, "ended with %d", end);
     CHECK(train(words) == 0, "goes on");
     CHECK(same_files(WORK "whole.gguf", WORK "killed.gguf"), "%s: not the same after signal %d",
@@ -765,12 +754,11 @@ static void check_refused(const char *path, const char *options, const char *exp
 
 static void test_damaged_checkpoints_are_refused(void) {
     size_t size = 0;
-    unsigned char *data;
     remove(WORK "ck");
     CHECK(train(TEXT " --steps 2 -o " WORK "x.gguf --checkpoint " WORK "ck") == 0, "trains");
     CHECK(train(TEXT " --steps 2 -o " WORK "x.gguf --checkpoint " WORK "ck") == 1
           && log_says("exists already"), "is not overwritten by a new run");
-    data = test_read(WORK "ck", &size);
+    unsigned char *data = test_read(WORK "ck", &size);
     for (size_t at = 0; at < size; at += size / 7) {
         data[at] ^= 16;
         write_file(WORK "bad", data, size);
@@ -835,9 +823,8 @@ static void test_wrong_use_is_explained(void) {
         { TEXT " -o " WORK "x.gguf --dropout 1", "less than 1", 2 }
     };
     for (size_t i = 0; i < sizeof uses / sizeof uses[0]; i++) {
-        int status;
         remove(WORK "x.gguf");
-        status = train(uses[i].words);
+        int status = train(uses[i].words);
         CHECK(status == uses[i].status && log_says(uses[i].says), "%s: %d, should say '%s'",
               uses[i].words, status, uses[i].says);
         CHECK(!path_exists(WORK "x.gguf"), "%s leaves a file", uses[i].words);

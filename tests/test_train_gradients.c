@@ -152,10 +152,9 @@ static void check_direction(const scene *s, int first, int last, double step) {
 /* Each tensor by itself. Gradients are for twice the loss, and halved again. */
 static void check_scene(const griffin_config *config, int length, int before) {
     scene s = scene_new(config, 3, length);
-    double whole, again;
     for (int i = 0; i < before; i++) read_before(&s);
-    whole = backward(&s, 0.5f);
-    again = backward(&s, 0.5f);
+    double whole = backward(&s, 0.5f);
+    double again = backward(&s, 0.5f);
     CHECK(whole == again && whole == loss(&s), "%g, %g and %g", whole, again, loss(&s));
     for (int i = 0; i < s.n->weight_count; i++) {
         if (is_fixed(&s.n->weights[i])) continue;
@@ -244,12 +243,11 @@ static void test_hybrids(void) {
  * several blocks of each sum. */
 static void test_large(void) {
     griffin_config c = shape("rahs");
-    scene s;
     c.vocab = 530;
     c.width = 40; c.head_dim = 10;
     c.mlp_width = 270;
     c.window = 70;
-    s = scene_new(&c, 8, 300);
+    scene s = scene_new(&c, 8, 300);
     for (int i = 0; i < s.sequences * s.length; i++) s.fresh[i] = roll(150) == 0;
     for (int i = 0; i < s.sequences; i++) s.fresh[i * s.length] = (uint8_t)(i % 2);
     read_before(&s);
@@ -263,13 +261,12 @@ static void test_large(void) {
 static void test_dropout(void) {
     griffin_config c = shape("rahs");
     scene s = scene_new(&c, 9, 300);
-    double without, with;
     pass p = { s.n, &s.n->layers[1] };
     int dropped = 0;
     read_before(&s);
-    without = loss(&s);
+    double without = loss(&s);
     s.drop = 1 / 3.0f;
-    with = backward(&s, 1);
+    double with = backward(&s, 1);
     CHECK(with == loss(&s) && fabs(with - without) > 1e-3 * without, "%g and %g", with, without);
     check_direction(&s, 0, s.n->weight_count, 1e-6);
     for (int i = 1; !strstr(s.n->weights[i].name, "layers.3"); i++)
@@ -291,12 +288,12 @@ static void test_dropout(void) {
 static void test_documents(void) {
     griffin_config c = shape("rra");
     scene s = scene_new(&c, 1, 20);
-    double first, second, both;
+    double second;
     memset(s.fresh, 0, 20);
     s.fresh[8] = 1;
-    both = loss(&s);
-    first = net_loss(s.n, &(net_batch){ .sequences = 1, .length = 8, .tokens = s.tokens,
-                                        .targets = s.targets }, NULL);
+    double both = loss(&s);
+    double first = net_loss(s.n, &(net_batch){ .sequences = 1, .length = 8, .tokens = s.tokens,
+                                               .targets = s.targets }, NULL);
     second = net_loss(s.n, &(net_batch){ .sequences = 1, .length = 12, .tokens = s.tokens + 8,
                                          .targets = s.targets + 8 }, NULL);
     CHECK(fabs(both - first - second) < 1e-12 * both, "%.17g and %.17g", both, first + second);

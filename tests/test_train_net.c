@@ -66,7 +66,7 @@ static void check_library(const griffin_config *config) {
     int32_t tokens[LENGTH], targets[LENGTH];
     uint8_t fresh[LENGTH] = { 0 };
     int64_t scored;
-    double got, expected;
+    double got;
     for (int t = 0; t < LENGTH; t++) {
         tokens[t] = (int32_t)(dice() % (uint32_t)config->vocab);
         targets[t] = t % 9 ? (int32_t)(dice() % (uint32_t)config->vocab) : -1;
@@ -74,7 +74,7 @@ static void check_library(const griffin_config *config) {
     fresh[0] = fresh[2] = fresh[17] = 1;
     copy_weights(n, from);
     got = net_loss(n, &(net_batch){ 1, LENGTH, tokens, targets, fresh, NULL, NULL, 0, 0 }, &scored);
-    expected = library_loss(from, tokens, targets, fresh);
+    double expected = library_loss(from, tokens, targets, fresh);
     CHECK(scored == 35, "%d", (int)scored);
     CHECK(fabs(got - expected) < 1e-4 * expected, "%s: %.8g instead of %.8g", config->blocks, got,
           expected);
@@ -257,11 +257,10 @@ static void test_learns(void) {
 static void test_initialise_kin(void) {
     griffin_config c = small_config();
     float bound[24], range[24];
-    net *n;
     strcpy(c.blocks, "hhss");
     c.heads = c.kv_heads = 2;
     c.head_dim = 12;
-    n = net_new(&c, LENGTH);
+    net *n = net_new(&c, LENGTH);
     net_initialise(n, 1);
     for (int l = 0; l < 4; l++) {
         net_floor(&c, n->lower_bounds->value, l, bound, range);

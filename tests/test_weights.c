@@ -34,12 +34,11 @@ static int open_any(weights *w, const char *path, report *r) {
 
 static json_kind last_kind(const char *text, size_t size) {
     unsigned char *copy = malloc(size ? size : 1);
-    json_kind kind;
     json j;
     memcpy(copy, text, size);
     json_start(&j, copy, size);
     while (json_next(&j) > JSON_END) continue;
-    kind = j.kind;
+    json_kind kind = j.kind;
     CHECK((kind == JSON_ERROR) == (j.error[0] != 0), "%s", text);
     CHECK(json_next(&j) == kind, "the end of %s does not last", text);
     json_stop(&j);
@@ -266,12 +265,11 @@ static void check_member(json *j, const weight *t) {
 
 /* A tensor entry of a manifest starts with its name. */
 static void check_tensor(json *j, const weights *w) {
-    const weight *t;
     char name[256];
     CHECK(json_next(j) == JSON_KEY && json_key_is(j, "name"), "manifest: name first");
     json_next(j);
     snprintf(name, sizeof name, "%.*s", (int)j->length, j->text);
-    t = weights_find(w, name);
+    const weight *t = weights_find(w, name);
     CHECK(t != NULL, "tensor %s is missing", name);
     while (json_next(j) == JSON_KEY) {
         if (t) check_member(j, t);
@@ -302,10 +300,9 @@ static void check_file(json *j, const char *directory) {
 static void check_manifest(const char *directory) {
     char path[256];
     size_t size, files = 0;
-    unsigned char *text;
     json j;
     snprintf(path, sizeof path, "%smanifest.json", directory);
-    text = test_read(path, &size);
+    unsigned char *text = test_read(path, &size);
     CHECK(text != NULL, "%s cannot be read", path);
     if (!text) return;
     json_start(&j, text, size);
@@ -437,13 +434,12 @@ static void test_all_16_bit_values(void) {
 static void check_malformed(const char *directory, int expected) {
     char path[256];
     size_t size, file_size;
-    unsigned char *table, *data;
-    char *line;
+    unsigned char *data;
     int files = 0;
     snprintf(path, sizeof path, "%sREADME.md", directory);
-    table = test_read(path, &size);
+    unsigned char *table = test_read(path, &size);
     CHECK(table != NULL, "%s cannot be read", path);
-    line = table ? strstr((char *)table, "| --- |") : NULL;
+    char *line = table ? strstr((char *)table, "| --- |") : NULL;
     while (line && (line = strstr(line, "\n| ")) != NULL) {
         weights w;
         report r = {""};
@@ -485,9 +481,8 @@ static int survives(const char *path, const unsigned char *data, size_t size) {
     weights w;
     report r = {""};
     size_t i;
-    int status;
     memcpy(copy, data, size);
-    status = opener_of(path)(&w, copy, size, "m", &r);
+    int status = opener_of(path)(&w, copy, size, "m", &r);
     for (i = 0; status == 0 && i < w.count; i++) {
         static float values[4096];
         const weight *t = &w.list[i];

@@ -3846,7 +3846,6 @@ static int grg_check_length(const griffin_grammar *g, const char *what, size_t l
 
 static int grg_read_rules_of(griffin_grammar *g, const char *text, size_t length,
                              grg_translator *translate, void *user) {
-    int error;
     grg_compiler *c = (grg_compiler *)grg_allocate(&g->hooks, sizeof *c);
     if (!c) return GRIFFIN_E_MEMORY;
     memset(c, 0, sizeof *c);
@@ -3856,7 +3855,7 @@ static int grg_read_rules_of(griffin_grammar *g, const char *text, size_t length
     c->text = text;
     c->length = (uint32_t)length;
     g->id = grg_hash(text, length);
-    error = grg_compile(c);
+    int error = grg_compile(c);
     if (!error) error = grg_keep_program(g, c);
     grg_release(&g->hooks, c);
     return error;

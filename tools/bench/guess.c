@@ -66,9 +66,9 @@ static size_t find_answer(const file_bytes *f, size_t *behind) {
 
 static int read_text(writer *w, const guess_test *t) {
     file_bytes f;
-    size_t prompt, answer;
+    size_t answer;
     if (text_open(&f, NULL, t->path)) return 1;
-    prompt = find_answer(&f, &answer);
+    size_t prompt = find_answer(&f, &answer);
     size_t end = (size_t)f.size;
     if (end > answer && f.data[end - 1] == '\n') end--;
     if (prompt && f.data[prompt - 1] == '\n') prompt--;

@@ -105,12 +105,11 @@ static void draw_tiles(drawing *d, bench_tensor *t) {
     char name[sizeof t->name + 8];
     const quant_type *type = quant_find(t->type);
     uint64_t shape[3];
-    int rank;
     if (!tile_size(type, (uint64_t)t->cols)) type = quant_find("f32");
     t->type = type->name;
     t->tile_bytes = tile_size(type, (uint64_t)t->cols);
     t->tiles = (t->rows / t->blocks + TILE - 1) / TILE * t->blocks;
-    rank = tile_shape(type, (uint64_t)t->cols, (uint64_t)t->tiles, shape);
+    int rank = tile_shape(type, (uint64_t)t->cols, (uint64_t)t->tiles, shape);
     snprintf(name, sizeof name, "%s.%s", t->name, type->name);
     t->bytes = gguf_tensor(&d->file, name, rank, shape, tile_storage(type));
 }

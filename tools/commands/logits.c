@@ -115,9 +115,8 @@ static int run_all(session *s, const token_list *tokens, const token_list *posit
     int n, error = 0, status = 0;
     report r = { "" };
     for (int i = 0; i < tokens->count && !status; i += n) {
-        float *logits;
         n = pass_length(positions, tokens->count, i, chunk);
-        logits = (float *)malloc((size_t)n * vocab * sizeof(float));
+        float *logits = (float *)malloc((size_t)n * vocab * sizeof(float));
         if (!logits) return complain("out of memory: try a smaller --chunk");
         if (positions->count && positions->data[i] == 0)
             memset(s->state, 0, griffin_state_size(s->model));

@@ -72,9 +72,8 @@ static int read_ids(token_list *list, const char *ids, int vocab) {
     const char *at = ids + strspn(ids, " ,[]\n");
     while (*at) {
         char *end;
-        long id;
         errno = 0;
-        id = strtol(at, &end, 10);
+        long id = strtol(at, &end, 10);
         if (end == at || errno || id < 0 || id >= vocab)
             complain("--decode: '%.20s' does not begin with a token from 0 to %d", at, vocab - 1);
         if (end == at || errno || id < 0 || id >= vocab) return 2;

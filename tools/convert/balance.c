@@ -98,14 +98,13 @@ static int run_tokens(finder *f, const griffin_model *model, const int32_t *toke
 
 /* A text as tokens, at most MOST_TOKENS of its beginning. */
 static int run_text(finder *f, const griffin_model *model, const char *path) {
-    int32_t *tokens;
     file_bytes file;
     int count, status;
     if (file_open(&file, path, f->r) != 0) return -1;
     size_t length = file.size < 8 * MOST_TOKENS ? (size_t)file.size : 8 * MOST_TOKENS;
     while (length && length < file.size && (file.data[length] & 0xC0) == 0x80) length--;
     int room = (int)length + 64;
-    tokens = (int32_t *)malloc((size_t)room * sizeof *tokens);
+    int32_t *tokens = (int32_t *)malloc((size_t)room * sizeof *tokens);
     count = tokens ? griffin_encode(model, NULL, (const char *)file.data, length, tokens, room) : 0;
     if (!tokens) status = report_fail(f->r, "out of memory");
     else if (count < 0) status = report_fail(f->r, "%s: %s", path, griffin_error_string(count));

@@ -217,10 +217,9 @@ void config_take_ids(model_config *c, members *s) {
 
 static int read_companion(model_config *c, const char *path, report *r) {
     members s;
-    int status;
     if (members_read(&s, path, r) != 0) return -1;
     config_take_ids(c, &s);
-    status = s.failed ? -1 : 0;
+    int status = s.failed ? -1 : 0;
     members_free(&s);
     return status;
 }

@@ -120,12 +120,11 @@ static int drop_tied_head(job *j) {
     const tensor *embedding = j->m->tensors.list, *head = embedding + j->m->tensors.count - 1;
     uint64_t row = head->shape[head->rank - 1];
     head_kind kind = j->m->config.head;
-    float *rows;
     int same = 1, status = 0;
     if (strcmp(head->name, "lm_head.weight") != 0)
         return kind != HEAD_OWN ? 0 : report_fail(j->r, "tensor 'lm_head.weight' is missing");
     if (kind == HEAD_TIED) { j->m->tensors.count--; return 0; }
-    rows = (float *)malloc(2 * (size_t)row * sizeof *rows);
+    float *rows = (float *)malloc(2 * (size_t)row * sizeof *rows);
     if (!rows) return report_fail(j->r, "out of memory");
     for (uint64_t i = 0; status == 0 && same && i < head->shape[0]; i++) {
         status = weight_read(head->source, i * row, row, rows, j->r);
@@ -206,13 +205,12 @@ static int read_vocabulary(job *j) {
     vocabulary *v = &j->m->vocabulary;
     char *found = j->o->tokenizer ? NULL : find_tokenizer(j);
     const char *path = found ? found : j->o->tokenizer;
-    int status;
     if (!path) {
         fprintf(stderr, "griffin: warning: %s has neither tokenizer.model nor tokenizer.json; the "
                 "model will know tokens, but no text\n", j->directory);
         return 0;
     }
-    status = is_output(j, path) ? -1 : vocabulary_read(v, path, j->o->assume_nfc, j->r);
+    int status = is_output(j, path) ? -1 : vocabulary_read(v, path, j->o->assume_nfc, j->r);
     if (status == 0) {
         j->m->has_vocabulary = 1;
         status = added_tokens_read(v, path, j->r);
@@ -605,10 +603,9 @@ static void tell_window(const job *j) {
 
 int parts_read(model_parts *m, const convert_options *options, report *r) {
     job j;
-    int status;
     memset(m, 0, sizeof *m);
     start(&j, m, options, r);
-    status = read_source(&j);
+    int status = read_source(&j);
     if (status != 0) name_source(&j);
     finish(&j);
     if (status != 0) parts_free(m);
@@ -618,17 +615,15 @@ int parts_read(model_parts *m, const convert_options *options, report *r) {
 int parts_write(model_parts *m, const convert_options *options, char **image, size_t *size,
                 report *r) {
     job j;
-    uint64_t bytes;
-    int status;
     start(&j, m, options, r);
-    status = choose_types(&j) != 0 ? -1 : write_output(&j);
+    int status = choose_types(&j) != 0 ? -1 : write_output(&j);
     if (status != 0) name_source(&j);
     if (status == 0 && !options->output) {
         *image = (char *)j.out.image.data;
         *size = j.out.image.size;
         j.out.image.data = NULL;
     }
-    bytes = j.out.data_size;
+    uint64_t bytes = j.out.data_size;
     finish(&j);
     if (status == 0 && !options->quiet) tell_window(&j);
     if (status == 0 && !options->quiet)
@@ -666,10 +661,9 @@ static int write_balanced(model_parts *m, const convert_options *o, report *r) {
 
 int convert(const convert_options *options, report *r) {
     model_parts m;
-    int status;
     if (parts_read(&m, options, r) != 0) return -1;
-    status = options->balance ? write_balanced(&m, options, r)
-                              : parts_write(&m, options, NULL, NULL, r);
+    int status = options->balance ? write_balanced(&m, options, r)
+                                  : parts_write(&m, options, NULL, NULL, r);
     parts_free(&m);
     return status;
 }

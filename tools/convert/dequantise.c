@@ -149,10 +149,9 @@ static inline void decode_k(const uint8_t *p, float *x, uint64_t n, int has_fift
         float d = float_of_f16(little_u16(p)), dmin = float_of_f16(little_u16(p + 2));
         for (int i = 0; i < 8; i++) {
             const uint8_t *q = p + (has_fifth ? 48 : 16) + 32 * (i / 2);
-            float step, base;
             unpack_scale(p + 4, i, &scale, &min);
-            step = d * (float)scale;
-            base = dmin * (float)min;
+            float step = d * (float)scale;
+            float base = dmin * (float)min;
             for (int l = 0; l < 32; l++) {
                 int v = q[l] >> 4 * (i & 1) & 15;
                 if (has_fifth) v |= (p[16 + l] >> i & 1) << 4;

@@ -80,10 +80,9 @@ static void read_blocks(members *s, griffin_config *net) {
 
 void gemma_configure(members *s, model_config *c) {
     griffin_config *net = &c->net;
-    rotation turn;
     refuse_null(s);
     read_sizes(s, net);
-    turn = config_rotation(s, 0.5, 0);
+    rotation turn = config_rotation(s, 0.5, 0);
     net->rope_dims = (int)(net->head_dim * turn.part);
     net->rope_base = (float)turn.base;
     net->eps = (float)members_number(s, "rms_norm_eps", 1e-6, 1e-37, 0.9999999);

@@ -28,9 +28,8 @@ static int flag_of(const griffin_model *f, const char *key, int standard) {
 /* A copy of a text, to be freed; null if there is none. */
 static char *text_of(const griffin_model *f, const char *key, report *r, int *status) {
     griffin_metadata m;
-    char *text;
     if (!find(f, key, GRIFFIN_VALUE_STRING, 0, &m)) return NULL;
-    text = (char *)malloc(m.length + 1);
+    char *text = (char *)malloc(m.length + 1);
     if (!text) { *status = report_fail(r, "out of memory"); return NULL; }
     memcpy(text, m.text, m.length);
     text[m.length] = 0;
@@ -231,14 +230,13 @@ static int add_tiles(weights *w, const griffin_tensor *t, const tensor *e, const
     int gate = e->kind == TENSOR_GATE, rank;
     uint64_t rows = e->shape[gate ? 2 : 0], cols = e->shape[1], shape[3];
     uint64_t tiles = (rows + TILE - 1) / TILE * (gate ? e->shape[0] : 1);
-    weight *to;
     rank = tile_shape(type, cols, tiles, shape);
     if (!tile_size(type, cols) || (gate && type->elements > 1) || t->rank != rank
         || memcmp(t->shape, shape, (size_t)rank * sizeof *shape)
         || strcmp(t->type, tile_storage(type)->name))
         return report_fail(r, "tensor '%s': not %llu tiles of %llu columns", t->name,
                            (unsigned long long)tiles, (unsigned long long)cols);
-    to = weights_add(w, e->name, strlen(e->name), "model", r);
+    weight *to = weights_add(w, e->name, strlen(e->name), "model", r);
     if (!to) return -1;
     to->type_name = type->name;
     set_shape(to, e->rank, e->shape);
@@ -305,14 +303,13 @@ static int read_weights(model_parts *m, const griffin_model *f, const file_bytes
 
 /* A network of another program; null and a message: not one that is known. */
 static const gguf_family *find_family(const griffin_model *f, report *r) {
-    const gguf_family *found;
     griffin_metadata m;
     if (!find(f, "general.architecture", GRIFFIN_VALUE_STRING, 0, &m)) {
         report_fail(r, "no general.architecture in the metadata: say --config FILE or --preset "
                     "NAME");
         return NULL;
     }
-    found = gguf_family_find(m.text, m.length);
+    const gguf_family *found = gguf_family_find(m.text, m.length);
     if (!found) report_fail(r, "architecture '%.*s', expected griffin, recurrentgemma or llama",
                              m.length < 80 ? (int)m.length : 80, m.text);
     return found;
@@ -375,11 +372,9 @@ int gguf_read(model_parts *m, const char *path, report *r) {
     const file_bytes *added = weights_add_file(&m->w, path, r);
     const gguf_family *foreign = NULL;
     griffin_model *f;
-    file_bytes file;
-    int status;
     if (!added) return -1;
-    file = *added;
-    status = open_directory(&f, &file, r);
+    file_bytes file = *added;
+    int status = open_directory(&f, &file, r);
     if (status == 0) status = read_config(m, f, &foreign, r);
     if (status == 0) status = read_vocabulary(m, f, r);
     if (status == 0) status = foreign ? read_foreign_weights(m, f, &file, foreign, path, r)

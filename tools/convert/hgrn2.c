@@ -231,19 +231,17 @@ enum { ROWS = sizeof rows / sizeof rows[0], ROWS_OF_A_TIME = 2 };
 /* [D, 1, taps] is shown as [D, taps]. */
 static int rename_conv(renaming *n, int layer, char from, char to, int is_used) {
     char name[64];
-    const weight *t, *bias;
-    weight *shown;
     snprintf(name, sizeof name, "attn.%c_conv1d.bias", from);
-    bias = rename_find(n, layer, name);
+    const weight *bias = rename_find(n, layer, name);
     snprintf(name, sizeof name, "attn.%c_conv1d.weight", from);
-    t = rename_find(n, layer, name);
+    const weight *t = rename_find(n, layer, name);
     if (!is_used && !t && !bias) return 0;
     if (!t || !is_used || t->rank != 3 || t->shape[1] != 1 || t->type == WEIGHT_OTHER)
         return report_fail(n->r, "%s: tensor 'layers.%d.%s': expected %s", n->path, layer, name,
                            is_used ? "[hidden_size, 1, conv_size]"
                                    : "none, because use_short_conv is not true");
     snprintf(name, sizeof name, "temporal_block.%c_conv.weight", to);
-    shown = rename_show(n, layer, name, t);
+    weight *shown = rename_show(n, layer, name, t);
     if (!shown) return -1;
     shown->rank = 2;
     shown->shape[1] = shown->shape[2];

@@ -229,7 +229,6 @@ int llama_configure_gguf(const griffin_model *f, model_config *c, report *r) {
     griffin_config *net = &c->net;
     keys k = {f, r, 0};
     griffin_tensor table;
-    const char *broken;
     refuse_keys(&k);
     scaling_of(&k);
     if (!has_tensor(f, "token_embd.weight", &table) || table.rank != 2 || table.shape[0] > 1 << 21)
@@ -246,7 +245,7 @@ int llama_configure_gguf(const griffin_model *f, model_config *c, report *r) {
     double sliding = number_of(&k, "attention.sliding_window", 0, 0, 2147483647);
     net->window = window_of(sliding, c->context_length);
     c->is_unbounded = sliding <= 0;
-    broken = start(net);
+    const char *broken = start(net);
     if (broken) return k.failed ? -1 : report_fail(r, "metadata: expected %s", broken);
     if (whole_of(&k, "attention.key_length", net->head_dim, 1 << 20) != net->head_dim
         || whole_of(&k, "attention.value_length", net->head_dim, 1 << 20) != net->head_dim

@@ -48,9 +48,8 @@ static member *add(members *s) {
 /* Keeps the current value under its name. */
 static int keep(walk *w) {
     const json *j = &w->j;
-    member *m;
     if (w->length == NAME_LIMIT || w->depth == 0) return 0;
-    m = add(w->s);
+    member *m = add(w->s);
     if (!m || !(m->name = copy_text(w->name, w->length))) return -1;
     m->kind = (int)j->kind;
     m->number = j->number;
@@ -111,7 +110,6 @@ static int read_members(walk *w) {
 int members_read(members *s, const char *path, report *r) {
     file_bytes file;
     walk w;
-    int status;
     memset(s, 0, sizeof *s);
     memset(&w, 0, sizeof w);
     s->path = path;
@@ -119,7 +117,7 @@ int members_read(members *s, const char *path, report *r) {
     w.s = s;
     if (file_open(&file, path, r) != 0) return -1;
     json_start_file(&w.j, file.data, (size_t)file.size);
-    status = read_members(&w);
+    int status = read_members(&w);
     json_stop(&w.j);
     file_close(&file);
     if (status != 0) members_free(s);

@@ -31,7 +31,6 @@ static uint32_t bits_of(float value) {
 
 uint16_t f16_of(float value) {
     uint32_t bits = bits_of(value), sign = bits >> 16 & 0x8000, a = bits & 0x7FFFFFFF;
-    uint32_t mantissa, shift, result, rest, half;
     if (a > 0x7F800000) return (uint16_t)(sign | 0x7E00);
     if (a >= 0x477FF000) return (uint16_t)(sign | 0x7C00);
     if (a >= 0x38800000) {                  /* a carry out of the fraction bumps the exponent */
@@ -39,11 +38,10 @@ uint16_t f16_of(float value) {
         return (uint16_t)(sign | (a + 0x0FFF + (a >> 13 & 1)) >> 13);
     }
     if (a <= 0x33000000) return (uint16_t)sign;
-    mantissa = (a & 0x7FFFFF) | 0x800000;   /* the result is subnormal: a multiple of 2^-24 */
-    shift = 126 - (a >> 23);
-    result = mantissa >> shift;
-    rest = mantissa & ((1u << shift) - 1);
-    half = 1u << (shift - 1);
+    /* The result is subnormal: a multiple of 2^-24. */
+    uint32_t mantissa = (a & 0x7FFFFF) | 0x800000, shift = 126 - (a >> 23);
+    uint32_t result = mantissa >> shift;
+    uint32_t rest = mantissa & ((1u << shift) - 1), half = 1u << (shift - 1);
     if (rest > half || (rest == half && (result & 1))) result++;
     return (uint16_t)(sign | result);
 }
@@ -220,7 +218,6 @@ static int affine_line(const float *x, const float *w, const float sums[2], cons
  * later candidates start from there, as in the reference. */
 static float affine_fit(const float *x, const affine_rule *rule, float *minimum, uint8_t *codes) {
     float w[32], sums[2] = {0.0f, 0.0f}, low = x[0], high = x[0];
-    float inverse, scale, best;
     weigh(x, w);
     for (int i = 0; i < 32; i++) {
         sums[0] += w[i];
@@ -234,17 +231,17 @@ static float affine_fit(const float *x, const affine_rule *rule, float *minimum,
         *minimum = -low;
         return 0.0f;
     }
-    inverse = (float)rule->top / (high - low);
-    scale = 1.0f / inverse;
+    float inverse = (float)rule->top / (high - low);
+    float scale = 1.0f / inverse;
     affine_codes(x, low, inverse, rule->top, codes);
-    best = affine_error(x, w, scale, low, codes);
+    float best = affine_error(x, w, scale, low, codes);
     for (int k = 0; k <= rule->steps; k++) {
         uint8_t tried[32];
-        float try_scale, try_low, error;
+        float try_scale, try_low;
         inverse = (rule->first + 0.1f * (float)k + (float)rule->top) / (high - low);
         affine_codes(x, low, inverse, rule->top, tried);
         if (!affine_line(x, w, sums, tried, &try_scale, &try_low)) continue;
-        error = affine_error(x, w, try_scale, try_low, tried);
+        float error = affine_error(x, w, try_scale, try_low, tried);
         if (!(error < best)) continue;
         best = error;
         scale = try_scale;

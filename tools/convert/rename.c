@@ -14,11 +14,10 @@ static const char *without_model(const char *name) {
 
 /* What follows "layers.N." or "blk.N.", and N; a name without them is its own end, and N is -1. */
 static const char *behind_layer(const char *name, int *layer) {
-    size_t start, digits;
     *layer = -1;
     name = without_model(name);
-    start = strncmp(name, "layers.", 7) == 0 ? 7 : strncmp(name, "blk.", 4) == 0 ? 4 : 0;
-    digits = strspn(name + start, "0123456789");
+    size_t start = strncmp(name, "layers.", 7) == 0 ? 7 : strncmp(name, "blk.", 4) == 0 ? 4 : 0;
+    size_t digits = strspn(name + start, "0123456789");
     if (!start || digits < 1 || digits > 4 || name[start + digits] != '.') return name;
     *layer = atoi(name + start);
     return name + start + digits + 1;
@@ -34,10 +33,9 @@ const char *rename_final(int layer, const char *name, char text[96]) {
 
 const weight *rename_find(const renaming *n, int layer, const char *name) {
     char text[120] = "model.";
-    const weight *t;
     if (layer >= 0) snprintf(text, sizeof text, "model.%s%d.%s", layers_of(n), layer, name);
     else snprintf(text, sizeof text, "model.%s", name);
-    t = weights_find(n->from, text);
+    const weight *t = weights_find(n->from, text);
     return t ? t : weights_find(n->from, text + 6);
 }
 
@@ -77,10 +75,9 @@ int rename_vector(renaming *n, int layer, const char *name, const double *values
 
 int rename_constant(renaming *n, int layer, const char *name, double value, uint64_t count) {
     double *values = (double *)malloc((size_t)count * sizeof *values);
-    int status;
     if (!values) return report_fail(n->r, "%s: out of memory", n->path);
     for (uint64_t i = 0; i < count; i++) values[i] = value;
-    status = rename_vector(n, layer, name, values, count);
+    int status = rename_vector(n, layer, name, values, count);
     free(values);
     return status;
 }
@@ -89,12 +86,11 @@ static int show_part(renaming *n, int layer, const rename_row *row, const weight
                      const char *tail) {
     uint64_t parts = (uint64_t)row->parts, rows = of->rank ? of->shape[0] : 0;
     char name[96];
-    weight *t;
     snprintf(name, sizeof name, "%s%.40s", row->to, tail);
     if (parts && (rows == 0 || rows % parts || of->type == WEIGHT_OTHER))
         return report_fail(n->r, "%s: tensor '%s': expected %d equal parts", n->path,
                            weight_origin(of), row->parts);
-    t = rename_show(n, layer, name, of);
+    weight *t = rename_show(n, layer, name, of);
     if (t && parts) weight_take_rows(t, (uint64_t)row->part * (rows / parts), rows / parts);
     return t ? 0 : -1;
 }

@@ -168,20 +168,18 @@ static int rename_features(builder *b, int layer, const char *map, const weight 
                            const char *to) {
     char name[96], final[96];
     uint64_t dims = in_rows->shape[0];
-    const weight *matrix, *bias;
-    weight left, *shown;
     snprintf(name, sizeof name, "%s.weight", map);
-    matrix = rename_need(&b->n, layer, name, dims, dims);
+    const weight *matrix = rename_need(&b->n, layer, name, dims, dims);
     snprintf(name, sizeof name, "%s.bias", map);
-    bias = matrix ? rename_need(&b->n, layer, name, dims, 0) : NULL;
+    const weight *bias = matrix ? rename_need(&b->n, layer, name, dims, 0) : NULL;
     if (!bias) return -1;
-    left = *matrix;
+    weight left = *matrix;
     weight_unpair(&left, b->pairs);
     snprintf(name, sizeof name, "temporal_block.%s_proj.weight", to);
     if (!weights_add_product(&b->n.to, rename_final(layer, name, final), &left, in_rows, b->n.path,
                              b->n.r)) return -1;
     snprintf(name, sizeof name, "temporal_block.%s_proj.bias", to);
-    shown = rename_show(&b->n, layer, name, bias);
+    weight *shown = rename_show(&b->n, layer, name, bias);
     if (shown) weight_unpair(shown, b->pairs);
     return shown ? 0 : -1;
 }
@@ -193,15 +191,14 @@ static int rename_projections(builder *b, int layer) {
     const griffin_config *net = b->n.net;
     uint64_t q = (uint64_t)net->width, kv = (uint64_t)net->kv_heads * (uint64_t)net->head_dim;
     const weight *in = rename_need(&b->n, layer, "attention.in_proj.weight", q + 2 * kv, q);
-    weight part, *v;
     if (!in) return -1;
-    part = *in;
+    weight part = *in;
     weight_take_rows(&part, 0, q);
     if (rename_features(b, layer, map, &part, "q") != 0) return -1;
     part = *in;
     weight_take_rows(&part, q, kv);
     if (rename_features(b, layer, kv == q ? map : map_kv, &part, "k") != 0) return -1;
-    v = rename_show(&b->n, layer, "temporal_block.v_proj.weight", in);
+    weight *v = rename_show(&b->n, layer, "temporal_block.v_proj.weight", in);
     if (v) weight_take_rows(v, q + kv, kv);
     return v ? 0 : -1;
 }

@@ -228,12 +228,11 @@ static int visit_all(const griffin_config *net, visitor *visit, void *user) {
 /* The number of gate blocks is in no configuration; the tensors know it. */
 static int find_gate_blocks(const finder *f, griffin_config *net) {
     const char *first = strchr(net->blocks, 'r');
-    const weight *gate;
     char name[96];
     if (!first) return 0;
     snprintf(name, sizeof name, "%slayers.%d.temporal_block.rg_lru.input_gate_weight", f->prefix,
              (int)(first - net->blocks));
-    gate = weights_find(f->w, name);
+    const weight *gate = weights_find(f->w, name);
     if (!gate) return report_fail(f->r, "tensor '%s' is missing", name);
     if (gate->rank != 3 || gate->shape[0] == 0 || gate->shape[0] > (uint64_t)net->lru_width
         || (uint64_t)net->lru_width % gate->shape[0])
@@ -273,7 +272,6 @@ int tensors_list_head(tensors *t, const griffin_config *net) {
 
 int tensors_find(tensors *t, griffin_config *net, const weights *w, int crop, report *r) {
     finder f = {t, net, w, "model.", NULL, crop, r};
-    int status;
     memset(t, 0, sizeof *t);
     if (!weights_find(w, "model.embed_tokens.weight")) {
         char text[120];
@@ -284,7 +282,7 @@ int tensors_find(tensors *t, griffin_config *net, const weights *w, int crop, re
     }
     f.used = (char *)calloc(w->count + 1, 1);
     if (!f.used) return report_fail(r, "out of memory");
-    status = find_gate_blocks(&f, net);
+    int status = find_gate_blocks(&f, net);
     if (status == 0) status = visit_all(net, find_one, &f);
     if (status == 0) status = refuse_unknown(&f);
     free(f.used);

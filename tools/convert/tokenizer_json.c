@@ -202,11 +202,11 @@ static int take_merges(reader *in) {
     if (in->j.kind != JSON_ARRAY) return wrong(in, "merges", "not a list");
     for (json_next(&in->j); in->j.kind == JSON_STRING || in->j.kind == JSON_ARRAY;
          json_next(&in->j)) {
-        slice merge, right;
+        slice right;
         int pair = in->j.kind == JSON_ARRAY;
         if (pair && json_next(&in->j) != JSON_STRING)
             return wrong(in, "merges", "not a pair of texts");
-        merge = vocabulary_keep(in->v, in->j.text, in->j.length);
+        slice merge = vocabulary_keep(in->v, in->j.text, in->j.length);
         if (pair) {
             if (json_next(&in->j) != JSON_STRING) return wrong(in, "merges", "not a pair of texts");
             vocabulary_keep(in->v, " ", 1);

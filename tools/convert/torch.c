@@ -204,9 +204,8 @@ static int new_container(machine *m, int kind) {
 /* A dict made from a list copies it, so short pickles could make many links: they are limited. */
 static int add_link(machine *m, const value *container, value key, value item) {
     chain *c = &m->containers[container->number];
-    chain_link *links;
     if (m->link_count >= m->size) return bad_pickle(m, "too many items");
-    links = make_room(m->links, m->link_count, 1, &m->link_room, sizeof *links);
+    chain_link *links = make_room(m->links, m->link_count, 1, &m->link_room, sizeof *links);
     if (!links) return bad_pickle(m, "out of memory");
     m->links = links;
     links[m->link_count].key = key;
@@ -403,11 +402,10 @@ static int call_dict(machine *m, const value *args, size_t count) {
 /* Replaces a function and its arguments by what the function would return. Four are known. */
 static int do_reduce(machine *m) {
     const value *tuple = peek(m, 0), *function = peek(m, 1);
-    size_t count;
     if (!tuple || !function) return -1;
     if (tuple->kind != TUPLE || function->kind != GLOBAL) return bad_pickle(m, "no call");
     const value *args = m->pool + tuple->number;
-    count = tuple->count;
+    size_t count = tuple->count;
     m->depth -= 2;                              /* the values stay readable until the push */
     switch (globals[function->number].call) {
     case CALL_DICT: return call_dict(m, args, count);

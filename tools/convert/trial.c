@@ -33,12 +33,11 @@ static int read_metadata(const void *data, size_t size, report *r) {
 /* A file with the same keys and without tensors, in memory. */
 int trial_metadata(const gguf_writer *g, report *r) {
     gguf_writer copy;
-    int status;
     memset(&copy, 0, sizeof copy);
     copy.key_count = g->key_count;
     buffer_add(&copy.keys, g->keys.data, g->keys.size);
     copy.keys.failed |= g->keys.failed;
-    status = gguf_open(&copy, NULL, r);
+    int status = gguf_open(&copy, NULL, r);
     if (status == 0) status = read_metadata(copy.image.data, copy.image.size, r);
     gguf_free(&copy);
     return status;
@@ -51,14 +50,13 @@ static int run_token(const griffin_model *model, float *logits, report *r) {
     size_t size = griffin_context_size(model, NULL);
     void *memory = malloc(size), *state = calloc(1, griffin_state_size(model));
     griffin_context *context;
-    int error;
     if (!memory || !state) {
         free(memory);
         free(state);
         return report_fail(r, "out of memory to run a token: a state takes %.1f GB; --window N makes "
                            "that of attention smaller", (double)griffin_state_size(model) / 1e9);
     }
-    error = griffin_context_init(&context, model, NULL, memory, size);
+    int error = griffin_context_init(&context, model, NULL, memory, size);
     if (!error) error = griffin_step(context, (griffin_state *)state, info->bos > 0 ? info->bos : 0,
                                      logits);
     free(memory);
@@ -72,12 +70,10 @@ static int run_token(const griffin_model *model, float *logits, report *r) {
 static int run_model(const void *data, size_t size, uint64_t *state, report *r) {
     griffin_model *model;
     griffin_options options;
-    float *logits;
-    int status;
     report_to(&options, r);
     if (griffin_open_memory(&model, data, size, &options) != GRIFFIN_OK) return -1;
-    logits = (float *)malloc((size_t)griffin_get_info(model)->config.vocab * sizeof *logits);
-    status = logits ? run_token(model, logits, r) : report_fail(r, "out of memory");
+    float *logits = (float *)malloc((size_t)griffin_get_info(model)->config.vocab * sizeof *logits);
+    int status = logits ? run_token(model, logits, r) : report_fail(r, "out of memory");
     *state = griffin_state_size(model);
     free(logits);
     griffin_close(model);
@@ -86,10 +82,9 @@ static int run_model(const void *data, size_t size, uint64_t *state, report *r) 
 
 int trial_file(const char *path, int rows, uint64_t *state, report *r) {
     file_bytes file;
-    int status;
     if (file_open(&file, path, r) != 0) return -1;
-    status = rows ? read_metadata(file.data, (size_t)file.size, r)
-                  : run_model(file.data, (size_t)file.size, state, r);
+    int status = rows ? read_metadata(file.data, (size_t)file.size, r)
+                      : run_model(file.data, (size_t)file.size, state, r);
     file_close(&file);
     return status;
 }

@@ -238,11 +238,10 @@ static uint64_t paired_row(const weight *t, uint64_t row) {
 /* Splits [first, first + count) at the ends of rows. Returns where the first part of it lies, and
  * sets its length. */
 static uint64_t next_run(const weight *t, uint64_t first, uint64_t count, uint64_t *length) {
-    uint64_t row, column;
     *length = count;
     if (!t->pairs) return first;
-    row = t->elements / t->shape[0];
-    column = first % row;
+    uint64_t row = t->elements / t->shape[0];
+    uint64_t column = first % row;
     if (*length > row - column) *length = row - column;
     return paired_row(t, first / row) * row + column;
 }

@@ -152,7 +152,6 @@ static int take_texts(const command *c, griffin_stop *stop, const text_list *tex
 
 int session_control(session *s, const command *c, const control_options *o) {
     file_bytes file;
-    int error;
     s->heals = o->heal;
     s->by_words = o->words;
     s->ban.model = s->model;
@@ -162,8 +161,8 @@ int session_control(session *s, const command *c, const control_options *o) {
         return options_wrong(c, "--grammar and --schema exclude each other");
     if (!o->grammar && !o->schema) return 0;
     if (text_open(&file, NULL, o->grammar ? o->grammar : o->schema)) return 1;
-    error = (o->schema ? griffin_grammar_open_schema : griffin_grammar_open)(
-        &s->grammar, s->model, (const char *)file.data, (size_t)file.size, NULL);
+    int error = (o->schema ? griffin_grammar_open_schema : griffin_grammar_open)(
+            &s->grammar, s->model, (const char *)file.data, (size_t)file.size, NULL);
     file_close(&file);
     return error < 0 ? complain("%s: %s", o->grammar ? o->grammar : o->schema, s->message) : 0;
 }
@@ -288,11 +287,10 @@ void session_close(session *s) {
 /* ---- tokens ------------------------------------------------------------------------------- */
 
 static int tokens_room(token_list *list, int more) {
-    int32_t *grown;
     if (more <= list->capacity - list->count) return 0;
     if (more > INT_MAX / 2 - list->count) return complain("the text is too long");
     list->capacity = list->count + list->count / 2 + more + 64;
-    grown = (int32_t *)realloc(list->data, (size_t)list->capacity * sizeof *grown);
+    int32_t *grown = (int32_t *)realloc(list->data, (size_t)list->capacity * sizeof *grown);
     if (!grown) return complain("out of memory");
     list->data = grown;
     return 0;

@@ -83,12 +83,10 @@ static int grow_lexicon(lexicon *l) {
 /* The number of a text, new with a count of 0 if it was not known; -1: out of memory. The text may
  * lie in another lexicon, but not in this one. */
 static int lexicon_at(lexicon *l, const char *text, int length) {
-    int *slot;
-    entry *e;
     if (grow_lexicon(l) != 0) return -1;
-    slot = slot_of(l, text, length);
+    int *slot = slot_of(l, text, length);
     if (*slot) return *slot - 1;
-    e = &l->entries[l->count];
+    entry *e = &l->entries[l->count];
     e->at = l->text_size;
     e->length = length;
     e->count = 0;
@@ -200,9 +198,8 @@ typedef struct trainer {
 
 /* The list with room for one more, or as it was if there is no memory. */
 static void *grown(trainer *t, void *list, int count, int *room, size_t size) {
-    void *larger;
     if (count < *room) return list;
-    larger = realloc(list, (size_t)(2 * count + 8) * size);
+    void *larger = realloc(list, (size_t)(2 * count + 8) * size);
     if (!larger) { t->out_of_memory = 1; return list; }
     *room = 2 * count + 8;
     return larger;
@@ -337,13 +334,13 @@ static int learn(trainer *t, int wanted, int *ids) {
     int count = 0;
     for (int i = 0; i < t->words.count; i++) count_pairs(t, i, 1);
     while (count < wanted && !t->out_of_memory) {
-        int id, *words, word_count;
+        int id;
         queue_changed(t);
         if ((id = most_frequent(t)) < 0) break;
         ids[count] = id;
         t->candidates[id].rank = count++;
-        words = t->candidates[id].words;    /* grows no more: it is a piece now */
-        word_count = t->candidates[id].word_count;
+        int *words = t->candidates[id].words;    /* grows no more: it is a piece now */
+        int word_count = t->candidates[id].word_count;
         for (int i = 0; i < word_count; i++) merge_word(t, words[i]);
     }
     return count;
@@ -450,12 +447,11 @@ static int fill(vocabulary *v, trainer *t, int count) {
 
 int bpe_train(vocabulary *v, const void *text, size_t size, int count, report *r) {
     trainer t;
-    int status;
     memset(&t, 0, sizeof t);
     if (count < BPE_FEWEST || count > VOCABULARY_LIMIT)
         return report_fail(r, "a vocabulary has %d to %d pieces, not %d", BPE_FEWEST,
                            VOCABULARY_LIMIT, count);
-    status = read_words(&t, text, size) != 0 ? -1 : fill(v, &t, count);
+    int status = read_words(&t, text, size) != 0 ? -1 : fill(v, &t, count);
     for (int i = 0; i < t.candidate_count; i++) free(t.candidates[i].words);
     lexicon_free(&t.words);
     lexicon_free(&t.texts);

@@ -103,10 +103,9 @@ int train_open(training *t, session *s, char **image) {
     model_parts m;
     report r = { "" };
     size_t size = 0;
-    int status;
     *image = NULL;
     if (parts_of(t, &m, &r) != 0) return complain("%s", r.text);
-    status = write_model(t, &m, NULL, "f32", image, &size);
+    int status = write_model(t, &m, NULL, "f32", image, &size);
     release_parts(&m);
     if (!status) status = session_open_memory(s, *image, size, t->o.threads);
     if (status) free(*image);
@@ -121,11 +120,10 @@ void train_close(session *s, char *image) {
 int train_save(training *t) {
     model_parts m;
     report r = { "" };
-    int status;
     if (!t->o.output && !t->o.save_hf) return 0;
     if (parts_of(t, &m, &r) != 0) return complain("%s", r.text);
-    status = (t->o.output && write_model(t, &m, t->o.output, t->o.type, NULL, NULL))
-          || (t->o.save_hf && hf_write(&m, lower_bounds(t), t->o.save_hf));
+    int status = (t->o.output && write_model(t, &m, t->o.output, t->o.type, NULL, NULL))
+              || (t->o.save_hf && hf_write(&m, lower_bounds(t), t->o.save_hf));
     release_parts(&m);
     return status;
 }
@@ -195,7 +193,6 @@ int train_checkpoint(const training *t) {
     uint64_t number = identity_of(t);
     char start[sizeof magic];
     buffer b = { (unsigned char *)malloc(checkpoint_size(t)), 0 };
-    int status;
     if (!b.data) return complain("out of memory for a checkpoint");
     memcpy(start, magic, sizeof magic);
     put(&b, start, sizeof magic);
@@ -203,7 +200,7 @@ int train_checkpoint(const training *t) {
     move_all(t, &progress, &b, put);
     number = hash_bytes(0, b.data, b.at);
     put(&b, &number, sizeof number);
-    status = file_replace(t->o.checkpoint, b.data, b.at);
+    int status = file_replace(t->o.checkpoint, b.data, b.at);
     free(b.data);
     return status;
 }
@@ -225,9 +222,8 @@ int train_resume(training *t) {
     file_bytes file;
     report r = { "" };
     buffer b = { NULL, 0 };
-    const char *fault;
     if (file_open(&file, t->o.checkpoint, &r) != 0) return complain("%s", r.text);
-    fault = fault_of(t, &file);
+    const char *fault = fault_of(t, &file);
     b.data = (unsigned char *)(uintptr_t)file.data;         /* only read */
     b.at = sizeof magic + sizeof(uint64_t);
     if (!fault) move_all(t, &t->progress, &b, get);

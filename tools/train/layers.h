@@ -9,17 +9,15 @@
  * the exact thing. */
 static inline real split_exp(real x, real *power) {
     const real round = (real)12582912;      /* added and taken off: 1.5 2^23 */
-    real n, r, rest;
-    int32_t bits;
     float two_to_n;
     if (sizeof(real) > sizeof(float)) { *power = 1; return (real)expm1((double)x); }
     x = x > (real)-87 ? x : (real)-87;
-    n = (x * (real)1.44269504089 + round) - round;
-    r = x - n * (real)0.693145751953125 - n * (real)1.42860682030941723e-6;
-    rest = (real)(1 / 720.0) + r * (real)(1 / 5040.0);
+    real n = (x * (real)1.44269504089 + round) - round;
+    real r = x - n * (real)0.693145751953125 - n * (real)1.42860682030941723e-6;
+    real rest = (real)(1 / 720.0) + r * (real)(1 / 5040.0);
     rest = (real)(1 / 24.0) + r * ((real)(1 / 120.0) + r * rest);
     rest = r + r * r * ((real)0.5 + r * ((real)(1 / 6.0) + r * rest));
-    bits = ((int32_t)n + 127) * (1 << 23);
+    int32_t bits = ((int32_t)n + 127) * (1 << 23);
     memcpy(&two_to_n, &bits, sizeof two_to_n);
     *power = (real)two_to_n;
     return rest;
@@ -50,12 +48,11 @@ static inline real tanh_of(real x) {
 static inline real root(real x) {
     float guess = (float)x;
     int32_t bits;
-    real y;
     if (sizeof(real) > sizeof(float)) return sqrt(x);
     memcpy(&bits, &guess, sizeof bits);
     bits = 0x5F3759DF - (bits >> 1);
     memcpy(&guess, &bits, sizeof guess);
-    y = (real)guess;
+    real y = (real)guess;
     for (int i = 0; i < 3; i++) y *= (real)1.5 - (real)0.5 * x * y * y;
     return x * y;
 }
@@ -398,11 +395,11 @@ static void outer_backward(int rows, int width, const outer_token *t, real *dS) 
 
 /* Soft cap and cross entropy of one row; the logits become scale * gradients. */
 static double cross_entropy(int V, real cap, int target, real scale, real *restrict logits) {
-    real all, hit, t;
+    real t;
     if (target < 0) { memset(logits, 0, (size_t)V * sizeof *logits); return 0; }
     if (cap > 0) for (int j = 0; j < V; j++) logits[j] = cap * tanh_of(logits[j] / cap);
-    all = log_sum_exp(logits, V, 1);
-    hit = logits[target];
+    real all = log_sum_exp(logits, V, 1);
+    real hit = logits[target];
     for (int j = 0; j < V; j++) {
         t = cap > 0 ? logits[j] / cap : 0;
         logits[j] = exp_of(logits[j] - all) * scale * (1 - t * t);

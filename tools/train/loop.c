@@ -87,15 +87,14 @@ static int step(training *t) {
     net_adam adam = { 0, o->beta1, o->beta2, o->eps, o->decay, o->clip, o->momentum,
                       t->progress.updates };
     int64_t scored;
-    double nats, norm;
     adam.rate = rate_of(t);
     if (next_batch(t)) return 1;
     if ((scored = batch_scored(b)) == 0) return complain("there is nothing to learn in the text");
     if (is_rounded(t) && train_round(t)) return 1;
-    nats = net_backward(t->net, &learned, 1.0f / (float)scored, NULL);
+    double nats = net_backward(t->net, &learned, 1.0f / (float)scored, NULL);
     if (is_rounded(t)) train_unround(t);
     carry(t);
-    norm = net_update(t->net, &adam);
+    double norm = net_update(t->net, &adam);
     if (!(fabs(nats) < INFINITY && fabs(norm) < INFINITY))
         return complain("the loss is infinite after %lld steps: try a smaller --rate",
                         (long long)t->progress.steps);
@@ -185,12 +184,11 @@ static int sample(training *t) {
     token_list prompt = { NULL, 0, 0 };
     session s;
     char *image;
-    int status;
     if (train_open(t, &s, &image)) return 1;
     sampler.seed = (uint64_t)t->o.seed;
-    status = tokens_add_text(&prompt, &s, NULL, t->o.prompt, strlen(t->o.prompt))
-          || session_feed(&s, &prompt, &sampler, 1)
-          || session_generate(&s, &sampler, t->o.sample, 1);
+    int status = tokens_add_text(&prompt, &s, NULL, t->o.prompt, strlen(t->o.prompt))
+              || session_feed(&s, &prompt, &sampler, 1)
+              || session_generate(&s, &sampler, t->o.sample, 1);
     printf("\n\n");
     tokens_free(&prompt);
     train_close(&s, image);

@@ -381,9 +381,8 @@ static int allocate(net *n) {
 
 static net *make(const griffin_config *config, int longest, int frozen) {
     const char *broken = broken_rule(config, longest);
-    net *n;
     if (broken) { complain("cannot train this shape: expected %s", broken); return NULL; }
-    n = (net *)calloc(1, sizeof *n);
+    net *n = (net *)calloc(1, sizeof *n);
     if (!n) { complain("out of memory"); return NULL; }
     n->config = *config;
     n->longest = longest;

@@ -443,12 +443,11 @@ static void print_summary(const persona *p) {
 static int run(const command *c, persona *p) {
     const persona_options *o = &p->o;
     uint64_t dice = (uint64_t)o->seed;
-    int status;
     if (session_open(&p->s, c, &o->model, NEEDS_TEXT)) return 1;
     if (!(p->n = persona_net(o->model.path, o->length))) return 1;
-    status = persona_text_open(&p->text, &p->s, o->text, (text_split)o->split, o->hold_out,
-                               o->length)
-          || allocate(p) || first_guess(p, &dice);
+    int status = persona_text_open(&p->text, &p->s, o->text, (text_split)o->split, o->hold_out,
+                                   o->length)
+              || allocate(p) || first_guess(p, &dice);
     if (status) return status;
     p->held_out_bytes = count_bytes(p);
     print_summary(p);
@@ -476,7 +475,6 @@ static int check(const command *c, persona_options *o, double *budget) {
 int command_persona(int argc, char **argv) {
     persona *p = (persona *)calloc(1, sizeof *p);
     persona_options *o = p ? &p->o : NULL;
-    int status;
     if (!p) return complain("out of memory");
     *o = (persona_options){ .prompt = "", .rows = 16, .length = 256, .batch = 16, .reports = 10,
                             .seed = 1, .rate = 0.3f, .hold_out = 0.1f };
@@ -513,7 +511,7 @@ int command_persona(int argc, char **argv) {
         "did. `griffin run --persona FILE` begins in it. Of all reports, the state that best\n"
         "predicts the part of the text that is held out is kept. Ctrl-C finishes a step and ends.",
         table };
-    status = options_parse(&c, argc, argv);
+    int status = options_parse(&c, argc, argv);
     if (status < 0) status = check(&c, o, &p->budget);
 #ifdef _OPENMP
     if (status < 0 && o->model.threads) omp_set_num_threads(o->model.threads);

@@ -129,11 +129,10 @@ int persona_text_prompt(const persona_text *t, session *s, int count, token_list
     token_list all = { NULL, 0, 0 };
     griffin_encoding later;
     size_t end = t->starts[t->learned - 1].end, size = 8 * (size_t)count;
-    int status;
     memset(&later, 0, sizeof later);
     later.no_bos = later.continues = 1;
     if (size > end) size = end;
-    status = tokens_add_text(&all, s, &later, t->file.data + end - size, size);
+    int status = tokens_add_text(&all, s, &later, t->file.data + end - size, size);
     for (int i = all.count > count ? all.count - count : 0; !status && i < all.count; i++)
         status = tokens_add(tokens, all.data[i]);
     tokens_free(&all);

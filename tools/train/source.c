@@ -272,11 +272,10 @@ static int make_features(training *t, int layer) {
     uint64_t seed = (uint64_t)t->o.seed * 1000003u + (uint64_t)layer;
     for (int i = 0; i < 2; i++) {
         char name[32];
-        net_weight *weight_of, *bias;
         snprintf(name, sizeof name, "%s.weight", parts[i]);
-        weight_of = find_in_layer(t, layer, name);
+        net_weight *weight_of = find_in_layer(t, layer, name);
         snprintf(name, sizeof name, "%s.bias", parts[i]);
-        bias = find_in_layer(t, layer, name);
+        net_weight *bias = find_in_layer(t, layer, name);
         if (t->o.features && mix_features(weight_of, seed)) return 1;
         if (!t->o.features && !t->config.net.qkv_bias)
             memset(bias->value, 0, bias->count * sizeof *bias->value);

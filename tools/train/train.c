@@ -174,9 +174,8 @@ static int read_texts(training *t, session *s, const texts *x) {
 static int encode_texts(training *t, const texts *x) {
     session s;
     char *image;
-    int status;
     if (train_open(t, &s, &image)) return 1;
-    status = read_texts(t, &s, x);
+    int status = read_texts(t, &s, x);
     train_close(&s, image);
     t->held_out.afresh = t->o.afresh;
     return status;
@@ -190,7 +189,6 @@ static int make_vocabulary(training *t, const texts *x) {
     const unsigned char *document;
     unsigned char *joined = (unsigned char *)malloc(x->learned + 1);
     size_t at = 0, length, size = 0;
-    int status;
     if (!joined) return complain("out of memory");
     while ((document = document_next(x->corpus.data, x->learned, (text_split)t->o.split, &at,
                                      &length))) {
@@ -198,7 +196,7 @@ static int make_vocabulary(training *t, const texts *x) {
         memcpy(joined + size, document, length);
         size += length;
     }
-    status = bpe_train(&t->vocabulary, joined, size, t->o.vocab, &r);
+    int status = bpe_train(&t->vocabulary, joined, size, t->o.vocab, &r);
     free(joined);
     if (status != 0) return complain("%s", r.text);
     t->o.vocab = (int)t->vocabulary.count;
@@ -446,7 +444,6 @@ static int prepare(const command *c, training *t) {
 int command_train(int argc, char **argv) {
     training *t = (training *)calloc(1, sizeof *t);
     train_options *o = t ? &t->o : NULL;
-    int status;
     if (!t) return complain("out of memory");
     *o = (train_options){ .type = "f32", .prompt = "", .preset = SMALL, .kind = -1, .reports = 20,
                           .seed = 1, .valid_limit = 65536, .end_rate = 0.05f, .warmup = 0.02f,
@@ -467,7 +464,7 @@ int command_train(int argc, char **argv) {
         "Makes a model of your own from a text: a vocabulary, then a network, then training\n"
         "for a given time. Of all reports, the model that best predicts text it has not seen is\n"
         "kept. Ctrl-C finishes a step, saves and ends.", table };
-    status = options_parse(&c, argc, argv);
+    int status = options_parse(&c, argc, argv);
     if (status < 0) status = prepare(&c, t);
 #ifdef _OPENMP
     if (status < 0 && o->threads) omp_set_num_threads(o->threads);
