@@ -5967,19 +5967,18 @@ static int grf_vocab_load(grf_vocab *v, const grf_gguf *g, const grf_host *host)
  * differ in where they cut, and in which pair is the best.
  *
  * GRF_BY_SCORE (SentencePiece). Spaces become U+2581, and every character is a symbol. Pieces that
- * were added to the model later are cut out of the text first. Two
- * neighbours can be joined if the text of both is a piece. The pair whose piece has the highest
- * score comes first. What is no piece at the end becomes the tokens of its bytes, or "unknown".
+ * were added to the model later are cut out of the text first. Two neighbours can be joined if the
+ * text of both is a piece. The pair whose piece has the highest score comes first. What is no piece
+ * at the end becomes the tokens of its bytes, or "unknown".
  *
  * GRF_BY_RANK. The text is cut in the same way, but first special pieces are cut out of it. Two
  * neighbours can be joined if the list of merges has the pair. The pair that stands first in the
  * list comes first. A character that is no piece is cut into the tokens of its bytes.
  *
- * GRF_BYTE_LEVEL (GPT-2 and Llama 3). The text is cut into words by one of two expressions,
- * and every byte of a word is a symbol. Pairs and their order are as by rank, but no pair reaches
- * from one word to the next. Nothing is unknown: a byte without a token, such as a control
- * character in SmolLM, is left out, as the reference tokenizer does. Spaces stay at the start of
- * their word.
+ * GRF_BYTE_LEVEL (GPT-2 and Llama 3). The text is cut into words by one of two expressions, and
+ * every byte of a word is a symbol. Pairs and their order are as by rank, but no pair reaches from
+ * one word to the next. Nothing is unknown: a byte without a token, such as a control character in
+ * SmolLM, is left out, as the reference tokenizer does. Spaces stay at the start of their word.
  *
  * In all of them the leftmost of equal pairs comes first. Encoding takes three steps: the text is
  * rewritten and cut (grf_encoder_prepare), the symbols are joined (grf_encoder_merge), and the
@@ -6305,12 +6304,12 @@ static int grf_is_line_end(char c) { return c == '\r' || c == '\n'; }
  * signs with one space before and line ends after them, blanks up to their last line end, or a run
  * of blanks. */
 static uint64_t grf_word_end_llama3(const grf_text *text, uint64_t start, uint64_t most) {
-    uint64_t n = grf_word_contraction(text->at + start, text->length - start, 1), last, end, at;
+    uint64_t n = grf_word_contraction(text->at + start, text->length - start, 1), last, at;
     int bytes, next, kind = grf_word_class(text, start, &bytes);
     if (n) return start + n;
     if (kind == GRF_NUMBER) return grf_word_run_end(text, start, GRF_NUMBER, most, &last);
     at = kind == GRF_LETTER || grf_is_line_end(text->at[start]) ? start : start + (uint64_t)bytes;
-    end = grf_word_run_end(text, at, GRF_LETTER, UINT64_MAX, &last);
+    uint64_t end = grf_word_run_end(text, at, GRF_LETTER, UINT64_MAX, &last);
     if (end > at) return end;
     at = start + (text->at[start] == ' ');
     if (at < text->length && grf_word_class(text, at, &next) == GRF_OTHER) {
@@ -7159,9 +7158,8 @@ static void grf_tiles_native_order(uint8_t *tiles, uint64_t bytes, const grf_til
 /* Copies are made where the host asked for them, and where the machine's byte order is another. */
 static const uint8_t *grf_place_tiles(grf_builder *b, const grf_tensor *t, int type) {
     const uint8_t *tiles = b->model->file->data + t->offset;
-    uint8_t *copy;
     if (!b->copy && !GRF_BIG_ENDIAN) return tiles;
-    copy = (uint8_t *)grf_arena_take(&b->arena, t->bytes);
+    uint8_t *copy = (uint8_t *)grf_arena_take(&b->arena, t->bytes);
     if (!copy) return NULL;
     memcpy(copy, tiles, (size_t)t->bytes);
     grf_tiles_native_order(copy, t->bytes, &grf_tilings[type]);
@@ -7396,7 +7394,7 @@ static int grf_model_look(griffin_model *m) {
 
 static int grf_model_open(griffin_model *m, const void *data, uint64_t size,
                           const griffin_options *options) {
-    int error, looking = options && options->directory_only;
+    int looking = options && options->directory_only;
     const char *fault = looking ? NULL : grf_arithmetic_fault();
     if (fault)
         return grf_fail(&m->host, GRIFFIN_E_UNSUPPORTED, "%s: results would differ, see NUMBERS in "
@@ -7405,7 +7403,7 @@ static int grf_model_open(griffin_model *m, const void *data, uint64_t size,
     if (!m->kernels)
         return grf_fail(&m->host, GRIFFIN_E_UNSUPPORTED,
                         "this machine or build lacks the kernels asked for");
-    error = grf_model_check_options(m, options);
+    int error = grf_model_check_options(m, options);
     if (!error) error = grf_gguf_open(m->file, data, size, looking, &m->host);
     if (!error && looking) return grf_model_look(m);
     if (!error) error = grf_config_load(m->file, &m->info.config, &m->host);
@@ -7450,9 +7448,9 @@ static int grf_model_new(griffin_model **model, const griffin_options *options, 
 #ifdef GRF_MMAP
 static int grf_file_load(griffin_model *m, const char *path) {
     struct stat info;
-    int file = open(path, O_RDONLY), ok;
+    int file = open(path, O_RDONLY);
     if (file < 0) return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be opened");
-    ok = fstat(file, &info) == 0 && S_ISREG(info.st_mode);
+    int ok = fstat(file, &info) == 0 && S_ISREG(info.st_mode);
     m->mapped_size = ok ? (uint64_t)info.st_size : 0;
     if (m->mapped_size && (uint64_t)(size_t)m->mapped_size == m->mapped_size) {
         void *map = mmap(NULL, (size_t)m->mapped_size, PROT_READ, MAP_PRIVATE, file, 0);

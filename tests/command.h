@@ -20,11 +20,11 @@ static inline int split_words(char *words, char **argv) {
 /* A command with its words, which prints to LOG. */
 static inline int call(int (*run)(int, char **), const char *words) {
     char copy[2048], *argv[64];
-    int kept[2], log = open(LOG, O_WRONLY | O_CREAT | O_TRUNC, 0666), status;
+    int kept[2], log = open(LOG, O_WRONLY | O_CREAT | O_TRUNC, 0666);
     snprintf(copy, sizeof copy, "%s", words);
     fflush(stdout);
     for (int i = 1; i <= 2; i++) { kept[i - 1] = dup(i); dup2(log, i); }
-    status = run(split_words(copy, argv), argv);
+    int status = run(split_words(copy, argv), argv);
     fflush(stdout);
     for (int i = 1; i <= 2; i++) { dup2(kept[i - 1], i); close(kept[i - 1]); }
     close(log);

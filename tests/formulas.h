@@ -110,17 +110,17 @@ static inline void formulas_recurrent(formulas *f, int layer, const double *u, d
     const float *bias = formulas_tensor(f, layer, "rec.conv", ".bias")->values;
     const float *param = formulas_tensor(f, layer, "rec.a_param", "")->values;
     double y[FORMULA_WIDTH], c[FORMULA_WIDTH], i[FORMULA_WIDTH], r[FORMULA_WIDTH], *h = f->h[layer];
-    int e, s, E = g->lru_width, K = g->conv_width;
+    int E = g->lru_width, K = g->conv_width;
     formulas_linear(f, layer, "rec.y", u, y);
     formulas_linear(f, layer, "rec.x", u, f->z[layer][f->p]);
-    for (e = 0; e < E; e++) {
+    for (int e = 0; e < E; e++) {
         c[e] = bias[e];
-        for (s = 0; s < K && s <= f->p; s++)
+        for (int s = 0; s < K && s <= f->p; s++)
             c[e] += (double)taps[(K - 1 - s) * E + e] * f->z[layer][f->p - s][e];
     }
     formulas_gate(f, layer, "rec.gate_x", c, i);
     formulas_gate(f, layer, "rec.gate_a", c, r);
-    for (e = 0; e < E; e++) {
+    for (int e = 0; e < E; e++) {
         double log_a = -(double)g->decay * r[e] * log1p(exp(param[e]));
         if (f->p == 0) h[e] = i[e] * c[e];
         else h[e] = exp(log_a) * h[e] + sqrt(-expm1(2 * log_a)) * i[e] * c[e];
@@ -238,11 +238,11 @@ static inline void formulas_supra(formulas *f, int layer, const double *u, doubl
     const float *gamma = formulas_tensor(f, layer, "s.decay", "")->values;
     double q[FORMULA_WIDTH], k[FORMULA_WIDTH], v[FORMULA_WIDTH], decay[FORMULA_WIDTH];
     double all[FORMULA_WIDTH], read[FORMULA_WIDTH];
-    int H = g->heads, G = g->kv_heads, K = g->head_dim, n = H * K, j;
+    int H = g->heads, G = g->kv_heads, K = g->head_dim, n = H * K;
     formulas_linear(f, layer, "s.q", u, q);
     formulas_linear(f, layer, "s.k", u, k);
     formulas_linear(f, layer, "s.v", u, v);
-    for (j = 0; j < n; j++) {
+    for (int j = 0; j < n; j++) {
         q[j] = q[j] > 0 ? q[j] : 0;
         all[j] = k[j / K / (H / G) * K + j % K];
         all[j] = all[j] > 0 ? all[j] : 0;
@@ -254,9 +254,9 @@ static inline void formulas_supra(formulas *f, int layer, const double *u, doubl
     }
     formulas_rope(f, q, H);
     formulas_rope(f, all, H);
-    for (j = 0; j < n; j++) all[j] /= sqrt(K);
+    for (int j = 0; j < n; j++) all[j] /= sqrt(K);
     formulas_outer(f, layer, q, all, H, v, G, decay, read);
-    for (j = 0; j < H; j++)
+    for (int j = 0; j < H; j++)
         formulas_normalise(read + j * K, read + j * K, K, 1, formulas_mixer_eps(f));
     formulas_linear(f, layer, "s.o", read, out);
 }
@@ -274,11 +274,11 @@ static inline void formulas_step(formulas *f, int32_t token, double *logits) {
     const griffin_config *g = &f->n->config;
     const float *embedding = formulas_tensor(f, -1, "embed", ".weight")->values;
     double x[FORMULA_WIDTH], u[FORMULA_WIDTH], out[FORMULA_WIDTH];
-    int layer, j, D = g->width;
+    int j, D = g->width;
     for (j = 0; j < D; j++) x[j] = (double)embedding[token * D + j] * (double)g->embedding_scale;
     if (formulas_tensor(f, -1, "embed_norm", ".weight"))
         formulas_norm(f, -1, "embed_norm", x, x, D);
-    for (layer = 0; layer < g->layers; layer++) {
+    for (int layer = 0; layer < g->layers; layer++) {
         formulas_norm(f, layer, "norm1", x, u, D);
         switch (g->blocks[layer]) {
         case 'r': formulas_recurrent(f, layer, u, out); break;

@@ -10,14 +10,14 @@
 /* Asks for every key as everything, and touches both ends of every tensor. */
 static void use(const grf_gguf *g, const grf_host *host) {
     static char key[65536];
-    uint64_t i, number, length;
+    uint64_t number, length;
     const char *text;
     const grf_kv *array;
     griffin_metadata m;
     float real;
     int yes;
     volatile int sum = 0;
-    for (i = 0; i < g->n_kv; i++) {
+    for (uint64_t i = 0; i < g->n_kv; i++) {
         memcpy(key, g->kv[i].name.text, (size_t)g->kv[i].name.length);
         key[g->kv[i].name.length] = 0;
         if (grf_gguf_find(g, key) != &g->kv[i]) abort();
@@ -35,7 +35,7 @@ static void use(const grf_gguf *g, const grf_host *host) {
             if (at > g->data + g->size) abort();
         }
     }
-    for (i = 0; i < g->n_tensors; i++) {
+    for (uint64_t i = 0; i < g->n_tensors; i++) {
         const grf_tensor *t = &g->tensors[i];
         if (g->data[t->offset] == 77 && g->data[t->offset + t->bytes - 1] == 77) sum++;
     }

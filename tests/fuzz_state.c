@@ -33,7 +33,7 @@ static void start(void) {
  * input as its contents, over and over: few inputs would get that far by themselves. */
 static uint8_t *well_formed(const uint8_t *data, size_t *size) {
     uint64_t position = grf_get_u64(data);
-    int64_t length = position < INT64_MAX ? grf_saved_bytes(model, (int64_t)position) : 0, i;
+    int64_t length = position < INT64_MAX ? grf_saved_bytes(model, (int64_t)position) : 0;
     int parts = data[9] & 3;
     *size = (size_t)grf_save_size(length, parts) + (data[8] == 1);
     uint8_t *p = (uint8_t *)calloc(1, *size);
@@ -43,7 +43,7 @@ static uint8_t *well_formed(const uint8_t *data, size_t *size) {
     grf_put_u64(p + 24, position);
     grf_put_u64(p + 32, grf_get_u64(data));
     grf_put_u64(p + 40, (uint64_t)length + (data[8] == 3));
-    for (i = 48; i < (int64_t)*size - 8; i++) p[i] = data[i % 16];
+    for (int64_t i = 48; i < (int64_t)*size - 8; i++) p[i] = data[i % 16];
     return p;
 }
 
@@ -62,10 +62,10 @@ static int give(void *to, size_t size, void *user) {
 /* In pieces of any size the result is that of the whole, and after an error the state is fresh. */
 static void load_pieces(const uint8_t *data, size_t size, griffin_sampler *s, griffin_decoder *d) {
     source from = { data, size, 1 + size % 255 };
-    size_t bytes = griffin_state_size(model);
-    memset(state, 0, bytes);
+    size_t whole = griffin_state_size(model);
+    memset(state, 0, whole);
     int error = griffin_load_pieces(model, state, s, d, give, &from);
-    for (size_t i = 0; error < 0 && i < bytes; i++) if (((uint8_t *)state)[i]) abort();
+    for (size_t i = 0; error < 0 && i < whole; i++) if (((uint8_t *)state)[i]) abort();
     int all = griffin_load(model, state, s, d, data, size);
     if ((error == GRIFFIN_OK && from.left == 0) != (all == GRIFFIN_OK)) abort();
 }

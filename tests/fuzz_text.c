@@ -35,8 +35,8 @@ static void open_all(void) {
         { "byte_level", "smollm" }, { "byte_level", "llama-bpe" }, { "byte_level", "qwen2" }
     };
     char path[100];
-    size_t size, i;
-    for (i = 0; i < MODELS; i++) {
+    size_t size;
+    for (size_t i = 0; i < MODELS; i++) {
         snprintf(path, sizeof path, "tests/data/tokenizer/%s.gguf", files[i].name);
         unsigned char *data = test_read(path, &size);
         if (data && files[i].split) data = with_split(data, &size, files[i].split);
@@ -54,7 +54,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static char text[1 << 20];
     griffin_encoding encoding;
     griffin_decoder decoder;
-    int i, n, written, length = 0;
+    int i, written, length = 0;
     if (!models[0]) open_all();
     if (size == 0 || size > 2048) return 0;
     const griffin_model *m = models[data[0] % MODELS];
@@ -65,7 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     encoding.continues  = data[0] / MODELS / 4 % 3;
     encoding.scratch_size = griffin_encode_size(m, size - 1);
     encoding.scratch = malloc(encoding.scratch_size);
-    n = griffin_encode(m, &encoding, (const char *)data + 1, size - 1, tokens, 1 << 16);
+    int n = griffin_encode(m, &encoding, (const char *)data + 1, size - 1, tokens, 1 << 16);
     free(encoding.scratch);
     if (n < 0 || n > 1 << 16) abort();
     for (i = 0; i <= n; i++) {

@@ -13,9 +13,8 @@
 #include <stdlib.h>
 
 static void read_all(int status, weights *w) {
-    size_t i;
     if (status) return;
-    for (i = 0; i < w->count; i++) {
+    for (size_t i = 0; i < w->count; i++) {
         const weight *t = &w->list[i];
         float *values = malloc((size_t)t->elements * sizeof *values + 1);   /* at most the file */
         report r;

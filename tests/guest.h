@@ -24,7 +24,7 @@ static inline int guest_answers(const void *file, size_t size, guest_answer *a) 
     griffin_context *context;
     griffin_sampler sampler;
     griffin_decoder decoder;
-    int i, n = 0, error = griffin_open_memory(&model, file, size, NULL);
+    int n = 0, error = griffin_open_memory(&model, file, size, NULL);
     if (error) return error;
     memset(a, 0, sizeof *a);
     memset(&sampler, 0, sizeof sampler);
@@ -35,7 +35,7 @@ static inline int guest_answers(const void *file, size_t size, guest_answer *a) 
     griffin_state *state = (griffin_state *)calloc(1, griffin_state_size(model));
     error = griffin_context_init(&context, model, NULL, memory, size);
     if (!error) error = griffin_step(context, state, 2, a->logits);
-    for (i = 0; i < GUEST_TOKENS && !error; i++) {
+    for (int i = 0; i < GUEST_TOKENS && !error; i++) {
         a->tokens[i] = griffin_sample(model, &sampler, a->logits);
         error = griffin_step(context, state, a->tokens[i], a->logits);
         if (!error && a->tokens[i] < 9)

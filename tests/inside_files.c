@@ -53,9 +53,9 @@ unsigned touched;                           /* not static: the reading must not 
 /* Reads every byte that a file lays claim to. */
 static unsigned touch(const grf_gguf *g) {
     unsigned sum = 0;
-    uint64_t i, j, length;
+    uint64_t j, length;
     const char *text;
-    for (i = 0; i < g->n_kv; i++) {
+    for (uint64_t i = 0; i < g->n_kv; i++) {
         const uint8_t *p = g->data + g->kv[i].offset, *end = p;
         for (j = 0; j < g->kv[i].name.length; j++) sum += (unsigned char)g->kv[i].name.text[j];
         if (g->kv[i].element_type == GRIFFIN_VALUE_STRING) {
@@ -65,7 +65,7 @@ static unsigned touch(const grf_gguf *g) {
         }
         while (p < end) sum += *p++;
     }
-    for (i = 0; i < g->n_tensors; i++) {
+    for (uint64_t i = 0; i < g->n_tensors; i++) {
         const uint8_t *p = g->data + g->tensors[i].offset;
         for (j = 0; j < g->tensors[i].bytes; j++) sum += p[j];
         for (j = 0; j < g->tensors[i].name.length; j++)
@@ -112,13 +112,11 @@ static void check_kv(const grf_gguf *g, uint64_t index, char **field) {
 
 static void check_tensor(const grf_gguf *g, uint64_t index, char **field) {
     const grf_tensor *t = grf_gguf_tensor(g, field[1]);
-    const quant_type *type;
-    int i;
     CHECK(t && t == &g->tensors[index], "%s: not found, or not number %d", field[1], (int)index);
     if (!t) return;
     CHECK(t->type == (uint32_t)atoi(field[2]), "%s: type %u", field[1], (unsigned)t->type);
     CHECK(t->rank == atoi(field[3]), "%s: rank %d", field[1], t->rank);
-    for (i = 0; i < 4; i++) {
+    for (int i = 0; i < 4; i++) {
         CHECK(t->ne[i] == (uint64_t)atoi(field[4 + i]), "%s: ne[%d] is %u", field[1], i,
               (unsigned)t->ne[i]);
     }
@@ -127,7 +125,7 @@ static void check_tensor(const grf_gguf *g, uint64_t index, char **field) {
     CHECK(t->elements == t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3], "%s: %u elements", field[1],
           (unsigned)t->elements);
     float *x = (float *)malloc((size_t)t->elements * sizeof *x);
-    type = quant_find(grf_format_find(t->type)->name);
+    const quant_type *type = quant_find(grf_format_find(t->type)->name);
     CHECK(type && quant_bytes(type, t->elements) == t->bytes, "%s: bytes", field[1]);
     type->decode(g->data + t->offset, x, t->elements / type->elements);
     CHECK(grf_bits_from_float(x[0]) == strtoul(field[10], NULL, 16), "%s: starts with %g", field[1],
@@ -253,13 +251,13 @@ static void check_strings(const grf_gguf *g) {
     static const char *const expected[4] = { "", "a", "bb", "\xc3\xa9" };
     const grf_kv *array = NULL;
     const char *text;
-    uint64_t i, length;
+    uint64_t length;
     CHECK(grf_gguf_get_array(g, "t.a_str", GRIFFIN_VALUE_STRING, &array, &host) == 1, "%s",
           message);
     if (!array) return;
     const uint8_t *at = g->data + array->offset;
     CHECK(array->count == 4, "%u", (unsigned)array->count);
-    for (i = 0; i < array->count; i++) {
+    for (uint64_t i = 0; i < array->count; i++) {
         at = grf_gguf_next_string(at, &text, &length);
         CHECK(length == strlen(expected[i]) && memcmp(text, expected[i], (size_t)length) == 0,
               "text %d is '%.*s'", (int)i, (int)length, text);
@@ -290,9 +288,8 @@ static void test_numbers_must_be_finite(void) {
         { GRIFFIN_VALUE_F64, 0x7ff8000000000000u },
         { GRIFFIN_VALUE_F64, 0x47f0000000000000u }                                      /* 2^128 */
     };
-    int i;
     reset_host();
-    for (i = 0; i < GRF_COUNT(bad); i++) {
+    for (int i = 0; i < GRF_COUNT(bad); i++) {
         uint8_t file[24 + 9 + 4 + 8];
         grf_gguf g;
         size_t size = sizeof file - (bad[i].type == GRIFFIN_VALUE_F32 ? 4 : 0);
@@ -350,12 +347,11 @@ static void test_damaged_files_are_refused(void) { check_list("malformed", 0, 97
 static void test_bad_vocabularies_in_sound_files(void) { check_list("malformed_vocab", 1, 23); }
 
 static void test_every_prefix(void) {
-    size_t size, n;
-    int i;
-    for (i = 0; i < SMALL; i++) {
+    size_t size;
+    for (int i = 0; i < SMALL; i++) {
         unsigned char *data = test_read(sound_files[i], &size);
         CHECK(data, "%s", sound_files[i]);
-        for (n = 0; data && n < size; n++) {
+        for (size_t n = 0; data && n < size; n++) {
             unsigned char *exact = (unsigned char *)malloc(n ? n : 1);
             memcpy(exact, data, n);
             reset_host();
@@ -372,14 +368,14 @@ static void test_every_prefix(void) {
 
 static void test_every_flipped_byte(void) {
     static const uint8_t flips[] = { 1, 2, 4, 8, 16, 32, 64, 128, 255 };
-    size_t size, n;
-    int i, flip, refused = 0;
-    for (i = 0; i < SMALL; i++) {
+    size_t size;
+    int refused = 0;
+    for (int i = 0; i < SMALL; i++) {
         unsigned char *data = test_read(sound_files[i], &size);
         unsigned char *exact = (unsigned char *)malloc(size);
         memcpy(exact, data, size);
-        for (n = 0; n < size; n++) {
-            for (flip = 0; flip < GRF_COUNT(flips); flip++) {
+        for (size_t n = 0; n < size; n++) {
+            for (int flip = 0; flip < GRF_COUNT(flips); flip++) {
                 exact[n] ^= flips[flip];
                 reset_host();
                 open_and_touch(exact, size, 1);
@@ -426,8 +422,8 @@ static void ration_host(ration *r, int left) {
 static void test_a_failing_allocator(void) {
     ration r;
     size_t size;
-    int i, n, result;
-    for (i = 0; i < GRF_COUNT(sound_files); i++) {
+    int n, result;
+    for (int i = 0; i < GRF_COUNT(sound_files); i++) {
         unsigned char *data = test_read(sound_files[i], &size);
         for (n = 0, result = -1; result < 0 && n < 20; n++) {
             ration_host(&r, n);

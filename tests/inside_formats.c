@@ -18,11 +18,11 @@ static unsigned char *read_part(const char *name, const char *suffix, size_t *si
 
 /* Decodes from an odd address, and as a whole as well as block by block. */
 static void check_decoding(const quant_type *format, const char *packed, const char *decoded) {
-    size_t packed_size, decoded_size, i, blocks, bad = 0;
+    size_t packed_size, decoded_size, i, bad = 0;
     unsigned char *p = read_part(format->name, packed, &packed_size);
     unsigned char *expected = read_part(format->name, decoded, &decoded_size);
     if (!p || !expected) return;
-    blocks = packed_size / format->bytes;
+    size_t blocks = packed_size / format->bytes;
     CHECK(blocks * format->bytes == packed_size, "%s: %d bytes", format->name,
           (int)packed_size);
     CHECK(blocks * format->elements * 4 == decoded_size, "%s: %d values", format->name,
@@ -43,8 +43,8 @@ static void check_decoding(const quant_type *format, const char *packed, const c
 }
 
 static void test_blocks(void) {
-    int i, tried = 0;
-    for (i = 0; i < GRF_COUNT(types); i++) {
+    int tried = 0;
+    for (int i = 0; i < GRF_COUNT(types); i++) {
         const quant_type *format = &types[i];
         if (format->elements == 1 || format->id == TILES_ONLY) continue;
         if (format->encode) check_decoding(format, ".bin", ".dequant.f32.bin");
@@ -55,11 +55,11 @@ static void test_blocks(void) {
 }
 
 static void test_every_half(void) {
-    size_t size, i;
+    size_t size;
     unsigned char *expected = read_part("f16", "_all_to_f32.bin", &size);
     if (!expected) return;
     CHECK(size == 65536 * 4, "%d bytes", (int)size);
-    for (i = 0; i < 65536; i++) {
+    for (size_t i = 0; i < 65536; i++) {
         uint8_t bytes[2];
         float x;
         bytes[0] = (uint8_t)i;
@@ -73,18 +73,18 @@ static void test_every_half(void) {
 
 /* Floats that a bf16 holds exactly come back from it; all others come back nearly. */
 static void test_bf16(void) {
-    size_t size, i, count, exact = 0;
+    size_t size, count, exact = 0;
     unsigned char *bf16 = read_part("conv", ".bf16.bin", &size);
     unsigned char *f32 = read_part("conv", ".f32bits.bin", &count);
     float x;
     if (!bf16 || !f32) return;
     count /= 4;
     CHECK(size == 2 * count, "%d bytes for %d values", (int)size, (int)count);
-    for (i = 0; i < count; i++) {
-        uint32_t bits = grf_get_u32(f32 + 4 * i), back;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits = grf_get_u32(f32 + 4 * i);
         if ((bits & 0x7fffffff) > 0x7f800000) continue;
         decode_bf16(bf16 + 2 * i, &x, 1);
-        back = grf_bits_from_float(x);
+        uint32_t back = grf_bits_from_float(x);
         CHECK(back - bits + 0x8000 <= 0x10000, "%08x came back as %08x", (unsigned)bits,
               (unsigned)back);
         if ((bits & 0xffff) == 0) {
@@ -110,16 +110,15 @@ static void test_table(void) {
     static const uint32_t unknown[] = {
         4, 5, 16, 29, 31, 33, 36, 38, 39, 99, 0x7fffffff, 0xffffffff
     };
-    int i;
-    for (i = 0; i < GRF_COUNT(unknown); i++) {
+    for (int i = 0; i < GRF_COUNT(unknown); i++) {
         CHECK(!grf_format_find(unknown[i]), "type %u has a name", (unsigned)unknown[i]);
     }
-    for (i = 0; i < GRF_COUNT(grf_formats); i++) {
+    for (int i = 0; i < GRF_COUNT(grf_formats); i++) {
         CHECK(grf_format_find(grf_formats[i].id) == &grf_formats[i], "%s: its number is not unique",
               grf_formats[i].name);
     }
     CHECK(grf_format_find(15) && !grf_format_find(15)->bytes, "q8_k is for activations only");
-    for (i = 0; i < GRF_COUNT(types); i++) {
+    for (int i = 0; i < GRF_COUNT(types); i++) {
         const grf_format *format = grf_format_find(types[i].id);
         if (types[i].id == TILES_ONLY) continue;
         CHECK(format && strcmp(format->name, types[i].name) == 0, "%s", types[i].name);

@@ -19,10 +19,9 @@ static uint16_t nearest(float x) {
 
 static void test_rounding(void) {
     static const uint32_t low[] = { 0, 1, 0x1234, 0x7fff, 0x8000, 0x8001, 0xcafe, 0xffff };
-    uint32_t high;
-    int i, wrong = 0;
-    for (high = 0; high < 0x10000; high++)
-        for (i = 0; i < GRF_COUNT(low); i++) {
+    int wrong = 0;
+    for (uint32_t high = 0; high < 0x10000; high++)
+        for (int i = 0; i < GRF_COUNT(low); i++) {
             float x = grf_float_from_bits(high << 16 | low[i]);
             uint16_t got = grf_bf16_from_float(x);
             if (x != x) wrong += (got & 0x7fff) <= 0x7f80;
@@ -46,7 +45,7 @@ static void test_rings(void) {
     griffin_config config = small_config();
     int32_t tokens[11];
     float logits[11 * 19], rounded[11 * 19];
-    int i, which, p, wrong = 0;
+    int wrong = 0;
     strcpy(config.blocks, "aara");
     network *n = network_make(&config);
     network *half_n = network_make(&config);
@@ -54,12 +53,12 @@ static void test_rings(void) {
     griffin_model *half = open_kv(half_n, GRIFFIN_KV_BF16);
     griffin_context *c = new_context(m, 0, 0), *d = new_context(half, 0, 0);
     griffin_state *s = new_state(m), *h = new_state(half);
-    for (i = 0; i < 11; i++) tokens[i] = (int32_t)(dice() % 19);
+    for (int i = 0; i < 11; i++) tokens[i] = (int32_t)(dice() % 19);
     run_chunks(m, c, s, tokens, 11, 0, logits);
     run_chunks(half, d, h, tokens, 11, 0, rounded);
-    for (which = 0; which < 2; which++)
-        for (p = 0; p < 11; p++)
-            for (i = 0; i < 16; i++) {
+    for (int which = 0; which < 2; which++)
+        for (int p = 0; p < 11; p++)
+            for (int i = 0; i < 16; i++) {
                 float x;
                 uint16_t got;
                 memcpy(&x, grf_state_ring(m, s, 0, which, p) + 4 * i, 4);
@@ -68,7 +67,7 @@ static void test_rings(void) {
             }
     CHECK(wrong == 0, "%d of %d", wrong, 2 * 11 * 16);
     CHECK(memcmp(logits, rounded, sizeof logits) != 0, "nothing was rounded");
-    for (i = 0; i < 11 * 19; i++) wrong += fabsf(logits[i] - rounded[i]) > 0.2f;
+    for (int i = 0; i < 11 * 19; i++) wrong += fabsf(logits[i] - rounded[i]) > 0.2f;
     CHECK(wrong == 0, "%d logits are far off", wrong);
     CHECK(griffin_state_size(m) - griffin_state_size(half) == 3 * 2 * 20 * 16 * 2, "%d and %d",
           (int)griffin_state_size(m), (int)griffin_state_size(half));
@@ -115,15 +114,15 @@ static void check_golden(int index) {
     griffin_context *c = new_context(plain, 1, 1);
     griffin_state *alone = new_state(plain), *s = new_state(plain), *other = new_state(plain);
     float *want = new_logits(plain, g.count), *got = new_logits(plain, g.count);
-    int cpu, i, sets = 0;
+    int sets = 0;
     run_chunks(plain, c, alone, g.tokens, g.count, 1, want);
-    for (cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_AMX; cpu++) {
+    for (int cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_AMX; cpu++) {
         griffin_model *m = golden_kv(&g, (griffin_cpu)cpu);
         griffin_span spans[2];
         if (!m) continue;
         sets++;
         griffin_context *wide = new_context(m, 64, 2);
-        for (i = 0; i < GRF_COUNT(chunks); i++) {
+        for (int i = 0; i < GRF_COUNT(chunks); i++) {
             memset(s, 0, griffin_state_size(m));
             run_chunks(m, wide, s, g.tokens, g.count, chunks[i], got);
             CHECK(first_difference(want, got, g.count, vocabulary(m)) < 0
@@ -146,8 +145,7 @@ static void check_golden(int index) {
 }
 
 static void test_same_bits(void) {
-    int i;
-    for (i = 0; i < GOLDENS - 1; i++) check_golden(i);
+    for (int i = 0; i < GOLDENS - 1; i++) check_golden(i);
 }
 
 /* ---- marks and saves ------------------------------------------------------------------------ */
@@ -162,8 +160,7 @@ static void test_sequences(void) {
     int32_t tokens[30];
     float want[30 * 19], got[30 * 19];
     void *mark = malloc(griffin_mark_size(m));
-    int i;
-    for (i = 0; i < 30; i++) tokens[i] = (int32_t)(dice() % 19);
+    for (int i = 0; i < 30; i++) tokens[i] = (int32_t)(dice() % 19);
     run_chunks(m, c, t, tokens, 30, 0, want);
     run_chunks(m, c, s, tokens, 12, 5, got);
     int64_t size = griffin_save(m, s, NULL, NULL, data, sizeof data);

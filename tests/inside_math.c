@@ -46,8 +46,7 @@ static void f_tanh(float *x) { kernels->soft_cap(x, 1, 16); }
 /* h = sigmoid(i) c in a fresh state */
 static void f_sigmoid(float *x) {
     float ones[16], y[16], h[16];
-    int k;
-    for (k = 0; k < 16; k++) ones[k] = y[k] = 1;
+    for (int k = 0; k < 16; k++) ones[k] = y[k] = 1;
     kernels->rglru(h, y, x, x, ones, x, 1, 16);
     memcpy(x, h, sizeof h);
 }
@@ -55,8 +54,7 @@ static void f_sigmoid(float *x) {
 /* h = a 0 + sqrt(1 - a^2) c with log a = x, the gates being open */
 static void f_root(float *x) {
     float ones[16], open[16], y[16], h[16];
-    int k;
-    for (k = 0; k < 16; k++) { ones[k] = y[k] = 1; open[k] = 100; h[k] = 0; }
+    for (int k = 0; k < 16; k++) { ones[k] = y[k] = 1; open[k] = 100; h[k] = 0; }
     kernels->rglru(h, y, open, open, ones, x, 0, 16);
     memcpy(x, h, sizeof h);
 }
@@ -64,21 +62,18 @@ static void f_root(float *x) {
 static double true_root(double x) { return sqrt(-expm1(2 * x)); }
 
 static void f_softplus(float *x) {
-    int k;
-    for (k = 0; k < 16; k++) x[k] = (float)grf_softplus((double)x[k]);
+    for (int k = 0; k < 16; k++) x[k] = (float)grf_softplus((double)x[k]);
 }
 
 static void f_log(float *x) {
-    int k;
-    for (k = 0; k < 16; k++) x[k] = (float)grf_log((double)x[k]);
+    for (int k = 0; k < 16; k++) x[k] = (float)grf_log((double)x[k]);
 }
 
 static void visit(worst *w, function f, double (*truth)(double), const float *x) {
     float y[16];
-    int k;
     memcpy(y, x, sizeof y);
     f(y);
-    for (k = 0; k < 16; k++) note(w, ulps(y[k], truth(x[k])), x[k]);
+    for (int k = 0; k < 16; k++) note(w, ulps(y[k], truth(x[k])), x[k]);
 }
 
 /* Every 509th of all floats from low to high, and a million evenly spaced. */
@@ -86,14 +81,13 @@ static void sweep(const char *name, function f, double (*truth)(double), float l
                   double limit) {
     worst w = { 0, 0 };
     float x[16];
-    uint64_t i;
     int n = 0;
-    for (i = 0; i <= 0xffffffff; i += 509) {
+    for (uint64_t i = 0; i <= 0xffffffff; i += 509) {
         x[n] = grf_float_from_bits((uint32_t)i);
         if (x[n] >= low && x[n] <= high) n++;
         if (n == 16) { visit(&w, f, truth, x); n = 0; }
     }
-    for (i = 0; i <= 1000000; i++) {
+    for (uint64_t i = 0; i <= 1000000; i++) {
         x[i % 16] = (float)(low + ((double)high - low) * (double)i / 1000000);
         if (i % 16 == 15) visit(&w, f, truth, x);
     }
@@ -111,8 +105,7 @@ static void test_functions(void) {
 
 static float at(function f, float x) {
     float y[16];
-    int k;
-    for (k = 0; k < 16; k++) y[k] = x;
+    for (int k = 0; k < 16; k++) y[k] = x;
     f(y);
     return y[11];
 }
@@ -133,15 +126,14 @@ static void test_limits(void) {
 /* What stands beside a logit decides how its tanh is found, but not what it is. */
 static void test_soft_cap_in_company(void) {
     float alone[16], company[80], x;
-    int i, k;
-    for (i = -2000; i <= 2000; i++) {
+    for (int i = -2000; i <= 2000; i++) {
         x = (float)i * 4e-4f;
-        for (k = 0; k < 16; k++) alone[k] = x;
-        for (k = 0; k < 80; k++) company[k] = x;
+        for (int k = 0; k < 16; k++) alone[k] = x;
+        for (int k = 0; k < 80; k++) company[k] = x;
         company[i & 63] = 3;
         f_tanh(alone);
         kernels->soft_cap(company, 1, 80);
-        for (k = 0; k < 80; k++)
+        for (int k = 0; k < 80; k++)
             CHECK(k == (i & 63) || memcmp(&alone[0], &company[k], 4) == 0, "tanh %g at %d is %g, "
                   "alone %g", (double)x, k, (double)company[k], (double)alone[0]);
     }
@@ -156,14 +148,13 @@ static void test_activations(void) {
         { "gelu_tanh", GRIFFIN_GELU_TANH, true_gelu_tanh },
         { "gelu_erf", GRIFFIN_GELU_ERF, true_gelu_erf }, { "silu", GRIFFIN_SILU, true_silu }
     };
-    int i, j, k;
-    for (i = 0; i < GRF_COUNT(table); i++) {
+    for (int i = 0; i < GRF_COUNT(table); i++) {
         double absolute = 0, relative = 0, d;
-        for (j = -200000; j < 200000; j += 16) {
+        for (int j = -200000; j < 200000; j += 16) {
             float x[16], y[16];
-            for (k = 0; k < 16; k++) x[k] = y[k] = (float)(j + k) * 6e-5f;
+            for (int k = 0; k < 16; k++) x[k] = y[k] = (float)(j + k) * 6e-5f;
             kernels->activate(y, table[i].kind, 16);
-            for (k = 0; k < 16; k++) {
+            for (int k = 0; k < 16; k++) {
                 d = fabs(y[k] - table[i].truth(x[k]));
                 absolute = fmax(absolute, d / (1 + fabs((double)x[k])));
                 if (x[k] > -4 && x[k] != 0) d /= fabs(table[i].truth(x[k])); else d = 0;
@@ -182,17 +173,16 @@ static void test_activations(void) {
 static void test_sine(void) {
     const long double turn = 6.283185307179586476925286766559L;
     worst s = { 0, 0 }, c = { 0, 0 };
-    int i;
-    for (i = 0; i < 2000000; i++) {
-        uint64_t turns = (uint64_t)dice() << 32 | dice(), phase, quarter;
+    for (int i = 0; i < 2000000; i++) {
+        uint64_t turns = (uint64_t)dice() << 32 | dice();
         int64_t position = (int64_t)((uint64_t)dice() << 8);            /* to 2^40 */
         float cosine, sine;
         double angle, both[2];
         if (i % 4 == 0) { turns >>= dice() % 64; position = 1; }        /* small angles */
         if (i % 4 == 1) { turns = (turns << 62) + (turns >> (12 + dice() % 40)); position = 1; }
         kernels->rope_angles(&cosine, &sine, &turns, position, 1);
-        phase = turns * (uint64_t)position;
-        quarter = (phase + ((uint64_t)1 << 61)) >> 62;
+        uint64_t phase = turns * (uint64_t)position;
+        uint64_t quarter = (phase + ((uint64_t)1 << 61)) >> 62;
         angle = (double)(turn / 18446744073709551616.0L * (int64_t)(phase - (quarter << 62)));
         both[0] = sin(angle);
         both[1] = cos(angle);
@@ -207,13 +197,11 @@ static void test_sine(void) {
 /* The angles of a real model: position base^(-2i / dims), far out too. */
 static void test_angles(void) {
     griffin_config config = small_config();
-    int64_t p;
-    int i;
     config.heads = 1; config.head_dim = 24; config.rope_dims = 24;
     network *n = network_make(&config);
     griffin_model *m = network_open(n, NULL);
-    for (p = 1; p < (int64_t)1 << 40; p = p * 3 + 1)
-        for (i = 0; i < 12; i++) {
+    for (int64_t p = 1; p < (int64_t)1 << 40; p = p * 3 + 1)
+        for (int i = 0; i < 12; i++) {
             long double angle = (long double)p * powl(10000, -2.0L * i / 24);
             float cosine, sine;
             double limit = 1e-7 + 1.5e-15 * (double)angle;  /* the power is a double */
@@ -256,16 +244,16 @@ static int check_fma(const char *whose, float x, float a, float b, float c) {
 
 /* The scalar one, and the word of the best kernels: a convolution with one tap is nothing else. */
 static void test_fma(void) {
-    int i, k, same = 1;
-    for (i = 0; i < 250000 && same; i++) {
+    int same = 1;
+    for (int i = 0; i < 250000 && same; i++) {
         float a[16], b[16], c[16], x[16];
         const float *z = b;
-        for (k = 0; k < 16; k++) {
+        for (int k = 0; k < 16; k++) {
             a[k] = nasty_float(); b[k] = nasty_float(); c[k] = nasty_float();
             if (k % 3 == 0) c[k] = (float)-((double)a[k] * b[k]) * (1 + dice_float(1e-6f));
         }
         kernels->conv(x, &z, a, 16, c, 1, 16);
-        for (k = 0; k < 16; k++)
+        for (int k = 0; k < 16; k++)
             same &= check_fma(kernels->name, x[k], a[k], b[k], c[k])
                   & check_fma("grf_fma", grf_fma(a[k], b[k], c[k]), a[k], b[k], c[k]);
     }

@@ -12,8 +12,7 @@ static double scaled(double x, double y) { return fabs(x - y) / (1 + fabs(y)); }
 
 static double worst_of(const float *x, const float *y, long n) {
     double worst = 0;
-    long i;
-    for (i = 0; i < n; i++) {
+    for (long i = 0; i < n; i++) {
         double d = scaled(x[i], y[i]);
         if (!(d <= worst)) worst = d;
     }
@@ -21,8 +20,8 @@ static double worst_of(const float *x, const float *y, long n) {
 }
 
 static int argmax(const float *x, int n) {
-    int i, best = 0;
-    for (i = 1; i < n; i++) if (x[i] > x[best]) best = i;
+    int best = 0;
+    for (int i = 1; i < n; i++) if (x[i] > x[best]) best = i;
     return best;
 }
 
@@ -33,8 +32,8 @@ static int document_end(const golden *g, int at) {
 
 static void run_documents(const golden *g, griffin_context *c, griffin_state *s, int chunk,
                           float *logits) {
-    int at, end;
-    for (at = 0; at < g->count; at = end) {
+    int end;
+    for (int at = 0; at < g->count; at = end) {
         end = document_end(g, at);
         memset(s, 0, griffin_state_size(c->model));
         run_chunks(c->model, c, s, g->tokens + at, end - at, chunk, logits + (long)at * vocabulary(c->model));
@@ -45,7 +44,6 @@ static void run_documents(const golden *g, griffin_context *c, griffin_state *s,
 
 static double check_logits(const golden *g, const char *file, const float *logits, int V) {
     char path[256];
-    int t;
     snprintf(path, sizeof path, "tests/data/%s/%s", g->name, file);
     npy want = npy_read(path);
     CHECK(want.rank == 2 && want.shape[0] == g->count && want.shape[1] == V, "%s: %ld x %ld",
@@ -53,7 +51,7 @@ static double check_logits(const golden *g, const char *file, const float *logit
     if (want.count != (long)g->count * V) return INFINITY;
     double worst = worst_of(logits, want.at, want.count);
     CHECK(worst <= LIMIT, "%s: off by %g", path, worst);
-    for (t = 0; t < g->count; t++)
+    for (int t = 0; t < g->count; t++)
         CHECK(argmax(logits + t * V, V) == argmax(want.at + t * V, V), "%s at %d", path, t);
     free(want.at);
     return worst;
@@ -63,8 +61,8 @@ static double check_logits(const golden *g, const char *file, const float *logit
 
 /* Layers done when the operation is: embedding 0, then each second sum into the residual stream. */
 static int layers_done(const griffin_model *m, int ops) {
-    int i, sums = 0, embedded = 0;
-    for (i = 0; i < ops; i++) {
+    int sums = 0, embedded = 0;
+    for (int i = 0; i < ops; i++) {
         const grf_op *op = &m->ops[i];
         if (op->kind == GRF_OP_EMBED) embedded = 1;
         if (op->kind == GRF_OP_LINEAR && op->out[0].epilogue == GRF_ADD) sums++;
@@ -76,11 +74,11 @@ static int layers_done(const griffin_model *m, int ops) {
 static double check_hidden(const golden *g, griffin_context *c, const npy *hidden, int at,
                            int count) {
     const griffin_model *m = c->model;
-    int D = m->info.config.width, done = -1, now, row, left;
+    int D = m->info.config.width, done = -1, now;
     griffin_state *s = new_state(m);
     griffin_span span = span_of(s, g->tokens + at, count, NULL);
     double worst = 0;
-    left = griffin_begin(c, &span, 1);
+    int left = griffin_begin(c, &span, 1);
     CHECK(left > 0, "%d", left);
     while (left > 0) {
         left = griffin_advance(c, 1);
@@ -88,7 +86,7 @@ static double check_hidden(const golden *g, griffin_context *c, const npy *hidde
         if (now == done) continue;
         CHECK(now == done + 1, "layer %d after %d", now, done);
         done = now;
-        for (row = 0; row < count; row++) {
+        for (int row = 0; row < count; row++) {
             double d = worst_of(grf_row(c, GRF_X, row),
                                 hidden->at + ((long)done * g->count + at + row) * D, D);
             CHECK(d <= LIMIT, "%s: layer %d, token %d: off by %g", g->name, done - 1, at + row, d);
@@ -103,10 +101,9 @@ static double check_hidden(const golden *g, griffin_context *c, const npy *hidde
 static double check_all_hidden(const golden *g, griffin_context *c) {
     char path[256];
     double worst = 0, d;
-    int at;
     snprintf(path, sizeof path, "tests/data/%s/hidden.npy", g->name);
     npy hidden = npy_read(path);
-    for (at = 0; at < g->count && hidden.count; at = document_end(g, at)) {
+    for (int at = 0; at < g->count && hidden.count; at = document_end(g, at)) {
         d = check_hidden(g, c, &hidden, at, document_end(g, at) - at);
         if (d > worst) worst = d;
     }
@@ -128,9 +125,9 @@ static npy state_array(const archive *a, int layer, const char *name) {
 static double check_rows(const archive *a, int layer, const char *name, const float *ours,
                          long stride) {
     npy want = state_array(a, layer, name);
-    long rows = want.rank == 2 ? want.shape[0] : 1, n = rows ? want.count / rows : 0, i;
+    long rows = want.rank == 2 ? want.shape[0] : 1, n = rows ? want.count / rows : 0;
     double worst = 0, d;
-    for (i = 0; i < rows; i++) {
+    for (long i = 0; i < rows; i++) {
         d = worst_of(ours + i * stride, want.at + i * n, n);
         if (d > worst) worst = d;
     }
@@ -141,8 +138,7 @@ static double check_rows(const archive *a, int layer, const char *name, const fl
 
 /* Where an operation of a layer keeps its part of a state. */
 static int64_t state_of(const griffin_model *m, int layer, grf_op_kind kind) {
-    int i;
-    for (i = 0; i < m->n_ops; i++)
+    for (int i = 0; i < m->n_ops; i++)
         if (m->ops[i].layer == layer && m->ops[i].kind == kind) return m->ops[i].state.at;
     CHECK(0, "layer %d", layer);
     return 0;
@@ -153,11 +149,11 @@ static double check_ring(const archive *a, griffin_state *s, const griffin_model
                          int which) {
     npy want = state_array(a, layer, which ? "values" : "keys");
     npy tokens = state_array(a, layer, "num_tokens");
-    int64_t W = m->info.config.window, ring = state_of(m, layer, GRF_OP_ATTEND), p;
+    int64_t W = m->info.config.window, ring = state_of(m, layer, GRF_OP_ATTEND);
     int hd = m->info.config.head_dim;
     double worst = 0, d;
     CHECK(tokens.count == 1 && (int64_t)tokens.at[0] == s->position, "layer %d", layer);
-    for (p = grf_max64(0, s->position - W); p < s->position; p++) {
+    for (int64_t p = grf_max64(0, s->position - W); p < s->position; p++) {
         const float *row = (const float *)(void *)grf_state_ring(m, s, ring, which, p);
         d = worst_of(row, want.at + p % W * hd, hd);
         CHECK(d <= LIMIT, "layer %d, position %d: off by %g", layer, (int)p, d);
@@ -169,14 +165,13 @@ static double check_ring(const archive *a, griffin_state *s, const griffin_model
 }
 
 static double check_state(const golden *g, const griffin_model *m, griffin_state *s) {
-    int layer, i;
     double worst = 0, d[2];
     archive a;
     char path[256];
     snprintf(path, sizeof path, "tests/data/%s/state.npz", g->name);
     a.data = test_read(path, &a.size);
     CHECK(a.data != NULL, "%s", path);
-    for (layer = 0; layer < m->info.config.layers && a.data; layer++) {
+    for (int layer = 0; layer < m->info.config.layers && a.data; layer++) {
         if (m->info.config.blocks[layer] == 'a') {
             d[0] = check_ring(&a, s, m, layer, 0);
             d[1] = check_ring(&a, s, m, layer, 1);
@@ -187,7 +182,7 @@ static double check_state(const golden *g, const griffin_model *m, griffin_state
             d[1] = check_rows(&a, layer, "conv1d_state", past,
                               grf_pad(m->info.config.lru_width));
         }
-        for (i = 0; i < 2; i++) if (d[i] > worst) worst = d[i];
+        for (int i = 0; i < 2; i++) if (d[i] > worst) worst = d[i];
     }
     free(a.data);
     return worst;
@@ -198,7 +193,7 @@ static double check_state(const golden *g, const griffin_model *m, griffin_state
 static void check_golden(int index) {
     golden g = golden_read(index);
     griffin_model *m = golden_open(&g, NULL, NULL);
-    int V = vocabulary(m), W = m->info.config.window, i;
+    int V = vocabulary(m), W = m->info.config.window;
     int chunks[] = { 0, 1, 2, 3, 7, 8, 9 };
     griffin_context *c = new_context(m, MOST_TOKENS, 1);
     griffin_state *stepped = new_state(m), *s = new_state(m);
@@ -212,7 +207,7 @@ static void check_golden(int index) {
     double state = check_state(&g, m, stepped);
     printf("%-22s worst of logits %.1e, stepped logits %.1e, layers %.1e, state %.1e\n", g.name,
            full, step, hidden, state);
-    for (i = 0; i < (int)(sizeof chunks / sizeof chunks[0]); i++) {
+    for (int i = 0; i < (int)(sizeof chunks / sizeof chunks[0]); i++) {
         run_documents(&g, c, s, chunks[i], again);
         CHECK(first_difference(logits, again, g.count, V) < 0, "%s in chunks of %d: token %d",
               g.name, chunks[i], first_difference(logits, again, g.count, V));
@@ -223,8 +218,7 @@ static void check_golden(int index) {
 }
 
 static void test_deepmind(void) {
-    int i;
-    for (i = 0; i < GOLDENS; i++) check_golden(i);
+    for (int i = 0; i < GOLDENS; i++) check_golden(i);
 }
 
 /* ---- the formulas --------------------------------------------------------------------------- */
@@ -237,21 +231,21 @@ static void check_network(network *n, int attn_keys, const char *what) {
     float logits[FORMULA_TOKENS * 32];
     double want[32], worst = 0;
     int32_t tokens[FORMULA_TOKENS];
-    int V = config->vocab, count = FORMULA_TOKENS, t, i, chunk;
+    int V = config->vocab, count = FORMULA_TOKENS;
 
     memset(&options, 0, sizeof options);
     options.attn_keys = attn_keys;
     griffin_model *m = network_open(n, &options);
     griffin_context *c = new_context(m, 0, 0);
     griffin_state *s = new_state(m);
-    for (t = 0; t < count; t++) tokens[t] = (int32_t)(dice() % (uint32_t)V);
-    for (chunk = 0; chunk < 2; chunk++) {
+    for (int t = 0; t < count; t++) tokens[t] = (int32_t)(dice() % (uint32_t)V);
+    for (int chunk = 0; chunk < 2; chunk++) {
         memset(s, 0, griffin_state_size(m));
         formulas_reset(f);
         run_chunks(m, c, s, tokens, count, chunk, logits);
-        for (t = 0; t < count; t++) {
+        for (int t = 0; t < count; t++) {
             formulas_step(f, tokens[t], want);
-            for (i = 0; i < V; i++) {
+            for (int i = 0; i < V; i++) {
                 double d = scaled(logits[t * V + i], want[i]);
                 CHECK(d <= LIMIT, "%s, token %d, logit %d: %g, expected %g", what, t, i,
                       logits[t * V + i], want[i]);
@@ -270,11 +264,11 @@ static void check_formulas(const griffin_config *config, int attn_keys, const ch
 }
 
 static void test_shapes(void) {
-    griffin_config g = small_config(), c;
+    griffin_config g = small_config();
     check_formulas(&g, 0, "small");
     check_formulas(&g, 4, "window of W");
     check_formulas(&g, 1, "itself only");
-    c = g; c.kv_heads = 3;
+    griffin_config c = g; c.kv_heads = 3;
     check_formulas(&c, 0, "a key head per head");
     c = g; c.heads = 4; c.kv_heads = 2; c.head_dim = 6; c.rope_dims = 6; c.qkv_bias = 1;
     check_formulas(&c, 0, "grouped, all rotated");
@@ -300,10 +294,10 @@ static void check_kin(griffin_config c, const char *extras, const char *what) {
 
 /* The options of HGRN2, SUPRA and networks of Llama's layout. */
 static void test_kin(void) {
-    griffin_config h = kin_config("hhh"), s = kin_config("sss"), a = kin_config("aaa"), c;
+    griffin_config h = kin_config("hhh"), s = kin_config("sss"), a = kin_config("aaa");
     check_kin(h, "u", "HGRN2");
     check_kin(h, "bc", "HGRN2, all options");
-    c = h; c.conv_width = 1; check_kin(c, "cu", "HGRN2, one tap");
+    griffin_config c = h; c.conv_width = 1; check_kin(c, "cu", "HGRN2, one tap");
     c = h; c.heads = 1; c.head_dim = 48; c.mixer_eps = 0.1f;
     check_kin(c, "", "HGRN2, one head of 48");
     c = h; c.heads = 6; c.head_dim = 8; c.rope_dims = 0; check_kin(c, "b", "HGRN2, heads of 8");
@@ -351,7 +345,6 @@ static void check_printed(const printed *lines, int count, int attn_keys, int re
     network *n = network_make(&config);
     griffin_options options;
     float logits[12 * 19];
-    int i, j;
     memset(&options, 0, sizeof options);
     options.attn_keys = attn_keys;
     griffin_model *m = network_open(n, &options);
@@ -360,8 +353,8 @@ static void check_printed(const printed *lines, int count, int attn_keys, int re
     run_chunks(m, c, s, tokens, reset_at, 0, logits);
     memset(s, 0, griffin_state_size(m));
     run_chunks(m, c, s, tokens + reset_at, 12 - reset_at, 5, logits + reset_at * 19);
-    for (i = 0; i < count; i++)
-        for (j = 0; j < lines[i].n; j++) {
+    for (int i = 0; i < count; i++)
+        for (int j = 0; j < lines[i].n; j++) {
             float x = logits[lines[i].position * 19 + j];
             CHECK(fabs(x - lines[i].logits[j]) <= 2e-5, "position %d, logit %d: %g, expected %g",
                   lines[i].position, j, x, lines[i].logits[j]);

@@ -15,8 +15,7 @@ static griffin_cpu cpus[GRIFFIN_CPU_AMX];
 static int n_sets;
 
 static void find_sets(void) {
-    int i;
-    for (i = GRIFFIN_CPU_SCALAR; i <= GRIFFIN_CPU_AMX; i++) {
+    for (int i = GRIFFIN_CPU_SCALAR; i <= GRIFFIN_CPU_AMX; i++) {
         const grf_kernels *k = grf_kernels_find((griffin_cpu)i);
         if (!k) continue;
         cpus[n_sets] = (griffin_cpu)i;
@@ -27,8 +26,7 @@ static void find_sets(void) {
 
 static float *random_floats(int64_t n, float limit) {
     float *x = (float *)malloc((size_t)n * 4 + 4);
-    int64_t i;
-    for (i = 0; i < n; i++) x[i] = dice_float(limit);
+    for (int64_t i = 0; i < n; i++) x[i] = dice_float(limit);
     return x;
 }
 
@@ -75,13 +73,13 @@ static void put_six(uint8_t *block, int r, int i, int q) {
 
 /* Block j of row r, as at grf_linear in the header: 32 scales, then groups of 4 bytes a row. */
 static void put_block(matrix *m, int64_t j, int r, spread weights) {
-    int nibbles = m->w.type == GRF_Q4_0, six = m->w.type == GRF_Q6_0, i;
+    int nibbles = m->w.type == GRF_Q4_0, six = m->w.type == GRF_Q6_0;
     int most = nibbles ? 15 : six ? 63 : 255;
     uint8_t *at = m->tile + j * 32 * (nibbles ? 18 : six ? 26 : 34);
     uint16_t half = random_half(m->w.type);
     memcpy(at + 2 * r, &half, 2);
     m->scale[r * (m->w.cols / 32) + j] = grf_float_from_f16(half);
-    for (i = 0; i < 32; i++) {
+    for (int i = 0; i < 32; i++) {
         int q = throw_dice(weights, most), place = i % (nibbles ? 16 : 32);
         uint8_t *byte = at + 64 + place / 4 * 128 + r * 4 + place % 4;
         m->value[r * m->w.cols + j * 32 + i] = (float)(q - (most + 1) / 2);
@@ -93,16 +91,14 @@ static void put_block(matrix *m, int64_t j, int r, spread weights) {
 
 static matrix random_matrix(int type, int cols, spread weights) {
     matrix m;
-    int64_t k;
-    int r;
     memset(&m, 0, sizeof m);
     m.w.type = type; m.w.rows = 32; m.w.cols = cols; m.w.blocks = m.w.tiles = 1;
     m.w.tile_bytes = grf_tile_bytes(type, (uint64_t)cols);
     m.w.tile = m.tile = (uint8_t *)calloc(1, (size_t)m.w.tile_bytes);
     m.value = (float *)malloc((size_t)cols * 32 * 4);
     m.scale = (float *)malloc((size_t)cols / 32 * 32 * 4 + 4);
-    for (r = 0; r < 32; r++)
-        for (k = 0; k < cols; k++) {
+    for (int r = 0; r < 32; r++)
+        for (int64_t k = 0; k < cols; k++) {
             if (!grf_is_quantised(&m.w)) put_float(&m, k, r);
             else if (k % 32 == 0) put_block(&m, k / 32, r, weights);
         }
@@ -111,17 +107,16 @@ static matrix random_matrix(int type, int cols, spread weights) {
 
 static float naive_float(const matrix *m, int r, const float *x) {
     float acc = 0;
-    int k;
-    for (k = 0; k < m->w.cols; k++) acc = fmaf(m->value[r * m->w.cols + k], x[k], acc);
+    for (int k = 0; k < m->w.cols; k++) acc = fmaf(m->value[r * m->w.cols + k], x[k], acc);
     return acc;
 }
 
 static float naive_block(const matrix *m, int r, const grf_q8 *x, int64_t apart) {
     float acc = 0, part = 0;
-    int blocks = m->w.cols / 32, j, i;
-    for (j = 0; j < blocks; j++) {
+    int blocks = m->w.cols / 32;
+    for (int j = 0; j < blocks; j++) {
         int32_t sum = 0;
-        for (i = 0; i < 32; i++)
+        for (int i = 0; i < 32; i++)
             sum += (int32_t)m->value[(r * blocks + j) * 32 + i] * x->q[j % 8 * 32 + i];
         part = fmaf(m->scale[r * blocks + j], (float)sum, part);
         if (j % 8 != 7 && j != blocks - 1) continue;
@@ -135,16 +130,16 @@ static float naive_block(const matrix *m, int r, const grf_q8 *x, int64_t apart)
 /* Rows of x as floats, with a gap between them, and quantised, with one between their groups. */
 static void check_spread(int type, int cols, int rows, spread weights, spread inputs) {
     matrix m = random_matrix(type, cols, weights);
-    int64_t stride = grf_pad(cols) + 32, apart = rows + 3, i;
+    int64_t stride = grf_pad(cols) + 32, apart = rows + 3;
     float *x = random_floats(rows * stride, 2), *out = random_floats(rows * 32, 1);
     float *want = (float *)malloc((size_t)rows * 32 * 4);
     grf_q8 *q = (grf_q8 *)calloc((size_t)(apart * (stride / GRF_GROUP + 1)), sizeof *q);
-    int set, r, quantised = grf_is_quantised(&m.w);
-    for (i = 0; i < rows * stride; i++)
+    int set, quantised = grf_is_quantised(&m.w);
+    for (int64_t i = 0; i < rows * stride; i++)
         if (inputs != EVEN) x[i] = (float)throw_dice(inputs, 1) - 0.5f;
-    for (i = 0; i < rows; i++) sets[0]->quantise(q + i, apart, x + i * stride, stride);
-    for (i = 0; i < rows; i++)
-        for (r = 0; r < 32; r++)
+    for (int64_t i = 0; i < rows; i++) sets[0]->quantise(q + i, apart, x + i * stride, stride);
+    for (int64_t i = 0; i < rows; i++)
+        for (int r = 0; r < 32; r++)
             want[i * 32 + r] = quantised ? naive_block(&m, r, q + i, apart)
                                          : naive_float(&m, r, x + i * stride);
     for (set = 0; set < 3 * n_sets; set++) {       /* each set prefetches in all ways: grf_fetch */
@@ -155,7 +150,7 @@ static void check_spread(int type, int cols, int rows, spread weights, spread in
         m.w.fetch = fetch[set % 3];
         if (quantised) kernels->int_tile(out, &m.w, m.tile, q, apart, rows);
         else           kernels->float_tile(out, &m.w, m.tile, x, stride, rows);
-        for (i = 0; i < rows * 32; i++) wrong += memcmp(&want[i], &out[i], 4) != 0;
+        for (int64_t i = 0; i < rows * 32; i++) wrong += memcmp(&want[i], &out[i], 4) != 0;
         CHECK(wrong == 0, "%s, prefetching %d, type %d, %d columns, %d rows: %d of %d",
               kernels->name, set % 3, type, cols, rows, wrong, rows * 32);
     }
@@ -169,13 +164,12 @@ static void check_linear(int type, int cols, int rows) {
 static void test_linear(void) {
     static const int types[] = { GRF_F32, GRF_F16, GRF_BF16, GRF_Q8_0, GRF_Q4_0, GRF_Q6_0 };
     static const int floats[] = { 1, 2, 31, 33, 257, 511, 513, 1031 };
-    int t, i, rows;
-    for (t = 0; t < GRF_COUNT(types); t++) {
+    for (int t = 0; t < GRF_COUNT(types); t++) {
         int blocks = grf_tilings[types[t]].quantised;
-        for (rows = 1; rows <= 40; rows++) check_linear(types[t], blocks ? 96 : 37, rows);
-        for (i = 0; i < GRF_COUNT(floats); i++)
+        for (int rows = 1; rows <= 40; rows++) check_linear(types[t], blocks ? 96 : 37, rows);
+        for (int i = 0; i < GRF_COUNT(floats); i++)
             check_linear(types[t], blocks ? 32 * (4 * i + 1) : floats[i], 13);
-        for (rows = 1; rows <= 12; rows++) check_linear(types[t], blocks ? 544 : 515, rows);
+        for (int rows = 1; rows <= 12; rows++) check_linear(types[t], blocks ? 544 : 515, rows);
         check_linear(types[t], blocks ? 544 : 515, 97);
         check_linear(types[t], blocks ? 64 : 50, 300);
     }
@@ -183,9 +177,8 @@ static void test_linear(void) {
 
 /* Sums of many products at their limits, all of one sign or not, where 16 bits might not do. */
 static void test_extremes(void) {
-    int weights, inputs;
-    for (weights = LEAST; weights < SPREADS; weights++)
-        for (inputs = LEAST; inputs < SPREADS; inputs++) {
+    for (int weights = LEAST; weights < SPREADS; weights++)
+        for (int inputs = LEAST; inputs < SPREADS; inputs++) {
             check_spread(GRF_Q8_0, 512, 7, (spread)weights, (spread)inputs);
             check_spread(GRF_Q4_0, 512, 7, (spread)weights, (spread)inputs);
             check_spread(GRF_Q6_0, 512, 7, (spread)weights, (spread)inputs);
@@ -202,9 +195,9 @@ static int64_t run_kernel(const grf_kernels *k, int which, float limit, float *o
     float *h = random_floats(KERNEL_N, 1), *c = random_floats(KERNEL_N, 1);
     const float *z[16];
     uint64_t turns[32];
-    int64_t n = KERNEL_N, i;
-    for (i = 0; i < 16; i++) z[i] = a + i * n;
-    for (i = 0; i < 32; i++) turns[i] = (uint64_t)dice() << 32 | dice();
+    int64_t n = KERNEL_N;
+    for (int64_t i = 0; i < 16; i++) z[i] = a + i * n;
+    for (int64_t i = 0; i < 32; i++) turns[i] = (uint64_t)dice() << 32 | dice();
     memcpy(out, a, (size_t)n * 4);
     switch (which) {
     case 0:
@@ -215,7 +208,7 @@ static int64_t run_kernel(const grf_kernels *k, int which, float limit, float *o
     case 1: k->norm(out, a, b, n, 260, 1e-6f); break;
     case 2: k->conv(out, z, a, n, b, 7, n); break;
     case 3: case 4:
-        for (i = 0; i < n; i++) c[i] = -8 * (c[i] * c[i]);
+        for (int64_t i = 0; i < n; i++) c[i] = -8 * (c[i] * c[i]);
         k->rglru(h, out, b, a + n, a + 2 * n, c, which == 4, n);
         memcpy(out + n, h, (size_t)n * 4);
         n *= 2;
@@ -250,13 +243,12 @@ static void test_kernels(void) {
     };
     static const float limits[] = { 1, 12, 200, 1e-20f, 1e20f };
     float want[2 * KERNEL_N], got[2 * KERNEL_N];        /* room for 3 outputs of 128, too */
-    int which, set, limit, round;
-    for (which = 0; which < GRF_COUNT(names); which++)
-        for (limit = 0; limit < GRF_COUNT(limits); limit++)
-            for (round = 0; round < 20; round++) {
+    for (int which = 0; which < GRF_COUNT(names); which++)
+        for (int limit = 0; limit < GRF_COUNT(limits); limit++)
+            for (int round = 0; round < 20; round++) {
                 uint64_t dice_before = dice_state;
                 int64_t n = run_kernel(sets[0], which, limits[limit], want);
-                for (set = 0; set < n_sets; set++) {    /* plain C too, for a second time */
+                for (int set = 0; set < n_sets; set++) {    /* plain C too, for a second time */
                     dice_state = dice_before;
                     run_kernel(sets[set], which, limits[limit], got);
                     CHECK(memcmp(want, got, (size_t)n * 4) == 0, "%s, %s, values to %g",
@@ -272,26 +264,26 @@ typedef struct attend_case { int queries, head_dim, counts[3]; } attend_case;
 /* Keys and values are bf16, kept as such or widened to floats: that gives the same bits. */
 static void attend(const grf_kernels *k, int type, const attend_case *t, int first, int last,
                    float *out) {
-    int keys = t->counts[0] + t->counts[1] + t->counts[2], head = (t->head_dim + 15) / 16 * 16, i;
+    int keys = t->counts[0] + t->counts[1] + t->counts[2], head = (t->head_dim + 15) / 16 * 16;
     float *q = random_floats(t->queries * head, 1);
     int size = type == GRF_BF16 ? 2 : 4, n = 2 * keys * (head + 16);
     float *both = random_floats(n, 1);
     float *scores = random_floats(t->queries * (keys + 32), 1);
     grf_attention a;
     memset(&a, 0, sizeof a);
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         uint16_t half = grf_bf16_from_float(both[i]);
         if (type == GRF_BF16) memcpy((unsigned char *)both + 2 * i, &half, 2);
         else both[i] = grf_float_from_bf16(half);
     }
     a.head_dim = t->head_dim; a.head_stride = head; a.stride = 2 * (head + 16) * size; a.type = type;
-    for (i = 0; i < 3; i++) {
+    for (int i = 0; i < 3; i++) {
         int before = (i > 0 ? t->counts[0] : 0) + (i > 1 ? t->counts[1] : 0);
         a.run[i].k = (unsigned char *)both + before * a.stride;
         a.run[i].v = a.run[i].k + (head + 16) * size;
         a.run[i].count = t->counts[i];
     }
-    for (i = first; i < last; i++) {
+    for (int i = first; i < last; i++) {
         grf_query *query = a.query + a.queries++;
         query->q = q + i * head;
         query->score = scores + i * (keys + 32);
@@ -312,18 +304,17 @@ static void test_attend(void) {
         { 32, 48, { 1, 1, 1 } }, { 13, 160, { 33, 32, 31 } }
     };
     static float want[20 * 256], got[20 * 256];     /* too much for the stack of WebAssembly */
-    int i, set, alone;
-    for (i = 0; i < GRF_COUNT(cases); i++) {
+    for (int i = 0; i < GRF_COUNT(cases); i++) {
         attend_case t = cases[i], whole = t;
         size_t size = (size_t)(t.queries * t.head_dim) * 4;
         uint64_t dice_before = dice_state;
         memset(whole.counts, 0, sizeof whole.counts);
         whole.counts[i % 3] = t.counts[0] + t.counts[1] + t.counts[2];
-        for (alone = 0; alone < t.queries; alone++) {
+        for (int alone = 0; alone < t.queries; alone++) {
             dice_state = dice_before;
             attend(sets[0], GRF_F32, &whole, alone, alone + 1, want);
         }
-        for (set = 0; set < 2 * n_sets; set++) {
+        for (int set = 0; set < 2 * n_sets; set++) {
             const grf_kernels *k = sets[set / 2];
             dice_state = dice_before;
             attend(k, set % 2 ? GRF_BF16 : GRF_F32, &t, 0, t.queries, got);
@@ -406,9 +397,9 @@ static void check_sets(const golden *g, const char *type) {
     griffin_context *c = new_context(plain, 1, 1);
     griffin_state *state = new_state(plain), *s = new_state(plain);
     float *want = new_logits(plain, g->count), *got = new_logits(plain, g->count);
-    int set, wrong;
+    int wrong;
     run_chunks(plain, c, state, g->tokens, g->count, 1, want);
-    for (set = 0; set < n_sets; set++) {
+    for (int set = 0; set < n_sets; set++) {
         griffin_model *m = open_for(g, type, cpus[set]);
         griffin_context *wide = new_context(m, 64, 1);
         memset(s, 0, griffin_state_size(m));
@@ -424,9 +415,8 @@ static void check_sets(const golden *g, const char *type) {
 }
 
 static void test_sets(void) {
-    int i, type;
-    for (i = 0; i < ALL_GOLDENS; i++)
-        for (type = 0; type < TYPES; type++) {
+    for (int i = 0; i < ALL_GOLDENS; i++)
+        for (int type = 0; type < TYPES; type++) {
             golden g = golden_read(i);
             check_sets(&g, golden_types[type]);
         }

@@ -66,7 +66,7 @@ static void print_moment(int speaker, const char *said) {
 
 /* One turn; `ending` is what the one before left to be said, and receives what this one leaves. */
 static void speak(int turn, griffin_decoder *decoder, char *ending, long limit) {
-    int speaker = turn % MINDS, count;
+    int speaker = turn % MINDS;
     char said[SPACE] = "", words[SPACE];
     int32_t tokens[HEARD];
     griffin_encoding encoding;
@@ -74,7 +74,7 @@ static void speak(int turn, griffin_decoder *decoder, char *ending, long limit) 
     encoding.continues = turn > 0;
     snprintf(words, sizeof words, "%.500s%sThe %s said, \"", ending, turn ? "\"\n\n" : "",
              names[speaker]);
-    count = griffin_encode(model, &encoding, words, strlen(words), tokens, HEARD);
+    int count = griffin_encode(model, &encoding, words, strlen(words), tokens, HEARD);
     check(count, words);
     hear(tokens, count, speaker);
     decoder->started = 1;

@@ -200,8 +200,8 @@ static inline griffin_span span_of(griffin_state *state, const int32_t *tokens, 
 static inline void run_chunks(const griffin_model *model, griffin_context *context,
                               griffin_state *state, const int32_t *tokens, int count, int chunk,
                               float *logits) {
-    int at, V = vocabulary(model);
-    for (at = 0; at < count; at += chunk) {
+    int V = vocabulary(model);
+    for (int at = 0; at < count; at += chunk) {
         griffin_span span;
         if (chunk == 0 || chunk > count - at) chunk = count - at;
         span = span_of(state, tokens + at, chunk, logits ? logits + (long)at * V : NULL);
@@ -211,8 +211,7 @@ static inline void run_chunks(const griffin_model *model, griffin_context *conte
 
 /* The token after which two runs of logits differ; -1: nowhere. */
 static inline int first_difference(const float *a, const float *b, int count, int V) {
-    int t;
-    for (t = 0; t < count; t++)
+    for (int t = 0; t < count; t++)
         if (memcmp(a + (long)t * V, b + (long)t * V, (size_t)V * 4) != 0) return t;
     return -1;
 }
@@ -431,7 +430,6 @@ static inline void fill_by_formula(tensor *t, double norm_offset) {
     double offset = 0, amplitude = sqrt(3.0 / t->sizes[t->rank - 1]);       /* of matrices */
     const char *p;
     uint32_t s = 2166136261u;
-    long i;
     for (p = t->name; *p; p++) s = (s ^ (unsigned char)*p) * 16777619u;
     if (strstr(t->name, ".bias")) amplitude = 0.1;
     if (strstr(t->name, "norm")) amplitude = 0.2;
@@ -441,7 +439,7 @@ static inline void fill_by_formula(tensor *t, double norm_offset) {
     if (strstr(t->name, "s.decay")) { amplitude = 0.1; offset = 0.9; }
     if (strstr(t->name, "conv.weight")) amplitude = 0.5;
     if (strstr(t->name, "a_param")) { amplitude = 2.5; offset = -4.5; }
-    for (i = 0; i < t->count; i++) {
+    for (long i = 0; i < t->count; i++) {
         s = s * 1664525u + 1013904223u;
         t->values[i] = (float)(offset + (2 * ((double)(s >> 8) / 16777216.0) - 1) * amplitude);
     }
@@ -480,13 +478,13 @@ static inline int network_wants(const griffin_config *c, char only, const char *
  * in the norm and 'c' short convolutions of HGRN2, 'n' norms of SUPRA's q and k. */
 static inline network *network_make_with(const griffin_config *config, const char *extras) {
     network *n = (network *)calloc(1, sizeof *n);
-    int kind, layer, types = (int)(sizeof network_tensors / sizeof network_tensors[0]);
+    int types = (int)(sizeof network_tensors / sizeof network_tensors[0]);
     n->config = *config;
-    for (kind = 0; kind < types; kind++) {
+    for (int kind = 0; kind < types; kind++) {
         char which = network_tensors[kind].kind;
         if (!network_wants(config, network_tensors[kind].only, extras)) continue;
         if (which == '1') network_add(n, kind, -1);
-        for (layer = 0; layer < config->layers && which != '1'; layer++)
+        for (int layer = 0; layer < config->layers && which != '1'; layer++)
             if (which == 'l' || which == config->blocks[layer]) network_add(n, kind, layer);
     }
     return n;
@@ -504,7 +502,6 @@ static inline void network_free(network *n) {
 
 static inline void network_write_config(const griffin_config *c, gguf *g) {
     static const char *const activations[] = { "gelu_pytorch_tanh", "gelu", "silu", "relu" };
-    int i;
     gguf_text(g, "general.architecture", "griffin");
     gguf_int(g, "griffin.format_version", 2);
     gguf_int(g, "griffin.vocab_size", c->vocab);
@@ -532,18 +529,18 @@ static inline void network_write_config(const griffin_config *c, gguf *g) {
     gguf_float(g, "griffin.mixer_norm_epsilon", c->mixer_eps);
     gguf_text(g, "griffin.hidden_activation", activations[c->activation]);
     if (!gguf_array(g, "griffin.block_types", GGUF_STRING, c->layers)) return;
-    for (i = 0; i < c->layers; i++)
+    for (int i = 0; i < c->layers; i++)
         put_text(&g->pairs, c->blocks[i] == 'a' ? "attention" : c->blocks[i] == 'h' ? "hgrn2"
                             : c->blocks[i] == 's' ? "supra" : "recurrent");
 }
 
 /* [K][E] to [E, 1, K], or [E, K] */
 static inline void write_taps(gguf *g, const tensor *t) {
-    int K = t->sizes[0], E = t->sizes[1], e, k, sizes[3];
+    int K = t->sizes[0], E = t->sizes[1], sizes[3];
     float *turned = (float *)malloc((size_t)t->count * sizeof *turned);
     sizes[0] = E; sizes[1] = t->taps == 'c' ? 1 : K; sizes[2] = K;
-    for (e = 0; e < E; e++)
-        for (k = 0; k < K; k++) turned[e * K + k] = t->values[k * E + e];
+    for (int e = 0; e < E; e++)
+        for (int k = 0; k < K; k++) turned[e * K + k] = t->values[k * E + e];
     gguf_tensor(g, t->stored, sizes, t->taps == 'c' ? 3 : 2, turned);
     free(turned);
 }
@@ -630,16 +627,16 @@ static inline void write_vocabulary(gguf *g) {
         { "<pad>", 0, 3 }, { "<eos>", 0, 3 }, { "<bos>", 0, 3 }, { "<unk>", 0, 2 }, { "a", -3, 1 },
         { "b", -4, 1 }, { "ab", -1, 1 }, { "\xE2\x96\x81", -5, 1 }, { "<turn>", 0, 4 }
     };
-    int i, n = COUNT(pieces);
+    int n = COUNT(pieces);
     gguf_text(g, "tokenizer.ggml.model", "llama");
     gguf_int(g, "tokenizer.ggml.bos_token_id", 2);
     gguf_int(g, "tokenizer.ggml.eos_token_id", 1);
     gguf_array(g, "tokenizer.ggml.tokens", GGUF_STRING, n);
-    for (i = 0; i < n; i++) put_text(&g->pairs, pieces[i].text);
+    for (int i = 0; i < n; i++) put_text(&g->pairs, pieces[i].text);
     gguf_array(g, "tokenizer.ggml.scores", GGUF_F32, n);
-    for (i = 0; i < n; i++) put_u32(&g->pairs, bits_of(pieces[i].score));
+    for (int i = 0; i < n; i++) put_u32(&g->pairs, bits_of(pieces[i].score));
     gguf_array(g, "tokenizer.ggml.token_type", GGUF_I32, n);
-    for (i = 0; i < n; i++) put_u32(&g->pairs, (uint32_t)pieces[i].type);
+    for (int i = 0; i < n; i++) put_u32(&g->pairs, (uint32_t)pieces[i].type);
 }
 
 /* The file of a network; free it. */

@@ -26,7 +26,6 @@ static inline npy npy_parse(const unsigned char *p, size_t size) {
     npy a = { 0, { 0 }, 0, NULL };
     char text[256], *at;
     size_t n = size > 10 && memcmp(p, "\x93NUMPY\x01", 7) == 0 ? p[8] | (size_t)p[9] << 8 : 0;
-    long i;
     if (n == 0 || n >= sizeof text || n > size - 10) return a;
     memcpy(text, p + 10, n);
     text[n] = 0;
@@ -40,7 +39,8 @@ static inline npy npy_parse(const unsigned char *p, size_t size) {
     }
     if ((size_t)a.count > (size - 10 - n) / (wide ? 8 : 4)) { a.count = 0; return a; }
     a.at = (float *)malloc((size_t)a.count * sizeof *a.at);
-    for (i = 0, p += 10 + n; i < a.count; i++) {
+    p += 10 + n;
+    for (long i = 0; i < a.count; i++) {
         uint32_t bits = npy_u32(p + i * (wide ? 8 : 4));
         if (wide) a.at[i] = (float)bits;
         else memcpy(&a.at[i], &bits, 4);
@@ -64,11 +64,11 @@ static inline npy npz_get(const unsigned char *zip, size_t size, const char *nam
     npy none = { 0, { 0 }, 0, NULL };
     size_t at = size > 22 ? npy_u32(zip + size - 6) : size, length = strlen(name);
     while (at + 46 < size && memcmp(zip + at, "PK\1\2", 4) == 0) {
-        const unsigned char *record = zip + at, *member;
+        const unsigned char *record = zip + at;
         size_t n = npy_u32(record + 28) & 65535, bytes = npy_u32(record + 20);
         at += 46 + n + (npy_u32(record + 30) & 65535) + (npy_u32(record + 32) & 65535);
         if (n != length + 4 || memcmp(record + 46, name, length) != 0) continue;
-        member = zip + npy_u32(record + 42);
+        const unsigned char *member = zip + npy_u32(record + 42);
         member += 30 + (npy_u32(member + 26) & 65535) + (npy_u32(member + 28) & 65535);
         return npy_parse(member, bytes);
     }

@@ -97,14 +97,12 @@ static void few_blocks(gguf *g) {
     put_text(&g->pairs, "recurrent");
 }
 static void odd_blocks(gguf *g) {
-    int i;
     gguf_array(g, "griffin.block_types", GGUF_STRING, 4);
-    for (i = 0; i < 4; i++) put_text(&g->pairs, i < 3 ? "recurrent" : "mamba");
+    for (int i = 0; i < 4; i++) put_text(&g->pairs, i < 3 ? "recurrent" : "mamba");
 }
 static void number_blocks(gguf *g) {
-    int i;
     gguf_array(g, "griffin.block_types", GGUF_U32, 4);
-    for (i = 0; i < 4; i++) put_u32(&g->pairs, 0);
+    for (int i = 0; i < 4; i++) put_u32(&g->pairs, 0);
 }
 
 static void test_metadata(void) {
@@ -155,12 +153,11 @@ static void test_tensors(void) {
     network *n = network_make(&config);
     griffin_model *m;
     unsigned char *file;
-    int i;
-    for (i = 0; i < n->count; i++) {        /* a matrix may be in tiles of any type */
+    for (int i = 0; i < n->count; i++) {        /* a matrix may be in tiles of any type */
         const tensor *t = &n->tensors[i];
         check_model(t->stored, NULL, GRIFFIN_E_FORMAT, t->file + strlen("model."));
     }
-    for (i = 0; i < n->count; i++) {        /* another size, or another rank */
+    for (int i = 0; i < n->count; i++) {        /* another size, or another rank */
         griffin_options options = listening();
         tensor *t = &n->tensors[i];
         size_t size;
@@ -460,7 +457,6 @@ static void test_steps(void) {
     griffin_state *other = new_state(w.m), *zero = new_state(w.m);
     int32_t tokens[9] = { 0, 1, 2, 3, 4, 5, 6, 7, 8 }, wrong[3] = { 1, 19, 1 };
     griffin_span spans[3];
-    int i;
     memset(spans, 0, sizeof spans);
     CHECK(griffin_step(NULL, w.s, 1, NULL) == GRIFFIN_E_ARGUMENT, "no context");
     CHECK(griffin_run(NULL, spans, 1) == GRIFFIN_E_ARGUMENT, "no context");
@@ -476,7 +472,7 @@ static void test_steps(void) {
     REFUSED(griffin_run(w.c, NULL, 1), GRIFFIN_E_ARGUMENT, "span");
     REFUSED(griffin_run(w.c, spans, 0), GRIFFIN_E_ARGUMENT, "span");
     REFUSED(griffin_advance(w.c, -1), GRIFFIN_E_ARGUMENT, "-1 units");
-    for (i = 0; i < 3; i++) spans[i] = span_of(i ? w.s : other, tokens, 3, NULL);
+    for (int i = 0; i < 3; i++) spans[i] = span_of(i ? w.s : other, tokens, 3, NULL);
     REFUSED(griffin_run(w.c, spans, 3), GRIFFIN_E_ARGUMENT, "share a state");
     REFUSED(griffin_begin(w.c, spans, 3), GRIFFIN_E_ARGUMENT, "share a state");
     spans[1] = span_of(w.s, wrong, 3, NULL);            /* the first span is fine, and untouched */
@@ -613,10 +609,9 @@ static void test_get_metadata(void) {
 
 /* Every error has a sentence of its own, and so have numbers that are no error. */
 static void test_strings(void) {
-    int i, j;
-    for (i = -12; i <= 3; i++) CHECK(griffin_error_string(i)[0] != 0, "%d", i);
-    for (i = GRIFFIN_E_NO_TOKEN; i <= 0; i++)
-        for (j = GRIFFIN_E_NO_TOKEN; j < i; j++)
+    for (int i = -12; i <= 3; i++) CHECK(griffin_error_string(i)[0] != 0, "%d", i);
+    for (int i = GRIFFIN_E_NO_TOKEN; i <= 0; i++)
+        for (int j = GRIFFIN_E_NO_TOKEN; j < i; j++)
             CHECK(strcmp(griffin_error_string(i), griffin_error_string(j)) != 0, "%d and %d", i, j);
 }
 

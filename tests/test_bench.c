@@ -72,13 +72,13 @@ static void open_small(bench_model *b, const char *type, uint64_t seed) {
 static const char *const types[] = { "f32", "f16", "bf16", "q8_0", "q4_0", "q6_0" };
 
 static void test_random_models_run(void) {
-    int i, v, vocab = small_shape().vocab;
-    for (i = 0; i < 6; i++) {
+    int vocab = small_shape().vocab;
+    for (int i = 0; i < 6; i++) {
         bench_model b;
         double sum = 0;
         open_small(&b, types[i], 1);
         float *logits = logits_of(b.model);
-        for (v = 0; v < vocab; v++) sum += (double)logits[v] * logits[v];
+        for (int v = 0; v < vocab; v++) sum += (double)logits[v] * logits[v];
         sum = sqrt(sum / vocab);
         CHECK(sum > 0.1 && sum < 10, "%s: logits of size %g", types[i], sum);
         CHECK(!strcmp(b.info->type, types[i]), "%s is %s", types[i], b.info->type);
@@ -135,8 +135,7 @@ static void convert_tiny(const char *type) {
 }
 
 static void test_tiles_in_place_give_the_bits_of_the_file(void) {
-    int i;
-    for (i = 0; i < 6; i++) {
+    for (int i = 0; i < 6; i++) {
         bench_model file, image;
         convert_tiny(types[i]);
         if (bench_file(&file, TINY) || bench_open(&file, GRIFFIN_CPU_BEST, 0)) exit(1);
@@ -159,16 +158,15 @@ static void test_tiles_in_place_give_the_bits_of_the_file(void) {
 static void check_depth(bench_model *b, int64_t depth) {
     workload w = { 0, 2, 1, 3, 0, 0 };
     runner r;
-    int i, v;
     w.depth = depth;
     CHECK(runner_open(&r, b, &w) == 0, "%ld", (long)depth);
-    for (i = 0; i < w.batch; i++)
+    for (int i = 0; i < w.batch; i++)
         CHECK(griffin_state_position(r.spans[i].state) == depth, "%ld: %ld", (long)depth,
               (long)griffin_state_position(r.spans[i].state));
     CHECK(griffin_run(r.context, r.spans, w.batch) == GRIFFIN_OK, "%ld", (long)depth);
-    for (i = 0; i < w.batch; i++)
+    for (int i = 0; i < w.batch; i++)
         CHECK(griffin_state_position(r.spans[i].state) == depth + 1, "%ld", (long)depth);
-    for (v = 0; v < b->info->config.vocab; v++)
+    for (int v = 0; v < b->info->config.vocab; v++)
         CHECK(isfinite(r.logits[v]), "%ld: logit %d is %g", (long)depth, v, (double)r.logits[v]);
     runner_close(&r);
 }
@@ -177,11 +175,10 @@ static void test_states_at_any_depth(void) {
     static const int64_t depths[] = { 0, 1, 5, 7, 63, 64, 65, 99, 100, 101, 2048, 1 << 20,
                                       (int64_t)1 << 40 };
     bench_model b;
-    int i;
     open_small(&b, "f32", 1);
-    for (i = 0; i < 13; i++) check_depth(&b, depths[i]);
+    for (int i = 0; i < 13; i++) check_depth(&b, depths[i]);
     CHECK(bench_open(&b, GRIFFIN_CPU_BEST, 100) == 0, "a window of 100");
-    for (i = 0; i < 13; i++) check_depth(&b, depths[i]);
+    for (int i = 0; i < 13; i++) check_depth(&b, depths[i]);
     bench_close(&b);
 }
 
@@ -191,13 +188,12 @@ static void test_every_token_is_measured(void) {
     const workload loads[] = { { 1, 10, 1, 1, 4, 0 }, { 0, 3, 1, 2, 0, 0 } };
     bench_model b;
     runner r;
-    int i, k;
     open_small(&b, "q8_0", 1);
-    for (i = 0; i < 2; i++) {
+    for (int i = 0; i < 2; i++) {
         double tokens = 0, mean, deviation;
         CHECK(runner_open(&r, &b, &loads[i]) == 0 && runner_repeat(&r) == 0
               && runner_repeat(&r) == 0, "%d", i);
-        for (k = 0; k < r.count; k++) {
+        for (int k = 0; k < r.count; k++) {
             tokens += r.samples[k].tokens;
             CHECK(rate_of(&r.samples[k]) > 0 && limit_of(&r.samples[k]) > 0, "%d", k);
         }
@@ -214,11 +210,10 @@ static void test_probes(void) {
     static const char *const sets[] = { "scalar", "best of the machine" };
     size_t size = 1 << 20;
     void *memory = big_allocate(size);
-    int i, kind;
-    for (i = 0; i < 2; i++) {
+    for (int i = 0; i < 2; i++) {
         probe_result r = probe_read(sets[i], memory, size, 3 * size, 2);
         CHECK(r.rate > 0 && r.share > 0, "%g, %g", r.rate, r.share);
-        for (kind = PROBE_F32; kind <= PROBE_INT8; kind++) {
+        for (int kind = PROBE_F32; kind <= PROBE_INT8; kind++) {
             r = probe_peak(sets[i], (probe_kind)kind, 1);
             CHECK(r.rate > 0 && r.share > 0, "%g, %g", r.rate, r.share);
         }
@@ -239,14 +234,14 @@ static void test_units_have_names(void) {
     workload w = { 0, 1, 1, 1, 0, 0 };
     bench_model b;
     runner r;
-    int left, k, known = 0;
+    int left, known = 0;
     open_small(&b, "q8_0", 1);
     CHECK(runner_open(&r, &b, &w) == 0, "runner");
     CHECK(griffin_unit_name(r.context) == NULL && griffin_unit_name(NULL) == NULL, "idle");
     for (left = griffin_begin(r.context, r.spans, 1); left > 0;) {
         const char *name = griffin_unit_name(r.context);
         CHECK(name && name[0], "%d units left", left);
-        for (k = 0; k < 4; k++) if (name && !strcmp(name, expected[k])) known |= 1 << k;
+        for (int k = 0; k < 4; k++) if (name && !strcmp(name, expected[k])) known |= 1 << k;
         left = griffin_advance(r.context, 1);
     }
     CHECK(left == 0 && known == 15 && griffin_unit_name(r.context) == NULL, "%d, %d", left, known);
@@ -259,13 +254,13 @@ static void test_units_have_names(void) {
 /* The command's standard output, to be freed. */
 static char *output_of(const char *const *words, size_t *size) {
     char copies[24][64], *argv[24];
-    int argc = 0, kept, status;
+    int argc = 0;
     for (; words[argc]; argc++)
         argv[argc] = (char *)memcpy(copies[argc], words[argc], strlen(words[argc]) + 1);
     fflush(stdout);
-    kept = dup(1);
+    int kept = dup(1);
     if (kept < 0 || !freopen(OUT, "w", stdout)) exit(1);
-    status = command_bench(argc, argv);
+    int status = command_bench(argc, argv);
     fflush(stdout);
     dup2(kept, 1);
     close(kept);
@@ -318,10 +313,10 @@ static void test_masks(void) {
 static void test_csv(void) {
     const char *const words[] = { "bench", "-m", MODEL, "-p", "4", "-n", "2", "-r", "2", "-t", "1",
                                   "-o", "csv", NULL };
-    size_t size, i;
+    size_t size;
     char *out = output_of(words, &size);
     int commas = 0, expected = -1, lines = 0;
-    for (i = 0; i < size; i++) {
+    for (size_t i = 0; i < size; i++) {
         commas += out[i] == ',';
         if (out[i] != '\n') continue;
         if (expected < 0) expected = commas;
@@ -414,10 +409,9 @@ static void test_wrong_words(void) {
         { "bench", "-m", MODEL, "--type=q4_1" }, { "bench", "-m", MODEL, "--preset=2b" },
         { "bench", "-m", MODEL, "--vocab-of=" MODEL }
     };
-    int i, k;
-    for (i = 0; i < 7; i++) {
+    for (int i = 0; i < 7; i++) {
         char copies[4][64], *argv[4];
-        for (k = 0; k < 4; k++)
+        for (int k = 0; k < 4; k++)
             argv[k] = (char *)memcpy(copies[k], wrong[i][k], strlen(wrong[i][k]) + 1);
         CHECK(command_bench(4, argv) == 2, "%s", wrong[i][3]);
     }

@@ -46,7 +46,7 @@ static uint64_t hash_of(const griffin_model *m, float *logits, int vocab) {
 
 /* Logits after each of the tokens, `rows` of which make a pass. */
 static void run(const griffin_model *m, float *logits, int vocab, int rows) {
-    void *state = calloc(1, griffin_state_size(m)), *memory;
+    void *state = calloc(1, griffin_state_size(m));
     griffin_context_options options;
     griffin_context *c;
     griffin_span span = { NULL, NULL, 0, 1, NULL };
@@ -54,7 +54,7 @@ static void run(const griffin_model *m, float *logits, int vocab, int rows) {
     memset(&options, 0, sizeof options);
     options.rows = rows;
     size_t size = griffin_context_size(m, &options);
-    memory = malloc(size);
+    void *memory = malloc(size);
     griffin_context_init(&c, m, &options, memory, size);
     for (int i = 0; i < TOKENS; i++) tokens[i] = (7 * i * i + 3 * i + 2) % vocab;
     for (int i = 0; i < TOKENS; i += rows) {

@@ -18,13 +18,12 @@ typedef struct crowd {
 static crowd crowd_new(int model, const char *type) {
     static const int from[CROWD] = { 0, 3, 9, 20, 1 }, count[CROWD] = { 1, 11, 1, 7, 23 };
     crowd w;
-    int i;
     memset(&w, 0, sizeof w);
     w.g = golden_read(model);
     w.m = golden_open(&w.g, type, NULL);
     w.V = vocabulary(w.m);
     griffin_context *c = new_context(w.m, 0, 0);
-    for (i = 0; i < CROWD; i++) {
+    for (int i = 0; i < CROWD; i++) {
         w.from[i] = from[i];
         w.to[i] = from[i] + count[i] < w.g.count ? from[i] + count[i] : w.g.count;
         w.state[i] = new_state(w.m);
@@ -36,22 +35,20 @@ static crowd crowd_new(int model, const char *type) {
 }
 
 static void crowd_free(crowd *w) {
-    int i;
-    for (i = 0; i < CROWD; i++) { free(w->state[i]); free(w->logits[i]); }
+    for (int i = 0; i < CROWD; i++) { free(w->state[i]); free(w->logits[i]); }
     griffin_close(w->m);
 }
 
 static void crowd_spans(const crowd *w, griffin_span *spans) {
-    int i;
-    for (i = 0; i < CROWD; i++)
+    for (int i = 0; i < CROWD; i++)
         spans[i] = span_of(w->state[i], w->g.tokens + w->from[i], w->to[i] - w->from[i],
                            w->logits[i]);
 }
 
 /* `alone` had every sequence by itself, token by token. */
 static void check_crowd(const crowd *w, const crowd *alone, const char *how, int number) {
-    int i, wrong;
-    for (i = 0; i < CROWD; i++) {
+    int wrong;
+    for (int i = 0; i < CROWD; i++) {
         wrong = first_difference(w->logits[i], alone->logits[i], w->to[i] - w->from[i], w->V);
         CHECK(wrong < 0, "%s %s %d: sequence %d, token %d", w->g.name, how, number, i, wrong);
         CHECK(same_states(w->m, w->state[i], alone->state[i]), "%s %s %d: sequence %d", w->g.name,
@@ -62,9 +59,8 @@ static void check_crowd(const crowd *w, const crowd *alone, const char *how, int
 static void check_passes(int model, const char *type, const crowd *alone) {
     static const int rows[] = { 5, 6, 12, 43, 64 };
     griffin_span spans[CROWD];
-    int i, states;
-    for (i = 0; i < COUNT(rows); i++)
-        for (states = 1; states <= CROWD; states += 2) {
+    for (int i = 0; i < COUNT(rows); i++)
+        for (int states = 1; states <= CROWD; states += 2) {
             crowd w = crowd_new(model, type);
             griffin_context *c = new_context(w.m, rows[i], states);
             crowd_spans(&w, spans);
@@ -79,8 +75,8 @@ static void check_passes(int model, const char *type, const crowd *alone) {
 static void check_units(int model, const char *type, const crowd *alone) {
     static const int units[] = { 1, 3, 7, 1000000 };
     griffin_span spans[CROWD];
-    int i, left, before;
-    for (i = 0; i < COUNT(units); i++) {
+    int left, before;
+    for (int i = 0; i < COUNT(units); i++) {
         crowd w = crowd_new(model, type);
         griffin_context *c = new_context(w.m, 64, CROWD);
         crowd_spans(&w, spans);
@@ -100,12 +96,11 @@ static void check_units(int model, const char *type, const crowd *alone) {
 }
 
 static void test_company(void) {
-    int model, type, i;
-    for (model = 0; model < ALL_GOLDENS; model++)
-        for (type = 0; type < TYPES && model != GOLDENS - 1; type += 3) {   /* f32 and q8_0 */
+    for (int model = 0; model < ALL_GOLDENS; model++)
+        for (int type = 0; type < TYPES && model != GOLDENS - 1; type += 3) {   /* f32 and q8_0 */
             crowd alone = crowd_new(model, golden_types[type]);
             griffin_context *c = new_context(alone.m, 0, 0);
-            for (i = 0; i < CROWD; i++)
+            for (int i = 0; i < CROWD; i++)
                 run_chunks(alone.m, c, alone.state[i], alone.g.tokens + alone.from[i],
                            alone.to[i] - alone.from[i], 1, alone.logits[i]);
             free(c);

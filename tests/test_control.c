@@ -21,8 +21,7 @@ static griffin_sampler sampler_of(float temperature, const griffin_bias *biases,
 
 /* Token i has logit i / 10. */
 static int32_t sample(griffin_sampler *s) {
-    int i;
-    for (i = 0; i < V; i++) logits[i] = (float)i * 0.1f;
+    for (int i = 0; i < V; i++) logits[i] = (float)i * 0.1f;
     message[0] = 0;
     return griffin_sample(model, s, logits);
 }
@@ -47,10 +46,9 @@ static void test_biases(void) {
 /* Greedy and stochastic never take what is banned, nor a forced token that is banned too. */
 static void test_bans(void) {
     griffin_bias bans[V + 1];
-    int i, round;
-    for (i = 0; i < V - 1; i++) { bans[i].token = V - 1 - i; bans[i].bias = -INFINITY; }
-    for (round = 0; round < 2; round++) {
-        for (i = 0; i < V; i++) {
+    for (int i = 0; i < V - 1; i++) { bans[i].token = V - 1 - i; bans[i].bias = -INFINITY; }
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < V; i++) {
             griffin_sampler s = sampler_of(round ? 3.0f : 0, bans, i);
             int32_t token = sample(&s);
             CHECK(token >= 0 && token < V - i, "%d of %d bans: %d", i, round, token);
@@ -59,7 +57,7 @@ static void test_bans(void) {
     }
     bans[V - 1].token = V - 1;
     bans[V - 1].bias = INFINITY;
-    for (round = 0; round < 2; round++) {
+    for (int round = 0; round < 2; round++) {
         griffin_sampler s = sampler_of(round ? 1.0f : 0, bans, V);
         CHECK(sample(&s) == 0, "a banned token stays banned");
     }
@@ -67,9 +65,8 @@ static void test_bans(void) {
 
 static void test_all_banned(void) {
     griffin_bias bans[V];
-    int i, round;
-    for (i = 0; i < V; i++) { bans[i].token = i; bans[i].bias = -INFINITY; }
-    for (round = 0; round < 2; round++) {
+    for (int i = 0; i < V; i++) { bans[i].token = i; bans[i].bias = -INFINITY; }
+    for (int round = 0; round < 2; round++) {
         griffin_sampler s = sampler_of(round ? 1.0f : 0, bans, V), before = s;
         CHECK(sample(&s) == GRIFFIN_E_NO_TOKEN && message[0], "nothing is left");
         CHECK(memcmp(&s, &before, sizeof s) == 0, "the sampler changed");
@@ -79,8 +76,7 @@ static void test_all_banned(void) {
 static void test_wrong_biases(void) {
     static const griffin_bias wrong[] = { { -1, 1 }, { V, 1 }, { 1, NAN } };
     griffin_sampler s;
-    int i;
-    for (i = 0; i < 3; i++) {
+    for (int i = 0; i < 3; i++) {
         s = sampler_of(0, &wrong[i], 1);
         CHECK(sample(&s) == GRIFFIN_E_ARGUMENT && strstr(message, "biases[0]"), "%d", i);
         CHECK(s.accepted == 0 && logits[1] < 0.2f, "something changed");
@@ -94,17 +90,17 @@ static void test_wrong_biases(void) {
 /* ---- the mask hook -------------------------------------------------------------------------- */
 
 static int only(float *x, int n, void *user) {      /* the token *user; negative: an error */
-    int i, token = *(const int *)user;
+    int token = *(const int *)user;
     CHECK(n == V, "%d", n);
     CHECK(x[5] == -INFINITY, "biases come first");
-    for (i = 0; i < n; i++) if (i != token) x[i] = -INFINITY;
+    for (int i = 0; i < n; i++) if (i != token) x[i] = -INFINITY;
     return token < 0 ? GRIFFIN_E_MISMATCH : 0;
 }
 
 static void test_mask(void) {
     static const griffin_bias ban = { 5, -INFINITY };
-    int token, round;
-    for (round = 0; round < 2; round++) {
+    int token;
+    for (int round = 0; round < 2; round++) {
         griffin_sampler s = sampler_of(round ? 2.0f : 0, &ban, 1);
         s.repeat_penalty = 3;
         s.top_k = 5;
@@ -127,10 +123,9 @@ static void test_mask(void) {
 /* What may be shown of a text, found by plain search; *found as in griffin_stop. */
 static size_t shown_by_search(const char *text, const char *const *texts, int count, int *found) {
     size_t length = strlen(text), end, best = 0;
-    int i;
     *found = 0;
     for (end = 1; end <= length && !*found; end++) {
-        for (i = 0; i < count; i++) {
+        for (int i = 0; i < count; i++) {
             size_t n = strlen(texts[i]);
             if (n > end || n <= best || memcmp(text + end - n, texts[i], n) != 0) continue;
             *found = i + 1;
@@ -142,8 +137,8 @@ static size_t shown_by_search(const char *text, const char *const *texts, int co
 
 /* No byte is held back that could be shown. */
 static int holds_a_start(const griffin_stop *stop) {
-    int i, starts = stop->held_count == 0;
-    for (i = 0; i < stop->count; i++) {
+    int starts = stop->held_count == 0;
+    for (int i = 0; i < stop->count; i++) {
         starts |= (size_t)stop->held_count < strlen(stop->texts[i])
                && memcmp(stop->held, stop->texts[i], (size_t)stop->held_count) == 0;
     }
@@ -173,10 +168,10 @@ static size_t feed(const char *text, size_t cut, int by_bytes, griffin_stop *sto
 
 static void check_stops(const char *text, const char *const *texts, int count) {
     static char shown[MOST];
-    size_t cut, size;
+    size_t size;
     int found;
     size_t expected = shown_by_search(text, texts, count, &found);
-    for (cut = 0; cut <= strlen(text); cut++) {
+    for (size_t cut = 0; cut <= strlen(text); cut++) {
         griffin_stop stop;
         memset(&stop, 0, sizeof stop);
         stop.texts = texts;
@@ -214,13 +209,13 @@ static void test_stops_everywhere(void) {
     static const char *const texts[] = { "a", "ab", "ba", "aab", "abab", "babb", "aaaa", "bbab" };
     const char *pair[2];
     char text[10];
-    int i, j, n, bits, k;
-    for (i = 0; i < 8; i++) {
-        for (j = 0; j < 8; j++) {
+    int n, bits;
+    for (int i = 0; i < 8; i++) {
+        for (int j = 0; j < 8; j++) {
             pair[0] = texts[i];
             pair[1] = texts[j];
             for (n = 7, bits = 0; bits < 1 << n; bits++) {
-                for (k = 0; k < n; k++) text[k] = (char)('a' + (bits >> k & 1));
+                for (int k = 0; k < n; k++) text[k] = (char)('a' + (bits >> k & 1));
                 text[n] = 0;
                 check_stops(text, pair, i == j ? 1 : 2);
             }

@@ -225,8 +225,8 @@ static void check_same_values(const model_parts *a, const model_parts *b) {
     CHECK(a->w.count == b->w.count, "%lu tensors", (unsigned long)b->w.count);
     for (size_t i = 0; i < a->w.count && i < b->w.count; i++) {
         const weight *s = &a->w.list[i], *t = &b->w.list[i];
-        float *x = (float *)malloc((size_t)s->elements * 4), *y;
-        y = (float *)malloc((size_t)t->elements * 4);
+        float *x = (float *)malloc((size_t)s->elements * 4);
+        float *y = (float *)malloc((size_t)t->elements * 4);
         CHECK(strcmp(s->name, t->name) == 0 && s->elements == t->elements, "%s", s->name);
         CHECK(weight_read(s, 0, s->elements, x, &message) == 0, "%s", message.text);
         CHECK(weight_read(t, 0, t->elements, y, &message) == 0, "%s", message.text);
@@ -387,11 +387,11 @@ static void edit_config(const char *from, const char *to) {
 /* griffin-tiny's tensors with a change in the header, a tensor at the end, or neither. */
 static void edit_tensors(const char *from, const char *to, const char *added, const float *values,
                          size_t count) {
-    size_t size = 0, header, n, data;
-    unsigned char *file = test_read(DATA "griffin-tiny/model.safetensors", &size), *out;
+    size_t size = 0;
+    unsigned char *file = test_read(DATA "griffin-tiny/model.safetensors", &size);
     char *text, *edited, entry[300];
-    header = (size_t)(file[0] | file[1] << 8);
-    data = size - 8 - header;
+    size_t header = (size_t)(file[0] | file[1] << 8);
+    size_t data = size - 8 - header;
     text = (char *)calloc(header + 1, 1);
     memcpy(text, file + 8, header);
     edited = replaced(text, from, to);
@@ -404,8 +404,8 @@ static void edit_tensors(const char *from, const char *to, const char *added, co
         edited = (char *)realloc(edited, strlen(edited) + sizeof entry);
         strcat(edited, entry);
     }
-    n = strlen(edited);
-    out = (unsigned char *)calloc(8 + n + data + 4 * count, 1);
+    size_t n = strlen(edited);
+    unsigned char *out = (unsigned char *)calloc(8 + n + data + 4 * count, 1);
     for (int i = 0; i < 8; i++) out[i] = (unsigned char)((uint64_t)n >> 8 * i);
     memcpy(out + 8, edited, n);
     memcpy(out + 8 + n, file + 8 + header, data);
@@ -478,11 +478,11 @@ static void test_wild_values_are_named(void) {
 
 static void test_bare_names(void) {
     griffin_model *model;
-    size_t size = 0, header;
+    size_t size = 0;
     unsigned char *file = test_read(DATA "griffin-tiny/model.safetensors", &size);
     char *p;
     same_config();
-    header = (size_t)(file[0] | file[1] << 8);
+    size_t header = (size_t)(file[0] | file[1] << 8);
     for (p = (char *)file + 8; (p = strstr(p, "\"model.")) != NULL && p < (char *)file + 8 + header;
          p++) {
         memmove(p + 1, p + 7, header + 8 - (size_t)(p + 7 - (char *)file));

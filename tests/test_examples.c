@@ -195,14 +195,14 @@ static void test_director(void) {
 static void test_life(void) {
     char *lived = output_of("life", "examples/models/storyteller.gguf --log " LOG " --tokens 600");
     char *again = output_of("life", "--log " LOG " --replay");
-    char command[512], *end = strstr(lived, "\n\n"), *sleep;
+    char command[512], *end = strstr(lived, "\n\n");
     size_t size;
     CHECK(end && strncmp(lived, again, (size_t)(end - lived)) == 0, "%s\n%s", lived, again);
     CHECK(strstr(lived, "in 2 days, 2 dreams, 2 answers taken back"), "%s", lived);
     CHECK(strstr(again, "Each night the same bits."), "%s", again);
     char *log = (char *)test_read(LOG, &size);
     FILE *f = fopen(LOG, "wb");
-    sleep = log ? strstr(log, "sleep ") : NULL;
+    char *sleep = log ? strstr(log, "sleep ") : NULL;
     CHECK(sleep && f, "no night in %s", LOG);
     if (sleep && f) {
         sleep[6] = sleep[6] == '0' ? '1' : '0';

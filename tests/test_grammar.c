@@ -58,15 +58,15 @@ static int new_node(tree_kind kind) {
 }
 
 static uint32_t read_character(void) {
-    const char *letters = "nrt\\\"[]", *values = "\n\r\t\\\"[]", *found;
-    int n = grg_utf8_length(gbnf, strlen(gbnf)), digits;
+    const char *letters = "nrt\\\"[]", *values = "\n\r\t\\\"[]";
+    int n = grg_utf8_length(gbnf, strlen(gbnf));
     uint32_t c = grg_utf8_code_point(gbnf, n);
     char hex[9] = "";
     gbnf += n;
     if (c != '\\') return c;
-    found = strchr(letters, *gbnf++);
+    const char *found = strchr(letters, *gbnf++);
     if (found) return (uint32_t)values[found - letters];
-    digits = gbnf[-1] == 'x' ? 2 : gbnf[-1] == 'u' ? 4 : 8;
+    int digits = gbnf[-1] == 'x' ? 2 : gbnf[-1] == 'u' ? 4 : 8;
     memcpy(hex, gbnf, (size_t)digits);
     gbnf += digits;
     return (uint32_t)strtoul(hex, NULL, 16);
@@ -158,27 +158,27 @@ static void read_grammar(const char *text) {
 }
 
 static int in_class(const tree *t, uint32_t c) {
-    int i, in = 0;
-    for (i = 0; i < t->count; i++) in |= c >= t->low[i] && c <= t->high[i];
+    int in = 0;
+    for (int i = 0; i < t->count; i++) in |= c >= t->low[i] && c <= t->high[i];
     return in != t->negated && c <= 0x10FFFF && (c < 0xD800 || c > 0xDFFF);
 }
 
 /* Can what is left of the subject, too short for a character, become one of the class? */
 static int can_become(const tree *t, const char *text, int left) {
     const unsigned char *p = (const unsigned char *)text;
-    int n = p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4, i;
-    uint32_t c = p[0] & (0x7Fu >> n), end, least = n == 2 ? 0x80 : n == 3 ? 0x800 : 0x10000;
-    for (i = 1; i < left; i++) c = c << 6 | (p[i] & 0x3F);
-    end = (c + 1) << 6 * (n - left);
+    int n = p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4;
+    uint32_t c = p[0] & (0x7Fu >> n), least = n == 2 ? 0x80 : n == 3 ? 0x800 : 0x10000;
+    for (int i = 1; i < left; i++) c = c << 6 | (p[i] & 0x3F);
+    uint32_t end = (c + 1) << 6 * (n - left);
     for (c <<= 6 * (n - left); c < end; c++) if (c >= least && in_class(t, c)) return 1;
     return 0;
 }
 
 /* Where one character read at `at` ends; -1: it does not match. */
 static int after_character(const tree *t, int at) {
-    int n, left = subject_length - at;
+    int left = subject_length - at;
     if (left == 0) { can_go_on = 1; return -1; }
-    n = grg_utf8_length(subject + at, (uint64_t)left);
+    int n = grg_utf8_length(subject + at, (uint64_t)left);
     if (n < 0 && !can_go_on) can_go_on = can_become(t, subject + at, left);
     return n > 0 && in_class(t, grg_utf8_code_point(subject + at, n)) ? at + n : -1;
 }
@@ -189,9 +189,9 @@ static ends match(int node, const ends *starts);
 
 static ends match_characters(const tree *t, const ends *starts) {
     ends out;
-    int at, i, to;
+    int i, to;
     memset(&out, 0, sizeof out);
-    for (at = 0; at <= subject_length; at++) {
+    for (int at = 0; at <= subject_length; at++) {
         if (!starts->at[at]) continue;
         if (t->kind == CLASS) {
             to = after_character(t, at);
@@ -210,11 +210,10 @@ static ends match_characters(const tree *t, const ends *starts) {
 
 static ends match_repeat(const tree *t, const ends *starts) {
     ends out, now = *starts, before;
-    int round, at;
     memset(&out, 0, sizeof out);
-    for (round = 0; any(&now) && (t->most < 0 || round <= t->most); round++) {
+    for (int round = 0; any(&now) && (t->most < 0 || round <= t->most); round++) {
         before = out;
-        for (at = 0; round >= t->least && at <= subject_length; at++) out.at[at] |= now.at[at];
+        for (int at = 0; round >= t->least && at <= subject_length; at++) out.at[at] |= now.at[at];
         if (round > t->least && memcmp(&before, &out, sizeof out) == 0) break;
         if (round == t->most) break;
         now = match(t->child, &now);
@@ -224,8 +223,7 @@ static ends match_repeat(const tree *t, const ends *starts) {
 
 static ends match_rule(const char *name, const ends *starts) {
     ends none;
-    int i;
-    for (i = 0; i < n_rules; i++) {
+    for (int i = 0; i < n_rules; i++) {
         if (!strcmp(rules[i].name, name)) return match(rules[i].body, starts);
     }
     memset(&none, 0, sizeof none);
@@ -235,19 +233,18 @@ static ends match_rule(const char *name, const ends *starts) {
 static ends match(int node, const ends *starts) {
     const tree *t = &nodes[node];
     ends out = *starts, part;
-    int i, at;
     if (!any(starts)) return out;
     switch (t->kind) {
     case LITERAL: case CLASS: return match_characters(t, starts);
     case REPEAT: return match_repeat(t, starts);
     case SEQUENCE:
-        for (i = t->child; i; i = nodes[i].sibling) out = match(i, &out);
+        for (int i = t->child; i; i = nodes[i].sibling) out = match(i, &out);
         return out;
     case CHOICE:
         memset(&out, 0, sizeof out);
-        for (i = t->child; i; i = nodes[i].sibling) {
+        for (int i = t->child; i; i = nodes[i].sibling) {
             part = match(i, starts);
-            for (at = 0; at <= subject_length; at++) out.at[at] |= part.at[at];
+            for (int at = 0; at <= subject_length; at++) out.at[at] |= part.at[at];
         }
         return out;
     case RULE:
@@ -298,17 +295,16 @@ static void close_vocabulary(void) {
 /* "<s>" and, unless has_end is 0, "</s>" to end a text, then these pieces. */
 static void open_pieces(const char *const *pieces, int count, int has_end) {
     gguf g;
-    int i;
     memset(&g, 0, sizeof g);
     gguf_text(&g, "tokenizer.ggml.model", "llama");
     gguf_array(&g, "tokenizer.ggml.tokens", GRIFFIN_VALUE_STRING, count + 2);
     put_text(&g.pairs, "<s>");
     put_text(&g.pairs, "</s>");
-    for (i = 0; i < count; i++) put_text(&g.pairs, pieces[i]);
+    for (int i = 0; i < count; i++) put_text(&g.pairs, pieces[i]);
     gguf_array(&g, "tokenizer.ggml.scores", GRIFFIN_VALUE_F32, count + 2);
-    for (i = 0; i < count + 2; i++) put_u32(&g.pairs, 0);
+    for (int i = 0; i < count + 2; i++) put_u32(&g.pairs, 0);
     gguf_array(&g, "tokenizer.ggml.token_type", GRIFFIN_VALUE_I32, count + 2);
-    for (i = 0; i < count + 2; i++)
+    for (int i = 0; i < count + 2; i++)
         put_u32(&g.pairs, i < 2 ? GRIFFIN_TOKEN_CONTROL : GRIFFIN_TOKEN_NORMAL);
     gguf_int(&g, "tokenizer.ggml.bos_token_id", 0);
     if (has_end) gguf_int(&g, "tokenizer.ggml.eos_token_id", 1);
@@ -319,12 +315,11 @@ static void open_pieces(const char *const *pieces, int count, int has_end) {
 static griffin_grammar *grammar_of(const char *text) {
     griffin_grammar *g;
     griffin_options options;
-    int error;
     memset(&options, 0, sizeof options);
     options.error = message;
     options.error_size = sizeof message;
     message[0] = 0;
-    error = griffin_grammar_open(&g, v.model, text, strlen(text), &options);
+    int error = griffin_grammar_open(&g, v.model, text, strlen(text), &options);
     CHECK((error == 0) == (g != NULL), "%d", error);
     return g;
 }
@@ -340,18 +335,17 @@ typedef struct writing {                    /* a text on its way */
 static int is_end(int32_t token) { return token == v.info->eos || token == v.info->end_of_turn; }
 
 static int mask(const griffin_grammar *g, const griffin_grammar_state *s) {
-    int i;
-    for (i = 0; i < v.info->config.vocab; i++) logits[i] = (float)i;
+    for (int i = 0; i < v.info->config.vocab; i++) logits[i] = (float)i;
     return griffin_grammar_mask(g, s, logits);
 }
 
 /* The token's bytes after the text; the new length, or 0 if it has no text or is too long. */
 static int append(writing *w, int32_t token) {
-    int type = griffin_token_type(v.model, token), n;
+    int type = griffin_token_type(v.model, token);
     if (type == GRIFFIN_TOKEN_CONTROL || type == GRIFFIN_TOKEN_UNKNOWN || is_end(token)) return 0;
     if (type == GRIFFIN_TOKEN_MARKER) return 0;
     if (token == v.info->bos || token == v.info->pad) return 0;
-    n = griffin_token_text(v.model, token, w->text + w->length, 300);
+    int n = griffin_token_text(v.model, token, w->text + w->length, 300);
     return n > 0 ? w->length + n : 0;
 }
 
@@ -360,9 +354,8 @@ static char piece_text[4000][32];
 static int piece_type[4000];
 
 static void learn_pieces(void) {
-    int i;
     memset(piece_text, 0, sizeof piece_text);
-    for (i = 0; i < v.info->tokens; i++) {
+    for (int i = 0; i < v.info->tokens; i++) {
         piece_type[i] = griffin_token_type(v.model, i);
         griffin_token_text(v.model, i, piece_text[i], 31);
     }
@@ -370,8 +363,7 @@ static void learn_pieces(void) {
 
 /* Is this text a piece, rather than only the token of a byte? */
 static int is_piece(const char *text, int n) {
-    int i;
-    for (i = 0; i < v.info->tokens; i++) {
+    for (int i = 0; i < v.info->tokens; i++) {
         if (piece_text[i][0] == text[0] && piece_text[i][n] == 0 && !memcmp(piece_text[i], text,
             (size_t)n) && (piece_type[i] == GRIFFIN_TOKEN_NORMAL
                            || piece_type[i] == GRIFFIN_TOKEN_USER_DEFINED)) return 1;
@@ -392,8 +384,8 @@ static int would_have_merged(int32_t left, int32_t right) {
  * others remain. For bytes from 0x80 on the library is trusted here: see test_bytes. */
 static int prefer(const writing *w, char *fits, int remaining) {
     static char bad[4000];
-    int round, i, count;
-    for (round = 0; round < 3; round++) {
+    int i, count;
+    for (int round = 0; round < 3; round++) {
         for (i = 0, count = 0; i < v.info->tokens; i++) {
             int byte = (unsigned char)piece_text[i][0];
             int is_byte = piece_type[i] == GRIFFIN_TOKEN_BYTE;
@@ -427,10 +419,10 @@ static int is_narrowed(const griffin_grammar *g, const griffin_grammar_state *s)
 static int check_mask(const griffin_grammar *g, writing *w, const char *what) {
     static char fits[4003];
     int narrowed = ambiguous && is_narrowed(g, &w->state);
-    int remaining = mask(g, &w->state), i, more, wrong = 0, count = 0;
+    int remaining = mask(g, &w->state), more, wrong = 0, count = 0;
     int complete = judge(w->text, w->length, &more) == COMPLETE;
     if (narrowed) CHECK(remaining > 0, "%s: %d after '%.*s'", what, remaining, w->length, w->text);
-    for (i = 0; i < v.info->config.vocab; i++) {
+    for (int i = 0; i < v.info->config.vocab; i++) {
         int length = i < v.info->tokens ? append(w, i) : 0;
         fits[i] = 0;
         if (i < v.info->tokens && is_end(i)) fits[i] = (char)complete;
@@ -439,7 +431,7 @@ static int check_mask(const griffin_grammar *g, writing *w, const char *what) {
         count += fits[i];
     }
     if (!narrowed) count = prefer(w, fits, count);
-    for (i = 0; i < v.info->config.vocab; i++) {
+    for (int i = 0; i < v.info->config.vocab; i++) {
         int expected = fits[i];
         if (narrowed && logits[i] == -INFINITY) continue;
         if ((logits[i] != -INFINITY) == expected && (!expected || logits[i] == (float)i)) continue;
@@ -457,8 +449,7 @@ static int check_mask(const griffin_grammar *g, writing *w, const char *what) {
 static int32_t choose(void) {
     int32_t best = -1;
     uint32_t top = 0;
-    int i;
-    for (i = 0; i < v.info->tokens; i++) {
+    for (int i = 0; i < v.info->tokens; i++) {
         uint32_t draw = dice() >> 1;
         if (griffin_token_type(v.model, i) == GRIFFIN_TOKEN_BYTE || is_end(i)) draw >>= 6;
         if (logits[i] != -INFINITY && draw >= top) { top = draw; best = i; }
@@ -468,8 +459,8 @@ static int32_t choose(void) {
 
 static int check_accept(const griffin_grammar *g, writing *w, int32_t token) {
     griffin_grammar_state before = w->state;
-    int length = append(w, token), ended, more, i;
-    for (i = 0; i < 20; i++) {              /* what does not fit is refused */
+    int length = append(w, token), more;
+    for (int i = 0; i < 20; i++) {              /* what does not fit is refused */
         int32_t other = (int32_t)(dice() % (uint32_t)v.info->tokens);
         int n = append(w, other);
         if (logits[other] != -INFINITY || n > MOST_BYTES) continue;
@@ -478,7 +469,7 @@ static int check_accept(const griffin_grammar *g, writing *w, int32_t token) {
         CHECK(memcmp(&before, &w->state, sizeof before) == 0, "a refused token changed the state");
     }
     append(w, token);
-    ended = griffin_grammar_accept(g, &w->state, token);
+    int ended = griffin_grammar_accept(g, &w->state, token);
     if (is_end(token)) { CHECK(ended == 1, "%d", ended); return 0; }
     CHECK(ended >= 0, "'%.*s': %d", length, w->text, ended);
     w->length = length;
@@ -493,13 +484,12 @@ static int check_accept(const griffin_grammar *g, writing *w, int32_t token) {
 static void check_texts(const char *text, int texts, int tokens) {
     griffin_grammar *g = grammar_of(text);
     writing w;
-    int i, n;
     CHECK(g != NULL, "%s\n%s", message, text);
     if (!g) return;
     read_grammar(text);
-    for (n = 0; n < texts; n++) {
+    for (int n = 0; n < texts; n++) {
         memset(&w, 0, sizeof w);
-        for (i = 0; i < tokens && w.length < MOST_BYTES / 2; i++) {
+        for (int i = 0; i < tokens && w.length < MOST_BYTES / 2; i++) {
             if (check_mask(g, &w, text) < 0 || !check_accept(g, &w, choose())) break;
         }
     }
@@ -524,10 +514,9 @@ static const char *const small[] = {
 
 static void test_exact(void) {
     static const char *const vocabularies[] = { "gemma_like", "byte_level", "llama_like" };
-    int i, k;
-    for (k = 0; k < 3; k++) {
+    for (int k = 0; k < 3; k++) {
         open_vocabulary(vocabularies[k]);
-        for (i = 0; i < (int)(sizeof small / sizeof small[0]); i++) {
+        for (int i = 0; i < (int)(sizeof small / sizeof small[0]); i++) {
             check_texts(small[i], k ? 1 : 2, 8);
         }
         close_vocabulary();
@@ -558,9 +547,9 @@ static void random_choice(int depth) {
     static const char *const repeats[] = {
         "", "", "", "", "?", "*", "+", "{2}", "{1,3}", "{0,2}", "{2,}"
     };
-    int alternatives = 1 + (int)(dice() % 3), items;
+    int alternatives = 1 + (int)(dice() % 3);
     while (alternatives--) {
-        for (items = (int)(dice() % 4); items >= 0; items--) {
+        for (int items = (int)(dice() % 4); items >= 0; items--) {
             random_atom(depth);
             say(repeats[dice() % 11]);
             say(" ");
@@ -571,13 +560,13 @@ static void random_choice(int depth) {
 
 static void test_random(void) {
     static const char *const heads[] = { "root", "one", "two", "three" };
-    int round, i, used = 0;
+    int used = 0;
     griffin_grammar *g;
     open_vocabulary("tiny300");
     ambiguous = 1;
-    for (round = 0; round < 200; round++) {
+    for (int round = 0; round < 200; round++) {
         random_text[0] = 0;
-        for (i = 0; i < 4; i++) {
+        for (int i = 0; i < 4; i++) {
             say(heads[i]);
             say(" ::= ");
             random_choice(0);
@@ -620,23 +609,22 @@ static void test_rewind(void) {
     static const char text[] =
         "{\"a\": [1, 2.5e3, {\"b\\u00e9\": \"\xE4\xB8\x80\"}], \"c\": null} ";
     griffin_grammar_state states[sizeof text], s;
-    size_t i, k;
     open_vocabulary("gemma_like");
     griffin_grammar *g = grammar_of(json_rules);
     size_t size = (size_t)v.info->config.vocab * sizeof(float);
     float *first = (float *)malloc(size);
     memset(states, 0, sizeof states);
-    for (i = 0; i + 1 < sizeof text; i++) {
+    for (size_t i = 0; i + 1 < sizeof text; i++) {
         char byte[2] = { text[i], 0 };
         states[i + 1] = states[i];
         CHECK(write_bytes(g, &states[i + 1], byte) == (i + 3 >= sizeof text), "at %d", (int)i);
     }
-    for (k = 0; k < 200; k++) {             /* from anywhere to anywhere else */
+    for (size_t k = 0; k < 200; k++) {             /* from anywhere to anywhere else */
         size_t from = dice() % (sizeof text - 1), to = from + dice() % (sizeof text - from);
         memcpy(&s, &states[from], sizeof s);
         mask(g, &s);
         memcpy(first, logits, size);
-        for (i = from; i < to; i++) {
+        for (size_t i = from; i < to; i++) {
             char byte[2] = { text[i], 0 };
             write_bytes(g, &s, byte);
         }
@@ -653,7 +641,7 @@ static void test_rewind(void) {
 /* Any bytes may be in a state: an error or an answer, but no harm and no endless walk. */
 static void test_damaged_states(void) {
     griffin_grammar_state s, good;
-    int round, refused = 0;
+    int refused = 0;
     open_vocabulary("llama_like");
     griffin_grammar *g = grammar_of(json_rules);
     griffin_grammar *other = grammar_of("root ::= \"x\"*");
@@ -661,7 +649,7 @@ static void test_damaged_states(void) {
     CHECK(write_bytes(g, &good, "[[{\"a\":\"\xC3\xA9") == 0, "%s", message);
     CHECK(mask(other, &good) == GRIFFIN_E_MISMATCH, "another grammar");
     CHECK(griffin_grammar_accept(other, &good, 9) == GRIFFIN_E_MISMATCH, "another grammar");
-    for (round = 0; round < 20000; round++) {
+    for (int round = 0; round < 20000; round++) {
         int flips = 1 + (int)(dice() % 4), used = 24 + 4 * (good.frames + good.places);
         s = good;
         while (flips--) {
@@ -764,15 +752,15 @@ static void test_dead_ends(void) {
  * every place, and what it allows can be accepted. Returns how many texts were narrowed. */
 static int check_never(const char *text, int texts, int tokens) {
     griffin_grammar *g = grammar_of(text);
-    int n, i, narrowed = 0;
+    int narrowed = 0;
     CHECK(g != NULL, "%s: %.60s", message, text);
-    for (n = 0; g && n < texts; n++) {
+    for (int n = 0; g && n < texts; n++) {
         griffin_grammar_state s;
         memset(&s, 0, sizeof s);
-        for (i = 0; i < tokens && !s.ended; i++) {
-            int remaining = mask(g, &s), moved;
+        for (int i = 0; i < tokens && !s.ended; i++) {
+            int remaining = mask(g, &s);
             CHECK(remaining > 0, "%.60s: %d at %d", text, remaining, i);
-            moved = griffin_grammar_accept(g, &s, choose());
+            int moved = griffin_grammar_accept(g, &s, choose());
             CHECK(moved >= 0, "%.60s: %d at %d", text, moved, i);
             if (remaining <= 0 || moved < 0) break;
         }
@@ -785,8 +773,7 @@ static int check_never(const char *text, int texts, int tokens) {
 /* Rules r0 to rN - 1, each of which calls the next one inside of brackets. */
 static char *nested_rules(char *text, int count) {
     char *at = text + sprintf(text, "root ::= r0\n");
-    int i;
-    for (i = 0; i < count; i++) at += sprintf(at, "r%d ::= \"[\" r%d \"]\"\n", i, i + 1);
+    for (int i = 0; i < count; i++) at += sprintf(at, "r%d ::= \"[\" r%d \"]\"\n", i, i + 1);
     sprintf(at, "r%d ::= \"x\"", count);
     return text;
 }
@@ -794,21 +781,19 @@ static char *nested_rules(char *text, int count) {
 /* So many rules that begin at one place, each followed by something. */
 static char *wide_rules(char *text, int count) {
     char *at = text + sprintf(text, "root ::= (r0");
-    int i;
-    for (i = 1; i < count; i++) at += sprintf(at, "|r%d", i);
+    for (int i = 1; i < count; i++) at += sprintf(at, "|r%d", i);
     at += sprintf(at, ") \".\"\n");
-    for (i = 0; i < count; i++) at += sprintf(at, "r%d ::= \"%d\" [a-z]+\n", i, i);
+    for (int i = 0; i < count; i++) at += sprintf(at, "r%d ::= \"%d\" [a-z]+\n", i, i);
     return text;
 }
 
 /* Behind every "(" is a choice of ten chains of 200 rules each. */
 static char *chains(char *text) {
     char *at = text + sprintf(text, "root ::= \"(\" (root");
-    int c, i;
-    for (c = 'a'; c <= 'j'; c++) at += sprintf(at, " | %c0", c);
+    for (int c = 'a'; c <= 'j'; c++) at += sprintf(at, " | %c0", c);
     at += sprintf(at, ") \")\"\n");
-    for (c = 'a'; c <= 'j'; c++) {
-        for (i = 0; i < 199; i++) at += sprintf(at, "%c%d ::= %c%d \".\"\n", c, i, c, i + 1);
+    for (int c = 'a'; c <= 'j'; c++) {
+        for (int i = 0; i < 199; i++) at += sprintf(at, "%c%d ::= %c%d \".\"\n", c, i, c, i + 1);
         at += sprintf(at, "%c199 ::= \"a\"\n", c);
     }
     return text;
@@ -818,9 +803,8 @@ static char *chains(char *text) {
 static char *empty_rules(char *text) {
     static const char head[] = "root ::= x \"!\"\nx ::= \"a\" x n | \"b\"\ne ::= \"\"\nn ::= ";
     char *at = text + sprintf(text, "%s", head);
-    int i;
-    for (i = 0; i < 10; i++) at += sprintf(at, i ? " | e%d e" : "e%d e", i);
-    for (i = 0; i < 10; i++) at += sprintf(at, "\ne%d ::= \"\"", i);
+    for (int i = 0; i < 10; i++) at += sprintf(at, i ? " | e%d e" : "e%d e", i);
+    for (int i = 0; i < 10; i++) at += sprintf(at, "\ne%d ::= \"\"", i);
     return text;
 }
 
@@ -834,8 +818,8 @@ static int allows(char byte) {
 /* Writes a byte `count` times. At every place a mask allows it. */
 static void write_many(const griffin_grammar *g, griffin_grammar_state *s, const char *byte,
                        int count) {
-    int i, moved = 0;
-    for (i = 0; i < count && moved >= 0; i++) {
+    int moved = 0;
+    for (int i = 0; i < count && moved >= 0; i++) {
         int remaining = mask(g, s);
         CHECK(remaining > 0 && allows(*byte), "'%s' at %d: %d", byte, i, remaining);
         moved = write_bytes(g, s, byte);
@@ -891,13 +875,12 @@ static void test_ways_out(void) {
         "root ::= e \"!\"\ne ::= [0-9]+ (\"+\" e)? ws nl*\nws ::= \" \"*\nnl ::= \"\\n\"";
     griffin_grammar_state s, end;
     griffin_grammar *g;
-    int i;
     open_vocabulary("llama_like");
     CHECK((g = grammar_of(sums)) != NULL, "%s", message);
     memset(&s, 0, sizeof s);
-    for (i = 0; i < 320; i++) CHECK(write_bytes(g, &s, i ? "+1" : "1") == 0, "term %d", i);
+    for (int i = 0; i < 320; i++) CHECK(write_bytes(g, &s, i ? "+1" : "1") == 0, "term %d", i);
     CHECK(s.narrowed, "320 terms");
-    for (i = 0; i < 100; i++) {
+    for (int i = 0; i < 100; i++) {
         CHECK(mask(g, &s) > 0 && allows('!'), "no way out at %d", i);
         end = s;
         CHECK(write_bytes(g, &end, "!") == 1 && mask(g, &end) == 1, "no end at %d", i);
@@ -918,13 +901,13 @@ static void test_never(void) {
     };
     static char text[200000];
     griffin_grammar_state s;
-    int i, narrowed = 0;
+    int narrowed = 0;
     open_vocabulary("llama_like");
-    for (i = 0; i < 4; i++) narrowed += check_never(readings[i], 2, 60);
+    for (int i = 0; i < 4; i++) narrowed += check_never(readings[i], 2, 60);
     CHECK(narrowed > 0, "readings were never left out");
     griffin_grammar *g = grammar_of(readings[0]);
     memset(&s, 0, sizeof s);
-    for (i = 0; i < 600; i++) CHECK(write_bytes(g, &s, "a") == 0, "at %d", i);
+    for (int i = 0; i < 600; i++) CHECK(write_bytes(g, &s, "a") == 0, "at %d", i);
     CHECK(s.narrowed && mask(g, &s) > 0 && write_bytes(g, &s, "a0.!") == 1, "%s", message);
     griffin_grammar_close(g);
     check_never(nested_rules(text, 505), 1, 1100);
@@ -980,9 +963,8 @@ static void test_errors(void) {
           "line 1, column 16, at 'list': no text of this rule comes to an end" },
         { "root ::= \"a\" root", "no text of this rule comes to an end" }
     };
-    int i;
     open_vocabulary("llama_like");
-    for (i = 0; i < (int)(sizeof wrong / sizeof wrong[0]); i++) {
+    for (int i = 0; i < (int)(sizeof wrong / sizeof wrong[0]); i++) {
         griffin_grammar *g = grammar_of(wrong[i].text);
         CHECK(!g && strstr(message, wrong[i].words), "'%s': '%s'", wrong[i].text, message);
         griffin_grammar_close(g);
@@ -996,13 +978,12 @@ static void test_large(void) {
         "(", "\"a\"|", "[a]", "a ", "a(", "\"a\"{9}", "[^a]{5}", "[\\u1000-\\u8000]"
     };
     static char text[400000];
-    int i;
     open_vocabulary("llama_like");
-    for (i = 0; i < 8; i++) {
+    for (int i = 0; i < 8; i++) {
         strcpy(text, "root ::= ");
         while (strlen(text) < 60000) {
-            size_t n = strlen(text), k;
-            for (k = 0; k < 1000; k++) { strcpy(text + n, parts[i]); n += strlen(parts[i]); }
+            size_t n = strlen(text);
+            for (size_t k = 0; k < 1000; k++) { strcpy(text + n, parts[i]); n += strlen(parts[i]); }
         }
         griffin_grammar *g = grammar_of(text);
         CHECK(g || message[0], "%d", i);
@@ -1116,8 +1097,7 @@ static void test_model(void) {
 
 /* A token of this character that may be written, or -1. */
 static int32_t allowed(char c) {
-    int i;
-    for (i = 0; i < v.info->tokens; i++)
+    for (int i = 0; i < v.info->tokens; i++)
         if (piece_text[i][0] == c && !piece_text[i][1] && logits[i] != -INFINITY) return i;
     return -1;
 }
@@ -1133,8 +1113,8 @@ static int32_t closing(void) {
 /* Random texts of a grammar, ended after `tokens` tokens; each must be good JSON. */
 static void check_json(const griffin_grammar *g, int texts, int tokens) {
     static char text[20000];
-    int n, i, length;
-    for (n = 0; n < texts; n++) {
+    int i, length;
+    for (int n = 0; n < texts; n++) {
         griffin_grammar_state s;
         json_kind last;
         json j;
@@ -1250,14 +1230,13 @@ static void test_schemas(void) {
           "'required': ['a']}}}", "{'a':1,'b':null}", "{'a':1}\n{'b':null}" },
         { "{'enum': ['\\u00e9a', 'x\\/y']}", "'\xC3\xA9" "a'\n'\\u00e9a'\n'x/y'\n'x\\/y'", "'a'" }
     };
-    int i, good, more;
     open_vocabulary("llama_like");
-    for (i = 0; i < (int)(sizeof cases / sizeof cases[0]); i++) {
+    for (int i = 0; i < (int)(sizeof cases / sizeof cases[0]); i++) {
         griffin_grammar *g = schema_grammar(cases[i].schema);
         CHECK(g != NULL, "%s: %s", cases[i].schema, message);
-        for (good = 1; g && good >= 0; good--) {
+        for (int good = 1; g && good >= 0; good--) {
             const char *at = good ? cases[i].good : cases[i].bad;
-            for (more = 1; more; more = *at++) {
+            for (int more = 1; more; more = *at++) {
                 griffin_grammar_state s;
                 char line[400];
                 memset(&s, 0, sizeof s);
@@ -1275,8 +1254,7 @@ static void test_schemas(void) {
 static const char *many(char *text, const char *begin, const char *format, int count,
                         const char *end) {
     char *at = text + sprintf(text, "%s", begin);
-    int i;
-    for (i = 0; i < count; i++) {
+    for (int i = 0; i < count; i++) {
         at += sprintf(at, i ? "," : "");
         at += sprintf(at, format, i, i);
     }
@@ -1319,12 +1297,11 @@ static void test_many(void) {
 /* A tokenizer would write none of these. */
 static void test_bytes(void) {
     griffin_grammar_state s;
-    int i, n;
     open_vocabulary("llama_like");
     griffin_grammar *g = grammar_of("root ::= [^\"]* \"\\\"\"");
     memset(&s, 0, sizeof s);
     CHECK(mask(g, &s) > 0, "%s", message);
-    for (i = 0; i < 128; i++) {
+    for (int i = 0; i < 128; i++) {
         char c = (char)i;
         if (i && is_piece(&c, 1)) CHECK(logits[v.bytes[i]] == -INFINITY, "byte %d", i);
         else if (i != '"') CHECK(logits[v.bytes[i]] != -INFINITY, "byte %d", i);
@@ -1334,7 +1311,7 @@ static void test_bytes(void) {
     griffin_grammar_close(g);
     g = grammar_of("root ::= \"\\U0001F600\"");
     memset(&s, 0, sizeof s);
-    for (n = 0; n < 4; n++) {               /* nothing else is left */
+    for (int n = 0; n < 4; n++) {               /* nothing else is left */
         static const char *const parts[] = { "\xF0", "\x9F", "\x98", "\x80" };
         CHECK(mask(g, &s) == 1 && write_bytes(g, &s, parts[n]) == (n == 3), "byte %d", n);
     }
@@ -1349,16 +1326,16 @@ static void test_words(void) {
     griffin_encoding how;
     int32_t tokens[64];
     char line[100];
-    int i, k, n, count = 0;
+    int k, count = 0;
     few_tokens = 64;
     open_vocabulary("llama_like");
     memset(&how, 0, sizeof how);
     how.continues = 1;
-    n = griffin_encode(v.model, &how, text, strlen(text), tokens, 64);
+    int n = griffin_encode(v.model, &how, text, strlen(text), tokens, 64);
     sprintf(line, "root ::= \"%s\"", text);
     griffin_grammar *g = grammar_of(line);
     memset(&s, 0, sizeof s);
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         int remaining = mask(g, &s);
         for (k = 0, count = 0; k < v.info->tokens; k++) count += logits[k] != -INFINITY;
         CHECK(count == remaining && count >= 1 && logits[tokens[i]] != -INFINITY, "%d", i);
@@ -1378,9 +1355,8 @@ static void test_blanks(void) {
     };
     griffin_grammar *g;
     griffin_grammar_state s;
-    int i;
     open_vocabulary("llama_like");
-    for (i = 0; i < (int)(sizeof same / sizeof same[0]); i++) {
+    for (int i = 0; i < (int)(sizeof same / sizeof same[0]); i++) {
         g = grammar_of(same[i]);
         memset(&s, 0, sizeof s);
         CHECK(g && write_bytes(g, &s, "aaa") == 1, "%s: %s", same[i], message);
@@ -1451,9 +1427,8 @@ static void test_wrong_schemas(void) {
         { "{'$ref': '#'}", "byte 0, at #: this schema leads back to itself" },
         { "{'type': 'string', 'maxLength': 30000}", "too large" }
     };
-    int i;
     open_vocabulary("llama_like");
-    for (i = 0; i < (int)(sizeof wrong / sizeof wrong[0]); i++) {
+    for (int i = 0; i < (int)(sizeof wrong / sizeof wrong[0]); i++) {
         griffin_grammar *g = schema_grammar(wrong[i].schema);
         CHECK(!g && strstr(message, wrong[i].words), "%s: '%s'", wrong[i].schema, message);
         griffin_grammar_close(g);

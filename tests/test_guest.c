@@ -90,14 +90,14 @@ static int encode_and_run(host *h) {
     griffin_encoding encoding;
     griffin_span spans[2];
     int32_t tokens[200];
-    int n, ok = 1;
+    int ok = 1;
     memset(&o, 0, sizeof o);
     memset(&encoding, 0, sizeof encoding);
     o.states = 2;
     encoding.scratch = h->scratch;
     encoding.scratch_size = h->scratch_size;
     ok &= griffin_context_init(&h->c, h->m, &o, h->memory, h->memory_size) == GRIFFIN_OK;
-    n = griffin_encode(h->m, &encoding, "abba baab abba", 14, tokens, 200);
+    int n = griffin_encode(h->m, &encoding, "abba baab abba", 14, tokens, 200);
     ok &= n > 5 && griffin_prefill(h->c, h->s, tokens, n, h->logits) == GRIFFIN_OK;
     spans[0] = span_of(h->s, tokens, n, h->logits);
     spans[1] = span_of(h->other, tokens, n, h->logits + 32 * 19);

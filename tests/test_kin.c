@@ -59,7 +59,7 @@ static double check_state(const golden *g, const griffin_model *m, const griffin
     npy want = reference(g, "state.npy");
     int H = c->heads, K = c->head_dim, tiles = (K + 31) / 32, op = 0;
     float *got = (float *)malloc((size_t)want.count * sizeof *got), *to = got;
-    double most = 0, worst;
+    double most = 0;
     CHECK(want.rank == 4 && want.shape[1] == H && want.shape[2] == K && want.shape[3] == K,
           "%s: shape of the state", g->name);
     for (int layer = 0; layer < c->layers; layer++) {
@@ -70,7 +70,7 @@ static double check_state(const golden *g, const griffin_model *m, const griffin
                     *to++ = S[((h * tiles + v / 32) * K + k) * 32 + v % 32];
     }
     for (long i = 0; i < want.count; i++) most = fmax(most, fabs((double)want.at[i]));
-    worst = worst_of(got, want.at, want.count);
+    double worst = worst_of(got, want.at, want.count);
     CHECK(worst <= 2e-6 * (1 + most), "%s: a state with numbers up to %g is off by %g", g->name,
           most, worst);
     free(got); free(want.at);
@@ -85,10 +85,10 @@ static void check_golden(int index) {
     griffin_state *first = new_state(m), *s = new_state(m);
     float *logits = new_logits(m, g.count), *again = new_logits(m, g.count);
     npy want = reference(&g, "logits.npy");
-    double limit = 2e-5 * fmax(1, npy_deviation(&want) / 1.5), worst;
+    double limit = 2e-5 * fmax(1, npy_deviation(&want) / 1.5);
     run_chunks(m, c, first, g.tokens, g.count, 1, logits);
     CHECK(want.count == (long)g.count * vocabulary(m), "%s: %ld", g.name, want.count);
-    worst = worst_of(logits, want.at, want.count);
+    double worst = worst_of(logits, want.at, want.count);
     CHECK(worst <= limit, "%s: logits off by %g, expected %g", g.name, worst, limit);
     printf("%-22s worst of logits %.1e, state %.1e\n", g.name, worst, check_state(&g, m, first));
     for (int i = 0; i < COUNT(chunks); i++) {

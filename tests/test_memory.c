@@ -163,7 +163,7 @@ enum { GUARD = 256 };
 /* Memory at any address, with guards around it. */
 static void check_context(const griffin_model *m, int rows, int states, size_t misaligned) {
     griffin_context_options o;
-    size_t size, i, state_size = griffin_state_size(m);
+    size_t state_size = griffin_state_size(m);
     griffin_context *c = NULL;
     int32_t tokens[40];
     float *logits = (float *)malloc((size_t)(40 * vocabulary(m)) * 4);
@@ -172,7 +172,7 @@ static void check_context(const griffin_model *m, int rows, int states, size_t m
     o.rows = rows;
     o.states = states;
     o.jobs.width = 1;
-    size = griffin_context_size(m, &o);
+    size_t size = griffin_context_size(m, &o);
     unsigned char *memory = (unsigned char *)malloc(size + 64 + 2 * GUARD);
     unsigned char *state = (unsigned char *)calloc(1, state_size + GUARD);
     memset(memory, 0x5a, size + 64 + 2 * GUARD);
@@ -184,7 +184,7 @@ static void check_context(const griffin_model *m, int rows, int states, size_t m
           (unsigned long)size);
     for (int t = 0; t < 40; t++) tokens[t] = t % vocabulary(m);
     run_chunks(m, c, (griffin_state *)(void *)state, tokens, 40, 0, logits);
-    for (i = 0; i < GUARD; i++)
+    for (size_t i = 0; i < GUARD; i++)
         touched += state[state_size + i] != 0x5a || given[size + i] != 0x5a || memory[i] != 0x5a;
     CHECK(touched == 0, "%d rows, %d states, %lu off", rows, states, (unsigned long)misaligned);
     free(memory); free(state); free(logits);

@@ -235,13 +235,13 @@ static void test_repeats(void) {
 /* `run` says what a program says that loads the state and feeds the prompt as a fresh one's. */
 static void test_use(void) {
     mind m;
-    char said[4096] = "The", *log;
+    char said[4096] = "The";
     size_t size, length = 3;
     griffin_decoder decoder = { { 0 }, 0, 1, 0, 0 };
     CHECK(persona(TEXT " -m " MODEL " --steps 3 -o " WORK "a.persona") == 0, "a persona");
     CHECK(call(command_run, "run " MODEL " -p The -n 20 --temp 0 --carry-on -t 1 --persona " WORK
                "a.persona") == 0, "run");
-    log = logged();
+    char *log = logged();
     if (open_mind(&m, MODEL, GRIFFIN_KV_F32)) { CHECK(0, "opens"); return; }
     unsigned char *data = test_read(WORK "a.persona", &size);
     CHECK(griffin_load(m.s.model, m.s.state, NULL, NULL, data, size) == GRIFFIN_OK, "loads");

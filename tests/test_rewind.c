@@ -36,7 +36,6 @@ static scene *scene_new(const char *blocks, int attn_keys, int rewind) {
     int is_kin = strchr(blocks, 'h') || strchr(blocks, 's');
     griffin_config config = is_kin ? kin_config(blocks) : small_config();
     griffin_options options;
-    int i;
     strcpy(config.blocks, blocks);
     memset(&options, 0, sizeof options);
     options.attn_keys = attn_keys;
@@ -46,8 +45,8 @@ static scene *scene_new(const char *blocks, int attn_keys, int rewind) {
     w->m = network_open(w->n, &options);
     w->c = new_context(w->m, 40, 1);
     griffin_state *s = new_state(w->m);
-    for (i = 0; i < TEXT; i++) w->tokens[i] = (int32_t)(dice() % V);
-    for (i = 0; i <= TEXT; i++) {
+    for (int i = 0; i < TEXT; i++) w->tokens[i] = (int32_t)(dice() % V);
+    for (int i = 0; i <= TEXT; i++) {
         w->save[i] = saved(w->m, s, &w->save_size[i]);
         if (i < TEXT) run_chunks(w->m, w->c, s, w->tokens + i, 1, 0, w->logits + i * V);
     }
@@ -56,8 +55,7 @@ static scene *scene_new(const char *blocks, int attn_keys, int rewind) {
 }
 
 static void scene_free(scene *w) {
-    int i;
-    for (i = 0; i <= TEXT; i++) free(w->save[i]);
+    for (int i = 0; i <= TEXT; i++) free(w->save[i]);
     free(w->c);
     griffin_close(w->m);
     network_free(w->n);
@@ -81,12 +79,12 @@ static void load(const scene *w, griffin_state *s, int at) {
 
 /* Reads on in the text, in calls of at most `chunk`; it must be as if nothing had happened. */
 static void read_on(const scene *w, griffin_state *s, int count, int chunk) {
-    int from = (int)griffin_state_position(s), wrong;
+    int from = (int)griffin_state_position(s);
     float logits[TEXT * V];
     int64_t size;
     if (count > TEXT - from) count = TEXT - from;
     run_chunks(w->m, w->c, s, w->tokens + from, count, chunk, logits);
-    wrong = first_difference(logits, w->logits + from * V, count, V);
+    int wrong = first_difference(logits, w->logits + from * V, count, V);
     CHECK(wrong < 0, "%s, from %d: token %d", w->n->config.blocks, from, wrong);
     unsigned char *save = saved(w->m, s, &size);
     CHECK(size == w->save_size[from + count] && !memcmp(save, w->save[from + count], (size_t)size),
@@ -97,8 +95,8 @@ static void read_on(const scene *w, griffin_state *s, int count, int chunk) {
 /* Tokens that are not in the text. */
 static void go_astray(const scene *w, griffin_state *s, int count, int chunk) {
     int32_t tokens[TEXT];
-    int i, at = (int)griffin_state_position(s);
-    for (i = 0; i < count; i++)
+    int at = (int)griffin_state_position(s);
+    for (int i = 0; i < count; i++)
         tokens[i] = (at + i < TEXT ? w->tokens[at + i] + 1 + (int32_t)(dice() % (V - 1)) : 0) % V;
     run_chunks(w->m, w->c, s, tokens, count, chunk, NULL);
 }
@@ -110,9 +108,9 @@ static int up_to(int most) { return 1 + (int)(dice() % (unsigned)most); }
 static void check_walks(const char *blocks, int attn_keys, int rewind) {
     scene *w = scene_new(blocks, attn_keys, rewind);
     griffin_state *s = new_state(w->m);
-    int most = griffin_get_info(w->m)->rewind, walk;
+    int most = griffin_get_info(w->m)->rewind;
     CHECK(most == (rewind ? rewind : 16), "%d", most);
-    for (walk = 0; walk < 12; walk++) {
+    for (int walk = 0; walk < 12; walk++) {
         memset(s, 0, griffin_state_size(w->m));
         while (griffin_state_position(s) < TEXT - most) {
             int away = up_to(most), chunk = (int)(dice() % 3) * up_to(most);
@@ -166,16 +164,15 @@ static void test_many_marks(void) {
     scene *w = scene_new("rrar", 0, 0);
     griffin_state *s = new_state(w->m);
     void *mark[TEXT];
-    int i, at;
-    for (i = 0; i < 40; i++) { mark[i] = new_mark(w, s); read_on(w, s, 1, 0); }
-    for (at = 39; at >= 24; at -= up_to(3)) {
+    for (int i = 0; i < 40; i++) { mark[i] = new_mark(w, s); read_on(w, s, 1, 0); }
+    for (int at = 39; at >= 24; at -= up_to(3)) {
         check_rewind(w, s, mark[at]);
         CHECK(griffin_state_position(s) == at, "%d", (int)griffin_state_position(s));
         check_rewind(w, s, mark[at]);
     }
     CHECK(griffin_rewind(w->m, s, mark[23]) == GRIFFIN_E_MISMATCH, "one before the oldest");
     read_on(w, s, 30, 0);
-    for (i = 0; i < 40; i++) free(mark[i]);
+    for (int i = 0; i < 40; i++) free(mark[i]);
     free(s);
     scene_free(w);
 }

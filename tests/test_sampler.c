@@ -64,8 +64,7 @@ static double random_number(void) {         /* 0 to 1, of another kind than the 
 }
 
 static void random_logits(float *x, int n, double spread) {
-    int i;
-    for (i = 0; i < n; i++) x[i] = (float)((random_number() - 0.5) * spread);
+    for (int i = 0; i < n; i++) x[i] = (float)((random_number() - 0.5) * spread);
 }
 
 /* ---- greedy -------------------------------------------------------------------------- */
@@ -83,15 +82,15 @@ static void test_greedy(void) {
 static void test_broken_logits(void) {
     static const float some[] = { NAN, -INFINITY, -5, NAN }, none[] = { NAN, -INFINITY, -NAN },
                        high[] = { 1, INFINITY, NAN, INFINITY, -INFINITY };
-    int i, seen = 0;
-    griffin_sampler s = sampler_of(1, 0), before;
+    int seen = 0;
+    griffin_sampler s = sampler_of(1, 0);
     CHECK(sample(&s, some, 4) == 2, "greedy");
     s.temperature = 1;
-    for (i = 0; i < 50; i++) CHECK(sample(&s, some, 4) == 2, "masked tokens are never drawn");
-    before = s;
+    for (int i = 0; i < 50; i++) CHECK(sample(&s, some, 4) == 2, "masked tokens are never drawn");
+    griffin_sampler before = s;
     CHECK(sample(&s, none, 3) == GRIFFIN_E_NO_TOKEN, "nothing to choose from");
     CHECK(memcmp(&before, &s, sizeof s) == 0, "the sampler changed");
-    for (i = 0; i < 50; i++) {
+    for (int i = 0; i < 50; i++) {
         int32_t token = sample(&s, high, 5);
         CHECK(token == 1 || token == 3, "%d is not infinite", token);
         seen |= 1 << token;
@@ -110,8 +109,7 @@ static void check_refused(griffin_sampler s, const char *what) {
 
 static void test_arguments(void) {
     static const float bad[] = { NAN, -1, INFINITY, -INFINITY };
-    int i;
-    for (i = 0; i < 4; i++) {
+    for (int i = 0; i < 4; i++) {
         griffin_sampler s = sampler_of(1, 1);
         s.temperature = bad[i];              check_refused(s, "temperature");
         s.temperature = 1; s.top_p = bad[i]; check_refused(s, "top_p");
@@ -157,12 +155,12 @@ static int reference(const griffin_sampler *s, const float *x, int n) {
 }
 
 static void check_kept(griffin_sampler s, const float *x, int n, const char *what) {
-    int i, kept = reference(&s, x, n), got = 0;
+    int kept = reference(&s, x, n), got = 0;
     int32_t token = sample(&s, x, n);
     CHECK(token >= 0 && token < n && logits[token] > 0, "%s: drew %d", what, token);
-    for (i = 0; i < n; i++) got += logits[i] > 0;
+    for (int i = 0; i < n; i++) got += logits[i] > 0;
     CHECK(got == kept, "%s: kept %d of %d, expected %d", what, got, n, kept);
-    for (i = 0; i < kept; i++) {
+    for (int i = 0; i < kept; i++) {
         double w = logits[entries[i].id], expected = entries[i].weight;
         double rounding = 2e-7 * (1 - log(expected)) * expected;    /* of the exponent, a float */
         CHECK(fabs(w - expected) <= rounding, "%s: weight %g, expected %g", what, w, expected);
@@ -174,14 +172,14 @@ static void test_keeping(void) {
     static const float ps[] = { 0, 1e-6f, 0.1f, 0.5f, 0.9f, 0.999f, 1 };
     static const float ms[] = { 0, 0.02f, 0.5f, 1 }, ts[] = { 0.3f, 1, 2.5f };
     static float x[MOST];
-    int a, b, c, d, t;
-    for (a = 0; a < COUNT(sizes); a++) for (t = 0; t < COUNT(ts); t++) {
+    int c, t;
+    for (int a = 0; a < COUNT(sizes); a++) for (t = 0; t < COUNT(ts); t++) {
         random_logits(x, sizes[a], 20);
-        for (b = 0; b < COUNT(ks); b++) for (c = 0; c < COUNT(ps); c++) {
+        for (int b = 0; b < COUNT(ks); b++) for (c = 0; c < COUNT(ps); c++) {
             griffin_sampler s = sampler_of(random_number() > 0.5, ts[t]);
             s.top_k = ks[b];
             s.top_p = ps[c];
-            for (d = 0; d < COUNT(ms); d++) {
+            for (int d = 0; d < COUNT(ms); d++) {
                 s.min_p = ms[d];
                 check_kept(s, x, sizes[a], "random");
             }
@@ -193,18 +191,17 @@ static void test_keeping(void) {
 static void test_ties(void) {
     static float x[100];
     griffin_sampler s = sampler_of(3, 1);
-    int i;
-    for (i = 0; i < 100; i++) x[i] = (float)(i % 4);
+    for (int i = 0; i < 100; i++) x[i] = (float)(i % 4);
     s.top_k = 30;
     check_kept(s, x, 100, "top_k");
-    for (i = 0; i < 100; i++) {
+    for (int i = 0; i < 100; i++) {
         CHECK((logits[i] > 0) == (i % 4 == 3 || (i % 4 == 2 && i < 20)), "entry %d", i);
     }
     s.top_k = 0;
-    for (i = 0; i < 100; i++) x[i] = 0;
+    for (int i = 0; i < 100; i++) x[i] = 0;
     s.top_p = 0.25f;
     check_kept(s, x, 100, "top_p");
-    for (i = 0; i < 100; i++) CHECK((logits[i] > 0) == (i < 25), "entry %d", i);
+    for (int i = 0; i < 100; i++) CHECK((logits[i] > 0) == (i < 25), "entry %d", i);
     s.top_p = 0;
     s.min_p = 1;
     check_kept(s, x, 100, "min_p");
@@ -218,10 +215,9 @@ static void test_distribution(void) {
     const int draws = 200000;
     double total = 0;
     griffin_sampler s = sampler_of(42, 1.5f);
-    int i;
-    for (i = 0; i < draws; i++) counts[sample(&s, x, 8)]++;
-    for (i = 0; i < 8; i++) total += exp(x[i] / 1.5);
-    for (i = 0; i < 8; i++) {
+    for (int i = 0; i < draws; i++) counts[sample(&s, x, 8)]++;
+    for (int i = 0; i < 8; i++) total += exp(x[i] / 1.5);
+    for (int i = 0; i < 8; i++) {
         double p = exp(x[i] / 1.5) / total, sigma = sqrt(draws * p * (1 - p));
         CHECK(fabs(counts[i] - draws * p) <= 5 * sigma, "token %d: %d draws, expected %.0f +- %.0f",
               i, counts[i], draws * p, sigma);
@@ -232,27 +228,26 @@ static void test_distribution(void) {
 static void test_replay(void) {
     static const int32_t expected[] = { 730, 593, 210, 309, 731, 693, 496, 236 };
     static float x[1000];
-    griffin_sampler s = sampler_of(1234, 1), copy;
+    griffin_sampler s = sampler_of(1234, 1);
     int32_t first[20];
-    int i;
-    for (i = 0; i < 1000; i++) x[i] = (float)((i * 7919) % 1000) * 0.01f;
+    for (int i = 0; i < 1000; i++) x[i] = (float)((i * 7919) % 1000) * 0.01f;
     s.top_p = 0.9f;
     s.repeat_penalty = 1.3f;
-    for (i = 0; i < COUNT(expected); i++) {
+    for (int i = 0; i < COUNT(expected); i++) {
         int32_t token = sample(&s, x, 1000);
         CHECK(token == expected[i], "draw %d: %d, expected %d", i, token, expected[i]);
     }
-    copy = s;
-    for (i = 0; i < 20; i++) first[i] = sample(&s, x, 1000);
-    for (i = 0; i < 20; i++) CHECK(sample(&copy, x, 1000) == first[i], "draw %d again", i);
+    griffin_sampler copy = s;
+    for (int i = 0; i < 20; i++) first[i] = sample(&s, x, 1000);
+    for (int i = 0; i < 20; i++) CHECK(sample(&copy, x, 1000) == first[i], "draw %d again", i);
     CHECK(memcmp(&s, &copy, sizeof s) == 0, "the samplers went apart");
 }
 
 static void test_kernels(void) {
     static float x[MOST], weights[MOST];
-    int other, same;
+    int same;
     random_logits(x, MOST, 30);
-    for (other = GRIFFIN_CPU_AVX2; other <= GRIFFIN_CPU_AMX; other++) {
+    for (int other = GRIFFIN_CPU_AVX2; other <= GRIFFIN_CPU_AMX; other++) {
         griffin_sampler s = sampler_of(9, 0.8f), t = s;
         int32_t token = sample(&s, x, MOST);
         memcpy(weights, logits, sizeof weights);
@@ -269,7 +264,6 @@ static void test_kernels(void) {
 static void test_penalty(void) {
     static const float x[] = { 4, -4, 3, 0 };
     griffin_sampler s = sampler_of(0, 0);
-    int i;
     s.repeat_penalty = 2;
     CHECK(sample(&s, x, 4) == 0, "nothing was there before");
     CHECK(sample(&s, x, 4) == 2, "4 / 2 is below 3");
@@ -282,7 +276,7 @@ static void test_penalty(void) {
     CHECK(sample(&s, x, 4) == 2, "only the last token counts");
     CHECK(logits[0] == 2 && logits[1] == -4, "only the last token counts");
     s.repeat_last = 0;
-    for (i = 0; i < GRIFFIN_RECENT; i++) griffin_accept(&s, 3);
+    for (int i = 0; i < GRIFFIN_RECENT; i++) griffin_accept(&s, 3);
     CHECK(sample(&s, x, 4) == 0 && logits[0] == 4, "all others are forgotten");
     griffin_accept(&s, -1);
     griffin_accept(&s, 1000000);

@@ -23,7 +23,6 @@ typedef struct scene {
 static scene *scene_new(int attn_keys, float scale) {
     scene *w = (scene *)calloc(1, sizeof *w);
     griffin_options options;
-    int i;
     memset(&options, 0, sizeof options);
     options.attn_keys = attn_keys;
     w->n = family_make(family, scale);
@@ -32,7 +31,7 @@ static scene *scene_new(int attn_keys, float scale) {
     w->s = new_state(w->m);
     w->size = griffin_state_size(w->m);
     w->V = w->n->config.vocab;
-    for (i = 0; i < MOST; i++) w->tokens[i] = (int32_t)(dice() % 19);
+    for (int i = 0; i < MOST; i++) w->tokens[i] = (int32_t)(dice() % 19);
     run_chunks(w->m, w->c, w->s, w->tokens, MOST, 0, w->logits);
     memset(w->s, 0, w->size);
     return w;
@@ -61,9 +60,9 @@ static void *copy_of(const void *data, size_t size) { return memcpy(malloc(size)
 static void test_forks(void) {
     scene *w = scene_new(0, 1);
     griffin_state *forks[8];
-    int at[8], i, round;
-    for (i = 0; i < 8; i++) { forks[i] = new_state(w->m); at[i] = 0; }
-    for (round = 0; round < 200; round++) {
+    int at[8];
+    for (int i = 0; i < 8; i++) { forks[i] = new_state(w->m); at[i] = 0; }
+    for (int round = 0; round < 200; round++) {
         int from = (int)(dice() % 8), to = (int)(dice() % 8), end = at[from] + (int)(dice() % 12);
         if (end > MOST) end = MOST;
         if (end > at[from]) check_continues(w, forks[from], at[from], end);
@@ -72,7 +71,7 @@ static void test_forks(void) {
         at[to] = at[from];
         if (dice() % 16 == 0 || end == MOST) { memset(forks[from], 0, w->size); at[from] = 0; }
     }
-    for (i = 0; i < 8; i++) free(forks[i]);
+    for (int i = 0; i < 8; i++) free(forks[i]);
     scene_free(w);
 }
 
@@ -80,8 +79,7 @@ static void test_forks(void) {
 static void test_bytes(void) {
     scene *w = scene_new(0, 1);
     griffin_state *other = new_state(w->m);
-    int n;
-    for (n = 1; n <= 20; n++) {
+    for (int n = 1; n <= 20; n++) {
         memset(w->s, 0, w->size);
         memset(other, 0, w->size);
         run_chunks(w->m, w->c, w->s, w->tokens, n, 0, NULL);
@@ -96,12 +94,11 @@ static void test_bytes(void) {
 
 static griffin_sampler some_sampler(void) {
     griffin_sampler s;
-    int i;
     memset(&s, 0, sizeof s);
     s.seed = 0x123456789abcdefu;
     s.temperature = 1.5f; s.top_p = 0.9f; s.min_p = 0.01f; s.top_k = 12;
     s.repeat_penalty = 1.25f; s.repeat_last = 20;
-    for (i = 0; i < 70; i++) griffin_accept(&s, i * 7 % 19);
+    for (int i = 0; i < 70; i++) griffin_accept(&s, i * 7 % 19);
     return s;
 }
 
@@ -125,8 +122,7 @@ static void test_round_trips(void) {
     scene *w = scene_new(0, 1);
     griffin_state *back = new_state(w->m);
     size_t size, before = 0;
-    int n;
-    for (n = 0; n < 14; n++) {
+    for (int n = 0; n < 14; n++) {
         size_t size_again;
         memset(w->s, 0, w->size);
         if (n) run_chunks(w->m, w->c, w->s, w->tokens, n, 0, NULL);
@@ -150,11 +146,11 @@ static int has_attention(void) { return strchr(families[family].blocks, 'a') != 
 static void check_refused(const scene *w, const void *data, size_t size, int error,
                           const char *what) {
     griffin_state *s = (griffin_state *)malloc(w->size);
-    size_t i, changed = 0;
+    size_t changed = 0;
     memset(s, 0x77, w->size);
     CHECK(griffin_load(w->m, s, NULL, NULL, data, size) == error, "%s: %d, expected %d", what,
           griffin_load(w->m, s, NULL, NULL, data, size), error);
-    for (i = 0; i < w->size; i++) changed += ((unsigned char *)s)[i] != 0x77;
+    for (size_t i = 0; i < w->size; i++) changed += ((unsigned char *)s)[i] != 0x77;
     CHECK(changed == 0, "%s: %lu bytes written", what, (unsigned long)changed);
     free(s);
 }
@@ -176,15 +172,15 @@ static void check_sealed(const scene *w, const unsigned char *good, size_t size,
 
 static void test_refusals(void) {
     scene *w = scene_new(0, 1), *foreign = scene_new(0, 2), *narrow = scene_new(4, 1);
-    size_t size, cut, step = family ? 211 : 1;
+    size_t size, step = family ? 211 : 1;
     run_chunks(w->m, w->c, w->s, w->tokens, 3, 0, NULL);
     unsigned char *data = saved(w, w->s, &size);
-    for (cut = 0; cut < size; cut += step) {
+    for (size_t cut = 0; cut < size; cut += step) {
         void *exact = copy_of(data, cut);   /* so that a sanitizer sees reads past the end */
         check_refused(w, exact, cut, GRIFFIN_E_FORMAT, "truncated");
         free(exact);
     }
-    for (cut = 0; cut < size; cut += step) {
+    for (size_t cut = 0; cut < size; cut += step) {
         int where = cut >= 8 && cut < 12 ? GRIFFIN_E_VERSION : GRIFFIN_E_FORMAT;
         data[cut] ^= (unsigned char)(1 << cut % 8);
         check_refused(w, data, size, where, "flipped");
@@ -226,20 +222,19 @@ static void test_resumes(void) {
     int32_t said[SAID + 1];
     int64_t size[SAID];
     float logits[19];
-    int i, k;
     run_chunks(w->m, w->c, w->s, w->tokens, 7, 0, NULL);
     said[0] = 1;
-    for (i = 0; i < SAID; i++) {
+    for (int i = 0; i < SAID; i++) {
         decoder.held[1] = (unsigned char)i;
         size[i] = griffin_save(w->m, w->s, &sampler, &decoder, data[i], sizeof data[i]);
         CHECK(griffin_step(w->c, w->s, said[i], logits) == GRIFFIN_OK, "step");
         said[i + 1] = griffin_sample(w->m, &sampler, logits);
     }
-    for (i = 0; i < SAID; i++) {
+    for (int i = 0; i < SAID; i++) {
         CHECK(griffin_load(w->m, w->s, &sampler, &d, data[i], (size_t)size[i]) == 0, "load");
         decoder.held[1] = (unsigned char)i;
         CHECK(memcmp(&d, &decoder, sizeof d) == 0, "the decoder before %d", i);
-        for (k = i; k < SAID; k++) {
+        for (int k = i; k < SAID; k++) {
             CHECK(griffin_step(w->c, w->s, said[k], logits) == GRIFFIN_OK, "step");
             CHECK(griffin_sample(w->m, &sampler, logits) == said[k + 1], "%d from %d", k, i);
         }
@@ -254,10 +249,10 @@ static void test_parts(void) {
     griffin_sampler sampler = some_sampler(), s;
     griffin_decoder decoder = some_decoder(), d;
     static unsigned char data[SAVE_BYTES];
-    int parts, wanted, right;
+    int right;
     run_chunks(w->m, w->c, w->s, w->tokens, 9, 0, NULL);
-    for (parts = 0; parts < 4; parts++)
-        for (wanted = 0; wanted < 4; wanted++) {
+    for (int parts = 0; parts < 4; parts++)
+        for (int wanted = 0; wanted < 4; wanted++) {
             int64_t size = griffin_save(w->m, w->s, parts & 1 ? &sampler : NULL,
                                         parts & 2 ? &decoder : NULL, data, sizeof data);
             int error;
@@ -283,9 +278,9 @@ static void test_parts(void) {
 /* The state has these floats one after the other, somewhere. */
 static int holds_floats(const scene *w, const unsigned char *saved, int count) {
     float floats[3 * 4 * 64];
-    int i, found = 0;
-    for (i = 0; i < count; i++) floats[i] = float_of(npy_u32(saved + 4 * i));
-    for (i = 0; (i + count) * 4 <= (int)w->size; i++)
+    int found = 0;
+    for (int i = 0; i < count; i++) floats[i] = float_of(npy_u32(saved + 4 * i));
+    for (int i = 0; (i + count) * 4 <= (int)w->size; i++)
         found += memcmp((const float *)(const void *)w->s + i, floats, (size_t)count * 4) == 0;
     return found == 1;
 }
@@ -312,8 +307,7 @@ static void test_portable(void) {
     griffin_sampler sampler = some_sampler();
     griffin_decoder decoder = some_decoder();
     unsigned char data[5000];
-    int n;
-    for (n = 0; n < MOST; n++) w->tokens[n] = n * n % 19;
+    for (int n = 0; n < MOST; n++) w->tokens[n] = n * n % 19;
     run_chunks(w->m, w->c, w->s, w->tokens, MOST, 0, NULL);
     int64_t size = griffin_save(w->m, w->s, &sampler, &decoder, data, sizeof data);
     CHECK(size == 48 + 4 * (3 * 4 * 64 + 2 * 4 * 16) + 292 + 8 + 8, "%d bytes", (int)size);
@@ -357,8 +351,8 @@ static int tape_read(void *data, size_t size, void *user) {
 }
 
 static int is_fresh(const scene *w, const griffin_state *s) {
-    size_t i, used = 0;
-    for (i = 0; i < w->size; i++) used += ((const unsigned char *)s)[i] != 0;
+    size_t used = 0;
+    for (size_t i = 0; i < w->size; i++) used += ((const unsigned char *)s)[i] != 0;
     return used == 0;
 }
 
@@ -381,16 +375,15 @@ static void test_pieces(void) {
     static const size_t most[] = { 4096, 47, 7, 1 };
     scene *w = scene_new(0, 1);
     griffin_state *whole = new_state(w->m), *s = new_state(w->m);
-    int n, parts, i;
-    for (n = 0; n < 14; n += n < 5 ? 2 : 7)
-        for (parts = 0; parts < 4; parts += family ? 3 : 1) {
+    for (int n = 0; n < 14; n += n < 5 ? 2 : 7)
+        for (int parts = 0; parts < 4; parts += family ? 3 : 1) {
             griffin_sampler sampler, expected = some_sampler();
             griffin_decoder decoder, held = some_decoder();
             memset(w->s, 0, w->size);
             if (n) run_chunks(w->m, w->c, w->s, w->tokens, n, 0, NULL);
             tape *t = new_tape(w, parts);
             CHECK(griffin_load(w->m, whole, NULL, NULL, t->data, t->size) == GRIFFIN_OK, "load");
-            for (i = 0; i < (family ? 2 : COUNT(most)); i++) {
+            for (int i = 0; i < (family ? 2 : COUNT(most)); i++) {
                 memset(s, 0, w->size);
                 memset(&sampler, 0, sizeof sampler);
                 memset(&decoder, 0, sizeof decoder);
@@ -454,10 +447,10 @@ static void test_pieces_fail(void) {
 static void test_pieces_refused(void) {
     scene *w = scene_new(0, 1), *foreign = scene_new(0, 2);
     griffin_state *s = new_state(w->m);
-    size_t cut, size, step = family ? 211 : 13;
+    size_t cut, step = family ? 211 : 13;
     run_chunks(w->m, w->c, w->s, w->tokens, 3, 0, NULL);
     tape *t = new_tape(w, 0);
-    size = t->size;
+    size_t size = t->size;
     for (cut = 0; cut < size; cut += step) {
         t->at = 0; t->size = cut;
         CHECK(griffin_load_pieces(w->m, s, NULL, NULL, tape_read, t) == GRIFFIN_E_FORMAT

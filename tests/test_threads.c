@@ -204,15 +204,15 @@ static void *tend(void *argument) {
 
 static void test_crowd(void) {
     pthread_t thread[3];
-    int wrong[3] = { 0, 0, 0 }, i;
+    int wrong[3] = { 0, 0, 0 };
     memset(seats, 0, sizeof seats);
-    for (i = 0; i < SEATS; i++) seats[i].state = new_state(m);
-    for (i = 0; i < 3; i++) if (pthread_create(&thread[i], NULL, tend, &wrong[i])) abort();
-    for (i = 0; i < 3; i++) {
+    for (int i = 0; i < SEATS; i++) seats[i].state = new_state(m);
+    for (int i = 0; i < 3; i++) if (pthread_create(&thread[i], NULL, tend, &wrong[i])) abort();
+    for (int i = 0; i < 3; i++) {
         pthread_join(thread[i], NULL);
         CHECK(wrong[i] == 0, "thread %d: %d wrong", i, wrong[i]);
     }
-    for (i = 0; i < SEATS; i++) {
+    for (int i = 0; i < SEATS; i++) {
         CHECK(griffin_state_position(seats[i].state) == TOKENS, "%d", seats[i].at);
         free(seats[i].state);
     }

@@ -43,7 +43,7 @@ static int same_but_tags(const griffin_model *m, const griffin_state *a, const g
 
 static void check_same(const griffin_model *a, const griffin_model *b, const golden *g) {
     const griffin_info *i = griffin_get_info(a), *k = griffin_get_info(b);
-    int V = vocabulary(a), at;
+    int V = vocabulary(a);
     size_t floats = (size_t)(g->count * V);
     float *x = (float *)malloc(floats * 4), *y = (float *)malloc(floats * 4);
     griffin_context *c = new_context(a, 0, 0), *d = new_context(b, 0, 0);
@@ -53,7 +53,7 @@ static void check_same(const griffin_model *a, const griffin_model *b, const gol
     CHECK(memcmp(&i->config, &k->config, sizeof i->config) == 0, "the configuration");
     run_chunks(a, c, s, g->tokens, g->count, 0, x);
     run_chunks(b, d, t, g->tokens, g->count, 3, y);
-    at = first_difference(x, y, g->count, V);
+    int at = first_difference(x, y, g->count, V);
     CHECK(at < 0, "%s, %s: logits differ at %d", g->name, i->type, at);
     CHECK(same_but_tags(a, s, t), "%s, %s: the states differ", g->name, i->type);
     free(x); free(y); free(c); free(d); free(s); free(t);
@@ -71,8 +71,7 @@ static int is_tiles(const griffin_tensor *t) {
 static uint64_t tile_bytes(const griffin_model *m) {
     griffin_tensor t;
     uint64_t total = 0;
-    int i;
-    for (i = 0; i < griffin_get_info(m)->tensors; i++) {
+    for (int i = 0; i < griffin_get_info(m)->tensors; i++) {
         CHECK(griffin_get_tensor(m, i, &t) == GRIFFIN_OK, "%d", i);
         CHECK(t.offset % 64 == 0, "%s at %lu", t.name, (unsigned long)t.offset);
         CHECK(is_tiles(&t) || t.rank == 1 || strstr(t.name, "bias") || strstr(t.name, "conv_1d"),
@@ -142,11 +141,10 @@ static void check_pair(const char *name, const char *type, const char *gates, co
 }
 
 static void test_same_bits(void) {
-    int i, type;
-    for (i = 0; i < GOLDENS; i++) {
+    for (int i = 0; i < GOLDENS; i++) {
         golden g = golden_read(i);
         if (strcmp(g.name, g.model) != 0) continue;
-        for (type = 0; type < TYPES; type++)
+        for (int type = 0; type < TYPES; type++)
             check_pair(g.model, golden_types[type] ? golden_types[type] : "f32", "f32", &g);
     }
 }
@@ -177,9 +175,8 @@ static void test_old_files(void) {
 /* A program may hold the file at any address. */
 static void test_any_address(void) {
     golden g = golden_read(0);
-    int type, cpu;
-    for (type = 0; type < TYPES; type++)
-        for (cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_AMX; cpu++) {
+    for (int type = 0; type < TYPES; type++)
+        for (int cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_AMX; cpu++) {
             char path[200];
             size_t size;
             unsigned char *file =
@@ -225,9 +222,8 @@ static void test_no_copy(void) {
     static const char path[] = "examples/models/storyteller.gguf";
     size_t size = 0;
     unsigned char *file = test_read(path, &size);
-    int in_memory;
     CHECK(file != NULL, "%s", path);
-    for (in_memory = 0; file && in_memory < 2; in_memory++) {
+    for (int in_memory = 0; file && in_memory < 2; in_memory++) {
         griffin_model *m = NULL;
         griffin_options options;
         counter c = { 0, 0 };
@@ -305,14 +301,14 @@ static void test_damaged_blocks(void) {
     static const char name[] = "layers.1.mlp_block.down_proj.weight.q8_0";      /* [2, 6528] */
     char path[200];
     size_t size, end;
-    unsigned char *file = converted("griffin-tiny", "q8_0", "f32", 0, path, &size), *at;
+    unsigned char *file = converted("griffin-tiny", "q8_0", "f32", 0, path, &size);
     griffin_model *m = NULL;
     griffin_tensor t;
     int i;
     check_change(file, size, name, 4, -32, "expected i8 [2, 6528]");
     check_change(file, size, name, 12, -1, "expected i8 [2, 6528]");
     check_change(file, size, name, 20, 1, "cannot be read");                     /* i16 */
-    at = after_name(file, name);
+    unsigned char *at = after_name(file, name);
     at[-1] = '3';                           /* bytes, but no tiles */
     check_refused(file, size, "down_proj.weight.q8_3", "cannot be read");
     at[-1] = '0';

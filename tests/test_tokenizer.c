@@ -130,9 +130,8 @@ static int encode(const char *text, size_t length) {
 static bytes decode(const int32_t *ids, int count) {
     griffin_decoder decoder;
     bytes b = { output, 0 };
-    int i;
     memset(&decoder, 0, sizeof decoder);
-    for (i = 0; i <= count; i++) {
+    for (int i = 0; i <= count; i++) {
         int n = griffin_decode(model, &decoder, i < count ? ids[i] : -1, output + b.length,
                                4 * ROOM - b.length);
         CHECK(n >= 0, "token %d of %d: %d", i, count, n);
@@ -154,8 +153,7 @@ static int same_bytes(bytes a, bytes b) {
 
 /* By rank, turn markers are control tokens, which decode to nothing. */
 static int has_control(const int32_t *ids, int count) {
-    int i;
-    for (i = 0; i < count; i++) {
+    for (int i = 0; i < count; i++) {
         if (griffin_token_type(model, ids[i]) == GRIFFIN_TOKEN_CONTROL) return 1;
     }
     return 0;
@@ -165,12 +163,12 @@ static void check_cases(const char *vocabulary, const char *cases, int by_rank) 
     static int32_t expected[ROOM];
     char path[200], *fields[FIELDS], *rest, *all;
     size_t size;
-    int line = 0, encoded = 0, n;
+    int line = 0, encoded = 0;
     snprintf(path, sizeof path, DATA "%s.tsv", cases);
     rest = all = (char *)test_read(path, &size);
     CHECK(all != NULL, "%s", path);
     snprintf(path, sizeof path, DATA "%s.gguf", vocabulary);
-    n = open_vocabulary(path);
+    int n = open_vocabulary(path);
     CHECK(n == GRIFFIN_OK, "%s: %s", path, message);
     while (all && n == GRIFFIN_OK && next_case(&rest, fields)) {
         const char *ids = by_rank && strcmp(fields[4], "=") != 0 ? fields[4] : fields[2];
@@ -281,17 +279,16 @@ static void test_space(void) {
     griffin_decoder decoder;
     static char scratch[20000], small[4];
     int32_t few[100];
-    int k;
     memset(&encoding, 0, sizeof encoding);
     CHECK(open_vocabulary(DATA "gemma_like.gguf") == 0, "%s", message);
     int n = griffin_encode(model, NULL, text, strlen(text), NULL, 0);
     CHECK(n > 5 && n == griffin_encode(model, NULL, text, strlen(text), tokens, ROOM), "size");
-    for (k = 0; k <= n; k++) {
+    for (int k = 0; k <= n; k++) {
         memset(few, 0xFF, sizeof few);
         CHECK(griffin_encode(model, NULL, text, strlen(text), few, k) == n, "room for %d", k);
         CHECK(memcmp(few, tokens, (size_t)k * sizeof *few) == 0 && few[k] == -1, "room for %d", k);
     }
-    for (k = 1; k < 64; k += 7) {           /* not aligned */
+    for (int k = 1; k < 64; k += 7) {           /* not aligned */
         encoding.scratch = scratch + k;
         encoding.scratch_size = griffin_encode_size(model, strlen(text));
         CHECK(encoding.scratch_size < sizeof scratch - 64, "%d", (int)encoding.scratch_size);
@@ -346,17 +343,16 @@ static void test_long_runs(void) {
     static const char *units[] = { "a", " ", "\xFF", "\xE2\x96\x81", "\xEF\xB7\xBA", "\n", "=",
                                    "a\xCC\x81", "<table>", " \xE2\x96\x81", "0", "'" };
     static char text[20000];
-    size_t v, u, i;
-    for (v = 0; v < sizeof vocabularies / sizeof *vocabularies; v++) {
+    for (size_t v = 0; v < sizeof vocabularies / sizeof *vocabularies; v++) {
         CHECK(open_vocabulary(vocabularies[v]) == 0, "%s: %s", vocabularies[v], message);
         griffin_metadata flag;
         int trims = griffin_get_metadata(model, "tokenizer.ggml.remove_extra_whitespaces", 0, &flag)
                     && flag.integer;
-        for (u = 0; u < sizeof units / sizeof *units; u++) {
+        for (size_t u = 0; u < sizeof units / sizeof *units; u++) {
             size_t unit = strlen(units[u]), length = sizeof text / unit * unit;
             griffin_encoding encoding;
             memset(&encoding, 0, sizeof encoding);
-            for (i = 0; i < length; i++) text[i] = units[u][i % unit];
+            for (size_t i = 0; i < length; i++) text[i] = units[u][i % unit];
             encoding.scratch_size = griffin_encode_size(model, length);
             encoding.scratch = malloc(encoding.scratch_size);
             int n = griffin_encode(model, &encoding, text, length, tokens, ROOM);
@@ -403,17 +399,17 @@ static void test_broken_utf8(void) {
     static const unsigned char edges[] = { 0, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC1,
                                            0xC2, 0xDF, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0xF5, 0xFF };
     unsigned char p[4];
-    int a, k, v, n = (int)sizeof edges;
-    for (v = 0; v < 2; v++) {
+    int n = (int)sizeof edges;
+    for (int v = 0; v < 2; v++) {
         const char *path = v ? DATA "byte_level.gguf" : DATA "gemma_like.gguf";
         CHECK(open_vocabulary(path) == 0, "%s: %s", path, message);
-        for (a = 0; a < 65536; a += 1 + 6 * v) {
+        for (int a = 0; a < 65536; a += 1 + 6 * v) {
             p[0] = (unsigned char)(a >> 8); p[1] = (unsigned char)a; p[2] = 'x'; p[3] = 0x80;
             check_repair(p, 1 + (size_t)a % 4);
         }
-        for (a = 0; a < n * n * n * n; a += 3) {
+        for (int a = 0; a < n * n * n * n; a += 3) {
             int rest = a;
-            for (k = 0; k < 4; k++, rest /= n) p[k] = edges[rest % n];
+            for (int k = 0; k < 4; k++, rest /= n) p[k] = edges[rest % n];
             check_repair(p, 4);
         }
         close_vocabulary();
@@ -438,8 +434,8 @@ static void release_some(void *memory, void *user) {
 }
 
 static void test_allocator(void) {
-    size_t v, size;
-    for (v = 0; v < sizeof vocabularies / sizeof *vocabularies; v++) {
+    size_t size;
+    for (size_t v = 0; v < sizeof vocabularies / sizeof *vocabularies; v++) {
         int most, error = GRIFFIN_E_MEMORY;
         allocator.allocate = allocate_some;
         allocator.release  = release_some;
@@ -470,10 +466,9 @@ static void test_malformed(void) {
         "types_short", "unk_range"
     };
     char path[200];
-    size_t i;
     CHECK(open_vocabulary("tests/data/gguf/vocab_only.gguf") == 0, "%s", message);
     close_vocabulary();
-    for (i = 0; i < sizeof names / sizeof *names; i++) {
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         snprintf(path, sizeof path, "tests/data/gguf/malformed_vocab/%s.gguf", names[i]);
         CHECK(open_vocabulary(path) == GRIFFIN_E_FORMAT, "%s accepted", names[i]);
         CHECK(model && message[0] && !info->has_vocabulary, "%s: '%s'", names[i], message);
@@ -499,18 +494,16 @@ static void make_key(const char *key, int type) {
     make_number((uint64_t)type, 4);
 }
 static void make_texts(const char *key, const char *const *texts, int count) {
-    int i;
     make_key(key, GRIFFIN_VALUE_ARRAY);
     make_number(GRIFFIN_VALUE_STRING, 4);
     make_number((uint64_t)count, 8);
-    for (i = 0; i < count; i++) make_text(texts[i]);
+    for (int i = 0; i < count; i++) make_text(texts[i]);
 }
 static void make_numbers(const char *key, int type, const int32_t *values, int count) {
-    int i;
     make_key(key, GRIFFIN_VALUE_ARRAY);
     make_number((uint64_t)type, 4);
     make_number((uint64_t)count, 8);
-    for (i = 0; i < count; i++) make_number((uint32_t)values[i], 4);
+    for (int i = 0; i < count; i++) make_number((uint32_t)values[i], 4);
 }
 static void make_start(const char *kind) {
     static const char *texts[] = { "<unk>", "a", "b", "ab", "abc", "\xE2\x96\x81\xE2\x96\x81",
@@ -544,11 +537,10 @@ static void test_merges(void) {
     static const char *good[] = { "a b", "ab c" }, *twice[] = { "a b", "a b" };
     static const char *bad[] = { "a", "a  b", " ab", "ab ", "a b c", "a x", "b c", "", " ",
                                  "abc abc" };
-    int i;
     make_start("llama");
     check_made(GRIFFIN_E_FORMAT, "neither scores nor merges");
     close_vocabulary();
-    for (i = 0; i < COUNT(bad); i++) check_merges(&bad[i], 1, GRIFFIN_E_FORMAT);
+    for (int i = 0; i < COUNT(bad); i++) check_merges(&bad[i], 1, GRIFFIN_E_FORMAT);
     check_merges(twice, 2, GRIFFIN_E_FORMAT);
     check_merges(good, 0, GRIFFIN_OK);
     close_vocabulary();

@@ -248,10 +248,10 @@ static int encode_naively(const vocabulary *v, const char *text, size_t size, in
 static void check_encoding(const griffin_model *model, const vocabulary *v, const char *text) {
     static int32_t wanted[8192], got[8192];
     griffin_encoding encoding;
-    int count = encode_naively(v, text, strlen(text), wanted), n;
+    int count = encode_naively(v, text, strlen(text), wanted);
     memset(&encoding, 0, sizeof encoding);
     encoding.no_bos = 1;
-    n = griffin_encode(model, &encoding, text, strlen(text), got, 8192);
+    int n = griffin_encode(model, &encoding, text, strlen(text), got, 8192);
     CHECK(n == count && !memcmp(got, wanted, (size_t)n * sizeof *got), "%d tokens, not %d", n,
           count);
 }
@@ -742,11 +742,11 @@ static void test_a_full_disk_leaves_what_is_there(void) {
 static void check_refused(const char *path, const char *options, const char *expected) {
     char words[512];
     size_t before = 0, after = 0;
-    unsigned char *old = test_read(path, &before), *new;
+    unsigned char *old = test_read(path, &before);
     snprintf(words, sizeof words, TEXT " --steps 6 -o " WORK "x.gguf --resume --checkpoint %s %s",
              path, options);
     CHECK(train(words) == 1 && log_says(expected), "should say '%s'", expected);
-    new = test_read(path, &after);
+    unsigned char *new = test_read(path, &after);
     CHECK(before == after && !memcmp(old, new, before), "%s changed", path);
     free(old);
     free(new);

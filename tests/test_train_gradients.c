@@ -129,7 +129,7 @@ static int has_small_slopes(const net *n, int index) {
  * order. */
 static void check_direction(const scene *s, int first, int last, double step) {
     const double rounding = has_small_slopes(s->n, first) ? 1e-13 / step : 0;
-    double *direction[256], expected, got = 0, size = 0;
+    double *direction[256], got = 0, size = 0;
     for (int i = first; i < last; i++) {
         const net_weight *w = &s->n->weights[i];
         direction[i] = (double *)malloc(w->count * sizeof(double));
@@ -139,10 +139,10 @@ static void check_direction(const scene *s, int first, int last, double step) {
             size += fabs(w->gradient[j]);
         }
     }
-    expected = (8 * (loss_along(s, first, last, direction, step)
-                     - loss_along(s, first, last, direction, -step))
-                - (loss_along(s, first, last, direction, 2 * step)
-                   - loss_along(s, first, last, direction, -2 * step))) / (12 * step);
+    double expected = (8 * (loss_along(s, first, last, direction, step)
+                            - loss_along(s, first, last, direction, -step))
+                       - (loss_along(s, first, last, direction, 2 * step)
+                          - loss_along(s, first, last, direction, -2 * step))) / (12 * step);
     CHECK(size > 1e-3, "%s has no gradient", s->n->weights[first].name);
     CHECK(fabs(got - expected) <= 1e-7 * (size + fabs(expected)) + rounding,
           "%s: %.12g instead of %.12g", s->n->weights[first].name, got, expected);
@@ -306,10 +306,10 @@ static void check_pieces(const char *blocks, int length) {
     griffin_config c = shape(blocks);
     scene s = scene_new(&c, 1, ALL_OF_IT);
     size_t size = net_state_size(s.n);
-    double whole, pieces = 0, *state = (double *)calloc(2 * size, sizeof *state);
+    double pieces = 0, *state = (double *)calloc(2 * size, sizeof *state);
     memset(s.fresh, 0, ALL_OF_IT);
     s.fresh[10] = 1;
-    whole = loss(&s);
+    double whole = loss(&s);
     for (int at = 0, turn = 0; at < ALL_OF_IT; at += length, turn = !turn) {
         net_batch b = { 1, length, s.tokens + at, s.targets + at, s.fresh + at,
                         state + (turn ? size : 0), state + (turn ? 0 : size), 0, 0 };
@@ -339,7 +339,7 @@ static void test_state(void) {
 static void check_state_part(scene *s, const double *d_state, size_t first, size_t last) {
     size_t size = net_state_size(s->n);
     double *state = s->state + size, step = 1e-4, way[4] = { 1, -1, 2, -2 }, found[4];
-    double got = 0, all = 0, expected, *direction = (double *)malloc(size * sizeof *direction);
+    double got = 0, all = 0, *direction = (double *)malloc(size * sizeof *direction);
     for (size_t i = first; i < last; i++) {
         direction[i] = 2 * uniform(&dice_seed) - 1;
         got += d_state[size + i] * direction[i];
@@ -350,7 +350,7 @@ static void check_state_part(scene *s, const double *d_state, size_t first, size
         found[k] = loss(s);
         for (size_t i = first; i < last; i++) state[i] -= way[k] * step * direction[i];
     }
-    expected = (8 * (found[0] - found[1]) - (found[2] - found[3])) / (12 * step);
+    double expected = (8 * (found[0] - found[1]) - (found[2] - found[3])) / (12 * step);
     CHECK(all > 1e-4, "%lu: no gradient", (unsigned long)first);
     CHECK(fabs(got - expected) <= 1e-7 * (all + fabs(expected)), "%lu: %.12g instead of %.12g",
           (unsigned long)first, got, expected);
@@ -363,7 +363,7 @@ static void check_first_state(const char *blocks, int length, int before, int fr
     griffin_config c = shape(blocks);
     scene s = scene_new(&c, 3, length);
     size_t size = net_state_size(s.n);
-    double *d_state = (double *)calloc(3 * size, sizeof *d_state), result;
+    double *d_state = (double *)calloc(3 * size, sizeof *d_state);
     for (int t = 0; t < 3 * length; t++) {
         s.fresh[t] = t % length == length - 1;
         if (s.targets[t] < 0) s.targets[t] = 0;             /* short ones must count, too */
@@ -373,7 +373,7 @@ static void check_first_state(const char *blocks, int length, int before, int fr
         s.state[i] = i % size ? s.state[i] + 0.3 * (2 * uniform(&dice_seed) - 1) : before;
     net_batch b = batch_of(&s);
     s.n->frozen = frozen;
-    result = net_backward_state(s.n, &b, 1, d_state, NULL);
+    double result = net_backward_state(s.n, &b, 1, d_state, NULL);
     CHECK(result == loss(&s), "%g", result);
     for (int i = 0; i < s.n->weight_count; i++)
         for (size_t j = 0; j < s.n->weights[i].count; j++)
@@ -436,7 +436,7 @@ static void test_update(void) {
     griffin_config c = shape("r");
     scene s = scene_new(&c, 2, 9);
     net_adam adam = { 0.01f, 0.9f, 0.99f, 1e-8f, 0.1f, 0.5f, 0, 0 };
-    double squares = 0, norm, value[2], d[2];
+    double squares = 0, value[2], d[2];
     const int at = 7;
     net_weight *w[2] = { s.n->embedding.weight, s.n->final_norm };
     backward(&s, 1);
@@ -444,7 +444,7 @@ static void test_update(void) {
         for (size_t j = 0; j < s.n->weights[i].count; j++)
             squares += s.n->weights[i].gradient[j] * s.n->weights[i].gradient[j];
     for (int i = 0; i < 2; i++) { value[i] = w[i]->value[at]; d[i] = w[i]->gradient[at]; }
-    norm = net_update(s.n, &adam);
+    double norm = net_update(s.n, &adam);
     CHECK(fabs(norm - sqrt(squares)) < 1e-12 * norm, "%g", norm);
     CHECK(adam.step == 1, "%d", (int)adam.step);
     for (int i = 0; i < 2; i++) {

@@ -63,11 +63,10 @@ static void test_json_grammar(void) {
         "// a\n1", "/**/1", "\xEF\xBB\xBF[]", "[1]]", "[1],", "1\v", "{\"a\":1,\"a\":2}",
         "{\"a\":1,\"\\u0061\":2}", "{\"b\":{\"x\":1,\"y\":2,\"x\":3}}", "[1,\xA0 2]"
     };
-    size_t i;
-    for (i = 0; i < sizeof good / sizeof *good; i++) {
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         CHECK(last_kind(good[i], strlen(good[i])) == JSON_END, "refused: %s", good[i]);
     }
-    for (i = 0; i < sizeof bad / sizeof *bad; i++) {
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         CHECK(last_kind(bad[i], strlen(bad[i])) == JSON_ERROR, "accepted: %s", bad[i]);
     }
     CHECK(last_kind("1\0", 2) == JSON_ERROR, "NUL after the value");
@@ -109,8 +108,7 @@ static void test_json_numbers(void) {
         {"18446744073709551616", JSON_FLOAT, 18446744073709551616.0},
         {"-9223372036854775809", JSON_FLOAT, -9223372036854775808.0}
     };
-    size_t i;
-    for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         json j;
         json_start(&j, cases[i].text, strlen(cases[i].text));
         CHECK(json_next(&j) == cases[i].kind, "%s is of kind %d", cases[i].text, (int)j.kind);
@@ -131,8 +129,7 @@ static void test_json_integers(void) {
         {"9223372036854775808", INT64_MAX, (uint64_t)1 << 63, 1},
         {"18446744073709551615", INT64_MAX, UINT64_MAX, 1}
     };
-    size_t i;
-    for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         json j;
         json_start(&j, cases[i].text, strlen(cases[i].text));
         CHECK(json_next(&j) == JSON_INT, "%s", cases[i].text);
@@ -160,13 +157,12 @@ static void test_json_skip(void) {
 static void test_names(void) {
     names n;
     char text[16];
-    int i, round;
     memset(&n, 0, sizeof n);
-    for (round = 0; round < 2; round++) {
-        for (i = 0; i < 5000; i++) {
-            int length = snprintf(text, sizeof text, "name%d", i), added;
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < 5000; i++) {
+            int length = snprintf(text, sizeof text, "name%d", i);
             n.scope = (uint32_t)i % 2;
-            added = names_add(&n, text, (size_t)length);
+            int added = names_add(&n, text, (size_t)length);
             CHECK(added == !round, "%s in round %d", text, round);
         }
     }
@@ -189,8 +185,7 @@ static uint32_t crc32_of(uint32_t crc, const unsigned char *p, uint64_t size) {
 /* The address of an element by its row-major number, in the plainest way. */
 static const unsigned char *element_at(const weight *t, uint64_t number, uint64_t size) {
     uint64_t offset = 0;
-    int i;
-    for (i = t->rank - 1; i >= 0; i--) {
+    for (int i = t->rank - 1; i >= 0; i--) {
         offset += number % t->shape[i] * (uint64_t)t->stride[i];
         number /= t->shape[i];
     }
@@ -198,19 +193,19 @@ static const unsigned char *element_at(const weight *t, uint64_t number, uint64_
 }
 
 static uint32_t crc_of_tensor(const weight *t) {
-    uint64_t i, size = t->elements ? t->bytes / t->elements : 0;
+    uint64_t size = t->elements ? t->bytes / t->elements : 0;
     uint32_t crc = 0;
-    for (i = 0; i < t->elements; i++) crc = crc32_of(crc, element_at(t, i, size), size);
+    for (uint64_t i = 0; i < t->elements; i++) crc = crc32_of(crc, element_at(t, i, size), size);
     return crc;
 }
 
 /* Reads in pieces of all sizes up to 7 and compares with one read of everything. */
 static void check_pieces(const weight *t) {
-    uint64_t first, count;
+    uint64_t count;
     float all[4096], part[8];
     report r;
     CHECK(t->elements <= 4096 && weight_read(t, 0, t->elements, all, &r) == 0, "%s", t->name);
-    for (first = 0; first < t->elements; first++) {
+    for (uint64_t first = 0; first < t->elements; first++) {
         count = first % 7 + 1;
         if (count > t->elements - first) count = t->elements - first;
         CHECK(weight_read(t, first, count, part, &r) == 0, "%s: %s", t->name, r.text);
@@ -405,8 +400,7 @@ static void test_all_16_bit_values(void) {
     static float halves[65536], brains[65536];
     weight t;
     report r;
-    unsigned i;
-    for (i = 0; i < sizeof bytes; i++) bytes[i] = (unsigned char)(i & 1 ? i >> 9 : i >> 1);
+    for (unsigned i = 0; i < sizeof bytes; i++) bytes[i] = (unsigned char)(i & 1 ? i >> 9 : i >> 1);
     memset(&t, 0, sizeof t);
     t.name = (char *)"all";
     t.rank = 1;
@@ -417,7 +411,7 @@ static void test_all_16_bit_values(void) {
     CHECK(weight_read(&t, 0, 65536, halves, &r) == 0, "%s", r.text);
     t.type = WEIGHT_BF16;
     CHECK(weight_read(&t, 0, 65536, brains, &r) == 0, "%s", r.text);
-    for (i = 0; i < 65536; i++) {
+    for (unsigned i = 0; i < 65536; i++) {
         uint32_t bits;
         float half = (float)half_of(i);
         memcpy(&bits, &brains[i], 4);
@@ -464,8 +458,7 @@ static void test_malformed_torch(void) { check_malformed(DATA "pt/malformed/", 4
 static void test_malformed_indexes(void) {
     static const char *kinds[] = {"absolute", "backslash", "escape", "missing_file", "no_map",
                                   "missing_tensor", "not_string", "unmentioned", "shard"};
-    size_t i;
-    for (i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         char path[256];
         weights w;
         report r = {""};
@@ -480,10 +473,9 @@ static int survives(const char *path, const unsigned char *data, size_t size) {
     unsigned char *copy = malloc(size ? size : 1);
     weights w;
     report r = {""};
-    size_t i;
     memcpy(copy, data, size);
     int status = opener_of(path)(&w, copy, size, "m", &r);
-    for (i = 0; status == 0 && i < w.count; i++) {
+    for (size_t i = 0; status == 0 && i < w.count; i++) {
         static float values[4096];
         const weight *t = &w.list[i];
         CHECK(t->elements <= size, "%s has %d elements", t->name, (int)t->elements);
@@ -503,15 +495,14 @@ static void test_prefixes_and_flips(void) {
         DATA "pt/nested.pt", DATA "pt/single/zip64.pt", DATA "pt/linear_with_build.pt",
         DATA "pt/training/protocol4.pt", DATA "pt/training/compiled.pt"
     };
-    size_t i, at, size;
-    for (i = 0; i < sizeof paths / sizeof *paths; i++) {
+    size_t size;
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         unsigned char *data = test_read(paths[i], &size);
         CHECK(data != NULL, "%s cannot be read", paths[i]);
-        for (at = 0; data && at < size; at++) {
+        for (size_t at = 0; data && at < size; at++) {
             static const unsigned char flips[] = {0x01, 0x20, 0x80, 0xFF};
-            size_t k;
             CHECK(survives(paths[i], data, at) < 0, "%s: accepted up to %d", paths[i], (int)at);
-            for (k = 0; k < sizeof flips; k++) {
+            for (size_t k = 0; k < sizeof flips; k++) {
                 data[at] ^= flips[k];
                 survives(paths[i], data, size);
                 data[at] ^= flips[k];

@@ -3574,13 +3574,13 @@ static void grg_pattern_brackets(grg_pattern *p) {      /* behind the [ */
     int negated = p->at < p->end && *p->at == '^';
     memset(set, 0, sizeof set);
     for (p->at += negated; p->at < p->end && *p->at != ']'; ) {
-        int low = (unsigned char)*p->at++, high;
+        int low = (unsigned char)*p->at++;
         if (low == '\\' && p->at < p->end) {
             low = (unsigned char)*p->at++;
             if (grg_pattern_class(low, set)) continue;
             if (!grg_pattern_plain(low)) { grg_wrong_pattern(p, "an escape in a class"); return; }
         }
-        high = low;
+        int high = low;
         if (p->end - p->at >= 2 && *p->at == '-' && p->at[1] != ']' && p->at[1] != '\\') {
             high = (unsigned char)p->at[1];
             p->at += 2;

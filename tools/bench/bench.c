@@ -206,9 +206,9 @@ static int profile_pass(runner *r, profile *p, int at) {
     int left = griffin_begin(r->context, r->spans, r->w.batch);
     while (left > 0) {
         operation *o = find_operation(p, griffin_unit_name(r->context));
-        double start = seconds_now(), seconds;
+        double start = seconds_now();
         left = griffin_advance(r->context, 1);
-        seconds = seconds_now() - start;
+        double seconds = seconds_now() - start;
         o->seconds += seconds;
         o->units++;
         if (p->count < p->capacity) p->units[p->count++] = seconds;

@@ -313,9 +313,10 @@ static save_shape shape_of_save(const bench_model *b, size_t size, int64_t posit
 static size_t deepen(unsigned char *to, const unsigned char *from, const save_shape *s,
                      int64_t position) {
     size_t want = (uint64_t)position < s->most ? (size_t)position : s->most;
-    size_t at = SAVE_FLOATS + s->recurrent, ring;
+    size_t at = SAVE_FLOATS + s->recurrent;
     memcpy(to, from, at);
-    for (ring = 0, from += at; ring < s->rings; ring++, from += s->rows * s->row)
+    from += at;
+    for (size_t ring = 0; ring < s->rings; ring++, from += s->rows * s->row)
         for (size_t i = 0; i < want; i++, at += s->row)
             memcpy(to + at, from + i % s->rows * s->row, s->row);
     put_number(to + SAVE_POSITION, (uint64_t)position, 8);

@@ -192,10 +192,10 @@ static double run_threads(const probe_work *w, int threads, double *share) {
         reduction(min: first, least) reduction(max: last)
 #endif
     for (int i = 0; i < threads; i++) {
-        double start = seconds_now(), cpu = thread_seconds(), end, part;
+        double start = seconds_now(), cpu = thread_seconds();
         probe_sink = run_work(w, i);
-        end = seconds_now();
-        part = (thread_seconds() - cpu) / (end - start + 1e-9);
+        double end = seconds_now();
+        double part = (thread_seconds() - cpu) / (end - start + 1e-9);
         if (start < first) first = start;
         if (end > last) last = end;
         if (part < least) least = part;

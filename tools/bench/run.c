@@ -193,10 +193,9 @@ static int find_stretch(runner *r) {
 }
 
 static int make_room(runner *r) {
-    sample *samples;
     r->stretches = (r->w.tokens + r->stretch - 1) / r->stretch;
     size_t size = ((size_t)r->count + (size_t)r->stretches) * sizeof *r->samples;
-    samples = (sample *)realloc(r->samples, size);
+    sample *samples = (sample *)realloc(r->samples, size);
     if (!samples) return complain("out of memory");
     r->samples = samples;
     return 0;

@@ -39,7 +39,7 @@ static void start_stretch(session *s, int32_t *before) {
  * say about the one after them. runs_on: the first stretch goes on in the state that is there. */
 static int measure(session *s, token_list *list, int first, int runs_on,
                    const perplexity_options *o, float *logits, score *r) {
-    int vocab = s->info->config.vocab, total = list->count - 1, i, k, error;
+    int vocab = s->info->config.vocab, total = list->count - 1, i, error;
     int length = o->length ? o->length : list->count;
     double start = seconds_now();
     griffin_span span = { NULL, NULL, 0, 1, NULL };
@@ -50,7 +50,7 @@ static int measure(session *s, token_list *list, int first, int runs_on,
         span.tokens = list->data + i;
         span.count = smaller(o->chunk, smaller(total - i, length - i % length));
         error = griffin_run(s->context, &span, 1);
-        for (k = 0; k < span.count && error >= 0; k++) {
+        for (int k = 0; k < span.count && error >= 0; k++) {
             if (i + k < first) continue;
             r->nats += logits_loss(logits + (size_t)k * (size_t)vocab, vocab,
                                    list->data[i + k + 1]);

@@ -123,11 +123,11 @@ static const turn_format *find_marks(const session *s, const char *path) {
 }
 
 static const turn_format *choose(const session *s, const char *path, const char *name) {
-    const char *template = s->info->chat_template, *missing;
+    const char *template = s->info->chat_template;
     const turn_format *f = name ? find_name(name)
                          : *template ? find_template(template, path) : find_marks(s, path);
     if (!f) return NULL;
-    missing = missing_mark(f, s, 0);
+    const char *missing = missing_mark(f, s, 0);
     if (missing) {
         complain("%s: the vocabulary has no %s, which the turns of %s need", path, missing,
                  f->name);

@@ -169,15 +169,15 @@ static int largest_weights(finder *f, const tensor *t, float *most) {
 
 /* The sums of squares x of n channels become their factors. */
 static int choose(finder *f, int layer, const site *at, float *x, float *inverse, int n) {
-    float *w = f->scratch + n, middle, usual;
+    float *w = f->scratch + n;
     memset(w, 0, (size_t)n * sizeof *w);
     for (int i = 0; at->readers[i]; i++) {
         const tensor *t = find(f, layer, at->readers[i]);
         if (t && largest_weights(f, t, w) != 0) return -1;
     }
     for (int i = 0; i < n; i++) if (!(x[i] < INFINITY)) x[i] = 0;       /* NaN has no order */
-    middle = median(f, x, n);
-    usual = median(f, w, n);
+    float middle = median(f, x, n);
+    float usual = median(f, w, n);
     for (int i = 0; i < n; i++) {
         double ratio = sqrt((double)x[i] / (double)middle) * (double)usual / (double)w[i];
         double power = ratio > 0 && ratio < INFINITY ? rint(0.5 * log2(ratio)) : 0;

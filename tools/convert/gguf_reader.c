@@ -227,10 +227,10 @@ static int unpack(weights *w, weight *to, const tensor *e, const quant_type *typ
 
 static int add_tiles(weights *w, const griffin_tensor *t, const tensor *e, const quant_type *type,
                      const unsigned char *file, report *r) {
-    int gate = e->kind == TENSOR_GATE, rank;
+    int gate = e->kind == TENSOR_GATE;
     uint64_t rows = e->shape[gate ? 2 : 0], cols = e->shape[1], shape[3];
     uint64_t tiles = (rows + TILE - 1) / TILE * (gate ? e->shape[0] : 1);
-    rank = tile_shape(type, cols, tiles, shape);
+    int rank = tile_shape(type, cols, tiles, shape);
     if (!tile_size(type, cols) || (gate && type->elements > 1) || t->rank != rank
         || memcmp(t->shape, shape, (size_t)rank * sizeof *shape)
         || strcmp(t->type, tile_storage(type)->name))
@@ -282,8 +282,8 @@ static int read_weights(model_parts *m, const griffin_model *f, const file_bytes
     tensors expected;
     griffin_metadata key;
     griffin_tensor t;
-    int count = griffin_get_info(f)->tensors, status = 0, said;
-    said = griffin_get_metadata(f, "griffin.attention.qkv_bias", 0, &key) == 1;
+    int count = griffin_get_info(f)->tensors, status = 0;
+    int said = griffin_get_metadata(f, "griffin.attention.qkv_bias", 0, &key) == 1;
     for (int i = 0; i < count && !said && griffin_get_tensor(f, i, &t) == GRIFFIN_OK; i++)
         if (strstr(t.name, "temporal_block.q_proj.bias")) m->config.net.qkv_bias = 1;
     if (tensors_list(&expected, &m->config.net) != 0

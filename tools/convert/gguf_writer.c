@@ -73,14 +73,14 @@ static uint64_t aligned(uint64_t size) {
 
 uint64_t gguf_tensor(gguf_writer *g, const char *name, int rank, const uint64_t *shape,
                      const quant_type *type) {
-    uint64_t elements = 1, size;
+    uint64_t elements = 1;
     append_text(&g->infos, name, strlen(name));
     buffer_number(&g->infos, (uint64_t)rank, 4);
     for (int i = rank; i-- > 0; elements *= shape[i]) buffer_number(&g->infos, shape[i], 8);
     buffer_number(&g->infos, type->id, 4);
     buffer_number(&g->infos, g->data_size, 8);
     g->tensor_count++;
-    size = quant_bytes(type, elements);
+    uint64_t size = quant_bytes(type, elements);
     g->data_size += aligned(size);
     return size;
 }

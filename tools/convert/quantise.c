@@ -143,14 +143,14 @@ static int encode_symmetric(const float *x, uint8_t *out, int half) {
 /* Codes 0 .. top between the smallest and the largest value. */
 static int encode_affine(const float *x, uint8_t *out, int top) {
     uint8_t codes[SIMPLE];
-    float low = x[0], high = x[0], d, inverse;
+    float low = x[0], high = x[0];
     for (int i = 1; i < SIMPLE; i++) {
         if (x[i] < low) low = x[i];
         if (x[i] > high) high = x[i];
     }
-    d = (high - low) / (float)top;
+    float d = (high - low) / (float)top;
     if (!fits_f16(d) || !fits_f16(low)) return -1;
-    inverse = ratio(1.0f, d);
+    float inverse = ratio(1.0f, d);
     for (int i = 0; i < SIMPLE; i++) {
         int code = (int)((x[i] - low) * inverse + 0.5f);
         codes[i] = (uint8_t)(code < top ? code : top);
@@ -172,9 +172,9 @@ static int encode_q5_1(const float *x, uint8_t *out) { return encode_affine(x, o
 
 /* How much an error at each of 32 values matters: more at a large one. */
 static void weigh(const float *x, float *w) {
-    float squares = 0.0f, rms;
+    float squares = 0.0f;
     for (int i = 0; i < 32; i++) squares += x[i] * x[i];
-    rms = sqrtf(squares / 32.0f);
+    float rms = sqrtf(squares / 32.0f);
     for (int i = 0; i < 32; i++) w[i] = rms + fabsf(x[i]);
 }
 
@@ -198,14 +198,14 @@ static float affine_error(const float *x, const float *w, float scale, float low
  * sums: of w and of w x. */
 static int affine_line(const float *x, const float *w, const float sums[2], const uint8_t *codes,
                        float *scale, float *low) {
-    float l = 0.0f, l2 = 0.0f, xl = 0.0f, determinant;
+    float l = 0.0f, l2 = 0.0f, xl = 0.0f;
     for (int i = 0; i < 32; i++) {
         float wc = w[i] * (float)codes[i];
         l += wc;
         l2 += wc * (float)codes[i];
         xl += wc * x[i];
     }
-    determinant = sums[0] * l2 - l * l;
+    float determinant = sums[0] * l2 - l * l;
     if (!(determinant > 0.0f)) return 0;
     *scale = (sums[0] * xl - sums[1] * l) / determinant;
     *low = (l2 * sums[1] - l * xl) / determinant;
@@ -265,9 +265,9 @@ static void pack_scales(const uint8_t *scales, const uint8_t *minima, uint8_t *o
 
 /* Eight non-negative numbers as multiples of a 63rd of the largest; returns that unit. */
 static float six_bits(const float *values, uint8_t *codes) {
-    float largest = 0.0f, inverse;
+    float largest = 0.0f;
     for (int i = 0; i < 8; i++) if (values[i] > largest) largest = values[i];
-    inverse = ratio(63.0f, largest);
+    float inverse = ratio(63.0f, largest);
     for (int i = 0; i < 8; i++) codes[i] = (uint8_t)nearest(inverse * values[i], 0, 63);
     return largest / 63.0f;
 }
@@ -329,12 +329,12 @@ static void symmetric_try(const float *x, float inverse, int8_t *codes, float *x
 /* Returns the scale. The codes are stored with 32 added, but 0 where there is nothing to encode. */
 static float symmetric_fit(const float *x, uint8_t *stored) {
     int8_t codes[16], tried[16];
-    float peak = extreme(x, 16), scale, best, xl, l2;
+    float peak = extreme(x, 16), xl, l2;
     memset(stored, 0, 16);
     if (fabsf(peak) < TINY) return 0.0f;
     symmetric_try(x, -32.0f / peak, codes, &xl, &l2);
-    scale = l2 != 0.0f ? xl / l2 : 0.0f;
-    best = scale * xl;
+    float scale = l2 != 0.0f ? xl / l2 : 0.0f;
+    float best = scale * xl;
     for (int k = -9; k <= 9; k++) {
         if (k == 0) continue;
         symmetric_try(x, -(32.0f + 0.1f * (float)k) / peak, tried, &xl, &l2);
@@ -396,20 +396,20 @@ static float sum_of_lanes(const float *s) {
 /* Codes for one spacing. Returns by how much their best scale lowers the error. */
 static float try_spacing(const float *x, const float *w, float half, float inverse, float *codes,
                          float *scale) {
-    float xl[LANES] = {0}, l2[LANES] = {0}, product, square;
+    float xl[LANES] = {0}, l2[LANES] = {0};
     for (int i = 0; i < SIMPLE; i += LANES) {
         for (int k = 0; k < LANES; k++) {
-            float v = x[i + k] * inverse, code, weighed;
+            float v = x[i + k] * inverse;
             v = v > -half ? v : -half;
             v = v < half - 1.0f ? v : half - 1.0f;
-            code = codes[i + k] = (v + 12582912.0f) - 12582912.0f;      /* as in `nearest` */
-            weighed = w[i + k] * code;
+            float code = codes[i + k] = (v + 12582912.0f) - 12582912.0f;      /* as in `nearest` */
+            float weighed = w[i + k] * code;
             xl[k] += weighed * x[i + k];
             l2[k] += weighed * code;
         }
     }
-    product = sum_of_lanes(xl);
-    square = sum_of_lanes(l2);
+    float product = sum_of_lanes(xl);
+    float square = sum_of_lanes(l2);
     *scale = square > 0.0f ? product / square : 0.0f;
     return *scale * product;
 }
@@ -497,12 +497,12 @@ uint64_t quant_bytes(const quant_type *type, uint64_t n) {
 /* Blocks are encoded apart from each other, and each is the same whoever encodes it. */
 static int encode_all(int (*encode)(const float *, uint8_t *), const quant_type *type,
                       const float *x, uint64_t n, uint8_t *out) {
-    int64_t blocks = (int64_t)(n / type->elements), i;
+    int64_t blocks = (int64_t)(n / type->elements);
     int failed = 0;
 #ifdef _OPENMP
     #pragma omp parallel for schedule(static) reduction(|:failed) if (blocks >= 64)
 #endif
-    for (i = 0; i < blocks; i++)
+    for (int64_t i = 0; i < blocks; i++)
         failed |= encode(x + i * type->elements, out + i * type->bytes) != 0;
     return failed ? -1 : 0;
 }

@@ -182,8 +182,7 @@ static void read_strided(const weight *t, uint64_t first, uint64_t count, float 
         uint64_t rest = first / t->shape[last], column = first % t->shape[last];
         uint64_t length = t->shape[last] - column;
         int64_t offset = (int64_t)column * t->stride[last];
-        int i;
-        for (i = last - 1; i >= 0; i--) {
+        for (int i = last - 1; i >= 0; i--) {
             offset += (int64_t)(rest % t->shape[i]) * t->stride[i];
             rest /= t->shape[i];
         }

@@ -60,14 +60,14 @@ static int find_directory(zip *z) {
 
 /* Extra fields: u16 id, u16 length, bytes. Field 1 holds u64s in place of the saturated values. */
 static int read_zip64(const unsigned char *p, size_t left, uint64_t values[3]) {
-    int i;
     while (left >= 4 && little_u16(p) != 1 && left - 4 >= little_u16(p + 2)) {
         size_t n = 4 + (size_t)little_u16(p + 2);
         p += n;
         left -= n;
     }
     left = left >= 4 && little_u16(p) == 1 && left - 4 >= little_u16(p + 2) ? little_u16(p + 2) : 0;
-    for (i = 0, p += 4; i < 3; i++) {
+    p += 4;
+    for (int i = 0; i < 3; i++) {
         if (values[i] != 0xFFFFFFFF) continue;
         if (left < 8) return -1;
         values[i] = little_u64(p);

@@ -428,12 +428,12 @@ static void add_specials(vocabulary *v) {
 }
 
 static int fill(vocabulary *v, trainer *t, int count) {
-    int room = count - BPE_FEWEST + 1, characters, merges, *ids;
+    int room = count - BPE_FEWEST + 1;
     if (split_words(t) != 0) return -1;
-    characters = choose_characters(t, room);
-    ids = (int *)malloc((size_t)room * sizeof *ids);
+    int characters = choose_characters(t, room);
+    int *ids = (int *)malloc((size_t)room * sizeof *ids);
     if (!ids) return -1;
-    merges = learn(t, room - characters, ids);
+    int merges = learn(t, room - characters, ids);
     add_specials(v);
     for (int i = 0; i < merges; i++)
         add_piece(v, text_of(&t->texts, ids[i]), t->texts.entries[ids[i]].length,

@@ -261,10 +261,10 @@ static void add_noise(const corpus *c, uint64_t *dice, batch *b) {
  * anywhere, for one document alone would be cut at the same places each time. */
 int corpus_batch(corpus *c, uint64_t seed, int64_t number, batch *b) {
     int64_t step = (int64_t)b->sequences * b->length;
-    int64_t steps = ((int64_t)c->tokens.count + c->documents) / step, epoch, at;
+    int64_t steps = ((int64_t)c->tokens.count + c->documents) / step;
     if (steps == 0) steps = 1;
-    epoch = number / steps;
-    at = number % steps * b->length;
+    int64_t epoch = number / steps;
+    int64_t at = number % steps * b->length;
     uint64_t dice = seed ^ (uint64_t)epoch << 32;
     dice = random_next(&dice);
     if (epoch != c->epoch && lay_epoch(c, epoch, &dice)) return 1;

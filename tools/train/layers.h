@@ -136,12 +136,12 @@ static void norm_backward(norm_rule rule, int rows, const real *x, const real *r
                           real *dy, const real *above, real *dx, real *restrict dw) {
     int D = rule.width;
     for (int t = 0; t < rows; t++, x += D, dy += D, dx += D) {
-        real r = 1 / (real)sqrt(dot(x, x, D) / (real)D + rule.eps), pull;
+        real r = 1 / (real)sqrt(dot(x, x, D) / (real)D + rule.eps);
         for (int j = 0; j < D; j++) {
             dw[j] += dy[j] * x[j] * r;
             dy[j] *= rule.offset + w[j];
         }
-        pull = dot(dy, x, D) * r * r * r / (real)D;
+        real pull = dot(dy, x, D) * r * r * r / (real)D;
         for (int j = 0; j < D; j++) dx[j] = (above ? above[j] : 0) + dy[j] * r - x[j] * pull;
         if (above) above += D;
     }
@@ -151,11 +151,11 @@ static void norm_backward(norm_rule rule, int rows, const real *x, const real *r
 
 /* y of a head; returns r. */
 static real head_norm(int dim, real eps, const real *x, real *restrict y) {
-    real mean = 0, r;
+    real mean = 0;
     for (int j = 0; j < dim; j++) mean += x[j];
     mean /= (real)dim;
     for (int j = 0; j < dim; j++) y[j] = x[j] - mean;
-    r = 1 / (real)sqrt(dot(y, y, dim) / (real)dim + eps);
+    real r = 1 / (real)sqrt(dot(y, y, dim) / (real)dim + eps);
     for (int j = 0; j < dim; j++) y[j] *= r;
     return r;
 }

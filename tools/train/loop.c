@@ -158,7 +158,7 @@ static int validate(run *r) {
     size_t size = t->state ? net_state_size(t->net) : 0;
     float *state = (float *)calloc(2 * size + 1, sizeof *state), *before = state;
     float *after = state ? state + size : NULL;
-    double nats = 0, bytes;
+    double nats = 0;
     int64_t sum = 0, scored = 0, limit = t->o.valid_limit ? t->o.valid_limit : INT64_MAX;
     int more = 1;
     if (!state) return complain("out of memory");
@@ -173,7 +173,7 @@ static int validate(run *r) {
     }
     if (is_rounded(t)) train_unround(t);
     free(state);
-    bytes = (double)t->held_out.bytes * (double)sum / (double)t->held_out.tokens.count;
+    double bytes = (double)t->held_out.bytes * (double)sum / (double)t->held_out.tokens.count;
     r->loss = nats / (double)sum;
     r->bits = nats / log(2.0) / bytes;
     return more < 0;
@@ -199,7 +199,7 @@ static int sample(training *t) {
 static int report_state(run *r) {
     training *t = r->t;
     train_progress *p = &t->progress;
-    int better = 1, status;
+    int better = 1;
     if (t->held_out.tokens.count > 0) {
         if (validate(r)) return 1;
         train_add_point(&p->validated, p->steps, r->loss);
@@ -212,7 +212,7 @@ static int report_state(run *r) {
     printf("%s\n", line.failed ? "out of memory" : (const char *)line.data);
     buffer_free(&line);
     p->nats = p->scored = 0;
-    status = output_flush();
+    int status = output_flush();
     if (!status && t->o.task) status = task_report(t);
     if (!status && better) status = train_save(t);
     if (!status && t->o.checkpoint) status = train_checkpoint(t);

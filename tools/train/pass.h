@@ -81,12 +81,12 @@ static inline uint32_t drop_bits(uint32_t x) {
 static void drop(const pass *p, int site, int first, int rows, int width, real *restrict x) {
     const net *n = p->n;
     uint64_t key = n->dice + (uint64_t)((p->l - n->layers) * DROP_SITES + site + 1);
-    uint32_t least = (uint32_t)((double)n->drop * 4294967296.0), start;
+    uint32_t least = (uint32_t)((double)n->drop * 4294967296.0);
     real larger = (real)(1 / (1 - (double)n->drop));
     if (!(n->drop > 0)) return;
     key = (key ^ key >> 30) * 0xBF58476D1CE4E5B9u;
     key = (key ^ key >> 27) * 0x94D049BB133111EBu;
-    start = (uint32_t)(key >> 32) + (uint32_t)(n->first_row + first) * (uint32_t)width;
+    uint32_t start = (uint32_t)(key >> 32) + (uint32_t)(n->first_row + first) * (uint32_t)width;
     for (int i = 0; i < rows * width; i++)
         x[i] *= drop_bits(start + (uint32_t)i) >= least ? larger : 0;
 }
@@ -119,10 +119,10 @@ static lane lane_of(const pass *p, int index, real **scratch) {
     const net *n = p->n;
     const griffin_config *g = &n->config;
     lane a;
-    int sequence = index / g->gate_blocks, K = g->conv_width, first;
+    int sequence = index / g->gate_blocks, K = g->conv_width;
     a.block = index % g->gate_blocks;
     a.width = g->lru_width / g->gate_blocks;
-    first = a.block * a.width;
+    int first = a.block * a.width;
     a.start = at_row(sequence * n->length, g->lru_width) + (size_t)first;
     a.position = n->position + sequence * n->length;
     a.taps_bias = p->l->taps_bias->value + first;

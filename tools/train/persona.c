@@ -255,9 +255,9 @@ static int score_prompt(persona *p, griffin_state *first) {
     enum { PROMPT = 512 };
     token_list tokens = { NULL, 0, 0 };
     score r;
-    int status, error = GRIFFIN_OK;
+    int error = GRIFFIN_OK;
     if (p->s.info->add_bos && tokens_add(&tokens, p->s.info->bos)) return 1;
-    status = persona_text_prompt(&p->text, &p->s, PROMPT, &tokens);
+    int status = persona_text_prompt(&p->text, &p->s, PROMPT, &tokens);
     memset(first, 0, griffin_state_size(p->s.model));
     if (!status && tokens.count > 1)
         error = griffin_prefill(p->s.context, first, tokens.data, tokens.count - 1, NULL);

@@ -46,12 +46,11 @@ static int move_exact(training *t, int back) {
 
 int train_round(training *t) {
     const quant_type *type = quant_find(t->o.quantise);
-    int i;
     if (move_exact(t, 0)) return 1;
 #ifdef _OPENMP
     #pragma omp parallel for schedule(dynamic, 1)
 #endif
-    for (i = 0; i < t->weight_count; i++)
+    for (int i = 0; i < t->weight_count; i++)
         if (is_rounded(&t->weights[i]))
             round_weight(type_of(&t->weights[i], type), &t->weights[i]);
     return 0;
