@@ -483,7 +483,8 @@ typedef struct griffin_logger {
 typedef struct griffin_jobs {
     void (*run)(void (*job)(void *data, int index), void *data, int count, void *user);
     void *user;
-    int   width;                            /* how many threads to use; 0: all there are */
+    int   width;                            /* how many threads to use, at most 1024; 0: all there
+                                             * are */
 } griffin_jobs;
 
 /* ---- model: opened once, never written again, shared by all threads ------ */
@@ -790,13 +791,14 @@ GRIFFIN_API int griffin_prefill(griffin_context *context, griffin_state *state,
  * spans must not name the same state twice. */
 GRIFFIN_API int griffin_run(griffin_context *context, const griffin_span *spans, int count);
 
-/* The same in slices, for hosts with a frame budget. griffin_begin takes at most
- * as many tokens and spans as the context has rows and states. It copies the tokens;
- * logits are written into your memory along the way. griffin_advance runs at most
- * `units` slices. Both return how many units are left; at 0 the states have moved
- * on. To cancel, begin something else. griffin_step, griffin_prefill and griffin_run
- * with the same context drop the job, too. Without a job griffin_advance returns 0. griffin_begin
- * returns E_SPACE if the context has too few rows or states, or was made with no_slices. */
+/* The same in slices, for hosts with a frame budget. griffin_begin takes at most as many tokens and
+ * spans as the context has rows and states. It copies the tokens; logits are written into your
+ * memory along the way. griffin_advance runs at most `units` slices. Both return how many units are
+ * left; at 0 the states have moved on. To cancel, begin something else. griffin_step,
+ * griffin_prefill and griffin_run with the same context drop the job, too. Without a job
+ * griffin_advance returns 0. griffin_begin returns E_SPACE if the context has too few rows or
+ * states, or was made with no_slices; griffin_advance E_MISMATCH if other calls have changed a
+ * state since: then the job is dropped, and the states are as those calls left them. */
 GRIFFIN_API int griffin_begin  (griffin_context *context, const griffin_span *spans, int count);
 GRIFFIN_API int griffin_advance(griffin_context *context, int units);
 
@@ -901,7 +903,8 @@ typedef struct griffin_guess {              /* of one sequence */
     int       again;                        /* after a wrong guess the known tokens run again */
 } griffin_guess;
 
-/* The logits after the last token that was taken, for griffin_sample. */
+/* The logits after the last token that was taken, for griffin_sample; null while tokens that were
+ * taken wait for a pass. */
 GRIFFIN_API float *griffin_guess_logits(griffin_guess *guess);
 
 /* Takes a token into the text. Returns 1 if its logits are there, since it was guessed and run; 0
@@ -916,9 +919,11 @@ GRIFFIN_API int griffin_guess_take(griffin_guess *guess, int32_t token);
 GRIFFIN_API int griffin_guess_add(griffin_guess *guess, int32_t token, griffin_odds *odds);
 
 /* One pass for all of these sequences that need one. griffin_guess_begin leaves the pass to
- * griffin_advance, and their logits are there when that returns 0. The states move on in the next
- * call for the same context; if the context does something else before, tokens are run again. The
- * errors are those of griffin_begin, and E_MISMATCH: a state was changed by other calls. */
+ * griffin_advance, and their logits are there when that returns 0; until then `guess` stays where
+ * it is, and these calls begin the pass again. The states move on in the next call for the same
+ * context; if the context does something else before, tokens are run again. The errors are those of
+ * griffin_begin, and E_MISMATCH: a state was changed by other calls. E_SPACE also means that more
+ * tokens were taken than the context has rows; griffin_guess_finish runs them. */
 GRIFFIN_API int griffin_guess_begin (griffin_context *context, griffin_guess *guess, int count);
 GRIFFIN_API int griffin_guess_run   (griffin_context *context, griffin_guess *guess, int count);
 
@@ -926,8 +931,10 @@ GRIFFIN_API int griffin_guess_run   (griffin_context *context, griffin_guess *gu
  * alone. row_cost follows the measured times; the tokens drawn do not depend on it. */
 GRIFFIN_API int griffin_guess_time(griffin_guess *guess, double time);
 
-/* Brings the state to the end of the text, with the logits after it in row 0. The next prefill,
- * step or save finds what it would have found without guesses. */
+/* Brings the state to the end of the text, with the logits after it in row 0: as they were computed
+ * if the last token still needs a pass, else as they are in your memory, where griffin_sample may
+ * have changed them. The next prefill, step or save finds what it would have found without guesses.
+ */
 GRIFFIN_API int griffin_guess_finish(griffin_context *context, griffin_guess *guess);
 
 /* Guesses that a text goes on as it did before, where its longest end that occurred before was
@@ -974,9 +981,10 @@ GRIFFIN_API int griffin_draft_check(const griffin_model *model, const griffin_mo
 /* Tells it each token that griffin_guess_take is told. */
 GRIFFIN_API int griffin_draft_take(griffin_draft *draft, int32_t token);
 
-/* Adds the next guess, and returns 1; 0 if no more are worth it. `sampler` is a copy of yours, with
- * which it draws, so that it draws what you will, where the models agree. A mask in it should
- * follow the guesses: the last one is guess->tokens[guess->known + guess->guesses - 1]. */
+/* Adds the next guess, and returns 1; 0 if no more are worth it, or if it was told no token since
+ * it guessed or failed. `sampler` is a copy of yours, with which it draws, so that it draws what
+ * you will, where the models agree. A mask in it should follow the guesses: the last one is
+ * guess->tokens[guess->known + guess->guesses - 1]. */
 GRIFFIN_API int griffin_draft_next(griffin_draft *draft, griffin_guess *guess,
                                    griffin_sampler *sampler);
 
@@ -1572,6 +1580,11 @@ static uint64_t grf_hash_number(uint64_t hash, uint64_t number) {
     return grf_hash(hash, bytes, sizeof bytes);
 }
 
+/* Is a text of this length the expected one, which ends with a zero byte? */
+static int grf_text_is(const char *text, uint64_t length, const char *expected) {
+    return strlen(expected) == length && memcmp(text, expected, (size_t)length) == 0;
+}
+
 /* ---- hash tables ----------------------------------------------------------------------
  * From a 32-bit hash to the index of an item, by open addressing: an item lies at its hash, or in
  * the first free place after it. A hostile file can make its items collide. It is refused if an
@@ -1787,6 +1800,8 @@ static const char *grf_arithmetic_fault(void) {
 #define GRF_CHUNK (512 * 1024)              /* what one thread takes at once, in bytes of weights */
 #define GRF_REWIND 16                       /* griffin_options.rewind if not said otherwise */
 #define GRF_WORTH_WAKING 16                 /* fewer chunks than this are not worth other threads */
+#define GRF_MOST_THREADS 1024               /* whatever is asked for: OpenMP ends the process where
+                                             * it cannot have so many as it was told */
 
 static int64_t grf_pad(int64_t n) { return (n + GRF_TILE - 1) / GRF_TILE * GRF_TILE; }
 
@@ -2620,8 +2635,7 @@ static const grf_mixer *grf_mixer_by_letter(char letter) {
 
 static const grf_mixer *grf_mixer_by_name(const char *name, uint64_t length) {
     for (int i = 0; i < GRF_COUNT(grf_mixers); i++)
-        if (strlen(grf_mixers[i].name) == length && memcmp(grf_mixers[i].name, name, (size_t)length)
-            == 0) return grf_mixers + i;
+        if (grf_text_is(name, length, grf_mixers[i].name)) return grf_mixers + i;
     return NULL;
 }
 
@@ -2683,6 +2697,7 @@ typedef struct grf_span_in_pass {
     int      first, count;                  /* its rows */
     int      slot, slots;                   /* where its recurrent part is written: as it is behind
                                              * each of the last `slots` rows, mostly 1 */
+    griffin_guess *guess;                   /* whose logits are there when the pass is complete */
 } grf_span_in_pass;
 
 typedef struct grf_wanted { int row; float *logits; } grf_wanted;
@@ -3466,12 +3481,16 @@ static void grf_state_commit(griffin_context *c);
 static void grf_pass_run(griffin_context *c, int units) {
 #ifdef GRF_OPENMP
     int width = c->jobs.width > 0 ? c->jobs.width : omp_get_max_threads();
+    if (width > GRF_MOST_THREADS) width = GRF_MOST_THREADS;
     if (!c->jobs.run && width > 1 && grf_shared_chunks(c, units) >= GRF_WORTH_WAKING)
         grf_run_team(c, units, width);
     else
 #endif
     grf_run_program(c, units, NULL);
-    if (c->op == c->model->n_ops && !c->held) grf_state_commit(c);
+    if (c->op < c->model->n_ops) return;
+    for (int i = 0; i < c->spans; i++)
+        if (c->span[i].guess) c->span[i].guess->ready = 1;
+    if (!c->held) grf_state_commit(c);
 }
 
 /* ---- states ---- */
@@ -3599,6 +3618,7 @@ static void grf_pass_add_span(griffin_context *c, const griffin_span *span, int 
     s->count = count;
     s->slot = c->spans;
     s->slots = 1;
+    s->guess = NULL;
     for (int i = done; i < done + count; i++) {
         int row = c->rows++;
         c->token[row] = span->tokens[i];
@@ -4224,22 +4244,23 @@ static void grf_guess_choose(griffin_guess *g, const griffin_context *context, i
 /* Drops from the known tokens those that the state has by now. */
 static int grf_guess_follow_state(griffin_guess *g) {
     const griffin_state *s = g->state;
+    uint64_t history = g->history;
     int n = 0;
-    while (n < g->known && g->position < s->position) {
-        g->history = grf_state_next_history(g->history, g->tokens[n++]);
-        g->position++;
-    }
+    while (n < g->known && g->position + n < s->position)
+        history = grf_state_next_history(history, g->tokens[n++]);
+    if (g->position + n != s->position || history != s->history)
+        return grf_fail(&g->model->host, GRIFFIN_E_MISMATCH,
+                        "guess: other calls have changed the state before griffin_guess_finish");
+    g->position += n;
+    g->history = history;
     g->known -= n;
     memmove(g->tokens, g->tokens + n, (size_t)(g->known + g->guesses) * sizeof *g->tokens);
-    if (g->position == s->position && g->history == s->history) return GRIFFIN_OK;
-    return grf_fail(&g->model->host, GRIFFIN_E_MISMATCH,
-                    "guess: other calls have changed the state before griffin_guess_finish");
+    return GRIFFIN_OK;
 }
 
 /* What a held pass has run of the known tokens goes into the state. */
 static int grf_guess_settle(griffin_context *c, griffin_guess *g) {
-    int error = grf_state_check(c->model, g->state);
-    if (error || g->known == 0) return error;
+    if (g->known == 0) return GRIFFIN_OK;
     for (int i = 0; i < c->spans && c->held && c->op == c->model->n_ops; i++) {
         const grf_span_in_pass *in = c->span + i;
         int n = 0;
@@ -4254,7 +4275,8 @@ static int grf_guess_settle(griffin_context *c, griffin_guess *g) {
 
 static int grf_guess_needs_pass(const griffin_guess *g) { return g->known > 0 && !g->ready; }
 
-static int grf_guesses_check(const griffin_context *c, const griffin_guess *g, int count) {
+/* A failure leaves all of them as they were, but for known tokens that their states have. */
+static int grf_guesses_check(const griffin_context *c, griffin_guess *g, int count) {
     if (!c) return GRIFFIN_E_ARGUMENT;
     if (!g || count < 1) return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT, "no guesses");
     for (int i = 0; i < count; i++) {
@@ -4266,6 +4288,9 @@ static int grf_guesses_check(const griffin_context *c, const griffin_guess *g, i
             if (g[j].state == g[i].state)
                 return grf_fail(&c->model->host, GRIFFIN_E_ARGUMENT,
                                 "guesses %d and %d share a state", j, i);
+        error = grf_state_check(c->model, g[i].state);
+        if (!error && g[i].known) error = grf_guess_follow_state(g + i);
+        if (error) return error;
     }
     return GRIFFIN_OK;
 }
@@ -4290,12 +4315,12 @@ static void grf_guess_add_span(griffin_context *c, griffin_guess *g) {
         in->slots = g->running + 1;
         in->slot = in == before ? 0 : before->slot + before->slots;
     }
+    in->guess = g;
     g->row = g->certain > 0;                /* row 0 is then for the certain ones */
     for (logits += g->row * (int64_t)V; row < c->rows; row++, logits += V) {
         c->wanted[c->wanted_rows].row = row;
         c->wanted[c->wanted_rows++].logits = logits;
     }
-    g->ready = 1;
     g->passes++;
     g->guessed += (uint64_t)g->running;
     if (!g->running) return;
@@ -5057,8 +5082,7 @@ static const struct { const char *name; griffin_activation value; } grf_activati
 /* Returns the row of a name, or -1. */
 static int grf_activation_find(const char *text, uint64_t length) {
     for (int i = 0; i < GRF_COUNT(grf_activations); i++)
-        if (strlen(grf_activations[i].name) == length
-            && memcmp(grf_activations[i].name, text, (size_t)length) == 0) return i;
+        if (grf_text_is(text, length, grf_activations[i].name)) return i;
     return -1;
 }
 
@@ -5208,7 +5232,7 @@ static int grf_check_architecture(const grf_gguf *file, const grf_host *host) {
     if (!found)
         return grf_fail(host, GRIFFIN_E_FORMAT, "no general.architecture in the metadata: "
                         "'griffin convert OLD NEW' with --config or --preset adds what is missing");
-    if (length == 7 && memcmp(text, "griffin", 7) == 0) return GRIFFIN_OK;
+    if (grf_text_is(text, length, "griffin")) return GRIFFIN_OK;
     return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "architecture '%t': this library runs 'griffin'; "
                     "if it is a llama or a recurrentgemma, " GRF_CONVERT, text, (size_t)length);
 }
@@ -5562,9 +5586,7 @@ static int grf_vocab_load_split(grf_vocab *v, const grf_gguf *g, const grf_host 
     if (found < 0) return found;
     for (int i = 0; i < GRF_COUNT(grf_splits); i++) {
         v->split = &grf_splits[i];
-        if (strlen(v->split->pre) == length && memcmp(v->split->pre, pre, (size_t)length) == 0) {
-            return GRIFFIN_OK;
-        }
+        if (grf_text_is(pre, length, v->split->pre)) return GRIFFIN_OK;
     }
     return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "%s '%t': only the splits of 'gpt-2', 'smollm', "
                     "'llama-bpe' and 'qwen2' are supported", key, pre, (size_t)length);
@@ -5575,8 +5597,8 @@ static int grf_vocab_load_kind(grf_vocab *v, const grf_gguf *g, const grf_host *
     uint64_t length = 0;
     int found = grf_gguf_get_string(g, "tokenizer.ggml.model", &model, &length, host);
     if (found < 0) return found;
-    if (length == 5 && memcmp(model, "llama", 5) == 0) return GRIFFIN_OK;
-    if (length != 4 || memcmp(model, "gpt2", 4) != 0) {
+    if (grf_text_is(model, length, "llama")) return GRIFFIN_OK;
+    if (!grf_text_is(model, length, "gpt2")) {
         return grf_fail(host, GRIFFIN_E_UNSUPPORTED, "tokenizer.ggml.model '%t': only 'llama' and "
                         "'gpt2' are supported", model, (size_t)length);
     }
@@ -7894,6 +7916,7 @@ GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *
 GRIFFIN_API float *griffin_guess_logits(griffin_guess *g) {
     if (grf_guess_check(g)) return NULL;
     int V = g->model->info.config.vocab;
+    if (grf_guess_needs_pass(g)) return NULL;
     if (!g->ready || !g->certain) return g->logits + g->row * (int64_t)V;
     memset(g->logits, 0, (size_t)V * sizeof *g->logits);
     return g->logits;
@@ -7902,7 +7925,8 @@ GRIFFIN_API float *griffin_guess_logits(griffin_guess *g) {
 GRIFFIN_API int griffin_guess_take(griffin_guess *g, int32_t token) {
     int error = grf_guess_check(g);
     if (error) return error;
-    int right = g->guesses && g->tokens[g->known] == token, accepted = right && g->running;
+    int right = g->guesses && g->tokens[g->known] == token;
+    int accepted = right && g->running && g->ready;
     if (token < 0 || token >= g->model->info.config.vocab)
         return grf_fail(&g->model->host, GRIFFIN_E_ARGUMENT, "guess: there is no token %d", token);
     if (!accepted && g->known) error = grf_guess_follow_state(g);
@@ -8037,6 +8061,7 @@ GRIFFIN_API int griffin_draft_take(griffin_draft *d, int32_t token) {
 GRIFFIN_API int griffin_draft_next(griffin_draft *d, griffin_guess *g, griffin_sampler *sampler) {
     int error = grf_draft_check(d) && sampler ? grf_guess_check(g) : GRIFFIN_E_ARGUMENT;
     if (error || g->guesses != d->drafted) return error;    /* others have guessed */
+    if (!d->drafted && !d->known) return 0;
     const griffin_model *m = d->context->model;
     float cost = d->cost;
     if (cost <= 0) cost = (float)m->info.file_bytes / (float)g->model->info.file_bytes;
@@ -8045,7 +8070,7 @@ GRIFFIN_API int griffin_draft_next(griffin_draft *d, griffin_guess *g, griffin_s
         if (d->drafted == 0) grf_odds_forget(&d->odds);
         return 0;
     }
-    if (d->drafted == 0) error = d->known ? grf_draft_catch_up(d) : GRIFFIN_E_ARGUMENT;
+    if (d->drafted == 0) error = grf_draft_catch_up(d);
     else {
         d->tokens[d->fed] = g->tokens[g->known + g->guesses - 1];
         error = griffin_step(d->context, d->state, d->tokens[d->fed], d->logits);

@@ -433,7 +433,8 @@ static void test_interrupted(void) {
             if (how == 3) {
                 griffin_guess_begin(t->c, &t->g, 1);    /* dropped, and begun again */
                 griffin_advance(t->c, 2);
-                t->g.ready = 0;
+                CHECK(griffin_unit_name(t->c) == NULL || !griffin_guess_logits(&t->g),
+                      "logits of half a pass");
             }
             CHECK(griffin_guess_run(t->c, &t->g, 1) == 0, "%s", heard);
             CHECK(griffin_guess_run(t->c, &t->g, 1) == 0, "nothing needs a pass");
@@ -444,6 +445,62 @@ static void test_interrupted(void) {
         free(other);
         stage_free(t);
     }
+}
+
+/* A pass that is left before it is complete counts for nothing: the logits are not there, and the
+ * next call runs its tokens. */
+static void test_half_passes(void) {
+    for (int how = 0; how < 6; how++) {
+        stage *t = stage_new(how % 2 * 8);
+        griffin_guess *g = &t->g;
+        griffin_state *other = new_state(t->m), *straight = new_state(t->m);
+        int V = vocabulary(t->m);
+        float *logits = (float *)malloc((size_t)V * sizeof *logits);
+        griffin_span span = span_of(other, t->s.prompt, t->s.prompted, NULL);
+        griffin_odds odds = { 15, 15 };
+        griffin_prefill(t->c, straight, t->s.prompt, t->s.prompted, NULL);
+        griffin_step(t->c, straight, 9, logits);
+        CHECK(griffin_guess_logits(g) && griffin_guess_take(g, 9) == 0, "%s", heard);
+        CHECK(!griffin_guess_logits(g), "the token waits for a pass");
+        griffin_guess_add(g, 11, &odds);
+        int units = griffin_guess_begin(t->c, g, 1);
+        CHECK(units > 1 && griffin_advance(t->c, units - 1) == 1, "%d units", units);
+        CHECK(!griffin_guess_logits(g), "one unit is left");
+        if (how >= 4) griffin_step(t->c, other, 1, NULL);
+        else if (how >= 2) CHECK(griffin_begin(t->c, &span, 1) > 0, "%s", heard);
+        if (how % 2) {
+            CHECK(griffin_guess_run(t->c, g, 1) == 0, "%s", heard);
+            CHECK(!memcmp(griffin_guess_logits(g), logits, (size_t)V * sizeof *logits), "%d", how);
+        }
+        CHECK(griffin_guess_finish(t->c, g) == 0, "%s", heard);
+        CHECK(!memcmp(g->logits, logits, (size_t)V * sizeof *logits), "%d: other logits", how);
+        CHECK(!memcmp(g->state, straight, griffin_state_size(t->m)), "%d: another state", how);
+        free(logits);
+        free(straight);
+        free(other);
+        stage_free(t);
+    }
+}
+
+/* After E_MISMATCH, the host can put its state back and go on: no token is lost. */
+static void test_state_put_back(void) {
+    stage *t = stage_new(0);
+    griffin_guess *g = &t->g;
+    size_t size = griffin_state_size(t->m);
+    void *copy = malloc(size);
+    memcpy(copy, g->state, size);
+    CHECK(griffin_guess_take(g, 9) == 0, "%s", heard);
+    griffin_step(t->c, g->state, 10, NULL);
+    griffin_guess before = *g;
+    CHECK(griffin_guess_run(t->c, g, 1) == GRIFFIN_E_MISMATCH, "the state was stepped");
+    CHECK(griffin_guess_take(g, 8) == GRIFFIN_E_MISMATCH, "the state was stepped");
+    CHECK(griffin_guess_finish(t->c, g) == GRIFFIN_E_MISMATCH, "the state was stepped");
+    CHECK(!memcmp(&before, g, sizeof before), "the guess has changed");
+    memcpy(g->state, copy, size);
+    CHECK(griffin_guess_finish(t->c, g) == 0, "%s", heard);
+    CHECK(griffin_state_position(g->state) == t->s.prompted + 1, "a token was lost");
+    free(copy);
+    stage_free(t);
 }
 
 static void test_times(void) {
@@ -545,6 +602,12 @@ static void test_hostile_lookup(void) {
     stage_free(t);
 }
 
+static int ban_all(float *logits, int vocab, void *user) {
+    (void)user;
+    for (int i = 0; i < vocab; i++) logits[i] = -INFINITY;
+    return 0;
+}
+
 static void test_drafts_refused(void) {
     stage *t = stage_new(0);
     griffin_model *other = open_model(STORYTELLER, 0);
@@ -558,6 +621,14 @@ static void test_drafts_refused(void) {
     CHECK(griffin_draft_take(&nothing, 1) == GRIFFIN_E_ARGUMENT, "empty");
     CHECK(griffin_draft_next(&t->w.draft, NULL, &s) == GRIFFIN_E_ARGUMENT, "null");
     CHECK(griffin_draft_next(&t->w.draft, &t->g, NULL) == GRIFFIN_E_ARGUMENT, "null");
+    CHECK(griffin_draft_next(&t->w.draft, &t->g, &s) == 0, "it was told no token");
+    s.mask = ban_all;
+    CHECK(griffin_guess_take(&t->g, 9) == 0, "%s", heard);
+    CHECK(griffin_draft_take(&t->w.draft, 9) == 0, "%s", heard);
+    int banned = griffin_draft_next(&t->w.draft, &t->g, &s);
+    CHECK(banned == GRIFFIN_E_NO_TOKEN || banned == 0, "%d", banned);
+    s.mask = NULL;
+    CHECK(griffin_draft_next(&t->w.draft, &t->g, &s) == 0, "it has no logits any more");
     for (int i = 0; i < 3 * GRIFFIN_DRAFT_TOKENS; i++)
         CHECK(griffin_draft_take(&t->w.draft, 2) == 0, "%s", heard);
     griffin_close(other);
@@ -584,6 +655,8 @@ static void test_only_one(void) {
 int main(void) {
     RUN(test_only_one);
     RUN(test_interrupted);
+    RUN(test_half_passes);
+    RUN(test_state_put_back);
     RUN(test_times);
     RUN(test_refused);
     RUN(test_hostile_lookup);
