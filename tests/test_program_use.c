@@ -621,6 +621,50 @@ static void test_exit_statuses(void) {
     check_same(RUNS "-p a 2> /dev/null", G " run " MODEL " -n6 -s1 -p a 2> /dev/null");
     check_says(2, RUNS "-p a -n6x 2>&1", "--n-predict: '6x'");
     check_says(2, G " run -m " MODEL " 'a prompt' 2>&1", "'a prompt' is one word too many");
+    check_says(2, RUNS "-p a -t 1025 2>&1", "'1025' is not a whole number from 0 to 1024");
+    check_says(2, RUNS "-p a --temp 0x1 2>&1", "--temp: '0x1'");
+    check_says(2, G " bench " MODEL " -p 0x10 2>&1", "--prompt: '0x10'");
+    check_says(2, G " bench " MODEL " --chunk 2147483647 2>&1", "--chunk at most 65536");
+    check_says(2, G " info " MODEL " --cpu x 2>&1", "'x' is not best|scalar");
+    check_says(2, G " train a -o b --width 2147483647 2>&1", "--width: at most 65536");
+}
+
+/* A GGUF file tells its network and its vocabulary, so options that would tell them are refused. */
+static void test_convert_refuses_what_a_file_has(void) {
+    const char *options[] = { "--vocab 100", "--tokenizer missing", "--preset 2b",
+                              "--config tests/data/griffin-tiny/config.json" };
+    for (int i = 0; i < 4; i++) {
+        char line[300];
+        snprintf(line, sizeof line, G " convert " MODEL " " WORK "refused.gguf %s > " WORK
+                 "refused.log 2>&1; test $? -gt 0 && cat " WORK "refused.log", options[i]);
+        check_says(0, line, "--");
+        CHECK(access(WORK "refused.gguf", F_OK) != 0, "%s: a file was written", options[i]);
+    }
+}
+
+/* Before hours of work, not after them. */
+static void test_outputs_are_tried_first(void) {
+    const char *options[] = { "--checkpoint " WORK "no/ck", "--checkpoint ''", "--plot ''",
+                              "--save-hf ''", "-o ''" };
+    for (int i = 0; i < 5; i++) {
+        char line[300];
+        snprintf(line, sizeof line, G " train README.md -o " WORK "o.gguf --time 1h %s 2>&1",
+                 options[i]);
+        check_says(1, line, i ? "the name of a file to be written is empty" : "cannot create");
+    }
+    check_says(1, G " convert " MODEL " '' 2>&1", "is empty");
+}
+
+/* More threads than OpenMP can have would end the process. */
+static void test_many_threads(void) {
+    check_says(0, "OMP_NUM_THREADS=100000 " G " convert " MODEL " " WORK "wide.gguf --type q4_0 "
+               "2>&1", "wide.gguf: ");
+}
+
+/* The name of a file could be a command to the terminal. */
+static void test_names_are_printable(void) {
+    check_says(0, G " convert " MODEL " \"$(printf '" WORK "n\\033.gguf')\" 2>&1",
+               "n\\x1b.gguf: ");
 }
 
 /* Neither tokens nor model are overwritten, by whatever name. */
@@ -709,6 +753,10 @@ int main(void) {
     RUN(test_words);
     RUN(test_bans);
     RUN(test_exit_statuses);
+    RUN(test_convert_refuses_what_a_file_has);
+    RUN(test_outputs_are_tried_first);
+    RUN(test_many_threads);
+    RUN(test_names_are_printable);
     RUN(test_logits_spares_its_inputs);
     RUN(test_convert_spares_its_sources);
     RUN(test_train_knows_its_outputs);

@@ -2,9 +2,13 @@
 
 #include "../griffin.h"
 #include "shared/host.h"
+#include "shared/options.h"
 
 #include <stdio.h>
 #include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 /* A command receives its name as argv[0]. It returns the status to exit with: 0, 1 after an error,
  * 2 after wrong usage. */
@@ -56,7 +60,7 @@ static int run(int argc, char **argv) {
     const char *word = argc > 1 ? argv[1] : "help";
     if (!strcmp(word, "version") || !strcmp(word, "--version")) return version();
     if (!strcmp(word, "help") && argc > 2) {
-        char option[] = "--help", *words[] = { argv[2], option };
+        char asked[] = "--help", *words[] = { argv[2], asked };
         return run_command(2, words);
     }
     if (!strcmp(word, "help") || !strcmp(word, "--help") || !strcmp(word, "-h")) return help();
@@ -65,6 +69,9 @@ static int run(int argc, char **argv) {
 
 int main(int argc, char **argv) {
     host_start(&argc, &argv);
+#ifdef _OPENMP                              /* which ends the process where it cannot have so many */
+    if (omp_get_max_threads() > MOST_THREADS) omp_set_num_threads(MOST_THREADS);
+#endif
     int status = run(argc, argv), lost = output_flush();
     return status ? status : lost;
 }

@@ -531,8 +531,8 @@ static int read_numbers(numbers *list, double least, double most) {
     static const char units[] = "kMG";
     const char *text = list->text;
     for (list->count = 0; list->count < LONGEST; text++) {
-        char *end;
-        double value = strtod(text, &end);
+        const char *end;
+        double value = options_decimal(text, &end);
         const char *unit = end > text && *end ? strchr(units, *end) : NULL;
         if (unit) { value = ldexp(value, 10 * (int)(unit - units + 1)); end++; }
         if (end == text || !(value >= least && value <= most) || value != floor(value)) return 0;
@@ -554,10 +554,14 @@ static int next_word(const char **list, char *word, size_t size) {
 }
 
 /* Replaces characters that a table cannot hold. */
+static void clean_name(char *name) {
+    for (; *name; name++)
+        if (*name < ' ' || *name > '~' || strchr("\"\\,|", *name)) *name = '_';
+}
+
 static void set_name(bench_model *b, const char *name) {
     snprintf(b->name, sizeof b->name, "%s", name);
-    for (size_t i = 0; b->name[i]; i++)
-        if (b->name[i] < ' ' || strchr("\"\\,|", b->name[i])) b->name[i] = '_';
+    clean_name(b->name);
 }
 
 /* ---- guesses --------------------------------------------------------------------------------- */
@@ -573,6 +577,7 @@ static const column guess_columns[] = {
 static int measure_guesses(const settings *s, bench_model *b, table *t) {
     char *name = path_name(s->text);
     int status = 0;
+    if (name) clean_name(name);
     for (int i = 0; i < s->threads.count && !status; i++) {
         const char *texts[12];
         guess_test test;
@@ -649,10 +654,10 @@ static int measure_all(settings *s) {
 
 /* Without OpenMP the library stays on one thread. */
 #ifdef _OPENMP
-enum { MOST_THREADS = 1024 };
+enum { THREADS_HERE = MOST_THREADS };
 static int cores(void) { return omp_get_num_procs(); }
 #else
-enum { MOST_THREADS = 1 };
+enum { THREADS_HERE = 1 };
 static int cores(void) { return 1; }
 #endif
 
@@ -679,14 +684,14 @@ static int check(const command *c, settings *s) {
     const struct { const char *name; numbers *list; double least, most; } lists[] = {
         { "prompt", &s->prompts, 0, 1 << 20 }, { "steps", &s->steps, 0, 1 << 20 },
         { "depth", &s->depths, s->compare ? 1 : 0, s->compare ? 1 << 20 : 1e15 },
-        { "batch", &s->batches, 1, 65536 }, { "threads", &s->threads, 1, MOST_THREADS },
+        { "batch", &s->batches, 1, 65536 }, { "threads", &s->threads, 1, THREADS_HERE },
         { "memory", &s->memory, 1, 1e15 }
     };
     const char *types = s->types;
     char type[16];
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
         if (!read_numbers(lists[i].list, lists[i].least, lists[i].most))
-            return options_wrong(c, "--%s: '%s' is not a list of numbers from %g to %g",
+            return options_wrong(c, "--%s: '%s' is not a list of numbers from %.0f to %.0f",
                                  lists[i].name, lists[i].list->text, lists[i].least, lists[i].most);
     while (next_word(&types, type, sizeof type))
         if (!tile_exists(type))
@@ -714,8 +719,10 @@ static int check(const command *c, settings *s) {
     if (s->grammar && !s->text) return options_wrong(c, "--grammar goes with --text");
     if (s->guesses < 1 || s->guesses > 62)
         return options_wrong(c, "--guesses: from 1 to 62");
-    if (s->repetitions < 1 || s->chunk < 1)
-        return options_wrong(c, "-r and --chunk: at least 1");
+    if (s->vocab && !s->preset && !s->compare && !s->masks)
+        return options_wrong(c, "--vocab: a file has its own vocabulary");
+    if (s->repetitions < 1 || s->chunk < 1 || s->chunk > 65536)
+        return options_wrong(c, "-r and --chunk: at least 1, and --chunk at most 65536");
     return check_shapes(c, s);
 }
 

@@ -44,7 +44,10 @@ static int answer(chat *c, const char *words, size_t size) {
 /* ---- commands: after a message about a failure the conversation goes on --------------------- */
 
 static void save(chat *c, const char *path) {
-    if (!session_save(&c->s, &c->sampler, &c->s.decoder, path)) printf("saved in %s\n", path);
+    if (session_save(&c->s, &c->sampler, &c->s.decoder, path)) return;
+    printf("saved in ");
+    report_print(path, strlen(path));
+    printf("\n");
 }
 
 static void load(chat *c, const char *path) {
@@ -55,7 +58,11 @@ static void load(chat *c, const char *path) {
         int error = griffin_load(c->s.model, c->s.state, &c->sampler, &c->s.decoder, file.data,
                              (size_t)file.size);
         if (error < 0) session_error(&c->s, error);
-        else printf("the conversation of %s goes on\n", path);
+        else {
+            printf("the conversation of ");
+            report_print(path, strlen(path));
+            printf(" goes on\n");
+        }
     }
     file_close(&file);
 }
@@ -64,7 +71,7 @@ static const char chat_help[] =
     "/reset      forget the conversation\n"
     "/save FILE  write the conversation's memory and the sampler to a file\n"
     "/load FILE  continue from such a file, as if it had never been left\n"
-    "/quit       leave; so does the end of the input\n"
+    "/quit       leave; so do /exit and the end of the input\n"
     "Ctrl-C stops an answer. At the prompt it leaves the program.\n";
 
 /* Carries out a command such as /save. Returns 0 to leave the conversation. */

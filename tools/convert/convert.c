@@ -514,6 +514,9 @@ static int choose_types(job *j) {
 
 /* A file without metadata gets its configuration from --config or --preset. */
 static int read_gguf(job *j) {
+    if (j->o->vocab || j->o->tokenizer)
+        return report_fail(j->r, "--%s: a GGUF file has its own vocabulary, which is kept",
+                           j->o->vocab ? "vocab" : "tokenizer");
     if ((j->o->preset || j->o->config) && read_config(j) != 0) return -1;
     if (gguf_read(j->m, j->o->source, j->r) != 0) return -1;
     if (tensors_find(&j->m->tensors, &j->m->config.net, &j->m->w, 0, j->r) != 0) return -1;
@@ -626,11 +629,12 @@ int parts_write(model_parts *m, const convert_options *options, char **image, si
     uint64_t bytes = j.out.data_size;
     finish(&j);
     if (status == 0 && !options->quiet) tell_window(&j);
-    if (status == 0 && !options->quiet)
-        printf("%s: %lu tensors, %llu parameters, %llu bytes of weights, %.2f bits per weight\n",
-               options->output, (unsigned long)m->tensors.count, (unsigned long long)j.parameters,
-               (unsigned long long)bytes, 8.0 * (double)bytes / (double)j.parameters);
-    return status;
+    if (status != 0 || options->quiet) return status;
+    report_print(options->output, strlen(options->output));
+    printf(": %lu tensors, %llu parameters, %llu bytes of weights, %.2f bits per weight\n",
+           (unsigned long)m->tensors.count, (unsigned long long)j.parameters,
+           (unsigned long long)bytes, 8.0 * (double)bytes / (double)j.parameters);
+    return 0;
 }
 
 void parts_free(model_parts *m) {

@@ -324,6 +324,9 @@ static int read_network(model_config *c, const griffin_model *f, const gguf_fami
     *foreign = NULL;
     if (!found && c->net.layers && !find(f, "general.architecture", GRIFFIN_VALUE_STRING, 0, &m))
         return 0;                           /* --config or --preset has told it */
+    if (c->net.layers)
+        return report_fail(r, "--config and --preset are for files whose metadata tell no network, "
+                           "but this file's do");
     free(c->chat_template);
     config_start(c);
     if (!found) {

@@ -177,6 +177,7 @@ static int output_failed(file_output *o, const char *what, report *r) {
 
 int file_create(file_output *o, const char *path, report *r) {
     memset(o, 0, sizeof *o);
+    if (!*path) return report_fail(r, "the name of a file to be written is empty");
     if (path_is_directory(path)) return report_fail(r, "%s: is a directory", path);
     if (is_mapped(path)) return report_fail(r, "%s: is what is read", path);
     o->path = copy_text(path);

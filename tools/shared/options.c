@@ -5,6 +5,7 @@
 #include "report.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -18,20 +19,29 @@ static int begins_number(const char *text) {
     return *text == '-' || *text == '+' || *text == '.' || (*text >= '0' && *text <= '9');
 }
 
-static int parse_integer(const char *text, int least, int *value) {
+static int parse_integer(const char *text, int least, int most, int *value) {
     char *end;
     errno = 0;
     long number = strtol(text, &end, 10);
     if (!begins_number(text) || end == text || *end || errno) return 0;
-    if (number < least || number > 0x7fffffff) return 0;
+    if (number < least || number > most) return 0;
     *value = (int)number;
     return 1;
 }
 
+double options_decimal(const char *text, const char **end) {
+    const char *digits = text + (*text == '-' || *text == '+');
+    int hexadecimal = digits[0] == '0' && (digits[1] == 'x' || digits[1] == 'X');
+    char *behind;
+    double number = strtod(text, &behind);
+    *end = begins_number(text) && !hexadecimal ? behind : text;
+    return number;
+}
+
 static int parse_real(const char *text, double most, float *value) {
-    char *end;
-    double number = strtod(text, &end);
-    if (!begins_number(text) || end == text || *end) return 0;
+    const char *end;
+    double number = options_decimal(text, &end);
+    if (end == text || *end) return 0;
     if (!(number >= 0 && number <= most)) return 0;         /* NaN too */
     *value = (float)number;
     return 1;
@@ -47,13 +57,15 @@ static int parse_seed(const char *text, uint64_t *value) {
 
 static int parse_choice(const char *text, const char *words, int *value) {
     size_t length = strlen(text);
-    for (int i = 0; words; i++, words = strchr(words, '|'), words += words != NULL) {
-        if (strcspn(words, "|") == length && !memcmp(words, text, length)) {
+    for (int i = 0; ; i++, words++) {
+        size_t n = strcspn(words, "|");
+        if (n == length && !memcmp(words, text, length)) {
             *value = i;
             return 1;
         }
+        words += n;
+        if (!*words) return 0;
     }
-    return 0;
 }
 
 static int add_text(text_list *list, const char *text) {
@@ -64,8 +76,9 @@ static int add_text(text_list *list, const char *text) {
 
 static int parse_value(const option *o, const char *text) {
     switch (o->kind) {
-    case OPTION_COUNT:    return parse_integer(text, 0, (int *)o->target);
-    case OPTION_LIMIT:    return parse_integer(text, -1, (int *)o->target);
+    case OPTION_COUNT:    return parse_integer(text, 0, INT_MAX, (int *)o->target);
+    case OPTION_THREADS:  return parse_integer(text, 0, MOST_THREADS, (int *)o->target);
+    case OPTION_LIMIT:    return parse_integer(text, -1, INT_MAX, (int *)o->target);
     case OPTION_REAL:     return parse_real(text, 1e6, (float *)o->target);
     case OPTION_FRACTION: return parse_real(text, 1, (float *)o->target);
     case OPTION_SEED:     return parse_seed(text, (uint64_t *)o->target);
@@ -80,12 +93,14 @@ static int parse_value(const option *o, const char *text) {
 
 static const char *expectation(const option *o) {
     switch (o->kind) {
-    case OPTION_LIMIT:    return "a number, or -1 for no limit";
+    case OPTION_THREADS:  return "a whole number from 0 to 1024";
+    case OPTION_SEED:     return "a whole number of 64 bits, or -1 for a random one";
+    case OPTION_LIMIT:    return "a whole number up to 2147483647, or -1 for no limit";
     case OPTION_REAL:     return "a number that is not negative";
     case OPTION_FRACTION: return "a number from 0 to 1";
     case OPTION_CHOICE:   return o->value;
     case OPTION_TEXTS:    return "one of at most 16";
-    default:              return "a whole number that is not negative";
+    default:              return "a whole number from 0 to 2147483647";
     }
 }
 
@@ -94,7 +109,8 @@ static const char *expectation(const option *o) {
 static void print_default(const option *o) {
     const char *word = o->value;
     switch (o->kind) {
-    case OPTION_COUNT: case OPTION_LIMIT:   printf(" (default: %d)", *(int *)o->target); break;
+    case OPTION_COUNT: case OPTION_THREADS:
+    case OPTION_LIMIT:                      printf(" (default: %d)", *(int *)o->target); break;
     case OPTION_REAL: case OPTION_FRACTION: printf(" (default: %g)", *(float *)o->target); break;
     case OPTION_SEED:                       printf(" (default: -1, random)"); break;
     case OPTION_CHOICE:
@@ -110,7 +126,7 @@ static void print_row(const option *o) {
     int n = o->kind == OPTION_WORD ? printf("  %s", o->name)
           : o->letter ? printf("  -%s, --%s", o->letter, o->name) : printf("      --%s", o->name);
     if (o->value) n += printf(" %s", o->value);
-    if (n > 28) n = printf("\n") - 1;
+    if (n > 27) n = printf("\n") - 1;
     printf("%*s%s", 29 - n, "", o->help);
     print_default(o);
     printf("\n");

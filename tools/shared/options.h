@@ -8,6 +8,7 @@
 typedef enum option_kind {
     OPTION_FLAG,                    /* int: 1 if given */
     OPTION_COUNT,                   /* int: 0 or more */
+    OPTION_THREADS,                 /* int: 0 to MOST_THREADS */
     OPTION_LIMIT,                   /* int: 0 or more, or -1: none */
     OPTION_REAL,                    /* float: 0 or more */
     OPTION_FRACTION,                /* float: 0 to 1 */
@@ -19,7 +20,7 @@ typedef enum option_kind {
     OPTION_END                      /* ends the table */
 } option_kind;
 
-enum { MOST_TEXTS = 16 };
+enum { MOST_TEXTS = 16, MOST_THREADS = 1024 };
 
 typedef struct text_list { const char *at[MOST_TEXTS]; int count; } text_list;
 
@@ -42,6 +43,9 @@ typedef struct command {
 /* argv[0] is the name of the command. Returns -1 to go on, or the status to exit with: 0 after
  * --help, 2 after a message about wrong usage. */
 int options_parse(const command *c, int argc, char **argv);
+
+/* A decimal number. *end is behind it, or `text` if the text begins with none. */
+double options_decimal(const char *text, const char **end);
 
 /* Says what is wrong with the command line and where help is. Returns 2, the exit status. */
 int options_wrong(const command *c, const char *format, ...);

@@ -33,7 +33,7 @@ typedef struct model_options {
 #define MODEL_OPTIONS(o) \
     { "MODEL", 0, OPTION_WORD, &(o).path, 0, "the model, a GGUF file" }, \
     { "model", "m", OPTION_TEXT, &(o).path, "MODEL", "the same" }, \
-    { "threads", "t", OPTION_COUNT, &(o).threads, "N", "threads; 0: one for each core" }, \
+    { "threads", "t", OPTION_THREADS, &(o).threads, "N", "threads; 0: one for each core" }, \
     CPU_OPTION((o).cpu), \
     { "attn-keys", 0, OPTION_COUNT, &(o).attn_keys, "N", \
       "keys a token sees, itself included; 0: window + 1" }, \

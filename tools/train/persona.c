@@ -381,7 +381,9 @@ static int learn(persona *p, uint64_t *dice) {
     }
     if (!status && !interrupted()) status = compare(p);
     if (status) return status;
-    printf("%s%s\n", interrupted() ? "stopped; the best so far is in " : "", p->o.output);
+    if (interrupted()) printf("stopped; the best so far is in ");
+    report_print(p->o.output, strlen(p->o.output));
+    printf("\n");
     return output_flush() ? 1 : interrupted() ? 130 : 0;
 }
 
@@ -498,7 +500,7 @@ int command_persona(int argc, char **argv) {
         { "sample", NULL, OPTION_COUNT, &o->sample, "N", "tokens to tell with each report" },
         { "prompt", "p", OPTION_TEXT, &o->prompt, "TEXT", "how samples begin" },
         { "seed", "s", OPTION_COUNT, &o->seed, "N", "the same seed gives the same persona" },
-        { "threads", "t", OPTION_COUNT, &o->model.threads, "N", "threads; 0: one for each core" },
+        { "threads", "t", OPTION_THREADS, &o->model.threads, "N", "threads; 0: one for each core" },
         CPU_OPTION(o->model.cpu),
         { "kv-type", NULL, OPTION_CHOICE, &o->model.kv_type, "f32|bf16",
           "of the states that it is for: how they keep keys and values" },

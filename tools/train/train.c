@@ -75,7 +75,7 @@ static void set_proportions(train_options *o) {
 }
 
 static int check_shape(const command *c, const train_options *o) {
-    if (o->width > 65536 || o->mlp > 1 << 20 || o->lru > 65536 || o->length > 1 << 20)
+    if (o->mlp > 1 << 20 || o->lru > 65536 || o->length > 1 << 20 || o->window > 1 << 20)
         return options_wrong(c, "that is too large to be trained here");
     if (o->layers > GRIFFIN_MAX_LAYERS)
         return options_wrong(c, "--layers: at most %d", GRIFFIN_MAX_LAYERS);
@@ -287,8 +287,8 @@ static void release(training *t) {
 }
 
 double train_duration(const char *text) {
-    char *end;
-    double value = strtod(text, &end);
+    const char *end;
+    double value = options_decimal(text, &end);
     const char *units = "smh", *unit = *end ? strchr(units, *end) : units;
     if (end == text || !unit || (*end && end[1]) || !(value > 0 && value < 1e7)) return -1;
     return value * (unit == units ? 1 : unit == units + 1 ? 60 : 3600);
@@ -306,7 +306,7 @@ int train_check_output(const char *path) {
 /* The directory of --save-hf may have a slash at its end, and be there already. */
 static int check_directory(const char *path) {
     char name[4096];
-    if (!path || path_is_directory(path)) return -1;
+    if (!path || (*path && path_is_directory(path))) return -1;
     if (path_exists(path)) return complain("%s: is no directory", path);
     snprintf(name, sizeof name, "%s", path);
     for (size_t n = strlen(name); n > 1 && name[n - 1] == '/'; n--) name[n - 1] = 0;
@@ -319,8 +319,8 @@ static int check_outputs(const command *c, const train_options *o) {
     const char *written[] = { o->output, o->checkpoint, o->plot };
     int status = options_outputs(c, read, 3, written, 3);
     if (status < 0) status = check_directory(o->save_hf);
-    if (status < 0) status = train_check_output(o->output);
-    return status < 0 ? train_check_output(o->plot) : status;
+    for (int i = 0; i < 3 && status < 0; i++) status = train_check_output(written[i]);
+    return status;
 }
 
 static int check_files(const command *c, const train_options *o) {
@@ -346,6 +346,7 @@ static int check_numbers(const command *c, const train_options *o) {
     if (!o->from && (o->features || o->mixer_only))
         return options_wrong(c, "--features and --mixer-only need --from");
     if (o->task && o->length && o->length < 32) return options_wrong(c, "--length: at least 32");
+    if (o->width > 1 << 16) return options_wrong(c, "--width: at most %d", 1 << 16);
     if (o->batch > 1 << 16) return options_wrong(c, "--batch: at most %d", 1 << 16);
     if (o->hold_out > 0.5f) return options_wrong(c, "--hold-out: at most 0.5");
     if (o->beta1 >= 1 || o->beta2 >= 1 || o->momentum >= 1 || o->dropout >= 1)
@@ -457,7 +458,7 @@ int command_train(int argc, char **argv) {
         RATE_OPTIONS(*o),
         { "task", NULL, OPTION_CHOICE, &o->task, TASKS, "a synthetic task instead of a text" },
         { "seed", "s", OPTION_COUNT, &o->seed, "N", "the same seed gives the same model" },
-        { "threads", "t", OPTION_COUNT, &o->threads, "N", "threads; 0: one for each core" },
+        { "threads", "t", OPTION_THREADS, &o->threads, "N", "threads; 0: one for each core" },
         { NULL, NULL, OPTION_END, NULL, NULL, NULL }
     };
     const command c = { "train", "TEXT -o MODEL.gguf [options]",
