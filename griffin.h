@@ -893,7 +893,7 @@ typedef struct griffin_guess {              /* of one sequence */
     int       guesses;                      /* behind these, */
     int       running;                      /* so many of which were run, */
     int       certain;                      /* so many of which are certain */
-    int       ready;                        /* the last pass has run all of them */
+    int       ready;                        /* a pass of all of them was begun */
     int       row;                          /* of the logits after the last known token */
     int64_t   position;                     /* of the first known token, */
     uint64_t  history;                      /* and the state's text before it */
@@ -919,9 +919,9 @@ GRIFFIN_API int griffin_guess_take(griffin_guess *guess, int32_t token);
 GRIFFIN_API int griffin_guess_add(griffin_guess *guess, int32_t token, griffin_odds *odds);
 
 /* One pass for all of these sequences that need one. griffin_guess_begin leaves the pass to
- * griffin_advance, and their logits are there when that returns 0; until then `guess` stays where
- * it is, and these calls begin the pass again. The states move on in the next call for the same
- * context; if the context does something else before, tokens are run again. The errors are those of
+ * griffin_advance, and their logits are there when that returns 0; if the pass was left before, the
+ * next of these calls begins it again. The states move on in the next call for the same context; if
+ * the context does something else before, tokens are run again. The errors are those of
  * griffin_begin, and E_MISMATCH: a state was changed by other calls. E_SPACE also means that more
  * tokens were taken than the context has rows; griffin_guess_finish runs them. */
 GRIFFIN_API int griffin_guess_begin (griffin_context *context, griffin_guess *guess, int count);
@@ -2697,7 +2697,6 @@ typedef struct grf_span_in_pass {
     int      first, count;                  /* its rows */
     int      slot, slots;                   /* where its recurrent part is written: as it is behind
                                              * each of the last `slots` rows, mostly 1 */
-    griffin_guess *guess;                   /* whose logits are there when the pass is complete */
 } grf_span_in_pass;
 
 typedef struct grf_wanted { int row; float *logits; } grf_wanted;
@@ -3487,10 +3486,7 @@ static void grf_pass_run(griffin_context *c, int units) {
     else
 #endif
     grf_run_program(c, units, NULL);
-    if (c->op < c->model->n_ops) return;
-    for (int i = 0; i < c->spans; i++)
-        if (c->span[i].guess) c->span[i].guess->ready = 1;
-    if (!c->held) grf_state_commit(c);
+    if (c->op == c->model->n_ops && !c->held) grf_state_commit(c);
 }
 
 /* ---- states ---- */
@@ -3618,7 +3614,6 @@ static void grf_pass_add_span(griffin_context *c, const griffin_span *span, int 
     s->count = count;
     s->slot = c->spans;
     s->slots = 1;
-    s->guess = NULL;
     for (int i = done; i < done + count; i++) {
         int row = c->rows++;
         c->token[row] = span->tokens[i];
@@ -4273,7 +4268,19 @@ static int grf_guess_settle(griffin_context *c, griffin_guess *g) {
     return grf_guess_follow_state(g);
 }
 
-static int grf_guess_needs_pass(const griffin_guess *g) { return g->known > 0 && !g->ready; }
+/* The bits of a NaN that no kernel makes. Where a pass will write logits, the last one is this until
+ * the pass is complete, for the last chunk of the last operation writes there. So a pass that was
+ * left half done is as none, and the host may move its structs meanwhile. */
+static const uint32_t grf_not_yet = 0x7fc0c0de;
+
+static int grf_guess_ready(const griffin_guess *g) {
+    const float *last = g->logits + (g->row + 1) * (int64_t)g->model->info.config.vocab - 1;
+    return g->ready && memcmp(last, &grf_not_yet, sizeof grf_not_yet) != 0;
+}
+
+static int grf_guess_needs_pass(const griffin_guess *g) {
+    return g->known > 0 && !grf_guess_ready(g);
+}
 
 /* A failure leaves all of them as they were, but for known tokens that their states have. */
 static int grf_guesses_check(const griffin_context *c, griffin_guess *g, int count) {
@@ -4315,12 +4322,13 @@ static void grf_guess_add_span(griffin_context *c, griffin_guess *g) {
         in->slots = g->running + 1;
         in->slot = in == before ? 0 : before->slot + before->slots;
     }
-    in->guess = g;
     g->row = g->certain > 0;                /* row 0 is then for the certain ones */
     for (logits += g->row * (int64_t)V; row < c->rows; row++, logits += V) {
+        memcpy(logits + V - 1, &grf_not_yet, sizeof grf_not_yet);
         c->wanted[c->wanted_rows].row = row;
         c->wanted[c->wanted_rows++].logits = logits;
     }
+    g->ready = 1;
     g->passes++;
     g->guessed += (uint64_t)g->running;
     if (!g->running) return;
@@ -7926,7 +7934,7 @@ GRIFFIN_API int griffin_guess_take(griffin_guess *g, int32_t token) {
     int error = grf_guess_check(g);
     if (error) return error;
     int right = g->guesses && g->tokens[g->known] == token;
-    int accepted = right && g->running && g->ready;
+    int accepted = right && g->running && grf_guess_ready(g);
     if (token < 0 || token >= g->model->info.config.vocab)
         return grf_fail(&g->model->host, GRIFFIN_E_ARGUMENT, "guess: there is no token %d", token);
     if (!accepted && g->known) error = grf_guess_follow_state(g);
@@ -7960,7 +7968,7 @@ GRIFFIN_API int griffin_guess_add(griffin_guess *g, int32_t token, griffin_odds 
     if (token < 0 || token >= g->model->info.config.vocab)
         return grf_fail(&g->model->host, GRIFFIN_E_ARGUMENT, "guess: there is no token %d", token);
     int uncertain = g->guesses - g->certain, certain = g->certain + !odds;
-    if (g->known == 0 || g->ready || (uncertain && odds != g->odds)
+    if (!grf_guess_needs_pass(g) || (uncertain && odds != g->odds)
         || 1 + uncertain + (odds != NULL) + (certain > 0) > g->rows
         || g->known + g->guesses + 1 >= g->room) return 0;
     g->odds = odds;
@@ -7982,7 +7990,7 @@ GRIFFIN_API int griffin_guess_run(griffin_context *c, griffin_guess *g, int coun
 GRIFFIN_API int griffin_guess_time(griffin_guess *g, double time) {
     int error = grf_guess_check(g);
     if (error) return error;
-    if (!g->ready || !(time > 0 && time < 1e30)) return GRIFFIN_OK;
+    if (!grf_guess_ready(g) || !(time > 0 && time < 1e30)) return GRIFFIN_OK;
     grf_guess_measure(g, (float)(g->known + g->running - 1), (float)time);
     return GRIFFIN_OK;
 }
@@ -7991,7 +7999,7 @@ GRIFFIN_API int griffin_guess_finish(griffin_context *c, griffin_guess *g) {
     int error = grf_guesses_check(c, g, 1);
     if (!error) error = grf_guess_settle(c, g);
     if (error) return error;
-    int V = c->model->info.config.vocab, there = g->known == 0 || (g->ready && !g->certain);
+    int V = c->model->info.config.vocab, there = !g->known || (grf_guess_ready(g) && !g->certain);
     g->guesses = g->running = g->certain = 0;
     griffin_span span = grf_guess_span(g, g->known);
     if (!there) span.logits = g->logits;

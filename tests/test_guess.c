@@ -464,6 +464,8 @@ static void test_half_passes(void) {
         CHECK(!griffin_guess_logits(g), "the token waits for a pass");
         griffin_guess_add(g, 11, &odds);
         int units = griffin_guess_begin(t->c, g, 1);
+        griffin_guess moved = *g;
+        g = &moved;
         CHECK(units > 1 && griffin_advance(t->c, units - 1) == 1, "%d units", units);
         CHECK(!griffin_guess_logits(g), "one unit is left");
         if (how >= 4) griffin_step(t->c, other, 1, NULL);
