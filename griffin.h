@@ -4268,9 +4268,9 @@ static int grf_guess_settle(griffin_context *c, griffin_guess *g) {
     return grf_guess_follow_state(g);
 }
 
-/* The bits of a NaN that no kernel makes. Where a pass will write logits, the last one is this until
- * the pass is complete, for the last chunk of the last operation writes there. So a pass that was
- * left half done is as none, and the host may move its structs meanwhile. */
+/* The bits of a NaN that no kernel makes. Where a pass will write logits, the last one is this
+ * until the pass is complete, for the last chunk of the last operation writes there. So a pass that
+ * was left half done is as none, and the host may move its structs meanwhile. */
 static const uint32_t grf_not_yet = 0x7fc0c0de;
 
 static int grf_guess_ready(const griffin_guess *g) {
