@@ -931,10 +931,9 @@ GRIFFIN_API int griffin_guess_run   (griffin_context *context, griffin_guess *gu
  * alone. row_cost follows the measured times; the tokens drawn do not depend on it. */
 GRIFFIN_API int griffin_guess_time(griffin_guess *guess, double time);
 
-/* Brings the state to the end of the text, with the logits after it in row 0: as they were computed
- * if the last token still needs a pass, else as they are in your memory, where griffin_sample may
- * have changed them. The next prefill, step or save finds what it would have found without guesses.
- */
+/* Brings the state to the end of the text, with the logits after it in row 0. If they were there
+ * already, they are moved as they are: griffin_sample may have changed them. The next prefill, step
+ * or save finds what it would have found without guesses. */
 GRIFFIN_API int griffin_guess_finish(griffin_context *context, griffin_guess *guess);
 
 /* Guesses that a text goes on as it did before, where its longest end that occurred before was
@@ -981,9 +980,9 @@ GRIFFIN_API int griffin_draft_check(const griffin_model *model, const griffin_mo
 /* Tells it each token that griffin_guess_take is told. */
 GRIFFIN_API int griffin_draft_take(griffin_draft *draft, int32_t token);
 
-/* Adds the next guess, and returns 1; 0 if no more are worth it, or if it was told no token since
- * it guessed or failed. `sampler` is a copy of yours, with which it draws, so that it draws what
- * you will, where the models agree. A mask in it should follow the guesses: the last one is
+/* Adds the next guess, and returns 1; 0 if no more are worth it. After a failure it returns 0 until
+ * it is told another token. `sampler` is a copy of yours, with which it draws, so that it draws
+ * what you will, where the models agree. A mask in it should follow the guesses: the last one is
  * guess->tokens[guess->known + guess->guesses - 1]. */
 GRIFFIN_API int griffin_draft_next(griffin_draft *draft, griffin_guess *guess,
                                    griffin_sampler *sampler);
@@ -1800,8 +1799,8 @@ static const char *grf_arithmetic_fault(void) {
 #define GRF_CHUNK (512 * 1024)              /* what one thread takes at once, in bytes of weights */
 #define GRF_REWIND 16                       /* griffin_options.rewind if not said otherwise */
 #define GRF_WORTH_WAKING 16                 /* fewer chunks than this are not worth other threads */
-#define GRF_MOST_THREADS 1024               /* whatever is asked for: OpenMP ends the process where
-                                             * it cannot have so many as it was told */
+#define GRF_MOST_THREADS 1024               /* OpenMP ends the process if it cannot make the threads
+                                             * that it is asked for */
 
 static int64_t grf_pad(int64_t n) { return (n + GRF_TILE - 1) / GRF_TILE * GRF_TILE; }
 

@@ -244,7 +244,8 @@ build/tests/%.valgrind: build/tests/% FORCE | $(MODELS)
 	@RUNNER="$(VALGRIND)" sh tests/run.sh $< $@
 
 # ---- other readers of the source ---------------------------------------------------------------
-# The library is read once as a header, which is C++ to cppcheck, and once in tools/shared/engine.c.
+# cppcheck finds more in a header that is read alone than in the C file that includes it. So the
+# library is read once alone, and once with the tools, in tools/shared/engine.c.
 # cppcheck takes memcpy into a union's member for a read of it.
 
 LINT = cppcheck --std=c99 --enable=warning,portability --error-exitcode=1 --quiet \

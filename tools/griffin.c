@@ -69,7 +69,7 @@ static int run(int argc, char **argv) {
 
 int main(int argc, char **argv) {
     host_start(&argc, &argv);
-#ifdef _OPENMP                              /* which ends the process where it cannot have so many */
+#ifdef _OPENMP                              /* it ends the process if it cannot make its threads */
     if (omp_get_max_threads() > MOST_THREADS) omp_set_num_threads(MOST_THREADS);
 #endif
     int status = run(argc, argv), lost = output_flush();

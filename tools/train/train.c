@@ -306,7 +306,7 @@ int train_check_output(const char *path) {
 /* The directory of --save-hf may have a slash at its end, and be there already. */
 static int check_directory(const char *path) {
     char name[4096];
-    if (!path || (*path && path_is_directory(path))) return -1;
+    if (!path || path_is_directory(path)) return -1;
     if (path_exists(path)) return complain("%s: is no directory", path);
     snprintf(name, sizeof name, "%s", path);
     for (size_t n = strlen(name); n > 1 && name[n - 1] == '/'; n--) name[n - 1] = 0;
