@@ -207,7 +207,7 @@
  * Same bits. Logits and states do not depend on the number of threads, on how tokens are cut into
  *     calls, on who shares a call, or on the instruction set. NUMBERS says why.
  *     tests/test_bits.c, inside_same_bits.c, test_company.c, test_threads.c, test_rewind.c,
- *     test_state.c, test_guess.c
+ *     test_state.c, test_guess.c, test_any_order.c
  * A guest. There are no globals, no threads, no clock, no locale, no environment and no exit.
  *     After opening, nothing is allocated, except by griffin_encode if you give it no scratch.
  *     tests/test_guest.c, test_memory.c, test_stack.c
