@@ -91,10 +91,10 @@
  *
  *     object              memory                      written by           threads
  *     griffin_model       allocator, mapped file      nobody after open    share freely
- *     griffin_state       yours, griffin_state_size   steps that name it   one call at a time
+ *     griffin_state       yours, griffin_state_size   calls that name it   one call at a time
  *     griffin_context     yours, griffin_context_size every call with it   one call at a time
  *     griffin_sampler,    yours, plain structs        their functions      one call at a time
- *     ..._decoder, ..._stop, ..._words, ..._ban, ..._heal
+ *     ..._decoder, ..._stop, ..._words, ..._ban, ..._heal, ..._guess, ..._lookup, ..._draft
  *
  * A model is the weights. A state is one text so far. For RecurrentGemma 2B it has 33 MiB, or 17
  * MiB with keys and values in bf16, whether the text has ten tokens or ten million. HGRN2 has 24
@@ -212,7 +212,7 @@
  *     After opening, nothing is allocated, except by griffin_encode if you give it no scratch.
  *     tests/test_guest.c, test_memory.c, test_stack.c
  * Safe. Files are taken for hostile. Every offset, size and name is checked when a model or a
- *     saved state is opened. A failed call leaves everything as it was. tests/inside_files.c,
+ *     saved state is opened. A failed call leaves states as they were. tests/inside_files.c,
  *     test_arguments.c, fuzz_gguf.c, fuzz_state.c, fuzz_text.c
  *
  *
@@ -254,8 +254,12 @@
  *
  * Functions that can fail return an int. A negative one is a griffin_error, anything else is
  * success. The logger of griffin_options receives a line of text about each error, with file,
- * offset or name, and what was expected. A failed open also writes it to griffin_options.error.
- * After an error nothing has changed.
+ * offset or name, and what was expected. There is no line where no model is at hand to ask for its
+ * logger, as with null pointers, nor about an error that a function of yours returned. A failed
+ * open also writes it to griffin_options.error. After an error, models, states and structs are as
+ * they were. Where a function does more, its comment says so: griffin_sample has changed the
+ * logits, griffin_advance has dropped its job, and griffin_guess_run may have moved states on to
+ * tokens that were taken.
  *
  *
  * MEMORY AND STACK
@@ -467,7 +471,7 @@ typedef struct griffin_allocator {
     void *user;
 } griffin_allocator;
 
-/* `message` receives one line of text about every error. With GRIFFIN_OK it
+/* `message` receives one line of text about every error (ERRORS has exceptions). With GRIFFIN_OK it
  * receives things worth knowing, such as a tensor that is ignored. It may be called
  * from any thread that calls the library. Default: nothing is reported. */
 typedef struct griffin_logger {
@@ -483,8 +487,8 @@ typedef struct griffin_logger {
 typedef struct griffin_jobs {
     void (*run)(void (*job)(void *data, int index), void *data, int count, void *user);
     void *user;
-    int   width;                            /* how many threads to use, at most 1024; 0: all there
-                                             * are */
+    int   width;                            /* without `run`: how many threads of OpenMP to use, at
+                                             * most 1024; 0: all there are */
 } griffin_jobs;
 
 /* ---- model: opened once, never written again, shared by all threads ------ */
@@ -558,11 +562,13 @@ typedef struct griffin_options {
                                              * malloc's memory can have them: slower to open, often
                                              * a tenth faster to decode */
     int               attn_keys;            /* keys a token sees, itself included; 0: W + 1, as
-                                             * the reference has it; W: as most ports have it */
+                                             * the reference has it; W: as most ports have it; at
+                                             * most 2^20 */
     griffin_kv_type   kv_type;
-    int               rewind;               /* most tokens griffin_rewind can go back; 0: 16. Each
-                                             * adds a token's keys and values to every state: 16 KiB
-                                             * for RecurrentGemma 2B, 8 bytes without attention */
+    int               rewind;               /* most tokens griffin_rewind can go back, up to 2^20;
+                                             * 0: 16. Each makes every state larger by 8 bytes and
+                                             * a token's keys and values: 16 KiB for RecurrentGemma
+                                             * 2B */
     char             *error;                /* null, or receives the message of a failed open */
     size_t            error_size;
     int               directory_only;       /* 1: no network. Any GGUF file can be opened, to look
@@ -578,7 +584,9 @@ typedef struct griffin_info {
     int         attn_keys, rewind;          /* as they apply, after defaults */
     griffin_kv_type kv_type;
     int         has_vocabulary;
-    int         tokens;                     /* of the vocabulary, at most config.vocab; 0: none */
+    int         tokens;                     /* of the vocabulary; 0: none. If config.vocab is more,
+                                             * the rest can be drawn and has no text: ban it if the
+                                             * model was not trained to avoid it */
     int32_t     bos, eos, end_of_turn, pad; /* -1: the model has none */
     int         add_bos;                    /* griffin_encode starts a text with bos */
     const char *chat_template;              /* "" if the file has none; Jinja, as trained with */
@@ -602,9 +610,12 @@ typedef struct griffin_info {
  *
  * With directory_only, a file of any architecture and with any types of weights is opened. Its
  * tensors, metadata and, if the library knows its kind, the vocabulary are there for all functions
- * that take no state or context. info->config is filled in if the network is of Griffin's family. A
- * vocabulary or configuration that cannot be read is left out: the logger, and options->error,
- * receive why. */
+ * that take no state, context or sampler. info->config is filled in if the network is of Griffin's
+ * family. A vocabulary or configuration that cannot be read is left out: the logger, and
+ * options->error, receive why.
+ *
+ * A file must not be changed or cut until griffin_close. To replace it, write another one and
+ * rename that. */
 #ifndef GRIFFIN_NO_STDIO
 GRIFFIN_API int griffin_open_file(griffin_model **model, const char *path,
                                   const griffin_options *options);
@@ -703,7 +714,7 @@ GRIFFIN_API int griffin_next_element(griffin_metadata *metadata);
 #define GRIFFIN_FORMAT_VERSION 2            /* 1: matrices in rows, or in tiles named .t32 */
 
 typedef struct griffin_number {
-    const char *key;                        /* behind "griffin." */
+    const char *key;                        /* without "griffin." */
     griffin_value_type type;                /* U32, F32 or BOOL */
     double      value;
 } griffin_number;
@@ -742,24 +753,29 @@ GRIFFIN_API int    griffin_rewind(const griffin_model *model, griffin_state *sta
 
 /* ---- context: scratch memory for one caller at a time --------------------
  * It remembers no sequence: any context of a model can continue any of its states.
- * options may be null. To end it, free its memory when no call uses it. */
+ * A pass reads all weights once, for as many tokens and states as the context has
+ * room for. options may be null. A context has pointers into itself: do not move
+ * it. To end it, free its memory when no call uses it. */
 
 typedef struct griffin_context griffin_context;
 
 typedef struct griffin_context_options {
-    int          rows;                      /* most tokens in one pass, up to 65536; 0: 64; at
-                                             * least `states` */
+    int          rows;                      /* most tokens in one pass, up to 65536; 0: 64; no
+                                             * fewer than `states` are made */
     int          states;                    /* most sequences in one pass; 0: 1 */
     griffin_jobs jobs;
     int          no_slices;                 /* 1: griffin_begin returns E_SPACE. The context is then
                                              * smaller, by about griffin_mark_size for each of
-                                             * `states`: it has no room for what may be dropped */
-    int          guesses;                   /* of griffin_guess_run: so many in a pass need not run
-                                             * again when a later one is wrong. Each takes as much
-                                             * memory as a mark; 0: none. Only where all layers are
-                                             * recurrent or attention: other states are too large */
+                                             * `states`: it has no room for what may be dropped. So
+                                             * guesses are run only if all layers are attention */
+    int          guesses;                   /* room for the recurrent parts after so many guesses of
+                                             * a pass, at most 65536: the right ones are then not
+                                             * run again when a later one was wrong. Each takes as
+                                             * much memory as a mark; 0: none. Ignored with HGRN2
+                                             * and SUPRA, whose states are too large */
 } griffin_context_options;
 
+/* 0: an option is out of range, for which griffin_context_init has a message. */
 GRIFFIN_API size_t griffin_context_size(const griffin_model *model,
                                         const griffin_context_options *options);
 GRIFFIN_API int    griffin_context_init(griffin_context **context, const griffin_model *model,
@@ -788,17 +804,17 @@ GRIFFIN_API int griffin_prefill(griffin_context *context, griffin_state *state,
                                 const int32_t *tokens, int count, float *logits);
 
 /* Many spans of any length. Arguments are checked before anything is written;
- * spans must not name the same state twice. */
+ * spans must not name the same state twice, nor share memory for logits. */
 GRIFFIN_API int griffin_run(griffin_context *context, const griffin_span *spans, int count);
 
 /* The same in slices, for hosts with a frame budget. griffin_begin takes at most as many tokens and
  * spans as the context has rows and states. It copies the tokens; logits are written into your
- * memory along the way. griffin_advance runs at most `units` slices. Both return how many units are
- * left; at 0 the states have moved on. To cancel, begin something else. griffin_step,
- * griffin_prefill and griffin_run with the same context drop the job, too. Without a job
- * griffin_advance returns 0. griffin_begin returns E_SPACE if the context has too few rows or
- * states, or was made with no_slices; griffin_advance E_MISMATCH if other calls have changed a
- * state since: then the job is dropped, and the states are as those calls left them. */
+ * memory along the way. A slice is called a unit, and griffin_advance runs at most `units` of them.
+ * Both return how many units are left; at 0 the states have moved on. To cancel, begin something
+ * else. griffin_step, griffin_prefill and griffin_run with the same context drop the job, too.
+ * Without a job griffin_advance returns 0. griffin_begin returns E_SPACE if the context has too few
+ * rows or states, or was made with no_slices; griffin_advance E_MISMATCH if other calls have
+ * changed a state since: then the job is dropped, and the states are as those calls left them. */
 GRIFFIN_API int griffin_begin  (griffin_context *context, const griffin_span *spans, int count);
 GRIFFIN_API int griffin_advance(griffin_context *context, int units);
 
@@ -811,7 +827,7 @@ GRIFFIN_API const char *griffin_unit_name(const griffin_context *context);
 /* ---- sampling --------------------------------------------------------------
  * All zero is greedy. The struct is the whole random state: copy it to replay.
  * The same logits and sampler give the same token on every platform. Order: biases,
- * mask, repetition penalty, temperature, top_k, top_p, min_p, draw. */
+ * mask, repetition penalty, top_k, temperature, top_p, min_p, draw. */
 
 #define GRIFFIN_RECENT 64
 
@@ -845,8 +861,8 @@ typedef struct griffin_sampler {
 } griffin_sampler;
 
 /* Returns a token, or a negative error (E_NO_TOKEN if all are banned) with the sampler unchanged.
- * Accepts the token itself. Overwrites logits [V]: with a temperature they are left as weights, 1
- * for the likeliest and 0 for what was dropped. */
+ * Accepts the token itself. Overwrites logits [V]: with a temperature they are left as shares,
+ * 1 for the likeliest and 0 for what was dropped. */
 GRIFFIN_API int32_t griffin_sample(const griffin_model *model, griffin_sampler *sampler,
                                    float *logits);
 
@@ -864,14 +880,15 @@ GRIFFIN_API void griffin_accept(griffin_sampler *sampler, int32_t token);
  *         token = griffin_sample(m, &sampler, griffin_guess_logits(&g));
  *         ...                                     show it; leave the loop at an end or a stop text
  *         griffin_lookup_add(&lookup, &token, 1);
- *         if (griffin_guess_take(&g, token)) continue;            it was guessed: no pass
+ *         if (griffin_guess_take(&g, token) > 0) continue;        it was guessed: no pass
  *         griffin_lookup_guess(&lookup, &g);                      guesses what will follow it
  *         griffin_guess_run(c, &g, 1);
  *     }
  *     griffin_guess_finish(c, &g);                the state has all tokens that were taken
  *
- * Inside the loop the state is behind the text. How many of the guesses are run depends on how many
- * were right lately and on row_cost, so that the loop never takes much longer than one without. */
+ * Inside the loop the state lacks the last tokens of the text. How many of the guesses are run
+ * depends on how many were right lately and on row_cost, so that the loop never takes much longer
+ * than one without. An error of any of these calls ends the loop, too. */
 
 /* How often guesses of one kind were right, the last ones counting most. Zero: not known. */
 typedef struct griffin_odds { float tried, right; } griffin_odds;
@@ -881,8 +898,9 @@ typedef struct griffin_guess {              /* of one sequence */
     griffin_state *state;                   /* of nobody else until griffin_guess_finish */
     int32_t  *tokens;                       /* [room]; 64 is plenty */
     float    *logits;                       /* [rows][V]; row 0 is where a prefill writes them */
-    int       room, rows;                   /* room is at least 2; rows - 1 guesses fit into a pass,
-                                             * and one of the rows serves all that are certain */
+    int       room, rows;                   /* room is at least 2. A pass needs a row of logits for
+                                             * the known tokens, one for each guess, and one for all
+                                             * certain guesses together */
     float     row_cost;                     /* time of another token in a pass, as a part of the
                                              * time of a pass of one token; 0: 0.25.
                                              * griffin_guess_time measures it */
@@ -890,7 +908,7 @@ typedef struct griffin_guess {              /* of one sequence */
 
     /* The rest begins with zero bytes and is the library's. */
     int       known;                        /* tokens that were taken, but are not in the state */
-    int       guesses;                      /* behind these, */
+    int       guesses;                      /* after these, */
     int       running;                      /* so many of which were run, */
     int       certain;                      /* so many of which are certain */
     int       ready;                        /* a pass of all of them was begun */
@@ -904,11 +922,12 @@ typedef struct griffin_guess {              /* of one sequence */
 } griffin_guess;
 
 /* The logits after the last token that was taken, for griffin_sample; null while tokens that were
- * taken wait for a pass. */
+ * taken wait for a pass, or if a field is out of range. */
 GRIFFIN_API float *griffin_guess_logits(griffin_guess *guess);
 
 /* Takes a token into the text. Returns 1 if its logits are there, since it was guessed and run; 0
- * if it needs a pass, for which guesses may now be added. E_SPACE: `room` tokens need a pass. */
+ * if it needs a pass, for which guesses may now be added. E_SPACE: `room` tokens need a pass;
+ * E_MISMATCH: other calls have changed the state. */
 GRIFFIN_API int griffin_guess_take(griffin_guess *guess, int32_t token);
 
 /* Adds what may come after the known tokens and earlier guesses, and returns 1; 0 if no more fit.
@@ -919,31 +938,35 @@ GRIFFIN_API int griffin_guess_take(griffin_guess *guess, int32_t token);
 GRIFFIN_API int griffin_guess_add(griffin_guess *guess, int32_t token, griffin_odds *odds);
 
 /* One pass for all of these sequences that need one. griffin_guess_begin leaves the pass to
- * griffin_advance, and their logits are there when that returns 0; if the pass was left before, the
- * next of these calls begins it again. The states move on in the next call for the same context; if
- * the context does something else before, tokens are run again. The errors are those of
- * griffin_begin, and E_MISMATCH: a state was changed by other calls. E_SPACE also means that more
- * tokens were taken than the context has rows; griffin_guess_finish runs them. */
+ * griffin_advance, and returns how many units it has, or 0 if no sequence needs one. The logits are
+ * there when griffin_advance returns 0; if the pass was left before, the next of these calls begins
+ * it again. The states move on in the next call for the same context; if the context does something
+ * else before, tokens are run again. E_SPACE: more sequences need a pass than the context has
+ * states, or more tokens were taken than it has rows (griffin_guess_finish runs them), or
+ * griffin_guess_begin found no_slices. E_MISMATCH: other calls have changed a state, or it is of
+ * another model. */
 GRIFFIN_API int griffin_guess_begin (griffin_context *context, griffin_guess *guess, int count);
 GRIFFIN_API int griffin_guess_run   (griffin_context *context, griffin_guess *guess, int count);
 
 /* For a host with a clock: how long the pass took, in any unit, right after a pass of this sequence
- * alone. row_cost follows the measured times; the tokens drawn do not depend on it. */
+ * alone. row_cost follows the measured times; the tokens drawn do not depend on it. Times that are
+ * not above 0 are ignored, and so is a time without a pass. */
 GRIFFIN_API int griffin_guess_time(griffin_guess *guess, double time);
 
-/* Brings the state to the end of the text, with the logits after it in row 0. If they were there
- * already, they are moved as they are: griffin_sample may have changed them. The next prefill, step
- * or save finds what it would have found without guesses. */
+/* Brings the state to the end of the text, with the logits after it in row 0. If a pass has
+ * computed them already, they are not computed again, and are as griffin_sample left them if you
+ * have drawn from them. The next prefill, step or save finds what it would have found without
+ * guesses. */
 GRIFFIN_API int griffin_guess_finish(griffin_context *context, griffin_guess *guess);
 
-/* Guesses that a text goes on as it did before, where its longest end that occurred before was
- * last: 32, 16, 8, 4 or 2 tokens are compared. Where a copy departs from what it copies, it looks
- * for the place nearby where it comes back. It remembers the last `size` tokens. */
+/* Looks for the last place where the text had its present end, the last 32, 16, 8, 4 or 2 tokens,
+ * and guesses what came after that place. Where a copy departs from what it copies, it looks for
+ * the place nearby where the copy comes back. It remembers the last `size` tokens. */
 #define GRIFFIN_LOOKUP_LENGTHS 5
 
 typedef struct griffin_lookup {
     int32_t     *memory;                    /* yours: [6 * size], all zero at first */
-    int          size;                      /* a power of 2 */
+    int          size;                      /* a power of 2, at most 2^28 */
     uint32_t     count;                     /* tokens so far */
     int32_t      found[GRIFFIN_LOOKUP_LENGTHS];     /* where the end of the text was before */
     uint32_t     copied;                    /* where the text goes on if it is a copy; 0: none */
@@ -969,7 +992,8 @@ typedef struct griffin_draft {
                                              * 0: as the sizes of the files */
     griffin_odds     odds;
     /* The rest begins with zero bytes and is the library's. */
-    int32_t tokens[GRIFFIN_DRAFT_TOKENS];   /* behind the mark: those taken, over those fed */
+    int32_t tokens[GRIFFIN_DRAFT_TOKENS];   /* after the mark: the first `known` were taken, and if
+                                             * `fed` is more, the rest were only fed */
     int     known, fed, drafted;            /* how many were taken; fed; guessed since */
     int     astray;                         /* what was fed is not what was taken */
 } griffin_draft;
@@ -977,12 +1001,14 @@ typedef struct griffin_draft {
 /* GRIFFIN_OK, or E_MISMATCH: the tokens of the two models are not the same. */
 GRIFFIN_API int griffin_draft_check(const griffin_model *model, const griffin_model *smaller);
 
-/* Tells it each token that griffin_guess_take is told. */
+/* Tells it each token that griffin_guess_take is told. The errors are those of griffin_prefill and
+ * griffin_rewind. */
 GRIFFIN_API int griffin_draft_take(griffin_draft *draft, int32_t token);
 
-/* Adds the next guess, and returns 1; 0 if no more are worth it. After a failure it returns 0 until
- * it is told another token. `sampler` is a copy of yours, with which it draws, so that it draws
- * what you will, where the models agree. A mask in it should follow the guesses: the last one is
+/* Adds the next guess, and returns 1; 0 if no more are worth it or fit. After that, or after an
+ * error of griffin_sample or griffin_step, it returns 0 until it is told another token. `sampler`
+ * is a copy of yours. It draws with that, so with the random numbers that you will draw with, and
+ * guesses right wherever both models agree. A mask in it should follow the guesses: the last one is
  * guess->tokens[guess->known + guess->guesses - 1]. */
 GRIFFIN_API int griffin_draft_next(griffin_draft *draft, griffin_guess *guess,
                                    griffin_sampler *sampler);
@@ -1004,8 +1030,9 @@ typedef struct griffin_encoding {           /* zero: a whole prompt, as the mode
 } griffin_encoding;
 
 /* Returns how many tokens the text makes; writes at most capacity of them, so capacity 0 asks for
- * the size. Text is UTF-8, not necessarily terminated; broken bytes become U+FFFD.
- * encoding may be null. Scratch for any text of `length` bytes: griffin_encode_size, about 55 bytes
+ * the size. Text is UTF-8, not necessarily terminated, and may be null if length is 0; broken bytes
+ * become U+FFFD. encoding may be null. E_SPACE: the scratch is too small; E_ARGUMENT: 2 GiB of text
+ * or more. Scratch for any text of `length` bytes: griffin_encode_size, about 55 bytes
  * for each byte in a Gemma-like vocabulary, and about 100 where thousands of pieces are unused.
  * Null scratch allocates what this text needs. */
 GRIFFIN_API int griffin_encode(const griffin_model *model, const griffin_encoding *encoding,
@@ -1043,7 +1070,8 @@ typedef struct griffin_stop {
 /* Takes the next `length` bytes and returns how many it wrote: what is certain not to belong to a
  * stop text, followed by a NUL; text null brings out what is held. A text that was found is not
  * written, nor is anything after it: call again with text + used to search on. A capacity of
- * length + GRIFFIN_STOP_BYTES is always enough; E_SPACE, and nothing changed, tells if not. */
+ * length + GRIFFIN_STOP_BYTES is always enough; E_SPACE, and nothing changed, tells if not. At most
+ * 1 GiB at once. `out` must not overlap `text`. */
 GRIFFIN_API int griffin_stop_feed(griffin_stop *stop, const char *text, size_t length,
                                   char *out, size_t capacity);
 
@@ -1063,17 +1091,20 @@ typedef struct griffin_words {
 
 /* Takes the next `length` bytes, whole characters, and returns how many it wrote: whole words,
  * followed by a NUL; text null brings out what is held. A capacity of length + GRIFFIN_WORD_BYTES +
- * 1 is always enough; E_SPACE, and nothing changed, tells if not. */
+ * 1 is always enough; E_SPACE, and nothing changed, tells if not. At most 1 GiB at once. `out` must
+ * not overlap `text`. */
 GRIFFIN_API int griffin_words_feed(griffin_words *words, const char *text, size_t length,
                                    char *out, size_t capacity);
 
-/* Texts that must not be written, in whatever tokens. All zero bans nothing. A plain struct: copy
+/* Texts that must not be written, in whatever tokens. Set `model`; with the rest zero it bans
+ * nothing. A plain struct: copy
  * it together with the state to rewind both. A mask looks at the text of every token: 4 ms in a
  * vocabulary of 256000. */
 typedef struct griffin_ban {
     const griffin_model   *model;
     griffin_stop           stop;            /* texts and count: what is banned; the rest is ours */
-    int                    again;           /* bytes that the next tokens only repeat: see below */
+    int                    again;           /* so many bytes of the next tokens were written before,
+                                             * and are not looked at again: griffin_heal.count */
     griffin_mask_function *mask;            /* another mask, which is asked first, or null */
     void                  *mask_user;
 } griffin_ban;
@@ -1097,9 +1128,9 @@ typedef struct griffin_heal {
     void                  *mask_user;
 } griffin_heal;
 
-/* Returns how many of the prompt's tokens remain, at least the first. The others are taken back:
- * from the earliest on whose text, with all that follows it, is the beginning of a longer piece.
- * That is at most GRIFFIN_HEAL_BYTES bytes, and nothing behind a control token or turn marker.
+/* Returns how many of the prompt's tokens remain, at least the first (0 of none). The others are
+ * taken back, from the earliest one such that the text from there to the end is the beginning of a
+ * longer piece. That is at most GRIFFIN_HEAL_BYTES bytes, and no control token or turn marker.
  * Sets all fields but the last two. */
 GRIFFIN_API int griffin_heal_start(griffin_heal *heal, const griffin_model *model,
                                    const int32_t *tokens, int count);
@@ -1112,7 +1143,8 @@ GRIFFIN_API int griffin_heal_mask(float *logits, int vocab, void *heal);
 
 /* Tells it which token was drawn. Returns how many bytes of its text the prompt has already: a host
  * that has shown the prompt leaves these out. Other masks must know of them too:
- * griffin_ban.again = heal.count, or griffin_grammar_lead, once after griffin_heal_start. */
+ * griffin_ban.again = heal.count, or griffin_grammar_lead, once after griffin_heal_start.
+ * E_ARGUMENT: the token does not write what is due. */
 GRIFFIN_API int griffin_heal_accept(griffin_heal *heal, int32_t token);
 
 typedef enum griffin_token_kind {
@@ -1128,7 +1160,8 @@ GRIFFIN_API int griffin_token_text(const griffin_model *model, int32_t token,
 /* A griffin_token_kind. */
 GRIFFIN_API int griffin_token_type(const griffin_model *model, int32_t token);
 
-/* The token whose piece is exactly this text, as the vocabulary spells it; -1: none. */
+/* The token whose piece is exactly this text, as the vocabulary spells it; -1: none, or a pointer
+ * is null. */
 GRIFFIN_API int32_t griffin_find_token(const griffin_model *model, const char *piece,
                                        size_t length);
 
@@ -3659,7 +3692,7 @@ static void grf_pass_run_spans(griffin_context *c, const griffin_span *spans, in
  * there. */
 
 static size_t grf_mark_size(const griffin_model *m) {
-    return m->info.mark_bytes <= (size_t)-1 ? (size_t)m->info.mark_bytes : 0;
+    return (size_t)m->info.mark_bytes;
 }
 
 static int grf_mark_check(const griffin_model *m, griffin_state *s, const griffin_state *mark) {
@@ -4163,6 +4196,11 @@ static int grf_guess_check(const griffin_guess *g) {
                     "guess: a field is out of range, or a pointer null");
 }
 
+static int grf_guess_check_token(const griffin_model *m, int32_t token) {
+    if (token >= 0 && token < m->info.config.vocab) return GRIFFIN_OK;
+    return grf_fail(&m->host, GRIFFIN_E_ARGUMENT, "guess: there is no token %d", token);
+}
+
 static float grf_guess_row_cost(const griffin_guess *g) {
     return g->row_cost > 0 ? g->row_cost : 0.25f;
 }
@@ -4441,7 +4479,7 @@ static int grf_draft_catch_up(griffin_draft *d) {
     int error = GRIFFIN_OK;
     if (d->fed && (d->astray || d->fed >= d->known)) {
         error = griffin_rewind(m, d->state, d->mark);
-        d->fed = 0;
+        if (!error) d->fed = 0;
     }
     if (!error && d->known > d->fed)
         error = griffin_prefill(d->context, d->state, d->tokens + d->fed, d->known - d->fed,
@@ -6614,7 +6652,7 @@ static uint64_t grf_encoder_lay_out(grf_encoder *e, void *base, uint64_t bytes, 
  * or what the character map makes of it. Where each stretch gets a space, there are at most as many
  * of them as bytes. Only by score, symbols are whole characters. */
 static uint64_t grf_encoder_bound(const grf_vocab *v, uint64_t length) {
-    uint64_t symbols = (uint64_t)grf_min64((int64_t)length, GRF_MOST_TEXT - 1) + 1;
+    uint64_t symbols = 1 + (length < GRF_MOST_TEXT ? length : GRF_MOST_TEXT - 1);
     if (v->each_stretch && v->first_added < v->count) symbols *= 2;
     symbols = (uint64_t)grf_min64((int64_t)(symbols * v->growth), GRF_MOST_TEXT);
     uint64_t bytes = (uint64_t)grf_min64((int64_t)(3 * symbols), GRF_MOST_TEXT);
@@ -7336,6 +7374,9 @@ static int grf_build(griffin_model *m, int copy) {
     if (!b.error) {
         grf_run_builder(&b, (unsigned char *)grf_align64(m->weights));
         grf_lay_out_state(m);
+        if (m->info.state_bytes > (size_t)-1 >> 1)
+            b.error = grf_fail(&m->host, GRIFFIN_E_UNSUPPORTED, "a state of %u bytes is more than "
+                               "this machine can address", m->info.state_bytes);
         m->ops = b.ops;
         m->n_ops = b.n_ops;
         m->info.parameters = b.parameters;
@@ -7477,7 +7518,7 @@ static int grf_model_new(griffin_model **model, const griffin_options *options, 
 #ifdef GRF_MMAP
 static int grf_file_load(griffin_model *m, const char *path) {
     struct stat info;
-    int file = open(path, O_RDONLY);
+    int file = open(path, O_RDONLY | O_NONBLOCK);       /* a pipe would wait for its writer */
     if (file < 0) return grf_fail(&m->host, GRIFFIN_E_FILE, "cannot be opened");
     int ok = fstat(file, &info) == 0 && S_ISREG(info.st_mode);
     m->mapped_size = ok ? (uint64_t)info.st_size : 0;
@@ -7708,7 +7749,7 @@ GRIFFIN_API const char *griffin_error_string(int error) {
  * side that grf_save_copy copies from. */
 
 GRIFFIN_API size_t griffin_state_size(const griffin_model *model) {
-    return model && model->info.state_bytes <= (size_t)-1 ? (size_t)model->info.state_bytes : 0;
+    return model ? (size_t)model->info.state_bytes : 0;
 }
 
 GRIFFIN_API int64_t griffin_state_position(const griffin_state *state) {
@@ -7934,9 +7975,8 @@ GRIFFIN_API int griffin_guess_take(griffin_guess *g, int32_t token) {
     if (error) return error;
     int right = g->guesses && g->tokens[g->known] == token;
     int accepted = right && g->running && grf_guess_ready(g);
-    if (token < 0 || token >= g->model->info.config.vocab)
-        return grf_fail(&g->model->host, GRIFFIN_E_ARGUMENT, "guess: there is no token %d", token);
-    if (!accepted && g->known) error = grf_guess_follow_state(g);
+    error = grf_guess_check_token(g->model, token);
+    if (!error && !accepted && g->known) error = grf_guess_follow_state(g);
     if (error) return error;
     if (!accepted && g->known == g->room)
         return grf_fail(&g->model->host, GRIFFIN_E_SPACE, "guess: %d tokens wait for a pass",
@@ -7963,9 +8003,8 @@ GRIFFIN_API int griffin_guess_take(griffin_guess *g, int32_t token) {
 
 GRIFFIN_API int griffin_guess_add(griffin_guess *g, int32_t token, griffin_odds *odds) {
     int error = grf_guess_check(g);
+    if (!error) error = grf_guess_check_token(g->model, token);
     if (error) return error;
-    if (token < 0 || token >= g->model->info.config.vocab)
-        return grf_fail(&g->model->host, GRIFFIN_E_ARGUMENT, "guess: there is no token %d", token);
     int uncertain = g->guesses - g->certain, certain = g->certain + !odds;
     if (!grf_guess_needs_pass(g) || (uncertain && odds != g->odds)
         || 1 + uncertain + (odds != NULL) + (certain > 0) > g->rows
@@ -8057,6 +8096,8 @@ GRIFFIN_API int griffin_draft_check(const griffin_model *model, const griffin_mo
 
 GRIFFIN_API int griffin_draft_take(griffin_draft *d, int32_t token) {
     int error = grf_draft_check(d) ? GRIFFIN_OK : GRIFFIN_E_ARGUMENT;
+    if (error) return error;
+    error = grf_guess_check_token(d->context->model, token);
     if (!error && d->known == GRIFFIN_DRAFT_TOKENS) error = grf_draft_catch_up(d);
     if (error) return error;
     if (d->known < d->fed && d->tokens[d->known] != token) d->astray = 1;
@@ -8083,11 +8124,12 @@ GRIFFIN_API int griffin_draft_next(griffin_draft *d, griffin_guess *g, griffin_s
         error = griffin_step(d->context, d->state, d->tokens[d->fed], d->logits);
         d->fed += !error;
     }
-    if (error) return error;
-    g->balance -= cost;
-    int32_t token = griffin_sample(m, sampler, d->logits);
-    error = token < 0 ? token : griffin_guess_add(g, token, &d->odds);
-    d->drafted += error == 1;
+    if (!error) {
+        g->balance -= cost;
+        int32_t token = griffin_sample(m, sampler, d->logits);
+        error = token < 0 ? token : griffin_guess_add(g, token, &d->odds);
+    }
+    d->drafted = error == 1 ? d->drafted + 1 : INT_MAX;     /* no more until a token is taken */
     return error;
 }
 
@@ -8107,7 +8149,8 @@ GRIFFIN_API int griffin_encode(const griffin_model *model, const griffin_encodin
                                && capacity >= 0 && (tokens || !capacity),
                                "griffin_encode");
     if (error) return error;
-    return grf_encode(model, encoding ? encoding : &plain, text, length, tokens, capacity);
+    return grf_encode(model, encoding ? encoding : &plain, text ? text : "", length, tokens,
+                      capacity);
 }
 
 GRIFFIN_API int griffin_decode(const griffin_model *model, griffin_decoder *decoder,

@@ -4,6 +4,9 @@
 #include "model.h"
 
 #include <fenv.h>
+#ifdef __linux__
+  #include <sys/stat.h>
+#endif
 #ifdef __SSE__
   #include <xmmintrin.h>
 #endif
@@ -214,6 +217,12 @@ static void test_opening(void) {
 #if defined(__unix__)                       /* read as a stream, it is just empty */
     REFUSED(griffin_open_file(&m, "/dev/null", &options), GRIFFIN_E_FILE, "/dev/null");
 #endif
+#ifdef __linux__                            /* nobody writes to it, and it is not waited for */
+    remove(TEST_TMP "arguments.fifo");
+    CHECK(mkfifo(TEST_TMP "arguments.fifo", 0600) == 0, TEST_TMP);
+    REFUSED(griffin_open_file(&m, TEST_TMP "arguments.fifo", &options), GRIFFIN_E_FILE, "regular");
+    remove(TEST_TMP "arguments.fifo");
+#endif
     REFUSED(griffin_open_memory(&m, "GGUF", 4, &options), GRIFFIN_E_FORMAT, "header");
     REFUSED(griffin_open_memory(&m, "", 0, &options), GRIFFIN_E_FORMAT, "GGUF");
     options.attn_keys = -1;
@@ -230,6 +239,30 @@ static void test_opening(void) {
     CHECK(griffin_open_memory(&m, "", 0, &options) < 0 && strlen(small) == 3, "'%s'", small);
     CHECK(m == NULL, "no model");
     griffin_close(NULL);
+}
+
+/* Where addresses have 32 bits, a model whose states are larger cannot be opened. */
+static void test_large_states(void) {
+    griffin_config config = small_config();
+    griffin_options options = listening();
+    griffin_model *m = NULL;
+    size_t size;
+    config.head_dim = 128;
+    config.heads = 1;
+    config.width = 128;
+    config.layers = 3;
+    strcpy(config.blocks, "aaa");
+    network *n = network_make(&config);
+    unsigned char *file = network_file(n, &size);
+    options.rewind = 1 << 20;
+    if (sizeof(size_t) == 4)
+        REFUSED(griffin_open_memory(&m, file, size, &options), GRIFFIN_E_UNSUPPORTED, "address");
+    else
+        CHECK(griffin_open_memory(&m, file, size, &options) == 0
+              && griffin_state_size(m) > (uint64_t)3 << 30, "%s", noted);
+    griffin_close(m);
+    network_free(n);
+    free(file);
 }
 
 /* A thread whose floats are not those of IEEE cannot open a model, but it can look into a file. */
@@ -621,6 +654,7 @@ int main(void) {
     RUN(test_no_metadata);
     RUN(test_versions);
     RUN(test_opening);
+    RUN(test_large_states);
     RUN(test_arithmetic);
     RUN(test_directories);
     RUN(test_directory_of_a_network);

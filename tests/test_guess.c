@@ -610,6 +610,40 @@ static int ban_all(float *logits, int vocab, void *user) {
     return 0;
 }
 
+static int ban_all_but_the_first_time(float *logits, int vocab, void *user) {
+    int *asked = (int *)user;
+    return (*asked)++ ? ban_all(logits, vocab, NULL) : 0;
+}
+
+/* After a failure, or where no guess fits, it does nothing until it is told a token. */
+static void test_drafts_wait(void) {
+    for (int full = 0; full < 2; full++) {
+        stage *t = stage_new(0);
+        griffin_draft *d = &t->w.draft;
+        griffin_sampler s = t->s.sampler;
+        int asked = 0;
+        d->cost = 1e-4f;
+        if (full) t->g.room = 3;
+        else { s.mask = ban_all_but_the_first_time; s.mask_user = &asked; }
+        CHECK(griffin_guess_take(&t->g, 9) == 0 && griffin_draft_take(d, 9) == 0, "%s", heard);
+        CHECK(griffin_draft_next(d, &t->g, &s) == 1, "%s", heard);
+        CHECK(griffin_draft_next(d, &t->g, &s) == (full ? 0 : GRIFFIN_E_NO_TOKEN), "%s", heard);
+        for (int i = 0; i < 2 * GRIFFIN_DRAFT_TOKENS; i++)
+            CHECK(griffin_draft_next(d, &t->g, &s) == 0, "%s", heard);
+        CHECK(griffin_draft_take(d, -5) == GRIFFIN_E_ARGUMENT, "no such token");
+        CHECK(griffin_draft_take(d, vocabulary(t->m)) == GRIFFIN_E_ARGUMENT, "no such token");
+        s.mask = NULL;
+        CHECK(griffin_guess_run(t->c, &t->g, 1) == 0, "%s", heard);
+        CHECK(griffin_guess_take(&t->g, 11) >= 0 && griffin_draft_take(d, 11) == 0, "%s", heard);
+        CHECK(griffin_guess_run(t->c, &t->g, 1) == 0, "%s", heard);
+        CHECK(griffin_guess_take(&t->g, 12) >= 0 && griffin_draft_take(d, 12) == 0, "%s", heard);
+        CHECK(griffin_draft_next(d, &t->g, &s) == 1, "%s", heard);
+        CHECK(griffin_state_position(d->state) == t->s.prompted + 3, "at %d",
+              (int)griffin_state_position(d->state));
+        stage_free(t);
+    }
+}
+
 static void test_drafts_refused(void) {
     stage *t = stage_new(0);
     griffin_model *other = open_model(STORYTELLER, 0);
@@ -663,6 +697,7 @@ int main(void) {
     RUN(test_refused);
     RUN(test_hostile_lookup);
     RUN(test_drafts_refused);
+    RUN(test_drafts_wait);
     RUN(test_models);
     RUN(test_instruction_sets);
     RUN(test_grammars);

@@ -214,7 +214,7 @@ static void guess(void) {
     for (int i = 0; i < 40; i++) {
         int32_t next = i % 5;
         griffin_lookup_add(&l, &next, 1);
-        if (griffin_guess_take(&g, next)) continue;
+        if (griffin_guess_take(&g, next) > 0) continue;
         griffin_lookup_guess(&l, &g);
         griffin_guess_run(context, &g, 1);
         griffin_guess_time(&g, 1);
