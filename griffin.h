@@ -2727,7 +2727,7 @@ typedef struct grf_span_in_pass {
     int64_t  position;                      /* of its first token; both as they were at the start */
     uint64_t history;
     int      first, count;                  /* its rows */
-    int      slot, slots;                   /* where its recurrent part is written: as it is behind
+    int      slot, slots;                   /* where its recurrent part is written: as it is after
                                              * each of the last `slots` rows, mostly 1 */
 } grf_span_in_pass;
 
@@ -4159,10 +4159,10 @@ static int grf_sampler_choose(const griffin_model *model, griffin_sampler *s, fl
 
 /* ================================================================= >>guess
  * A sequence whose text is ahead of its state. A pass runs its known tokens, which the state does
- * not have yet, and guesses behind them. The pass is held: it is complete, but the state has not
+ * not have yet, and guesses after them. The pass is held: it is complete, but the state has not
  * moved on. Tokens are then taken one after the other, from the logits of their rows. When the next
  * pass is wanted, what was taken goes from the held pass into the state. That needs the recurrent
- * part as it was behind the last right token. A context with room for guesses has it behind each of
+ * part as it was after the last right token. A context with room for guesses has it after each of
  * them. In another one, only a pass whose guesses were all right can go into the state. Else it is
  * dropped, and the tokens that were taken are run again together with the next guesses. So nothing
  * that was wrong has ever been in a state, and no pass is made only to repair one.
@@ -4239,7 +4239,7 @@ static void grf_guess_measure(griffin_guess *g, float rows, float time) {
     g->row_cost = c > 0.01f ? c : 0.01f;
 }
 
-/* How many of at most `most` guesses behind g->certain others are worth it, if one of them costs c
+/* How many of at most `most` guesses after g->certain others are worth it, if one of them costs c
  * to make and to run. */
 static int grf_guess_worth(const griffin_guess *g, const griffin_odds *odds, int most,
                            float saving, float c) {
@@ -4408,11 +4408,11 @@ static int grf_guess_begin(griffin_context *c, griffin_guess *g, int count, int 
 }
 
 /* ---- lookup ----
- * The memory has a ring of tokens, and behind it for each length a table from the hash of so many
- * tokens to the position behind them: the last one, and 0 for none. What a table says is compared
+ * The memory has a ring of tokens, and after it for each length a table from the hash of so many
+ * tokens to the position after them: the last one, and 0 for none. What a table says is compared
  * with the text, so it may be wrong. */
 
-#define GRF_LOOKUP_NEAR 6                   /* tokens, before and behind, where a copy comes back */
+#define GRF_LOOKUP_NEAR 6                   /* tokens, before and after, where a copy comes back */
 #define GRF_LOOKUP_LOST 12                  /* tokens until it is taken for none */
 
 static int grf_lookup_length(int level) { return 2 << level; }
@@ -4472,8 +4472,8 @@ static int grf_draft_check(const griffin_draft *d) {
         && d->cost >= 0;
 }
 
-/* Brings the draft's state behind all known tokens, and sets the mark there. If it has fed other
- * tokens or more, it goes back to the mark first. */
+/* Brings the draft's state to the end of all known tokens, and sets the mark there. If it has fed
+ * other tokens or more, it goes back to the mark first. */
 static int grf_draft_catch_up(griffin_draft *d) {
     const griffin_model *m = d->context->model;
     int error = GRIFFIN_OK;
