@@ -31,6 +31,7 @@ done
 
 # An option that the compiler has is refused by it, or where a model would be opened. The first is
 # no such option.
+mkdir -p build/tests
 program=build/tests/${CC##*/}-options
 accepted() {
     printf '#define GRIFFIN_IMPLEMENTATION\n#define GRIFFIN_SCALAR_ONLY\n%b%s' "$library" \
