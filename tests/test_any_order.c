@@ -28,6 +28,7 @@ typedef struct text {
     int     count;
     int     oldest;                         /* the first position that a mark can bring it to */
     griffin_guess *guess;                   /* null: it does not guess; else `state` is behind */
+    griffin_draft *draft;                   /* of its guesses, by the same model */
     griffin_odds   odds[2];
     char    certain[MOST + 1];              /* was the token at this position a certain guess? */
 } text;
@@ -50,7 +51,7 @@ typedef struct job {
 
 typedef struct world {
     griffin_model   *m;
-    griffin_context *c[CONTEXTS], *plain;
+    griffin_context *c[CONTEXTS], *plain, *drafts;
     griffin_context_options o[CONTEXTS];
     text     text[TEXTS];
     bookmark bookmark[BOOKMARKS];
@@ -100,6 +101,7 @@ static void world_begin(world *w, network *n) {
     w->size = griffin_state_size(w->m);
     w->copy = malloc(w->size);
     w->plain = new_context(w->m, 1, 1);
+    w->drafts = new_context(w->m, 5, 1);
     for (int i = 0; i < CONTEXTS; i++) {
         griffin_context_options *o = &w->o[i];
         o->states = 1 + (int)(dice() % TEXTS);
@@ -124,7 +126,12 @@ static void guess_free(text *t) {
     free(t->guess->tokens);
     free(t->guess->logits);
     free(t->guess);
+    free(t->draft->state);
+    free(t->draft->mark);
+    free(t->draft->logits);
+    free(t->draft);
     t->guess = NULL;
+    t->draft = NULL;
 }
 
 static void job_forget(job *j) {
@@ -141,6 +148,7 @@ static void world_end(world *w) {
     }
     for (int i = 0; i < BOOKMARKS; i++) { free(w->bookmark[i].mark); free(w->bookmark[i].plain); }
     free(w->plain);
+    free(w->drafts);
     free(w->copy);
     griffin_close(w->m);
 }
@@ -419,6 +427,14 @@ static void do_guess(world *w) {
     g->tokens = (int32_t *)malloc((size_t)g->room * sizeof(int32_t));
     g->logits = (float *)malloc((size_t)(g->rows * V) * sizeof(float));
     memcpy(g->logits, t->logits, sizeof t->logits);
+    griffin_draft *d = t->draft = (griffin_draft *)calloc(1, sizeof *d);
+    d->context = w->drafts;
+    d->state = new_state(w->m);
+    d->mark = malloc(griffin_mark_size(w->m));
+    d->logits = new_logits(w->m, 1);
+    d->cost = 0.01f;
+    d->odds.tried = d->odds.right = 15;
+    memcpy(d->state, t->state, w->size);
     t->odds[0].tried = t->odds[0].right = 15;
     memset(t->certain, 0, sizeof t->certain);
     check_text(w, t, "guess");
@@ -444,12 +460,14 @@ static void do_take(world *w) {
     griffin_guess before = *t->guess;
     int certain = t->certain[t->count];
     int32_t token = certain || any(5) ? planned(t, 0) : any(V);
+    if (!certain && before.guesses && any(2)) token = before.tokens[before.known];
     int taken = griffin_guess_take(t->guess, token);
     if (taken == GRIFFIN_E_SPACE) {
         CHECK(before.known == before.room && !memcmp(&before, t->guess, sizeof before), "no space");
         return;
     }
     CHECK(taken == 0 || taken == 1, "%s", heard);
+    CHECK(griffin_draft_take(t->draft, token) == 0, "%s", heard);
     char after = t->certain[t->count + 1];
     plainly(w, t, token);
     CHECK(!taken == !griffin_guess_logits(t->guess), "take: %d", taken);
@@ -469,6 +487,18 @@ static void do_add(world *w) {
         int added = griffin_guess_add(g, token, certain ? NULL : &t->odds[any(8) == 0]);
         CHECK(added == 0 || added == 1, "%s", heard);
         if (added && certain) t->certain[at] = 1;
+    }
+}
+
+/* The draft guesses, more often than it should be asked. */
+static void do_draft(world *w) {
+    text *t = some_guesser(w);
+    griffin_sampler sampler;
+    if (!t) return;
+    memset(&sampler, 0, sizeof sampler);
+    for (int n = any(9); n >= 0; n--) {
+        int added = griffin_draft_next(t->draft, t->guess, &sampler);
+        CHECK(added == 0 || added == 1, "draft: %d, %s", added, heard);
     }
 }
 
@@ -546,7 +576,7 @@ static void do_mistake(world *w) {
 static const struct { void (*act)(world *w); int share; } acts[] = {
     { do_step, 6 }, { do_prefill, 2 }, { do_run, 3 }, { do_begin, 3 }, { do_advance, 12 },
     { do_fresh, 2 }, { do_fork, 2 }, { do_save, 2 }, { do_mark, 8 }, { do_rewind, 6 },
-    { do_guess, 4 }, { do_take, 32 }, { do_add, 20 }, { do_pass, 16 }, { do_finish, 1 },
+    { do_guess, 4 }, { do_take, 32 }, { do_add, 14 }, { do_draft, 8 }, { do_pass, 16 }, { do_finish, 1 },
     { do_disturb, 1 }, { do_mistake, 1 }
 };
 
