@@ -576,8 +576,8 @@ static void do_mistake(world *w) {
 static const struct { void (*act)(world *w); int share; } acts[] = {
     { do_step, 6 }, { do_prefill, 2 }, { do_run, 3 }, { do_begin, 3 }, { do_advance, 12 },
     { do_fresh, 2 }, { do_fork, 2 }, { do_save, 2 }, { do_mark, 8 }, { do_rewind, 6 },
-    { do_guess, 4 }, { do_take, 32 }, { do_add, 14 }, { do_draft, 8 }, { do_pass, 16 }, { do_finish, 1 },
-    { do_disturb, 1 }, { do_mistake, 1 }
+    { do_guess, 4 }, { do_take, 32 }, { do_add, 14 }, { do_draft, 8 }, { do_pass, 16 },
+    { do_finish, 1 }, { do_disturb, 1 }, { do_mistake, 1 }
 };
 
 static int worlds = 4 * FAMILIES;
