@@ -424,6 +424,8 @@ static void test_added_tokens(void) {
     check_added("added_tokens.json", "{\"<x>\": 60}", "another piece has this text", NULL);
     check_added("added_tokens.json", "{\"<|im_end|>\": 62}", "63 pieces, more than the 62", NULL);
     check_added("added_tokens.json", "{\"<|im_end|>\": \"61\"}", "an id is no number", NULL);
+    check_added("tokenizer.json", "{\"x\":[61],\"added_tokens\":[{\"content\":\"<|y|>\","
+                "\"id\":\"oops\"}]}", "an id is no number", NULL);
     check_added("added_tokens.json", "[]", "not an object", NULL);
     check_added("tokenizer_config.json", CONFIG(ENTRY("60", "<|y|>", ",\"lstrip\":true"), ""),
                 "lstrip", NULL);

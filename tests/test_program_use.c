@@ -169,6 +169,12 @@ static void test_texts_of_windows(void) {
 static void test_a_nul_cuts_nothing(void) {
     check_says(0, "printf 'a\\000b' | " G " tokenize " MODEL, "'b'");
     check_says(0, "printf '/quit\\000\\nOnce\\n' | " TALK "2>&1", "generation     12 tokens");
+    check_says(1, "cp -r tests/data/griffin-tiny " WORK "nul; chmod -R u+w " WORK "nul; sed -i "
+               "'s/\"hidden_activation\": \"gelu/&\\\\u0000/' " WORK "nul/config.json; " G " convert "
+               WORK "nul " WORK "nul.gguf 2>&1", "holds a NUL");
+    check_says(1, "printf 'a\\000b' > " WORK "nul/chat_template.jinja; cp tests/data/griffin-tiny/"
+               "config.json " WORK "nul; " G " convert " WORK "nul " WORK "nul.gguf 2>&1",
+               "holds a NUL");
     check_same("printf 'a\\000b c d e f\\n' | " TALK "2>&1 | grep -o 'prompt  *[0-9]*'",
                "printf 'a\\001b c d e f\\n' | " TALK "2>&1 | grep -o 'prompt  *[0-9]*'");
 }
@@ -691,6 +697,13 @@ static void test_convert_spares_its_sources(void) {
         check_says(1, line, "is what is read");
     }
     check_says(0, "diff -r tests/data/griffin-tiny " WORK "tiny -x other.json", "");
+    check_says(1, "cp -r tests/data/families/supra-shards " WORK "parts; chmod -R u+w " WORK "parts; "
+               G " convert " WORK "parts " WORK "parts/pytorch_model.bin.index.json 2>&1",
+               "is what is read");
+    check_says(1, "echo x > " WORK "tiny/chat_template.jinja; " G " convert " WORK "tiny "
+               WORK "tiny/chat_template.jinja 2>&1", "is what is read");
+    check_says(0, "diff -r tests/data/families/supra-shards " WORK "parts; cat "
+               WORK "tiny/chat_template.jinja", "x");
     check_says(2, "cp README.md " WORK "text; " G " train " WORK "text -o " WORK "../use/text 2>&1",
                "is what is read");
     check_says(0, "cp " MODEL " " WORK "own.gguf; echo /save " WORK "own.gguf | " G " chat --raw "
@@ -712,6 +725,12 @@ static void test_train_knows_its_outputs(void) {
                "cannot be written twice");
     check_says(0, G " train README.md -o " WORK "t.gguf --steps 1 --batch 1 --length 32 --vocab 300 "
                "--save-hf " WORK "hf/ 2>&1; ls " WORK "hf", "config.json");
+    check_says(1, G " train README.md -o " WORK "hf/model.safetensors --steps 1 --from " WORK
+               "hf 2>&1", "is what is read");
+    check_says(2, G " train README.md -o " WORK "t.gguf --save-hf " WORK "hf --steps 1 --from "
+               WORK "hf/ 2>&1", "is what is read");
+    check_says(2, G " train README.md -o " WORK "t.gguf --batch 65536 --length 1000000 2>&1",
+               "too large");
     check_says(1, G " persona -m " MODEL " README.md -o " WORK "t.persona --plot " WORK
                "none/x.svg 2>&1", "none/x.svg");
 }

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <math.h>
 #include <signal.h>
+#include <stddef.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -777,6 +778,35 @@ static void test_damaged_checkpoints_are_refused(void) {
     free(data);
 }
 
+/* Where 8 bytes of the progress are, what is put there, and where the checksum fits again. */
+static void test_forged_checkpoints_are_refused(void) {
+    const double nan = NAN;
+    int64_t numbers[8] = { -1, -1, INT64_MAX, 0, -1, 600, -300000, 1000000 };
+    const size_t places[8] = {
+        offsetof(train_progress, steps), offsetof(train_progress, updates),
+        offsetof(train_progress, tokens), offsetof(train_progress, seconds),
+        offsetof(train_progress, learned), offsetof(train_progress, learned),
+        offsetof(train_progress, validated), offsetof(train_progress, validated)
+    };
+    size_t size = 0;
+    memcpy(&numbers[3], &nan, 8);
+    remove(WORK "ck");
+    CHECK(train(TEXT " --steps 2 -o " WORK "x.gguf --checkpoint " WORK "ck") == 0, "trains");
+    unsigned char *data = test_read(WORK "ck", &size), old[8];
+    for (int i = 0; i < 8; i++) {
+        unsigned char *at = data + sizeof "griffin training 1" + 8 + places[i];
+        uint64_t hash = 0;
+        memcpy(old, at, 8);
+        memcpy(at, &numbers[i], 8);
+        for (size_t k = 0; k < size - 8; k++) hash = (hash ^ data[k]) * 1099511628211u;
+        memcpy(data + size - 8, &hash, 8);
+        write_file(WORK "bad", data, size);
+        check_refused(WORK "bad", "", "damaged");
+        memcpy(at, old, 8);
+    }
+    free(data);
+}
+
 static void check_corpus(const void *data, size_t size, int status, const char *expected) {
     write_file(WORK "odd.txt", data, size);
     remove(WORK "odd.gguf");
@@ -853,6 +883,7 @@ int main(int argc, char **argv) {
     RUN(test_a_killed_run_goes_on_exactly);
     RUN(test_a_full_disk_leaves_what_is_there);
     RUN(test_damaged_checkpoints_are_refused);
+    RUN(test_forged_checkpoints_are_refused);
     RUN(test_odd_texts);
     RUN(test_wrong_use_is_explained);
     return test_end();

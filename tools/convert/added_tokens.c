@@ -128,7 +128,8 @@ static int take_entry(reader *in, token *t) {
                  || json_text_is(&in->j, "single_word");
         json_next(&in->j);
         if (text && in->j.kind == JSON_STRING) { if (keep(in, t) != 0) return -1; }
-        else if (id && in->j.is_natural) t->id = in->j.natural;
+        else if (id && !in->j.is_natural) return wrong(in, "an id is no number");
+        else if (id) t->id = in->j.natural;
         else if (strip && in->j.kind == JSON_TRUE) t->strips = 1;
         else if (json_skip(&in->j) != 0) break;
     }

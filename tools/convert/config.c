@@ -230,7 +230,9 @@ static int read_jinja(model_config *c, const char *path, report *r) {
     free(c->chat_template);
     c->chat_template = (char *)calloc((size_t)file.size + 1, 1);
     if (c->chat_template) memcpy(c->chat_template, file.data, (size_t)file.size);
+    int is_cut = c->chat_template && strlen(c->chat_template) < file.size;
     file_close(&file);
+    if (is_cut) return report_fail(r, "%s: the template holds a NUL", path);
     return c->chat_template ? 0 : report_fail(r, "%s: out of memory", path);
 }
 

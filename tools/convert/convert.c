@@ -61,12 +61,6 @@ static int open_weights(job *j) {
     return 0;
 }
 
-/* What is read must not be overwritten. */
-static int is_output(const job *j, const char *path) {
-    return j->o->output && path_is_same(path, j->o->output)
-        && report_fail(j->r, "%s: is what is read", path);
-}
-
 static int no_config(const job *j) {
     return report_fail(j->r, "%s: there is no config.json: say --config FILE or --preset NAME, the "
                        "tensors do not know the window, soft cap and scales", j->directory);
@@ -78,7 +72,6 @@ static int read_config_file(job *j) {
     if (!path) path = j->config_path = path_join(j->directory, "config.json");
     if (!path) return report_fail(j->r, "out of memory");
     if (!j->o->config && !path_exists(path)) return no_config(j);
-    if (is_output(j, path)) return -1;
     if (members_read(&j->members, path, j->r) != 0) return -1;
     j->family = family_find(&j->members, &j->m->w);
     if (!j->family) return -1;
@@ -210,7 +203,7 @@ static int read_vocabulary(job *j) {
                 "model will know tokens, but no text\n", j->directory);
         return 0;
     }
-    int status = is_output(j, path) ? -1 : vocabulary_read(v, path, j->o->assume_nfc, j->r);
+    int status = vocabulary_read(v, path, j->o->assume_nfc, j->r);
     if (status == 0) {
         j->m->has_vocabulary = 1;
         status = added_tokens_read(v, path, j->r);
@@ -551,15 +544,6 @@ static int read_files(job *j) {
 static int read_source(job *j) { return read_files(j) != 0 ? -1 : choose_window(j); }
 
 static int write_output(job *j) {
-    static const char *const beside[] = { "generation_config.json", "tokenizer_config.json",
-                                          "added_tokens.json" };
-    for (int i = 0; i < 3 && j->directory; i++) {
-        char *path = path_join(j->directory, beside[i]);
-        int is_read = path ? is_output(j, path) : report_fail(j->r, "out of memory");
-        free(path);
-        if (is_read) return -1;
-    }
-    if (j->o->balance && is_output(j, j->o->balance)) return -1;
     if (write_general(j) != 0) return -1;
     write_network(j);
     if (j->m->has_vocabulary)
@@ -728,7 +712,10 @@ int command_convert(int argc, char **argv) {
     int status;
     if ((status = options_parse(&c, argc, argv)) >= 0) return status;
     if (!o.source || !o.output) return options_wrong(&c, "convert needs a source and an output");
-    if (convert(&o, &r) == 0) return 0;
+    file_reserve(o.output);
+    status = convert(&o, &r);
+    file_reserve(NULL);
+    if (status == 0) return 0;
     return r.text[0] == '-' ? options_wrong(&c, "%s", r.text)       /* it begins with an option */
                             : complain("%s", r.text);
 }

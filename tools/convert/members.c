@@ -45,15 +45,19 @@ static member *add(members *s) {
     return &s->list[s->count++];
 }
 
-/* Keeps the current value under its name. */
+static int no_memory(const walk *w) { return report_fail(w->s->r, "%s: out of memory", w->s->path); }
+
+/* Keeps the current value under its name. Names and texts become C strings. */
 static int keep(walk *w) {
     const json *j = &w->j;
     if (w->length == NAME_LIMIT || w->depth == 0) return 0;
+    if (memchr(w->name, 0, w->length) || (j->kind == JSON_STRING && memchr(j->text, 0, j->length)))
+        return report_fail(w->s->r, "%s: a name or text holds a NUL", w->s->path);
     member *m = add(w->s);
-    if (!m || !(m->name = copy_text(w->name, w->length))) return -1;
+    if (!m || !(m->name = copy_text(w->name, w->length))) return no_memory(w);
     m->kind = (int)j->kind;
     m->number = j->number;
-    if (j->kind == JSON_STRING && !(m->text = copy_text(j->text, j->length))) return -1;
+    if (j->kind == JSON_STRING && !(m->text = copy_text(j->text, j->length))) return no_memory(w);
     return 0;
 }
 
@@ -99,7 +103,7 @@ static int take(walk *w) {
 static int read_members(walk *w) {
     members *s = w->s;
     if (json_next(&w->j) == JSON_OBJECT) {
-        do if (take(w) != 0) return report_fail(s->r, "%s: out of memory", s->path);
+        do if (take(w) != 0) return -1;
         while (json_next(&w->j) > JSON_END);
         if (w->j.kind == JSON_END) return 0;
     }

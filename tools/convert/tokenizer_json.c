@@ -42,7 +42,7 @@ typedef struct reader {
     template_token template_tokens[STEPS];
     int         template_count;
     added_token *added;
-    size_t      added_count, added_room;
+    size_t      added_count, added_room, added_bytes;
 } reader;
 
 static int wrong(reader *in, const char *name, const char *what) {
@@ -140,7 +140,10 @@ static int add_piece(reader *in, slice text, uint64_t id, int type) {
     return 0;
 }
 
+/* Those that are normalized are compared with all others, so they must not be endless. */
 static int remember_added(reader *in, slice text, int is_normalized) {
+    in->added_bytes += text.length;
+    if (in->added_bytes > 1 << 20) return wrong(in, "texts", "more than 1 MiB in all");
     if (in->added_count == in->added_room) {
         size_t room = 2 * in->added_room + 64;
         added_token *list = (added_token *)realloc(in->added, room * sizeof *list);

@@ -538,7 +538,7 @@ static const char *read_tensor(const machine *m, const value *args, weight *t) {
     if (t->rank < 0) return "bad shape";
     if (read_naturals(m, &args[3], strides, WEIGHT_RANK) != t->rank) return "bad strides";
     if (weight_measure(t, element->bits) || t->elements > count) return "larger than its storage";
-    for (int i = 0; i < t->rank; i++) t->stride[i] = (int64_t)strides[i];
+    for (int i = 0; i < t->rank; i++) t->stride[i] = t->shape[i] > 1 ? (int64_t)strides[i] : 0;
     t->data = m->a->zip.bytes + data->data;
     if (args[1].number < 0) return "negative offset";
     if (t->elements == 0) return NULL;

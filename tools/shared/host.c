@@ -94,6 +94,10 @@ static void forget_mapped(const char *path) {
     if (i) memmove(&mapped_paths[i - 1], &mapped_paths[i], (mapped_count-- - i) * sizeof path);
 }
 
+static const char *reserved;                /* or null */
+
+void file_reserve(const char *path) { reserved = path; }
+
 static int is_mapped(const char *path) {
     for (size_t i = 0; i < mapped_count; i++) if (path_is_same(path, mapped_paths[i])) return 1;
     return 0;
@@ -104,6 +108,8 @@ int file_open(file_bytes *f, const char *path, report *r) {
     memset(f, 0, sizeof *f);
     if (is_standard_input(path)) return read_file(f, NULL, path, r);
     if (path_is_directory(path)) return report_fail(r, "%s: is a directory", path);
+    if (reserved && path_is_same(path, reserved))
+        return report_fail(r, "%s: is what is read", reserved);
     if (map_file(f, path, &stream)) {
         note_mapped(f->path = copy_text(path));
         return 0;

@@ -29,6 +29,10 @@ typedef struct file_bytes {
 int  file_open(file_bytes *f, const char *path, report *r);     /* after -1 nothing is open */
 void file_close(file_bytes *f);
 
+/* This file is going to be written, so from now on it cannot be read; null: any can. The path stays
+ * yours. */
+void file_reserve(const char *path);
+
 /* Opens the words themselves as they are; or else the text of the file, or of standard input for
  * null and "-". It comes without a byte order mark, and "\r\n" becomes "\n". 0, or 1 after a
  * message. */

@@ -396,6 +396,7 @@ json_kind json_next(json *j) {
     if (j->error[0]) return j->kind = JSON_ERROR;
     int c = peek(j);
     j->token = j->at;
+    j->is_natural = 0;
     if (j->expects == EXPECT_END) {
         return c < 0 ? (j->kind = JSON_END) : fail(j, j->at, "text after the value");
     }

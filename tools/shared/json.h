@@ -52,8 +52,8 @@ typedef struct json {
     const char *text;               /* KEY, STRING: unescaped bytes, valid until the next token */
     size_t length;
     int64_t integer;                /* INT: above 2^63 - 1 it is cut to that */
-    uint64_t natural;               /* INT without a minus sign */
-    int is_natural;
+    uint64_t natural;               /* INT without a minus sign, */
+    int is_natural;                 /* which this token is */
     double number;                  /* INT, FLOAT: finite, or infinite if far too large */
     char error[120];                /* ERROR: where and what; empty while all is well */
 

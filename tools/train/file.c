@@ -4,6 +4,7 @@
 #include "../convert/hf_writer.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -218,14 +219,31 @@ static const char *fault_of(const training *t, const file_bytes *f) {
     return NULL;
 }
 
+static int is_count(int64_t n, int64_t most) { return n >= 0 && n <= most; }
+
+/* A checksum is no secret: what comes from outside is checked. */
+static int is_possible(const train_progress *p) {
+    const int64_t most = (int64_t)1 << 53;
+    const double *numbers[] = { &p->seconds, &p->best, &p->nats, &p->scored, &p->point_nats,
+                                &p->point_scored };
+    for (int i = 0; i < 6; i++) if (!(fabs(*numbers[i]) < 1e300)) return 0;
+    return is_count(p->steps, most) && is_count(p->updates, most) && is_count(p->tokens, most)
+        && p->seconds >= 0 && is_count(p->learned.count, CURVE)
+        && is_count(p->validated.count, CURVE);
+}
+
 int train_resume(training *t) {
     file_bytes file;
     report r = { "" };
-    buffer b = { NULL, 0 };
+    buffer b = { NULL, sizeof magic + sizeof(uint64_t) };
+    train_progress progress;
     if (file_open(&file, t->o.checkpoint, &r) != 0) return complain("%s", r.text);
     const char *fault = fault_of(t, &file);
     b.data = (unsigned char *)(uintptr_t)file.data;         /* only read */
-    b.at = sizeof magic + sizeof(uint64_t);
+    if (!fault) {
+        memcpy(&progress, file.data + b.at, sizeof progress);
+        if (!is_possible(&progress)) fault = "damaged";
+    }
     if (!fault) move_all(t, &t->progress, &b, get);
     file_close(&file);
     return fault ? complain("%s: %s", t->o.checkpoint, fault) : 0;

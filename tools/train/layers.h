@@ -47,7 +47,7 @@ static inline real tanh_of(real x) {
  * inverse, from a guess that halves the exponent. */
 static inline real root(real x) {
     float guess = (float)x;
-    int32_t bits;
+    uint32_t bits;
     if (sizeof(real) > sizeof(float)) return sqrt(x);
     memcpy(&bits, &guess, sizeof bits);
     bits = 0x5F3759DF - (bits >> 1);

@@ -59,7 +59,10 @@ static int check_source(const training *t, const model_parts *source) {
 int train_read_source(training *t, model_parts *source) {
     const convert_options o = { .source = t->o.from, .type = "f32", .gates = "f32", .quiet = 1 };
     report r = { "" };
-    if (parts_read(source, &o, &r) != 0) return complain("%s", r.text);
+    file_reserve(t->o.output);
+    int failed = parts_read(source, &o, &r);
+    file_reserve(NULL);
+    if (failed) return complain("%s", r.text);
     t->config = source->config;
     t->vocabulary = source->vocabulary;
     memset(&source->vocabulary, 0, sizeof source->vocabulary);          /* ours now */

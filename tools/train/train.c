@@ -77,6 +77,8 @@ static void set_proportions(train_options *o) {
 static int check_shape(const command *c, const train_options *o) {
     if (o->mlp > 1 << 20 || o->lru > 65536 || o->length > 1 << 20 || o->window > 1 << 20)
         return options_wrong(c, "that is too large to be trained here");
+    if (o->length > INT_MAX / o->batch)
+        return options_wrong(c, "--batch %d times --length %d is too large", o->batch, o->length);
     if (o->layers > GRIFFIN_MAX_LAYERS)
         return options_wrong(c, "--layers: at most %d", GRIFFIN_MAX_LAYERS);
     if (o->width % o->heads || o->width / o->heads % 4)
@@ -313,11 +315,22 @@ static int check_directory(const char *path) {
     return train_check_output(name);
 }
 
+static int is_same_directory(const char *one, const char *other) {
+    char *in[2] = { one ? path_join(one, "config.json") : NULL,
+                    other ? path_join(other, "config.json") : NULL };
+    int same = in[0] && in[1] && path_is_same(in[0], in[1]);
+    free(in[0]);
+    free(in[1]);
+    return same;
+}
+
 /* Whether what training ends with could be written. Returns -1, or a status after a message. */
 static int check_outputs(const command *c, const train_options *o) {
     const char *read[] = { o->corpus, o->valid, o->from };
     const char *written[] = { o->output, o->checkpoint, o->plot };
     int status = options_outputs(c, read, 3, written, 3);
+    if (status < 0 && is_same_directory(o->from, o->save_hf))
+        status = options_wrong(c, "%s: is what is read", o->save_hf);
     if (status < 0) status = check_directory(o->save_hf);
     for (int i = 0; i < 3 && status < 0; i++) status = train_check_output(written[i]);
     return status;
