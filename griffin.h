@@ -266,7 +266,7 @@
  *
  * For RecurrentGemma 2B, an opened model takes 5 MB beside its mapped file.
  * tools/bench/NUMBERS.md has sizes of states, marks, saves and contexts. The library's code has
- * about 270 KB.
+ * about 310 KB.
  *
  * Every function works on a thread with a stack of 64 KB, also unoptimised. Bytes of stack with
  * gcc -O2, the most over all instruction sets (build/tests/test_stack x prints them):
@@ -768,11 +768,12 @@ typedef struct griffin_context_options {
                                              * smaller, by about griffin_mark_size for each of
                                              * `states`: it has no room for what may be dropped. So
                                              * guesses are run only if all layers are attention */
-    int          guesses;                   /* room for the recurrent parts after so many guesses of
-                                             * a pass, at most 65536: the right ones are then not
-                                             * run again when a later one was wrong. Each takes as
-                                             * much memory as a mark; 0: none. Ignored with HGRN2
-                                             * and SUPRA, whose states are too large */
+    int          guesses;                   /* the most guesses of a pass, for which the recurrent
+                                             * parts are then kept, up to 65536: the right ones are
+                                             * not run again when a later one was wrong. Each takes
+                                             * as much memory as a mark. 0: none is kept, and there
+                                             * is no such limit; so with HGRN2 and SUPRA, whose
+                                             * states are too large */
 } griffin_context_options;
 
 /* 0: an option is out of range, for which griffin_context_init has a message. */
@@ -986,7 +987,7 @@ GRIFFIN_API int griffin_lookup_guess(griffin_lookup *lookup, griffin_guess *gues
 typedef struct griffin_draft {
     griffin_context *context;               /* yours, as the memory */
     griffin_state   *state;
-    void            *mark;                  /* griffin_mark_size of the smaller model */
+    void            *mark;                  /* room for one of the smaller model */
     float           *logits;                /* [V] */
     float            cost;                  /* time of its step, as a part of a step of the model;
                                              * 0: as the sizes of the files */

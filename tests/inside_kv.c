@@ -116,7 +116,7 @@ static void check_golden(int index) {
     float *want = new_logits(plain, g.count), *got = new_logits(plain, g.count);
     int sets = 0;
     run_chunks(plain, c, alone, g.tokens, g.count, 1, want);
-    for (int cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_AMX; cpu++) {
+    for (int cpu = GRIFFIN_CPU_SCALAR; cpu <= LAST_CPU; cpu++) {
         griffin_model *m = golden_kv(&g, (griffin_cpu)cpu);
         griffin_span spans[2];
         if (!m) continue;

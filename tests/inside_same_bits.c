@@ -10,12 +10,14 @@
 
 /* ---- the instruction sets of this machine; the first is plain C ----------------------------- */
 
-static const grf_kernels *sets[GRIFFIN_CPU_AMX];
-static griffin_cpu cpus[GRIFFIN_CPU_AMX];
+static const grf_kernels *sets[LAST_CPU];
+static griffin_cpu cpus[LAST_CPU];
 static int n_sets;
 
 static void find_sets(void) {
-    for (int i = GRIFFIN_CPU_SCALAR; i <= GRIFFIN_CPU_AMX; i++) {
+    for (int i = 0; i < GRF_COUNT(grf_sets); i++)
+        if (grf_sets[i].cpu > LAST_CPU) { printf("a set lies behind LAST_CPU\n"); exit(1); }
+    for (int i = GRIFFIN_CPU_SCALAR; i <= LAST_CPU; i++) {
         const grf_kernels *k = grf_kernels_find((griffin_cpu)i);
         if (!k) continue;
         cpus[n_sets] = (griffin_cpu)i;

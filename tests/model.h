@@ -531,7 +531,8 @@ static inline void network_write_config(const griffin_config *c, gguf *g) {
     if (!gguf_array(g, "griffin.block_types", GGUF_STRING, c->layers)) return;
     for (int i = 0; i < c->layers; i++)
         put_text(&g->pairs, c->blocks[i] == 'a' ? "attention" : c->blocks[i] == 'h' ? "hgrn2"
-                            : c->blocks[i] == 's' ? "supra" : "recurrent");
+                            : c->blocks[i] == 's' ? "supra"
+                            : c->blocks[i] == 'r' ? "recurrent" : "unknown");
 }
 
 /* [K][E] to [E, 1, K], or [E, K] */

@@ -17,6 +17,9 @@
   #define TEST_TMP "build/tmp/"
 #endif
 
+/* The last instruction set of griffin_cpu. */
+#define LAST_CPU GRIFFIN_CPU_AMX
+
 static int test_checks, test_failures, test_passed, test_failed;
 
 /* CHECK(condition, "format", ...): the message says what the values were. */

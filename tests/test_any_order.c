@@ -76,7 +76,7 @@ static griffin_options some_options(world *w) {
     griffin_options o;
     memset(&o, 0, sizeof o);
     o.logger.message = hear;
-    o.cpu = (griffin_cpu)(dice() % (GRIFFIN_CPU_AMX + 1));
+    o.cpu = (griffin_cpu)(dice() % (LAST_CPU + 1));
     o.kv_type = dice() % 2 ? GRIFFIN_KV_BF16 : GRIFFIN_KV_F32;
     o.attn_keys = dice() % 2 ? 4 : 0;
     o.rewind = w->rewind = 1 + (int)(dice() % 16);

@@ -86,7 +86,7 @@ static void test_known_bits(void) {
     griffin_model *m;
     memset(&options, 0, sizeof options);
     for (int i = 0; i < (int)(sizeof known / sizeof *known); i++)
-        for (int cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_AMX; cpu++) {
+        for (int cpu = GRIFFIN_CPU_SCALAR; cpu <= LAST_CPU; cpu++) {
             options.cpu = (griffin_cpu)cpu;
             int error = griffin_open_file(&m, known[i].file, &options);
             CHECK(!error || (error == GRIFFIN_E_UNSUPPORTED && cpu > GRIFFIN_CPU_SCALAR), "%s: %s",

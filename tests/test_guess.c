@@ -337,7 +337,7 @@ static void test_models(void) {
 }
 
 static void test_instruction_sets(void) {
-    for (int cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_WASM; cpu++)
+    for (int cpu = GRIFFIN_CPU_SCALAR; cpu <= LAST_CPU; cpu++)
         check_file("griffin-tiny", ".q4_0", ".q8_0", cpu);
 }
 

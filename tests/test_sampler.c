@@ -247,7 +247,7 @@ static void test_kernels(void) {
     static float x[MOST], weights[MOST];
     int same;
     random_logits(x, MOST, 30);
-    for (int other = GRIFFIN_CPU_AVX2; other <= GRIFFIN_CPU_AMX; other++) {
+    for (int other = GRIFFIN_CPU_AVX2; other <= LAST_CPU; other++) {
         griffin_sampler s = sampler_of(9, 0.8f), t = s;
         int32_t token = sample(&s, x, MOST);
         memcpy(weights, logits, sizeof weights);

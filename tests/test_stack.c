@@ -369,7 +369,7 @@ static void test_every_call(void) {
     char path[100];
     for (int i = 0; i < (int)sizeof text; i++) text[i] = "abc de fgh, ijk\n"[i % 16];
     for (int i = 0; i < COUNT(prompt); i++) prompt[i] = i * 7 % 97;
-    for (int c = GRIFFIN_CPU_SCALAR; c <= GRIFFIN_CPU_AMX; c++) {
+    for (int c = GRIFFIN_CPU_SCALAR; c <= LAST_CPU; c++) {
         cpu = (griffin_cpu)c;
         for (int i = 0; i < COUNT(models) && has_kernels(); i++) {
             const char *type = strchr(models[i], '.');

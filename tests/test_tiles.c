@@ -176,7 +176,7 @@ static void test_old_files(void) {
 static void test_any_address(void) {
     golden g = golden_read(0);
     for (int type = 0; type < TYPES; type++)
-        for (int cpu = GRIFFIN_CPU_SCALAR; cpu <= GRIFFIN_CPU_AMX; cpu++) {
+        for (int cpu = GRIFFIN_CPU_SCALAR; cpu <= LAST_CPU; cpu++) {
             char path[200];
             size_t size;
             unsigned char *file =

@@ -18,10 +18,11 @@
  *     griffin_grammar *g;
  *     griffin_grammar_open(&g, model, "root ::= \"yes\" | \"no\"", 21, NULL);
  *     griffin_grammar_state at;  memset(&at, 0, sizeof at);               zero is the beginning
+ *     const griffin_info *info = griffin_get_info(model);
  *     ...
  *         griffin_grammar_mask(g, &at, logits);                           forbids what does not fit
  *         token = griffin_sample(model, &sampler, logits);
- *         if (token == griffin_get_info(model)->eos) break;               where the text may end
+ *         if (token < 0 || token == info->eos || token == info->end_of_turn) break;      it may end
  *         griffin_grammar_accept(g, &at, token);
  *         griffin_step(context, state, token, logits);
  *

@@ -263,10 +263,10 @@ void config_free(model_config *c) {
 /* What block_types calls the blocks of a letter. */
 static const char *block_name(char letter) {
     static const struct { char letter; const char *name; } kinds[] = {
-        {'a', "attention"}, {'h', "hgrn2"}, {'s', "supra"}, {'r', "recurrent"}
+        {'a', "attention"}, {'h', "hgrn2"}, {'s', "supra"}, {'r', "recurrent"}, {0, "unknown"}
     };
     int i = 0;
-    while (kinds[i].letter != letter && kinds[i].letter != 'r') i++;
+    while (kinds[i].letter && kinds[i].letter != letter) i++;
     return kinds[i].name;
 }
 

@@ -48,7 +48,8 @@ static int check_source(const training *t, const model_parts *source) {
     for (size_t i = 0; i < list->count; i++) {
         const weight *w = list->list[i].source;
         if (w->type == WEIGHT_BLOCKS)
-            return complain("%s: tensor '%s' of type %s cannot be used: train from floats",
+            return complain("%s: tensor '%s' of type %s cannot be used: train from floats, which "
+                            "griffin convert OLD NEW --type f32 makes",
                             t->o.from, list->list[i].name, w->type_name);
         if (strcmp(list->list[i].name, "lm_head.weight") == 0)
             return complain("%s: an output head of its own cannot be trained", t->o.from);
